@@ -59,8 +59,9 @@ class SDEConfig:
     """Variance already present at t = 0 (None: 0 for vp and subvp, sigma2_min otherwise)."""
     sigma2_min: float | None = None
     """Smallest variance of ve (None: 1e-4) and geometric (None: 3e-5)."""
-    sigma2_max: float | None = None
-    """Largest variance of ve (None: 0.99) and geometric (None: 0.999)."""
+    sigma2_max: float | Literal["data"] | None = None
+    """Largest variance of ve (None: 0.99) and geometric (None: 0.999). For ve also "data": the largest
+    squared distance between two encodings of the training set, found before the prior's first step."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsgm.generative import Pixels
+from lsgm.nets.config import Decoder
 from lsgm.precision import at_least_float32
 
 __all__ = [
@@ -33,7 +34,7 @@ class PixelDistribution(Protocol):
         ...
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """Return a draw in [0, 1] by inverting the distribution function at ``uniform``."""
+        """Return a draw in [0, 1], a function of ``uniform`` [B, `uniforms_for` (...), H, W] alone."""
         ...
 
 
@@ -96,12 +97,12 @@ class DiscretizedLogistic:
         return index / (self.levels - 1)
 
 
-def outputs_for(pixels: Pixels) -> int:
+def outputs_for(pixels: Pixels, decoder: Decoder = "auto") -> int:
     """Return how many channels a decoder must put out for these pixels."""
     return pixels.channels if pixels.kind == "binary" else 2 * pixels.channels
 
 
-def pixel_distribution(parameters: Tensor, pixels: Pixels) -> PixelDistribution:
+def pixel_distribution(parameters: Tensor, pixels: Pixels, decoder: Decoder = "auto") -> PixelDistribution:
     """Return p(x | z) of these pixels from the decoder's output."""
     if pixels.kind == "binary":
         return Bernoulli(parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,7 +17,20 @@ from lsgm.nets.convvae import ConvDecoder, ConvEncoder
 from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution
 from lsgm.precision import at_least_float32, dtype_of
 
-__all__ = ["LOG_2PI", "VAE", "ConvVAE", "Noise", "Posterior", "normal_log_prob", "sum_per_sample"]
+__all__ = [
+    "LOG_2PI",
+    "VAE",
+    "ConvVAE",
+    "LatentGroups",
+    "Noise",
+    "Posterior",
+    "Shape",
+    "crop",
+    "normal_log_prob",
+    "sum_per_sample",
+]
+
+Shape = tuple[int, int, int]
 
 Noise = Callable[..., Tensor]
 """Draws N(0, 1) of a shape per sample: ``noise(C, h, w)`` -> [B, C, h, w]."""
@@ -30,14 +44,54 @@ class Posterior(NamedTuple):
     z: tuple[Tensor, ...]
     """Latents [B, C_l, h_l, w_l] of every group, float32."""
     log_q: tuple[Tensor, ...]
-    """log q(z_l | x, z_<l) in nats, [B] of every group."""
+    """log q(z_l | x, z_<l) in nats, summed over the group's variables, [B] of every group."""
+
+
+@dataclass(frozen=True)
+class LatentGroups:
+    """How a VAE's latents are cut into groups, and which of them the score prior models.
+
+    The groups of the top scale (the lowest resolution, first in the top-down order) have one shape; stacked
+    on channels they are z_0. The groups of the scales below keep the prior N(0, I).
+    """
+
+    shapes: tuple[Shape, ...]
+    """(C, h, w) of every group, in the order of `Posterior.z`."""
+    top: int
+    """How many groups the top scale has."""
+
+    @property
+    def z_0(self) -> Shape:
+        """(C, h, w) of the top scale's groups together."""
+        _, height, width = self.shapes[0]
+        return sum(shape[0] for shape in self.shapes[: self.top]), height, width
+
+    @property
+    def lower(self) -> tuple[Shape, ...]:
+        """Shapes of the groups below the top scale."""
+        return self.shapes[self.top :]
+
+    def stack(self, z: tuple[Tensor, ...]) -> Tensor:
+        """Return z_0 [B, C, h, w] from the latents of all groups."""
+        return torch.cat(z[: self.top], dim=1) if self.top > 1 else z[0]
+
+    def split(self, z_0: Tensor) -> tuple[Tensor, ...]:
+        """Return the top scale's groups of z_0."""
+        return tuple(torch.split(z_0, [shape[0] for shape in self.shapes[: self.top]], dim=1))
+
+    def log_p_lower(self, z: tuple[Tensor, ...]) -> Tensor:
+        """Return sum log N(z_l; 0, I) over the groups below the top scale, nats [B]."""
+        return sum(
+            (sum_per_sample(normal_log_prob(z_l)) for z_l in z[self.top :]),
+            torch.zeros_like(z[0][:, 0, 0, 0]),
+        )
 
 
 class VAE(Protocol):
     """What the objective and the samplers need of a VAE."""
 
     pixels: Pixels
-    latent_shape: tuple[int, int, int]
+    groups: LatentGroups
 
     def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
         """Draw z_0 ~ q(z_0 | x) for images given as levels, uint8 [B, C, H, W]."""
@@ -59,6 +113,11 @@ def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_sigma: Tensor | f
     return -0.5 * ((z - mean) * torch.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * LOG_2PI
 
 
+def crop(parameters: Tensor, pixels: Pixels, pad: int) -> Tensor:
+    """Return a decoder's output [B, P, H + 2 pad, W + 2 pad] without the padding, which is never scored."""
+    return parameters[:, :, pad : pad + pixels.height, pad : pad + pixels.width]
+
+
 class ConvVAE(nn.Module):
     """The small convolutional VAE: one group of latents, Gaussian q with bounded mean and scale.
 
@@ -71,11 +130,12 @@ class ConvVAE(nn.Module):
         super().__init__()
         self.pixels = pixels
         self.pad = pad
+        self.decoder_name = config.decoder
         side = pixels.height + 2 * pad
         self.encoder = ConvEncoder(config, channels=pixels.channels, resolution=side)
-        self.decoder = ConvDecoder(config, outputs=outputs_for(pixels))
+        self.decoder = ConvDecoder(config, outputs=outputs_for(pixels, config.decoder))
         latent_side = side >> len(config.multipliers)
-        self.latent_shape = (config.latent_channels, latent_side, latent_side)
+        self.groups = LatentGroups(((config.latent_channels, latent_side, latent_side),), top=1)
 
     def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
         """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B, L, h, w]."""
@@ -83,7 +143,7 @@ class ConvVAE(nn.Module):
         x = F.pad(x, [self.pad] * 4, value=-1.0)
         mu, log_sigma = at_least_float32(self.encoder(x)).chunk(2, dim=1)
         mu, log_sigma = 5 * torch.tanh(mu / 5), 5 * torch.tanh(log_sigma / 5)
-        n = noise(*self.latent_shape)
+        n = noise(*self.groups.z_0)
         z_0 = mu + torch.exp(log_sigma) * n
         log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
         return Posterior((z_0,), (sum_per_sample(log_q),))
@@ -91,6 +151,4 @@ class ConvVAE(nn.Module):
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
         """Return p(x | z_0) over the unpadded image."""
         parameters: Tensor = self.decoder(z[0])
-        rows = slice(self.pad, self.pad + self.pixels.height)
-        columns = slice(self.pad, self.pad + self.pixels.width)
-        return pixel_distribution(parameters[:, :, rows, columns], self.pixels)
+        return pixel_distribution(crop(parameters, self.pixels, self.pad), self.pixels, self.decoder_name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lsgm.config import DataConfig, OptimConfig, StageConfig, require
-from lsgm.models.config import ObjectiveConfig, PriorConfig, VAEStage
+from lsgm.models.config import ObjectiveConfig, PriorConfig, VAEConfig, VAEStage
 from lsgm.nets.config import ConvVAEConfig
 
 __all__ = ["SGMRecipe", "ScoreStage", "VAERecipe"]
@@ -48,5 +48,5 @@ class VAERecipe:
     seed: int = 1
     """Seed of initialisation, data order and noise."""
     data: DataConfig = field(default_factory=DataConfig)
-    vae: ConvVAEConfig = field(default_factory=ConvVAEConfig)
+    vae: VAEConfig = field(default_factory=ConvVAEConfig)
     stage1: VAEStage = field(default_factory=VAEStage)

@@ -46,9 +46,9 @@ def _measure_sgm(recipe: SGMRecipe, networks: Any, state: Mapping[str, Any]) -> 
 def _build_vae(recipe: VAERecipe, pixels: Pixels) -> nn.Module:
     from torch import nn
 
-    from lsgm.vae import ConvVAE
+    from lsgm.models.latent import build_vae
 
-    return nn.ModuleDict({"vae": ConvVAE(recipe.vae, pixels, pad=recipe.data.pad)})
+    return nn.ModuleDict({"vae": build_vae(recipe.vae, pixels, pad=recipe.data.pad)})
 
 
 def _vae_stages(recipe: VAERecipe, networks: Any) -> list[StageSpec]:

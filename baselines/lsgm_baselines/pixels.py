@@ -89,6 +89,6 @@ class NoisyPixels:
         reconstruction = -sum_per_sample(self.decode(z_e).log_prob(levels))
         return Encoded(x, z_e, log_q, log_q_mean, reconstruction)
 
-    def decode(self, z: Tensor) -> PixelDistribution:
-        """Return p(x | z_e)."""
+    def decode(self, z: Tensor, noise: Noise | None = None) -> PixelDistribution:
+        """Return p(x | z_e), for which no noise is needed."""
         return RoundedPixels(z, self._mean, self._var, self.pixels.levels)

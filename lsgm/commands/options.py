@@ -75,7 +75,8 @@ def parse(
 
 def _tyro(config_type: type[T], argv: Sequence[str], prog: str, description: str, default: T | None) -> T:
     # A comment above a field is for readers of the code; only docstrings are help.
-    config = (tyro.conf.HelptextFromCommentsOff,)
+    # A union of tables (the VAE's two kinds) is settled by the recipe; it must not become subcommands.
+    config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.AvoidSubcommands)
     if default is None:
         return tyro.cli(config_type, args=list(argv), prog=prog, description=description, config=config)
     return tyro.cli(

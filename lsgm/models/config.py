@@ -6,14 +6,26 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig, require
-from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
+from lsgm.nets.config import ConvVAEConfig, NVAEConfig, ScoreNetConfig
 
-__all__ = ["JointStage", "KLConfig", "LSGMRecipe", "ObjectiveConfig", "PriorConfig", "VAEStage"]
+__all__ = [
+    "JointStage",
+    "KLConfig",
+    "LSGMRecipe",
+    "NormPenaltyConfig",
+    "ObjectiveConfig",
+    "PriorConfig",
+    "VAEConfig",
+    "VAEStage",
+]
+
+VAEConfig = ConvVAEConfig | NVAEConfig
+"""A VAE of either kind; a table says which by its key `kind`, and conv may be left out."""
 
 
 @dataclass(frozen=True)
 class KLConfig:
-    """KL annealing: the coefficient rises linearly from `start` to `end` over a share of the stage."""
+    """KL annealing: after `hold`, k rises linearly from `start` to `end` over a share of the stage."""
 
     start: float = 1e-4
     """Coefficient at the stage's beginning."""
@@ -21,28 +33,56 @@ class KLConfig:
     """Coefficient after annealing."""
     portion: float = 0.3
     """Share of the stage over which it rises."""
+    hold: float = 0.0
+    """Share of the stage before it begins to rise."""
+    balance: bool = False
+    """While k < 1, weight the groups so that each is used (NVAE, arXiv:2007.03898, appendix A)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.start <= self.end, "kl.start must lie between 0 and kl.end")
         require(0 < self.end <= 1, f"kl.end is {self.end}; it must lie in (0, 1]")
         require(0 <= self.portion <= 1, f"kl.portion is {self.portion}; give a share in [0, 1]")
+        require(0 <= self.hold < 1, f"kl.hold is {self.hold}; give a share in [0, 1)")
 
     def at(self, progress: float) -> float:
         """Return the coefficient when a share ``progress`` of the stage is done."""
-        risen = progress / self.portion if self.portion > 0 else 1.0
+        since = progress - self.hold
+        risen = since / self.portion if self.portion > 0 else float(since >= 0)
         return self.start + (self.end - self.start) * min(max(risen, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class NormPenaltyConfig:
+    """Penalty on the networks' Lipschitz constants: spectral * sum sigma_max(W) + gain * sum max |gamma|.
+
+    As in NVAE (arXiv:2007.03898, section 3.2): W over the convolutions, gamma over the normalisations.
+    """
+
+    spectral: float = 0.0
+    """Coefficient on the largest singular values of the convolutions."""
+    gain: float = 0.0
+    """Coefficient on the largest gains of the normalisation layers."""
+    anneal_from: float | None = None
+    """Multiple of both coefficients to come down from, geometrically, as k rises to its end."""
+
+    def __post_init__(self) -> None:
+        require(self.spectral >= 0 and self.gain >= 0, "the penalty's coefficients cannot be negative")
+        require(self.anneal_from is None or self.anneal_from > 0, "anneal-from must be above 0")
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """The prior's weighting, and how t is drawn (arXiv:2106.05931, sections 3.3 and 3.4)."""
 
-    weighting: Literal["ll", "un", "re"] = "ll"
-    """ll: likelihood g^2 / (2 var); un: unweighted; re: reweighted g^2 / 2. The VAE always gets ll."""
+    weighting: Literal["ll", "un", "re", "rescale"] = "ll"
+    """ll: likelihood g^2 / (2 var); un: unweighted 1/2; re: reweighted g^2 / 2; rescale: 1 / (2 (1 - var)).
+    The VAE always gets ll."""
     importance_sampling: bool = True
     """Draw t in proportion to the weighting's share of the Normal prior's loss, instead of uniformly."""
     time_eps: float = 1e-2
     """Smallest time of training and of the bound."""
+    reference_compat: bool = False
+    """Repeat the slips of the authors' code (docs/corrections.md); for parity with it and nothing else."""
 
     def __post_init__(self) -> None:
         require(0 <= self.time_eps < 1, f"time-eps is {self.time_eps}; it must lie in [0, 1)")
@@ -65,15 +105,45 @@ class VAEStage(StageConfig):
 
     kl: KLConfig = field(default_factory=KLConfig)
     vae: OptimConfig = field(default_factory=OptimConfig)
+    vae_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
 
 
 @dataclass(frozen=True)
 class JointStage(StageConfig):
-    """Stage 2: VAE and score prior end to end."""
+    """Stage 2: VAE and score prior end to end, or the prior alone on a VAE that stays as it is."""
+
+    vae_times: Literal["shared", "own", "disjoint"] = "shared"
+    """Times of the VAE's objective: the prior's own draw, reweighted (algorithm 3 of arXiv:2106.05931); a
+    second draw with the same noise; or a second draw with noise of its own (algorithm 2)."""
+    vae_importance_sampling: bool = True
+    """With own or disjoint times: draw the VAE's by importance instead of uniformly."""
+    ema_prior: bool = False
+    """With own or disjoint times: the VAE's objective sees the prior's averaged weights."""
+    train_vae: bool = True
+    """Off: the VAE stays as it is, in eval mode, and only the prior learns."""
+    cached_draws: int = 0
+    """With train-vae off: encode the training set this many times once, and train on these latents; 0 encodes
+    each batch anew."""
+    drop_inactive: bool = False
+    """Before the first step, leave channels of z_0 whose KL to N(0, 1) is at most 0.1 nats to that prior."""
+    inactive_batches: int = 1000
+    """Batches over which that KL is averaged, at most one pass over the data."""
 
     kl: KLConfig = field(default_factory=lambda: KLConfig(start=1.0, end=1.0, portion=0.0))
     vae: OptimConfig = field(default_factory=OptimConfig)
     prior: OptimConfig = field(default_factory=OptimConfig)
+    vae_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
+    prior_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.vae_times != "shared" or not self.ema_prior,
+            "ema-prior needs times of the VAE's own; set vae-times to own or disjoint",
+        )
+        require(self.cached_draws >= 0, f"cached-draws is {self.cached_draws}; it cannot be negative")
+        require(self.cached_draws == 0 or not self.train_vae, "cached-draws needs train-vae = false")
+        require(self.inactive_batches >= 1, "inactive-batches must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -85,7 +155,7 @@ class LSGMRecipe:
     seed: int = 1
     """Seed of initialisation, data order and noise."""
     data: DataConfig = field(default_factory=DataConfig)
-    vae: ConvVAEConfig = field(default_factory=ConvVAEConfig)
+    vae: VAEConfig = field(default_factory=ConvVAEConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     stage1: VAEStage = field(default_factory=VAEStage)
     stage2: JointStage = field(default_factory=JointStage)

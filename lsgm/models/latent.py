@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lsgm.generative import Pixels
-from lsgm.models.config import LSGMRecipe, PriorConfig
+from lsgm.hierarchical import HierarchicalVAE
+from lsgm.models.config import LSGMRecipe, PriorConfig, VAEConfig
+from lsgm.nets.config import NVAEConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pixels import PixelDistribution
 from lsgm.score import ScoreModel
 from lsgm.sde import make_sde
-from lsgm.vae import ConvVAE, Noise, sum_per_sample
+from lsgm.vae import VAE, ConvVAE, Noise, Shape, sum_per_sample
 
-__all__ = ["LSGM", "Coder", "Encoded", "VAECoder", "build_lsgm", "make_prior", "parameter_counts"]
+__all__ = [
+    "LSGM",
+    "AnyVAE",
+    "Coder",
+    "Encoded",
+    "VAECoder",
+    "build_lsgm",
+    "build_vae",
+    "make_prior",
+    "parameter_counts",
+]
+
+
+AnyVAE = ConvVAE | HierarchicalVAE
 
 
 class Encoded(NamedTuple):
@@ -30,14 +46,16 @@ class Encoded(NamedTuple):
     log_q_mean: Tensor
     """The same, in expectation over the noise that the score-matching cross entropy averages over too."""
     reconstruction: Tensor
-    """-log p(x | z_start), padding not counted."""
+    """-log p(x | z_start, lower groups), padding not counted."""
+    lower: Tensor | float = 0.0
+    """-log p of the groups below the top scale, whose prior is N(0, I); 0 where there are none."""
 
 
 class Coder(Protocol):
     """Between images and the space a score model lives in: a VAE, or nothing but noise."""
 
     pixels: Pixels
-    latent_shape: tuple[int, int, int]
+    latent_shape: Shape
     ode_start: float
     """Time at which ``z_start`` stands, and at which sampling stops unless told otherwise."""
 
@@ -45,15 +63,17 @@ class Coder(Protocol):
         """Draw the latents of images given as levels, uint8 [B, C, H, W]."""
         ...
 
-    def decode(self, z: Tensor) -> PixelDistribution:
-        """Return p(x | z) for latents at time ``ode_start``."""
+    def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
+        """Return p(x | z) for latents at time ``ode_start``; ``noise`` is for latents below the top scale."""
         ...
 
 
 class LSGM(nn.Module):
     """A VAE and the score model that is the prior of its latents."""
 
-    def __init__(self, vae: ConvVAE, prior: ScoreModel) -> None:
+    vae: AnyVAE
+
+    def __init__(self, vae: AnyVAE, prior: ScoreModel) -> None:
         super().__init__()
         self.vae = vae
         self.prior = prior
@@ -66,22 +86,23 @@ class VAECoder:
     samples, which makes the bound by probability flow strict for the model as it is sampled.
     """
 
-    def __init__(self, vae: ConvVAE, ode_start: float) -> None:
+    def __init__(self, vae: VAE, ode_start: float) -> None:
         self.vae = vae
         self.pixels = vae.pixels
-        self.latent_shape = vae.latent_shape
+        self.latent_shape = vae.groups.z_0
         self.ode_start = ode_start
 
     def encode(self, levels: Tensor, noise: Noise) -> Encoded:
-        """Draw z_0 ~ q(z_0 | x)."""
-        posterior = self.vae.posterior(levels, noise)
-        (z_0,), (log_q,) = posterior
-        reconstruction = -sum_per_sample(self.vae.likelihood((z_0,)).log_prob(levels))
-        return Encoded(z_0, z_0, log_q, log_q, reconstruction)
+        """Draw z_0 ~ q(z_0 | x), and the groups below it."""
+        z, log_q_groups = self.vae.posterior(levels, noise)
+        z_0, log_q = self.vae.groups.stack(z), torch.stack(log_q_groups).sum(dim=0)
+        reconstruction = -sum_per_sample(self.vae.likelihood(z).log_prob(levels))
+        return Encoded(z_0, z_0, log_q, log_q, reconstruction, -self.vae.groups.log_p_lower(z))
 
-    def decode(self, z: Tensor) -> PixelDistribution:
-        """Return p(x | z_0)."""
-        return self.vae.likelihood((z,))
+    def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
+        """Return p(x | z_0, z_lower) with z_lower ~ N(0, I)."""
+        groups = self.vae.groups
+        return self.vae.likelihood((*groups.split(z), *(noise(*shape) for shape in groups.lower)))
 
 
 def make_prior(config: PriorConfig, shape: Sequence[int]) -> ScoreModel:
@@ -95,8 +116,15 @@ def make_prior(config: PriorConfig, shape: Sequence[int]) -> ScoreModel:
 
 def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
     """Return the networks of an LSGM for these pixels, initialised from torch's global generator."""
-    vae = ConvVAE(recipe.vae, pixels, pad=recipe.data.pad)
-    return LSGM(vae, make_prior(recipe.prior, vae.latent_shape))
+    vae = build_vae(recipe.vae, pixels, pad=recipe.data.pad)
+    return LSGM(vae, make_prior(recipe.prior, vae.groups.z_0))
+
+
+def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> AnyVAE:
+    """Return the VAE of either kind, freshly initialised."""
+    if isinstance(config, NVAEConfig):
+        return HierarchicalVAE(config, pixels, pad=pad)
+    return ConvVAE(config, pixels, pad=pad)
 
 
 def parameter_counts(networks: nn.Module) -> dict[str, int]:

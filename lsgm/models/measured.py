@@ -15,7 +15,7 @@ from lsgm.errors import UserError
 from lsgm.generative import Density, Pixels, Samples
 from lsgm.likelihood import ode_log_prob
 from lsgm.models.config import ObjectiveConfig
-from lsgm.models.latent import LSGM, Coder, Encoded, VAECoder, parameter_counts
+from lsgm.models.latent import LSGM, AnyVAE, Coder, Encoded, VAECoder, parameter_counts
 from lsgm.objective import Objective
 from lsgm.pixels import PixelDistribution
 from lsgm.precision import device_of
@@ -23,7 +23,7 @@ from lsgm.rng import SeededNoise
 from lsgm.samplers import draw
 from lsgm.samplers.grids import time_end_of
 from lsgm.score import ScoreModel
-from lsgm.vae import VAE, ConvVAE, normal_log_prob, sum_per_sample
+from lsgm.vae import VAE, normal_log_prob, sum_per_sample
 
 __all__ = ["NormalPriorModel", "ScoreBasedModel", "likelihood_bound", "measure_lsgm", "measure_vae"]
 
@@ -60,7 +60,8 @@ class ScoreBasedModel:
         drawn = draw(
             self.prior, self.coder.latent_shape, SeededNoise(seeds, device=device, stream="prior"), sampler
         )
-        images = _pixels_from(self.coder.decode(drawn.z), self.pixels, seeds, device)
+        lower = SeededNoise(seeds, device=device, stream="lower latents")
+        images = _pixels_from(self.coder.decode(drawn.z, lower.normal), self.pixels, seeds, device)
         return Samples(images, drawn.nfe.cpu(), time.perf_counter() - started)
 
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
@@ -82,7 +83,7 @@ class ScoreBasedModel:
         terms = {
             "reconstruction": encoded.reconstruction.double(),
             "negative_entropy": log_q.double(),
-            "cross_entropy": cross_entropy,
+            "cross_entropy": cross_entropy + encoded.lower,
         }
         terms = {key: value.cpu() for key, value in terms.items()}
         return Density(sum(terms.values(), torch.zeros(())), nfe.cpu(), time.perf_counter() - started, terms)
@@ -136,8 +137,8 @@ class NormalPriorModel:
         """Decode z ~ N(0, temperature^2 I) of each seed and draw the pixels of p(x | z)."""
         started = time.perf_counter()
         noise = SeededNoise(seeds, device=self.device, stream="prior")
-        z = noise.normal(*self.vae.latent_shape) * sampler.temperature
-        images = _pixels_from(self.vae.likelihood((z,)), self.pixels, seeds, self.device)
+        z = tuple(noise.normal(*shape) * sampler.temperature for shape in self.vae.groups.shapes)
+        images = _pixels_from(self.vae.likelihood(z), self.pixels, seeds, self.device)
         return Samples(images, torch.zeros(len(seeds), dtype=torch.int64), time.perf_counter() - started)
 
     @torch.no_grad()
@@ -194,6 +195,6 @@ def measure_lsgm(config: ObjectiveConfig, networks: LSGM, state: Mapping[str, An
 def measure_vae(networks: nn.Module, state: Mapping[str, Any]) -> NormalPriorModel:
     """Return a trained VAE with its Normal prior as the harness sees it."""
     vae = networks.get_submodule("vae")
-    assert isinstance(vae, ConvVAE)
+    assert isinstance(vae, AnyVAE)
     counts = {name: count for name, count in parameter_counts(networks).items() if name == "vae"}
     return NormalPriorModel(vae, device_of(vae), state["name"], state["sha256"], counts)

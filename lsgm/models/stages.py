@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.models.config import JointStage, KLConfig, ObjectiveConfig, VAEStage
+from lsgm.models.latent import AnyVAE
 from lsgm.objective import Objective
 from lsgm.precision import device_of
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.train.stage import Losses, ParamGroup
-from lsgm.vae import ConvVAE, normal_log_prob, sum_per_sample
+from lsgm.vae import normal_log_prob, sum_per_sample
 
 __all__ = ["JointLoss", "JointStep", "NormalPriorLoss", "NormalPriorStep", "make_objective", "mean_losses"]
 
@@ -24,7 +25,7 @@ VALIDATION_BATCH = 256
 class NormalPriorLoss(nn.Module):
     """Stage 1: E_q[-log p(x | z_0)] + k (E_q[log q(z_0 | x)] - E_q[log N(z_0; 0, I)])."""
 
-    def __init__(self, vae: ConvVAE, kl: KLConfig) -> None:
+    def __init__(self, vae: AnyVAE, kl: KLConfig) -> None:
         super().__init__()
         self.vae = vae
         self.kl = kl
@@ -45,7 +46,7 @@ class NormalPriorLoss(nn.Module):
 class JointLoss(nn.Module):
     """Stage 2 (arXiv:2106.05931, section 3.1, theorem 1): VAE and prior end to end in one backward pass."""
 
-    def __init__(self, vae: ConvVAE, prior: ScoreModel, objective: Objective, kl: KLConfig) -> None:
+    def __init__(self, vae: AnyVAE, prior: ScoreModel, objective: Objective, kl: KLConfig) -> None:
         super().__init__()
         self.vae = vae
         self.prior = prior
@@ -55,9 +56,10 @@ class JointLoss(nn.Module):
     def forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
         """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
         k = self.kl.at(progress)
-        posterior = self.vae.posterior(levels, noise.normal)
-        (z_0,), (log_q,) = posterior
-        reconstruction = -sum_per_sample(self.vae.likelihood((z_0,)).log_prob(levels))
+        z, log_q_groups = self.vae.posterior(levels, noise.normal)
+        groups = self.vae.groups
+        z_0, log_q = groups.stack(z), torch.stack(log_q_groups).sum(dim=0) - groups.log_p_lower(z)
+        reconstruction = -sum_per_sample(self.vae.likelihood(z).log_prob(levels))
         eps = noise.normal(*z_0.shape[1:])
         ce = self.objective.cross_entropy(self.prior, z_0, noise.stratified(), eps, kl_weight=k)
         total = (reconstruction + k * log_q + ce.surrogate).mean()
@@ -96,7 +98,7 @@ def mean_losses(loss: nn.Module, levels: Tensor, seed: int) -> dict[str, float]:
 class NormalPriorStep:
     """Stage 1: the VAE alone with its Normal prior."""
 
-    vae: ConvVAE
+    vae: AnyVAE
     config: VAEStage
     name: str = "stage1"
     ema_of: tuple[str, ...] = ("",)
@@ -120,7 +122,7 @@ class NormalPriorStep:
 class JointStep:
     """Stage 2: VAE and score prior together, each with its optimiser."""
 
-    vae: ConvVAE
+    vae: AnyVAE
     prior: ScoreModel
     objective: ObjectiveConfig
     config: JointStage

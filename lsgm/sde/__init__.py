@@ -42,7 +42,12 @@ def _make_linear(config: SDEConfig) -> SDE:
 def _make_geometric(config: SDEConfig) -> SDE:
     kind = VESDE if config.kind == "ve" else GeometricVPSDE
     low = kind.sigma2_min if config.sigma2_min is None else config.sigma2_min
-    high = kind.sigma2_max if config.sigma2_max is None else config.sigma2_max
+    require(
+        config.sigma2_max != "data" or config.kind == "ve",
+        'sigma2-max = "data" is for the ve SDE; give the geometric one a number below 1',
+    )
+    # Found from the data before the prior's first step (`ScoreModel.set_sigma2_max`).
+    high = config.sigma2_max if isinstance(config.sigma2_max, float) else kind.sigma2_max
     start = low if config.sigma2_0 is None else config.sigma2_0
     if config.kind == "geometric":
         return GeometricVPSDE(low, high, start)

@@ -139,7 +139,7 @@ def latents_and_rates(
     config = replace(sampler, time_end=model.coder.ode_start)
     z = draw(model.prior, model.coder.latent_shape, SeededNoise(seeds, stream="prior"), config).z
     with torch.no_grad():
-        rates = model.coder.decode(z).mean()
+        rates = model.coder.decode(z, torch.randn).mean()
     return z, rates, SeededNoise(seeds, stream="pixels").uniform(*model.pixels.shape)
 
 

@@ -24,7 +24,7 @@ def vae(pad: int = 0) -> ConvVAE:
 def test_log_q_is_the_density_of_the_drawn_latent() -> None:
     model = vae()
     levels = torch.randint(0, 2, (3, 1, 12, 12), dtype=torch.uint8)
-    noise = torch.randn(3, *model.latent_shape)
+    noise = torch.randn(3, *model.groups.z_0)
     (z,), (log_q,) = model.posterior(levels, lambda *shape: noise)
     (mu,), _ = model.posterior(levels, lambda *shape: torch.zeros(3, *shape))
     sigma = (z - mu) / noise
@@ -47,7 +47,7 @@ def test_means_and_scales_are_bounded() -> None:
 
 def test_padding_is_seen_by_the_encoder_and_never_scored() -> None:
     model = vae(pad=2)
-    assert model.latent_shape == (2, 4, 4)
+    assert model.groups.z_0 == (2, 4, 4)
     levels = torch.randint(0, 2, (3, 1, 12, 12), dtype=torch.uint8)
     posterior = model.posterior(levels, lambda *shape: torch.zeros(3, *shape))
     assert model.likelihood(posterior.z).log_prob(levels).shape == levels.shape
