@@ -1,0 +1,1 @@
+"""Models from elsewhere, turned into this package's own."""

@@ -1,0 +1,1 @@
+"""Checkpoints of the LSGM authors' released code: read without executing anything, translated by tables."""
