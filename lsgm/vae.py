@@ -21,6 +21,7 @@ __all__ = [
     "LOG_2PI",
     "VAE",
     "ConvVAE",
+    "LatentDraw",
     "LatentGroups",
     "Noise",
     "Posterior",
@@ -36,6 +37,13 @@ Noise = Callable[..., Tensor]
 """Draws N(0, 1) of a shape per sample: ``noise(C, h, w)`` -> [B, C, h, w]."""
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+class LatentDraw(NamedTuple):
+    """One group's latents and their log-density per variable, in nats: both [B, C_l, h_l, w_l]."""
+
+    z: Tensor
+    log_q: Tensor
 
 
 class Posterior(NamedTuple):
@@ -93,8 +101,12 @@ class VAE(Protocol):
     pixels: Pixels
     groups: LatentGroups
 
+    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
+        """Draw every group of z ~ q(z | x) for levels, uint8 [B, C, H, W]; log q per variable."""
+        ...
+
     def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
-        """Draw z_0 ~ q(z_0 | x) for images given as levels, uint8 [B, C, H, W]."""
+        """Draw z ~ q(z | x) as `encode` does; log q summed over each group."""
         ...
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
@@ -137,7 +149,7 @@ class ConvVAE(nn.Module):
         latent_side = side >> len(config.multipliers)
         self.groups = LatentGroups(((config.latent_channels, latent_side, latent_side),), top=1)
 
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
+    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
         """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B, L, h, w]."""
         x = network_input(levels, self.pixels).to(dtype_of(self))
         x = F.pad(x, [self.pad] * 4, value=-1.0)
@@ -146,6 +158,11 @@ class ConvVAE(nn.Module):
         n = noise(*self.groups.z_0)
         z_0 = mu + torch.exp(log_sigma) * n
         log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
+        return (LatentDraw(z_0, log_q),)
+
+    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
+        """Draw z_0 as `encode` does; log q [B] of the one group."""
+        ((z_0, log_q),) = self.encode(levels, noise)
         return Posterior((z_0,), (sum_per_sample(log_q),))
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
