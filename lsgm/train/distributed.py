@@ -47,11 +47,15 @@ class World:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module with its gradients averaged over the processes."""
+        """Return the module with its gradients averaged over the processes.
+
+        Buffers are the same everywhere without being sent: running statistics come from the whole batch
+        (`lsgm.nets.batchnorm`), the rest from the recipe's seed, from a checkpoint or from the weights.
+        """
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
     def largest(self, values: Sequence[float]) -> list[float]:
         """Return the maximum of each value over the processes."""

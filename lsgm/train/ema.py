@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 __all__ = ["WeightAverage"]
 
@@ -15,45 +16,63 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """The averaged weights of some child modules of a module; everything else stands in as it is.
 
-    Parameters are averaged by one multi-tensor lerp, buffers are copied. The first update copies, so that the
-    average starts from the weights after the first step.
+    Parameters and the floating-point buffers that checkpoints hold are averaged by multi-tensor lerps:
+    BatchNorm's running statistics must be those of the weights that they serve. Other buffers, counts for
+    one, are copied. The first update copies all, so that the average starts from the weights after the first
+    step.
     """
 
     def __init__(self, module: nn.Module, children: tuple[str, ...], decay: float) -> None:
         self._module = module
         self._names = children
+        self._decay = decay
         self._live = nn.ModuleList([module.get_submodule(name) for name in children])
-        self._average = AveragedModel(
-            self._live,
-            multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
-        )
-        self._average.requires_grad_(False)
+        self._average = deepcopy(self._live).requires_grad_(False)
+        self._slots = (_slots(self._live), _slots(self._average))
+        self._updates = 0
 
     @property
     def updates(self) -> int:
         """How many steps the average has seen."""
-        return int(self._average.n_averaged)
+        return self._updates
 
+    @torch.no_grad()
     def update(self) -> None:
         """Take in the current weights."""
-        if self._names:
-            self._average.update_parameters(self._live)
+        if self._updates == 0:
+            self.copy_from_module()
+        else:
+            live, shadow = self._pairs()
+            for floating in (True, False):
+                new = [x for x in live if x.is_floating_point() == floating]
+                old = [x for x in shadow if x.is_floating_point() == floating]
+                if new and floating:
+                    torch._foreach_lerp_(old, new, 1 - self._decay)
+                elif new:
+                    torch._foreach_copy_(old, new)
+        self._updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a complete state dict of the module, averaged where an average is kept."""
         state: dict[str, Tensor] = dict(self._module.state_dict())
-        for name, shadow in zip(self._names, self._shadows(), strict=True):
+        for name, shadow in zip(self._names, self._average, strict=True):
             prefix = f"{name}." if name else ""
             state.update({prefix + key: value for key, value in shadow.state_dict().items()})
         return state
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Restore the average from a complete state dict of the module and its number of updates."""
-        for name, shadow in zip(self._names, self._shadows(), strict=True):
+        for name, shadow in zip(self._names, self._average, strict=True):
             prefix = f"{name}." if name else ""
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             shadow.load_state_dict(own)
-        self._average.n_averaged.fill_(updates)
+        self._updates = updates
+
+    def copy_from_module(self) -> None:
+        """Overwrite the average with the module's weights."""
+        live, shadow = self._pairs()
+        if live:
+            torch._foreach_copy_(shadow, live)
 
     def copy_to_module(self) -> None:
         """Overwrite the module's weights with the averaged ones."""
@@ -73,9 +92,20 @@ class WeightAverage:
             if live:
                 torch._foreach_copy_(live, raw)
 
-    def _shadows(self) -> list[nn.Module]:
-        return list(self._average.module.children())
-
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        live = [p.detach() for p in self._live.parameters()]
-        return live, [p.detach() for p in self._average.module.parameters()]
+        """Return the tensors that a checkpoint holds, of the module and of the average, in one order."""
+        live, shadow = ([t[name].detach() for t, name in slots] for slots in self._slots)
+        return live, shadow
+
+
+def _slots(module: nn.Module) -> list[tuple[Mapping[str, Any], str]]:
+    """Return where a module keeps its parameters and persistent buffers; the other buffers are constants."""
+    slots: dict[int, tuple[Mapping[str, Any], str]] = {}
+    for part in module.modules():
+        tables: tuple[Mapping[str, Any], ...] = (part._parameters, part._buffers)
+        for table in tables:
+            for name, tensor in table.items():
+                if tensor is not None and name not in part._non_persistent_buffers_set:
+                    # Tied weights stand in several places and are averaged once.
+                    slots.setdefault(id(tensor), (table, name))
+    return list(slots.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lsgm.train.ema import WeightAverage
 
 
-def model() -> nn.ModuleDict:
+def model() -> Any:
     torch.manual_seed(0)
     return nn.ModuleDict(
         {"net": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "rest": nn.Linear(3, 3)}
@@ -19,21 +21,23 @@ def test_the_average_is_its_closed_form() -> None:
     """W_ema(n) = d^(n-1) W(1) + (1 - d) sum_k d^(n-k) W(k), k = 2..n."""
     module, decay = model(), 0.9
     average = WeightAverage(module, ("net",), decay)
-    path = []
+    kept = ("net.0.weight", "net.1.running_mean", "net.1.running_var")
+    path: dict[str, list[Tensor]] = {name: [] for name in kept}
     for _ in range(6):
         for parameter in module.parameters():
             parameter.data += torch.randn_like(parameter)
-        module["net"][1].running_mean += 1.0
+        module["net"](torch.randn(5, 3, dtype=torch.double))
         average.update()
-        path.append(module["net"][0].weight.detach().clone())
-    n = len(path)
-    expected = decay ** (n - 1) * path[0]
-    for k in range(2, n + 1):
-        expected = expected + (1 - decay) * decay ** (n - k) * path[k - 1]
-    state = average.state_dict()
-    # Six float64 roundings.
-    torch.testing.assert_close(state["net.0.weight"], expected, rtol=1e-13, atol=1e-13)
-    assert torch.equal(state["net.1.running_mean"], module["net"][1].running_mean)
+        for name in kept:
+            path[name].append(module.state_dict()[name].clone())
+    n, state = 6, average.state_dict()
+    for name, values in path.items():
+        expected = decay ** (n - 1) * values[0]
+        for k in range(2, n + 1):
+            expected = expected + (1 - decay) * decay ** (n - k) * values[k - 1]
+        # Six float64 roundings.
+        torch.testing.assert_close(state[name], expected, rtol=1e-13, atol=1e-13)
+    assert int(state["net.1.num_batches_tracked"]) == n
     assert torch.equal(state["rest.weight"], module["rest"].weight)
     assert state.keys() == module.state_dict().keys()
     assert average.updates == n
@@ -46,11 +50,30 @@ def test_it_lends_itself_and_gives_back_the_raw_weights_bit_for_bit() -> None:
     raw = {}
     with torch.no_grad():
         module["net"][0].weight.mul_(1 / 3)
+        module["net"](torch.randn(5, 3, dtype=torch.double))
     raw = {key: value.clone() for key, value in module.state_dict().items()}
     with average.in_place():
         assert not torch.equal(module["net"][0].weight, raw["net.0.weight"])
-        assert torch.equal(module["net"][0].weight, average.state_dict()["net.0.weight"])
+        assert not torch.equal(module["net"][1].running_mean, raw["net.1.running_mean"])
+        averaged = average.state_dict()
+        assert all(torch.equal(value, averaged[key]) for key, value in module.state_dict().items())
     assert all(torch.equal(value, raw[key]) for key, value in module.state_dict().items())
+
+
+def test_tied_weights_are_averaged_once_and_constants_not_at_all() -> None:
+    first, second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    second.weight = first.weight
+    module = nn.Sequential(first, second)
+    module.register_buffer("table", torch.tensor([float("inf")]), persistent=False)
+    average = WeightAverage(module, ("",), 0.5)
+    for _ in range(2):
+        average.update()
+        with torch.no_grad():
+            first.weight.add_(1.0)
+    last = first.weight.detach() - 1.0
+    torch.testing.assert_close(average.state_dict()["0.weight"], last - 0.5)
+    with average.in_place():
+        assert float(module.get_buffer("table")) == float("inf")
 
 
 def test_it_goes_on_from_its_state() -> None:
