@@ -19,6 +19,9 @@ from lsgm.train.checkpoint import WEIGHTS, load_into, read_weights
 
 __all__ = ["checkpoint_meta", "fresh_networks", "initialise_from", "load_model"]
 
+TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})
+"""Parts of a checkpoint that only training goes on from (`lsgm.models.penalty`): no network's weights."""
+
 
 def checkpoint_meta(recipe: Any, pixels: Pixels, dataset: str) -> dict[str, Any]:
     """Return what a checkpoint must say of itself so that its directory is all anyone needs."""
@@ -64,7 +67,7 @@ def load_present(networks: nn.Module, checkpoint: Path, weights: Literal["ema", 
     """Load the parts of the networks that a checkpoint holds, each whole, and nothing that it should not."""
     tensors = read_weights(checkpoint, weights)
     origin = checkpoint / WEIGHTS[weights]
-    parts = {key.split(".", 1)[0] for key in tensors}
+    parts = {key.split(".", 1)[0] for key in tensors} - TRAINING_PARTS
     children = dict(networks.named_children())
     if foreign := sorted(parts - children.keys()):
         raise CheckpointError(

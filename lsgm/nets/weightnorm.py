@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WeightNormConv2d"]
+__all__ = ["WeightNormConv2d", "normalised"]
 
 NORM_EPS = 1e-5
 """Added to ||w|| where it divides."""
@@ -43,23 +43,28 @@ class WeightNormConv2d(nn.Conv2d):
             c_in, c_out, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
         self.register_buffer("mask", None if mask is None else mask.to(self.weight), persistent=False)
-        first = (self._norm(self._masked()) + INIT_EPS).log() + math.log(gain)
+        first = (_norm(self.masked_weight()) + INIT_EPS).log() + math.log(gain)
         self.log_weight_norm = nn.Parameter(first.detach().clone())
 
     def effective_weight(self) -> Tensor:
         """Return the kernel that convolves, [C_out, C_in / groups, k, k]."""
-        w = self._masked()
-        return w * (self.log_weight_norm.exp() / (self._norm(w) + NORM_EPS))
+        return normalised(self.masked_weight(), self.log_weight_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x convolved with the effective kernel, [B, C_out, H', W']."""
         y: Tensor = self._conv_forward(x, self.effective_weight(), self.bias)
         return y
 
-    def _masked(self) -> Tensor:
+    def masked_weight(self) -> Tensor:
+        """Return w times the mask where there is one, [C_out, C_in / groups, k, k]."""
         return self.weight if self.mask is None else self.weight * self.mask
 
-    @staticmethod
-    def _norm(w: Tensor) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(w, dim=(1, 2, 3), keepdim=True)
-        return norm
+
+def normalised(w: Tensor, log_norm: Tensor) -> Tensor:
+    """Return exp(g) w / (||w|| + 1e-5) for kernels [..., C_out, C_in, k, k] and g [..., C_out, 1, 1, 1]."""
+    return w * (log_norm.exp() / (_norm(w) + NORM_EPS))
+
+
+def _norm(w: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(w, dim=(-3, -2, -1), keepdim=True)
+    return norm
