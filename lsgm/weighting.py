@@ -20,7 +20,7 @@ class Weighting(StrEnum):
     name     lambda(t)                 remark
     ======== ========================= ==================================================================
     LL       g^2 / (2 sigma_t^2)       w_ll, "likelihood": Theorem 1, the cross entropy; always the VAE's
-    UN       1                         w_un, "unweighted": as in the authors' code, twice the paper's 1/2
+    UN       1 / 2                     w_un, "unweighted"; the authors' code has 1, twice the paper's
     RE       g^2 / 2                   w_re, "reweighted"
     RESCALE  1 / (2 (1 - sigma_t^2))   in the authors' code only
     ======== ========================= ==================================================================
@@ -40,7 +40,7 @@ class Weighting(StrEnum):
             case Weighting.LL:
                 return 0.5 * sde.g2(t) / sde.var(t)
             case Weighting.UN:
-                return torch.ones_like(t, dtype=torch.float64)
+                return torch.full_like(t, 0.5, dtype=torch.float64)
             case Weighting.RE:
                 return 0.5 * sde.g2(t)
             case Weighting.RESCALE:

@@ -48,6 +48,11 @@ class TimeProposal(ABC):
         """Integral of lambda(t) Var(eps | z_t) over [time_eps, 1] if r is proportional to it, else None."""
         return None
 
+    @property
+    def reference_slip(self) -> float:
+        """How many times too large the authors' code has every weight under this proposal; 1 where right."""
+        return 1.0
+
     @cached_property
     def ends(self) -> tuple[float, float]:
         """w(time_eps) and w(1)."""
@@ -92,3 +97,8 @@ class Uniform(TimeProposal):
     def slope(self, t: Tensor) -> Tensor:
         """1."""
         return torch.ones_like(t, dtype=torch.float64)
+
+    @property
+    def reference_slip(self) -> float:
+        """1 / (1 - time_eps): the authors' weights lack the length of the interval."""
+        return 1.0 / (1.0 - self.time_eps)

@@ -42,12 +42,12 @@ class LogNoiseShare(TimeProposal):
         return self.sde.log_ratio * self.sde.unit_eps_var(t)
 
     def integral(self, weighting: Weighting) -> float | None:
-        """C/2 for the likelihood weighting, C/R for the unweighted; C is the span of log(sigma_t^2 / N)."""
+        """C/2 for the likelihood weighting, C/(2R) for the unweighted, C the span of log(sigma_t^2 / N)."""
         match weighting:
             case Weighting.LL:
                 return 0.5 * self.span
             case Weighting.UN:
-                return self.span / self.sde.log_ratio
+                return 0.5 * self.span / self.sde.log_ratio
             case _:
                 return None
 

@@ -125,5 +125,11 @@ class TruncatedNormal(TimeProposal):
         return self.sde.one_minus_var(t) / self.normaliser
 
     def integral(self, weighting: Weighting) -> float | None:
-        """Z for the unweighted objective."""
-        return self.normaliser if weighting is Weighting.UN else None
+        """Z/2 for the unweighted objective."""
+        return 0.5 * self.normaliser if weighting is Weighting.UN else None
+
+    @property
+    def reference_slip(self) -> float:
+        """exp((beta_0 - beta_0^2) / 2D): the authors' exponent lacks a square."""
+        start, slope = self.sde.beta_start, self.sde.beta_end - self.sde.beta_start
+        return math.exp((start - start**2) / (2.0 * slope))

@@ -12,7 +12,7 @@ from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.objective import Objective, diffuse, scale_gradient
+from lsgm.objective import Objective, Times, diffuse, scale_gradient
 from lsgm.proposal import importance_weight
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
@@ -151,3 +151,83 @@ def test_the_terminal_term_reaches_the_encoder() -> None:
 def test_an_infinite_weighting_is_refused() -> None:
     with pytest.raises(ConfigError, match="time-eps"):
         Objective.make(VPSDE(), weighting="ll", importance_sampling=True, time_eps=0.0)
+
+
+def test_an_objective_that_starts_without_noise_is_refused() -> None:
+    with pytest.raises(ConfigError, match="time-eps is 0"):
+        Objective.make(VPSDE(), weighting="un", importance_sampling=False, time_eps=0.0)
+
+
+def test_ready_made_times_and_weights_take_the_place_of_drawn_ones() -> None:
+    model = Model(VPSDE())
+    objective = Objective.make(VPSDE(), weighting="un", importance_sampling=True, time_eps=1e-2)
+    z_0, eps = torch.randn(2, 5, 4, 4, 4, dtype=torch.float64)
+    rho = torch.rand(5, dtype=torch.float64)
+    times = objective.draw(rho)
+    drawn = objective.cross_entropy(model.prior, z_0, rho, eps)
+    given = objective.cross_entropy(model.prior, z_0, times, eps)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, given, strict=True))
+    doubled = Times(times.t, 2 * times.w_p, times.w_q)
+    other = objective.cross_entropy(model.prior, z_0, doubled, eps)
+    assert torch.equal(other.score_loss, 2 * drawn.score_loss)
+    assert torch.equal(other.value, drawn.value)
+
+
+def test_the_halves_are_the_whole_and_its_channels_sum_to_it() -> None:
+    model = Model(VPSDE())
+    objective = Objective.make(VPSDE(), weighting="re", importance_sampling=True, time_eps=1e-2)
+    z_0, eps = torch.randn(2, 5, 4, 4, 4, dtype=torch.float64)
+    times = objective.draw(torch.rand(5, dtype=torch.float64))
+    whole = objective.cross_entropy(model.prior, z_0, times, eps)
+    # The same float64 sums in another order.
+    exactly = {"rtol": 1e-13, "atol": 0.0}
+    torch.testing.assert_close(whole.by_channel.sum(dim=1), whole.value, **exactly)
+    torch.testing.assert_close(objective.vae_loss(model.prior, z_0, times, eps), whole.by_channel, **exactly)
+    torch.testing.assert_close(
+        objective.prior_loss(model.prior, z_0, times, eps), whole.score_loss, **exactly
+    )
+
+
+def test_an_objective_follows_its_sde() -> None:
+    objective = Objective.make(VESDE(), weighting="re", importance_sampling=True, time_eps=0.0)
+    assert objective.following(VESDE()) is objective
+    wide = VESDE(sigma2_max=50.0)
+    made = Objective.make(wide, weighting="re", importance_sampling=True, time_eps=0.0)
+    assert objective.following(wide) == made
+
+
+@pytest.mark.parametrize(("weighting", "scaled"), [("ll", True), ("un", False)])
+def test_the_priors_gradient_carries_the_kl_coefficient_in_the_authors_code_alone(
+    weighting: str, scaled: bool
+) -> None:
+    """With one loss for both, theirs scales the gradient of the prior by k too; here it does not."""
+    model, k = Model(VPSDE()), 0.7
+    z_0, eps = torch.randn(2, 5, 4, 4, 4, dtype=torch.float64)
+    rho = torch.rand(5, dtype=torch.float64)
+
+    def gradient(kl_weight: float, compat: bool) -> Tensor:
+        objective = Objective.make(
+            VPSDE(), weighting=weighting, importance_sampling=True, time_eps=1e-2, reference_compat=compat
+        )
+        assert model.prior.logit is not None
+        ce = objective.cross_entropy(model.prior, z_0, rho, eps, kl_weight=kl_weight)
+        return torch.autograd.grad(ce.surrogate.mean(), model.prior.logit)[0]
+
+    torch.testing.assert_close(gradient(k, compat=False), gradient(1.0, compat=False), rtol=1e-12, atol=0.0)
+    factor = k if scaled else 1.0
+    expected = factor * gradient(1.0, compat=True)
+    torch.testing.assert_close(gradient(k, compat=True), expected, rtol=1e-12, atol=0.0)
+
+
+def test_the_authors_code_trains_without_the_terminal_kl() -> None:
+    sde = GeometricVPSDE()
+    model = Model(sde)
+    z_0, eps = torch.randn(2, 5, 4, 4, 4, dtype=torch.float64)
+    ours, theirs = (
+        Objective.make(
+            sde, weighting="ll", importance_sampling=True, time_eps=0.0, reference_compat=compat
+        ).cross_entropy(model.prior, z_0, torch.full((5,), 0.4).double(), eps)
+        for compat in (False, True)
+    )
+    assert float(theirs.terminal.abs().max()) == 0.0
+    torch.testing.assert_close(ours.value - theirs.value, sum_per_sample(sde.terminal_kl(z_0)))

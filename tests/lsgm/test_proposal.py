@@ -99,7 +99,7 @@ def plain_lambda(world: World, weighting: Weighting, t: float) -> float:
         case Weighting.LL:
             return world.g2(t) / (2.0 * world.var(t))
         case Weighting.UN:
-            return 1.0
+            return 0.5
         case Weighting.RE:
             return world.g2(t) / 2.0
         case Weighting.RESCALE:
@@ -194,8 +194,9 @@ def test_matched_importance_sampling_has_no_variance_on_normal_latents(name: str
 def test_the_unweighted_normaliser_is_right_and_the_authors_is_not() -> None:
     world = WORLDS["vp"]
     proposal = make_proposal(world.sde, UN, "is", 0.01)
-    z = proposal.integral(UN)
-    assert z is not None
+    half = proposal.integral(UN)
+    assert half is not None
+    z = 2.0 * half
     exact, _ = quad(lambda t: 1.0 - world.var(t), 0.01, 1.0)
     assert z == pytest.approx(exact, rel=1e-12)
     assert z == pytest.approx(0.26600370, abs=5e-9)
@@ -206,8 +207,9 @@ def test_the_unweighted_normaliser_is_right_and_the_authors_is_not() -> None:
     assert z == pytest.approx(right, rel=1e-12)
     assert wrong / z == pytest.approx(1.002264, abs=1e-6)
     t = proposal.sample(RHO)
-    estimate = mean(wrong / world.sde.one_minus_var(t) * t)
+    estimate = mean(0.5 * wrong / world.sde.one_minus_var(t) * t)
     assert estimate / integral("vp", UN, "t") == pytest.approx(1.002264, abs=1e-6)
+    assert proposal.reference_slip == pytest.approx(wrong / right, rel=1e-12)
 
 
 def test_uniform_times_carry_the_length_of_their_interval() -> None:
@@ -220,11 +222,11 @@ def test_uniform_times_carry_the_length_of_their_interval() -> None:
     assert mean(LL.density(world.sde, t)) / exact == pytest.approx(1.0 / 0.99, rel=1e-8)
 
 
-def test_the_unweighted_objective_is_twice_the_papers() -> None:
-    assert integral("vp", UN, "1") == pytest.approx(0.99)
+def test_the_unweighted_objective_is_the_papers_and_half_of_the_authors() -> None:
+    assert integral("vp", UN, "1") == pytest.approx(0.99 / 2)
     proposal = make_proposal(VPSDE(), UN, "is", 0.01)
     weight = importance_weight(VPSDE(), UN, proposal, proposal.sample(RHO))
-    assert mean(weight) == pytest.approx(0.99, rel=1e-8)
+    assert mean(weight) == pytest.approx(0.99 / 2, rel=1e-8)
 
 
 def noise_of_objective(sde: SDE, weighting: Weighting, proposal: TimeProposal) -> float:
@@ -260,7 +262,7 @@ def test_the_unweighted_proposal_survives_an_almost_constant_beta(beta_end: floa
     sde = VPSDE(20.0, beta_end)
     proposal = make_proposal(sde, UN, "is", 0.01)
     t = proposal.sample(RHO)
-    assert mean(importance_weight(sde, UN, proposal, t) * sde.one_minus_var(t)) == pytest.approx(
+    assert 2 * mean(importance_weight(sde, UN, proposal, t) * sde.one_minus_var(t)) == pytest.approx(
         quad(lambda s: sde.one_minus_var(torch.tensor(s, dtype=torch.float64)).item(), 0.01, 1.0)[0], rel=1e-7
     )
     assert noise_of_objective(sde, UN, proposal) < 1e-3

@@ -33,12 +33,13 @@ def test_vp_times_and_weights_are_the_published_formulas(start: float) -> None:
     quantile = torch.from_numpy(erfinv(rho.numpy() * (high - low) + low)) / root - shift
     torch.testing.assert_close(un.sample(rho), quantile, rtol=1e-9, atol=0.0)
     t = torch.linspace(0.01, 1.0, 100, dtype=torch.float64)
-    rest, z = 1.0 - sde.var(t), un.integral(UN) or 0.0
+    # The published Z belongs to a weighting of 1; half of it is the integral.
+    rest, z = 1.0 - sde.var(t), 2.0 * (un.integral(UN) or 0.0)
     expected = {
         (LL, ll): 0.5 * math.log(v1 / ve) / rest,
         (RE, re): 0.5 * (v1 - ve) / rest,
         (LL, re): 0.5 * (v1 - ve) / rest / sde.var(t),
-        (UN, un): z / rest,
+        (UN, un): 0.5 * z / rest,
         (LL, un): z / rest * sde.g2(t) / (2 * sde.var(t)),
     }
     for (weighting, proposal), weight in expected.items():
@@ -56,12 +57,12 @@ def test_sub_vp_weights_are_the_published_formulas() -> None:
     t = torch.linspace(0.01, 1.0, 100, dtype=torch.float64)
     rest, g2, var = vp.one_minus_var(t), sde.g2(t), sde.var(t)
     p_re = 0.5 * g2 / beta(t) * (v1 - ve) / rest
-    p_un = (un.integral(UN) or 0.0) / rest
+    p_un = 2.0 * (un.integral(UN) or 0.0) / rest
     expected = {
         (LL, ll): g2 / (2 * var) * math.log(v1 / ve) * vp.var(t) / rest / beta(t),
         (RE, re): p_re,
         (LL, re): p_re / var,
-        (UN, un): p_un,
+        (UN, un): 0.5 * p_un,
         (LL, un): p_un * g2 / (2 * var),
     }
     for (weighting, proposal), weight in expected.items():
@@ -91,7 +92,7 @@ def test_ve_times_and_weights_are_the_published_formulas(high: float) -> None:
     t = torch.linspace(0.0, 1.0, 100, dtype=torch.float64)
     n, var = 1.0 - low + sde.var(t), sde.var(t)
     p_ll, p_re = 0.5 * constant * n / (1 - low), 0.5 * math.log(n_1 / n_e) * n
-    expected = {(LL, ll): p_ll, (UN, un): 2.0 * p_ll / rate, (RE, re): p_re, (LL, re): p_re / var}
+    expected = {(LL, ll): p_ll, (UN, un): p_ll / rate, (RE, re): p_re, (LL, re): p_re / var}
     for (weighting, proposal), weight in expected.items():
         torch.testing.assert_close(
             importance_weight(sde, weighting, proposal, t), weight, rtol=1e-11, atol=0.0

@@ -18,7 +18,7 @@ def test_the_weightings_are_the_published_functions_of_the_sde(sde: SDE) -> None
     g2, var = sde.g2(T), sde.var(T)
     expected = {
         Weighting.LL: g2 / (2.0 * var),
-        Weighting.UN: torch.ones_like(T),
+        Weighting.UN: torch.full_like(T, 0.5),
         Weighting.RE: g2 / 2.0,
         Weighting.RESCALE: 1.0 / (2.0 * (1.0 - var)),
     }
@@ -37,8 +37,14 @@ def test_the_likelihood_weighting_of_the_score_becomes_that_of_the_noise() -> No
     assert not torch.allclose(of_score, Weighting.RE.density(sde, T) * (eps - guess).square())
 
 
-def test_the_unweighted_objective_is_the_codes_twice_the_papers() -> None:
-    assert (Weighting.UN.density(VPSDE(), T) == 2.0 * 0.5).all()
+def test_the_unweighted_objective_is_halved_like_the_others() -> None:
+    """The paper's table gives w = g^2/var, 1 and g^2 to a loss with w/2; the authors' code runs 1 as 1."""
+    for weighting, w in {
+        Weighting.LL: VPSDE().g2(T) / VPSDE().var(T),
+        Weighting.UN: torch.ones_like(T),
+        Weighting.RE: VPSDE().g2(T),
+    }.items():
+        assert torch.equal(weighting.density(VPSDE(), T), 0.5 * w)
 
 
 @pytest.mark.parametrize("weighting", list(Weighting))
