@@ -44,7 +44,7 @@ needs_golden = pytest.mark.skipif(
 
 
 def golden(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    """Return a folder's (checkpoint, meta, inputs and outputs); only inside of a test marked `needs_golden`."""
+    """Return a folder's (checkpoint, meta, inputs and outputs); only in a test marked `needs_golden`."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         checkpoint = torch.load(checkpoint_path(name), map_location="cpu", weights_only=True)
     folder = checkpoint_path(name).parent

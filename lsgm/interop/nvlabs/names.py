@@ -1,0 +1,70 @@
+"""The arguments of the authors' code by name: those that say what the model is, and those that do not.
+
+A name in neither list is refused, since nobody can tell what it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lsgm.errors import CheckpointError, did_you_mean
+
+__all__ = ["IGNORED", "TRANSLATED", "check_names", "ignored"]
+
+_TRANSLATED = """
+    dataset num_x_bits decoder_dist seed
+    arch_instance use_se num_nf log_sig_q_scale num_latent_scales num_groups_per_scale num_latent_per_group
+    num_channels_enc num_channels_dec channel_mult num_preprocess_blocks num_preprocess_cells
+    num_postprocess_blocks num_postprocess_cells num_cell_per_cond_enc num_cell_per_cond_dec
+    progressive_input_vae
+    dae_arch num_channels_dae num_scales_dae num_cell_per_scale_dae embedding_dim embedding_type
+    embedding_scale fir progressive progressive_input progressive_combine dropout
+    mixed_prediction mixing_logit_init drop_inactive_var
+    sde_type beta_start beta_end sigma2_0 sigma2_min sigma2_max time_eps
+    iw_sample_p iw_sample_q train_vae disjoint_training update_q_ema
+    epochs warmup_epochs batch_size num_proc_node num_process_per_node grad_clip_max_norm autocast_train
+    learning_rate_vae learning_rate_min_vae learning_rate_dae learning_rate_min_dae weight_decay ema_decay
+    weight_decay_norm_vae weight_decay_norm_dae custom_conv_dae
+    cont_kl_anneal kl_anneal_portion_vada kl_const_portion_vada kl_const_coeff_vada kl_max_coeff_vada
+    kl_balance_vada
+    weight_decay_norm weight_decay_norm_init weight_decay_norm_anneal
+    kl_anneal_portion kl_const_portion kl_const_coeff kl_max_coeff
+"""
+
+TRANSLATED = frozenset(_TRANSLATED.split())
+"""Arguments that a recipe says too."""
+
+_REASONS = {
+    "it names a place on the authors' machines": "root save data fid_dir vae_checkpoint vada_checkpoint",
+    "it says how the run was started or went on": (
+        "cont_training discard_vae_weights discard_dae_weights skip_final_eval distributed node_rank "
+        "local_rank global_rank master_address"
+    ),
+    "it is a setting of evaluation, which `lsgm sample` and `lsgm eval` ask for anew": (
+        "train_ode_eps train_ode_solver_tol eval_ode_eps eval_ode_solver_tol no_autograd_jvp autocast_eval "
+        "diffusion_steps denoising_stddevs"
+    ),
+    "the authors' code parses it and never looks at it": "vpsde_power apply_sqrt2_res arch_instance_dae",
+    "the sub-VP SDE here always draws its times like that": "iw_subvp_like_vp_sde",
+}
+
+IGNORED: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names.split()}
+"""Arguments that change nothing about the model or its objective, each with the reason."""
+
+
+def check_names(args: Iterable[str], allowed: Iterable[str] = ()) -> None:
+    """Raise CheckpointError naming the first argument in neither list, unless the caller has allowed it."""
+    for name in sorted(set(args) - TRANSLATED - IGNORED.keys() - set(allowed)):
+        hint = did_you_mean(name, TRANSLATED)
+        raise CheckpointError(
+            f"the checkpoint was trained with the argument '{name}', which is not known here{hint or ';'} "
+            f"`--ignore {name}` leaves it aside if you know that it changes nothing"
+        )
+
+
+def ignored(args: Mapping[str, Any], allowed: Iterable[str] = ()) -> dict[str, str]:
+    """Return the arguments that were left aside, each with the reason."""
+    asked = set(allowed)
+    reasons = {name: "left aside as asked" if name in asked else IGNORED.get(name, "") for name in args}
+    return {name: reasons[name] for name in sorted(reasons) if reasons[name]}

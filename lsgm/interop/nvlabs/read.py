@@ -1,0 +1,150 @@
+"""Read a checkpoint of the authors' code without executing anything in it, and tell which kind it is.
+
+These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else;
+`argparse.Namespace`, in which the arguments lie, is the one class that it is allowed besides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import CheckpointError
+
+__all__ = ["Official", "official_of", "read_checkpoint"]
+
+Kind = Literal["raw", "averaged", "vae"]
+
+
+@dataclass(frozen=True)
+class Official:
+    """What one of the authors' files holds, all tensors on the CPU and under the authors' names."""
+
+    args: dict[str, Any]
+    """The arguments that the model was trained with."""
+    vae: dict[str, Tensor]
+    """The VAE's state dict; it is never averaged."""
+    prior: dict[str, Tensor] | None
+    """The score prior's state dict; none in a file of stage 1."""
+    kind: Kind
+    """raw: the last weights, with the averaged ones in the optimiser's state (checkpoint.pt); averaged: the
+    averaged weights alone (checkpoint_fid.pt, checkpoint_nll.pt); vae: stage 1, without a prior."""
+    ema: dict[str, Tensor] | None
+    """With raw: the prior's averaged weights."""
+    epoch: int
+    step: int
+
+
+def read_checkpoint(path: Path | str) -> Official:
+    """Return what a file holds; its kind is told by its content, never by its name.
+
+    Raises CheckpointError, one sentence, where the file cannot be read, is no such checkpoint, or names any
+    class but `argparse.Namespace`; that class is then never imported, let alone called.
+    """
+    path = Path(path)
+    content = _load(path)
+    if not isinstance(content, Mapping):
+        raise _other(path, "it holds no table of state dicts")
+    return official_of(content, path)
+
+
+def official_of(content: Mapping[str, Any], path: Path) -> Official:
+    """Sort the parts of a checkpoint that is already in memory; ``path`` is the file to name."""
+    args = content.get("args")
+    if not isinstance(args, argparse.Namespace):
+        raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")
+    epoch, step = (_count(content, key, path) for key in ("epoch", "global_step"))
+    if "dae_state_dict" not in content and "vae_state_dict" not in content and "state_dict" in content:
+        return Official(vars(args), _tensors(content, "state_dict", path), None, "vae", None, epoch, step)
+    vae, prior = _tensors(content, "vae_state_dict", path), _tensors(content, "dae_state_dict", path)
+    if content.get("dae_optimizer") is None:
+        return Official(vars(args), vae, prior, "averaged", None, epoch, step)
+    ema = _averages(content["dae_optimizer"], prior, float(vars(args).get("ema_decay", 1.0)), path)
+    return Official(vars(args), vae, prior, "raw", ema, epoch, step)
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give a checkpoint of the authors' code")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names no common class for what a broken file raises
+        if named := _FOREIGN.search(str(error)):
+            raise CheckpointError(
+                f"{path} names the class {named[1]}, and nothing but tensors and argparse.Namespace is read "
+                "from such a file; nothing of it was executed: get the file from its authors again"
+            ) from None
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
+        ) from error
+
+
+_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")
+"""How torch's reader complains of a class that it does not know or that could do harm."""
+
+
+def _averages(
+    optimizer: Any, prior: Mapping[str, Tensor], decay: float, path: Path
+) -> dict[str, Tensor] | None:
+    """Return the averaged weights in an optimiser's state: entry i belongs to the i-th parameter.
+
+    The score network has no buffers, so its state dict lists its parameters in that very order. A parameter
+    that is never trained (the frequencies of the Fourier embedding) has no entry and is its own average.
+    """
+    try:
+        indices = [index for group in optimizer["param_groups"] for index in group["params"]]
+        entries = {int(index): dict(entry) for index, entry in optimizer["state"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _other(path, "its 'dae_optimizer' is not the state of an optimiser") from None
+    if len(indices) != len(prior):
+        raise _other(
+            path, f"its 'dae_optimizer' steps {len(indices)} tensors and 'dae_state_dict' has {len(prior)}"
+        )
+    if decay <= 0:  # the authors' code then keeps no average
+        return None
+    ema: dict[str, Tensor] = {}
+    for index, (name, raw) in zip(indices, prior.items(), strict=True):
+        entry = entries.get(index)
+        if entry is None and name == "all_modules.0.W":
+            ema[name] = raw
+            continue
+        average = None if entry is None else entry.get("ema")
+        if not isinstance(average, Tensor):
+            raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{name}'")
+        if average.shape != raw.shape:
+            raise _other(
+                path, f"the average of '{name}' is {list(average.shape)} and the tensor {list(raw.shape)}"
+            )
+        ema[name] = average
+    return ema
+
+
+def _tensors(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
+    state = content.get(key)
+    if not isinstance(state, Mapping) or not state:
+        raise _other(path, f"it has no '{key}'")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise _other(path, f"'{name}' in its '{key}' is not a tensor")
+    return {str(name): value.detach() for name, value in state.items()}
+
+
+def _count(content: Mapping[str, Any], key: str, path: Path) -> int:
+    value = content.get(key, 0)
+    if not isinstance(value, int) or value < 0:
+        raise _other(path, f"its '{key}' is not a count")
+    return value
+
+
+def _other(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a checkpoint of the authors' code: {what}; give one of theirs")

@@ -1,0 +1,76 @@
+"""The arguments' values, each asked for by name and type: every complaint names the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lsgm.errors import CheckpointError, did_you_mean
+
+__all__ = ["Arguments"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments by name. All methods raise CheckpointError, one sentence that names the argument."""
+
+    values: Mapping[str, Any]
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """Return a whole number; ``default`` stands for an argument that older files lack."""
+        value = self._get(name, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._refused(name, value, "a whole number")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a finite number."""
+        value = self._get(name, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            raise self._refused(name, value, "a finite number")
+        return float(value)
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """Return a truth value."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise self._refused(name, value, "True or False")
+        return value
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """Return a list of whole numbers."""
+        value = self._get(name, None)
+        if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
+            raise self._refused(name, value, "a list of whole numbers")
+        return tuple(value)
+
+    def choice(self, name: str, table: Mapping[str, T]) -> T:
+        """Return what a table says of the argument's value."""
+        value = self._get(name, None)
+        if not isinstance(value, str) or value not in table:
+            hint = did_you_mean(value, table) if isinstance(value, str) else ""
+            raise self._refused(name, value, "one of " + ", ".join(table) + hint.removesuffix("?"))
+        return table[value]
+
+    def _get(self, name: str, default: Any) -> Any:
+        if name in self.values:
+            return self.values[name]
+        if default is None:
+            raise CheckpointError(
+                f"the checkpoint's arguments lack '{name}', without which its model is not known; "
+                "give the file as the authors' code wrote it"
+            )
+        return default
+
+    @staticmethod
+    def _refused(name: str, value: Any, wanted: str) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint's argument '{name}' is {value!r}, and only {wanted} can be imported; "
+            "its model cannot be built here"
+        )
