@@ -28,6 +28,8 @@ CHUNK = 1 << 24
 class RoundedPixels:
     """p(x | z) of levels x given noisy pixels z [B, C, H, W]: softmax of -(z - m x)^2 / (2 var) over x."""
 
+    is_mass = True
+
     def __init__(self, z: Tensor, mean: float, var: float, levels: int) -> None:
         self.z = z
         self.mean_coef = mean
