@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsgm.generative import Pixels
-from lsgm.nets.config import Decoder as DecoderName
 from lsgm.nets.config import NVAEConfig
 from lsgm.nets.nvae.decoder import Decoder
 from lsgm.nets.nvae.encoder import Encoder
 from lsgm.nets.nvae.layout import Layout
+from lsgm.nets.nvae.memory import StateMemory
 from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution
+from lsgm.pixels.choose import resolve
 from lsgm.precision import dtype_of
 from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, crop, sum_per_sample
 
@@ -35,26 +36,15 @@ class HierarchicalVAE(nn.Module):
         self.pad = pad
         height, width = pixels.height + 2 * pad, pixels.width + 2 * pad
         self.groups = LatentGroups(Layout(config).shapes(height, width), top=config.groups)
-        self.decoder_name = _decoder_name(config, pixels)
+        self.decoder_name = resolve(config.decoder, pixels, "mixture")
         self.encoder = Encoder(config, pixels.channels)
         self.decoder = Decoder(config, outputs_for(pixels, self.decoder_name), height, width)
+        self._memory = StateMemory()
 
     def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
         """Draw every group in top-down order, one ``noise`` each; levels uint8 [B, C, H, W]."""
-        return self._top_down(levels, noise)[0]
-
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
-        """Draw z ~ q(z | x) for levels uint8 [B, C, H, W]: z_l [B, L, h, w] and log q [B] of every group."""
-        draws, s = self._top_down(levels, noise)
-        z = _Drawn((draw.z for draw in draws), self._moment(), s)
-        return Posterior(z, tuple(sum_per_sample(draw.log_q) for draw in draws))
-
-    def _top_down(self, levels: Tensor, noise: Noise) -> tuple[tuple[LatentDraw, ...], Tensor]:
-        """Return the draws, and the decoder's state that they lead to."""
-        dtype = dtype_of(self)
-        x = network_input(levels.to(torch.promote_types(dtype, torch.float32)), self.pixels).to(dtype)
-        features = self.encoder(F.pad(x, [self.pad] * 4, value=-1.0))
-        s, draws = self.decoder.begin(len(x)), list[LatentDraw]()
+        features = self.encoder(self._input(levels))
+        s, draws = self.decoder.begin(len(levels)), list[LatentDraw]()
         for group, shape in enumerate(self.groups.shapes):
             s = self.decoder.climb(group, s)
             mean, log_sigma = self.encoder.gaussian(group, features[group], s)
@@ -63,42 +53,29 @@ class HierarchicalVAE(nn.Module):
             # The shifts preserve volume: the density of z is the Gaussian's where they began.
             draws.append(LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI))
             s = self.decoder.absorb(group, s, z)
-        return tuple(draws), s
+        self._memory.keep(self.decoder, tuple(draw.z for draw in draws), s)
+        return tuple(draws)
+
+    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
+        """Draw as `encode` does: z_l [B, L, h, w] and log q [B], summed, of every group."""
+        z, log_q = zip(*self.encode(levels, noise), strict=True)
+        return Posterior(z, tuple(sum_per_sample(per_variable) for per_variable in log_q))
 
     def decoder_parameters(self, z: tuple[Tensor, ...]) -> Tensor:
         """Return the parameters of p(x | z), [B, P, H + 2 pad, W + 2 pad], padding included.
 
-        Latents fresh from `posterior` carry the decoder's state with them: nothing is computed twice.
+        Of latents that were drawn last the decoder's state is at hand (see `StateMemory`).
         """
-        if isinstance(z, _Drawn) and z.moment == self._moment():
-            return self.decoder.finish(z.state)
-        return self.decoder.finish(self.decoder(z))
+        s = self._memory.take(self.decoder, z)
+        return self.decoder.finish(self.decoder(z) if s is None else s)
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
         """Return p(x | z) over the unpadded image."""
         parameters = crop(self.decoder_parameters(z), self.pixels, self.pad)
         return pixel_distribution(parameters, self.pixels, self.decoder_name)
 
-    def _moment(self) -> tuple[object, ...]:
-        """Return what a state is good for: these weights, in this mode, with or without gradients."""
-        start = self.decoder.start
-        return id(start), start._version, self.training, torch.is_grad_enabled()
-
-
-class _Drawn(tuple[Tensor, ...]):
-    """Latents with the decoder's state after them, and the moment for which it holds."""
-
-    moment: tuple[object, ...]
-    state: Tensor
-
-    def __new__(cls, z: object, moment: tuple[object, ...], state: Tensor) -> _Drawn:
-        drawn = super().__new__(cls, z)  # type: ignore[arg-type]
-        drawn.moment, drawn.state = moment, state
-        return drawn
-
-
-def _decoder_name(config: NVAEConfig, pixels: Pixels) -> DecoderName:
-    """Return the pixels' distribution; "auto" is Bernoulli for binary pixels, else the mixture."""
-    if config.decoder != "auto":
-        return config.decoder
-    return "bernoulli" if pixels.kind == "binary" else "mixture"
+    def _input(self, levels: Tensor) -> Tensor:
+        """Return the padded image in [-1, 1], in the module's dtype."""
+        dtype = dtype_of(self)
+        x = network_input(levels.to(torch.promote_types(dtype, torch.float32)), self.pixels).to(dtype)
+        return F.pad(x, [self.pad] * 4, value=-1.0)
