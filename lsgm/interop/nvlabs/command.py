@@ -1,0 +1,106 @@
+"""``lsgm import nvlabs``: a checkpoint of the LSGM authors' released code becomes a run directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from lsgm.commands.options import Positional, arg, parse
+
+if TYPE_CHECKING:
+    from lsgm.interop.nvlabs.convert import Native
+    from lsgm.interop.nvlabs.read import Official
+
+__all__ = ["HELP", "NvlabsOptions", "run"]
+
+HELP = "checkpoints of the authors' code: checkpoint.pt, checkpoint_fid.pt, checkpoint_nll.pt"
+
+DESCRIPTION = """Turn a checkpoint of the LSGM authors' code (arXiv:2106.05931) into a run directory.
+
+All kinds of its files are told apart by their content: the last weights with the averaged ones in the
+optimiser's state, the averaged ones alone, and the VAE of stage 1. Nothing in the file is executed. A file
+with anything missing, surplus or not known is refused, and nothing is written."""
+
+EXAMPLES = (
+    "lsgm import nvlabs checkpoint_fid.pt runs/cifar10-official",
+    "lsgm sample runs/cifar10-official --sampler.name dopri5",
+    "lsgm train runs/mnist-official/config.toml --init-from runs/mnist-official --out runs/mine",
+)
+
+KINDS = {
+    "raw": "the last weights, and the prior's averaged ones from the optimiser's state",
+    "averaged": "the prior's averaged weights alone, which stand for the last ones too",
+    "vae": "the VAE of stage 1, without a score prior",
+}
+"""What each kind of file holds."""
+
+
+@dataclass(frozen=True)
+class NvlabsOptions:
+    """Options of `lsgm import nvlabs`."""
+
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """The authors' checkpoint."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """Run directory to write; its name becomes the model's."""
+    reference_compat: bool = False
+    """Evaluate as the authors' code does: dropped channels are not masked, and its slips are repeated."""
+    ignore: tuple[str, ...] = ()
+    """Names of arguments in the file that are not known here and change nothing."""
+
+
+def run(argv: list[str]) -> int:
+    """Import the file, and say what was found and where it lies now."""
+    options = parse(
+        NvlabsOptions, argv, prog="lsgm import nvlabs", description=DESCRIPTION, examples=EXAMPLES
+    )
+    from lsgm.interop.nvlabs.convert import convert
+    from lsgm.interop.nvlabs.read import read_checkpoint
+    from lsgm.interop.nvlabs.write import refuse_existing, write_run
+
+    refuse_existing(options.out)
+    official = read_checkpoint(options.file)
+    native = convert(official, reference_compat=options.reference_compat, ignore=options.ignore)
+    command = ["lsgm", "import", "nvlabs", *argv]
+    write_run(options.out, official, native, _source(options, official), command)
+    print("\n".join(_found(official, native)))
+    print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
+    return 0
+
+
+def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
+    """Return where the model comes from, as JSON values."""
+    from lsgm.interop.nvlabs.names import ignored
+    from lsgm.interop.nvlabs.write import sha256_of_file
+
+    reasons = ignored(official.args, options.ignore)
+    return {
+        "format": "nvlabs",
+        "file": options.file.name,
+        "sha256": sha256_of_file(options.file),
+        "holds": KINDS[official.kind],
+        "epoch": official.epoch,
+        "global_step": official.step,
+        "reference_compat": options.reference_compat,
+        "args": json.loads(json.dumps(official.args, default=repr)),
+        "args_ignored": reasons,
+    }
+
+
+def _found(official: Official, native: Native) -> list[str]:
+    from lsgm.interop.nvlabs.convert import empty_networks
+    from lsgm.models.latent import parameter_counts
+
+    counts = parameter_counts(empty_networks(native.recipe, native.pixels))
+    if official.prior is None:
+        del counts["prior"]
+    lines = [
+        f"{KINDS[official.kind]}; epoch {official.epoch}, step {official.step}",
+        "parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+    ]
+    active = native.ema.get("prior.active")
+    if active is not None and not active.all():
+        lines.append(f"inactive: {int((~active).sum())} of {active.numel()} channels of z_0, masked again")
+    return lines

@@ -1,0 +1,162 @@
+"""From one of the authors' checkpoints to this package's recipe and state dicts, by tables of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import CheckpointError, ConfigError
+from lsgm.generative import Pixels
+from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
+from lsgm.interop.nvlabs.prior_table import Source, prior_table
+from lsgm.interop.nvlabs.read import Official
+from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
+from lsgm.models.config import LSGMRecipe
+from lsgm.models.latent import LSGM, build_lsgm
+from lsgm.nets.config import NVAEConfig
+
+__all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks"]
+
+INACTIVE_BELOW = -10.0
+"""Mixing logits below this mark dropped channels: the authors' code sets them to -15, where they stay."""
+
+
+class Native(NamedTuple):
+    """A model in this package's terms."""
+
+    recipe: LSGMRecipe
+    pixels: Pixels
+    raw: dict[str, Tensor]
+    """State dict of the last weights; where the file has the averaged ones alone, these."""
+    ema: dict[str, Tensor]
+    """State dict with the prior's averaged weights."""
+
+
+def convert(official: Official, *, reference_compat: bool = False, ignore: tuple[str, ...] = ()) -> Native:
+    """Return the model of a checkpoint; a file of stage 1 gives state dicts of the VAE alone.
+
+    The authors' files do not keep which channels of z_0 were dropped, so that their own evaluation feeds
+    noise to weights that have never seen any. Here these channels are told by their mixing logits and
+    masked again, unless ``reference_compat`` asks for what the authors' evaluation does.
+
+    Raises CheckpointError, one sentence that names the tensor or the argument, where anything is missing,
+    surplus, of a wrong shape, or not known.
+    """
+    vae_only = official.prior is None
+    recipe = recipe_of(official.args, vae_only=vae_only, reference_compat=reference_compat, ignore=ignore)
+    pixels = pixels_of_args(official.args)
+    networks = empty_networks(recipe, pixels)
+    vae = _vae(recipe, networks, official.vae)
+    if official.prior is None:
+        return Native(recipe, pixels, vae, vae)
+    raw = vae | _prior(recipe, networks, official.prior, reference_compat)
+    if official.ema is None:
+        return Native(recipe, pixels, raw, raw)
+    return Native(recipe, pixels, raw, vae | _prior(recipe, networks, official.ema, reference_compat))
+
+
+def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
+    """Return the recipe's networks as shapes alone. Raises CheckpointError where there are none such."""
+    try:
+        with torch.device("meta"):
+            return build_lsgm(recipe, pixels)
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from error
+
+
+def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    assert isinstance(recipe.vae, NVAEConfig)
+    table = vae_table(recipe.vae)
+    _same_names("vae_state_dict", theirs, table, vae_derived(recipe.vae))
+    own = networks.vae.state_dict()
+    out = {}
+    for name, ours in table.items():
+        if theirs[name].shape != own[ours].shape:
+            raise _misshapen(name, theirs[name].shape, own[ours].shape)
+        out[f"vae.{ours}"] = theirs[name].to(own[ours].dtype)
+    return out
+
+
+def _prior(
+    recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor], reference_compat: bool
+) -> dict[str, Tensor]:
+    channels, resolution, _ = networks.vae.groups.z_0
+    table = dict(prior_table(recipe.prior.network, channels, resolution))
+    if recipe.prior.mixing_init is None:
+        del table["logit"]
+    _same_names("dae_state_dict", theirs, [name for row in table.values() for name in row.names], ())
+    own = networks.prior.state_dict()
+    out = {
+        f"prior.{ours}": _assembled(row, theirs, own[ours].shape).to(own[ours].dtype)
+        for ours, row in table.items()
+    }
+    if "active" in own:
+        restore = recipe.stage2.drop_inactive and not reference_compat
+        out["prior.active"] = _active(recipe, out["prior.logit"], restore=restore)
+    return out
+
+
+def _active(recipe: LSGMRecipe, logit: Tensor, *, restore: bool) -> Tensor:
+    """Return the mask of the channels in use, bool [1, C, 1, 1]."""
+    if not restore:
+        return torch.ones_like(logit, dtype=torch.bool)
+    start = recipe.prior.mixing_init
+    if start is not None and start < INACTIVE_BELOW:
+        raise CheckpointError(
+            f"the checkpoint's argument 'mixing_logit_init' is {start}, so that dropped channels cannot be "
+            "told by their logits; `--reference-compat` imports the model with none dropped"
+        )
+    return logit >= INACTIVE_BELOW
+
+
+def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """Return what a row of the table makes of the authors' tensors. Raises CheckpointError naming one."""
+    parts = [theirs[name] for name in row.names]
+    try:
+        whole = row.assemble(parts)
+    except (RuntimeError, IndexError):
+        whole = torch.empty(0)
+    if whole.shape != shape:
+        name = _odd_one(row.names, theirs)
+        raise _misshapen(name, theirs[name].shape, shape)
+    return whole.contiguous()
+
+
+def _odd_one(names: Sequence[str], theirs: Mapping[str, Tensor]) -> str:
+    """Return which of the tensors that are stacked does not fit the width of its own block."""
+    shapes = [tuple(theirs[name].shape[1:]) for name in names]
+    usual = max(set(shapes), key=shapes.count)
+    for name, shape in zip(names, shapes, strict=True):
+        block = name.rsplit(".", 2)[0]
+        norm = theirs.get(f"{block}.Conv_0.bias", theirs.get(f"{block}.GroupNorm_0.weight"))
+        if shape != usual or (norm is not None and theirs[name].shape[:1] != norm.shape):
+            return name
+    return names[0]
+
+
+def _same_names(part: str, theirs: Mapping[str, Any], wanted: Iterable[str], derived: Iterable[str]) -> None:
+    wanted = list(wanted)
+    if missing := [name for name in wanted if name not in theirs]:
+        raise CheckpointError(
+            f"the checkpoint's {part} lacks '{missing[0]}'{_more(missing)}, which a model of its arguments "
+            "has; get the file from its authors again"
+        )
+    if surplus := sorted(theirs.keys() - set(wanted) - set(derived)):
+        raise CheckpointError(
+            f"the checkpoint's {part} has '{surplus[0]}'{_more(surplus)}, which a model of its arguments has "
+            "not; get the file from its authors again"
+        )
+
+
+def _more(names: Sequence[str]) -> str:
+    return "" if len(names) == 1 else f" and {len(names) - 1} more"
+
+
+def _misshapen(name: str, theirs: Sequence[int], ours: Sequence[int]) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint's tensor '{name}' is {list(theirs)}, which does not fit {list(ours)} of a model of "
+        "its arguments; get the file from its authors again"
+    )

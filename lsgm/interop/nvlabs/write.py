@@ -1,0 +1,63 @@
+"""Write an imported model as a run directory, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lsgm.errors import CheckpointError
+from lsgm.interop.nvlabs.convert import Native
+from lsgm.interop.nvlabs.read import Official
+from lsgm.models.load import checkpoint_meta
+from lsgm.structure import to_dict
+from lsgm.train import Run, atomic
+from lsgm.train.checkpoint import save_checkpoint
+from lsgm.train.position import Position
+
+__all__ = ["refuse_existing", "sha256_of_file", "write_run"]
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise CheckpointError where something is in the way of the directory to write."""
+    if out.exists():
+        raise CheckpointError(f"{out} exists already; give a directory that does not, or remove it first")
+
+
+def write_run(
+    out: Path, official: Official, native: Native, source: dict[str, Any], argv: Sequence[str]
+) -> Path:
+    """Write ``out`` with config, manifest and one checkpoint; return the checkpoint's directory.
+
+    ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``. Raises
+    CheckpointError where the directory exists or cannot be written; then nothing is there.
+    """
+    refuse_existing(out)
+    stage = "stage1" if official.prior is None else "stage2"
+    dataset = native.recipe.data.dataset
+    # Nothing can go on from here: the authors' optimisers are not translated.
+    position = Position(
+        step=official.step, stage=stage, stage_step=official.step, stage_done=True, finished=True
+    )
+    meta = {**checkpoint_meta(native.recipe, native.pixels, dataset), "imported": source}
+    state = {**position.as_dict(), "ema_updates": official.step, "meta": meta}
+    try:
+        with atomic.directory(out) as temporary:
+            run = Run(temporary)
+            run.start(
+                to_dict(native.recipe), seed=native.recipe.seed, dataset={"name": dataset}, argv=list(argv)
+            )
+            saved = save_checkpoint(run.checkpoints, state, native.raw, native.ema, {})
+            (temporary / ".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
+        ) from error
+    return out / saved.relative_to(temporary)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
