@@ -1,1 +1,1 @@
-"""Parity with reference vectors, stage by stage."""
+"""Parity with reference vectors, stage by stage: what a golden folder holds, and what becomes of it here."""

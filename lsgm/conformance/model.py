@@ -1,0 +1,96 @@
+"""The model of a golden folder in float64, and what its inputs are in this package's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsgm.conformance.folder import CHECKPOINT, Golden, numbered
+from lsgm.errors import DataError
+from lsgm.generative import Pixels
+from lsgm.hierarchical import HierarchicalVAE
+from lsgm.models.config import LSGMRecipe
+from lsgm.score import ScoreModel
+from lsgm.vae import Noise, Shape
+
+__all__ = ["Model", "levels_of", "load", "noise_of"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks in float64 with the weights of a folder's checkpoint, as they stood in training."""
+
+    recipe: LSGMRecipe
+    pixels: Pixels
+    vae: HierarchicalVAE
+    prior: ScoreModel | None
+    """None where the checkpoint is of a VAE alone."""
+
+
+def load(golden: Golden) -> Model:
+    """Build the model that the folder's checkpoint holds.
+
+    Raises CheckpointError where tensors and arguments of the checkpoint do not fit each other, DataError
+    where its arguments are not those of meta.json.
+    """
+    from lsgm.interop.nvlabs.convert import convert
+    from lsgm.interop.nvlabs.read import read_checkpoint
+    from lsgm.models.latent import build_lsgm
+
+    official = read_checkpoint(golden.checkpoint)
+    _same_arguments(golden, official.args)
+    # As the authors' code evaluates it: with its weights, and without the mask that no checkpoint keeps.
+    recipe, pixels, raw, _ = convert(official, reference_compat=True)
+    networks = build_lsgm(recipe, pixels).double()
+    networks.load_state_dict(raw, strict=official.prior is not None)
+    vae = networks.eval().vae
+    assert isinstance(vae, HierarchicalVAE)
+    return Model(recipe, pixels, vae, networks.prior if official.prior is not None else None)
+
+
+def _same_arguments(golden: Golden, args: Mapping[str, Any]) -> None:
+    for name in sorted(golden.args.keys() & args.keys()):
+        told, held = golden.args[name], args[name]
+        if (list(held) if isinstance(held, tuple) else held) != told:
+            raise DataError(
+                f"{golden.path}: {CHECKPOINT} has {name} = {held!r} and meta.json has {told!r}; "
+                "the two are not of one model"
+            )
+
+
+def levels_of(golden: Golden, model: Model) -> Tensor:
+    """Return the images as levels without padding, uint8 [N, C, H, W].
+
+    The folder's are 0..255, padded; b bits keep the upper b, binary pixels are 0 or 255. Raises DataError
+    where they are not images of this model.
+    """
+    pixels, pad = model.pixels, model.recipe.data.pad
+    shape = (pixels.channels, pixels.height + 2 * pad, pixels.width + 2 * pad)
+    images = golden.take_shaped("x_uint8", "results", shape).to(torch.uint8)
+    images = images[:, :, pad : pad + pixels.height, pad : pad + pixels.width]
+    if pixels.kind == "discrete":
+        return images >> (8 - pixels.bits)
+    if not bool(((images == 0) | (images == 255)).all()):
+        raise DataError(
+            f"{golden.path}: x_uint8 has other values than 0 and 255, and the model is of binary pixels"
+        )
+    return (images > 0).to(torch.uint8)
+
+
+def noise_of(golden: Golden, model: Model, prefix: str) -> Noise:
+    """Return the noise that draws the latents of all groups, in their order, from ``prefix``/LL."""
+    names = [numbered(prefix, index) for index in range(len(model.vae.groups.shapes))]
+    shapes: tuple[Shape, ...] = model.vae.groups.shapes
+    stored = [golden.take_shaped(n, "what follows from it", s) for n, s in zip(names, shapes, strict=True)]
+    left = iter(stored)
+
+    def noise(*shape: int) -> Tensor:
+        drawn = next(left)
+        assert tuple(drawn.shape[1:]) == shape, "the VAE asks for its groups' shapes in order"
+        return drawn
+
+    return noise

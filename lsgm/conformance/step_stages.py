@@ -1,0 +1,226 @@
+"""One joint training step: its times and weights, the averages it reports, the gradients it hands out.
+
+Batch normalisation is in train mode, dropout and the norm penalties are off, as they were for the folder.
+Times and weights that the folder holds are fed into the loss; so its gradients are compared on their own,
+whatever the weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lsgm.conformance import folder
+from lsgm.conformance.folder import Golden
+from lsgm.conformance.model import Model, levels_of, noise_of
+from lsgm.conformance.prior_stages import column, prior_of
+from lsgm.conformance.stages import CannotRunError, Family
+from lsgm.interop.nvlabs.prior_table import Source, prior_table
+from lsgm.interop.nvlabs.vae_table import vae_table
+from lsgm.models.config import ObjectiveConfig
+from lsgm.nets.config import NVAEConfig
+from lsgm.objective import Objective, Times
+from lsgm.score import ScoreModel
+from lsgm.vae import normal_log_prob, sum_per_sample
+
+__all__ = ["AVERAGES", "GRADIENTS", "TIMES"]
+
+_VAE, _PRIOR = "step/grad/vae/", "step/grad/prior/"
+_TIMES = [f"step/{name}" for name in ("t", "t_q", "var_t", "mean_coef", "g2_t", "weight_p", "weight_q")]
+_AVERAGES = [f"step/{name}" for name in folder.AVERAGES]
+
+
+@dataclass(frozen=True)
+class _Half:
+    """The diffusion of one of the two objectives: its times, and the noise of z_t."""
+
+    objective: Objective
+    times: Times
+    drawn: Times
+    """The times and weights that this package draws itself."""
+    noise: Tensor
+
+
+def _times(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return the times and the weights that this package draws from the folder's rho."""
+    prior = prior_of(model)
+    for_prior, for_vae = _halves(golden, model, prior, names[0])
+    t, sde = for_prior.drawn.t, prior.sde
+    values = {
+        "step/t": t,
+        "step/var_t": column(sde.var(t)),
+        "step/mean_coef": column(sde.mean(t)),
+        "step/g2_t": column(sde.g2(t)),
+        "step/weight_p": column(for_prior.drawn.w_p),
+        "step/weight_q": column(for_vae.drawn.w_q),
+    }
+    return values if for_vae is for_prior else values | {"step/t_q": for_vae.drawn.t}
+
+
+def _averages(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    with torch.no_grad():
+        return _forward(golden, model, prior_of(model), names[0])[1]
+
+
+def _gradients(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return all gradients under the names of the folder; those of several tensors under all their names."""
+    prior = prior_of(model)
+    model.vae.zero_grad()
+    prior.zero_grad()
+    _forward(golden, model, prior, names[0])[0].backward()  # type: ignore[no-untyped-call]
+    vae, own = _grads(model.vae), _grads(prior)
+    config = model.recipe.vae
+    assert isinstance(config, NVAEConfig)
+    found = {_VAE + theirs: vae[ours] for theirs, ours in vae_table(config).items() if ours in vae}
+    found |= {
+        _PRIOR + ", ".join(theirs): own[ours] for ours, (theirs, _) in _table(model).items() if ours in own
+    }
+    return found
+
+
+def _translate(golden: Golden, model: Model, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Put the prior's golden gradients into the layout of this package, which the table maps linearly to."""
+    left = dict(theirs)
+    for names, assemble in _table(model).values():
+        keys = [_PRIOR + name for name in names]
+        if all(key in left for key in keys):
+            left[_PRIOR + ", ".join(names)] = assemble([left.pop(key) for key in keys])
+    return left
+
+
+def _forward(
+    golden: Golden, model: Model, prior: ScoreModel, result: str
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Run the step as training does; return what is differentiated, and the averages by name."""
+    stage = model.recipe.stage2
+    k = _kl_coefficient(golden, model)
+    model.vae.train()
+    prior.eval()  # Of its layers only dropout, which is off, would behave otherwise in training.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and stage.train_vae):
+        z, log_q, reconstruction = _encode(golden, model)
+    groups = model.vae.groups
+    z_0 = groups.stack(z)
+    lower = [-sum_per_sample(normal_log_prob(z_l)) for z_l in z[groups.top :]]
+    entropy = torch.stack([*log_q, *lower]).sum(dim=0)
+    halves = _halves(golden, model, prior, result)
+    by_channel, prior_and_vae = _cross_entropy(prior, z_0, halves, k)
+    channels = [shape[0] for shape in groups.shapes[: groups.top]]
+    crossed = [part.sum(dim=1) for part in torch.split(by_channel.detach(), channels, dim=1)]
+    kl = torch.stack([q.detach() + p for q, p in zip(log_q, [*crossed, *lower], strict=True)]).mean(dim=1)
+    total = (reconstruction + k * entropy + prior_and_vae).mean()
+    averages = {
+        "recon": reconstruction.mean(),
+        "kl": kl.sum(),
+        "kl_per_group": kl,
+        "nelbo": reconstruction.mean() + kl.sum(),
+        "loss": reconstruction.mean() + k * kl.sum(),
+    }
+    return total, {f"step/{name}": value.detach() for name, value in averages.items()}
+
+
+def _encode(golden: Golden, model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+    """Return z and log q [B] of every group, and -log p(x | z) [B]."""
+    levels = levels_of(golden, model)
+    z, log_q = model.vae.posterior(levels, noise_of(golden, model, "step/encoder_noise"))
+    return z, log_q, -sum_per_sample(model.vae.likelihood(z).log_prob(levels))
+
+
+def _cross_entropy(
+    prior: ScoreModel, z_0: Tensor, halves: tuple[_Half, _Half], k: float
+) -> tuple[Tensor, Tensor]:
+    """Return the cross entropy by channels [B, C], and what to differentiate for both objectives [B].
+
+    Where both share their times that is the surrogate of one backward pass; elsewhere two halves, the VAE's
+    through a prior whose parameters learn nothing from it.
+    """
+    for_prior, for_vae = halves
+    if for_vae is for_prior:
+        ce = for_prior.objective.cross_entropy(prior, z_0, for_prior.times, for_prior.noise, kl_weight=k)
+        return ce.by_channel, ce.surrogate
+    prior.requires_grad_(False)
+    by_channel = for_vae.objective.vae_loss(prior, z_0, for_vae.times, for_vae.noise)
+    prior.requires_grad_(True)
+    score_loss = for_prior.objective.prior_loss(prior, z_0, for_prior.times, for_prior.noise)
+    return by_channel, k * by_channel.sum(dim=1) + score_loss
+
+
+def _kl_coefficient(golden: Golden, model: Model) -> float:
+    """Return k at the share of the stage that was done; raises CannotRunError where the step needs more."""
+    step, total = golden.step.get("global_step"), golden.step.get("num_total_iter")
+    if not isinstance(step, int) or not isinstance(total, int) or total < 1:
+        raise CannotRunError("meta.json does not say at which global_step of num_total_iter the step was")
+    stage = model.recipe.stage2
+    k = stage.kl.at(step / total)
+    if stage.kl.balance and k < 1:
+        raise CannotRunError("the groups are balanced while k < 1, which one backward pass cannot do")
+    if stage.ema_prior:
+        raise CannotRunError("the VAE's objective takes an averaged prior, which the folder does not hold")
+    return k
+
+
+def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tuple[_Half, _Half]:
+    """Return the prior's half and the VAE's, one object where the VAE's times are the prior's.
+
+    A second set of times is `step/rho_q` and, where it has noise of its own, `step/diffusion_noise_q`.
+    """
+    stage, shape = model.recipe.stage2, model.vae.groups.z_0
+    config = model.recipe.prior.objective
+    objective = _objective(prior, config, config.weighting, config.importance_sampling)
+    rho = golden.take_shaped("step/rho", result, ())
+    noise = golden.take_shaped("step/diffusion_noise", result, shape)
+    drawn = objective.draw(rho)
+    if stage.vae_times == "shared":
+        half = _Half(objective, _stored(golden, drawn, "t"), drawn, noise)
+        return half, half
+    for name in ("step/rho_q", *(["step/diffusion_noise_q"] if stage.vae_times == "disjoint" else [])):
+        if name not in golden.tensors:
+            raise CannotRunError(f"the VAE's objective has times of its own, and the folder holds no {name}")
+    second = _objective(prior, config, "ll", stage.vae_importance_sampling)
+    drawn_q = second.draw(golden.take_shaped("step/rho_q", result, ()))
+    own = stage.vae_times == "disjoint"
+    noise_q = golden.take_shaped("step/diffusion_noise_q", result, shape) if own else noise
+    return (
+        _Half(objective, _stored(golden, drawn, "t"), drawn, noise),
+        _Half(second, _stored(golden, drawn_q, "t_q"), drawn_q, noise_q),
+    )
+
+
+def _objective(prior: ScoreModel, config: ObjectiveConfig, weighting: str, importance: bool) -> Objective:
+    """Return an objective with the weights of the authors' code."""
+    return Objective.make(
+        prior.sde,
+        weighting=weighting,
+        importance_sampling=importance,
+        time_eps=config.time_eps,
+        reference_compat=True,
+    )
+
+
+def _stored(golden: Golden, drawn: Times, t: str) -> Times:
+    """Return the folder's times and weights where it holds them, else our own."""
+    held = golden.tensors
+    return Times(
+        *(
+            held.get(f"step/{name}", own).reshape(own.shape)
+            for name, own in zip((t, "weight_p", "weight_q"), drawn, strict=True)
+        )
+    )
+
+
+def _grads(module: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named_parameters()}
+
+
+def _table(model: Model) -> Mapping[str, Source]:
+    channels, resolution, _ = model.vae.groups.z_0
+    return prior_table(model.recipe.prior.network, channels, resolution)
+
+
+TIMES = Family(lambda name: name in _TIMES, _times)
+AVERAGES = Family(lambda name: name in _AVERAGES, _averages)
+GRADIENTS = Family(
+    lambda name: name.startswith((_VAE, _PRIOR)), _gradients, gradients=True, translate=_translate
+)
