@@ -18,7 +18,7 @@ CONFIG = NormPenaltyConfig(spectral=0.3, gain=0.7)
 
 
 def network() -> Any:
-    """Convolutions plain, depthwise, weight-normalised and masked, two of a shape; a dense layer; attention."""
+    """Convolutions plain, depthwise, weight-normalised and masked, two of a shape; dense; attention."""
     torch.manual_seed(0)
     mask = torch.ones(6, 6, 3, 3).triu()
     layers = [
