@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ScoreNetConfig
-from lsgm.nets.layers import Attention, ResBlock, TimeEmbedding, conv, group_norm
+from lsgm.nets.embedding import TimeEmbedding, TimeShifts
+from lsgm.nets.fir import Direction
+from lsgm.nets.layers import Attention, Head, ResBlock, conv
+from lsgm.nets.pyramid import Apart, InputResidual, InputSkip, OutputResidual, OutputSkip
+from lsgm.nets.recompute import recompute
 
-__all__ = ["NCSNpp"]
+__all__ = ["NCSNpp", "Stack"]
 
 
 class NCSNpp(nn.Module):
@@ -18,86 +21,153 @@ class NCSNpp(nn.Module):
 
     z_t [B, C, H, W] and t [B] -> [B, C, H, W]. The output convolution starts at (almost) zero, so that with
     a mixed score the prior starts as the Normal one. Raises ConfigError where a level's side is odd.
+
+    `down`, `middle` and `up` hold the blocks in the order of execution; `joins_down` and `joins_up` hold, for
+    each block, what the pyramids do behind it.
     """
 
     def __init__(self, config: ScoreNetConfig, *, channels: int, resolution: int) -> None:
         super().__init__()
-        widths = [config.width * m for m in config.multipliers]
-        sides = [resolution >> level for level in range(len(widths))]
-        if any(side % 2 for side in sides[:-1]):
-            raise ConfigError(
-                f"{len(widths)} levels cannot halve a side of {resolution}; "
-                "use fewer multipliers in the score network"
-            )
-        time = 4 * config.embedding
-        self.embed = TimeEmbedding(config.embedding, config.embedding_scale)
-        self.stem = conv(channels, widths[0])
-        skips = [widths[0]]
-        self.down = nn.ModuleList()
-        current = widths[0]
-        for level, (width, side) in enumerate(zip(widths, sides, strict=True)):
-            for _ in range(config.blocks):
-                self.down.append(Stack(current, width, time, config.dropout, attend=side in config.attention))
-                current = width
-                skips.append(current)
-            if level + 1 < len(widths):
-                self.down.append(Stack(current, current, time, config.dropout, direction="down"))
-                skips.append(current)
+        sides = _sides(config, resolution)
+        self.recompute = config.recompute
+        self.embed = TimeEmbedding(config.embedding, config.embedding_scale, config.embedding_kind)
+        self.stem = conv(channels, config.width)
+        widths = self._build_down(config, channels, sides)
+        current = widths[-1]
         self.middle = nn.ModuleList(
-            [
-                Stack(current, current, time, config.dropout, attend=True),
-                Stack(current, current, time, config.dropout),
-            ]
+            [_stack(config, current, current, attend=True), _stack(config, current, current)]
         )
-        self.up = nn.ModuleList()
-        for level, (width, side) in reversed(list(enumerate(zip(widths, sides, strict=True)))):
+        current = self._build_up(config, channels, sides, widths)
+        skips = config.progressive == "output_skip"
+        self.head = nn.Identity() if skips else Head(current, channels, scale=0.0)
+        blocks = [stack.block.width for stack in (*self.down, *self.middle, *self.up)]
+        self.shifts = TimeShifts(4 * config.embedding, blocks)
+
+    def _build_down(self, config: ScoreNetConfig, channels: int, sides: list[int]) -> list[int]:
+        """Add the way down; return the width of every feature map that the way up meets again."""
+        self.down, self.joins_down = nn.ModuleList(), nn.ModuleList()
+        widths = [config.width]
+        pyramid = channels
+        for level, side in enumerate(sides):
+            width = config.width * config.multipliers[level]
+            for _ in range(config.blocks):
+                self.down.append(_stack(config, widths[-1], width, attend=side in config.attention))
+                self.joins_down.append(Apart())
+                widths.append(width)
+            if level + 1 < len(sides):
+                self.down.append(_stack(config, width, width, direction="down"))
+                join = _join_input(config, pyramid, width)
+                self.joins_down.append(join)
+                widths.append(width if isinstance(join, Apart) else join.width)
+                pyramid = width if config.progressive_input == "residual" else channels
+        return widths
+
+    def _build_up(self, config: ScoreNetConfig, channels: int, sides: list[int], widths: list[int]) -> int:
+        """Add the way up, which takes the widths from the last to the first; return the width of its end."""
+        self.up, self.joins_up = nn.ModuleList(), nn.ModuleList()
+        skips = list(widths)
+        current = pyramid = widths[-1]
+        for level in reversed(range(len(sides))):
+            width = config.width * config.multipliers[level]
             for block in range(config.blocks + 1):
-                last = block == config.blocks
-                attend = last and side in config.attention
-                self.up.append(Stack(current + skips.pop(), width, time, config.dropout, attend=attend))
+                attend = block == config.blocks and sides[level] in config.attention
+                self.up.append(_stack(config, current + skips.pop(), width, attend=attend, meets=True))
+                self.joins_up.append(Apart())
                 current = width
+            self.joins_up[-1] = _join_output(config, channels, pyramid, width, first=level + 1 == len(sides))
+            pyramid = width
             if level > 0:
-                self.up.append(Stack(current, current, time, config.dropout, direction="up"))
-        self.norm = group_norm(current)
-        self.head = conv(current, channels, scale=0.0)
+                self.up.append(_stack(config, current, current, direction="up"))
+                self.joins_up.append(Apart())
+        return current
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Return the network's noise prediction NN(z_t, t), before any mixing."""
-        temb = self.embed(t)
+        shifts = iter(self.shifts.shifts(self.embed(t)))
+        pyramid: Tensor | None = z_t
         h = self.stem(z_t)
         seen = [h]
-        for stack in self.down:
-            h = stack(h, temb)
+        for stack, join in zip(self.down, self.joins_down, strict=True):
+            pyramid, h = join(pyramid, self._run(stack, h, next(shifts)))
             seen.append(h)
         for stack in self.middle:
-            h = stack(h, temb)
-        for stack in self.up:
-            if not stack.resamples:
-                h = torch.cat([h, seen.pop()], dim=1)
-            h = stack(h, temb)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+            h = self._run(stack, h, next(shifts))
+        pyramid = None
+        for stack, join in zip(self.up, self.joins_up, strict=True):
+            met = seen.pop() if stack.meets else None
+            pyramid, h = join(pyramid, self._run(stack, h, next(shifts), met))
+        if pyramid is not None and isinstance(self.head, nn.Identity):
+            return pyramid
+        out: Tensor = self.head(h)
+        return out
+
+    def _run(self, stack: nn.Module, h: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
+        out: Tensor = recompute(stack, h, shift, met) if self.recompute else stack(h, shift, met)
         return out
 
 
 class Stack(nn.Module):
-    """A residual block and, where asked for, self-attention behind it."""
+    """A residual block and, where asked for, self-attention behind it: [B, C, H, W] -> [B, C', H', W'].
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        time: int,
-        dropout: float,
-        *,
-        attend: bool = False,
-        direction: str | None = None,
-    ) -> None:
+    On the way up the features first meet those of the way down, stacked under them.
+    """
+
+    def __init__(self, block: ResBlock, *, attend: bool, meets: bool) -> None:
         super().__init__()
-        self.resamples = direction == "up"
-        self.block = ResBlock(c_in, c_out, time=time, direction=direction, dropout=dropout)
-        self.attention = Attention(c_out) if attend else nn.Identity()
+        self.meets = meets
+        self.block = block
+        self.attention = Attention(block.width) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        """Return the features after the block and its attention."""
-        out: Tensor = self.attention(self.block(x, temb))
+    def forward(self, x: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
+        """Return the features after the block and its attention; ``shift`` is the block's own of the time."""
+        x = x if met is None else torch.cat([x, met], dim=1)
+        out: Tensor = self.attention(self.block(x, shift))
         return out
+
+
+def _sides(config: ScoreNetConfig, resolution: int) -> list[int]:
+    """Return the side of each level."""
+    levels = len(config.multipliers)
+    sides = [resolution >> level for level in range(levels)]
+    if any(side % 2 for side in sides[:-1]):
+        raise ConfigError(
+            f"{levels} levels cannot halve a side of {resolution}; use fewer multipliers in the score network"
+        )
+    if config.progressive == "residual" and levels == 1:
+        raise ConfigError(
+            'a score network of one level has no pyramid of outputs; set progressive to "none" or add a level'
+        )
+    return sides
+
+
+def _stack(
+    config: ScoreNetConfig,
+    c_in: int,
+    c_out: int,
+    *,
+    attend: bool = False,
+    direction: Direction | None = None,
+    meets: bool = False,
+) -> Stack:
+    block = ResBlock(c_in, c_out, direction=direction, fir=config.fir, dropout=config.dropout)
+    return Stack(block, attend=attend, meets=meets)
+
+
+def _join_input(config: ScoreNetConfig, pyramid: int, width: int) -> Apart | InputSkip | InputResidual:
+    match config.progressive_input:
+        case "input_skip":
+            return InputSkip(pyramid, width, combine=config.progressive_combine, fir=config.fir)
+        case "residual":
+            return InputResidual(pyramid, width, fir=config.fir)
+    return Apart()
+
+
+def _join_output(
+    config: ScoreNetConfig, channels: int, pyramid: int, width: int, *, first: bool
+) -> Apart | OutputSkip | OutputResidual:
+    match config.progressive:
+        case "output_skip":
+            return OutputSkip(width, channels, first=first, fir=config.fir)
+        case "residual":
+            return OutputResidual(pyramid, width, first=first, fir=config.fir)
+    return Apart()
