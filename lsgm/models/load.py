@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -13,11 +13,12 @@ from torch import nn
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind, recipe_from
+from lsgm.nets.fold import fold
 from lsgm.structure import to_dict
 from lsgm.train import find_checkpoint, read_state
 from lsgm.train.checkpoint import WEIGHTS, load_into, read_weights
 
-__all__ = ["checkpoint_meta", "fresh_networks", "initialise_from", "load_model"]
+__all__ = ["checkpoint_meta", "fresh_networks", "initialise_from", "load_model", "open_checkpoint"]
 
 TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})
 """Parts of a checkpoint that only training goes on from (`lsgm.models.penalty`): no network's weights."""
@@ -36,21 +37,53 @@ def fresh_networks(recipe: Any, pixels: Pixels) -> nn.Module:
 
 
 def load_model(
-    path: Path | str, *, device: torch.device | str = "cpu", weights: Literal["ema", "raw"] = "ema"
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    weights: Literal["ema", "raw"] = "ema",
+    folded: bool = True,
 ) -> GenerativeModel:
     """Return the model in a run directory (its newest checkpoint) or in a checkpoint directory.
 
-    Its name is that of the run directory; its sha256 that of the weights file. Raises CheckpointError where
-    the checkpoint is missing, damaged, of a newer format or not described by its own recipe.
+    Its name is that of the run directory; its sha256 that of the weights file. Unless told otherwise its
+    convolutions have taken in what only training needs (`lsgm.nets.fold`), which changes results by roundings
+    alone; its parameters are counted before. Raises CheckpointError where the checkpoint is missing, damaged,
+    of a newer format or not described by its own recipe.
+    """
+    opened = open_checkpoint(path, weights)
+    opened.networks.requires_grad_(False).to(device)
+    identity = {
+        "name": run_name(opened.checkpoint),
+        "sha256": opened.state["files"][WEIGHTS[weights]]["sha256"],
+    }
+    kind = find_kind(opened.recipe.kind)
+    model = kind.measurable(opened.recipe, opened.networks, {**opened.state, **identity})
+    if folded:
+        fold(opened.networks)
+    return model
+
+
+class Opened(NamedTuple):
+    """A checkpoint with the networks in it, on the CPU and in eval mode."""
+
+    checkpoint: Path
+    state: dict[str, Any]
+    recipe: Any
+    pixels: Pixels
+    networks: nn.Module
+
+
+def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
+    """Return what is in a run directory (its newest checkpoint) or in a checkpoint directory.
+
+    Raises CheckpointError as `load_model` does.
     """
     checkpoint = find_checkpoint(path)
     state = read_state(checkpoint)
     recipe, pixels = _described(checkpoint, state)
     networks = fresh_networks(recipe, pixels)
     load_present(networks, checkpoint, weights)
-    networks.eval().requires_grad_(False).to(device)
-    identity = {"name": run_name(checkpoint), "sha256": state["files"][WEIGHTS[weights]]["sha256"]}
-    return find_kind(recipe.kind).measurable(recipe, networks, {**state, **identity})
+    return Opened(checkpoint, state, recipe, pixels, networks.eval())
 
 
 def initialise_from(networks: nn.Module, path: Path | str) -> Path:

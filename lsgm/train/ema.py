@@ -43,12 +43,12 @@ class WeightAverage:
             self.copy_from_module()
         else:
             live, shadow = self._pairs()
-            for floating in (True, False):
-                new = [x for x in live if x.is_floating_point() == floating]
-                old = [x for x in shadow if x.is_floating_point() == floating]
-                if new and floating:
+            for dtype in {tensor.dtype for tensor in shadow}:
+                new = [x for x in live if x.dtype == dtype]
+                old = [x for x in shadow if x.dtype == dtype]
+                if dtype.is_floating_point:
                     torch._foreach_lerp_(old, new, 1 - self._decay)
-                elif new:
+                else:
                     torch._foreach_copy_(old, new)
         self._updates += 1
 
@@ -91,6 +91,13 @@ class WeightAverage:
         finally:
             if live:
                 torch._foreach_copy_(live, raw)
+
+    def averaged(self, name: str) -> nn.Module:
+        """Return the averaged self of a child module that is averaged, alone or as a part of another."""
+        for root, shadow in zip(self._names, self._average, strict=True):
+            if name == root or not root or name.startswith(f"{root}."):
+                return shadow.get_submodule(name.removeprefix(root).removeprefix("."))
+        raise KeyError(f"no average of '{name}' is kept")
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the tensors that a checkpoint holds, of the module and of the average, in one order."""
