@@ -12,7 +12,7 @@ from lsgm.interop.nvlabs.datasets import Images, images_of
 from lsgm.interop.nvlabs.names import check_names
 from lsgm.interop.nvlabs.training import joint_stage, vae_stage
 from lsgm.interop.nvlabs.values import Arguments
-from lsgm.models.config import LSGMRecipe, ObjectiveConfig, PriorConfig
+from lsgm.models.config import JointStage, LSGMRecipe, ObjectiveConfig, PriorConfig
 from lsgm.nets.config import Decoder, NVAEConfig, ScoreNetConfig
 
 __all__ = ["pixels_of_args", "recipe_of"]
@@ -70,7 +70,7 @@ def recipe_of(
             vae=_vae(values, images),
             prior=PriorConfig() if vae_only else _prior(values, images, reference_compat),
             stage1=vae_stage(values, images, alone=vae_only),
-            **({} if vae_only else {"stage2": joint_stage(values, images)}),
+            stage2=JointStage() if vae_only else joint_stage(values, images),
         )
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from None

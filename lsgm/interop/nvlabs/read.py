@@ -23,6 +23,9 @@ __all__ = ["Official", "official_of", "read_checkpoint"]
 
 Kind = Literal["raw", "averaged", "vae"]
 
+FREQUENCIES = "temb_fun.w"
+"""The one tensor of the score network that is not trained."""
+
 
 @dataclass(frozen=True)
 class Official:
@@ -98,26 +101,28 @@ def _averages(
 ) -> dict[str, Tensor] | None:
     """Return the averaged weights in an optimiser's state: entry i belongs to the i-th parameter.
 
-    The score network has no buffers, so its state dict lists its parameters in that very order. A parameter
-    that is never trained (the frequencies of the Fourier embedding) has no entry and is its own average.
+    The score network's state dict lists its parameters in that very order. The frequencies of a Fourier
+    embedding are never trained: with or without an entry, they are their own average.
     """
     try:
         indices = [index for group in optimizer["param_groups"] for index in group["params"]]
         entries = {int(index): dict(entry) for index, entry in optimizer["state"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _other(path, "its 'dae_optimizer' is not the state of an optimiser") from None
-    if len(indices) != len(prior):
+    names = list(prior)
+    if len(indices) == len(names) - 1 and FREQUENCIES in prior:
+        names.remove(FREQUENCIES)
+    if len(indices) != len(names):
         raise _other(
             path, f"its 'dae_optimizer' steps {len(indices)} tensors and 'dae_state_dict' has {len(prior)}"
         )
     if decay <= 0:  # the authors' code then keeps no average
         return None
-    ema: dict[str, Tensor] = {}
-    for index, (name, raw) in zip(indices, prior.items(), strict=True):
-        entry = entries.get(index)
-        if entry is None and name == "all_modules.0.W":
-            ema[name] = raw
+    ema = {FREQUENCIES: prior[FREQUENCIES]} if FREQUENCIES in prior else {}
+    for index, name in zip(indices, names, strict=True):
+        if name == FREQUENCIES:
             continue
+        entry, raw = entries.get(index), prior[name]
         average = None if entry is None else entry.get("ema")
         if not isinstance(average, Tensor):
             raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{name}'")

@@ -51,9 +51,10 @@ def joint_stage(args: Arguments, images: Images) -> JointStage:
     return JointStage(
         **_budget(args, images),
         ema=args.number("ema_decay"),
-        vae_times=_times(args, by_importance),
-        vae_importance_sampling=by_importance is not False,
-        ema_prior=args.flag("disjoint_training") and args.flag("update_q_ema"),
+        # Without an objective of the VAE its times mean nothing, whatever the arguments say.
+        vae_times=_times(args, by_importance) if train_vae else "shared",
+        vae_importance_sampling=by_importance is not False or not train_vae,
+        ema_prior=train_vae and args.flag("disjoint_training") and args.flag("update_q_ema"),
         train_vae=train_vae,
         drop_inactive=args.flag("drop_inactive_var"),
         kl=_kl(args),
