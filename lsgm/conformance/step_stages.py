@@ -106,19 +106,19 @@ def _forward(
     lower = [-sum_per_sample(normal_log_prob(z_l)) for z_l in z[groups.top :]]
     entropy = torch.stack([*log_q, *lower]).sum(dim=0)
     halves = _halves(golden, model, prior, result)
-    by_channel, prior_and_vae = _cross_entropy(prior, z_0, halves, k)
+    by_channel, objectives = _cross_entropy(prior, z_0, halves, k, train_vae=stage.train_vae)
     channels = [shape[0] for shape in groups.shapes[: groups.top]]
     crossed = [part.sum(dim=1) for part in torch.split(by_channel.detach(), channels, dim=1)]
     kl = torch.stack([q.detach() + p for q, p in zip(log_q, [*crossed, *lower], strict=True)]).mean(dim=1)
-    total = (reconstruction + k * entropy + prior_and_vae).mean()
+    loss = reconstruction + k * entropy + objectives if stage.train_vae else objectives
     averages = {
         "recon": reconstruction.mean(),
         "kl": kl.sum(),
         "kl_per_group": kl,
         "nelbo": reconstruction.mean() + kl.sum(),
-        "loss": reconstruction.mean() + k * kl.sum(),
+        "loss": reconstruction.mean() + k * kl.sum() if stage.train_vae else objectives.mean(),
     }
-    return total, {f"step/{name}": value.detach() for name, value in averages.items()}
+    return loss.mean(), {f"step/{name}": value.detach() for name, value in averages.items()}
 
 
 def _encode(golden: Golden, model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
@@ -129,22 +129,22 @@ def _encode(golden: Golden, model: Model) -> tuple[tuple[Tensor, ...], tuple[Ten
 
 
 def _cross_entropy(
-    prior: ScoreModel, z_0: Tensor, halves: tuple[_Half, _Half], k: float
+    prior: ScoreModel, z_0: Tensor, halves: tuple[_Half, _Half], k: float, *, train_vae: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the cross entropy by channels [B, C], and what to differentiate for both objectives [B].
 
     Where both share their times that is the surrogate of one backward pass; elsewhere two halves, the VAE's
-    through a prior whose parameters learn nothing from it.
+    through a prior whose parameters learn nothing from it. With a frozen VAE the prior's loss is left.
     """
     for_prior, for_vae = halves
-    if for_vae is for_prior:
+    if for_vae is for_prior and train_vae:
         ce = for_prior.objective.cross_entropy(prior, z_0, for_prior.times, for_prior.noise, kl_weight=k)
         return ce.by_channel, ce.surrogate
     prior.requires_grad_(False)
     by_channel = for_vae.objective.vae_loss(prior, z_0, for_vae.times, for_vae.noise)
     prior.requires_grad_(True)
     score_loss = for_prior.objective.prior_loss(prior, z_0, for_prior.times, for_prior.noise)
-    return by_channel, k * by_channel.sum(dim=1) + score_loss
+    return by_channel, k * by_channel.sum(dim=1) + score_loss if train_vae else score_loss
 
 
 def _kl_coefficient(golden: Golden, model: Model) -> float:
