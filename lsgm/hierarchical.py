@@ -12,8 +12,7 @@ from lsgm.nets.nvae.decoder import Decoder
 from lsgm.nets.nvae.encoder import Encoder
 from lsgm.nets.nvae.layout import Layout
 from lsgm.nets.nvae.memory import StateMemory
-from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution
-from lsgm.pixels.choose import resolve
+from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution, resolve
 from lsgm.precision import dtype_of
 from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, crop, sum_per_sample
 
