@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lsgm.config import require
 from lsgm.kinds import Kind
 from lsgm_baselines.config import SGMRecipe, VAERecipe
 
@@ -28,7 +29,11 @@ def _sgm_stages(recipe: SGMRecipe, networks: Any) -> list[StageSpec]:
     from lsgm.train.stage import StageSpec
     from lsgm_baselines.sgm import ScoreStep
 
-    # An objective that does not exist is refused before anything is written.
+    # What does not exist is refused before anything is written.
+    require(
+        recipe.prior.sde.sigma2_max != "data",
+        'sigma2-max = "data" is found from the latents of an LSGM; give a number to a model of pixels',
+    )
     make_objective(recipe.prior.objective, networks.prior)
 
     def stage() -> ScoreStep:

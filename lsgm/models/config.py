@@ -141,6 +141,10 @@ class JointStage(StageConfig):
             self.vae_times != "shared" or not self.ema_prior,
             "ema-prior needs times of the VAE's own; set vae-times to own or disjoint",
         )
+        require(
+            self.train_vae or self.vae_times == "shared",
+            "without train-vae there is no objective of the VAE; leave vae-times at shared",
+        )
         require(self.cached_draws >= 0, f"cached-draws is {self.cached_draws}; it cannot be negative")
         require(self.cached_draws == 0 or not self.train_vae, "cached-draws needs train-vae = false")
         require(self.inactive_batches >= 1, "inactive-batches must be at least 1")
@@ -159,3 +163,9 @@ class LSGMRecipe:
     prior: PriorConfig = field(default_factory=PriorConfig)
     stage1: VAEStage = field(default_factory=VAEStage)
     stage2: JointStage = field(default_factory=JointStage)
+
+    def __post_init__(self) -> None:
+        require(
+            not self.stage2.drop_inactive or self.prior.mixing_init is not None,
+            "drop-inactive leaves channels to the Normal part of a mixed score; set prior.mixing-init",
+        )

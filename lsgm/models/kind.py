@@ -24,17 +24,20 @@ def _build(recipe: LSGMRecipe, pixels: Pixels) -> nn.Module:
 
 
 def _stages(recipe: LSGMRecipe, networks: Any) -> list[StageSpec]:
-    from lsgm.models.stages import JointStep, NormalPriorStep, make_objective
+    from lsgm.models.stages import JointStep, NormalPriorStep, make_objective, make_vae_objective
     from lsgm.train.stage import StageSpec
 
     # An objective that does not exist is refused now, not when stage 1 is done.
     make_objective(recipe.prior.objective, networks.prior)
+    make_vae_objective(recipe.prior.objective, recipe.stage2, networks.prior)
+    from_data = recipe.prior.sde.sigma2_max == "data"
 
     def stage1() -> NormalPriorStep:
         return NormalPriorStep(networks.vae, recipe.stage1)
 
     def stage2() -> JointStep:
-        return JointStep(networks.vae, networks.prior, recipe.prior.objective, recipe.stage2)
+        objective = recipe.prior.objective
+        return JointStep(networks.vae, networks.prior, objective, recipe.stage2, from_data)
 
     return [StageSpec("stage1", recipe.stage1, stage1), StageSpec("stage2", recipe.stage2, stage2)]
 

@@ -1,76 +1,31 @@
-"""What the stages minimise: stage 1 the VAE's bound with a Normal prior, stage 2 the LSGM's, end to end."""
+"""The stages of an LSGM: the VAE with a Normal prior; then VAE and score prior, or the prior alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lsgm.models.config import JointStage, KLConfig, ObjectiveConfig, VAEStage
+from lsgm.models.config import JointStage, ObjectiveConfig, VAEStage
 from lsgm.models.latent import AnyVAE
+from lsgm.models.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
+from lsgm.models.prepare import LatentCache, inactive_channels, largest_squared_distance
 from lsgm.objective import Objective
-from lsgm.precision import device_of
-from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
-from lsgm.train.stage import Losses, ParamGroup
-from lsgm.vae import normal_log_prob, sum_per_sample
+from lsgm.train.ema import WeightAverage
+from lsgm.train.stage import Feed, ParamGroup, TrainingSet
 
-__all__ = ["JointLoss", "JointStep", "NormalPriorLoss", "NormalPriorStep", "make_objective", "mean_losses"]
-
-VALIDATION_BATCH = 256
-
-
-class NormalPriorLoss(nn.Module):
-    """Stage 1: E_q[-log p(x | z_0)] + k (E_q[log q(z_0 | x)] - E_q[log N(z_0; 0, I)])."""
-
-    def __init__(self, vae: AnyVAE, kl: KLConfig) -> None:
-        super().__init__()
-        self.vae = vae
-        self.kl = kl
-
-    def forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
-        """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
-        k = self.kl.at(progress)
-        posterior = self.vae.posterior(levels, noise.normal)
-        reconstruction = -sum_per_sample(self.vae.likelihood(posterior.z).log_prob(levels))
-        log_p = torch.stack([sum_per_sample(normal_log_prob(z)) for z in posterior.z])
-        kl = (torch.stack(posterior.log_q) - log_p).sum(dim=0)
-        terms = {"reconstruction": reconstruction, "kl": kl, "nelbo": reconstruction + kl}
-        return Losses(
-            (reconstruction + k * kl).mean(), {name: x.detach().mean() for name, x in terms.items()}
-        )
-
-
-class JointLoss(nn.Module):
-    """Stage 2 (arXiv:2106.05931, section 3.1, theorem 1): VAE and prior end to end in one backward pass."""
-
-    def __init__(self, vae: AnyVAE, prior: ScoreModel, objective: Objective, kl: KLConfig) -> None:
-        super().__init__()
-        self.vae = vae
-        self.prior = prior
-        self.objective = objective
-        self.kl = kl
-
-    def forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
-        """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
-        k = self.kl.at(progress)
-        z, log_q_groups = self.vae.posterior(levels, noise.normal)
-        groups = self.vae.groups
-        z_0, log_q = groups.stack(z), torch.stack(log_q_groups).sum(dim=0) - groups.log_p_lower(z)
-        reconstruction = -sum_per_sample(self.vae.likelihood(z).log_prob(levels))
-        eps = noise.normal(*z_0.shape[1:])
-        ce = self.objective.cross_entropy(self.prior, z_0, noise.stratified(), eps, kl_weight=k)
-        total = (reconstruction + k * log_q + ce.surrogate).mean()
-        kl = log_q.detach() + ce.value
-        terms = {
-            "reconstruction": reconstruction.detach(),
-            "kl": kl,
-            "nelbo": reconstruction.detach() + kl,
-            "score_loss": ce.score_loss,
-        }
-        return Losses(total, {name: x.mean() for name, x in terms.items()})
+__all__ = [
+    "VALIDATION_BATCH",
+    "JointLoss",
+    "JointStep",
+    "NormalPriorLoss",
+    "NormalPriorStep",
+    "make_objective",
+    "make_vae_objective",
+    "mean_losses",
+]
 
 
 def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
@@ -80,18 +35,21 @@ def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
         weighting=config.weighting,
         importance_sampling=config.importance_sampling,
         time_eps=config.time_eps,
+        reference_compat=config.reference_compat,
     )
 
 
-def mean_losses(loss: nn.Module, levels: Tensor, seed: int) -> dict[str, float]:
-    """Return every term's mean over held-out images, with noise that is the same at every call."""
-    sums: dict[str, float] = {}
-    device = device_of(loss)
-    for index, batch in enumerate(torch.split(levels, VALIDATION_BATCH)):
-        noise = StepNoise(f"validation/{seed}", index, global_batch=len(batch), device=device)
-        for name, value in loss(batch.to(device), noise, 1.0).terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    return {name: total / len(levels) for name, total in sums.items()}
+def make_vae_objective(config: ObjectiveConfig, stage: JointStage, prior: ScoreModel) -> Objective | None:
+    """Return the objective that the VAE's own times come from; None where it shares the prior's."""
+    if stage.vae_times == "shared":
+        return None
+    return Objective.make(
+        prior.sde,
+        weighting="ll",
+        importance_sampling=stage.vae_importance_sampling,
+        time_eps=config.time_eps,
+        reference_compat=config.reference_compat,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +65,7 @@ class NormalPriorStep:
     @cached_property
     def module(self) -> NormalPriorLoss:
         """The loss, with the VAE inside."""
-        return NormalPriorLoss(self.vae, self.config.kl)
+        return NormalPriorLoss(self.vae, self.config.kl, vae_penalty=self.config.vae_penalty)
 
     def groups(self) -> list[ParamGroup]:
         """Return the VAE's parameters."""
@@ -120,12 +78,14 @@ class NormalPriorStep:
 
 @dataclass(frozen=True)
 class JointStep:
-    """Stage 2: VAE and score prior together, each with its optimiser."""
+    """Stage 2: VAE and score prior together, each with its optimiser, or the prior on a VAE that stays."""
 
     vae: AnyVAE
     prior: ScoreModel
     objective: ObjectiveConfig
     config: JointStage
+    sigma2_max_from_data: bool = False
+    """Whether the variance exploding SDE's largest variance is to be found before the first step."""
     name: str = "stage2"
     ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("vae.encoder", "vae.decoder", "prior.network")
@@ -133,15 +93,51 @@ class JointStep:
     @cached_property
     def module(self) -> JointLoss:
         """The loss, with VAE and prior inside."""
+        config = self.config
         objective = make_objective(self.objective, self.prior)
-        return JointLoss(self.vae, self.prior, objective, self.config.kl)
+        if not config.train_vae:
+            return FrozenVAELoss(
+                self.vae, self.prior, objective, config.kl, prior_penalty=config.prior_penalty
+            )
+        return JointLoss(
+            self.vae,
+            self.prior,
+            objective,
+            config.kl,
+            times=config.vae_times,
+            vae_objective=make_vae_objective(self.objective, config, self.prior),
+            vae_penalty=config.vae_penalty,
+            prior_penalty=config.prior_penalty,
+        )
 
     def groups(self) -> list[ParamGroup]:
-        """Return the VAE's parameters and the prior's, mixing logits included."""
-        return [
-            ParamGroup("vae", list(self.vae.parameters()), self.config.vae),
-            ParamGroup("prior", list(self.prior.parameters()), self.config.prior),
-        ]
+        """Return the parameters of the VAE, if it is trained, and of the prior, mixing logits included."""
+        prior = ParamGroup("prior", list(self.prior.parameters()), self.config.prior)
+        if not self.config.train_vae:
+            return [prior]
+        return [ParamGroup("vae", list(self.vae.parameters()), self.config.vae), prior]
+
+    def attach(self, average: WeightAverage) -> None:
+        """Give the averaged weights to the VAE's half of the objective, where it wants them."""
+        if self.config.ema_prior:
+            self.module.attach(average)
+
+    def prepare(self, images: TrainingSet, *, fresh: bool) -> Feed | None:
+        """Look at the latents of the training set before the first step, and return them if they are cached.
+
+        Channels that are not in use and the largest variance are found once, when the stage is ``fresh``:
+        later they come with the weights. The latents are encoded anew by the same noise.
+        """
+        config = self.config
+        if fresh and config.drop_inactive:
+            inactive = inactive_channels(self.vae, images, config.batch_size, config.inactive_batches)
+            self.prior.drop_channels(inactive)
+        if fresh and self.sigma2_max_from_data:
+            self.prior.set_sigma2_max(largest_squared_distance(self.vae, images))
+        if not config.cached_draws:
+            return None
+        cache = LatentCache.of(self.vae, images, config.cached_draws)
+        return Feed(cache, cache)
 
     def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
         """Return the mean terms of the bound on held-out levels, in nats per image."""

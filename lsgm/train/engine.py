@@ -30,7 +30,7 @@ from lsgm.train.metrics import MetricsLog
 from lsgm.train.optim import build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.position import Position
 from lsgm.train.rundir import Run
-from lsgm.train.stage import Losses, Pipeline, Source, Stage
+from lsgm.train.stage import Feed, Losses, Pipeline, Source, Stage, TrainingSet
 from lsgm.train.timing import StepTimer, TrainingClock
 
 __all__ = ["Context", "StageRunner", "Verdict"]
@@ -77,10 +77,13 @@ class StageRunner:
         freeze_all_but(stage.module, self._groups)
         self.optimizers = {group.name: build_optimizer(group) for group in self._groups}
         self.average = WeightAverage(stage.module, stage.ema_of, self.config.ema)
+        if attach := getattr(stage, "attach", None):
+            attach(self.average)
         if self.config.compile:
             for name in getattr(stage, "compile_of", ("",)):
                 stage.module.get_submodule(name).compile()
         self._module = context.world.wrap(stage.module)
+        self._feed = Feed(context.source, context.pipeline)
         self._guard = FiniteGuard([group.name for group in self._groups])
         self._sums: Tensor | None = None
         self._names: list[str] = []
@@ -103,6 +106,13 @@ class StageRunner:
         self._count = state["log"]["count"]
         if self._count:
             self._sums = torch.tensor(state["log"]["sums"], dtype=torch.float64).to(self.context.world.device)
+
+    def prepare(self, *, fresh: bool) -> None:
+        """Let the stage look through the training set, if it wants to, before its first step."""
+        if look := getattr(self.stage, "prepare", None):
+            context = self.context
+            images = TrainingSet(context.source, context.pipeline, context.seed, context.world)
+            self._feed = look(images, fresh=fresh) or self._feed
 
     def run(self) -> Verdict:
         """Train until the stage is done or the call has to end; the last thing done is a checkpoint."""
@@ -140,9 +150,9 @@ class StageRunner:
             rows=self._rows,
             device=context.world.device,
         )
-        raw = context.source.batch(self._indices(position.step))
-        context.source.prefetch(self._indices(position.step + 1))
-        levels = context.pipeline.levels(raw, noise)
+        raw = self._feed.source.batch(self._indices(position.step))
+        self._feed.source.prefetch(self._indices(position.step + 1))
+        levels = self._feed.pipeline.levels(raw, noise)
         self._time("data")
         progress = position.progress(self.config)
         losses = self._forward(levels, noise, progress)
@@ -159,7 +169,7 @@ class StageRunner:
     def _indices(self, step: int) -> Tensor:
         """Return this process's images of a step."""
         size = self.config.batch_size
-        return batch_indices(len(self.context.source), size, self.context.seed, step)[self._rows]
+        return batch_indices(len(self._feed.source), size, self.context.seed, step)[self._rows]
 
     def _forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
         low = self.config.precision == "bfloat16"

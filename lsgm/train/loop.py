@@ -110,10 +110,12 @@ def _run_stages(
         if position.stage != spec.name:
             position.enter(spec.name)
         runner = StageRunner(stage, context, position, last=spec is specs[-1])
+        fresh = checkpoint is None or state is None
         if checkpoint is not None and state is not None:
             runner.restore(checkpoint, state)
             checkpoint = state = None
         if not position.stage_done:
+            runner.prepare(fresh=fresh)
             verdict = runner.run()
             if verdict.stop and not position.finished:
                 return verdict

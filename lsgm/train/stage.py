@@ -11,8 +11,19 @@ from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.rng import StepNoise
+from lsgm.train.distributed import World
 
-__all__ = ["Losses", "Outcome", "ParamGroup", "Pipeline", "Source", "Stage", "StageSpec"]
+__all__ = [
+    "Feed",
+    "Losses",
+    "Outcome",
+    "ParamGroup",
+    "Pipeline",
+    "Source",
+    "Stage",
+    "StageSpec",
+    "TrainingSet",
+]
 
 
 class Losses(NamedTuple):
@@ -38,8 +49,14 @@ class Stage(Protocol):
 
     `module(levels, noise, progress) -> Losses` takes uint8 levels [b, C, H, W], the step's noise and the
     share of the stage that is done, in [0, 1]. Parameters of `module` that are in no group are frozen. It
-    may also have `compile_of`, a tuple of names of the child modules that `StageConfig.compile` compiles;
-    without it that is the whole module.
+    may also have
+
+    - `compile_of`, a tuple of names of the child modules that `StageConfig.compile` compiles; without it that
+      is the whole module;
+    - `attach(average)`, called once with the `WeightAverage` of the stage's weights;
+    - `prepare(images, *, fresh) -> Feed | None`, called once with the `TrainingSet`, on every process, before
+      the first step that this call makes, when the weights are in place. `fresh` says that the stage begins;
+      a resumed one has what it then found in its weights and buffers. With a `Feed`, batches come from there.
     """
 
     @property
@@ -94,6 +111,23 @@ class Pipeline(Protocol):
 
     def levels(self, raw: Tensor, noise: StepNoise, /) -> Tensor:
         """Return uint8 levels [b, C, H, W] of uint8 images [b, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The training images as a stage may look through them before its first step."""
+
+    source: Source
+    pipeline: Pipeline
+    seed: int
+    world: World
+
+
+class Feed(NamedTuple):
+    """Where the batches of a stage come from that does not train on the images themselves."""
+
+    source: Source
+    pipeline: Pipeline
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_stage_2_estimates_the_bound_that_is_measured_afterwards(networks: LSGM,
 def test_stage_2_trains_both_parts_in_groups_of_their_own(networks: LSGM, levels: Tensor) -> None:
     stage = JointStep(networks.vae, networks.prior, RECIPE.prior.objective, RECIPE.stage2)
     losses: Losses = stage.module(levels, noise(0, 64), 0.0)
-    assert losses.terms.keys() == {"reconstruction", "kl", "nelbo", "score_loss"}
+    assert losses.terms.keys() == {"reconstruction", "kl", "nelbo", "score_loss", "active_channels"}
     assert not any(term.requires_grad for term in losses.terms.values())
     assert [group.name for group in stage.groups()] == ["vae", "prior"]
     assert networks.prior.logit is not None

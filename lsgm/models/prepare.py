@@ -1,0 +1,178 @@
+"""What a joint stage wants to know of the training set's latents before its first step.
+
+Every random number here is addressed by the seed and an image's place, so that all processes, and a run that
+goes on, find the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lsgm.data import PixelPipeline, batch_indices
+from lsgm.data.source import free_bytes
+from lsgm.errors import ConfigError
+from lsgm.models.kl import ACTIVE_NATS, normal_kl
+from lsgm.models.latent import AnyVAE
+from lsgm.progress import bar
+from lsgm.rng import StepNoise
+from lsgm.train.stage import Pipeline, TrainingSet
+
+__all__ = ["LatentCache", "inactive_channels", "largest_distance", "largest_squared_distance"]
+
+ENCODED = 256
+"""Images that are encoded at a time."""
+SHARE = 0.5
+"""Share of the memory now free that the training set's latents may take."""
+
+
+def inactive_channels(vae: AnyVAE, images: TrainingSet, batch_size: int, batches: int) -> Tensor:
+    """Return which channels of z_0 are not in use, bool [C]: their KL to N(0, 1) is at most 0.1 nats.
+
+    The KL is that of one draw per image, log q - log p summed over pixels, which holds for posteriors with
+    flows too; it is averaged over ``batches`` batches, at most one pass over the data, of all processes.
+    """
+    count = min(batches, max(1, len(images.source) // batch_size))
+    rows = images.world.rows(batch_size)
+    channels, _, _ = vae.groups.z_0
+    total = torch.zeros(channels, dtype=torch.float64)
+    with _evaluating(vae):
+        for index in bar(range(count), desc="channels in use", unit="batch"):
+            noise = StepNoise(
+                f"inactive/{images.seed}",
+                index,
+                global_batch=batch_size,
+                rows=rows,
+                device=images.world.device,
+            )
+            places = batch_indices(len(images.source), batch_size, f"inactive/{images.seed}", index)[rows]
+            levels = images.pipeline.levels(images.source.batch(places), noise)
+            draws = vae.encode(levels, noise.normal)[: vae.groups.top]
+            total += torch.cat([normal_kl(draw) for draw in draws], dim=1).mean(dim=0).double().cpu()
+    mean = images.world.mean((total / count).tolist())
+    return torch.tensor(mean, dtype=torch.float64) <= ACTIVE_NATS
+
+
+def largest_squared_distance(vae: AnyVAE, images: TrainingSet) -> float:
+    """Return the largest squared distance between the encodings z_0 of two training images.
+
+    The largest variance that a variance exploding SDE needs (technique 1 of arXiv:2006.09011).
+    """
+
+    def find() -> float:
+        return largest_distance(_encode(vae, images, [images.pipeline])[:, 0].flatten(1))
+
+    return images.world.on_main(find)
+
+
+def largest_distance(z: Tensor) -> float:
+    """Return max_ij || z_i - z_j ||^2 over the rows of z [N, D], block by block."""
+    # Distances do not know the origin, and products of numbers near 0 round less.
+    mean = z.mean(dim=0, dtype=torch.float64)
+    size = max(16, min(4096, 2**25 // z.shape[1]))
+    blocks = range(0, len(z), size)
+    largest = 0.0
+    for first in bar(blocks, desc="largest distance", unit="block"):
+        a = z[first : first + size].double() - mean
+        for second in range(first, len(z), size):
+            b = z[second : second + size].double() - mean
+            squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+            largest = max(largest, float(squares.max()))
+    return largest
+
+
+class LatentCache:
+    """The training set's latents, encoded once: a source of images' places and the way from these to z_0.
+
+    Each step takes one of an image's ``[N, V, C, h, w]`` latents, by the step's noise.
+    """
+
+    def __init__(self, latents: Tensor, device: torch.device) -> None:
+        self._latents = latents
+        self._device = device
+
+    @classmethod
+    def of(cls, vae: AnyVAE, images: TrainingSet, draws: int) -> LatentCache:
+        """Encode every image ``draws`` times, and its mirror image as often where images are mirrored.
+
+        Each draw has a binarisation of its own where pixels are binary. Raises ConfigError where the latents
+        do not fit into memory.
+        """
+        pipeline = images.pipeline
+        ways: list[Pipeline] = [pipeline]
+        if isinstance(pipeline, PixelPipeline) and pipeline.flip:
+            ways = [plain := replace(pipeline, flip=False), _Mirrored(plain)]
+        return cls(_encode(vae, images, ways * draws), images.world.device)
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def batch(self, indices: Tensor, /) -> Tensor:
+        """Return the images' places, int64 [b], where the latents lie."""
+        return indices.to(self._latents.device)
+
+    def prefetch(self, indices: Tensor, /) -> None:
+        """Do nothing: the latents are there."""
+
+    def levels(self, raw: Tensor, noise: StepNoise, /) -> Tensor:
+        """Return latents z_0 [b, C, h, w] of images' places [b] on the training device."""
+        variants = self._latents.shape[1]
+        chosen = (noise.uniform().to(raw.device) * variants).long().clamp(max=variants - 1)
+        return self._latents[raw, chosen].to(self._device, non_blocking=True)
+
+
+class _Mirrored:
+    """Another pipeline's levels of the mirror images."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def levels(self, raw: Tensor, noise: StepNoise, /) -> Tensor:
+        return self._pipeline.levels(raw.flip(-1), noise)
+
+
+def _encode(vae: AnyVAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
+    """Return a draw of z_0 of every image in each of V ways to its levels, [N, V, C, h, w] float32."""
+    count, device = len(images.source), images.world.device
+    latents = _room((count, len(ways), *vae.groups.z_0), device)
+    starts = range(0, count, ENCODED)
+    with _evaluating(vae):
+        for start in bar(starts, desc="encode the training set", unit="batch"):
+            places = torch.arange(start, min(start + ENCODED, count))
+            raw = images.source.batch(places)
+            for index, way in enumerate(ways):
+                noise = StepNoise(
+                    f"encode/{index}/{images.seed}", start, global_batch=len(places), device=device
+                )
+                draws = vae.encode(way.levels(raw, noise), noise.normal)
+                z_0 = vae.groups.stack(tuple(draw.z for draw in draws))
+                latents[start : start + len(places), index] = z_0.to(latents)
+    return latents
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return float32 memory on the device, or on the CPU where it does not fit there."""
+    size = 4 * torch.Size(shape).numel()
+    for place in (device, torch.device("cpu")):
+        if size <= SHARE * free_bytes(place):
+            return torch.empty(shape, device=place)
+    raise ConfigError(
+        f"the training set's latents take {size / 2**30:.1f} GiB ({shape[1]} of each image), more than half "
+        "of the memory that is free; set cached-draws lower, or to 0 to encode each batch anew"
+    )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Have a module in eval mode without gradients for a while."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
