@@ -49,6 +49,8 @@ class Encoded(NamedTuple):
     """-log p(x | z_start, lower groups), padding not counted."""
     lower: Tensor | float = 0.0
     """-log p of the groups below the top scale, whose prior is N(0, I); 0 where there are none."""
+    is_mass: bool = True
+    """Whether ``reconstruction`` is of a probability of levels, and so the bound one too."""
 
 
 class Coder(Protocol):
@@ -96,8 +98,10 @@ class VAECoder:
         """Draw z_0 ~ q(z_0 | x), and the groups below it."""
         z, log_q_groups = self.vae.posterior(levels, noise)
         z_0, log_q = self.vae.groups.stack(z), torch.stack(log_q_groups).sum(dim=0)
-        reconstruction = -sum_per_sample(self.vae.likelihood(z).log_prob(levels))
-        return Encoded(z_0, z_0, log_q, log_q, reconstruction, -self.vae.groups.log_p_lower(z))
+        likelihood = self.vae.likelihood(z)
+        reconstruction = -sum_per_sample(likelihood.log_prob(levels))
+        lower = -self.vae.groups.log_p_lower(z)
+        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, likelihood.is_mass)
 
     def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
         """Return p(x | z_0, z_lower) with z_lower ~ N(0, I)."""

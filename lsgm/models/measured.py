@@ -68,13 +68,15 @@ class ScoreBasedModel:
         """Bound -log P(x) <= E_q[-log p(x | z) + log q(z | x) - log p(z)], one draw of z per image.
 
         ``nelbo`` takes -log p(z) from theorem 1 of arXiv:2106.05931, with ``draws`` times per image that
-        cover (0, 1) evenly; ``ode`` from the probability flow of the score model.
+        cover (0, 1) evenly; ``ode`` from the probability flow of the score model. Raises UserError for a
+        decoder that gives levels no probability.
         """
         started = time.perf_counter()
         device = device_of(self.prior)
         noise = SeededNoise(seeds, device=device, stream="density")
         with torch.no_grad():
             encoded = self.coder.encode(levels.to(device), noise.normal)
+        _require_mass(encoded.is_mass, self.name)
         if config.method == "ode":
             log_q, (cross_entropy, nfe) = encoded.log_q, self._flow(encoded, seeds, config)
         else:
@@ -143,7 +145,10 @@ class NormalPriorModel:
 
     @torch.no_grad()
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
-        """Bound -log P(x) with one draw of z per image and the prior's exact density."""
+        """Bound -log P(x) with one draw of z per image and the prior's exact density.
+
+        Raises UserError for a decoder that gives levels no probability, and for the method ``ode``.
+        """
         if config.method == "ode":
             raise UserError(
                 f"{self.name or 'this model'} has a Normal prior and no probability flow; ask for its nelbo"
@@ -152,6 +157,7 @@ class NormalPriorModel:
         noise = SeededNoise(seeds, device=self.device, stream="density")
         posterior = self.vae.posterior(levels.to(self.device), noise.normal)
         likelihood = self.vae.likelihood(posterior.z)
+        _require_mass(likelihood.is_mass, self.name)
         terms = {
             "reconstruction": -sum_per_sample(likelihood.log_prob(levels.to(self.device))),
             "negative_entropy": torch.stack(posterior.log_q).sum(dim=0),
@@ -162,6 +168,15 @@ class NormalPriorModel:
         terms = {key: value.double().cpu() for key, value in terms.items()}
         nfe = torch.zeros(len(seeds), dtype=torch.int64)
         return Density(sum(terms.values(), torch.zeros(())), nfe, time.perf_counter() - started, terms)
+
+
+def _require_mass(is_mass: bool, name: str) -> None:
+    """Raise UserError for pixels with a density: nats of it bound no probability and depend on a unit."""
+    if not is_mass:
+        raise UserError(
+            f"{name or 'this model'} has a Normal decoder, a density that gives levels no probability; "
+            "ask for its images only, or train it with the decoder logistic or mixture"
+        )
 
 
 def _pixels_from(
