@@ -1,11 +1,16 @@
-"""The mixed score: its Normal limit, its probability flow, its score."""
+"""The mixed score: its Normal limit, its probability flow, its score, and channels that are out of use."""
 
 from __future__ import annotations
+
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lsgm.errors import ConfigError
+from lsgm.nets.config import ScoreNetConfig
+from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
@@ -80,3 +85,99 @@ def test_low_precision_networks_leave_the_latent_in_its_dtype() -> None:
 
     model = ScoreModel(VPSDE(), Cast(), channels=3)
     assert model.eps(z.float(), t).dtype == model.drift(z.float(), t).dtype == torch.float32
+
+
+def mixing_channels() -> ScoreModel:
+    """A model whose network lets every channel see every other."""
+    torch.manual_seed(0)
+    network = NCSNpp(ScoreNetConfig(8, (1,), 1, embedding=8), channels=3, resolution=4)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return ScoreModel(VPSDE(), network, channels=3, mixing_init=0.0).double()
+
+
+def test_what_a_dropped_channel_holds_never_reaches_the_others() -> None:
+    z, t = latents()
+    noisy = z.clone()
+    noisy[:, 1] = torch.randn_like(z[:, 1])
+    model = mixing_channels()
+    others = [0, 2]
+    assert not torch.equal(model.eps(noisy, t)[:, others], model.eps(z, t)[:, others])
+    model.drop_channels(torch.tensor([False, True, False]))
+    assert torch.equal(model.eps(noisy, t)[:, others], model.eps(z, t)[:, others])
+    assert torch.equal(model.drift(noisy, t)[:, others], model.drift(z, t)[:, others])
+
+
+def test_a_dropped_channel_follows_the_normal_prior() -> None:
+    z, t = latents()
+    model = mixing_channels()
+    model.drop_channels(torch.tensor([False, True, False]))
+    # Its share is sigmoid(-15) = 3e-7, of a network of order one.
+    torch.testing.assert_close(
+        model.eps(z, t)[:, 1], model.sde.sigma(t)[:, None, None] * z[:, 1], atol=1e-5, rtol=0
+    )
+
+
+def test_the_channels_in_use_are_part_of_the_weights() -> None:
+    z, t = latents()
+    model, other = mixing_channels(), mixing_channels()
+    model.drop_channels(torch.tensor([True, False, False]))
+    other.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
+    assert other.active.flatten().tolist() == [False, True, True]
+    assert torch.equal(other.eps(z, t), model.eps(z, t))
+    assert torch.equal(deepcopy(model).eps(z, t), model.eps(z, t))
+
+
+def test_neither_training_nor_a_lagging_average_revives_a_dropped_channel() -> None:
+    """Weight decay pulls the logit towards 0, an average of weights starts from what it was before."""
+    z, t = latents()
+    model = mixing_channels()
+    model.drop_channels(torch.tensor([True, False, False]))
+    assert model.logit is not None
+    before = model.eps(z, t).detach()
+    model.eps(z, t).square().sum().backward()
+    assert model.logit.grad is not None
+    assert model.logit.grad.flatten().ne(0).tolist() == [False, True, True]
+    with torch.no_grad():
+        model.logit[0, 0] = 0.0
+    assert torch.equal(model.eps(z, t), before)
+
+
+def test_dropping_is_for_good_and_adds_up() -> None:
+    model = mixing_channels()
+    model.drop_channels(torch.tensor([True, False, False]))
+    model.drop_channels(torch.tensor([False, False, True]))
+    assert model.active.flatten().tolist() == [False, True, False]
+
+
+def test_a_model_without_mixing_has_no_channels_to_drop() -> None:
+    model = ScoreModel(VPSDE(), Wave())
+    assert set(model.state_dict()) == {"network.gain"}
+    with pytest.raises(ConfigError, match="mixing-init"):
+        model.drop_channels(torch.tensor([True]))
+
+
+def test_the_largest_variance_comes_with_the_weights() -> None:
+    model, other = (ScoreModel(VESDE(), Wave()) for _ in range(2))
+    model.set_sigma2_max(431.7)
+    assert model.sde == VESDE(sigma2_max=431.7)
+    # Also where the model is a part of another, as in a run's checkpoint.
+    nn.ModuleDict({"prior": other}).load_state_dict(nn.ModuleDict({"prior": model}).state_dict())
+    assert other.sde == model.sde
+
+
+@pytest.mark.parametrize("sde", [s for s in SDES if not isinstance(s, VESDE)], ids=lambda s: type(s).__name__)
+def test_only_the_exploding_variance_comes_from_data(sde: SDE) -> None:
+    model = ScoreModel(sde, Wave())
+    assert "sigma2_max" not in model.state_dict()
+    with pytest.raises(ConfigError, match="only the ve SDE"):
+        model.set_sigma2_max(2.0)
+
+
+def test_a_largest_variance_below_the_smallest_is_refused_and_changes_nothing() -> None:
+    model = ScoreModel(VESDE(), Wave())
+    with pytest.raises(ConfigError, match="sigma2-max"):
+        model.set_sigma2_max(1e-5)
+    assert model.sde == VESDE()
+    assert float(model.sigma2_max) == VESDE().sigma2_max
