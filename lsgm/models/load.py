@@ -18,7 +18,16 @@ from lsgm.structure import to_dict
 from lsgm.train import find_checkpoint, read_state
 from lsgm.train.checkpoint import WEIGHTS, load_into, read_weights
 
-__all__ = ["checkpoint_meta", "fresh_networks", "initialise_from", "load_model", "open_checkpoint"]
+__all__ = [
+    "TRAINING_PARTS",
+    "Opened",
+    "checkpoint_meta",
+    "fresh_networks",
+    "initialise_from",
+    "load_model",
+    "measurable",
+    "open_checkpoint",
+]
 
 TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})
 """Parts of a checkpoint that only training goes on from (`lsgm.models.penalty`): no network's weights."""
@@ -51,13 +60,7 @@ def load_model(
     of a newer format or not described by its own recipe.
     """
     opened = open_checkpoint(path, weights)
-    opened.networks.requires_grad_(False).to(device)
-    identity = {
-        "name": run_name(opened.checkpoint),
-        "sha256": opened.state["files"][WEIGHTS[weights]]["sha256"],
-    }
-    kind = find_kind(opened.recipe.kind)
-    model = kind.measurable(opened.recipe, opened.networks, {**opened.state, **identity})
+    model = measurable(opened, device, weights)
     if folded:
         fold(opened.networks)
     return model
@@ -83,7 +86,18 @@ def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
     recipe, pixels = _described(checkpoint, state)
     networks = fresh_networks(recipe, pixels)
     load_present(networks, checkpoint, weights)
-    return Opened(checkpoint, state, recipe, pixels, networks.eval())
+    return Opened(checkpoint, state, recipe, pixels, networks.eval().requires_grad_(False))
+
+
+def measurable(opened: Opened, device: torch.device | str, weights: Literal["ema", "raw"]) -> GenerativeModel:
+    """Return the model of an opened checkpoint, whose networks it moves to the device and goes on using."""
+    opened.networks.to(device)
+    identity = {
+        "name": run_name(opened.checkpoint),
+        "sha256": opened.state["files"][WEIGHTS[weights]]["sha256"],
+    }
+    kind = find_kind(opened.recipe.kind)
+    return kind.measurable(opened.recipe, opened.networks, {**opened.state, **identity})
 
 
 def initialise_from(networks: nn.Module, path: Path | str) -> Path:
@@ -93,6 +107,24 @@ def initialise_from(networks: nn.Module, path: Path | str) -> Path:
     """
     checkpoint = find_checkpoint(path)
     load_present(networks, checkpoint, "ema")
+    return checkpoint
+
+
+def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
+    """Load the averaged weights of another model's VAE, whatever its prior; return the checkpoint.
+
+    Raises CheckpointError where the checkpoint, or the networks, have no VAE, and where its tensors do not fit.
+    """
+    checkpoint = find_checkpoint(path)
+    origin = checkpoint / WEIGHTS["ema"]
+    vae = dict(networks.named_children()).get("vae")
+    if vae is None:
+        raise CheckpointError(f"{origin}: the model to train has no VAE to load; name a recipe that has one")
+    tensors = read_weights(checkpoint, "ema")
+    own = {key.removeprefix("vae."): value for key, value in tensors.items() if key.startswith("vae.")}
+    if not own:
+        raise CheckpointError(f"{origin} holds no VAE; give a run of an LSGM or of a VAE")
+    load_into(vae, own, origin)
     return checkpoint
 
 

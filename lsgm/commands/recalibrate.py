@@ -1,0 +1,86 @@
+"""``lsgm recalibrate``: a model whose batch normalisation expects what the prior draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from lsgm.commands.options import Positional, arg, parse
+from lsgm.config import SamplerConfig, require
+
+__all__ = ["HELP", "RecalibrateOptions", "run"]
+
+HELP = "take the decoder's batch statistics anew, over draws from the prior"
+
+EXAMPLES = (
+    "lsgm recalibrate runs/celeba runs/celeba-recalibrated",
+    "lsgm recalibrate runs/celeba runs/celeba-cool --batches 200 --sampler.temperature 0.9",
+)
+
+
+@dataclass(frozen=True)
+class RecalibrateOptions:
+    """Options of `lsgm recalibrate`."""
+
+    model: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory or one of its checkpoints."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The run directory to write; every other command takes it."""
+    batches: int = 100
+    """Batches over which the statistics are averaged."""
+    batch_size: int = 64
+    """Images of each, which are normalised by their own statistics while they are decoded."""
+    seed: int = 0
+    """The images drawn depend on it alone, and are none that `lsgm sample` draws."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
+    json: bool = False
+    """Print what was done as one JSON line on standard output."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        require(self.batches >= 1, f"batches is {self.batches}; it takes at least 1")
+        require(self.batch_size >= 2, f"batch-size is {self.batch_size}; a batch's variance takes at least 2")
+        require(self.seed >= 0, f"seed is {self.seed}; it cannot be negative")
+
+
+def run(argv: list[str]) -> int:
+    """Draw the batches, write the model, and say where it is."""
+    options = parse(RecalibrateOptions, argv, prog="lsgm recalibrate", description=HELP, examples=EXAMPLES)
+    from lsgm.devices import pick_device
+    from lsgm.models.load import measurable, open_checkpoint
+    from lsgm.models.recalibrate import decoder_of, re_estimate, write_recalibrated
+    from lsgm.train.derived import refuse_existing
+
+    refuse_existing(options.out)
+    opened = open_checkpoint(options.model, "ema")
+    decoder = decoder_of(opened)
+    model = measurable(opened, pick_device(options.device), "ema")
+    re_estimate(model, decoder, _batches(options), options.sampler)
+    how = {
+        "batches": options.batches,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "sampler": asdict(options.sampler) if model.has_prior else None,
+        "temperature": options.sampler.temperature,
+    }
+    saved = write_recalibrated(options.out, opened, how, ["lsgm", "recalibrate", *argv])
+    if options.json:
+        print(json.dumps({"model": model.name, "checkpoint": str(saved), **how}))
+    else:
+        images = options.batches * options.batch_size
+        print(f"statistics of {images} drawn images written to {options.out}; `lsgm sample {options.out}`")
+    return 0
+
+
+def _batches(options: RecalibrateOptions) -> Iterator[list[int]]:
+    from lsgm.models.recalibrate import seeds_of
+    from lsgm.progress import bar
+
+    with bar(total=options.batches, desc="recalibrating", unit="batch") as progress:
+        for batch in range(options.batches):
+            yield seeds_of(options.seed, batch, options.batch_size)
+            progress.update(1)

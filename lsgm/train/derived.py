@@ -1,0 +1,52 @@
+"""Runs that no training made: one finished checkpoint in a directory that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lsgm.errors import CheckpointError
+from lsgm.train import atomic
+from lsgm.train.checkpoint import save_checkpoint
+from lsgm.train.rundir import Run
+
+__all__ = ["refuse_existing", "write_derived_run"]
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise CheckpointError where something is in the way of the directory to write."""
+    if out.exists():
+        raise CheckpointError(f"{out} exists already; give a directory that does not, or remove it first")
+
+
+def write_derived_run(
+    out: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    raw: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor],
+    *,
+    seed: int,
+    dataset: Mapping[str, Any],
+    argv: Sequence[str],
+) -> Path:
+    """Write ``out`` with config, manifest and one checkpoint without optimisers; return the checkpoint.
+
+    ``state`` is the checkpoint's, which says where it comes from in its ``meta``. Raises CheckpointError
+    where the directory exists or cannot be written; then nothing of it is there.
+    """
+    refuse_existing(out)
+    try:
+        with atomic.directory(out) as temporary:
+            run = Run(temporary)
+            run.start(config, seed=seed, dataset=dataset, argv=argv)
+            saved = save_checkpoint(run.checkpoints, state, raw, ema, {})
+            (temporary / ".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
+        ) from error
+    return out / saved.relative_to(temporary)
