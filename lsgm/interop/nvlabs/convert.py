@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -116,7 +117,9 @@ def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> 
     """Return what a row of the table makes of the authors' tensors. Raises CheckpointError naming one."""
     parts = [theirs[name] for name in row.names]
     try:
-        whole = row.assemble(parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on transposing what should have been a matrix
+            whole = row.assemble(parts)
     except (RuntimeError, IndexError):
         whole = torch.empty(0)
     if whole.shape != shape:
