@@ -12,7 +12,7 @@ from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
-from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from
+from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
 from lsgm.structure import to_dict
 from lsgm.train import Outcome, Run, StepTimer, train
 
@@ -47,6 +47,7 @@ def train_recipe(
     device: torch.device | str = "cpu",
     max_seconds: float | None = None,
     init_from: Path | None = None,
+    init_vae_from: Path | None = None,
     tensorboard: bool = False,
     images: ImageSet | None = None,
     timer: StepTimer | None = None,
@@ -54,7 +55,8 @@ def train_recipe(
 ) -> Outcome:
     """Train a recipe in a run directory, going on from its newest checkpoint; return how that ended.
 
-    ``init_from`` gives a fresh run the averaged weights of another checkpoint, with fresh optimisers.
+    ``init_from`` gives a fresh run the averaged weights of another checkpoint, with fresh optimisers;
+    ``init_vae_from`` those of its VAE alone, so that another prior can be trained on it.
     Raises ConfigError, DataError, CheckpointError and TrainingError, each one sentence.
     """
     images = images if images is not None else load_images(recipe)
@@ -65,10 +67,15 @@ def train_recipe(
     run = Run(out)
     dataset = {"name": images.name, "version": images.version, "sha256": images.sha256}
     settings = to_dict(recipe)
-    if init_from is not None:
-        settings["init_from"] = str(init_from)
+    for name, origin, initialise in (
+        ("init_from", init_from, initialise_from),
+        ("init_vae_from", init_vae_from, initialise_vae_from),
+    ):
+        if origin is None:
+            continue
+        settings[name] = str(origin)
         if run.newest() is None:  # a run that goes on needs its origin no more
-            initialise_from(networks, init_from)
+            initialise(networks, origin)
     run.start(settings, seed=recipe.seed, dataset=dataset)
     return train(
         run,

@@ -6,7 +6,7 @@ from lsgm.discovery import offers
 
 __all__ = ["benchmarks"]
 
-_OWN = {"train": "lsgm.bench.train"}
+_OWN = {"train": "lsgm.bench.train", "cost": "lsgm.bench.cost"}
 
 
 def benchmarks() -> dict[str, str]:

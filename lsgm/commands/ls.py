@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from lsgm.commands.options import Positional, arg, parse
+from lsgm.costs import Cost, read_costs, shown_flops, shown_hours
 from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.recipe_files import find_recipes, read_toml
@@ -16,7 +18,8 @@ __all__ = ["HELP", "Options", "run"]
 
 HELP = "list recipes, samplers, datasets, tasks or commands"
 
-Row = dict[str, str]
+Row = dict[str, Any]
+"""Text is for the table; whatever else a row holds is for --json alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def run(argv: list[str]) -> int:
 
 
 def _columns(rows: list[Row]) -> list[str]:
-    heads = list(rows[0])
+    heads = [head for head, value in rows[0].items() if isinstance(value, str)]
     widths = [max(len(head), *(len(row[head]) for row in rows)) for head in heads]
     lines = [heads, *([row[head] for head in heads] for row in rows)]
     return [
@@ -64,7 +67,11 @@ def _columns(rows: list[Row]) -> list[str]:
 
 def _recipes() -> list[Row]:
     rows = []
+    costs: dict[Path, dict[str, Cost]] = {}
     for name, file in find_recipes().items():
+        if file.parent not in costs:
+            costs[file.parent] = read_costs(file.parent)
+        cost = costs[file.parent].get(name)
         tables = read_toml(file)
         data = tables.get("data", {})
         rows.append(
@@ -73,9 +80,17 @@ def _recipes() -> list[Row]:
                 "kind": str(tables.get("kind", "?")),
                 "dataset": str(data.get("dataset", "glyphs")) if isinstance(data, Mapping) else "?",
                 "stages": ", ".join(_stages(tables)),
+                "parameters": ", ".join(_parameters(cost)) if cost else "",
+                "training": shown_flops(cost.flops) if cost else "",
+                "estimate": shown_hours(cost.flops) if cost else "",
+                "cost": asdict(cost) if cost else None,
             }
         )
     return rows
+
+
+def _parameters(cost: Cost) -> list[str]:
+    return [f"{part} {count / 1e6:.2f} M" for part, count in cost.parameters.items()]
 
 
 def _stages(tables: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ EXAMPLES = (
     "lsgm train mnist-tiny --max-seconds 600      # a piece of a long run; repeat to go on",
     "lsgm train --recipe image-folder-64 --data ./photos",
     "lsgm train glyphs --out runs/more --init-from runs/glyphs --stage1.steps 0",
+    "lsgm train celebahq256-qualitative-stage3 --init-vae-from runs/celebahq256-qualitative",
 )
 
 
@@ -49,6 +50,8 @@ class TrainOptions:
     """End this call at a complete checkpoint after so many seconds."""
     init_from: Path | None = None
     """Start a fresh run from the averaged weights of another one."""
+    init_vae_from: Path | None = None
+    """The same from those of its VAE alone, which must have the recipe's sizes; its prior may have others."""
     tensorboard: bool = False
     """Also write TensorBoard's event files (pip install 'lsgm-bench[tensorboard]')."""
 
@@ -56,6 +59,10 @@ class TrainOptions:
         require(
             self.max_seconds is None or self.max_seconds > 0,
             f"max-seconds is {self.max_seconds}; it must be above 0",
+        )
+        require(
+            self.init_from is None or self.init_vae_from is None,
+            "--init-from loads the VAE too; give either that or --init-vae-from",
         )
 
 
@@ -82,6 +89,7 @@ def _train(recipe: Any, options: Any, named: str) -> int:
         device=pick_device(options.device),
         max_seconds=options.max_seconds,
         init_from=options.init_from,
+        init_vae_from=options.init_vae_from,
         tensorboard=options.tensorboard,
     )
     return outcome.exit_status

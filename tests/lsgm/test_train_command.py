@@ -162,6 +162,40 @@ def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: C
     assert "init_from = 'first', not 'elsewhere'" in lsgm(*more, "--init-from", "elsewhere")[1]
 
 
+def test_a_vae_alone_is_taken_over_and_another_prior_trained_on_it(folder: Path, lsgm: Command) -> None:
+    assert lsgm(recipe(folder), "--out", "first")[0] == 0
+    wider = ("small.toml", "--prior.network.width", 12, "--stage1.steps", 0, "--stage2.steps", 1)
+    frozen = ("--stage2.vae.lr", 1e-30, "--stage2.vae.lr-min", 0)
+    assert lsgm(*wider, *frozen, "--out", "more", "--init-vae-from", "first")[0] == 0
+    origin = read_weights(find_checkpoint("first"), "ema")
+    started = read_weights(find_checkpoint("more"), "raw")
+    vae = {name for name in origin if name.startswith("vae.")}
+    assert vae == {name for name in started if name.startswith("vae.")}
+    for name in vae:
+        torch.testing.assert_close(started[name], origin[name], rtol=0, atol=1e-20)
+    # The whole checkpoint would not have fitted.
+    assert "belongs to another model" in complaint(lsgm, *wider, "--out", "whole", "--init-from", "first")
+    assert Run(folder / "more").config()["init_vae_from"] == "first"
+    (folder / "first").rename(folder / "elsewhere")
+    assert "nothing to do" in lsgm(*wider, *frozen, "--out", "more", "--init-vae-from", "first")[1]
+
+
+def test_a_vae_that_is_not_there_or_does_not_fit_is_refused(folder: Path, lsgm: Command) -> None:
+    assert lsgm(recipe(folder), "--out", "first")[0] == 0
+    small = ("small.toml", "--init-vae-from", "first")
+    assert "give either that or --init-vae-from" in complaint(lsgm, *small, "--init-from", "first")
+    assert "belongs to another model" in complaint(lsgm, *small, "--vae.width", 8)
+    text = (folder / "small.toml").read_text()
+    pixels = text[: text.index("[vae]")] + text[text.index("[prior]") : text.index("[stage1]")]
+    (folder / "sgm.toml").write_text(
+        pixels.replace('"lsgm"', '"sgm"') + "[stage]\nsteps = 2\nbatch_size = 8\n"
+    )
+    assert "has no VAE to load" in complaint(lsgm, "sgm.toml", "--init-vae-from", "first")
+    assert lsgm("sgm.toml", "--out", "pixels")[0] == 0
+    assert "holds no VAE" in complaint(lsgm, "small.toml", "--init-vae-from", "pixels")
+    assert not (folder / "runs").exists()
+
+
 def complaint(lsgm: Command, *words: object) -> str:
     """Return the one line with which a command is refused."""
     status, said = lsgm(*words)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lsgm.commands import doctor, ls
+from lsgm.costs import shown_flops, shown_hours
 from lsgm.errors import ConfigError
 from lsgm.recipe_files import find_recipes
 
@@ -59,7 +62,33 @@ def test_ls_recipes_shows_kind_dataset_and_budgets(
         "kind": "lsgm",
         "dataset": "omniglot",
         "stages": "stage1 30 s, stage2 200 steps",
+        **{"parameters": "", "training": "", "estimate": "", "cost": None},
     }
+
+
+def test_ls_recipes_shows_parameters_and_cost_without_torch() -> None:
+    script = """
+import sys
+from lsgm.cli import main
+assert main(["ls", "recipes"]) == 0
+assert main(["ls", "recipes", "--json"]) == 0
+assert not {"torch", "numpy", "pandas"} & sys.modules.keys()
+"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("cifar10-fid ")]
+    assert "vae 100.87 M, prior 375.56 M" in line
+    (row,) = [json.loads(line) for line in shown.splitlines() if '"cifar10-fid"' in line]
+    assert shown_flops(row["cost"]["flops"]) == row["training"]
+    assert row["training"] in line
+    assert row["estimate"] in line
+    assert "{" not in line  # what is for machines alone
+
+
+def test_a_cost_is_shown_at_the_rate_of_the_machine_that_it_suits() -> None:
+    assert shown_flops(3.84e19) == "3.8e19 FLOP"
+    assert shown_hours(3.6e14) == "1 h at 100 GFLOP/s"
+    assert shown_hours(3.6e19) == "100 h at 100 TFLOP/s"
+    assert (shown_flops(None), shown_hours(None)) == ("", "")
 
 
 def test_ls_lists_every_installed_recipe(capsys: pytest.CaptureFixture[str]) -> None:

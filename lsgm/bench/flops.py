@@ -1,0 +1,134 @@
+"""Parameters of a recipe's networks and the floating-point operations of its training, without running it.
+
+The networks are built and run on fake tensors, which have shapes and no contents, so that the largest recipe
+takes seconds and no memory. Convolutions, matrix products and attention count, at two operations for each
+multiplication and addition; elementwise work does not. The forward pass of each part is counted on one image,
+and a step follows from the passes that its mode makes, a backward pass being two forward ones: one for the
+gradients of the inputs and one for those of the weights.
+
+    VAE, trained                  3 F_vae           forward, and backward through inputs and weights
+    VAE, left as it is            F_encode          forward, as far as the latents; 0 on cached latents
+    prior, its own objective      3 F_prior
+    prior, in the VAE's objective + 2 F_prior       with times of the VAE's own: forward, and backward to the
+                                                    latents alone; with shared times it is the same pass
+    recomputed activations        + 1 forward pass for each backward one through the part
+
+The joint step takes one backward pass for both objectives (`lsgm.objective`); the two of algorithm 3 of
+arXiv:2106.05931 would cost 2 F_prior more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from lsgm.config import StageConfig, require
+from lsgm.costs import Cost
+from lsgm.data.registry import DATASETS
+from lsgm.generative import Pixels
+from lsgm.kinds import find_kind
+from lsgm.models.latent import parameter_counts
+from lsgm.structure import to_dict
+
+__all__ = ["Forward", "cost_of", "forward_flops", "recipe_pixels", "step_flops"]
+
+PARTS = frozenset({"vae", "prior"})
+"""Parts of networks whose passes are known here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """Operations of one image's forward pass through each part; 0 for a part that a model lacks."""
+
+    encode: int
+    """As far as the latents."""
+    vae: int
+    """As far as the pixels' distribution."""
+    prior: int
+
+
+def recipe_pixels(recipe: Any) -> Pixels:
+    """Return the pixels of a recipe's dataset without reading it; a folder's images count as coloured."""
+    known, side = DATASETS.get(recipe.data.dataset), recipe.data.image_size
+    channels, height, width = known.image_shape if known else (3, side, side)
+    if known is not None and known.pixels == "binary":
+        return Pixels(channels, height, width, "binary", 1)
+    return Pixels(channels, height, width, "discrete", recipe.data.bits)
+
+
+def cost_of(recipe: Any) -> Cost:
+    """Return what training a recipe costs, of any kind whose networks are a VAE, a score model or both."""
+    pixels = recipe_pixels(recipe)
+    with FakeTensorMode(), torch.no_grad():
+        networks = find_kind(recipe.kind).build(recipe, pixels)
+        parameters = parameter_counts(networks)
+        unknown = sorted(parameters.keys() - PARTS)
+        require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")
+        forward = forward_flops(networks, pixels)
+    stages = {
+        field.name: stage
+        for field in dataclasses.fields(recipe)
+        if isinstance(stage := getattr(recipe, field.name), StageConfig) and stage.steps > 0
+    }
+    per_step = {name: step_flops(stage, forward, _recomputed(recipe)) for name, stage in stages.items()}
+    total: float | None = float(sum(stages[name].steps * flops for name, flops in per_step.items()))
+    if any(stage.seconds is not None for stage in stages.values()):
+        total = None
+    return Cost(parameters, per_step, total)
+
+
+def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
+    """Return the operations of one image's forward pass; to be called on fake tensors."""
+    parts: dict[str, Any] = dict(networks.named_children())
+    encode = vae = prior = 0
+    shape = pixels.shape
+    if "vae" in parts:
+        shape = parts["vae"].groups.z_0
+        levels = torch.zeros(1, *pixels.shape, dtype=torch.uint8)
+        with FlopCounterMode(display=False) as counter:
+            z = parts["vae"].posterior(levels, _one_draw).z
+            encode = counter.get_total_flops()
+            parts["vae"].likelihood(z)
+            vae = counter.get_total_flops()
+    if "prior" in parts:
+        prior = _count(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
+    return Forward(encode, vae, prior)
+
+
+def step_flops(config: StageConfig, forward: Forward, recomputed: frozenset[str] = frozenset()) -> int:
+    """Return the operations of one step of a stage, which trains the parts that it has an optimiser for."""
+    trains_vae = hasattr(config, "vae") and getattr(config, "train_vae", True)
+    trains_prior = hasattr(config, "prior")
+    flops = 0
+    if trains_vae:
+        flops += (3 + ("vae" in recomputed)) * forward.vae
+    elif trains_prior and getattr(config, "cached_draws", 0) == 0:
+        flops += forward.encode
+    if trains_prior:
+        flops += (3 + ("prior" in recomputed)) * forward.prior
+        if trains_vae and getattr(config, "vae_times", "shared") != "shared":
+            flops += (2 + ("prior" in recomputed)) * forward.prior
+    return flops * config.batch_size
+
+
+def _recomputed(recipe: Any) -> frozenset[str]:
+    """Return the parts whose activations a recipe keeps no longer than it must."""
+    tables = to_dict(recipe)
+    found = {"vae": tables.get("vae", {}), "prior": tables.get("prior", {}).get("network", {})}
+    return frozenset(part for part, table in found.items() if table.get("recompute"))
+
+
+def _one_draw(*shape: int) -> Tensor:
+    return torch.zeros(1, *shape)
+
+
+def _count(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

@@ -1,0 +1,81 @@
+"""What training a recipe costs: parameters and floating-point operations, kept beside the recipes. Free of torch.
+
+The numbers are those of `lsgm.bench.flops`, which needs torch; `lsgm bench cost --write` puts them into a file
+``costs.json`` in each folder of installed recipes, so that a list of recipes can show them at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lsgm.errors import ConfigError
+from lsgm.structure import from_dict
+
+__all__ = ["COSTS", "CPU_RATE", "GPU_RATE", "Cost", "read_costs", "shown_flops", "shown_hours", "write_costs"]
+
+COSTS = "costs.json"
+"""The file's name, in the folder of the recipes that it is about."""
+
+CPU_RATE = 1e11
+"""Operations a second that two CPU cores reach with convolutions in bfloat16, roughly."""
+GPU_RATE = 1e14
+"""The same of one large GPU with networks wide enough to fill it; narrow ones reach a fraction of it."""
+
+CPU_HOURS = 12.0
+"""A recipe that takes no longer than this at the CPU's rate has its hours shown at that rate."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a recipe."""
+
+    parameters: dict[str, int]
+    """Trainable numbers of each part of the networks (vae, prior)."""
+    step_flops: dict[str, int]
+    """Floating-point operations of one step of each stage that trains, over its whole batch."""
+    flops: float | None = None
+    """The same of the whole training; none where a stage's budget is seconds."""
+
+
+def read_costs(folder: Path) -> dict[str, Cost]:
+    """Return the costs that a folder's file tells, by the recipe's name; of a folder without the file, none."""
+    path = folder / COSTS
+    if not path.is_file():
+        return {}
+    try:
+        tables = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; `lsgm bench cost --write` makes it anew") from None
+    return {name: from_dict(Cost, table, str(path)) for name, table in tables.items()}
+
+
+def write_costs(folder: Path, costs: Mapping[str, Cost]) -> Path:
+    """Write a folder's file; return its path."""
+    path = folder / COSTS
+    text = json.dumps({name: asdict(cost) for name, cost in sorted(costs.items())}, indent=1)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}); make its folder writable") from None
+    return path
+
+
+def shown_flops(flops: float | None) -> str:
+    """Return a number of operations for a table: ``3.8e19 FLOP``."""
+    if flops is None:
+        return ""
+    digits, exponent = f"{flops:.1e}".split("e")
+    return f"{digits}e{int(exponent)} FLOP"
+
+
+def shown_hours(flops: float | None) -> str:
+    """Return the hours that so many operations take, and the rate they are for: ``106 h at 100 TFLOP/s``."""
+    if flops is None:
+        return ""
+    on_cpu = flops / CPU_RATE / 3600 <= CPU_HOURS
+    hours = flops / (CPU_RATE if on_cpu else GPU_RATE) / 3600
+    rate = f"{CPU_RATE / 1e9:g} GFLOP/s" if on_cpu else f"{GPU_RATE / 1e12:g} TFLOP/s"
+    return f"{hours:.0f} h at {rate}" if hours >= 10 else f"{hours:.2g} h at {rate}"
