@@ -69,11 +69,11 @@ def largest_squared_distance(vae: AnyVAE, images: TrainingSet) -> float:
     return images.world.on_main(find)
 
 
-def largest_distance(z: Tensor) -> float:
+def largest_distance(z: Tensor, block: int | None = None) -> float:
     """Return max_ij || z_i - z_j ||^2 over the rows of z [N, D], block by block."""
     # Distances do not know the origin, and products of numbers near 0 round less.
     mean = z.mean(dim=0, dtype=torch.float64)
-    size = max(16, min(4096, 2**25 // z.shape[1]))
+    size = block or max(16, min(4096, 2**25 // z.shape[1]))
     blocks = range(0, len(z), size)
     largest = 0.0
     for first in bar(blocks, desc="largest distance", unit="block"):
