@@ -20,7 +20,8 @@ from lsgm.conformance.prior_stages import column, prior_of
 from lsgm.conformance.stages import CannotRunError, Family
 from lsgm.interop.nvlabs.prior_table import Source, prior_table
 from lsgm.interop.nvlabs.vae_table import vae_table
-from lsgm.models.config import ObjectiveConfig
+from lsgm.models.stages import make_objective, make_vae_objective
+from lsgm.models.twin import Frozen
 from lsgm.nets.config import NVAEConfig
 from lsgm.objective import Objective, Times
 from lsgm.score import ScoreModel
@@ -140,9 +141,8 @@ def _cross_entropy(
     if for_vae is for_prior and train_vae:
         ce = for_prior.objective.cross_entropy(prior, z_0, for_prior.times, for_prior.noise, kl_weight=k)
         return ce.by_channel, ce.surrogate
-    prior.requires_grad_(False)
-    by_channel = for_vae.objective.vae_loss(prior, z_0, for_vae.times, for_vae.noise)
-    prior.requires_grad_(True)
+    twin = Frozen(prior).twin()
+    by_channel = for_vae.objective.vae_loss(twin, z_0, for_vae.times, for_vae.noise)
     score_loss = for_prior.objective.prior_loss(prior, z_0, for_prior.times, for_prior.noise)
     return by_channel, k * by_channel.sum(dim=1) + score_loss if train_vae else score_loss
 
@@ -167,35 +167,23 @@ def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tup
     A second set of times is `step/rho_q` and, where it has noise of its own, `step/diffusion_noise_q`.
     """
     stage, shape = model.recipe.stage2, model.vae.groups.z_0
-    config = model.recipe.prior.objective
-    objective = _objective(prior, config, config.weighting, config.importance_sampling)
+    objective = make_objective(model.recipe.prior.objective, prior)
+    second = make_vae_objective(model.recipe.prior.objective, stage, prior)
     rho = golden.take_shaped("step/rho", result, ())
     noise = golden.take_shaped("step/diffusion_noise", result, shape)
     drawn = objective.draw(rho)
-    if stage.vae_times == "shared":
+    if second is None:
         half = _Half(objective, _stored(golden, drawn, "t"), drawn, noise)
         return half, half
     for name in ("step/rho_q", *(["step/diffusion_noise_q"] if stage.vae_times == "disjoint" else [])):
         if name not in golden.tensors:
             raise CannotRunError(f"the VAE's objective has times of its own, and the folder holds no {name}")
-    second = _objective(prior, config, "ll", stage.vae_importance_sampling)
     drawn_q = second.draw(golden.take_shaped("step/rho_q", result, ()))
     own = stage.vae_times == "disjoint"
     noise_q = golden.take_shaped("step/diffusion_noise_q", result, shape) if own else noise
     return (
         _Half(objective, _stored(golden, drawn, "t"), drawn, noise),
         _Half(second, _stored(golden, drawn_q, "t_q"), drawn_q, noise_q),
-    )
-
-
-def _objective(prior: ScoreModel, config: ObjectiveConfig, weighting: str, importance: bool) -> Objective:
-    """Return an objective with the weights of the authors' code."""
-    return Objective.make(
-        prior.sde,
-        weighting=weighting,
-        importance_sampling=importance,
-        time_eps=config.time_eps,
-        reference_compat=True,
     )
 
 
