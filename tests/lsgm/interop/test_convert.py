@@ -153,7 +153,7 @@ def _tensors(count: int) -> list[tuple[str, str, str]]:
     return chosen
 
 
-@pytest.mark.parametrize(("name", "part", "key"), _tensors(2))
+@pytest.mark.parametrize(("name", "part", "key"), _tensors(1))
 def test_a_tensor_that_is_missing_surplus_or_misshapen_is_named(name: str, part: str, key: str) -> None:
     content = averaged(name)
     tensor = content[part].pop(key)
@@ -173,10 +173,10 @@ def test_a_tensor_that_is_missing_surplus_or_misshapen_is_named(name: str, part:
             native(content)
 
 
-def test_every_tensor_of_a_misshapen_stack_is_told_from_its_neighbours() -> None:
+def test_a_misshapen_tensor_of_a_stack_is_told_from_its_neighbours() -> None:
     content = averaged("mnist")
     stacked = [key for key in content["dae_state_dict"] if "Dense_0" in key or "NIN_" in key]
-    for key in stacked:
+    for key in stacked[::3]:
         tensor = content["dae_state_dict"][key]
         content["dae_state_dict"][key] = tensor[:-1]
         with pytest.raises(CheckpointError, match=f"tensor '{key}' is "):
