@@ -85,3 +85,9 @@ def test_levels_span_the_interval_that_networks_see() -> None:
         levels = torch.tensor([[[[0, pixels.levels - 1]]]], dtype=torch.uint8)
         assert network_input(levels, pixels).flatten().tolist() == [-1.0, 1.0]
     assert Pixels(3, 4, 4, "discrete", 5).levels == 32
+
+
+def test_levels_given_in_double_precision_keep_it() -> None:
+    levels = torch.arange(256, dtype=torch.float64)
+    assert torch.equal(network_input(levels, GREY), levels * (2 / 255) - 1)
+    assert network_input(levels.to(torch.uint8), GREY).dtype == torch.float32

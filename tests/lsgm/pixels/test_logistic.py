@@ -63,6 +63,19 @@ def test_the_far_tails_of_float32_are_those_of_float64() -> None:
     torch.testing.assert_close(log_prob(torch.float32), log_prob(torch.float64), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("log_scale", [-7.0, -5.0, -3.0])
+def test_width_times_density_is_less_than_the_mass_of_an_improbable_bin(log_scale: float) -> None:
+    """By log(sinh(w / 2) / (w / 2)), w the bin's width in scales: what falling back to the density costs."""
+    parameters = torch.tensor([-1.0, log_scale], dtype=torch.float64).reshape(1, 2, 1, 1)
+    level = torch.tensor(250).reshape(1, 1, 1, 1)
+    exact = float(DiscretizedLogistic(parameters, 256).log_prob(level))
+    density = float(stats.logistic(loc=-1.0, scale=math.exp(log_scale)).logpdf(250 * 2 / 255 - 1))
+    w = 2 / 255 * math.exp(-log_scale)
+    missing = exact - (density + math.log(2 / 255))
+    assert missing == pytest.approx(math.log(math.sinh(w / 2) / (w / 2)), abs=1e-9)
+    assert 0 < missing < 2.16
+
+
 def test_draws_of_a_discretised_logistic_have_its_probabilities() -> None:
     torch.manual_seed(0)
     n, levels = 200_000, 16
