@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from lsgm.nets.recompute import recompute
 from lsgm.pixels.logistic import LEAST_LOG_SCALE, draw_levels, log_mass, on_interval
 from lsgm.precision import at_least_float32
 
@@ -54,7 +55,7 @@ class LogisticMixture:
         """
         log_p = torch.log_softmax(self.logits, dim=1)
         for colour in range(self.channels):
-            log_p = log_p + recompute(self._log_mass, levels, colour)
+            log_p = log_p + _recomputed(self._log_mass, levels, colour)
         return torch.logsumexp(log_p, dim=1, keepdim=True)
 
     def _log_mass(self, levels: Tensor, colour: int) -> Tensor:
@@ -92,6 +93,17 @@ class LogisticMixture:
             centre = _leaning(centres, coefficients, x)
             drawn.append(draw_levels(uniform[:, 1 + colour], self.levels, centre, log_scales[:, colour]))
         return torch.stack(drawn, dim=1) / (self.levels - 1)
+
+
+def _recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Return ``function(*arguments)``, computed again in every backward pass through it.
+
+    It has neither random numbers nor running statistics to take care of, unlike the blocks of a network.
+    """
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    out: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return out
 
 
 def _leaning(centres: Tensor, coefficients: Tensor, earlier: Sequence[Tensor]) -> Tensor:
