@@ -11,8 +11,8 @@ import torch
 from ladder import Ladder, double_prior
 from torch import Tensor, nn
 
-from lsgm.models.config import KLConfig
-from lsgm.models.losses import JointLoss
+from lsgm.models.config import KLConfig, NormPenaltyConfig
+from lsgm.models.losses import JointLoss, NormalPriorLoss
 from lsgm.objective import Objective, Times, diffuse
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
@@ -229,3 +229,33 @@ def test_the_average_counts_from_its_first_update_on_and_takes_no_gradient() -> 
     assert torch.equal(losses.terms["nelbo"], before)  # the weights as they were
     losses.total.backward()
     assert all(p.grad is None for p in average.averaged("prior").parameters())
+
+
+def test_penalties_are_added_once_while_training_and_exist_only_where_asked() -> None:
+    vae, prior = networks(VPSDE())
+    objective, _ = objectives(VPSDE())
+    plain = JointLoss(vae, prior, objective, KLConfig())
+    assert not [name for name in plain.state_dict() if "penalty" in name]
+    config = NormPenaltyConfig(spectral=0.5, gain=0.25)
+    both = JointLoss(vae, prior, objective, KLConfig(), vae_penalty=config, prior_penalty=config)
+    assert {name for name, _ in both.named_children()} == {"vae", "prior", "vae_penalty", "prior_penalty"}
+    losses = both(LEVELS, noise(), 1.0)
+    # The VAE of this test has no convolutions, and a batch norm in one dimension; the prior has two kernels.
+    kernels = [
+        module.weight.detach().flatten(1) for module in prior.modules() if isinstance(module, nn.Conv2d)
+    ]
+    singular = sum(float(torch.linalg.svdvals(kernel)[0]) for kernel in kernels)
+    # 40 power iterations leave what the second singular value's share to the 80th power is.
+    assert float(losses.terms["penalty"]) == pytest.approx(0.5 * singular, rel=1e-3)
+    assert float(losses.total) == pytest.approx(
+        float(plain(LEVELS, noise(), 1.0).total + losses.terms["penalty"]), rel=1e-12
+    )
+    assert "penalty" not in both.eval()(LEVELS, noise(), 1.0).terms
+
+
+def test_stage_1_is_penalised_too() -> None:
+    vae, _ = networks(VPSDE())
+    vae.extra = nn.Conv2d(1, 1, 1).double()
+    loss = NormalPriorLoss(vae, KLConfig(), vae_penalty=NormPenaltyConfig(spectral=2.0))
+    expected = 2.0 * float(vae.extra.weight.detach().abs())
+    assert float(loss(LEVELS, noise(), 1.0).terms["penalty"]) == pytest.approx(expected, rel=1e-12)

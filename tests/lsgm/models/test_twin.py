@@ -73,3 +73,9 @@ def test_a_copy_has_a_twin_of_its_own() -> None:
     own = next(other.parameters())
     assert next(holder.twin().parameters()).data_ptr() == own.data_ptr()
     assert next(frozen.twin().parameters()).data_ptr() != own.data_ptr()
+
+
+def test_the_twin_of_a_compiled_module_is_compiled() -> None:
+    module = network().eval()
+    module.compile(backend="eager")
+    assert Frozen(module).twin()._compiled_call_impl is not None
