@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ScoreNetConfig
@@ -11,7 +12,6 @@ from lsgm.nets.embedding import TimeEmbedding, TimeShifts
 from lsgm.nets.fir import Direction
 from lsgm.nets.layers import Attention, Head, ResBlock, conv
 from lsgm.nets.pyramid import Apart, InputResidual, InputSkip, OutputResidual, OutputSkip
-from lsgm.nets.recompute import recompute
 
 __all__ = ["NCSNpp", "Stack"]
 
@@ -102,7 +102,11 @@ class NCSNpp(nn.Module):
         return out
 
     def _run(self, stack: nn.Module, h: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
-        out: Tensor = recompute(stack, h, shift, met) if self.recompute else stack(h, shift, met)
+        if self.recompute and torch.is_grad_enabled():
+            # Without the guard of `lsgm.nets.recompute`: it is for batch statistics, and cannot be compiled.
+            out: Tensor = checkpoint(stack, h, shift, met, use_reentrant=False)
+        else:
+            out = stack(h, shift, met)
         return out
 
 

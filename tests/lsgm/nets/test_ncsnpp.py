@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,19 @@ def test_recomputing_changes_neither_output_nor_gradient_even_under_dropout(vari
         assert one.grad is not None
         assert two.grad is not None
         assert torch.equal(one.grad, two.grad)
+
+
+def test_recomputing_can_be_compiled() -> None:
+    """What is traced is what runs eagerly: the backend does no arithmetic of its own."""
+    config = replace(TINY, multipliers=(1,), attention=(), recompute=True)
+    eager = NCSNpp(config, channels=3, resolution=8).double()
+    compiled = deepcopy(eager)
+    compiled.compile(backend="aot_eager")
+    z, t = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.rand(2)
+    for network in (eager, compiled):
+        network(z, t).square().sum().backward()
+    for one, two in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-12, atol=1e-12)
 
 
 def test_random_frequencies_are_drawn_once_and_saved() -> None:
