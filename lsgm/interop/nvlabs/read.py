@@ -7,7 +7,6 @@ These files are pickles. torch's restricted reader builds tensors, containers an
 from __future__ import annotations
 
 import argparse
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
+from lsgm.interop.nvlabs.pickled import foreign_class
 
 __all__ = ["Official", "official_of", "read_checkpoint"]
 
@@ -82,18 +82,14 @@ def _load(path: Path) -> Any:
             warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common class for what a broken file raises
-        if named := _FOREIGN.search(str(error)):
+        if (foreign := foreign_class(path)) is not None:
             raise CheckpointError(
-                f"{path} names the class {named[1]}, and nothing but tensors and argparse.Namespace is read "
+                f"{path} names the class {foreign}, and nothing but tensors and argparse.Namespace is read "
                 "from such a file; nothing of it was executed: get the file from its authors again"
             ) from None
         raise CheckpointError(
             f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
         ) from error
-
-
-_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")
-"""How torch's reader complains of a class that it does not know or that could do harm."""
 
 
 def _averages(

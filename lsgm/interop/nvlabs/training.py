@@ -39,7 +39,8 @@ def vae_stage(args: Arguments, images: Images, *, alone: bool) -> VAEStage:
         optimiser = _rates(args, "vae", name="adamax", eps=1e-3, lr=1e-2, lr_min=1e-4)
         return VAEStage(**_budget(args, images), ema=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
     optimiser = OptimConfig("adamax", 1e-2, 1e-4, eps=1e-3, weight_decay=args.number("weight_decay"))
-    return VAEStage(ema=0.0, clip=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
+    # Its steps are not known, and the weights are past them: 0 lets training go on from here with stage 2.
+    return VAEStage(steps=0, ema=0.0, clip=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
 
 
 def joint_stage(args: Arguments, images: Images) -> JointStage:

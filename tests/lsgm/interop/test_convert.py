@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from golden import FOLDERS, golden, needs_golden
+from golden import FOLDERS, golden, golden_args, needs_golden
 from official import averaged, raw, vae_alone
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, Native, convert
+from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
+from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, Native, convert, empty_networks
 from lsgm.interop.nvlabs.read import official_of
-from lsgm.models.latent import LSGM, build_lsgm
+from lsgm.models.latent import LSGM, build_lsgm, parameter_counts
 
 pytestmark = needs_golden
 
@@ -58,6 +59,33 @@ def test_the_vae_draws_what_the_authors_does(name: str) -> None:
     for group, drawn in enumerate(z):
         wanted = io[f"vae_eval/z/{group:02d}"]
         assert float((drawn - wanted).abs().max()) <= 1e-9 * max(1.0, float(wanted.abs().max()))
+
+
+def _widths(width: int, latents: tuple[int, int, int], cells: tuple[int, int]) -> dict[str, Any]:
+    (scales, groups, channels), (outer, inner) = latents, cells
+    both = {f"num_channels_{side}": width for side in ("enc", "dec")}
+    both |= {f"num_{side}process_cells": outer for side in ("pre", "post")}
+    both |= {f"num_cell_per_cond_{side}": inner for side in ("enc", "dec")}
+    both |= {"num_latent_scales": scales, "num_groups_per_scale": groups, "num_latent_per_group": channels}
+    return {**both, "num_cell_per_scale_dae": 8, "embedding_dim": 128}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "vae", "prior"),
+    [
+        ("cifar10_fid", {**_widths(128, (1, 20, 9), (2, 2)), "num_channels_dae": 512}, 100.87, 375.56),
+        ("cifar10_nll", {**_widths(256, (1, 4, 45), (3, 3)), "num_channels_dae": 512}, 130.62, 375.56),
+        ("mnist", {**_widths(64, (1, 2, 20), (3, 1)), "num_channels_dae": 256}, 3.01, 63.77),
+        ("omniglot", {**_widths(64, (1, 3, 20), (2, 3)), "num_channels_dae": 256}, 5.38, 97.80),
+        ("celeba_256", {**_widths(64, (3, 8, 20), (2, 2)), "num_channels_dae": 256}, 51.30, 408.37),
+    ],
+)
+def test_the_published_arguments_give_models_of_the_published_size(
+    name: str, changes: dict[str, Any], vae: float, prior: float
+) -> None:
+    args = {**golden_args(name), **changes}
+    counts = parameter_counts(empty_networks(recipe_of(args), pixels_of_args(args)))
+    assert {part: round(count / 1e6, 2) for part, count in counts.items()} == {"vae": vae, "prior": prior}
 
 
 def test_the_averages_go_to_the_averaged_weights_and_the_last_ones_to_the_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,16 @@ class Harmless:
     pass
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_payload_is_named_and_never_runs(tmp_path: Path, legacy: bool) -> None:
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("way", ["zip", "legacy", "plain"])
+def test_a_payload_is_named_and_never_runs(tmp_path: Path, way: str, protocol: int) -> None:
     file, victim = tmp_path / "checkpoint.pt", tmp_path / "owned"
-    torch.save({**raw(), "extra": Payload(victim)}, file, _use_new_zipfile_serialization=not legacy)
+    content = {**raw(), "extra": Payload(victim)}
+    if way == "plain":
+        file.write_bytes(pickle.dumps(content, protocol=protocol))
+    else:
+        zipped = way == "zip"
+        torch.save(content, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=rf"names the class {os.name}\.system, .* was executed"):
         read_checkpoint(file)
     assert not victim.exists()
