@@ -6,11 +6,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
 from lsgm.models.load import load_model
+from lsgm.nets.batchnorm import BatchNorm
+from lsgm.nets.recompute import recompute
+from lsgm.train import World
 
-__all__ = ["SAMPLER", "SEEDS", "sample_a_share"]
+__all__ = ["SAMPLER", "SEEDS", "normalise_a_share", "normalised_network", "sample_a_share"]
 
 SEEDS, SAMPLER = range(8), SamplerConfig("heun", steps=3)
 
@@ -24,4 +28,46 @@ def sample_a_share(rank: int, run: str, folder: str) -> None:
     dist.all_gather(shares, images)
     if rank == 0:
         torch.save(torch.stack(shares, dim=1).flatten(0, 1), Path(folder) / "images.pt")
+    dist.destroy_process_group()
+
+
+class Recomputed(nn.Sequential):
+    """Layers whose activations are computed again in the backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layers make of x."""
+        out: Tensor = recompute(super().forward, x)
+        return out
+
+
+def normalised_network() -> tuple[nn.Module, Tensor]:
+    """Return a network with two batch norms, one of them recomputed, and a batch of unequal halves."""
+    torch.manual_seed(0)
+    deep = Recomputed(nn.Conv2d(3, 5, 3), nn.SiLU(), BatchNorm(5))
+    net = nn.Sequential(BatchNorm(3), deep, nn.SiLU(), nn.Conv2d(5, 2, 3)).double()
+    x = torch.randn(8, 3, 6, 6, dtype=torch.double)
+    x[4:] = 3.0 * x[4:] + 2.0
+    return net, x.requires_grad_()
+
+
+def normalise_a_share(rank: int, folder: str) -> None:
+    """Train on half of the batch for two steps and write what came of it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    net, batch = normalised_network()
+    world = World(rank, 2, torch.device("cpu"))
+    x = batch.detach()[world.rows(len(batch))].clone().requires_grad_()
+    wrapped, losses = world.wrap(net), []
+    for _ in range(2):
+        net.zero_grad()
+        loss = wrapped(x).square().mean()
+        loss.backward()
+        losses.append(loss.detach())
+    result = {
+        "losses": torch.stack(losses),
+        "gradients": {name: p.grad for name, p in net.named_parameters()},
+        "buffers": dict(net.named_buffers()),
+        "input": x.grad,
+    }
+    torch.save(result, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
