@@ -58,7 +58,8 @@ def run(argv: list[str]) -> int:
     )
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
-    from lsgm.interop.nvlabs.write import refuse_existing, write_run
+    from lsgm.interop.nvlabs.write import write_run
+    from lsgm.train.derived import refuse_existing
 
     refuse_existing(options.out)
     official = read_checkpoint(options.file)

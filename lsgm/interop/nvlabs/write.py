@@ -7,22 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.convert import Native
 from lsgm.interop.nvlabs.read import Official
 from lsgm.models.load import checkpoint_meta
 from lsgm.structure import to_dict
-from lsgm.train import Run, atomic
-from lsgm.train.checkpoint import save_checkpoint
+from lsgm.train.derived import write_derived_run
 from lsgm.train.position import Position
 
-__all__ = ["refuse_existing", "sha256_of_file", "write_run"]
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise CheckpointError where something is in the way of the directory to write."""
-    if out.exists():
-        raise CheckpointError(f"{out} exists already; give a directory that does not, or remove it first")
+__all__ = ["sha256_of_file", "write_run"]
 
 
 def write_run(
@@ -33,7 +25,6 @@ def write_run(
     ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``. Raises
     CheckpointError where the directory exists or cannot be written; then nothing is there.
     """
-    refuse_existing(out)
     stage = "stage1" if official.prior is None else "stage2"
     dataset = native.recipe.data.dataset
     # Nothing can go on from here: the authors' optimisers are not translated.
@@ -42,19 +33,16 @@ def write_run(
     )
     meta = {**checkpoint_meta(native.recipe, native.pixels, dataset), "imported": source}
     state = {**position.as_dict(), "ema_updates": official.step, "meta": meta}
-    try:
-        with atomic.directory(out) as temporary:
-            run = Run(temporary)
-            run.start(
-                to_dict(native.recipe), seed=native.recipe.seed, dataset={"name": dataset}, argv=list(argv)
-            )
-            saved = save_checkpoint(run.checkpoints, state, native.raw, native.ema, {})
-            (temporary / ".lock").unlink(missing_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
-        ) from error
-    return out / saved.relative_to(temporary)
+    return write_derived_run(
+        out,
+        to_dict(native.recipe),
+        state,
+        native.raw,
+        native.ema,
+        seed=native.recipe.seed,
+        dataset={"name": dataset},
+        argv=argv,
+    )
 
 
 def sha256_of_file(path: Path) -> str:
