@@ -6,7 +6,12 @@ from lsgm.discovery import offers
 
 __all__ = ["benchmarks"]
 
-_OWN = {"train": "lsgm.bench.train", "cost": "lsgm.bench.cost"}
+_OWN = {
+    "train": "lsgm.bench.train",
+    "cost": "lsgm.bench.cost",
+    "fold": "lsgm.bench.fold",
+    "memory": "lsgm.bench.memory",
+}
 
 
 def benchmarks() -> dict[str, str]:

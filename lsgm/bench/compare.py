@@ -30,14 +30,14 @@ _WARM_UP = 2
 def compare_passes(
     recipe: Any, images: ImageSet, *, rounds: int, device: torch.device, label: str
 ) -> dict[str, Any] | None:
-    """Return the row of a recipe, None for a model that is no LSGM.
+    """Return the row of a recipe, None for a model without two objectives: no LSGM, or its VAE frozen.
 
     A round times every way once, each round beginning with another one, so that a machine that gets slower
     slows all of them; ratios are taken within a round. Raises ArithmeticError where the gradients differ.
     """
     pixels = pixels_of(images, recipe.data.bits)
     networks = fresh_networks(recipe, pixels)
-    if not isinstance(networks, LSGM):
+    if not isinstance(networks, LSGM) or not recipe.stage2.train_vae:
         return None
     objective, config = recipe.prior.objective, recipe.stage2
     # With the likelihood weighting and k = 1 the two losses are one, and nobody needs a second pass.

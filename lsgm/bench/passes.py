@@ -77,8 +77,10 @@ class Backward:
         objective, sde = loss.objective, loss.objective.sde
         k = loss.kl.at(1.0)
         with self._autocast():
-            (z_0,), (log_q,) = loss.vae.posterior(self.levels, noise.normal)
-            reconstruction = -sum_per_sample(loss.vae.likelihood((z_0,)).log_prob(self.levels))
+            z, log_q_groups = loss.vae.posterior(self.levels, noise.normal)
+            groups = loss.vae.groups
+            z_0, log_q = groups.stack(z), torch.stack(log_q_groups).sum(dim=0) - groups.log_p_lower(z)
+            reconstruction = -sum_per_sample(loss.vae.likelihood(z).log_prob(self.levels))
             eps = noise.normal(*z_0.shape[1:])
             t = objective.proposal.sample(noise.stratified())
             w_p = importance_weight(sde, objective.weighting, objective.proposal, t)

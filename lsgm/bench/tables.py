@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["markdown"]
+__all__ = ["markdown", "spread", "table"]
 
 Row = Mapping[str, Any]
 
@@ -14,14 +14,14 @@ _PHASES = ("data", "forward", "backward", "optimiser")
 
 def markdown(stages: Sequence[Row], passes: Sequence[Row], *, about: str, warm_up: int) -> str:
     """Return the page: the machine, the table of stages, and that of backward passes where there is one."""
-    parts = ["# What training costs", about, "## Steps", _table(_STAGE_HEADS, map(_stage, stages))]
+    parts = ["# What training costs", about, "## Steps", table(_STAGE_HEADS, map(_stage, stages))]
     parts.append(
         f"{stages[0]['steps']} steps of each stage in the training engine, after {warm_up} not counted. "
         "Rates are means, step times medians with quartiles, shares those of the summed time. Clipping, the "
         "moving average and the finite check count as optimiser; validation and checkpoints are left out."
     )
     if passes:
-        parts += ["## One backward pass for both objectives", _table(_PASS_HEADS, map(_pass, passes))]
+        parts += ["## One backward pass for both objectives", table(_PASS_HEADS, map(_pass, passes))]
         parts.append(
             f"Forward and backward of a joint step, medians of {passes[0]['rounds']} rounds with quartiles, "
             "taken in turn on one model and batch, not compiled. *Two* is algorithm 3 of arXiv:2106.05931 as "
@@ -57,26 +57,28 @@ def _stage(row: Row) -> list[str]:
         f"{row['images_per_second']:.3g}"
         if row["images_per_second"] < 1000
         else f"{row['images_per_second']:.0f}",
-        _spread(row, "step_ms", 0),
+        spread(row, "step_ms", 0),
         *(f"{row[f'share_{phase}']:.0%}" for phase in _PHASES),
     ]
 
 
 def _pass(row: Row) -> list[str]:
-    times = [_spread(row, f"{name}_ms", 0) for name in ("one", "two", "two_cut")]
-    ratios = [_spread(row, f"{name}_over_one", 2) for name in ("two", "two_cut")]
+    times = [spread(row, f"{name}_ms", 0) for name in ("one", "two", "two_cut")]
+    ratios = [spread(row, f"{name}_over_one", 2) for name in ("two", "two_cut")]
     head = [row["recipe"], row["weighting"], str(row["batch_size"]), row["precision"]]
     return [*head, *times, *ratios, f"{row['largest_difference']:.0e}"]
 
 
-def _spread(row: Row, name: str, digits: int) -> str:
+def spread(row: Row, name: str, digits: int) -> str:
+    """Return the median of a row's value with its quartiles."""
     low, middle, high = row[f"{name}_q1"], row[name], row[f"{name}_q3"]
     # Two digits more where the whole is a few milliseconds.
     digits += 2 if name.endswith("_ms") and middle < 10 else 0
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def _table(heads: Sequence[str], rows: Any) -> str:
+def table(heads: Sequence[str], rows: Any) -> str:
+    """Return a Markdown table, its first two columns to the left."""
     body = [list(cells) for cells in rows]
     # A bar inside a recipe's path would end its cell.
     lines = [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in [list(heads), *body]]

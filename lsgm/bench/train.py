@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lsgm.bench.recipes import narrowed, read_recipes
 from lsgm.commands.options import parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
-from lsgm.kinds import recipe_from
-from lsgm.recipe_files import load_recipe
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -25,6 +24,7 @@ that they give the same gradients. Nothing is kept but the numbers."""
 EXAMPLES = (
     "lsgm bench train",
     "lsgm bench train --recipes glyphs,glyphs-sgm --steps 50 --out bench.md",
+    "lsgm bench train --recipes omniglot,cifar10-fid --width 0.125 --batch 8 --steps 5",
     "lsgm bench train --recipes mine.toml --device cuda --json > bench.jsonl",
 )
 
@@ -37,6 +37,10 @@ class Options:
     """Names of recipes or paths of TOML files, between commas."""
     steps: int = 20
     """Steps of each stage, and rounds of the comparison, that count."""
+    width: float = 1.0
+    """Share of the networks' widths that is kept; depth, latents and resolutions stay."""
+    batch: int | None = None
+    """Images per step; the recipe's own number unless given."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
     out: Path | None = None
@@ -55,7 +59,10 @@ class Options:
 def run(argv: list[str]) -> int:
     """Measure, then print or write; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench train", description=DESCRIPTION, examples=EXAMPLES)
-    recipes = _recipes(options.recipes)
+    recipes = {
+        name: narrowed(recipe, options.width, options.batch)
+        for name, recipe in read_recipes(options.recipes).items()
+    }
     if options.out is not None:
         _make_room(options.out)
     from lsgm.bench.machine import describe, machine
@@ -66,24 +73,17 @@ def run(argv: list[str]) -> int:
     device = pick_device(options.device)
     about = machine(device)
     stages, passes = _measure(recipes, options.steps, device)
-    rows = [json.dumps({"bench": "train", **row, **about}) for row in [*stages, *passes]]
-    page = markdown(stages, passes, about=describe(about), warm_up=WARM_UP)
+    shown = {"bench": "train", "width": options.width}
+    rows = [json.dumps({**shown, **row, **about}) for row in [*stages, *passes]]
+    where = describe(about)
+    if options.width != 1:
+        where += f" Networks at {options.width:g} of their recipes' width."
+    page = markdown(stages, passes, about=where, warm_up=WARM_UP)
     if options.out is not None:
         _write(options.out, page)
         _write(options.out.with_suffix(".jsonl"), "\n".join(rows) + "\n")
     print("\n".join(rows) if options.json else page.rstrip("\n"))
     return 0
-
-
-def _recipes(names: str) -> dict[str, Any]:
-    """Return the recipes by the name a table shows, all of them read before anything is measured."""
-    found = {}
-    for name in filter(None, map(str.strip, names.split(","))):
-        short = Path(name).stem if name.endswith(".toml") else name
-        found[name if short in found else short] = recipe_from(load_recipe(name), f"recipe '{name}'")
-    if not found:
-        raise ConfigError("--recipes names no recipe; `lsgm ls recipes` shows the ones there are")
-    return found
 
 
 def _measure(

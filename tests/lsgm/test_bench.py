@@ -23,7 +23,7 @@ from lsgm.config import SDEConfig
 from lsgm.generative import Pixels
 from lsgm.models.config import LSGMRecipe, PriorConfig
 from lsgm.models.latent import build_lsgm
-from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
+from lsgm.nets.config import ConvVAEConfig, NVAEConfig, ScoreNetConfig
 from lsgm.train import Outcome
 
 RECIPE = """
@@ -160,6 +160,32 @@ def test_one_pass_and_both_forms_of_two_give_the_same_gradients(kind: Any, weigh
     assert largest_difference(networks.double(), weighting, levels, time_eps=1e-2, seed=3) < 1e-12
 
 
+@pytest.mark.parametrize("scales", [1, 2])
+def test_both_forms_of_two_passes_agree_with_one_for_a_hierarchy_of_latents_too(scales: int) -> None:
+    vae = NVAEConfig(
+        width=4,
+        multipliers=(1,) * (1 + scales),
+        pre_cells=1,
+        post_cells=1,
+        scales=scales,
+        latents=2,
+        encoder_cells=1,
+        decoder_cells=1,
+    )
+    prior = PriorConfig(network=ScoreNetConfig(width=8, blocks=1, embedding=8))
+    networks = build_lsgm(LSGMRecipe(vae=vae, prior=prior), Pixels(1, 16, 16, "binary"))
+    levels = torch.randint(0, 2, (3, 1, 16, 16), dtype=torch.uint8)
+    # In train mode: batch normalisation mixes the images of the VAE, and of the VAE alone.
+    assert largest_difference(networks.double().train(), "un", levels, time_eps=1e-2, seed=3) < 1e-11
+
+
+def test_a_narrower_model_of_another_batch_says_so(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--recipes", recipe, "--steps", 1, "--width", 0.5, "--batch", 2) == 0
+    page = capsys.readouterr().out
+    assert "Networks at 0.5 of their recipes' width." in page
+    assert "| tiny | stage2 | 2 | bfloat16 |" in page
+
+
 def test_quartiles_are_numpys_and_one_value_is_its_own() -> None:
     values = [3.0, 1.0, 4.0, 1.5, 9.0]
     assert spread_of(values) == pytest.approx(np.percentile(values, [50, 25, 75]))
@@ -178,8 +204,9 @@ def test_ctrl_c_ends_the_benchmark_and_not_only_the_stage(
 def test_every_benchmark_has_a_line_and_help_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench"]) == 0
     page = capsys.readouterr().out
+    width = max(map(len, benchmarks()))
     for name, module in benchmarks().items():
-        assert f"  {name}  {help_line(module)}" in page
+        assert f"  {name:<{width}}  {help_line(module)}" in page
         script = f"""
 import sys
 from lsgm.cli import main

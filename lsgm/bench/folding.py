@@ -1,0 +1,162 @@
+"""Times a VAE folded and not, after a check that both compute the same."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsgm.bench.flops import recipe_pixels
+from lsgm.bench.spread import spread_of
+from lsgm.bench.tables import spread, table
+from lsgm.config import require
+from lsgm.generative import Pixels
+from lsgm.models.load import fresh_networks
+from lsgm.nets.batchnorm import BatchNorm
+from lsgm.nets.fold import fold
+from lsgm.progress import bar
+
+__all__ = ["TOLERANCE", "compare_folded", "largest_difference", "page"]
+
+TOLERANCE = 1e-9
+"""Dozens of layers of float64 roundings, each of 1e-16 and growing with the depth."""
+
+_WARM_UP = 2
+_CHECKED = 2
+
+
+def compare_folded(
+    recipe: Any, *, batch: int, rounds: int, device: torch.device, label: str
+) -> list[dict[str, Any]]:
+    """Return a row for encoding and decoding, and one for decoding alone.
+
+    Raises ConfigError for a model without anything to fold, ArithmeticError where folding changes outputs.
+    """
+    pixels = recipe_pixels(recipe)
+    networks = fresh_networks(recipe, pixels).eval().requires_grad_(False)
+    vae: Any = networks.get_submodule("vae") if "vae" in dict(networks.named_children()) else None
+    folded = copy.deepcopy(vae)
+    count = fold(folded) if vae is not None else 0
+    require(count > 0, f"recipe '{label}' has nothing to fold; give one whose VAE is hierarchical")
+    difference = largest_difference(vae, pixels, seed=recipe.seed)
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(f"{label}: folding changes the decoder's output by {difference:.1e} of it")
+    ways = {"plain": vae.to(device), "folded": folded.to(device)}
+    levels = _levels(pixels, batch, recipe.seed).to(device)
+    rows = []
+    for part, work in (("encode and decode", _encode_and_decode), ("decode", _decode)):
+        seconds = _alternate({name: work(way, levels) for name, way in ways.items()}, rounds, device, label)
+        ratios = [a / b for a, b in zip(seconds["plain"], seconds["folded"], strict=True)]
+        rows.append(
+            {
+                "what": "fold",
+                "recipe": label,
+                "part": part,
+                "batch_size": batch,
+                "rounds": rounds,
+                "folded": count,
+                "largest_difference": difference,
+                **spread_of([1e3 * s for s in seconds["plain"]]).as_row("plain_ms"),
+                **spread_of([1e3 * s for s in seconds["folded"]]).as_row("folded_ms"),
+                **spread_of(ratios).as_row("plain_over_folded"),
+            }
+        )
+    return rows
+
+
+def largest_difference(vae: Any, pixels: Pixels, *, seed: int) -> float:
+    """Return how far folding moves the decoder's output in float64, relative to the largest entry.
+
+    On a copy whose parameters and running statistics are moved first: fresh ones would hide mistakes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    plain = copy.deepcopy(vae).double().eval()
+    for layer in plain.modules():
+        if isinstance(layer, BatchNorm):
+            for tensor in (layer.weight, layer.bias, layer.running_mean):
+                tensor.data.add_(0.1 * torch.randn(tensor.shape, generator=generator).double())
+            layer.running_var.data.mul_(1 + torch.rand(layer.running_var.shape, generator=generator).double())
+    folded = copy.deepcopy(plain)
+    fold(folded)
+    levels = _levels(pixels, _CHECKED, seed)
+    a, b = (_output(way, levels, seed) for way in (plain, folded))
+    return float((a - b).abs().max() / a.abs().max())
+
+
+def page(rows: Sequence[Mapping[str, Any]], *, about: str) -> str:
+    """Return the rows as a Markdown page."""
+    heads = ("recipe", "part", "batch", "folded", "plain, ms", "folded, ms", "plain / folded", "difference")
+    cells = [
+        [
+            row["recipe"] + (f", width x {row['width']:g}" if row["width"] != 1 else ""),
+            row["part"],
+            str(row["batch_size"]),
+            str(row["folded"]),
+            spread(row, "plain_ms", 0),
+            spread(row, "folded_ms", 0),
+            spread(row, "plain_over_folded", 2),
+            f"{row['largest_difference']:.0e}",
+        ]
+        for row in rows
+    ]
+    note = (
+        f"Forward passes in eval mode, float32, medians of {rows[0]['rounds']} rounds with quartiles, taken "
+        "in turn. *Folded* counts the normalisations that went; the last column is the largest difference of "
+        "the decoder's output in float64, relative to its largest entry."
+    )
+    return "\n\n".join(["# What folding saves", about, table(heads, cells), note])
+
+
+def _levels(pixels: Pixels, batch: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(pixels.levels, (batch, *pixels.shape), generator=generator, dtype=torch.uint8)
+
+
+def _output(vae: Any, levels: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        z = vae.posterior(levels, lambda *shape: torch.randn(len(levels), *shape, generator=generator)).z
+        output: Tensor = vae.decoder_parameters(z)
+    return output
+
+
+def _encode_and_decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
+    noise = [torch.randn(len(levels), *shape, device=levels.device) for shape in vae.groups.shapes]
+
+    def work() -> Any:
+        left = iter(noise)
+        return vae.decoder_parameters(vae.posterior(levels, lambda *shape: next(left)).z)
+
+    return work
+
+
+def _decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
+    z = tuple(torch.randn(len(levels), *shape, device=levels.device) for shape in vae.groups.shapes)
+    return lambda: vae.decoder_parameters(z)
+
+
+def _alternate(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, label: str
+) -> dict[str, list[float]]:
+    """Return each way's seconds by round, each round beginning with another; the first ones are not kept."""
+    names = list(ways)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    with torch.no_grad():
+        for index in bar(range(_WARM_UP + rounds), desc=f"{label} folded or not", unit="round"):
+            for name in names if index % 2 == 0 else names[::-1]:
+                started = _now(device)
+                ways[name]()
+                took = _now(device) - started
+                if index >= _WARM_UP:
+                    seconds[name].append(took)
+    return seconds
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

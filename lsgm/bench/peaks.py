@@ -1,0 +1,137 @@
+"""Peak memory of a joint step, measured in a process that does nothing else.
+
+``python -m lsgm.bench.peaks`` reads a recipe and a device as JSON from standard input and prints what the
+step took as JSON; `measure` starts it once for each way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsgm.bench.flops import recipe_pixels
+from lsgm.config import require
+from lsgm.errors import ConfigError
+from lsgm.kinds import recipe_from
+from lsgm.models.config import JointStage, LSGMRecipe
+from lsgm.models.load import fresh_networks
+from lsgm.models.stages import JointStep
+from lsgm.rng import StepNoise
+from lsgm.structure import to_dict
+
+__all__ = ["measure", "with_recompute"]
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def measure(recipe: Any, *, device: str, label: str) -> list[dict[str, Any]]:
+    """Return a row with activations kept and one with them recomputed, peaks in bytes.
+
+    Raises ConfigError for a model without a joint step, and where a step does not end, for want of memory
+    for one.
+    """
+    require(
+        isinstance(recipe, LSGMRecipe) and isinstance(recipe.stage2, JointStage),
+        f"recipe '{label}' has no joint step; give one of kind lsgm",
+    )
+    return [_alone(with_recompute(recipe, on), device, label) | {"recompute": on} for on in (False, True)]
+
+
+def with_recompute(recipe: LSGMRecipe, on: bool) -> LSGMRecipe:
+    """Return the recipe with activations recomputed, or kept, wherever its networks can."""
+    vae: Any = recipe.vae
+    if hasattr(vae, "recompute"):
+        vae = dataclasses.replace(vae, recompute=on)
+    network = dataclasses.replace(recipe.prior.network, recompute=on)
+    return dataclasses.replace(recipe, vae=vae, prior=dataclasses.replace(recipe.prior, network=network))
+
+
+def _alone(recipe: LSGMRecipe, device: str, label: str) -> dict[str, Any]:
+    job = json.dumps({"recipe": to_dict(recipe), "device": device, "threads": torch.get_num_threads()})
+    command = [sys.executable, "-m", "lsgm.bench.peaks"]
+    # Tensors of 64 KiB and more are given back when they are freed, so that resident memory is what is held.
+    quiet = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, input=job, capture_output=True, text=True, check=False, env=quiet)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise ConfigError(f"a step of recipe '{label}' failed ({last}); give a smaller --batch or --width")
+    row: dict[str, Any] = json.loads(done.stdout)
+    return row
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a step; return its row."""
+    recipe: LSGMRecipe = recipe_from(job["recipe"], "the recipe")
+    device = torch.device(job["device"])
+    torch.set_num_threads(job["threads"])
+    pixels, batch = recipe_pixels(recipe), recipe.stage2.batch_size
+    networks: Any = fresh_networks(recipe, pixels).to(device)
+    config = dataclasses.replace(recipe.stage2, steps=1)
+    loss = JointStep(networks.vae, networks.prior, recipe.prior.objective, config).module.train()
+    levels = torch.randint(pixels.levels, (batch, *pixels.shape), dtype=torch.uint8, device=device)
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else None
+    # A small step first: libraries load and gradients come into being, which are not what is asked about.
+    _step(loss, levels[:2], recipe.seed, dtype)
+    before = _reset(device)
+    started = time.perf_counter()
+    _step(loss, levels, recipe.seed, dtype)
+    seconds = time.perf_counter() - started
+    peak = _peak(device)
+    return {
+        "batch_size": batch,
+        "precision": config.precision,
+        "before_bytes": before,
+        "peak_bytes": peak,
+        "rise_bytes": peak - before,
+        "seconds": seconds,
+    }
+
+
+def _step(loss: Any, levels: Tensor, seed: int, dtype: torch.dtype | None) -> None:
+    noise = StepNoise(seed, 0, global_batch=len(levels), device=levels.device)
+    with torch.autocast(levels.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        total = loss(levels, noise, 1.0).total
+    total.backward()
+    if levels.device.type == "cuda":
+        torch.cuda.synchronize(levels.device)
+
+
+def _reset(device: torch.device) -> int:
+    """Begin a new measurement of the peak, and return what is held now, in bytes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        _CLEAR.write_text("5")
+    except OSError:  # elsewhere than on Linux the peak since the process began has to do
+        return _peak(device)
+    return _peak(device)
+
+
+def _peak(device: torch.device) -> int:
+    """Return the most that was held, in bytes: torch's allocations on a GPU, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+    except OSError:
+        found = None
+    if found is not None:
+        return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    print(json.dumps(_work(json.loads(sys.stdin.read()))))
