@@ -94,7 +94,7 @@ def test_stacked_kernels_are_followed_as_they_would_be_alone() -> None:
         together_again = NormPenalty(net, NormPenaltyConfig(spectral=1.0))
         found = [together_again.singular_values() for _ in range(3)][-1]
         # The same products summed in another order, 43 times over.
-        assert float(found[index]) == pytest.approx(expected, rel=1e-12)
+        assert float(found[index].detach()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_gradient_is_u_v_transposed() -> None:

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lsgm.generative import Pixels
+from lsgm.hierarchical import HierarchicalVAE
 from lsgm.nets.batchnorm import BatchNorm
+from lsgm.nets.config import NVAEConfig
 from lsgm.nets.fold import fold
 from lsgm.nets.nvae.cells import Cell
 from lsgm.nets.weightnorm import WeightNormConv2d
@@ -49,6 +52,32 @@ def test_a_cell_computes_the_same(branch: Any, resampling: Any) -> None:
     assert kinds(net, BatchNorm) == (2 if branch == "plain" else 0)
     assert sum(p.numel() for p in net.parameters()) < parameters
     assert not any(p.requires_grad for p in net.parameters() if p.dim() == 4)
+
+
+@pytest.mark.parametrize("cells", ["res_bnswish", "res_mbconv"])
+def test_a_whole_hierarchical_vae_computes_the_same(cells: Any) -> None:
+    sizes = {"width": 4, "multipliers": (1, 2, 2), "scales": 2, "latents": 3, "flows": 1}
+    config = NVAEConfig(**sizes, cells=cells, input_skip=True)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    net = HierarchicalVAE(config, Pixels(3, 16, 16, "discrete")).double().eval()
+    for part in net.modules():
+        if isinstance(part, BatchNorm):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+    levels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+
+    def all_of_it() -> list[Tensor]:
+        torch.manual_seed(1)
+        draws = net.encode(levels, lambda *shape: torch.randn(2, *shape))
+        z = tuple(draw.z for draw in draws)
+        return [*z, *(draw.log_q for draw in draws), net.decoder_parameters(z)]
+
+    with torch.no_grad():
+        before = all_of_it()
+        assert fold(net) > 0
+        for a, b in zip(all_of_it(), before, strict=True):
+            close(a, b)
+    assert kinds(net, WeightNormConv2d) == 0
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
