@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lsgm.config import DataConfig, OptimConfig, StageConfig, require
-from lsgm.models.config import ObjectiveConfig, PriorConfig, VAEConfig, VAEStage
+from lsgm.models.config import (
+    ObjectiveConfig,
+    PriorConfig,
+    VAEConfig,
+    VAEStage,
+    refuse_compiled_recompute,
+)
 from lsgm.nets.config import ConvVAEConfig
 
 __all__ = ["SGMRecipe", "ScoreStage", "VAERecipe"]
@@ -50,3 +56,6 @@ class VAERecipe:
     data: DataConfig = field(default_factory=DataConfig)
     vae: VAEConfig = field(default_factory=ConvVAEConfig)
     stage1: VAEStage = field(default_factory=VAEStage)
+
+    def __post_init__(self) -> None:
+        refuse_compiled_recompute(self.vae, self.stage1)

@@ -17,6 +17,7 @@ __all__ = [
     "PriorConfig",
     "VAEConfig",
     "VAEStage",
+    "refuse_compiled_recompute",
 ]
 
 VAEConfig = ConvVAEConfig | NVAEConfig
@@ -163,6 +164,18 @@ class LSGMRecipe:
     prior: PriorConfig = field(default_factory=PriorConfig)
     stage1: VAEStage = field(default_factory=VAEStage)
     stage2: JointStage = field(default_factory=JointStage)
+
+    def __post_init__(self) -> None:
+        refuse_compiled_recompute(self.vae, self.stage1, self.stage2)
+
+
+def refuse_compiled_recompute(vae: VAEConfig, *stages: StageConfig) -> None:
+    """Raise ConfigError where torch.compile would meet the guard of batch statistics, which it cannot trace."""
+    guarded = isinstance(vae, NVAEConfig) and vae.recompute
+    require(
+        not guarded or not any(stage.compile for stage in stages),
+        "vae.recompute and a stage's compile do not go together; leave one of them out",
+    )
 
     def __post_init__(self) -> None:
         require(

@@ -9,7 +9,8 @@ import pytest
 
 from lsgm.config import DataConfig, DensityConfig, OptimConfig, SamplerConfig, StageConfig
 from lsgm.errors import ConfigError, did_you_mean
-from lsgm.models.config import KLConfig, ObjectiveConfig
+from lsgm.models.config import JointStage, KLConfig, LSGMRecipe, NormPenaltyConfig, ObjectiveConfig, VAEStage
+from lsgm.nets.config import NVAEConfig
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,14 @@ from lsgm.models.config import KLConfig, ObjectiveConfig
         (lambda: DensityConfig(draws=0), "draws"),
         (lambda: KLConfig(start=0.9, end=0.5), "kl.start"),
         (lambda: ObjectiveConfig(time_eps=1.0), "time-eps"),
+        (lambda: KLConfig(hold=1.0), "kl.hold"),
+        (lambda: NormPenaltyConfig(spectral=-1.0), "coefficients"),
+        (lambda: NormPenaltyConfig(anneal_from=0.0), "anneal-from"),
+        (lambda: JointStage(ema_prior=True), "ema-prior"),
+        (lambda: JointStage(cached_draws=2), "train-vae"),
+        (lambda: NVAEConfig(multipliers=(1, 2, 2)), r"blocks \+ scales"),
+        (lambda: NVAEConfig(pre_cells=0), "at least one cell"),
+        (lambda: LSGMRecipe(vae=NVAEConfig(recompute=True), stage1=VAEStage(compile=True)), "recompute"),
     ],
 )
 def test_a_value_out_of_range_is_named(make: Callable[[], Any], word: str) -> None:

@@ -40,6 +40,17 @@ def test_outputs_gradients_and_statistics_are_the_same_bit_for_bit(training: boo
     assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), saving.buffers(), strict=True))
 
 
+def test_backward_may_run_twice_through_one_graph() -> None:
+    net, x = network().eval(), torch.randn(4, 3, 5, 5)
+    loss = recompute(net, x).pow(2).sum()
+    loss.backward(retain_graph=True)
+    once = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    loss.backward()
+    twice = [p.grad for p in net.parameters() if p.grad is not None]
+    assert once
+    assert all(torch.equal(2 * a, b) for a, b in zip(once, twice, strict=True))
+
+
 def test_fewer_activations_are_kept() -> None:
     net, x = network(), torch.randn(4, 3, 5, 5)
     kept: dict[bool, int] = {}
