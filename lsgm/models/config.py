@@ -167,18 +167,16 @@ class LSGMRecipe:
 
     def __post_init__(self) -> None:
         refuse_compiled_recompute(self.vae, self.stage1, self.stage2)
+        require(
+            not self.stage2.drop_inactive or self.prior.mixing_init is not None,
+            "drop-inactive leaves channels to the Normal part of a mixed score; set prior.mixing-init",
+        )
 
 
 def refuse_compiled_recompute(vae: VAEConfig, *stages: StageConfig) -> None:
-    """Raise ConfigError where torch.compile would meet the guard of batch statistics, which it cannot trace."""
+    """Refuse torch.compile where it would meet the guard of batch statistics, which it cannot trace."""
     guarded = isinstance(vae, NVAEConfig) and vae.recompute
     require(
         not guarded or not any(stage.compile for stage in stages),
         "vae.recompute and a stage's compile do not go together; leave one of them out",
     )
-
-    def __post_init__(self) -> None:
-        require(
-            not self.stage2.drop_inactive or self.prior.mixing_init is not None,
-            "drop-inactive leaves channels to the Normal part of a mixed score; set prior.mixing-init",
-        )
