@@ -21,7 +21,12 @@ Cells = Literal["res_bnswish", "res_mbconv"]
 Weighting = Literal["ll", "un", "re", "rescale"]
 
 CELLS: dict[str, Cells] = {"res_bnswish": "res_bnswish", "res_mbconv": "res_mbconv"}
-DECODERS: dict[str, Decoder] = {"dml": "mixture", "bin": "bernoulli", "normal": "normal"}
+DECODERS: dict[str, Decoder] = {
+    "dml": "mixture",
+    "dl": "logistic",
+    "bin": "bernoulli",
+    "normal": "normal",
+}
 EMBEDDINGS: dict[str, Literal["positional", "fourier"]] = {"positional": "positional", "fourier": "fourier"}
 OUTPUTS: dict[str, Literal["none", "output_skip", "residual"]] = {
     "none": "none",
@@ -150,19 +155,16 @@ def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConf
 
 
 def _sde(args: Arguments) -> SDEConfig:
-    kinds: dict[str, Literal["vp", "subvp", "geometric"]] = {
+    kinds: dict[str, Literal["vp", "subvp", "ve", "geometric"]] = {
         "vpsde": "vp",
         "sub_vpsde": "subvp",
+        "vesde": "ve",
         "geometric_sde": "geometric",
     }
-    if args.values.get("sde_type") == "vesde":
-        raise CheckpointError(
-            "the checkpoint's argument 'sde_type' is 'vesde', whose largest variance was measured on the "
-            "training data and is not in the file; its model cannot be built here"
-        )
     kind = args.choice("sde_type", kinds)
     start = args.number("sigma2_0")
-    if kind == "geometric":
+    if kind in ("ve", "geometric"):
+        # Of vesde the authors' code measures sigma2_max on the training data, and says it here.
         low, high = args.number("sigma2_min"), args.number("sigma2_max")
         return SDEConfig(kind, sigma2_0=start, sigma2_min=low, sigma2_max=high)
     return SDEConfig(kind, args.number("beta_start"), args.number("beta_end"), start)

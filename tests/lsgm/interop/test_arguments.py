@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from golden import FOLDERS, golden_args, needs_golden
 
-from lsgm.config import OptimConfig
+from lsgm.config import OptimConfig, SDEConfig
 from lsgm.errors import CheckpointError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import PROPOSALS, pixels_of_args, recipe_of
@@ -67,6 +67,17 @@ def test_the_images_are_those_of_the_dataset() -> None:
     assert pixels == Pixels(3, 256, 256, "discrete", 5)
     folder = recipe_of(args("celeba_256", dataset="ffhq")).data
     assert (folder.dataset, folder.image_size) == ("./ffhq", 256)
+
+
+def test_every_diffusion_has_its_numbers_and_every_decoder_its_name() -> None:
+    def sde(**changes: Any) -> SDEConfig:
+        return recipe_of(args("cifar10_fid", **changes)).prior.sde
+
+    ends = {"sigma2_0": 1e-3, "sigma2_min": 1e-3, "sigma2_max": 812.5}
+    assert sde(sde_type="vesde", **ends) == SDEConfig("ve", sigma2_0=1e-3, sigma2_min=1e-3, sigma2_max=812.5)
+    assert sde(sde_type="sub_vpsde", beta_end=18.0) == SDEConfig("subvp", 0.1, 18.0, 0.0)
+    for theirs, ours in {"dml": "mixture", "dl": "logistic", "normal": "normal"}.items():
+        assert recipe_of(args("cifar10_fid", decoder_dist=theirs)).vae.decoder == ours
 
 
 @pytest.mark.parametrize("value", PROPOSALS)
@@ -229,8 +240,8 @@ def test_a_missing_argument_is_named(name: str) -> None:
         ({"arch_instance": "res_mbconv_attn"}, "'arch_instance' is 'res_mbconv_attn'"),
         ({"dataset": "imagenet_32"}, "'dataset' is 'imagenet_32'"),
         ({"sde_type": "power_vpsde"}, "'sde_type' is 'power_vpsde'"),
-        ({"sde_type": "vesde"}, "'sde_type' is 'vesde', whose largest variance was measured"),
-        ({"decoder_dist": "dl"}, "'decoder_dist' is 'dl'"),
+        ({"sde_type": "power_vpsde"}, "'sde_type' is 'power_vpsde'"),
+        ({"decoder_dist": "laplace"}, "'decoder_dist' is 'laplace'"),
         ({"decoder_dist": "bin"}, "'decoder_dist' is 'bin', which does not fit the pixels of its dataset"),
         ({"iw_sample_p": "ll_vw"}, "'iw_sample_p' is 'll_vw'"),
         ({"iw_sample_q": "drop_all_iw"}, "'iw_sample_q' is 'drop_all_iw'"),
