@@ -242,7 +242,6 @@ def test_a_missing_argument_is_named(name: str) -> None:
         ({"sde_type": "power_vpsde"}, "'sde_type' is 'power_vpsde'"),
         ({"sde_type": "power_vpsde"}, "'sde_type' is 'power_vpsde'"),
         ({"decoder_dist": "laplace"}, "'decoder_dist' is 'laplace'"),
-        ({"decoder_dist": "bin"}, "'decoder_dist' is 'bin', which does not fit the pixels of its dataset"),
         ({"iw_sample_p": "ll_vw"}, "'iw_sample_p' is 'll_vw'"),
         ({"iw_sample_q": "drop_all_iw"}, "'iw_sample_q' is 'drop_all_iw'"),
         ({"disjoint_training": True}, "'disjoint_training' and 'iw_sample_q' = 'reweight_p_samples'"),
