@@ -1,7 +1,7 @@
-"""What training a recipe costs: parameters and floating-point operations, kept beside the recipes. Free of torch.
+"""What training a recipe costs in parameters and operations, kept beside the recipes. Free of torch.
 
-The numbers are those of `lsgm.bench.flops`, which needs torch; `lsgm bench cost --write` puts them into a file
-``costs.json`` in each folder of installed recipes, so that a list of recipes can show them at once.
+The numbers are those of `lsgm.bench.flops`, which needs torch; `lsgm bench cost --write` puts them into a
+file ``costs.json`` in each folder of installed recipes, so that a list of recipes can show them at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Cost:
 
 
 def read_costs(folder: Path) -> dict[str, Cost]:
-    """Return the costs that a folder's file tells, by the recipe's name; of a folder without the file, none."""
+    """Return the costs that a folder's file tells, by the recipe's name; none where it has no file."""
     path = folder / COSTS
     if not path.is_file():
         return {}

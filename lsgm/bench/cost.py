@@ -18,9 +18,9 @@ __all__ = ["HELP", "Options", "run"]
 
 HELP = "parameters and floating-point operations of recipes, counted and not run"
 
-DESCRIPTION = """Count the parameters of a recipe's networks and the floating-point operations of its training:
-convolutions, matrix products and attention of every pass, elementwise work left out. Nothing is trained and no
-data are needed. The hours are for a rate, not for this machine."""
+DESCRIPTION = """Count the parameters of a recipe's networks and the floating-point operations of its
+training: convolutions, matrix products and attention of every pass, elementwise work left out. Nothing is
+trained and no data are needed. The hours are for a rate, not for this machine."""
 
 EXAMPLES = (
     "lsgm bench cost cifar10-fid mnist",

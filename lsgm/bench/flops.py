@@ -114,7 +114,7 @@ def step_flops(config: StageConfig, forward: Forward, recomputed: frozenset[str]
         flops += (3 + ("prior" in recomputed)) * forward.prior
         if trains_vae and getattr(config, "vae_times", "shared") != "shared":
             flops += (2 + ("prior" in recomputed)) * forward.prior
-    return flops * config.batch_size
+    return int(flops * config.batch_size)
 
 
 def _recomputed(recipe: Any) -> frozenset[str]:

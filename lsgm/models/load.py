@@ -113,7 +113,7 @@ def initialise_from(networks: nn.Module, path: Path | str) -> Path:
 def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
     """Load the averaged weights of another model's VAE, whatever its prior; return the checkpoint.
 
-    Raises CheckpointError where the checkpoint, or the networks, have no VAE, and where its tensors do not fit.
+    Raises CheckpointError where the checkpoint, or the networks, have no VAE, and where tensors do not fit.
     """
     checkpoint = find_checkpoint(path)
     origin = checkpoint / WEIGHTS["ema"]

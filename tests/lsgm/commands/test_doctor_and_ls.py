@@ -62,7 +62,10 @@ def test_ls_recipes_shows_kind_dataset_and_budgets(
         "kind": "lsgm",
         "dataset": "omniglot",
         "stages": "stage1 30 s, stage2 200 steps",
-        **{"parameters": "", "training": "", "estimate": "", "cost": None},
+        "parameters": "",
+        "training": "",
+        "estimate": "",
+        "cost": None,
     }
 
 
