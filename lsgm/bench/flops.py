@@ -131,4 +131,4 @@ def _one_draw(*shape: int) -> Tensor:
 def _count(run: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
