@@ -8,7 +8,15 @@ from torch import Tensor
 
 from lsgm.vae import LatentDraw, LatentGroups, normal_log_prob
 
-__all__ = ["ACTIVE_NATS", "active_channels", "balanced", "channel_sums", "group_shares", "normal_kl"]
+__all__ = [
+    "ACTIVE_NATS",
+    "active_channels",
+    "balanced",
+    "batch_mean",
+    "channel_sums",
+    "group_shares",
+    "normal_kl",
+]
 
 ACTIVE_NATS = 0.1
 """A channel is in use where its KL, summed over pixels and averaged over images, exceeds this."""
@@ -24,9 +32,21 @@ def normal_kl(draw: LatentDraw) -> Tensor:
     return channel_sums(draw.log_q - normal_log_prob(draw.z))
 
 
-def active_channels(kl: Tensor) -> Tensor:
-    """Return which channels are in use, bool [C], from the KL of a batch by channels, [B, C]."""
-    return kl.mean(dim=0) > ACTIVE_NATS
+def active_channels(kl: Tensor, *, everywhere: bool) -> Tensor:
+    """Return which channels are in use, bool [C], from the KL of a batch by channels, [B, C].
+
+    With ``everywhere`` the batch is that of all processes, which must all come here.
+    """
+    return batch_mean(kl, everywhere=everywhere) > ACTIVE_NATS
+
+
+def batch_mean(values: Tensor, *, everywhere: bool) -> Tensor:
+    """Return the mean over the batch of [B, ...], float64; with ``everywhere`` over those of all processes."""
+    mean = values.double().mean(dim=0)
+    if everywhere and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(mean)
+        mean = mean / dist.get_world_size()
+    return mean
 
 
 def group_shares(groups: LatentGroups) -> list[float]:
@@ -47,9 +67,6 @@ def balanced(kl: Tensor, shares: list[float], *, everywhere: bool) -> Tensor:
     and without a gradient: groups that are used little pay little. With ``everywhere`` the expectation is
     over the batches of all processes, which must all come here.
     """
-    used = kl.detach().abs().double().mean(dim=0) + 0.01
-    if everywhere and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(used)
-        used = used / dist.get_world_size()
+    used = batch_mean(kl.detach().abs(), everywhere=everywhere) + 0.01
     gamma = used / torch.tensor(shares, dtype=used.dtype, device=used.device)
     return (kl * (gamma / gamma.mean()).to(kl.dtype)).sum(dim=1)

@@ -225,7 +225,7 @@ class JointLoss(Penalised):
             "score_loss": halves.score_loss,
             **_group_terms(self._by_group(drawn, halves.by_channel)),
         }
-        active = active_channels(log_q + halves.by_channel).sum()
+        active = active_channels(log_q + halves.by_channel, everywhere=self.training).sum()
         return {**{name: x.mean() for name, x in terms.items()}, "active_channels": active}
 
 
