@@ -41,7 +41,7 @@ def active_channels(kl: Tensor, *, everywhere: bool) -> Tensor:
 
 
 def batch_mean(values: Tensor, *, everywhere: bool) -> Tensor:
-    """Return the mean over the batch of [B, ...], float64; with ``everywhere`` over those of all processes."""
+    """Return the mean over the batch of [B, ...], float64; with ``everywhere`` that of all processes."""
     mean = values.double().mean(dim=0)
     if everywhere and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(mean)

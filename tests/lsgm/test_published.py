@@ -1,4 +1,4 @@
-"""The recipes of the published runs: every setting, every count of parameters, and what the cost file says."""
+"""The recipes of the published runs: every setting, every count of parameters, and what they cost."""
 
 from __future__ import annotations
 
@@ -238,3 +238,18 @@ def test_the_cost_file_says_what_counting_gives(name: str) -> None:
 def test_the_cost_files_tell_of_no_recipe_that_is_gone() -> None:
     folders = {file.parent for file in INSTALLED.values()}
     assert {name for folder in folders for name in read_costs(folder)} == INSTALLED.keys()
+
+
+def setting(recipe: Any, path: str) -> Any:
+    for part in path.split("."):
+        recipe = getattr(recipe, part)
+    return recipe
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != STAGE3])
+def test_the_small_recipe_is_of_the_family(name: str) -> None:
+    whole, small = read(name), read(f"{name}-small")
+    for path in ("data", "prior.objective", "prior.sde", "stage2.train_vae", "stage2.drop_inactive"):
+        assert setting(small, path) == setting(whole, path), path
+    for path in ("vae.decoder", "vae.scales", "vae.input_skip", "stage2.vae_times", "stage2.ema_prior"):
+        assert setting(small, path) == setting(whole, path), path
