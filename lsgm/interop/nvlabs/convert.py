@@ -97,6 +97,8 @@ def _prior(
     if "active" in own:
         restore = recipe.stage2.drop_inactive and not reference_compat
         out["prior.active"] = _active(recipe, out["prior.logit"], restore=restore)
+    if "sigma2_max" in own:
+        out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=own["sigma2_max"].dtype)
     return out
 
 

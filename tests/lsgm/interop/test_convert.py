@@ -17,6 +17,7 @@ from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, Native, convert, empty_networks
 from lsgm.interop.nvlabs.read import official_of
 from lsgm.models.latent import LSGM, build_lsgm, parameter_counts
+from lsgm.sde import VESDE
 
 pytestmark = needs_golden
 
@@ -102,6 +103,12 @@ def test_without_averaging_the_last_weights_are_both() -> None:
     content = raw("mnist", ema_decay=0.0)
     model = native(content)
     assert torch.equal(model.ema["prior.logit"], model.raw["prior.logit"])
+
+
+def test_a_variance_exploding_prior_has_the_variance_that_its_arguments_say() -> None:
+    ends = {"sigma2_0": 1e-3, "sigma2_min": 1e-3, "sigma2_max": 812.5}
+    model = native(averaged("cifar10_fid", sde_type="vesde", **ends))
+    assert loaded(model, model.raw).prior.sde == VESDE(1e-3, 812.5)
 
 
 def test_a_file_of_stage_1_gives_the_vae() -> None:
