@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lsgm.bench.passes import PASSES, Backward, joint_loss, largest_difference
 from lsgm.bench.spread import spread_of
+from lsgm.bench.turns import time_in_turn
 from lsgm.data import ImageSet, PixelPipeline, batch_indices
 from lsgm.models.latent import LSGM
 from lsgm.models.load import fresh_networks
-from lsgm.progress import bar
 from lsgm.rng import StepNoise
 from lsgm.training import pixels_of
 
@@ -24,7 +24,6 @@ CHECKED = 4
 """Images on which the gradients are compared, in float64."""
 TOLERANCE = 1e-10
 """Both ways sum the same products in another order: a few hundred roundings of 1e-16 each."""
-_WARM_UP = 2
 
 
 def compare_passes(
@@ -32,8 +31,7 @@ def compare_passes(
 ) -> dict[str, Any] | None:
     """Return the row of a recipe, None for a model without two objectives: no LSGM, or its VAE frozen.
 
-    A round times every way once, each round beginning with another one, so that a machine that gets slower
-    slows all of them; ratios are taken within a round. Raises ArithmeticError where the gradients differ.
+    Ratios are taken within a round. Raises ArithmeticError where the gradients differ.
     """
     pixels = pixels_of(images, recipe.data.bits)
     networks = fresh_networks(recipe, pixels)
@@ -56,7 +54,14 @@ def compare_passes(
         )
     loss = joint_loss(networks.to(device).train(), weighting, time_eps=objective.time_eps)
     dtype = torch.bfloat16 if config.precision == "bfloat16" else None
-    seconds = _alternate(Backward(loss, levels, recipe.seed, dtype), rounds, label)
+    backward = Backward(loss, levels, recipe.seed, dtype)
+    seconds = time_in_turn(
+        {name: partial(way, backward) for name, way in PASSES.items()},
+        rounds,
+        device,
+        desc=f"{label} one pass or two",
+        before=loss.zero_grad,
+    )
     row: dict[str, Any] = {
         "what": "backward",
         "recipe": label,
@@ -80,25 +85,3 @@ def _levels(recipe: Any, images: ImageSet, size: int, device: torch.device) -> T
     raw = train[batch_indices(len(train), size, recipe.seed, 0)].to(device)
     pipeline = PixelPipeline.of(images, bits=recipe.data.bits, flip=recipe.data.flip)
     return pipeline.levels(raw, StepNoise(recipe.seed, 0, global_batch=size, device=device))
-
-
-def _alternate(backward: Backward, rounds: int, label: str) -> dict[str, list[float]]:
-    """Return each way's seconds by round; the first rounds are thrown away."""
-    names = list(PASSES)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for index in bar(range(_WARM_UP + rounds), desc=f"{label} one pass or two", unit="round"):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            backward.loss.zero_grad()
-            started = _now(backward.levels.device)
-            PASSES[name](backward)
-            took = _now(backward.levels.device) - started
-            if index >= _WARM_UP:
-                seconds[name].append(took)
-    return seconds
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from lsgm.bench.recipes import narrowed, read_recipes
+from lsgm.bench.recipes import read_recipes
 from lsgm.commands.options import parse
 from lsgm.config import require
 
@@ -47,10 +47,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Measure, then print; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench fold", description=DESCRIPTION, examples=EXAMPLES)
-    recipes = {
-        name: narrowed(recipe, options.width, options.batch)
-        for name, recipe in read_recipes(options.recipes).items()
-    }
+    recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
     from lsgm.bench.folding import compare_folded, page
     from lsgm.bench.machine import describe, machine
     from lsgm.devices import pick_device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,19 +12,18 @@ from torch import Tensor
 from lsgm.bench.flops import recipe_pixels
 from lsgm.bench.spread import spread_of
 from lsgm.bench.tables import spread, table
+from lsgm.bench.turns import time_in_turn
 from lsgm.config import require
 from lsgm.generative import Pixels
 from lsgm.models.load import fresh_networks
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.fold import fold
-from lsgm.progress import bar
 
 __all__ = ["TOLERANCE", "compare_folded", "largest_difference", "page"]
 
 TOLERANCE = 1e-9
 """Dozens of layers of float64 roundings, each of 1e-16 and growing with the depth."""
 
-_WARM_UP = 2
 _CHECKED = 2
 
 
@@ -49,7 +47,9 @@ def compare_folded(
     levels = _levels(pixels, batch, recipe.seed).to(device)
     rows = []
     for part, work in (("encode and decode", _encode_and_decode), ("decode", _decode)):
-        seconds = _alternate({name: work(way, levels) for name, way in ways.items()}, rounds, device, label)
+        works = {name: work(way, levels) for name, way in ways.items()}
+        with torch.no_grad():
+            seconds = time_in_turn(works, rounds, device, desc=f"{label} folded or not")
         ratios = [a / b for a, b in zip(seconds["plain"], seconds["folded"], strict=True)]
         rows.append(
             {
@@ -137,26 +137,3 @@ def _encode_and_decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
 def _decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
     z = tuple(torch.randn(len(levels), *shape, device=levels.device) for shape in vae.groups.shapes)
     return lambda: vae.decoder_parameters(z)
-
-
-def _alternate(
-    ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, label: str
-) -> dict[str, list[float]]:
-    """Return each way's seconds by round, each round beginning with another; the first ones are not kept."""
-    names = list(ways)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with torch.no_grad():
-        for index in bar(range(_WARM_UP + rounds), desc=f"{label} folded or not", unit="round"):
-            for name in names if index % 2 == 0 else names[::-1]:
-                started = _now(device)
-                ways[name]()
-                took = _now(device) - started
-                if index >= _WARM_UP:
-                    seconds[name].append(took)
-    return seconds
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

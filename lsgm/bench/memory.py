@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lsgm.bench.recipes import narrowed, read_recipes
+from lsgm.bench.recipes import read_recipes
 from lsgm.commands.options import parse
 
 __all__ = ["HELP", "Options", "run"]
@@ -43,10 +43,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Measure, then print; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench memory", description=DESCRIPTION, examples=EXAMPLES)
-    recipes = {
-        name: narrowed(recipe, options.width, options.batch)
-        for name, recipe in read_recipes(options.recipes).items()
-    }
+    recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
     from lsgm.bench.machine import describe, machine
     from lsgm.bench.peaks import measure
     from lsgm.devices import pick_device

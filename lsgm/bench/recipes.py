@@ -16,15 +16,16 @@ __all__ = ["narrowed", "read_recipes"]
 _WIDTHS = ("width", "decoder_width")
 
 
-def read_recipes(names: str) -> dict[str, Any]:
-    """Return the recipes between commas by the name that a table shows.
+def read_recipes(names: str, *, width: float = 1.0, batch: int | None = None) -> dict[str, Any]:
+    """Return the recipes between commas, `narrowed`, by the name that a table shows.
 
     Raises ConfigError where one does not exist or is wrong, and where none is named.
     """
     found = {}
     for name in filter(None, map(str.strip, names.split(","))):
         short = Path(name).stem if name.endswith(".toml") else name
-        found[name if short in found else short] = recipe_from(load_recipe(name), f"recipe '{name}'")
+        recipe = recipe_from(load_recipe(name), f"recipe '{name}'")
+        found[name if short in found else short] = narrowed(recipe, width, batch)
     if not found:
         raise ConfigError("--recipes names no recipe; `lsgm ls recipes` shows the ones there are")
     return found

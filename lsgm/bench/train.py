@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsgm.bench.recipes import narrowed, read_recipes
+from lsgm.bench.recipes import read_recipes
 from lsgm.commands.options import parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
@@ -59,10 +59,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Measure, then print or write; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench train", description=DESCRIPTION, examples=EXAMPLES)
-    recipes = {
-        name: narrowed(recipe, options.width, options.batch)
-        for name, recipe in read_recipes(options.recipes).items()
-    }
+    recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
     if options.out is not None:
         _make_room(options.out)
     from lsgm.bench.machine import describe, machine
