@@ -249,7 +249,14 @@ def setting(recipe: Any, path: str) -> Any:
 @pytest.mark.parametrize("name", [name for name in RUNS if name != STAGE3])
 def test_the_small_recipe_is_of_the_family(name: str) -> None:
     whole, small = read(name), read(f"{name}-small")
-    for path in ("data", "prior.objective", "prior.sde", "stage2.train_vae", "stage2.drop_inactive"):
+    for path in (
+        "data",
+        "prior.objective",
+        "prior.sde.kind",
+        "prior.sde.sigma2_max",
+        "stage2.train_vae",
+        "stage2.drop_inactive",
+    ):
         assert setting(small, path) == setting(whole, path), path
     for path in ("vae.decoder", "vae.scales", "vae.input_skip", "stage2.vae_times", "stage2.ema_prior"):
         assert setting(small, path) == setting(whole, path), path
