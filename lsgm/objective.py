@@ -181,7 +181,7 @@ class Objective:
     def vae_loss(self, score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor) -> Tensor:
         """Return the cross entropy by channels [B, C] float64, the VAE's half alone.
 
-        Its gradient is meant for z_0: give a ``score`` whose parameters need none (`frozen_twin`).
+        Its gradient is meant for z_0: give a ``score`` whose parameters need none (`lsgm.models.twin`).
         """
         z_t = diffuse(self.sde, z_0, times.t, eps).z_t
         squares = (eps - score.eps(z_t, times.t)) ** 2

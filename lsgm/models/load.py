@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import GenerativeModel, Pixels
@@ -24,6 +24,7 @@ __all__ = [
     "checkpoint_meta",
     "fresh_networks",
     "initialise_from",
+    "initialise_vae_from",
     "load_model",
     "measurable",
     "open_checkpoint",
@@ -121,7 +122,7 @@ def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
     if vae is None:
         raise CheckpointError(f"{origin}: the model to train has no VAE to load; name a recipe that has one")
     tensors = read_weights(checkpoint, "ema")
-    own = {key.removeprefix("vae."): value for key, value in tensors.items() if key.startswith("vae.")}
+    own = _part(tensors, "vae")
     if not own:
         raise CheckpointError(f"{origin} holds no VAE; give a run of an LSGM or of a VAE")
     load_into(vae, own, origin)
@@ -140,9 +141,13 @@ def load_present(networks: nn.Module, checkpoint: Path, weights: Literal["ema", 
             f"{', '.join(children)}; use the recipe that it was trained with"
         )
     for part in sorted(parts):
-        prefix = f"{part}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        load_into(children[part], own, origin)
+        load_into(children[part], _part(tensors, part), origin)
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one part of the networks, under the part's own names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def run_name(checkpoint: Path) -> str:

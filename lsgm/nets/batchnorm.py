@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from threading import local
 from typing import Any
 
@@ -22,15 +21,20 @@ PER_CHANNEL = (0, 2, 3)
 """The dimensions of [B, C, H, W] that a channel's statistics are taken over."""
 
 
-@contextmanager
-def statistics_frozen() -> Iterator[None]:
-    """Let no BatchNorm take what passes it into its running statistics; its outputs stay the same."""
-    before = getattr(_frozen, "on", False)
-    _frozen.on = True
-    try:
-        yield
-    finally:
-        _frozen.on = before
+def statistics_frozen() -> AbstractContextManager[None]:
+    """Let no BatchNorm take what passes it into its running statistics; its outputs stay the same.
+
+    May be nested, and one manager may be entered again: a graph may be run backward more than once.
+    """
+    return _Frozen()
+
+
+class _Frozen(AbstractContextManager[None]):
+    def __enter__(self) -> None:
+        _frozen.depth = getattr(_frozen, "depth", 0) + 1
+
+    def __exit__(self, *raised: object) -> None:
+        _frozen.depth -= 1
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -63,7 +67,7 @@ class BatchNorm(nn.BatchNorm2d):
             # graph: then a pass that leaves them alone saves the same tensors as one that does not.
             mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
             y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        if not getattr(_frozen, "on", False):
+        if not getattr(_frozen, "depth", 0):
             self._track(mean, var)
         out: Tensor = y
         return out

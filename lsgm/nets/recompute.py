@@ -27,15 +27,4 @@ def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _SecondPass()
-
-
-class _SecondPass(AbstractContextManager[None]):
-    """`statistics_frozen`, entered anew for every backward pass through the same graph."""
-
-    def __enter__(self) -> None:
-        self._frozen = statistics_frozen()
-        self._frozen.__enter__()
-
-    def __exit__(self, *raised: Any) -> None:
-        self._frozen.__exit__(*raised)
+    return nullcontext(), statistics_frozen()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from lsgm.bench.flops import recipe_pixels
 from lsgm.bench.recipes import narrowed
 from lsgm.costs import read_costs
-from lsgm.data.registry import DATASETS
 from lsgm.discovery import offers
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, kind_names, recipe_from
@@ -28,16 +28,6 @@ def read(name: str) -> Any:
     return recipe_from(load_recipe(name), name)
 
 
-def pixels_of(recipe: Any) -> Pixels:
-    """Return the pixels of the recipe's dataset without reading it."""
-    known = DATASETS.get(recipe.data.dataset)
-    side = recipe.data.image_size
-    channels, height, width = known.image_shape if known else (3, side, side)
-    if known is not None and known.pixels == "binary":
-        return Pixels(channels, height, width, "binary", 1)
-    return Pixels(channels, height, width, "discrete", recipe.data.bits)
-
-
 def test_there_are_recipes_and_kinds() -> None:
     assert {"glyphs", "glyphs-sgm", "glyphs-vae"} <= set(NAMES)
     assert {"lsgm", "sgm", "vae"} <= set(kind_names())
@@ -49,9 +39,9 @@ def test_a_recipe_is_of_an_installed_kind_and_survives_the_way_through_a_checkpo
     recipe = read(name)
     kind = find_kind(recipe.kind)
     assert type(recipe) is kind.recipe_type
-    meta = checkpoint_meta(recipe, pixels_of(recipe), "somewhere")
+    meta = checkpoint_meta(recipe, recipe_pixels(recipe), "somewhere")
     assert from_dict(kind.recipe_type, meta["recipe"], name) == recipe
-    assert Pixels(**meta["pixels"]) == pixels_of(recipe)
+    assert Pixels(**meta["pixels"]) == recipe_pixels(recipe)
 
 
 LARGE = 10_000_000
@@ -61,7 +51,7 @@ LARGE = 10_000_000
 def affordable(name: str) -> tuple[Any, Pixels]:
     """Return a recipe and its pixels as they are, or of a size that two cores step through in seconds."""
     recipe = read(name)
-    pixels = pixels_of(recipe)
+    pixels = recipe_pixels(recipe)
     costs = read_costs(find_recipes()[name].parent)
     if sum(costs[name].parameters.values()) <= LARGE:
         return recipe, pixels

@@ -73,14 +73,14 @@ def run(argv: list[str]) -> int:
 
 def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
+    from lsgm.data.store import file_sha256
     from lsgm.interop.nvlabs.names import ignored
-    from lsgm.interop.nvlabs.write import sha256_of_file
 
     reasons = ignored(official.args, options.ignore)
     return {
         "format": "nvlabs",
         "file": options.file.name,
-        "sha256": sha256_of_file(options.file),
+        "sha256": file_sha256(options.file),
         "holds": KINDS[official.kind],
         "epoch": official.epoch,
         "global_step": official.step,

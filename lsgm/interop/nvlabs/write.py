@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lsgm.structure import to_dict
 from lsgm.train.derived import write_derived_run
 from lsgm.train.position import Position
 
-__all__ = ["sha256_of_file", "write_run"]
+__all__ = ["write_run"]
 
 
 def write_run(
@@ -43,9 +42,3 @@ def write_run(
         dataset={"name": dataset},
         argv=argv,
     )
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file, read in pieces. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
