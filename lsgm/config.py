@@ -164,19 +164,33 @@ class SamplerConfig:
 class DensityConfig:
     """How -log P(x) is bounded."""
 
-    method: Literal["nelbo", "ode"] = "nelbo"
-    """nelbo: the score-matching bound; ode: the bound with the prior's density by probability flow."""
+    method: Literal["nelbo", "iw", "ode"] = "nelbo"
+    """nelbo: the score-matching bound; ode: the bound with the prior's density by probability flow; iw: the
+    importance-weighted bound, with that density or, of a Normal prior, the exact one."""
     draws: int = 1
-    """Times t drawn per image for the score-matching bound."""
+    """nelbo: times t per latent draw, stratified."""
+    samples: int = 1
+    """Latent draws per image (of a data-space model: of its dequantisation): iw's K, else averaged."""
+    at_once: int = 500
+    """Draws, over all images, that are evaluated together: memory and speed, never a number."""
+    solver: Literal["dopri5", "rk4", "heun", "euler"] = "dopri5"
+    """Of the probability flow: adaptive Dormand-Prince for each draw, or one with fixed steps."""
+    steps: int = 50
+    """Steps of a solver with fixed steps."""
     rtol: float = 1e-4
-    """Relative tolerance of the probability flow."""
+    """Relative tolerance of dopri5."""
     atol: float = 1e-4
-    """Absolute tolerance of the probability flow."""
+    """Absolute tolerance of dopri5."""
     probes: int = 1
-    """Hutchinson probes per image, fixed over the solve."""
+    """Hutchinson probes per draw, fixed over the solve."""
     divergence: Literal["hutchinson", "exact"] = "hutchinson"
     """Trace of the Jacobian: estimated without bias, or exactly where the dimension is small."""
+    dequantise: Literal["noise", "uniform"] = "noise"
+    """How a data-space model's levels become continuous: the diffusion's own first noise, rounded away, or
+    uniform noise on each level's cell. A VAE's decoder needs neither."""
 
     def __post_init__(self) -> None:
         require(self.draws >= 1 and self.probes >= 1, "draws and probes must be at least 1")
+        require(self.samples >= 1 and self.at_once >= 1, "samples and at-once must be at least 1")
+        require(self.steps >= 1, f"steps is {self.steps}; a solver needs at least 1")
         require(self.rtol > 0 and self.atol > 0, "rtol and atol must be above 0")

@@ -50,12 +50,25 @@ class Samples:
 
 @dataclass(frozen=True)
 class Density:
-    """An upper bound on -log P(x) in nats, float64 [N], with its terms, evaluations [N] and seconds."""
+    """An upper bound on -log P(x) of N images: what it is, what it is made of, and what it cost."""
 
     nats: Tensor
+    """The bound in nats, float64 [N]."""
     nfe: Tensor
+    """Evaluations of the score network, over all of an image's draws, int64 [N]."""
     seconds: float
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Nats [N] that add up to the bound: ``reconstruction``, ``negative_entropy`` of the posterior,
+    ``cross_entropy`` to the prior, of the score-matching bound ``terminal``, and of the importance-weighted
+    bound ``importance_gain`` (at most 0), by which it is below the mean of its draws."""
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same by latent groups where a term can be split, ``negative_entropy/0`` and so on, nats [N]; what
+    belongs to the top scale as a whole is ``cross_entropy/top``."""
+    error: Tensor | None = None
+    """Standard error of each image's bound over its draws, [N]; None where there is one draw."""
+    probe_error: Tensor | None = None
+    """Standard deviation of one draw's log p that is due to Hutchinson's probes, [N] (root mean square over
+    draws): 0 for the exact divergence; None where there is no flow, or one probe, from which it cannot be told."""
 
 
 class GenerativeModel(Protocol):
@@ -79,6 +92,11 @@ class GenerativeModel(Protocol):
     @property
     def parameters(self) -> Mapping[str, int]:
         """Parameter counts by part, e.g. {"vae": 200_000, "prior": 450_000}."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What must be said beside its numbers, such as that it was trained on mirrored images; often empty."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lsgm.train.checkpoint import find_checkpoint, load_weights, read_state
-from lsgm.train.distributed import World, join
+from lsgm.distributed import World, join
 from lsgm.train.guard import TrainingError
 from lsgm.train.loop import train
 from lsgm.train.metrics import read_metrics

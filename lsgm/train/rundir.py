@@ -16,7 +16,7 @@ import tomli_w
 from lsgm.errors import ConfigError, DataError
 from lsgm.train import atomic
 from lsgm.train.checkpoint import checkpoints
-from lsgm.train.distributed import join
+from lsgm.distributed import join
 from lsgm.train.provenance import provenance
 
 __all__ = ["Run"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.rng import StepNoise
-from lsgm.train.distributed import World
+from lsgm.distributed import World
 
 __all__ = [
     "Feed",
