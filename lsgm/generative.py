@@ -68,7 +68,7 @@ class Density:
     """Standard error of each image's bound over its draws, [N]; None where there is one draw."""
     probe_error: Tensor | None = None
     """Standard deviation of one draw's log p that is due to Hutchinson's probes, [N] (root mean square over
-    draws): 0 for the exact divergence; None where there is no flow, or one probe, from which it cannot be told."""
+    draws): 0 for the exact divergence; None where there is no flow, and of one probe, which cannot tell."""
 
 
 class GenerativeModel(Protocol):
@@ -96,7 +96,7 @@ class GenerativeModel(Protocol):
 
     @property
     def remark(self) -> str:
-        """What must be said beside its numbers, such as that it was trained on mirrored images; often empty."""
+        """What must be said beside its numbers, as that it was trained on mirrored images; often empty."""
         ...
 
     @property

@@ -14,7 +14,7 @@ from lsgm.nets.nvae.layout import Layout
 from lsgm.nets.nvae.memory import StateMemory
 from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution, resolve
 from lsgm.precision import dtype_of
-from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, crop, sum_per_sample
+from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, crop, repeated, sum_per_sample
 
 __all__ = ["HierarchicalVAE"]
 
@@ -40,24 +40,27 @@ class HierarchicalVAE(nn.Module):
         self.decoder = Decoder(config, outputs_for(pixels, self.decoder_name), height, width)
         self._memory = StateMemory()
 
-    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
-        """Draw every group in top-down order, one ``noise`` each; levels uint8 [B, C, H, W]."""
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
+        """Draw every group in top-down order, one ``noise`` each; levels uint8 [B, C, H, W].
+
+        The bottom-up half runs once per image, the top-down half, which follows the draws, on B * draws rows.
+        """
         features = self.encoder(self._input(levels))
-        s, draws = self.decoder.begin(len(levels)), list[LatentDraw]()
+        s, drawn = self.decoder.begin(len(levels) * draws), list[LatentDraw]()
         for group, shape in enumerate(self.groups.shapes):
             s = self.decoder.climb(group, s)
-            mean, log_sigma = self.encoder.gaussian(group, features[group], s)
+            mean, log_sigma = self.encoder.gaussian(group, repeated(features[group], draws), s)
             n = noise(*shape).to(mean)
             z = self.encoder.shift(group, mean + torch.exp(log_sigma) * n)
             # The shifts preserve volume: the density of z is the Gaussian's where they began.
-            draws.append(LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI))
+            drawn.append(LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI))
             s = self.decoder.absorb(group, s, z)
-        self._memory.keep(self.decoder, tuple(draw.z for draw in draws), s)
-        return tuple(draws)
+        self._memory.keep(self.decoder, tuple(draw.z for draw in drawn), s)
+        return tuple(drawn)
 
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
-        """Draw as `encode` does: z_l [B, L, h, w] and log q [B], summed, of every group."""
-        z, log_q = zip(*self.encode(levels, noise), strict=True)
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
+        """Draw as `encode` does: z_l [B * draws, L, h, w] and log q [B * draws], summed, of every group."""
+        z, log_q = zip(*self.encode(levels, noise, draws), strict=True)
         return Posterior(z, tuple(sum_per_sample(per_variable) for per_variable in log_q))
 
     def decoder_parameters(self, z: tuple[Tensor, ...]) -> Tensor:

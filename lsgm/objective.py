@@ -74,6 +74,8 @@ class CrossEntropy(NamedTuple):
     """[B]: the prior's objective under its own weighting; no gradient."""
     by_channel: Tensor
     """[B, C] float64: ``value`` by channels of z_0; no gradient."""
+    terminal_by_channel: Tensor
+    """[B, C] float64: ``terminal`` by channels of z_0; no gradient."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,14 @@ class Objective:
         by_channel = self._by_channel(squares.detach(), w_q, terminal.detach())
         # Subtracting the detached terminal keeps the surrogate's scale that of the score loss.
         surrogate = k_p * score_loss + kl_weight * (terminal_sum - terminal_sum.detach()).to(error.dtype)
-        return CrossEntropy(surrogate, value, terminal_sum.detach(), score_loss.detach(), by_channel)
+        return CrossEntropy(
+            surrogate,
+            value,
+            terminal_sum.detach(),
+            score_loss.detach(),
+            by_channel,
+            terminal.detach().flatten(2).sum(dim=2),
+        )
 
     def prior_loss(self, score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor) -> Tensor:
         """Return w_p || eps - eps_theta ||^2 [B], the prior's half alone: nothing flows back into z_0."""

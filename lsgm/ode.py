@@ -43,11 +43,11 @@ _SAFETY, _SHRINK, _GROW, _EXPONENT = 0.9, 0.2, 10.0, -1 / 5
 
 
 class SolverError(UserError):
-    """A sample whose integration cannot go on: its ``row`` in the batch and the time ``t`` it had reached."""
+    """A sample whose integration cannot go on: its ``row`` in the batch, the ``t`` it had reached and why."""
 
     def __init__(self, row: int, t: float, reason: str) -> None:
         super().__init__(f"sample {row} stopped at t = {t:.6g}: {reason}")
-        self.row, self.t = int(row), float(t)
+        self.row, self.t, self.reason = int(row), float(t), reason
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["SeededNoise", "StepNoise", "derive_seed"]
+__all__ = ["RepeatedNoise", "SeededNoise", "StepNoise", "derive_seed"]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -41,22 +41,95 @@ class SeededNoise:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return N(0, 1) noise of shape ``[len(self), *shape]``."""
-        draws = [torch.randn(shape, generator=g, dtype=dtype) for g in self._generators]
-        return self._stack(draws, shape, dtype)
+        out = torch.empty(len(self), *shape, dtype=dtype)
+        for row, generator in zip(out.unbind(), self._streams(), strict=True):
+            row.normal_(generator=generator)
+        return out.to(self.device)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return noise uniform on [0, 1) of shape ``[len(self), *shape]``."""
-        draws = [torch.rand(shape, generator=g, dtype=dtype) for g in self._generators]
-        return self._stack(draws, shape, dtype)
+        out = torch.empty(len(self), *shape, dtype=dtype)
+        for row, generator in zip(out.unbind(), self._streams(), strict=True):
+            row.uniform_(generator=generator)
+        return out.to(self.device)
 
     def rademacher(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return fair signs in {-1, 1} of shape ``[len(self), *shape]``."""
-        draws = [torch.randint(0, 2, shape, generator=g).to(dtype) * 2 - 1 for g in self._generators]
-        return self._stack(draws, shape, dtype)
+        bits = torch.empty(len(self), *shape, dtype=torch.int64)
+        for row, generator in zip(bits.unbind(), self._streams(), strict=True):
+            row.random_(0, 2, generator=generator)
+        return (bits.to(dtype) * 2 - 1).to(self.device)
 
-    def _stack(self, draws: list[Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        stacked = torch.stack(draws) if draws else torch.empty((0, *shape), dtype=dtype)
-        return stacked.to(self.device)
+    def _streams(self) -> Sequence[Generator]:
+        """Return the generator of each row for one call."""
+        return self._generators
+
+
+class RepeatedNoise:
+    """Random streams for many draws of each sample: draw k depends on the seed, the stream's name and k.
+
+    The draws are taken a few at a time, and however they are cut the numbers are the same, as long as every
+    part makes the same calls for the same shapes. Draw 0 has the very numbers of `SeededNoise`. The later
+    draws of a sample take theirs in turn from one generator per call (the first call of each part has one,
+    the second another): a generator for each draw would cost more than small networks do.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], *, device: torch.device | str = "cpu", stream: int | str = 0
+    ) -> None:
+        self._seeds = list(seeds)
+        self._stream = stream
+        self._zeroth = SeededNoise(self._seeds, device=device, stream=stream)
+        self._later: list[list[Generator]] = []
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def take(self, count: int) -> SeededNoise:
+        """Return the noise of the next ``count`` draws of every sample: len(self) * count rows.
+
+        The draws of sample 0 come first. Use up one part before taking the next.
+        """
+        part = _Part(self, count, has_zeroth=self._taken == 0)
+        self._taken += count
+        return part
+
+    def _generators_of(self, call: int) -> list[Generator]:
+        """Return the generators, by sample, of the later draws' numbers in a part's call."""
+        while len(self._later) <= call:
+            name = f"{self._stream}/later/{len(self._later)}"
+            seeds = (derive_seed("sample", seed, name) for seed in self._seeds)
+            self._later.append([Generator().manual_seed(seed) for seed in seeds])
+        return self._later[call]
+
+
+class _Part(SeededNoise):
+    """Some consecutive draws of every sample, as rows: sample-major."""
+
+    def __init__(self, noise: RepeatedNoise, count: int, *, has_zeroth: bool) -> None:
+        super().__init__([], device=noise._zeroth.device)
+        self._noise = noise
+        self._count = count
+        self._has_zeroth = has_zeroth
+        self._calls = 0
+
+    def __len__(self) -> int:
+        return len(self._noise) * self._count
+
+    def select(self, rows: Sequence[int] | Tensor) -> SeededNoise:
+        """Refuse: the rows of a sample share generators and can only be drawn together."""
+        raise TypeError("some rows of a part of repeated noise cannot be drawn without the others")
+
+    def _streams(self) -> Sequence[Generator]:
+        zeroth, later = self._noise._zeroth._generators, self._count - self._has_zeroth
+        call, self._calls = self._calls, self._calls + 1
+        if not later:
+            return zeroth
+        rows: list[Generator] = []
+        for first, rest in zip(zeroth, self._noise._generators_of(call), strict=True):
+            rows += [first] * self._has_zeroth + [rest] * later
+        return rows
 
 
 class StepNoise:

@@ -28,6 +28,7 @@ __all__ = [
     "Shape",
     "crop",
     "normal_log_prob",
+    "repeated",
     "sum_per_sample",
 ]
 
@@ -101,11 +102,15 @@ class VAE(Protocol):
     pixels: Pixels
     groups: LatentGroups
 
-    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
-        """Draw every group of z ~ q(z | x) for levels, uint8 [B, C, H, W]; log q per variable."""
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
+        """Draw every group of z ~ q(z | x) for levels, uint8 [B, C, H, W]; log q per variable.
+
+        With several ``draws`` of each image, those of image 0 first, noise and results have B * draws rows;
+        what depends on the image alone is computed once.
+        """
         ...
 
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
         """Draw z ~ q(z | x) as `encode` does; log q summed over each group."""
         ...
 
@@ -117,6 +122,11 @@ class VAE(Protocol):
 def sum_per_sample(x: Tensor) -> Tensor:
     """Sum over everything but the first dimension."""
     return x.flatten(1).sum(dim=1)
+
+
+def repeated(x: Tensor, draws: int) -> Tensor:
+    """Return every sample ``draws`` times, one after the other: [B, ...] -> [B * draws, ...]."""
+    return x.repeat_interleave(draws, dim=0) if draws > 1 else x
 
 
 def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_sigma: Tensor | float = 0.0) -> Tensor:
@@ -149,20 +159,20 @@ class ConvVAE(nn.Module):
         latent_side = side >> len(config.multipliers)
         self.groups = LatentGroups(((config.latent_channels, latent_side, latent_side),), top=1)
 
-    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
-        """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B, L, h, w]."""
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
+        """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B * draws, L, h, w]."""
         x = network_input(levels, self.pixels).to(dtype_of(self))
         x = F.pad(x, [self.pad] * 4, value=-1.0)
-        mu, log_sigma = at_least_float32(self.encoder(x)).chunk(2, dim=1)
+        mu, log_sigma = repeated(at_least_float32(self.encoder(x)), draws).chunk(2, dim=1)
         mu, log_sigma = 5 * torch.tanh(mu / 5), 5 * torch.tanh(log_sigma / 5)
         n = noise(*self.groups.z_0)
         z_0 = mu + torch.exp(log_sigma) * n
         log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
         return (LatentDraw(z_0, log_q),)
 
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
-        """Draw z_0 as `encode` does; log q [B] of the one group."""
-        ((z_0, log_q),) = self.encode(levels, noise)
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
+        """Draw z_0 as `encode` does; log q [B * draws] of the one group."""
+        ((z_0, log_q),) = self.encode(levels, noise, draws)
         return Posterior((z_0,), (sum_per_sample(log_q),))
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:

@@ -9,7 +9,7 @@ from lsgm.generative import Pixels
 from lsgm.pixels import PixelDistribution, pixel_distribution
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE
-from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, sum_per_sample
+from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
 
 __all__ = ["Ladder", "Network", "double_prior"]
 
@@ -31,22 +31,22 @@ class Ladder(nn.Module):
         )
         self.decoder = nn.Linear(sum(sizes), 16)
 
-    def encode(self, levels: Tensor, noise: Noise) -> tuple[LatentDraw, ...]:
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
         """Draw z_l ~ N(mu(x, z_<l), sigma(x, z_<l)^2)."""
-        x = self.norm(levels.flatten(1).to(self.decoder.weight))
-        before, draws = x[:, :0], []
+        x = repeated(self.norm(levels.flatten(1).to(self.decoder.weight)), draws)
+        before, drawn = x[:, :0], []
         for layer, shape in zip(self.encoder, self.groups.shapes, strict=True):
             mu, log_sigma = layer(torch.cat([x, before], dim=1)).chunk(2, dim=1)
             n = noise(*shape).flatten(1)
             before = mu + log_sigma.exp() * n
             log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
-            draws.append(LatentDraw(before.unflatten(1, shape), log_q.unflatten(1, shape)))
-        return tuple(draws)
+            drawn.append(LatentDraw(before.unflatten(1, shape), log_q.unflatten(1, shape)))
+        return tuple(drawn)
 
-    def posterior(self, levels: Tensor, noise: Noise) -> Posterior:
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
         """Draw as `encode` does."""
-        draws = self.encode(levels, noise)
-        return Posterior(tuple(d.z for d in draws), tuple(sum_per_sample(d.log_q) for d in draws))
+        drawn = self.encode(levels, noise, draws)
+        return Posterior(tuple(d.z for d in drawn), tuple(sum_per_sample(d.log_q) for d in drawn))
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
         """Return p(x | z)."""

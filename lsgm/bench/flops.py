@@ -7,6 +7,7 @@ and a step follows from the passes that its mode makes, a backward pass being tw
 gradients of the inputs and one for those of the weights.
 
     VAE, trained                  3 F_vae           forward, and backward through inputs and weights
+    VAE, K importance samples     + 3 (K - 1) F_z   the same of what each draw of z passes through
     VAE, left as it is            F_encode          forward, as far as the latents; 0 on cached latents
     prior, its own objective      3 F_prior
     prior, in the VAE's objective + 2 F_prior       with times of the VAE's own: forward, and backward to the
@@ -51,6 +52,8 @@ class Forward:
     vae: int
     """As far as the pixels' distribution."""
     prior: int
+    another_draw: int = 0
+    """Of the VAE, for each draw of an image's latents after the first."""
 
 
 def recipe_pixels(recipe: Any) -> Pixels:
@@ -86,7 +89,7 @@ def cost_of(recipe: Any) -> Cost:
 def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
     """Return the operations of one image's forward pass; to be called on fake tensors."""
     parts: dict[str, Any] = dict(networks.named_children())
-    encode = vae = prior = 0
+    encode = vae = prior = another_draw = 0
     shape = pixels.shape
     if "vae" in parts:
         shape = parts["vae"].groups.z_0
@@ -96,9 +99,11 @@ def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
             encode = counter.get_total_flops()
             parts["vae"].likelihood(z)
             vae = counter.get_total_flops()
+        two = _count(lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _two_draws, draws=2).z))
+        another_draw = two - vae
     if "prior" in parts:
         prior = _count(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
-    return Forward(encode, vae, prior)
+    return Forward(encode, vae, prior, another_draw)
 
 
 def step_flops(config: StageConfig, forward: Forward, recomputed: frozenset[str] = frozenset()) -> int:
@@ -107,7 +112,8 @@ def step_flops(config: StageConfig, forward: Forward, recomputed: frozenset[str]
     trains_prior = hasattr(config, "prior")
     flops = 0
     if trains_vae:
-        flops += (3 + ("vae" in recomputed)) * forward.vae
+        draws = getattr(config, "importance_samples", 1)
+        flops += (3 + ("vae" in recomputed)) * (forward.vae + (draws - 1) * forward.another_draw)
     elif trains_prior and getattr(config, "cached_draws", 0) == 0:
         flops += forward.encode
     if trains_prior:
@@ -126,6 +132,10 @@ def _recomputed(recipe: Any) -> frozenset[str]:
 
 def _one_draw(*shape: int) -> Tensor:
     return torch.zeros(1, *shape)
+
+
+def _two_draws(*shape: int) -> Tensor:
+    return torch.zeros(2, *shape)
 
 
 def _count(run: Callable[[], object]) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig, require
-from lsgm.nets.config import ConvVAEConfig, NVAEConfig, ScoreNetConfig
+from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig, ScoreNetConfig
 
 __all__ = [
     "JointStage",
@@ -20,8 +20,8 @@ __all__ = [
     "refuse_compiled_recompute",
 ]
 
-VAEConfig = ConvVAEConfig | NVAEConfig
-"""A VAE of either kind; a table says which by its key `kind`, and conv may be left out."""
+VAEConfig = ConvVAEConfig | NVAEConfig | FlatVAEConfig
+"""A VAE of any kind; a table says which by its key `kind`, and conv may be left out."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,23 @@ class PriorConfig:
 class VAEStage(StageConfig):
     """Stage 1: the VAE alone with a Normal prior."""
 
+    importance_samples: int = 1
+    """Draws of z per image, k: above 1 the loss is the importance-weighted bound (arXiv:1509.00519)."""
     kl: KLConfig = field(default_factory=KLConfig)
     vae: OptimConfig = field(default_factory=OptimConfig)
     vae_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.importance_samples >= 1,
+            f"importance-samples is {self.importance_samples}; it must be at least 1",
+        )
+        require(
+            self.importance_samples == 1 or (self.kl.start == self.kl.end == 1 and not self.kl.balance),
+            "importance-samples above 1 weigh the terms by themselves; set kl.start and kl.end to 1 and "
+            "kl.balance to false",
+        )
 
 
 @dataclass(frozen=True)

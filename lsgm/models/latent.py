@@ -8,15 +8,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from lsgm.flat_vae import FlatVAE
 from lsgm.generative import Pixels
 from lsgm.hierarchical import HierarchicalVAE
 from lsgm.models.config import LSGMRecipe, PriorConfig, VAEConfig
-from lsgm.nets.config import NVAEConfig
+from lsgm.nets.config import FlatVAEConfig, NVAEConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pixels import PixelDistribution
 from lsgm.score import ScoreModel
 from lsgm.sde import make_sde
-from lsgm.vae import VAE, ConvVAE, Noise, Shape, sum_per_sample
+from lsgm.vae import VAE, ConvVAE, Noise, Shape, normal_log_prob, repeated, sum_per_sample
 
 __all__ = [
     "LSGM",
@@ -31,11 +32,11 @@ __all__ = [
 ]
 
 
-AnyVAE = ConvVAE | HierarchicalVAE
+AnyVAE = ConvVAE | FlatVAE | HierarchicalVAE
 
 
 class Encoded(NamedTuple):
-    """An image's way into the diffusion, one draw per image; all log-densities in nats, [B]."""
+    """Images' way into the diffusion, one row per draw; all log-densities in nats, [B]."""
 
     z_0: Tensor
     """Where the score-matching cross entropy starts from."""
@@ -47,10 +48,17 @@ class Encoded(NamedTuple):
     """The same, in expectation over the noise that the score-matching cross entropy averages over too."""
     reconstruction: Tensor
     """-log p(x | z_start, lower groups), padding not counted."""
-    lower: Tensor | float = 0.0
-    """-log p of the groups below the top scale, whose prior is N(0, I); 0 where there are none."""
+    lower: tuple[Tensor, ...] = ()
+    """-log p of every group below the top scale; their prior is N(0, I)."""
     is_mass: bool = True
     """Whether ``reconstruction`` is of a probability of levels, and so the bound one too."""
+    log_q_groups: tuple[Tensor, ...] = ()
+    """``log_q`` of every group, the top scale's first; none where the coder has no groups."""
+
+    @property
+    def top(self) -> int:
+        """How many groups ``z_0`` is stacked from, of equally many channels each; 0 where there are none."""
+        return len(self.log_q_groups) - len(self.lower)
 
 
 class Coder(Protocol):
@@ -61,8 +69,11 @@ class Coder(Protocol):
     ode_start: float
     """Time at which ``z_start`` stands, and at which sampling stops unless told otherwise."""
 
-    def encode(self, levels: Tensor, noise: Noise) -> Encoded:
-        """Draw the latents of images given as levels, uint8 [B, C, H, W]."""
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
+        """Draw the latents of images given as levels, uint8 [B, C, H, W].
+
+        With several ``draws`` of each image, those of image 0 first, noise and results have B * draws rows.
+        """
         ...
 
     def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
@@ -94,14 +105,14 @@ class VAECoder:
         self.latent_shape = vae.groups.z_0
         self.ode_start = ode_start
 
-    def encode(self, levels: Tensor, noise: Noise) -> Encoded:
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
         """Draw z_0 ~ q(z_0 | x), and the groups below it."""
-        z, log_q_groups = self.vae.posterior(levels, noise)
+        z, log_q_groups = self.vae.posterior(levels, noise, draws)
         z_0, log_q = self.vae.groups.stack(z), torch.stack(log_q_groups).sum(dim=0)
         likelihood = self.vae.likelihood(z)
-        reconstruction = -sum_per_sample(likelihood.log_prob(levels))
-        lower = -self.vae.groups.log_p_lower(z)
-        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, likelihood.is_mass)
+        reconstruction = -sum_per_sample(likelihood.log_prob(repeated(levels, draws)))
+        lower = tuple(-sum_per_sample(normal_log_prob(z_l)) for z_l in z[self.vae.groups.top :])
+        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, likelihood.is_mass, log_q_groups)
 
     def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
         """Return p(x | z_0, z_lower) with z_lower ~ N(0, I)."""
@@ -125,9 +136,11 @@ def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
 
 
 def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> AnyVAE:
-    """Return the VAE of either kind, freshly initialised."""
+    """Return the VAE of any kind, freshly initialised."""
     if isinstance(config, NVAEConfig):
         return HierarchicalVAE(config, pixels, pad=pad)
+    if isinstance(config, FlatVAEConfig):
+        return FlatVAE(config, pixels, pad=pad)
     return ConvVAE(config, pixels, pad=pad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,9 +19,9 @@ from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.train.ema import WeightAverage
 from lsgm.train.stage import Losses
-from lsgm.vae import LatentDraw, normal_log_prob, sum_per_sample
+from lsgm.vae import LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
 
-__all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "mean_losses"]
+__all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "importance_weighted", "mean_losses"]
 
 VALIDATION_BATCH = 256
 
@@ -46,30 +47,45 @@ class NormalPriorLoss(Penalised):
     """Stage 1: E_q[-log p(x | z)] + k (E_q[log q(z | x)] - E_q[log N(z; 0, I)]).
 
     With ``kl.balance`` and k < 1 the groups' KLs are weighted so that each is used (`lsgm.models.kl`).
+
+    With K = ``importance_samples`` > 1 draws z_i ~ q(z | x) the loss is instead the importance-weighted bound
+    of arXiv:1509.00519 (equations 8 and 9), whose gradient is that of the reparametrised draws:
+
+        -log (1/K) sum_i w_i,   w_i = p(x | z_i) N(z_i; 0, I) / q(z_i | x)
     """
 
-    def __init__(self, vae: AnyVAE, kl: KLConfig, *, vae_penalty: NormPenaltyConfig | None = None) -> None:
+    def __init__(
+        self,
+        vae: AnyVAE,
+        kl: KLConfig,
+        *,
+        importance_samples: int = 1,
+        vae_penalty: NormPenaltyConfig | None = None,
+    ) -> None:
         super().__init__()
         self.vae = vae
         self.kl = kl
+        self.importance_samples = importance_samples
         self.add_penalty("vae", vae_penalty or NormPenaltyConfig())
 
     def forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
         """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
-        k = self.kl.at(progress)
-        posterior = self.vae.posterior(levels, noise.normal)
-        reconstruction = -sum_per_sample(self.vae.likelihood(posterior.z).log_prob(levels))
+        k, samples = self.kl.at(progress), self.importance_samples
+        posterior = self.vae.posterior(levels, _noise_of_draws(noise, samples), draws=samples)
+        log_prob = self.vae.likelihood(posterior.z).log_prob(repeated(levels, samples))
+        reconstruction = -sum_per_sample(log_prob)
         log_p = torch.stack([sum_per_sample(normal_log_prob(z)) for z in posterior.z])
         by_group = torch.stack(posterior.log_q) - log_p
         kl = weighted = by_group.sum(dim=0)
         if self.kl.balance and k < 1:
             shares = group_shares(self.vae.groups)
             weighted = balanced(by_group.T, shares, everywhere=self.training)
+        loss = reconstruction + k * weighted
         terms = {"reconstruction": reconstruction, "kl": kl, "nelbo": reconstruction + kl}
+        if samples > 1:
+            loss = terms["iw"] = importance_weighted(loss, samples)
         terms |= _group_terms(by_group.T)
-        losses = Losses(
-            (reconstruction + k * weighted).mean(), {name: x.detach().mean() for name, x in terms.items()}
-        )
+        losses = Losses(loss.mean(), {name: x.detach().mean() for name, x in terms.items()})
         return self.with_penalty(losses, k, self.kl.end)
 
 
@@ -255,6 +271,20 @@ class FrozenVAELoss(JointLoss):
     @torch.no_grad()
     def _encode(self, levels: Tensor, noise: StepNoise) -> Tensor:
         return self.vae.groups.stack(tuple(draw.z for draw in self.vae.encode(levels, noise.normal)))
+
+
+def importance_weighted(bounds: Tensor, samples: int) -> Tensor:
+    """Return -log (1/K) sum_i w_i [B] from -log w_i [B * K], the K draws of an image one after the other."""
+    return math.log(samples) - torch.logsumexp(-bounds.view(-1, samples), dim=1)
+
+
+def _noise_of_draws(noise: StepNoise, draws: int) -> Noise:
+    """Return the noise of ``draws`` draws of each image, one after the other: [B * draws, C, h, w]."""
+
+    def normal(*shape: int) -> Tensor:
+        return noise.normal(draws, *shape).flatten(0, 1)
+
+    return normal
 
 
 def _group_terms(by_group: Tensor) -> dict[str, Tensor]:

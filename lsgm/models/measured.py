@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,18 +15,27 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import UserError
 from lsgm.generative import Density, Pixels, Samples
 from lsgm.likelihood import ode_log_prob
+from lsgm.models.bounds import Draws, bound
 from lsgm.models.config import ObjectiveConfig
 from lsgm.models.latent import LSGM, AnyVAE, Coder, Encoded, VAECoder, parameter_counts
 from lsgm.objective import Objective
+from lsgm.ode import SolverError
 from lsgm.pixels import PixelDistribution
 from lsgm.precision import device_of
-from lsgm.rng import SeededNoise
+from lsgm.rng import RepeatedNoise, SeededNoise
 from lsgm.samplers import draw
 from lsgm.samplers.grids import time_end_of
 from lsgm.score import ScoreModel
-from lsgm.vae import VAE, normal_log_prob, sum_per_sample
+from lsgm.vae import VAE, normal_log_prob, repeated, sum_per_sample
 
-__all__ = ["NormalPriorModel", "ScoreBasedModel", "likelihood_bound", "measure_lsgm", "measure_vae"]
+__all__ = [
+    "NormalPriorModel",
+    "ScoreBasedModel",
+    "likelihood_bound",
+    "measure_lsgm",
+    "measure_vae",
+    "training_remark",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,9 @@ class ScoreBasedModel:
     name: str = ""
     sha256: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
+    dequantised: Coder | None = None
+    """The coder by uniform noise on each level's cell; None where there are no levels to make continuous."""
 
     @property
     def pixels(self) -> Pixels:
@@ -65,53 +78,91 @@ class ScoreBasedModel:
         return Samples(images, drawn.nfe.cpu(), time.perf_counter() - started)
 
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
-        """Bound -log P(x) <= E_q[-log p(x | z) + log q(z | x) - log p(z)], one draw of z per image.
+        """Bound -log P(x) by draws of log w = log p(x | z) + log p(z) - log q(z | x), z ~ q(z | x).
 
-        ``nelbo`` takes -log p(z) from theorem 1 of arXiv:2106.05931, with ``draws`` times per image that
-        cover (0, 1) evenly; ``ode`` from the probability flow of the score model. Raises UserError for a
-        decoder that gives levels no probability.
+        ``nelbo``: the mean of -log w with theorem 1 of arXiv:2106.05931 for the cross entropy, each draw of
+        z at ``draws`` times that cover (0, 1) evenly; the terminal KL is a term of its own. The theorem
+        stands at the objective's smallest time e. The bound is strict where log q stands there too, as that
+        of a data-space coder; a VAE's stands at 0, which shifts it by the order of var_e per dimension.
+
+        ``ode``: the same mean with log p(z) by the probability flow from that very z. Strict for the model as
+        it is sampled, to the solver's tolerance: Hutchinson's estimate is unbiased, and so is its mean.
+
+        ``iw``: -log of the mean of w over K = ``samples`` draws, with log p(z) by the flow. Strict with the
+        exact divergence. With probes log w carries noise of some variance s^2, and a mean of w counts lucky
+        noise more than unlucky: E exp(noise) = exp(s^2 / 2) where it is Gaussian. As K grows the value tends
+        to -log P(x) - s^2 / 2 and so may fall below -log P(x); ``probe_error`` gives s.
+
+        Raises UserError for a decoder that gives levels no probability, SolverError with the image's row
+        where the flow cannot go on.
         """
-        started = time.perf_counter()
-        device = device_of(self.prior)
-        noise = SeededNoise(seeds, device=device, stream="density")
-        with torch.no_grad():
-            encoded = self.coder.encode(levels.to(device), noise.normal)
-        _require_mass(encoded.is_mass, self.name)
-        if config.method == "ode":
-            log_q, (cross_entropy, nfe) = encoded.log_q, self._flow(encoded, seeds, config)
-        else:
-            log_q = encoded.log_q_mean
-            cross_entropy, nfe = self._score_matching(encoded, noise, config.draws)
-        terms = {
-            "reconstruction": encoded.reconstruction.double(),
-            "negative_entropy": log_q.double(),
-            "cross_entropy": cross_entropy + encoded.lower,
-        }
-        terms = {key: value.cpu() for key, value in terms.items()}
-        return Density(sum(terms.values(), torch.zeros(())), nfe.cpu(), time.perf_counter() - started, terms)
+        coder, device = self._coder(config), device_of(self.prior)
+        noise = RepeatedNoise(seeds, device=device, stream="density")
+        probes = RepeatedNoise(seeds, device=device, stream="probe")
+        levels = levels.to(device)
 
-    @torch.no_grad()
-    def _score_matching(self, encoded: Encoded, noise: SeededNoise, draws: int) -> tuple[Tensor, Tensor]:
+        def evaluate(count: int) -> Draws:
+            part = noise.take(count)
+            encoded = coder.encode(levels, part.normal, count)
+            _require_mass(encoded.is_mass, self.name)
+            if config.method == "nelbo":
+                return _joined(encoded, encoded.log_q_mean, self._score_matching(encoded, part, config.draws))
+            with _image_named(count):
+                flow = self._flow(encoded, probes.take(count), coder.ode_start, config)
+            return _joined(encoded, encoded.log_q, flow)
+
+        with torch.no_grad():
+            return bound(evaluate, len(levels), config)
+
+    def _coder(self, config: DensityConfig) -> Coder:
+        """Return the coder that the levels become continuous by."""
+        if config.dequantise == "noise" or self.dequantised is None:
+            return self.coder
+        if config.method == "nelbo":
+            raise UserError(
+                "the score-matching bound stands at the smallest time, where levels have no cells for uniform"
+                " noise to fill; ask for the method ode with it, or dequantise by noise"
+            )
+        return self.dequantised
+
+    def _score_matching(self, encoded: Encoded, noise: SeededNoise, draws: int) -> Draws:
+        """Return theorem 1's terms as the mean over ``draws`` stratified times for each draw of z_0."""
         z_0 = encoded.z_0
         offset = noise.uniform(dtype=torch.float64)
-        total = torch.zeros_like(offset)
+        value = torch.zeros(z_0.shape[:2], dtype=torch.float64, device=z_0.device)
+        terminal = torch.zeros_like(value)
         for index in range(draws):
             eps = noise.normal(*z_0.shape[1:])
-            total += self.bound.cross_entropy(self.prior, z_0, (offset + index) / draws, eps).value
-        return total / draws, torch.full(offset.shape, draws)
+            ce = self.bound.cross_entropy(self.prior, z_0, (offset + index) / draws, eps)
+            value += ce.by_channel / draws
+            terminal += ce.terminal_by_channel / draws
+        split = {"cross_entropy": value - terminal, "terminal": terminal}
+        terms = {name: channels.sum(dim=1) for name, channels in split.items()}
+        groups = {
+            f"{name}/{group}": part.sum(dim=1)
+            for name, channels in split.items()
+            for group, part in enumerate(channels.chunk(encoded.top, dim=1) if encoded.top else ())
+        }
+        return Draws(terms, groups, torch.full(offset.shape, draws, device=z_0.device))
 
-    def _flow(self, encoded: Encoded, seeds: Sequence[int], config: DensityConfig) -> tuple[Tensor, Tensor]:
+    def _flow(self, encoded: Encoded, probes: SeededNoise, start: float, config: DensityConfig) -> Draws:
+        """Return -log p(z) by the probability flow from where the coder ends."""
         result = ode_log_prob(
             self.prior,
             encoded.z_start,
-            seeds,
+            probes,
             rtol=config.rtol,
             atol=config.atol,
-            time_eps=self.coder.ode_start,
+            time_eps=start,
             divergence=config.divergence,
             probes=config.probes,
+            solver=config.solver,
+            steps=config.steps,
         )
-        return -result.log_p, result.nfe
+        known = config.divergence == "exact" or config.probes > 1
+        terms = {"cross_entropy": -result.log_p}
+        groups = {"cross_entropy/top": -result.log_p} if encoded.top else {}
+        return Draws(terms, groups, result.nfe, result.std_error if known else None)
 
 
 @dataclass(frozen=True)
@@ -123,6 +174,7 @@ class NormalPriorModel:
     name: str = ""
     sha256: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
 
     @property
     def pixels(self) -> Pixels:
@@ -145,29 +197,54 @@ class NormalPriorModel:
 
     @torch.no_grad()
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
-        """Bound -log P(x) with one draw of z per image and the prior's exact density.
+        """Bound -log P(x) by draws of log w = log p(x | z) + log N(z; 0, I) - log q(z | x), z ~ q(z | x).
 
-        Raises UserError for a decoder that gives levels no probability, and for the method ``ode``.
+        ``nelbo`` is the mean of -log w over ``samples`` draws, ``iw`` -log of the mean of w. The prior's
+        density is exact, and so both are strict. Raises UserError for a decoder that gives levels no
+        probability, and for the method ``ode``.
         """
         if config.method == "ode":
-            raise UserError(
-                f"{self.name or 'this model'} has a Normal prior and no probability flow; ask for its nelbo"
-            )
-        started = time.perf_counter()
-        noise = SeededNoise(seeds, device=self.device, stream="density")
-        posterior = self.vae.posterior(levels.to(self.device), noise.normal)
+            name = self.name or "this model"
+            raise UserError(f"{name} has a Normal prior and no probability flow; ask for its nelbo or iw")
+        noise = RepeatedNoise(seeds, device=self.device, stream="density")
+        levels = levels.to(self.device)
+        return bound(lambda count: self._draws(levels, noise.take(count), count), len(levels), config)
+
+    def _draws(self, levels: Tensor, noise: SeededNoise, count: int) -> Draws:
+        posterior = self.vae.posterior(levels, noise.normal, count)
         likelihood = self.vae.likelihood(posterior.z)
         _require_mass(likelihood.is_mass, self.name)
+        log_p = [sum_per_sample(normal_log_prob(z)) for z in posterior.z]
         terms = {
-            "reconstruction": -sum_per_sample(likelihood.log_prob(levels.to(self.device))),
+            "reconstruction": -sum_per_sample(likelihood.log_prob(repeated(levels, count))),
             "negative_entropy": torch.stack(posterior.log_q).sum(dim=0),
-            "cross_entropy": -sum(
-                (sum_per_sample(normal_log_prob(z)) for z in posterior.z), torch.zeros((), device=self.device)
-            ),
+            "cross_entropy": -torch.stack(log_p).sum(dim=0),
         }
-        terms = {key: value.double().cpu() for key, value in terms.items()}
-        nfe = torch.zeros(len(seeds), dtype=torch.int64)
-        return Density(sum(terms.values(), torch.zeros(())), nfe, time.perf_counter() - started, terms)
+        groups = {f"negative_entropy/{group}": log_q for group, log_q in enumerate(posterior.log_q)}
+        groups |= {f"cross_entropy/{group}": -nats for group, nats in enumerate(log_p)}
+        return Draws(terms, groups, torch.zeros(len(noise), dtype=torch.int64))
+
+
+def _joined(encoded: Encoded, log_q: Tensor, prior: Draws) -> Draws:
+    """Return all terms of some draws from the score prior's, to which the lower groups' priors add."""
+    lower = {f"cross_entropy/{group}": nats for group, nats in enumerate(encoded.lower, start=encoded.top)}
+    cross_entropy = prior.terms["cross_entropy"]
+    for nats in encoded.lower:
+        cross_entropy = cross_entropy + nats
+    terms = {"reconstruction": encoded.reconstruction, "negative_entropy": log_q, **prior.terms}
+    groups = {f"negative_entropy/{group}": nats for group, nats in enumerate(encoded.log_q_groups)}
+    return replace(
+        prior, terms=terms | {"cross_entropy": cross_entropy}, groups={**groups, **prior.groups, **lower}
+    )
+
+
+@contextmanager
+def _image_named(draws: int) -> Iterator[None]:
+    """Let a solver that cannot go on name the image's row, not that of one of its draws."""
+    try:
+        yield
+    except SolverError as error:
+        raise SolverError(error.row // draws, error.t, error.reason) from error
 
 
 def _require_mass(is_mass: bool, name: str) -> None:
@@ -195,6 +272,19 @@ def likelihood_bound(prior: ScoreModel, config: ObjectiveConfig) -> Objective:
     return Objective.make(prior.sde, weighting="ll", importance_sampling=True, time_eps=config.time_eps)
 
 
+def training_remark(state: Mapping[str, Any], pixels: Pixels) -> str:
+    """Return whether a checkpoint's recipe trained on mirrored images, as published numbers must say.
+
+    Of binary images that are not mirrored nothing is said, nor where the recipe is not known.
+    """
+    recipe = state.get("meta", {}).get("recipe")
+    if recipe is None:
+        return ""
+    if recipe.get("data", {}).get("flip", False):
+        return "trained on mirrored images too"
+    return "trained without mirrored images" if pixels.kind == "discrete" else ""
+
+
 def measure_lsgm(config: ObjectiveConfig, networks: LSGM, state: Mapping[str, Any]) -> ScoreBasedModel:
     """Return a trained LSGM as the harness sees it; its flow ends where the SDE's own end of time is."""
     return ScoreBasedModel(
@@ -204,6 +294,7 @@ def measure_lsgm(config: ObjectiveConfig, networks: LSGM, state: Mapping[str, An
         name=state["name"],
         sha256=state["sha256"],
         parameters=parameter_counts(networks),
+        remark=training_remark(state, networks.vae.pixels),
     )
 
 
@@ -212,4 +303,6 @@ def measure_vae(networks: nn.Module, state: Mapping[str, Any]) -> NormalPriorMod
     vae = networks.get_submodule("vae")
     assert isinstance(vae, AnyVAE)
     counts = {name: count for name, count in parameter_counts(networks).items() if name == "vae"}
-    return NormalPriorModel(vae, device_of(vae), state["name"], state["sha256"], counts)
+    return NormalPriorModel(
+        vae, device_of(vae), state["name"], state["sha256"], counts, training_remark(state, vae.pixels)
+    )

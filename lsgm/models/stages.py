@@ -65,7 +65,12 @@ class NormalPriorStep:
     @cached_property
     def module(self) -> NormalPriorLoss:
         """The loss, with the VAE inside."""
-        return NormalPriorLoss(self.vae, self.config.kl, vae_penalty=self.config.vae_penalty)
+        return NormalPriorLoss(
+            self.vae,
+            self.config.kl,
+            importance_samples=self.config.importance_samples,
+            vae_penalty=self.config.vae_penalty,
+        )
 
     def groups(self) -> list[ParamGroup]:
         """Return the VAE's parameters."""

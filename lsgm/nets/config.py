@@ -7,10 +7,10 @@ from typing import Literal
 
 from lsgm.config import require
 
-__all__ = ["ConvVAEConfig", "Decoder", "NVAEConfig", "ScoreNetConfig"]
+__all__ = ["ConvVAEConfig", "Decoder", "FlatVAEConfig", "NVAEConfig", "ScoreNetConfig"]
 
 Decoder = Literal["auto", "bernoulli", "logistic", "mixture", "normal"]
-"""p(x | z): auto takes bernoulli for binary pixels and logistic (conv) or mixture (nvae) for others."""
+"""p(x | z): auto takes bernoulli for binary pixels and logistic (conv, flat) or mixture (nvae) for others."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,25 @@ class ConvVAEConfig:
         require(self.blocks >= 0, f"the VAE's blocks is {self.blocks}; it cannot be negative")
         require(self.latent_channels >= 1, "the VAE needs at least one latent channel")
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}; give a probability in [0, 1)")
+
+
+@dataclass(frozen=True)
+class FlatVAEConfig:
+    """The fully connected VAE of arXiv:1509.00519: tanh layers around one vector of latents."""
+
+    kind: Literal["flat"] = "flat"
+    """Which VAE this is."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Units of the encoder's layers, from the image on; the decoder has them in reverse."""
+    latents: int = 50
+    """Length of the vector of latents."""
+    decoder: Decoder = "auto"
+    """Distribution of the pixels."""
+
+    def __post_init__(self) -> None:
+        require(len(self.hidden) >= 1, "the VAE needs at least one layer in hidden")
+        require(min(self.hidden) >= 1, "the VAE's layers need at least 1 unit each")
+        require(self.latents >= 1, "the VAE needs at least one latent")
 
 
 @dataclass(frozen=True)

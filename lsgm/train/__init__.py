@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lsgm.train.checkpoint import find_checkpoint, load_weights, read_state
 from lsgm.distributed import World, join
+from lsgm.train.checkpoint import find_checkpoint, load_weights, read_state
 from lsgm.train.guard import TrainingError
 from lsgm.train.loop import train
 from lsgm.train.metrics import read_metrics

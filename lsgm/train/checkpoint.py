@@ -34,6 +34,7 @@ __all__ = [
     "read_state",
     "read_weights",
     "save_checkpoint",
+    "serialise",
 ]
 
 FORMAT = 1
@@ -111,10 +112,18 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_weights(checkpoint: Path, weights: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
-    """Return the averaged or the raw weights on the CPU. Raises CheckpointError where the file is damaged."""
-    path = checkpoint / WEIGHTS[weights]
+    """Return the averaged or the raw weights on the CPU.
+
+    Raises CheckpointError where the file is damaged, or where the checkpoint was exported without it.
+    """
+    path, state = checkpoint / WEIGHTS[weights], read_state(checkpoint)
+    if "exported" in state and path.name not in state["files"]:
+        raise CheckpointError(
+            f"{checkpoint} was exported with its averaged weights alone and has no {weights} ones; ask for "
+            "the averaged weights, or give the run it was exported from"
+        )
     try:
-        return dict(safetensors.torch.load(_read(path, read_state(checkpoint))))
+        return dict(safetensors.torch.load(_read(path, state)))
     except (SafetensorError, ValueError) as error:
         raise _damaged(path, f"is not a safetensors file ({error})") from error
 
@@ -186,13 +195,14 @@ def _contents(
     buffer = io.BytesIO()
     torch.save(dict(optimizers), buffer)
     return [
-        (WEIGHTS["raw"], _serialise(model)),
-        (WEIGHTS["ema"], _serialise(ema)),
+        (WEIGHTS["raw"], serialise(model)),
+        (WEIGHTS["ema"], serialise(ema)),
         (OPTIMIZER, buffer.getvalue()),
     ]
 
 
-def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+def serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the bytes of a safetensors file: the same for the same tensors, whatever device they are on."""
     # safetensors refuses tensors that share memory (tied weights); copies of their own are always right.
     own = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
     return bytes(safetensors.torch.save(own, metadata={"format": "pt"}))

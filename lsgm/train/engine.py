@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from lsgm.data import batch_indices
+from lsgm.distributed import World
 from lsgm.errors import CheckpointError
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed
 from lsgm.train.checkpoint import load_into, load_optimizers, prune, read_weights, save_checkpoint
-from lsgm.distributed import World
 from lsgm.train.ema import WeightAverage
 from lsgm.train.guard import FiniteGuard, TrainingError
 from lsgm.train.interrupt import Interrupt

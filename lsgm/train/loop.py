@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsgm.distributed import World, join
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.rng import derive_seed
 from lsgm.train import atomic
 from lsgm.train.checkpoint import read_state
-from lsgm.distributed import World, join
 from lsgm.train.engine import Context, StageRunner, Verdict
 from lsgm.train.interrupt import Interrupt, signal_name
 from lsgm.train.metrics import MetricsLog

@@ -13,10 +13,10 @@ from typing import Any
 
 import tomli_w
 
+from lsgm.distributed import join
 from lsgm.errors import ConfigError, DataError
 from lsgm.train import atomic
 from lsgm.train.checkpoint import checkpoints
-from lsgm.distributed import join
 from lsgm.train.provenance import provenance
 
 __all__ = ["Run"]

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
-from lsgm.rng import StepNoise
 from lsgm.distributed import World
+from lsgm.rng import StepNoise
 
 __all__ = [
     "Feed",

@@ -22,7 +22,7 @@ from lsgm.hierarchical import HierarchicalVAE
 from lsgm.interop.nvlabs.vae_table import vae_table
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
-from lsgm.vae import Noise, Shape, normal_log_prob, sum_per_sample
+from lsgm.vae import Noise, Shape, normal_log_prob, repeated, sum_per_sample
 
 ONE = NVAEConfig(width=4, multipliers=(1, 2), groups=2, latents=3, encoder_cells=1, decoder_cells=1)
 """Two groups at half the side."""
@@ -87,6 +87,20 @@ def test_log_q_is_the_normals_density_at_the_draw() -> None:
         mean = model.encode(levels, in_turn(centred))[group].z
         sigma = (draw.z - mean) / n[group]
         torch.testing.assert_close(draw.log_q, Normal(mean, sigma).log_prob(draw.z))
+
+
+def test_several_draws_of_an_image_share_the_bottom_up_half() -> None:
+    model, levels, batches = vae(DEEP), levels_of(COLOUR), list[int]()
+    n = noises(model.groups.shapes, batch=6)
+    apart = model.posterior(repeated(levels, 2), in_turn(n))
+    decoded = model.decoder_parameters(apart.z)
+    model.encoder.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
+    shared = model.posterior(levels, in_turn(n), 2)
+    assert batches == [3]
+    # Kernels may sum a batch in another order: roundings of float64.
+    for a, b in zip((*shared.z, *shared.log_q), (*apart.z, *apart.log_q), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.decoder_parameters(shared.z), decoded, rtol=1e-10, atol=1e-10)
 
 
 def test_shifts_leave_log_q_where_it_was() -> None:

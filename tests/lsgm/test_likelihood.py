@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from oracles.gaussian import StandardNormalWorld
 from oracles.worlds import SDES, gaussian_world, mixture_world
+from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
-from lsgm.likelihood import ode_log_prob
+from lsgm.likelihood import flow_times, ode_log_prob
 from lsgm.ode import SolverError, odeint
+from lsgm.ode_fixed import METHODS
+from lsgm.rng import SeededNoise
 from lsgm.samplers.grids import time_end_of
 from lsgm.sde import SDE, VPSDE, GeometricVPSDE
 
@@ -120,6 +124,100 @@ def test_image_k_has_the_same_density_alone_and_in_company() -> None:
         assert one.nfe.item() == many.nfe[k].item()
 
 
+@pytest.mark.parametrize("kind", SDES)
+@pytest.mark.parametrize("solver", METHODS)
+def test_fixed_steps_approach_the_exact_density_at_their_order(kind: str, solver: str) -> None:
+    world, z0 = gaussian_world(SDES[kind]), points(6, 3)
+    expected = world.ode_log_prob(z0, time_end_of(world.sde))
+    errors = []
+    for steps in (160, 320):
+        result = ode_log_prob(world, z0, range(6), divergence="exact", solver=solver, steps=steps)  # type: ignore[arg-type]
+        errors.append(float((result.log_p - expected).square().mean().sqrt()))
+        assert result.nfe.tolist() == [METHODS[solver].stages * steps] * 6
+    # The leading term of the error, with a quarter of an order to spare for the next ones at 160 steps.
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(METHODS[solver].order, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("vp", 80), ("vp-noisy", 80), ("subvp", 80), ("ve", 320), ("geometric", 320)]
+)
+def test_rk4_is_exact_to_a_micronat_per_dimension(kind: str, steps: int) -> None:
+    world, z0 = gaussian_world(SDES[kind]), points(6, 3)
+    result = ode_log_prob(world, z0, range(6), divergence="exact", solver="rk4", steps=steps)
+    expected = world.ode_log_prob(z0, time_end_of(world.sde))
+    torch.testing.assert_close(result.log_p / 3, expected / 3, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_the_times_of_fixed_steps_rise_from_the_start_to_one(kind: str) -> None:
+    start = time_end_of(SDES[kind])
+    times = flow_times(SDES[kind], 20, start)
+    assert times.shape == (21,)
+    assert (float(times[0]), float(times[-1])) == (start, 1.0)
+    assert bool((times.diff() > 0).all())
+
+
+def test_scipy_agrees_on_state_and_density_together() -> None:
+    """An independent solver on the augmented system, whose Jacobian's trace is by central differences."""
+    world, z0 = mixture_world(VPSDE()), points(1, 2)
+
+    def field(t: float, state: np.ndarray) -> np.ndarray:
+        z, h = torch.from_numpy(state[:2]), 1e-5
+        # Rows: the point itself, then both sides of it along each axis.
+        shifts = torch.cat([torch.zeros(1, 2), h * torch.eye(2), -h * torch.eye(2)]).double()
+        v = world.drift(z + shifts, torch.full((5,), t, dtype=torch.float64))
+        trace = (v[1, 0] - v[3, 0] + v[2, 1] - v[4, 1]) / (2 * h)
+        return np.append(v[0].numpy(), float(trace))
+
+    start = np.append(z0[0].numpy(), 0.0)
+    oracle = solve_ivp(field, (1e-5, 1.0), start, method="DOP853", rtol=1e-9, atol=1e-9).y[:, -1]
+    result = ode_log_prob(world, z0, [0], rtol=1e-9, atol=1e-9, divergence="exact")
+    # Central differences leave h^2 and 1e-16 / h, both 1e-10 times the velocity's scale of 10 (beta).
+    expected = -0.5 * (oracle[0] ** 2 + oracle[1] ** 2) - math.log(2 * math.pi) + oracle[2]
+    assert float(result.log_p) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_variance_of_hutchinson_falls_as_one_over_the_probes() -> None:
+    world, copies = mixture_world(VPSDE()), 1000
+    z0 = points(1, 2).expand(copies, 2)
+    variances = [
+        float(ode_log_prob(world, z0, range(copies), rtol=1e-3, atol=1e-3, probes=probes).log_p.var())
+        for probes in (1, 4)
+    ]
+    # A ratio of two sample variances of 999 degrees of freedom has a relative error of at most 2 / sqrt(999)
+    # for tails no heavier than a Gaussian's, which sums of bounded signs have not: 4 of them.
+    assert variances[0] / variances[1] == pytest.approx(4.0, rel=4 * 2 / 999**0.5)
+
+
+def test_a_fixed_probe_needs_fewer_evaluations_than_one_redrawn_at_the_same_tolerance() -> None:
+    """Both under step control, as in the reference: noise in the field is error to an adaptive solver."""
+    world, z0, generator = mixture_world(VPSDE()), points(16, 2), torch.Generator().manual_seed(3)
+    fixed = torch.randint(0, 2, (16, 2), generator=generator).double() * 2 - 1
+
+    def evaluations(redrawn: bool) -> float:
+        def field(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            probe = torch.randint(0, 2, (len(y), 2), generator=generator).double() * 2 - 1
+            probe = probe if redrawn else fixed[rows]
+            with torch.enable_grad():
+                z = y[:, :2].detach().requires_grad_()
+                velocity = world.drift(z, t)
+                (pulled,) = torch.autograd.grad(velocity, z, probe)
+            return torch.cat([velocity.detach(), (pulled * probe).sum(1, keepdim=True)], dim=1)
+
+        start = torch.cat([z0, torch.zeros(16, 1, dtype=torch.float64)], dim=1)
+        solution = odeint(field, start, 1e-5, 1.0, rtol=1e-4, atol=1e-4, max_steps=100_000)
+        return float(solution.nfe.double().mean())
+
+    assert 3 * evaluations(redrawn=False) < evaluations(redrawn=True)
+
+
+def test_noise_may_stand_for_seeds() -> None:
+    world, z0 = mixture_world(VPSDE()), points(3, 2)
+    by_seed = ode_log_prob(world, z0, range(3), rtol=1e-3, atol=1e-3)
+    by_noise = ode_log_prob(world, z0, SeededNoise(range(3), stream="probe"), rtol=1e-3, atol=1e-3)
+    assert torch.equal(by_seed.log_p, by_noise.log_p)
+
+
 class TinyScore(nn.Module):
     """A score function with parameters, on images, that notes whether they were in the graph."""
 
@@ -185,6 +283,10 @@ def test_bad_options_are_named() -> None:
         ode_log_prob(world, z0, range(2), rtol=1e-3, atol=1e-3, probes=0)
     with pytest.raises(ConfigError, match="unknown divergence 'exakt'; did you mean 'exact'"):
         ode_log_prob(world, z0, range(2), rtol=1e-3, atol=1e-3, divergence="exakt")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown solver 'rk5'; did you mean 'rk4'"):
+        ode_log_prob(world, z0, range(2), solver="rk5")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="steps is 0"):
+        ode_log_prob(world, z0, range(2), solver="rk4", steps=0)
     with pytest.raises(ConfigError, match="3 seeds for 2 samples"):
         ode_log_prob(world, z0, range(3), rtol=1e-3, atol=1e-3)
     with pytest.raises(ConfigError, match="exact divergence of 5000 dimensions"):

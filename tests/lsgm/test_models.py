@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny
@@ -18,7 +19,7 @@ from lsgm.data import ImageSet, test_levels
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.models.load import fresh_networks, initialise_from, load_model
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel
+from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, training_remark
 from lsgm.rng import SeededNoise
 from lsgm.samplers import draw
 from lsgm.score import ScoreModel
@@ -94,8 +95,36 @@ def test_a_checkpoint_of_stage_1_is_the_vae_with_its_normal_prior(run: Path, lev
     assert vae.parameters.keys() == {"vae"}
     assert vae.sample(range(3), HEUN).nfe.tolist() == [0, 0, 0]
     assert vae.density(levels[:4], range(4), DensityConfig()).nats.shape == (4,)
-    with pytest.raises(UserError, match="bars has a Normal prior and no probability flow"):
+    importance_weighted = vae.density(levels[:4], range(4), DensityConfig("iw", samples=5))
+    assert importance_weighted.terms.keys() >= {"reconstruction", "importance_gain"}
+    with pytest.raises(UserError, match=r"bars has a Normal prior and no probability flow; .* nelbo or iw"):
         vae.density(levels[:4], range(4), DensityConfig(method="ode"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "remark"),
+    [
+        ({"data": {"flip": True}}, "discrete", "trained on mirrored images too"),
+        ({"data": {"flip": False}}, "discrete", "trained without mirrored images"),
+        ({}, "discrete", "trained without mirrored images"),
+        ({"data": {"flip": True}}, "binary", "trained on mirrored images too"),
+        ({"data": {"flip": False}}, "binary", ""),
+        (None, "discrete", ""),
+    ],
+)
+def test_what_bits_per_dimension_must_say_of_training_is_in_the_checkpoint(
+    recipe: dict[str, object] | None, kind: Literal["binary", "discrete"], remark: str
+) -> None:
+    state = {"meta": {"recipe": recipe}} if recipe is not None else {"name": "bars"}
+    assert training_remark(state, replace(BINARY, kind=kind)) == remark
+
+
+def test_a_loaded_model_says_how_it_was_trained(run: Path, model: ScoreBasedModel, tmp_path: Path) -> None:
+    assert model.remark == ""
+    directory, checkpoint = copied(run, tmp_path)
+    meta = read_state(checkpoint)["meta"]
+    rewrite(checkpoint, meta={**meta, "recipe": tiny.merged(meta["recipe"], {"data": {"flip": True}})})
+    assert load_model(directory).remark == "trained on mirrored images too"
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -173,7 +202,15 @@ def test_the_cost_of_a_sampler_is_counted_per_sample(model: ScoreBasedModel) -> 
     assert bool(((adaptive - 2) % 6 == 0).all())
 
 
-@pytest.mark.parametrize("config", [DensityConfig(draws=2), DensityConfig("ode", rtol=1e-2, atol=1e-2)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        DensityConfig(draws=2),
+        DensityConfig(draws=2, samples=3, at_once=4),
+        DensityConfig("ode", rtol=1e-2, atol=1e-2),
+        DensityConfig("iw", samples=3, at_once=4, solver="heun", steps=4),
+    ],
+)
 def test_a_density_depends_on_its_image_and_seed_alone(
     model: ScoreBasedModel, levels: Tensor, config: DensityConfig
 ) -> None:
@@ -203,7 +240,7 @@ class Silent(nn.Module):
 def paired(
     models: tuple[GenerativeModel, GenerativeModel], levels: Tensor, config: DensityConfig
 ) -> list[Tensor]:
-    """Return the cross entropies of both models for the same draws of z_0."""
+    """Return the cross entropies of both models, the terminal KL included, for the same draws of z_0."""
     seeds = range(len(levels))
     score, normal = (
         models[0].density(levels, seeds, config),
@@ -211,7 +248,8 @@ def paired(
     )
     for term in ("reconstruction", "negative_entropy"):
         assert torch.equal(score.terms[term], normal.terms[term])
-    return [score.terms["cross_entropy"], normal.terms["cross_entropy"]]
+    terminal = score.terms.get("terminal", torch.zeros(()))
+    return [score.terms["cross_entropy"] + terminal, normal.terms["cross_entropy"]]
 
 
 def test_the_bound_of_a_share_of_zero_is_the_normal_priors(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lsgm.rng import SeededNoise, StepNoise, derive_seed
+from lsgm.rng import RepeatedNoise, SeededNoise, StepNoise, derive_seed
 
 
 @settings(deadline=None, max_examples=20)
@@ -39,6 +40,44 @@ def test_signs_are_fair() -> None:
     signs = SeededNoise(range(20)).rademacher(500)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
     assert stats.binomtest(int((signs > 0).sum()), signs.numel()).pvalue > 1e-6
+
+
+def calls(noise: SeededNoise) -> list[torch.Tensor]:
+    """What a draw may ask for, in shapes below and above the 16 numbers that torch draws in one go."""
+    return [noise.normal(3), noise.normal(5, 7), noise.uniform(dtype=torch.float64), noise.rademacher(2, 2)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), seed=st.integers(0, 1000))
+def test_draw_k_of_a_sample_is_the_same_however_the_draws_are_taken(cuts: list[int], seed: int) -> None:
+    seeds, count = [seed, seed + 1, 7], sum(cuts)
+    whole = [part.unflatten(0, (3, count)) for part in calls(RepeatedNoise(seeds, stream="x").take(count))]
+    noise = RepeatedNoise(seeds, stream="x")
+    parts = [[rows.unflatten(0, (3, cut)) for rows in calls(noise.take(cut))] for cut in cuts]
+    for call, expected in enumerate(whole):
+        assert torch.equal(torch.cat([part[call] for part in parts], dim=1), expected)
+    alone = calls(RepeatedNoise([7], stream="x").take(count))
+    assert all(torch.equal(row, rows[2]) for row, rows in zip(alone, whole, strict=True))
+
+
+def test_the_zeroth_draw_is_the_seeds_own_and_the_others_differ() -> None:
+    plain = calls(SeededNoise([3, 4], stream="x"))
+    repeated = calls(RepeatedNoise([3, 4], stream="x").take(5))
+    for expected, rows in zip(plain, repeated, strict=True):
+        assert torch.equal(rows[[0, 5]], expected)
+    numbers = torch.cat([repeated[0].flatten(), repeated[1].flatten()])
+    assert len(numbers.unique()) == len(numbers)
+    # Mean 0 and variance 1, to four standard errors.
+    many = RepeatedNoise([3, 4], stream="x").take(1000).normal(50)
+    assert abs(float(many.mean())) < 4 / many.numel() ** 0.5
+    assert abs(float(many.var()) - 1) < 4 * (2 / many.numel()) ** 0.5
+
+
+def test_rows_of_one_sample_cannot_be_drawn_apart() -> None:
+    part = RepeatedNoise([1, 2]).take(3)
+    assert len(part) == 6
+    with pytest.raises(TypeError, match="without the others"):
+        part.select([0])
 
 
 def test_two_processes_see_the_noise_that_one_would() -> None:

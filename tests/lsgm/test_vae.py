@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from lsgm.generative import Pixels
 from lsgm.nets.config import ConvVAEConfig
-from lsgm.vae import ConvVAE, normal_log_prob, sum_per_sample
+from lsgm.vae import ConvVAE, normal_log_prob, repeated, sum_per_sample
 
 CONFIG = ConvVAEConfig(width=8, multipliers=(1, 1), latent_channels=2)
 BINARY = Pixels(1, 12, 12, "binary")
@@ -30,6 +30,18 @@ def test_log_q_is_the_density_of_the_drawn_latent() -> None:
     sigma = (z - mu) / noise
     expected = sum_per_sample(Normal(mu, sigma).log_prob(z))
     torch.testing.assert_close(log_q, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_several_draws_of_an_image_share_one_pass_of_the_encoder() -> None:
+    model, batches = vae(), list[int]()
+    levels = torch.randint(0, 2, (3, 1, 12, 12), dtype=torch.uint8)
+    noise = torch.randn(12, *model.groups.z_0)
+    (z,), (log_q,) = model.posterior(repeated(levels, 4), lambda *shape: noise)
+    model.encoder.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
+    (z_shared,), (log_q_shared,) = model.posterior(levels, lambda *shape: noise, 4)
+    assert batches == [3]
+    torch.testing.assert_close(z_shared, z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(log_q_shared, log_q, rtol=1e-5, atol=1e-4)
 
 
 def test_means_and_scales_are_bounded() -> None:

@@ -1,0 +1,62 @@
+"""The fully connected VAE with one stochastic layer of Burda et al. (arXiv:1509.00519)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lsgm.config import require
+from lsgm.generative import Pixels
+from lsgm.nets.config import FlatVAEConfig
+from lsgm.nets.mlp import MLPDecoder, MLPEncoder
+from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution
+from lsgm.precision import at_least_float32, dtype_of
+from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
+
+__all__ = ["FlatVAE"]
+
+
+class FlatVAE(nn.Module):
+    """q(z | x) = N(mu(x), diag sigma(x)^2) and p(x | z), both of fully connected networks with tanh.
+
+    As in the paper, mu is the encoder's output itself and sigma its exp, without NVAE's bounds on either.
+    The L latents are one group of shape (L, 1, 1). Levels enter the encoder scaled to [0, 1], not to the
+    [-1, 1] of the convolutional networks. Latents and log-densities are float32 whatever the autocast
+    dtype. Raises ConfigError for images that are padded.
+    """
+
+    def __init__(self, config: FlatVAEConfig, pixels: Pixels, *, pad: int = 0) -> None:
+        super().__init__()
+        require(pad == 0, f"data.pad is {pad}; a flat VAE takes images of any side, so set it to 0")
+        self.pixels = pixels
+        self.decoder_name = config.decoder
+        self.parameter_shape = (outputs_for(pixels, config.decoder), pixels.height, pixels.width)
+        self.encoder = MLPEncoder(math.prod(pixels.shape), config.hidden, config.latents)
+        self.decoder = MLPDecoder(config.latents, config.hidden, math.prod(self.parameter_shape))
+        self.groups = LatentGroups(((config.latents, 1, 1),), top=1)
+
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
+        """Draw z = mu(x) + sigma(x) n, ``draws`` times; levels uint8 [B, C, H, W] -> [B draws, L, 1, 1].
+
+        The draws of an image stand next to each other; the encoder sees it once.
+        """
+        # Not [-1, 1]: dark pixels, most of an image, would be constant inputs that saturate the tanh units.
+        x = (0.5 * network_input(levels, self.pixels) + 0.5).to(dtype_of(self)).flatten(1)
+        parameters = repeated(at_least_float32(self.encoder(x)), draws)[:, :, None, None]
+        mu, log_sigma = parameters.chunk(2, dim=1)
+        n = noise(*self.groups.z_0)
+        z = mu + torch.exp(log_sigma) * n
+        log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
+        return (LatentDraw(z, log_q),)
+
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
+        """Draw z as `encode` does; log q [B draws] of the one group."""
+        ((z, log_q),) = self.encode(levels, noise, draws)
+        return Posterior((z,), (sum_per_sample(log_q),))
+
+    def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
+        """Return p(x | z)."""
+        parameters = self.decoder(z[0].flatten(1)).unflatten(1, self.parameter_shape)
+        return pixel_distribution(parameters, self.pixels, self.decoder_name)
