@@ -33,6 +33,8 @@ class SGMRecipe:
     """The model's kind."""
     seed: int = 1
     """Seed of initialisation, data order and noise."""
+    dequantise: Literal["none", "uniform"] = "none"
+    """What the network sees of a level: its own point on [-1, 1], or one drawn uniformly from its cell."""
     data: DataConfig = field(default_factory=DataConfig)
     prior: PriorConfig = field(
         default_factory=lambda: PriorConfig(mixing_init=None, objective=ObjectiveConfig(weighting="un"))

@@ -37,7 +37,7 @@ def _sgm_stages(recipe: SGMRecipe, networks: Any) -> list[StageSpec]:
     make_objective(recipe.prior.objective, networks.prior)
 
     def stage() -> ScoreStep:
-        return ScoreStep(networks, recipe.prior.objective, recipe.stage)
+        return ScoreStep(networks, recipe.prior.objective, recipe.stage, dequantise=recipe.dequantise)
 
     return [StageSpec("score", recipe.stage, stage)]
 
@@ -45,7 +45,7 @@ def _sgm_stages(recipe: SGMRecipe, networks: Any) -> list[StageSpec]:
 def _measure_sgm(recipe: SGMRecipe, networks: Any, state: Mapping[str, Any]) -> GenerativeModel:
     from lsgm_baselines.sgm import measure_sgm
 
-    return measure_sgm(recipe.prior.objective, networks, state)
+    return measure_sgm(recipe, networks, state)
 
 
 def _build_vae(recipe: VAERecipe, pixels: Pixels) -> nn.Module:

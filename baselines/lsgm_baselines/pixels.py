@@ -17,7 +17,7 @@ from lsgm.models.latent import Encoded
 from lsgm.objective import diffuse
 from lsgm.pixels import PixelDistribution, network_input
 from lsgm.sde import SDE
-from lsgm.vae import LOG_2PI, Noise, sum_per_sample
+from lsgm.vae import LOG_2PI, Noise, repeated, sum_per_sample
 
 __all__ = ["NoisyPixels", "RoundedPixels"]
 
@@ -79,8 +79,9 @@ class NoisyPixels:
         t = torch.tensor([time_eps], dtype=torch.float64)
         self._mean, self._var = float(sde.mean(t)), float(sde.var(t))
 
-    def encode(self, levels: Tensor, noise: Noise) -> Encoded:
-        """Draw z_e = m_e x + sigma_e n for images given as levels, uint8 [B, C, H, W]."""
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
+        """Draw z_e = m_e x + sigma_e n for images given as levels, uint8 [B, C, H, W], ``draws`` for each."""
+        levels = repeated(levels, draws)
         x = network_input(levels, self.pixels)
         n = noise(*self.pixels.shape)
         t = torch.full((len(x),), self.ode_start, dtype=torch.float64, device=x.device)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lsgm.generative import Pixels
 from lsgm.models.config import ObjectiveConfig, PriorConfig
 from lsgm.models.latent import make_prior, parameter_counts
-from lsgm.models.measured import ScoreBasedModel, likelihood_bound
+from lsgm.models.measured import ScoreBasedModel, likelihood_bound, training_remark
 from lsgm.models.stages import make_objective, mean_losses
 from lsgm.objective import Objective
 from lsgm.pixels import network_input
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.train.stage import Losses, ParamGroup
-from lsgm_baselines.config import ScoreStage
+from lsgm_baselines.cells import DequantisedPixels, NoisyCells, dequantised
+from lsgm_baselines.config import ScoreStage, SGMRecipe
 from lsgm_baselines.pixels import NoisyPixels
 
 __all__ = ["SGM", "ScoreLoss", "ScoreStep", "measure_sgm"]
@@ -35,22 +38,48 @@ class SGM(nn.Module):
 
 
 class ScoreLoss(nn.Module):
-    """Denoising score matching on the pixels, E_t [lambda(t) || eps - eps_theta(x_t, t) ||^2]."""
+    """Denoising score matching on the pixels, E_t [lambda(t) || eps - eps_theta(x_t, t) ||^2].
 
-    def __init__(self, prior: ScoreModel, pixels: Pixels, objective: Objective) -> None:
+    x are the levels' own points or, with ``dequantise`` uniform, new points of their cells at every step.
+    """
+
+    def __init__(
+        self,
+        prior: ScoreModel,
+        pixels: Pixels,
+        objective: Objective,
+        *,
+        dequantise: Literal["none", "uniform"] = "none",
+    ) -> None:
         super().__init__()
         self.prior = prior
         self.pixels = pixels
         self.objective = objective
+        self.dequantise = dequantise
 
     def forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
-        """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
-        x = network_input(levels, self.pixels)
+        """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image.
+
+        Of the levels' own points ``kl`` is the bound on -log P(x) without the cost of rounding z_e to levels;
+        of dequantised levels ``nelbo`` is at most looser than that bound by the noise beyond the outer cells.
+        """
+        x = self._points(levels, noise)
         eps = noise.normal(*self.pixels.shape)
         ce = self.objective.cross_entropy(self.prior, x, noise.stratified(), eps)
-        entropy = self.pixels.dims * self.objective.sde.entropy_const(self.objective.time_eps)
-        terms = {"score_loss": ce.score_loss, "kl": ce.value - entropy}
+        terms = {"score_loss": ce.score_loss, **self._bound(ce.value)}
         return Losses(ce.surrogate.mean(), {name: x.mean() for name, x in terms.items()})
+
+    def _points(self, levels: Tensor, noise: StepNoise) -> Tensor:
+        if self.dequantise == "none":
+            return network_input(levels, self.pixels)
+        return dequantised(levels, noise.uniform(*self.pixels.shape), self.pixels.levels)
+
+    def _bound(self, cross_entropy: Tensor) -> dict[str, Tensor]:
+        sde, e, dims = self.objective.sde, self.objective.time_eps, self.pixels.dims
+        if self.dequantise == "none":
+            return {"kl": cross_entropy - dims * sde.entropy_const(e)}
+        cell = 2 * float(sde.mean(torch.tensor(e, dtype=torch.float64))) / self.pixels.levels
+        return {"nelbo": cross_entropy - dims * math.log(cell)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,7 @@ class ScoreStep:
     networks: SGM
     objective: ObjectiveConfig
     config: ScoreStage
+    dequantise: Literal["none", "uniform"] = "none"
     name: str = "score"
     ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("prior.network",)
@@ -68,7 +98,8 @@ class ScoreStep:
     def module(self) -> ScoreLoss:
         """The loss, with the score model inside."""
         prior = self.networks.prior
-        return ScoreLoss(prior, self.networks.pixels, make_objective(self.objective, prior))
+        objective = make_objective(self.objective, prior)
+        return ScoreLoss(prior, self.networks.pixels, objective, dequantise=self.dequantise)
 
     def groups(self) -> list[ParamGroup]:
         """Return the score model's parameters."""
@@ -79,14 +110,22 @@ class ScoreStep:
         return mean_losses(self.module, levels, seed)
 
 
-def measure_sgm(config: ObjectiveConfig, networks: SGM, state: Mapping[str, Any]) -> ScoreBasedModel:
-    """Return a trained data-space score model as the harness sees it; its flow ends where training did."""
-    prior = networks.prior
+def measure_sgm(recipe: SGMRecipe, networks: SGM, state: Mapping[str, Any]) -> ScoreBasedModel:
+    """Return a trained data-space score model as the harness sees it; its flow ends where training did.
+
+    Its own coder is that of the points it was trained on: the levels' own, or those of their cells.
+    """
+    prior, pixels, config = networks.prior, networks.pixels, recipe.prior.objective
+    uniform = recipe.dequantise == "uniform"
+    coder = NoisyCells if uniform else NoisyPixels
+    remarks = (training_remark(state, pixels), "trained on dequantised levels" if uniform else "")
     return ScoreBasedModel(
-        coder=NoisyPixels(prior.sde, networks.pixels, config.time_eps),
+        coder=coder(prior.sde, pixels, config.time_eps),
         prior=prior,
         bound=likelihood_bound(prior, config),
         name=state["name"],
         sha256=state["sha256"],
         parameters=parameter_counts(networks),
+        remark="; ".join(filter(None, remarks)),
+        dequantised=DequantisedPixels(pixels, config.time_eps),
     )

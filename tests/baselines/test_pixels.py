@@ -175,6 +175,18 @@ def test_the_bound_on_discrete_data_is_one_and_exact_to_the_rounding(method: str
     assert (gap < 1e-6) == (time_eps == 1e-2)
 
 
+def test_draws_of_an_image_are_rows_one_after_the_other() -> None:
+    """Each as if it were alone with its noise; only the noise differs between them."""
+    coder = NoisyPixels(VPSDE(), Pixels(1, 2, 2, "discrete", 5), 0.05)
+    levels = torch.randint(0, 32, (2, 1, 2, 2), dtype=torch.uint8)
+    n = torch.randn(6, 1, 2, 2)
+    together = coder.encode(levels, lambda *shape: n, 3)
+    alone = coder.encode(levels[[0, 0, 0, 1, 1, 1]], lambda *shape: n)
+    for ours, theirs in zip(together[:5], alone[:5], strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(together.log_q.unique()) == 6
+
+
 def test_a_worse_score_gives_a_larger_bound() -> None:
     model = world(1e-2)
 

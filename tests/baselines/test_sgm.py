@@ -12,21 +12,24 @@ import tiny
 import torch
 
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.data import test_levels
+from lsgm.data import ImageSet, sha256_of, test_levels
 from lsgm.data.registry import DATASETS
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
 from lsgm.models.latent import parameter_counts
 from lsgm.models.load import fresh_networks, load_model
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel
+from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, measure_vae
+from lsgm.models.stages import make_objective
 from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.objective import diffuse
 from lsgm.recipe_files import find_recipes, load_recipe
-from lsgm.rng import SeededNoise
+from lsgm.rng import SeededNoise, StepNoise
 from lsgm.score import ScoreModel
 from lsgm.training import train_recipe
+from lsgm_baselines.cells import DequantisedPixels, NoisyCells
 from lsgm_baselines.pixels import NoisyPixels
-from lsgm_baselines.sgm import SGM
+from lsgm_baselines.sgm import SGM, ScoreLoss
 
 PIXELS: dict[str, Any] = {
     "kind": "sgm",
@@ -136,6 +139,122 @@ def test_its_flow_ends_where_its_training_did(sgm: ScoreBasedModel) -> None:
     assert min(asked) == 1e-2
     replace(sgm, prior=prior).sample([0], SamplerConfig(steps=2, time_end=1e-3))
     assert min(asked) == 1e-3
+
+
+def test_it_is_scored_by_noise_or_dequantised_as_asked(sgm: ScoreBasedModel) -> None:
+    assert type(sgm.coder) is NoisyPixels
+    assert isinstance(sgm.dequantised, DequantisedPixels)
+    assert sgm.dequantised.ode_start == sgm.coder.ode_start == 1e-2
+    assert "dequantised" not in sgm.remark
+    levels = test_levels(tiny.bars(), "test", 0)[:4]
+    config = DensityConfig("ode", solver="heun", steps=20)
+    noisy = sgm.density(levels, range(4), config)
+    uniform = sgm.density(levels, range(4), replace(config, dequantise="uniform", samples=2))
+    assert bool(noisy.nats.isfinite().all())
+    assert noisy.error is None
+    assert uniform.error is not None
+    cells = sgm.pixels.dims * math.log(2 / 2)
+    torch.testing.assert_close(uniform.terms["cross_entropy"] + cells, uniform.nats)
+
+
+# Trained on dequantised levels
+
+
+CELLS = {**PIXELS, "dequantise": "uniform", "data": {"bits": 5}}
+
+
+def greys() -> ImageSet:
+    """Bars in 5 bits of grey."""
+    splits = tiny.bars().splits
+    return ImageSet("greys", "1", sha256_of(*splits.values()), "uint8", splits, bits=5)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> ScoreBasedModel:
+    directory = tmp_path_factory.mktemp("runs") / "cells"
+    assert train_recipe(recipe_from(CELLS, "sgm"), directory, images=greys()).finished
+    model = load_model(directory)
+    assert isinstance(model, ScoreBasedModel)
+    return model
+
+
+def test_its_samples_are_rounded_to_levels(cells: ScoreBasedModel) -> None:
+    drawn = cells.sample(range(16), SamplerConfig(steps=3)).images
+    possible = (torch.arange(32) * 255 / 31).round().to(torch.uint8)
+    assert bool(torch.isin(drawn, possible).all())
+    assert len(drawn.unique()) > 2
+
+
+def test_every_bound_of_it_is_by_points_of_cells(cells: ScoreBasedModel) -> None:
+    assert isinstance(cells.coder, NoisyCells)
+    assert cells.remark.endswith("trained on dequantised levels")
+    levels = test_levels(greys(), "test", 0)[:4]
+    coarse = DensityConfig("ode", solver="heun", steps=20, samples=4)
+    methods = (DensityConfig(draws=4, samples=4), coarse, replace(coarse, dequantise="uniform"))
+    nelbo, noisy, uniform = (cells.density(levels, range(4), config).nats for config in methods)
+    # After six steps every one is far from 5 bits, but neither bound by flow can be far from the other.
+    assert bool(nelbo.isfinite().all())
+    torch.testing.assert_close(noisy, uniform, rtol=0.15, atol=0)
+
+
+def loss_of(dequantise: Any) -> ScoreLoss:
+    torch.manual_seed(0)
+    model = SGM(recipe_from(PIXELS, "sgm").prior, Pixels(1, 8, 8, "discrete", 5))
+    objective = make_objective(recipe_from(PIXELS, "sgm").prior.objective, model.prior)
+    return ScoreLoss(model.prior, model.pixels, objective, dequantise=dequantise)
+
+
+def test_a_step_on_cells_has_gradients_for_every_weight() -> None:
+    loss = loss_of("uniform")
+    levels = test_levels(greys(), "test", 0)[:8]
+    losses = loss(levels, StepNoise(1, 0, global_batch=8), 0.0)
+    losses.total.backward()
+    for parameter in loss.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+    assert losses.terms.keys() == {"score_loss", "nelbo"}
+
+
+def test_the_network_sees_another_point_of_the_cell_at_every_step() -> None:
+    """Levels' own points are given to it with the noise that they were given before there was a choice."""
+    levels = test_levels(greys(), "test", 0)[:8]
+    seen: list[torch.Tensor] = []
+
+    def listen(module: Any, arguments: tuple[Any, ...]) -> None:
+        seen.append(arguments[0])
+
+    for dequantise in ("none", "none", "uniform", "uniform"):
+        loss = loss_of(dequantise)
+        loss.prior.network.register_forward_pre_hook(listen)
+        loss(levels, StepNoise(1, len(seen) % 2, global_batch=8), 0.0)
+    noise = StepNoise(1, 0, global_batch=8)
+    eps, rho = noise.normal(1, 8, 8), noise.stratified()
+    t = loss.objective.draw(rho).t
+    expected = diffuse(loss.objective.sde, levels * (2 / 31) - 1, t, eps).z_t
+    torch.testing.assert_close(seen[0], expected)
+    assert not torch.equal(seen[2], seen[3])
+
+
+@pytest.mark.parametrize("nonsense", ["unifrom", "variational", True])
+def test_another_dequantisation_is_refused(nonsense: Any) -> None:
+    with pytest.raises(ConfigError, match="dequantise"):
+        recipe_from({**PIXELS, "dequantise": nonsense}, "sgm")
+
+
+# Plain VAEs
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_a_coin_for_every_pixel_costs_one_bit_per_dimension_of_the_unpadded_image(pad: int) -> None:
+    recipe = recipe_from({**PLAIN, "data": {"pad": pad}}, "vae")
+    networks = fresh_networks(recipe, Pixels(1, 8, 8, "binary", 1))
+    for parameter in networks.get_submodule("vae.decoder").parameters():
+        torch.nn.init.zeros_(parameter)
+    model = measure_vae(networks, {"name": "coin", "sha256": ""})
+    levels = test_levels(tiny.bars(), "test", 0)[:4]
+    nats = model.density(levels, range(4), DensityConfig()).terms["reconstruction"]
+    bits = nats / (model.pixels.dims * math.log(2))
+    torch.testing.assert_close(bits, torch.ones(4).double(), rtol=1e-6, atol=0)
 
 
 def test_a_plain_vae_trains_in_one_stage(tmp_path: Path) -> None:
