@@ -9,11 +9,12 @@ from torch import Tensor
 
 from lsgm.data import load, test_levels
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.generative import Pixels
+from lsgm.errors import DataError, UserError
+from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.reference import choose
 from lsgm_eval.tasks import Task
 
-__all__ = ["ScoredImages", "scored_images", "scored_images_of"]
+__all__ = ["ScoredImages", "check_pixels", "scored_images", "scored_images_of"]
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,64 @@ class ScoredImages:
     """Of `levels`: two runs with the same hash saw the same bits."""
     order: Tensor
     """All row numbers, int64 [N], in a seeded order: a measurement of n images takes the first n."""
+    binarisation_seed: int | None = None
+    """Seed by which grey values became bits; None where levels are more than two, or were bits already."""
 
 
 def scored_images(task: Task, *, root: Path | None = None) -> ScoredImages:
-    """Return the likelihood split of a task. Raises DataError where the data are not there."""
+    """Return the likelihood split of a task.
+
+    Raises DataError where the data are not there or give other levels than the task knows of them.
+    """
     return scored_images_of(task, load(task.dataset, root=root))
 
 
 def scored_images_of(task: Task, images: ImageSet) -> ScoredImages:
-    """Return the likelihood split of an image set that is loaded already."""
-    levels = test_levels(images, task.likelihood_split, task.binarisation_seed)
-    channels, height, width = images.image_shape
+    """Return the likelihood split of an image set that is loaded already. Raises as `scored_images`."""
+    levels = test_levels(images, task.likelihood_split, task.binarisation_seed, bits=task.bits)
+    sha256 = sha256_of(levels)
+    known = task.levels.get(images.sha256, sha256)
+    if sha256 != known:
+        raise DataError(
+            f"the {task.likelihood_split} levels of {images.identity} have sha256 {sha256} and task "
+            f"{task.name}@{task.version} knows them as {known}: numbers of other bits are not comparable; "
+            "update lsgm-bench and numpy, or correct [levels] in a task file of your own"
+        )
+    raw = images.split(task.likelihood_split)
+    binarised = images.pixels == "binary" and bool(((raw > 0) & (raw < 255)).any())
     return ScoredImages(
         dataset=images.identity,
         split=task.likelihood_split,
-        pixels=Pixels(
-            channels,
-            height,
-            width,
-            "binary" if images.pixels == "binary" else "discrete",
-            images.bits,
-        ),
+        pixels=_pixels(task, images),
         levels=levels,
-        levels_sha256=sha256_of(levels),
+        levels_sha256=sha256,
         order=choose(len(levels), len(levels), task.binarisation_seed),
+        binarisation_seed=task.binarisation_seed if binarised else None,
     )
+
+
+def _pixels(task: Task, images: ImageSet) -> Pixels:
+    if images.pixels != "binary":
+        return Pixels(*images.image_shape, "discrete", task.bits or images.bits)
+    if task.bits is not None:
+        raise UserError(f"task {task.name} sets bits, and the pixels of {images.name} are binary: remove it")
+    return Pixels(*images.image_shape, "binary", 1)
+
+
+def check_pixels(model: GenerativeModel, images: ScoredImages) -> None:
+    """Raise UserError unless a model gives probabilities to just the images that are scored."""
+    have, want = model.pixels, images.pixels
+    if (have.shape, have.levels) == (want.shape, want.levels) and have.kind == want.kind:
+        return
+    advice = "choose the task that it was trained for"
+    if (have.shape, have.kind) == (want.shape, want.kind):
+        advice = f"choose a task of {have.bits} bits, or write one to a TOML file with bits = {have.bits}"
+    raise UserError(
+        f"{model.name} makes {_described(have)} images and the task needs {_described(want)} ones "
+        f"({images.dataset.partition('@')[0]}): {advice}"
+    )
+
+
+def _described(pixels: Pixels) -> str:
+    kind = "binary" if pixels.kind == "binary" else f"{pixels.bits}-bit"
+    return f"{'x'.join(map(str, pixels.shape))} {kind}"

@@ -15,7 +15,7 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples
 
-__all__ = ["Renamed", "open_model"]
+__all__ = ["Renamed", "open_model", "remark_of"]
 
 
 class Renamed:
@@ -26,6 +26,7 @@ class Renamed:
         self.sha256: str = model.sha256
         self.pixels: Pixels = model.pixels
         self.parameters: Mapping[str, int] = model.parameters
+        self.remark = remark_of(model)
 
     @property
     def has_prior(self) -> bool:
@@ -39,6 +40,11 @@ class Renamed:
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
         """Bound -log P(x) of levels uint8 [N, C, H, W]."""
         return self.model.density(levels, seeds, config)
+
+
+def remark_of(model: GenerativeModel) -> str:
+    """Return what must be said beside a model's numbers; a factory's model need not have anything to say."""
+    return getattr(model, "remark", "")
 
 
 def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeModel:

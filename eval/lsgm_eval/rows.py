@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ from typing import Any
 
 from lsgm.errors import DataError, UserError
 
-__all__ = ["KEYS", "METRICS", "Context", "Metric", "git_revision", "merge_rows", "read_rows", "write_rows"]
+__all__ = [
+    "KEYS",
+    "METRICS",
+    "Context",
+    "Metric",
+    "git_revision",
+    "keep_rows",
+    "merge_rows",
+    "read_rows",
+    "write_rows",
+]
 
 Row = dict[str, Any]
 
@@ -42,6 +53,7 @@ KEYS = (
     "higher_is_better",
     "group",
     "note",
+    "levels_sha256",
 )
 """Every row has every key, in this order; what does not apply is null."""
 
@@ -51,10 +63,10 @@ IDENTITY = ("task", "model", "metric", "group", "sampler", "split")
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is measured in, which way is better, and under which heading it is printed."""
+    """What a metric is measured in, which way is better (None: neither), and under which heading it goes."""
 
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     group: str
 
 
@@ -63,14 +75,26 @@ METRICS = {
     "kernel": Metric("distance", False, "quality"),
     "nelbo_nats": Metric("nats/image", False, "likelihood"),
     "nelbo_bpd": Metric("bits/dim", False, "likelihood"),
+    "iw_nats": Metric("nats/image", False, "likelihood"),
+    "iw_bpd": Metric("bits/dim", False, "likelihood"),
     "ode_nll_nats": Metric("nats/image", False, "likelihood"),
     "ode_nll_bpd": Metric("bits/dim", False, "likelihood"),
     "paired_nelbo_nats": Metric("nats/image", False, "likelihood"),
+    "paired_iw_nats": Metric("nats/image", False, "likelihood"),
     "paired_ode_nll_nats": Metric("nats/image", False, "likelihood"),
     "nfe": Metric("evaluations", False, "cost"),
     "seconds_per_1000": Metric("s", False, "cost"),
     "parameters": Metric("parameters", False, "cost"),
 }
+
+TERM = re.compile(r"(nelbo|iw|ode_nll)_term_[a-z_]+(/\w+)?_nats")
+"""A part of a bound, of all latent groups or of one: ``nelbo_term_negative_entropy/0_nats``."""
+
+
+def _about(metric: str) -> Metric:
+    if TERM.fullmatch(metric):
+        return Metric("nats/image", None, "terms")
+    return METRICS[metric] if metric in METRICS else METRICS[metric.split("_")[0]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,8 @@ class Context:
     def row(self, metric: str, value: float | None, **fields: Any) -> Row:
         """Return a complete row. Raises UserError for a value that is not finite, ValueError for odd keys.
 
-        ``metric`` may carry the feature space, as in ``frechet_glyphs``; ``value`` None means not measurable.
+        ``metric`` may carry the feature space, as in ``frechet_glyphs``, or name a term of a bound;
+        ``value`` None means not measurable.
         """
         unknown = set(fields) - set(KEYS)
         if unknown:
@@ -95,7 +120,7 @@ class Context:
             raise UserError(
                 f"{metric} of {self.model} is {value}: look at its samples and its training metrics"
             )
-        about = METRICS[metric] if metric in METRICS else METRICS[metric.split("_")[0]]
+        about = _about(metric)
         shared = {
             "task": self.task,
             "model": self.model,
@@ -153,6 +178,12 @@ def merge_rows(old: Iterable[Row], new: Sequence[Row]) -> list[Row]:
 
     replaced = {identity(row) for row in new}
     return [row for row in old if identity(row) not in replaced] + list(new)
+
+
+def keep_rows(path: Path, measured: list[Row]) -> list[Row]:
+    """Write rows to a file of results, in the place of those they measure again, and return them."""
+    write_rows(path, merge_rows(read_rows(path) if path.exists() else [], measured))
+    return measured
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

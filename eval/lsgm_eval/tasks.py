@@ -6,12 +6,16 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from lsgm.config import DensityConfig, SamplerConfig, require
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.structure import from_dict
 
-__all__ = ["Task", "Tier", "load_task", "task_names"]
+__all__ = ["Method", "Task", "Tier", "load_task", "task_names"]
+
+
+Method = Literal["nelbo", "iw", "ode"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,12 @@ class Tier:
     """How much is measured. Tiers are different protocols: their numbers are never mixed."""
 
     n_samples: int
-    """Images drawn for the distances and the costs."""
+    """Images drawn for the distances and the costs; 0 where the task measures likelihoods only."""
     nelbo_images: int
     """Images of the likelihood split scored by the score-matching bound."""
     ode_images: int
     """Images scored by the probability flow, the first of those above; 0 leaves it out."""
-    sampler: SamplerConfig
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """The sampler of the headline distances and costs."""
     nelbo: DensityConfig = field(default_factory=DensityConfig)
     """Draws of t per image."""
@@ -38,19 +42,49 @@ class Tier:
     """The points of the NFE curve besides the headline sampler, whose first images give one as well."""
     floor_images: int = 0
     """Images of the likelihood split measured like samples, to show what distance real new data have."""
+    iw_images: int = 0
+    """Images scored by the importance-weighted bound of a Normal prior; 0 leaves it out."""
+    iw: DensityConfig = field(default_factory=lambda: DensityConfig(method="iw", samples=50))
+    """Its draws per image: each costs a pass of the decoder."""
+    iw_flow_images: int = 0
+    """Images scored by the importance-weighted bound of a prior with a flow; 0 leaves it out."""
+    iw_flow: DensityConfig = field(default_factory=lambda: DensityConfig(method="iw", samples=5))
+    """Its draws per image: each costs a solve of the probability flow."""
 
     def __post_init__(self) -> None:
-        require(self.n_samples >= 40, f"n-samples is {self.n_samples}; distances need at least 40 images")
+        require(
+            self.n_samples == 0 or self.n_samples >= 40,
+            f"n-samples is {self.n_samples}; distances need at least 40 images, or 0 to leave them out",
+        )
         require(self.nelbo_images >= 2, f"nelbo-images is {self.nelbo_images}; an error needs at least 2")
-        require(0 <= self.ode_images <= self.nelbo_images, "ode-images must lie in 0 .. nelbo-images")
-        require(self.ode_images != 1, "ode-images is 1; an error needs at least 2")
+        for name, count in (
+            ("ode-images", self.ode_images),
+            ("iw-images", self.iw_images),
+            ("iw-flow-images", self.iw_flow_images),
+        ):
+            require(0 <= count <= self.nelbo_images, f"{name} must lie in 0 .. nelbo-images")
+            require(count != 1, f"{name} is 1; an error needs at least 2")
         require(self.nelbo.method == "nelbo", "nelbo.method must be 'nelbo'")
         require(self.ode.method == "ode", "ode.method must be 'ode'")
+        require(self.iw.method == "iw", "iw.method must be 'iw'")
+        require(self.iw_flow.method == "iw", "iw-flow.method must be 'iw'")
         require(
             not self.curve or 40 <= self.curve_samples <= min(self.n_samples, 10_000),
             "curve-samples must lie in 40 .. min(n-samples, 10000)",
         )
         require(self.sampler not in self.curve, "the headline sampler is a point of the curve already")
+
+    def config_for(self, method: Method, has_prior: bool) -> DensityConfig:
+        """Return how a bound is estimated for a model with a diffusion (``has_prior``) or a Normal prior."""
+        if method == "iw":
+            return self.iw_flow if has_prior else self.iw
+        return self.ode if method == "ode" else self.nelbo
+
+    def images_for(self, method: Method, has_prior: bool) -> int:
+        """Return how many images a bound is measured on; 0 leaves it out."""
+        if method == "iw":
+            return self.iw_flow_images if has_prior else self.iw_images
+        return self.ode_images if method == "ode" else self.nelbo_images
 
 
 @dataclass(frozen=True)
@@ -61,9 +95,9 @@ class Task:
     version: int
     summary: str
     dataset: str
-    extractor: str
-    """``glyphs`` or ``torchscript:FILE``."""
-    feature_space: str
+    extractor: str | None = None
+    """``glyphs`` or ``torchscript:FILE``; None where likelihoods alone are measured."""
+    feature_space: str = ""
     """The suffix of the distances' names: ``frechet_<feature_space>``."""
     tiers: dict[str, Tier] = field(default_factory=dict)
     reference_split: str = "train"
@@ -72,8 +106,25 @@ class Task:
     """Likelihoods are measured on this split."""
     binarisation_seed: int = 0
     """Seed of the one binarisation of both splits, where pixels are binary."""
+    bits: int | None = None
+    """Bits per sub-pixel whose likelihood is measured, the upper ones (None: the dataset's own)."""
+    levels: dict[str, str] = field(default_factory=dict)
+    """Dataset sha256 -> sha256 of the levels of the likelihood split that it must give."""
     note: str = ""
     """Printed with every distance."""
+
+    def __post_init__(self) -> None:
+        require(self.bits is None or 1 <= self.bits <= 8, f"bits is {self.bits}; give 1 to 8")
+        require(
+            (self.extractor is None) == (not self.feature_space),
+            "extractor and feature-space belong together: give both, or neither to measure likelihoods only",
+        )
+        for name, tier in self.tiers.items():
+            require(
+                self.extractor is not None or tier.n_samples == tier.floor_images == 0,
+                f"tier {name} asks for distances and the task has no extractor: give extractor and "
+                "feature-space, or set n-samples and floor-images to 0",
+            )
 
     def tier(self, name: str) -> Tier:
         """Return a tier. Raises ConfigError for an unknown one."""
@@ -82,9 +133,14 @@ class Task:
             raise ConfigError(f"task {self.name}@{self.version} has no tier '{name}'{hint}")
         return self.tiers[name]
 
-    def identity(self, tier: str) -> str:
-        """Return ``glyphs@1/quick``, the task column of a result row."""
-        return f"{self.name}@{self.version}/{tier}"
+    def identity(self, tier: str, *, limit: int | None = None, custom: bool = False) -> str:
+        """Return ``glyphs@1/quick``, the task column of a result row.
+
+        Fewer images than the tier's (``limit``) and other settings of the estimator (``custom``) are other
+        protocols: ``glyphs@1/full-limit-100``, ``glyphs@1/quick-custom``.
+        """
+        fewer = "" if limit is None else f"-limit-{limit}"
+        return f"{self.name}@{self.version}/{tier}{fewer}{'-custom' * custom}"
 
 
 def task_names() -> tuple[str, ...]:

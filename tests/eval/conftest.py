@@ -36,6 +36,7 @@ class BernoulliModel:
     pixels: Pixels = field(default_factory=lambda: Pixels(1, 28, 28, "binary"))
     parameters: Mapping[str, int] = field(default_factory=lambda: {"p": 1})
     has_prior: bool = True
+    remark: str = ""
     sampled: list[SamplerConfig] = field(default_factory=list)
     scored: int = 0
 

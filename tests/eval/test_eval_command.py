@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -15,6 +15,7 @@ from lsgm.cli import main
 from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, UserError
 from lsgm_eval import model_specs, runner
+from lsgm_eval.commands.eval import Options
 from lsgm_eval.model_specs import Renamed, open_model
 
 TASK = """
@@ -28,6 +29,8 @@ feature_space = "glyphs"
 n_samples = 60
 nelbo_images = 20
 ode_images = 0
+iw_flow_images = 10
+iw_flow = { method = "iw", samples = 3 }
 sampler = { name = "heun", steps = 3 }
 """
 
@@ -65,6 +68,45 @@ def test_without_json_there_is_a_table(task: str, tmp_path: Path, capsys: pytest
     assert head.split()[:3] == ["model", "metric", "value"]
     assert first.split()[:2] == ["a", "nelbo_nats"]
     assert "results.jsonl" in captured.err
+
+
+def test_every_measurement_can_be_asked_for_alone() -> None:
+    choices, _ = get_args(get_type_hints(Options)["only"])
+    assert get_args(choices) == runner.MEASUREMENTS == get_args(runner.Measurement)
+
+
+@pytest.mark.usefixtures("opened")
+def test_importance_weighting_is_asked_for_by_name(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", task, "--model", "a", "--out", str(tmp_path), "--only", "iw", "--json"]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["metric"] for row in rows} >= {"iw_nats", "iw_bpd"}
+    assert all(row["sampler"].startswith("iw(samples=3") for row in rows)
+
+
+@pytest.mark.usefixtures("opened")
+def test_an_image_that_cannot_be_scored_may_be_left_out(
+    task: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bernoulli: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(type(bernoulli())):  # type: ignore[misc]
+        def density(self, levels: Any, seeds: Any, config: Any) -> Any:
+            found = super().density(levels, seeds, config)
+            found.nats[0] = float("nan")
+            return found
+
+    monkeypatch.setattr(model_specs, "open_model", lambda spec, device="cpu": Broken(name=spec))
+    words = ["eval", task, "--model", "a", "--out", str(tmp_path), "--only", "nelbo"]
+    assert main(words) == 2
+    assert "--allow-failures leaves such images out" in capsys.readouterr().err
+    assert main([*words, "--allow-failures", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["n"] for row in rows} == {19}
 
 
 @pytest.mark.parametrize(

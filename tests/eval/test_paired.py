@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from lsgm_eval.measure.likelihood import Scores, save_scores
 from lsgm_eval.measure.paired import paired_rows, scores_file
 from lsgm_eval.rows import Context
 
+TASK = "glyphs@1/quick"
 
-def save(out: Path, model: str, nats: torch.Tensor, rows: torch.Tensor | None = None) -> Context:
+
+def save(
+    out: Path, model: str, nats: Tensor, rows: Tensor | None = None, method: str = "nelbo", **about: str
+) -> Context:
     rows = torch.arange(len(nats)) if rows is None else rows
-    scores = Scores(rows, nats, torch.zeros(len(nats)), {}, 1.0, None)
-    save_scores(scores_file(out, model, "nelbo"), scores)
-    return Context("glyphs@1/quick", model, "abc", "glyphs@1@def", "run")
+    unknown = torch.full((len(nats),), torch.nan)
+    scores = Scores(rows, nats, torch.zeros(len(nats)), unknown, unknown, {}, {}, 1.0, None)
+    save_scores(scores_file(out, model, method), scores, **about)
+    return Context(TASK, model, "abc", "glyphs@1@def", "run")
 
 
 def test_what_images_have_in_common_cancels(tmp_path: Path) -> None:
@@ -40,10 +46,55 @@ def test_every_pair_of_three_models_is_compared(tmp_path: Path) -> None:
     assert [row["model"] for row in paired_rows(contexts, tmp_path, "test")] == ["a - b", "a - c", "b - c"]
 
 
-def test_other_images_and_absent_bounds_are_not_paired(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "metric"),
+    [("nelbo", "paired_nelbo_nats"), ("iw", "paired_iw_nats"), ("ode", "paired_ode_nll_nats")],
+)
+def test_every_bound_has_its_difference(tmp_path: Path, method: str, metric: str) -> None:
+    contexts = [save(tmp_path, name, torch.randn(10).double(), method=method) for name in "ab"]
+    assert [row["metric"] for row in paired_rows(contexts, tmp_path, "test")] == [metric]
+    others = [name for name in ("nelbo", "iw", "ode") if name != method]
+    assert paired_rows(contexts, tmp_path, "test", methods=others) == []
+
+
+def test_the_difference_is_over_the_images_that_both_have(tmp_path: Path) -> None:
+    a, b = torch.randn(2, 10).double()
     contexts = [
-        save(tmp_path, "a", torch.randn(10).double()),
-        save(tmp_path, "b", torch.randn(10).double(), torch.arange(10) + 1),
-        Context("glyphs@1/quick", "c", "abc", "glyphs@1@def", "run"),
+        save(tmp_path, "a", a),
+        save(tmp_path, "b", b[:6], torch.tensor([9, 8, 12, 2, 1, 0])),
+        save(tmp_path, "c", b, torch.arange(10) + 9),
+        Context(TASK, "absent", "abc", "glyphs@1@def", "run"),
     ]
-    assert paired_rows(contexts, tmp_path, "test") == []
+    (row, *rest) = paired_rows(contexts, tmp_path, "test")
+    assert row["n"] == 5
+    assert row["value"] == pytest.approx(float((a[[9, 8, 2, 1, 0]] - b[[0, 1, 3, 4, 5]]).mean()))
+    assert row["note"] == "over the 5 images that both have"
+    # a and c share image 9 alone, b and c two.
+    assert [(other["model"], other["n"]) for other in rest] == [("b - c", 2)]
+
+
+@pytest.mark.parametrize(
+    ("left_over", "paired"),
+    [
+        ({"task": TASK, "levels_sha256": "e"}, True),
+        ({"task": "glyphs@1/full", "levels_sha256": "e"}, False),
+        ({"task": TASK, "levels_sha256": "f"}, False),
+    ],
+)
+def test_scores_of_another_task_or_of_other_bits_are_not_compared(
+    tmp_path: Path, left_over: dict[str, str], paired: bool
+) -> None:
+    contexts = [
+        save(tmp_path, "a", torch.randn(10).double(), task=TASK, levels_sha256="e"),
+        save(tmp_path, "b", torch.randn(10).double(), **left_over),
+    ]
+    assert bool(paired_rows(contexts, tmp_path, "test")) == paired
+
+
+def test_a_difference_between_two_estimators_says_so(tmp_path: Path) -> None:
+    contexts = [
+        save(tmp_path, name, torch.randn(10).double(), estimator=f"iw(samples={count})")
+        for name, count in {"a": 50, "b": 5}.items()
+    ]
+    (row,) = paired_rows(contexts, tmp_path, "test")
+    assert row["note"] == "by iw(samples=50) and iw(samples=5)"

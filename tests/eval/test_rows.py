@@ -10,7 +10,16 @@ import pytest
 
 from lsgm.errors import DataError, UserError
 from lsgm_eval import rows as rows_module
-from lsgm_eval.rows import KEYS, METRICS, Context, git_revision, merge_rows, read_rows, write_rows
+from lsgm_eval.rows import (
+    KEYS,
+    METRICS,
+    Context,
+    git_revision,
+    keep_rows,
+    merge_rows,
+    read_rows,
+    write_rows,
+)
 
 CONTEXT = Context("bars@1/quick", "m", "a" * 64, "bars@1@b", "run")
 
@@ -20,12 +29,32 @@ def test_a_row_has_every_key_in_order_and_knows_its_metric() -> None:
     assert tuple(row) == KEYS
     assert (row["unit"], row["higher_is_better"], row["group"]) == ("distance", False, "quality")
     assert row["sampler"] is None
+    assert row["levels_sha256"] is None  # a distance scores no bits
     assert CONTEXT.row("frechet_glyphs", 1.5, group="curve")["group"] == "curve"
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_every_metric_makes_a_row(metric: str) -> None:
     assert CONTEXT.row(metric, 0.0)["metric"] == metric
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "nelbo_term_reconstruction_nats",
+        "nelbo_term_negative_entropy/0_nats",
+        "ode_nll_term_cross_entropy/top_nats",
+        "iw_term_importance_gain_nats",
+    ],
+)
+def test_a_term_of_a_bound_is_neither_better_high_nor_low(metric: str) -> None:
+    row = CONTEXT.row(metric, -1.0)
+    assert (row["unit"], row["higher_is_better"], row["group"]) == ("nats/image", None, "terms")
+
+
+def test_a_metric_that_does_not_exist_makes_no_row() -> None:
+    with pytest.raises(KeyError):
+        CONTEXT.row("accuracy", 1.0)
 
 
 def test_numbers_that_are_not_finite_and_keys_that_do_not_exist_are_refused() -> None:
@@ -63,6 +92,14 @@ def test_new_rows_take_the_place_of_those_they_measure_again() -> None:
     old = [CONTEXT.row("nfe", 1.0), CONTEXT.row("nelbo_nats", 2.0), CONTEXT.row("nfe", 5.0, group="curve")]
     new = [CONTEXT.row("nfe", 3.0)]
     assert [row["value"] for row in merge_rows(old, new)] == [2.0, 5.0, 3.0]
+
+
+def test_rows_kept_twice_stand_once_beside_those_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    keep_rows(path, [CONTEXT.row("nelbo_nats", 2.0)])
+    for value in (1.0, 3.0):
+        assert keep_rows(path, [CONTEXT.row("nfe", value)])[0]["value"] == value
+    assert [row["value"] for row in read_rows(path)] == [2.0, 3.0]
 
 
 def test_revision_is_a_commit_here_and_none_outside_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from lsgm.data import dataset_names
-from lsgm.errors import ConfigError, UserError
+from lsgm.data import ImageSet, dataset_names, glyphs, load, sha256_of
+from lsgm.data.mirror import find_mirror
+from lsgm.data.pixels import test_levels as levels_of
+from lsgm.data.registry import DATASETS
+from lsgm.data.store import cache_dir, roots
+from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.samplers import find_sampler
-from lsgm_eval.tasks import load_task, task_names
+from lsgm_eval.tasks import Method, load_task, task_names
+
+CASES: tuple[tuple[Method, bool], ...] = (
+    ("nelbo", True), ("ode", True), ("iw", True), ("iw", False),
+)  # fmt: skip
 
 MINIMAL = """
 name = "mine"
@@ -26,8 +35,14 @@ sampler = { name = "heun", steps = 10 }
 """
 
 
+PUBLISHED = (
+    "glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28", "cifar10", "celebahq256",
+)  # fmt: skip
+USER_CACHE = cache_dir()  # before every test gets one of its own
+
+
 def test_the_embedded_tasks_are_there() -> None:
-    assert {"glyphs", "mnist", "omniglot-lake28", "cifar10"} <= set(task_names())
+    assert set(PUBLISHED) <= set(task_names())
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -37,15 +52,96 @@ def test_every_embedded_task_is_whole(name: str) -> None:
     assert task.dataset in dataset_names()
     assert set(task.tiers) == {"smoke", "quick", "full"}
     for tier in task.tiers.values():
-        assert tier.ode.method == "ode"
+        assert (tier.nelbo.method, tier.iw.method, tier.ode.method) == ("nelbo", "iw", "ode")
         for sampler in (tier.sampler, *tier.curve):
             assert find_sampler(sampler.name).min_steps <= sampler.steps
         assert len(set(tier.curve)) == len(tier.curve)
 
 
+@pytest.mark.parametrize("name", task_names())
+def test_a_larger_tier_measures_no_less_of_anything(name: str) -> None:
+    task = load_task(name)
+    smoke, quick, full = (task.tier(tier) for tier in ("smoke", "quick", "full"))
+    for small, large in ((smoke, quick), (quick, full)):
+        assert small.n_samples <= large.n_samples
+        for method, has_prior in CASES:
+            assert small.images_for(method, has_prior) <= large.images_for(method, has_prior)
+            few, many = small.config_for(method, has_prior), large.config_for(method, has_prior)
+            if small.images_for(method, has_prior):
+                assert few.draws <= many.draws
+                assert few.samples <= many.samples
+                assert few.rtol >= many.rtol
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_bound_that_solves_a_flow_names_its_dequantisation_and_two_probes_show_the_bias(
+    name: str,
+) -> None:
+    task = load_task(name)
+    # Of binary pixels the diffusion's own first noise is rounded away without loss; bits/dim of colours are
+    # published for uniform noise.
+    dequantise = "noise" if DATASETS[task.dataset].pixels == "binary" else "uniform"
+    for tier in task.tiers.values():
+        assert tier.ode.dequantise == dequantise
+        if tier.iw_flow_images:
+            assert (tier.iw_flow.dequantise, tier.iw_flow.probes) == (dequantise, 2)
+
+
+def test_the_settings_of_a_bound_are_those_of_its_method_and_prior() -> None:
+    tier = load_task("mnist").tier("full")
+    assert tier.config_for("iw", has_prior=False).samples == 5000
+    assert tier.config_for("iw", has_prior=True).samples == 50
+    assert tier.images_for("iw", has_prior=True) < tier.images_for("iw", has_prior=False) == 10_000
+    for has_prior in (True, False):
+        assert tier.config_for("nelbo", has_prior) is tier.nelbo
+        assert tier.config_for("ode", has_prior) is tier.ode
+
+
+def test_published_likelihoods_are_measured_on_the_whole_test_set() -> None:
+    whole = {"mnist": 10_000, "mnist-fixed": 10_000, "omniglot": 8_070, "omniglot-lake28": 8_115}
+    for name, count in whole.items():
+        tier = load_task(name).tier("full")
+        assert (tier.nelbo_images, tier.nelbo.draws) == (count, 64)
+        assert (tier.ode_images, tier.ode.rtol, tier.ode.atol) == (count, 1e-5, 1e-5)
+
+
+def test_celebahq_is_scored_at_five_bits_and_draws_nothing() -> None:
+    task = load_task("celebahq256")
+    assert (task.bits, task.extractor, task.likelihood_split) == (5, None, "test")
+    assert all(tier.n_samples == 0 for tier in task.tiers.values())
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-fixed", "omniglot-lake28", "cifar10", "glyphs"])
+def test_this_machine_sees_the_bits_that_the_task_knows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, images = load_task(name), prepared(name, monkeypatch)
+    if images.sha256 not in task.levels:
+        pytest.skip(f"{images.identity} is an edition whose bits the task does not list")
+    levels = levels_of(images, task.likelihood_split, task.binarisation_seed, bits=task.bits)
+    assert sha256_of(levels) == task.levels[images.sha256]
+
+
+def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """Load a dataset where that is a matter of seconds, else skip: most are decoded or rendered only once."""
+    repository = Path(__file__).resolve().parents[2]
+    shared = Path(os.environ.get("LSGM_SHARED", repository.parent / "shared")) / "data"
+    if name not in ("mnist", "mnist-fixed"):
+        mirror = next((found for root in roots(shared) if (found := find_mirror(name, root))), None)
+        key = glyphs.cache_key() if name == "glyphs" else mirror.key if mirror else ""
+        if not (USER_CACHE / "derived" / f"{key}.safetensors").is_file():
+            pytest.skip(f"{name} is not in the cache of this machine: lsgm.data.load puts it there once")
+        monkeypatch.setenv("LSGM_CACHE", str(USER_CACHE))
+    try:
+        return load(name, root=shared)
+    except DataError as error:
+        pytest.skip(str(error))
+
+
 def test_tiers_and_versions_are_part_of_the_identity() -> None:
     task = load_task("glyphs@1")
     assert task.identity("quick") == "glyphs@1/quick"
+    assert task.identity("full", limit=100) == "glyphs@1/full-limit-100"
+    assert task.identity("quick", custom=True) == "glyphs@1/quick-custom"
+    assert task.identity("quick", limit=10, custom=True) == "glyphs@1/quick-limit-10-custom"
     with pytest.raises(UserError, match="version 1 here, not 7"):
         load_task("glyphs@7")
 
@@ -65,10 +161,26 @@ def test_a_task_of_ones_own_is_a_file(tmp_path: Path) -> None:
     assert task.reference_split == "train"
 
 
+def test_a_task_without_an_extractor_measures_likelihoods_only(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = MINIMAL.replace("n_samples = 50", "n_samples = 0")
+    path.write_text(text.replace('extractor = "glyphs"\nfeature_space = "glyphs"\n', ""))
+    task = load_task(str(path))
+    assert (task.extractor, task.feature_space, task.tier("quick").n_samples) == (None, "", 0)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("n_samples = 50", "n_samples = 5", "at least 40"),
+        ('extractor = "glyphs"\n', "", "give both, or neither"),
+        ('extractor = "glyphs"\nfeature_space = "glyphs"\n', "", "asks for distances and the task has no"),
+        ("version = 2", "version = 2\nbits = 9", "bits is 9; give 1 to 8"),
+        ("version = 2", "version = 2\nlevels = 3", "'levels' is 3; it must be a table"),
+        ("ode_images = 4", "ode_images = 4\niw_images = 11", "iw-images must lie in 0 .. nelbo-images"),
+        ("ode_images = 4", "ode_images = 4\niw_flow_images = 1", "iw-flow-images is 1"),
+        ("ode_images = 4", "ode_images = 4\niw = { method = 'ode' }", "iw.method must be 'iw'"),
+        ("ode_images = 4", "ode_images = 4\niw_flow = {}", "iw-flow.method must be 'iw'"),
         ("n_samples = 50", "samples = 50", "unknown key 'tiers.quick.samples'"),
         ("ode_images = 4", "ode_images = 11", "0 .. nelbo-images"),
         ("version = 2", 'version = "2"', "whole number"),

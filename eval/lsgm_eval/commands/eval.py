@@ -36,12 +36,14 @@ class Options:
     """How much is measured: smoke, quick or full; numbers of different tiers are never comparable."""
     out: Path | None = None
     """Folder of results.jsonl, samples/ and per-image/ (default: results/TASK-TIER)."""
-    only: UseAppendAction[tuple[Literal["quality", "nelbo", "ode", "curve"], ...]] = ()
+    only: UseAppendAction[tuple[Literal["quality", "nelbo", "iw", "ode", "curve"], ...]] = ()
     """Measure this alone; may be repeated."""
     batch_size: int = 250
     """Images at a time; no number but the seconds depends on it."""
     device: str = "auto"
     """Where the model runs, such as cpu or cuda."""
+    allow_failures: bool = False
+    """Leave out images whose likelihood cannot be told, and say how many, instead of ending at the first."""
     json: bool = False
     """Print the rows as JSON lines on standard output instead of a table."""
 
@@ -83,6 +85,7 @@ def _run(options: Options) -> int:
         only=options.only or MEASUREMENTS,
         batch_size=options.batch_size,
         device=device,
+        allow_failures=options.allow_failures,
     )
     if options.json:
         for row in rows:

@@ -1,122 +1,255 @@
-"""Bounds on -log P(x): every image's own, and their mean with its error, in nats and bits/dim."""
+"""Bounds on -log P(x) of every image: in batches, over several processes, and again where it was stopped."""
 
 from __future__ import annotations
 
-import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.config import DensityConfig
 from lsgm.data.store import atomic_path
+from lsgm.distributed import World
 from lsgm.errors import UserError
-from lsgm.generative import GenerativeModel
+from lsgm.generative import Density, GenerativeModel
+from lsgm.ode import SolverError
 from lsgm.progress import bar
-from lsgm_eval.intervals import Interval, mean_interval, paired_difference
+from lsgm_eval.images import ScoredImages
+from lsgm_eval.intervals import Interval, paired_difference
 from lsgm_eval.measure.cost import peak_bytes, reset_peak
-from lsgm_eval.rows import Context
+from lsgm_eval.score_store import Columns, ScoreStore, join_columns, select_rows
 
-__all__ = ["Scores", "likelihood_rows", "missing_rows", "paired_scores", "save_scores", "score_images"]
+__all__ = ["Scores", "paired_scores", "save_scores", "score_images"]
 
-METRIC = {"nelbo": "nelbo", "ode": "ode_nll"}
+Failure = tuple[int, str]
+"""An image's row in its split, and the sentence that says what happened to it."""
+
+LISTED = 20
+"""Failures that standard error names one by one."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Nats of every image [N], its row in the split, its network evaluations, and the terms of the bound."""
+    """Numbers of N images, and which images have none."""
 
     rows: Tensor
+    """Each image's row in its split, int64 [N]."""
     nats: Tensor
+    """The bound, float64 [N]."""
     nfe: Tensor
-    terms: dict[str, Tensor]
+    """Evaluations of the score network, int64 [N]."""
+    error: Tensor
+    """Standard error of each bound over its draws, float64 [N]; NaN where it cannot be told."""
+    probe_error: Tensor
+    """Standard deviation of a draw due to Hutchinson's probes, float64 [N]; NaN where it cannot be told."""
+    terms: Mapping[str, Tensor]
+    """Nats [N] that add up to the bound."""
+    groups: Mapping[str, Tensor]
+    """The same by latent groups."""
     seconds: float
+    """Spent on these images, summed over all processes and calls."""
     peak_bytes: int | None
+    """Most memory that a process held."""
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def of(cls, columns: Columns, failures: Sequence[Failure] = ()) -> Scores:
+        """Return the scores that a store's columns hold."""
+        tensors = {name: torch.from_numpy(value) for name, value in columns.items()}
+        peak = int(tensors["peak_bytes"].max())
+        return cls(
+            **{name: tensors[name] for name in ("rows", "nats", "nfe", "error", "probe_error")},
+            terms={name[5:]: value for name, value in tensors.items() if name.startswith("term_")},
+            groups={name[6:]: value for name, value in tensors.items() if name.startswith("group_")},
+            seconds=float(tensors["seconds"].sum()),
+            peak_bytes=peak if peak > 0 else None,
+            failures=tuple(failures),
+        )
 
 
 def score_images(
-    model: GenerativeModel, levels: Tensor, rows: Tensor, config: DensityConfig, *, batch_size: int
+    model: GenerativeModel,
+    images: ScoredImages,
+    config: DensityConfig,
+    count: int,
+    *,
+    batch_size: int,
+    store: ScoreStore,
+    world: World,
+    allow_failures: bool = False,
+    title: str = "",
 ) -> Scores:
-    """Bound -log P(x) of ``levels[rows]``, uint8 [N, C, H, W]; the noise of an image has its row as seed.
+    """Bound -log P(x) of the first ``count`` images of ``images.order``; the same on every process.
 
-    Raises UserError naming the first image whose bound is not finite.
+    Images that the store holds are not scored again; the processes share the others. The noise of an image
+    comes from its row in the split alone, so that no number depends on the batches, the processes, or an
+    interruption. A bar named ``title`` shows the running mean and its standard error.
+
+    Raises UserError, once what is finished is stored, where an image's flow cannot be solved or its bound is
+    not finite; with ``allow_failures`` such images are named on standard error and left out, unless fewer
+    than two others are left.
     """
-    nats, nfe, seconds = [], [], 0.0
-    terms: dict[str, list[Tensor]] = {}
-    reset_peak()
-    with bar(total=len(rows), desc=f"{model.name}: {METRIC[config.method]}", unit="image") as progress:
-        for batch in torch.split(rows, batch_size):
-            density = model.density(levels[batch], batch.tolist(), config)
-            _check(model.name, config.method, density.nats, batch)
-            nats.append(density.nats.detach().double().cpu())
-            nfe.append(density.nfe.cpu())
-            for name, value in density.terms.items():
-                terms.setdefault(name, []).append(value.detach().double().cpu())
-            seconds += density.seconds
-            progress.set_postfix_str(f"{float(torch.cat(nats).mean()):.2f} nats", refresh=False)
-            progress.update(len(batch))
-    whole = {name: torch.cat(parts) for name, parts in terms.items()}
-    return Scores(rows, torch.cat(nats), torch.cat(nfe), whole, seconds, peak_bytes())
-
-
-def _check(model: str, method: str, nats: Tensor, rows: Tensor) -> None:
-    if nats.shape != rows.shape:
-        raise UserError(f"{model} scored {len(nats)} of {len(rows)} images: each needs its bound")
-    bad = rows[~torch.isfinite(nats).cpu()]
-    if len(bad):
+    if count > len(images.order):
         raise UserError(
-            f"the {method} bound of {model} is not finite for image {int(bad[0])} of the split: "
-            "look at the model's training metrics"
+            f"{count:,} images are asked for and the split {images.split} has {len(images.order):,}: choose "
+            "another tier or --limit; a protocol never shrinks by itself"
         )
+    wanted = images.order[:count].numpy()
+    done = world.on_main(lambda: select_rows(store.finished(), wanted))
+    rest = wanted[~np.isin(wanted, done["rows"])] if done else wanted
+    job = _Job(model, images, config, store, batch_size, allow_failures)
+    share = job.run(rest[world.rank :: world.size], done, title or f"{model.name}: {config.method}")
+    shares = world.gather(share)
+    for stopped in (share.stopped for share in shares if share.stopped):
+        raise UserError(stopped)
+    failures = sorted(failure for share in shares for failure in share.failures)
+    columns = select_rows(join_columns([done, *(share.columns for share in shares)]), wanted)
+    scored = len(columns["rows"]) if columns else 0
+    if failures and (not allow_failures or scored < 2):
+        raise UserError(_complaint(model.name, config.method, failures, scored, allow_failures))
+    if failures and world.main:
+        _list(model.name, config.method, failures)
+    world.on_main(store.compact)
+    return Scores.of(columns, failures)
 
 
-def likelihood_rows(
-    context: Context, scores: Scores, config: DensityConfig, dims: int, split: str
-) -> list[dict[str, Any]]:
-    """Return the rows in nats per image and bits per dimension = nats / (dims ln 2)."""
-    nats = mean_interval(scores.nats.numpy())
-    name = METRIC[config.method]
-    rows = []
-    for unit, scale in (("nats", 1.0), ("bpd", 1 / (dims * math.log(2)))):
-        rows.append(
-            context.row(
-                f"{name}_{unit}",
-                nats.value * scale,
-                ci_low=nats.low * scale,
-                ci_high=nats.high * scale,
-                n=len(scores.nats),
-                split=split,
-                nfe_mean=float(scores.nfe.double().mean()),
-                nfe_max=float(scores.nfe.max()),
-                seconds=scores.seconds,
-                peak_bytes=scores.peak_bytes,
-                note=_note(config),
-            )
-        )
-    return rows
+@dataclass(frozen=True)
+class _Share:
+    """What one process has done: its finished images, its failures, and what ended its work early."""
+
+    columns: Columns
+    failures: list[Failure]
+    stopped: str
 
 
-def _note(config: DensityConfig) -> str:
-    if config.method == "nelbo":
-        return f"upper bound; {config.draws} time{'s' * (config.draws > 1)} per image"
-    return f"upper bound; {config.divergence} divergence, rtol {config.rtol:g}, atol {config.atol:g}"
+@dataclass(frozen=True)
+class _Job:
+    """One process's work on a list of images."""
+
+    model: GenerativeModel
+    images: ScoredImages
+    config: DensityConfig
+    store: ScoreStore
+    batch_size: int
+    allow_failures: bool
+
+    def run(self, rows: NDArray[Any], done: Columns, title: str) -> _Share:
+        """Score ``rows`` batch by batch; errors are returned, for all processes to raise together."""
+        parts, failures, stopped = [done], [], ""
+        earlier = len(done["rows"]) if done else 0
+        reset_peak()
+        with bar(total=earlier + len(rows), desc=title, unit="image") as progress:
+            progress.n = progress.initial = earlier
+            for batch in np.split(rows, range(self._images_at_once, len(rows), self._images_at_once)):
+                try:
+                    columns, failed = self._score(batch)
+                except UserError as error:
+                    stopped = str(error)
+                    break
+                if columns:
+                    self.store.add(columns)
+                    parts.append(columns)
+                failures += failed
+                if failures and not self.allow_failures:
+                    break
+                progress.set_postfix_str(_running_mean(parts), refresh=False)
+                progress.update(len(batch))
+        return _Share(join_columns(parts[1:]), failures, stopped)
+
+    @property
+    def _images_at_once(self) -> int:
+        """Images of a batch: fewer where each has many draws, so that finished ones are stored often."""
+        return max(1, min(self.batch_size, 4 * self.config.at_once // self.config.samples))
+
+    def _score(self, rows: NDArray[Any]) -> tuple[Columns, list[Failure]]:
+        """Return the numbers of the images that can be scored, and what happened to the others."""
+        failures: list[Failure] = []
+        while len(rows):
+            try:
+                density = self.model.density(
+                    self.images.levels[torch.from_numpy(rows)], rows.tolist(), self.config
+                )
+            except SolverError as error:
+                if not 0 <= error.row < len(rows):
+                    raise
+                what = f"stopped at t = {error.t:.4g}: {error.reason}"
+                failures.append(self._failure(rows[error.row], what))
+                if not self.allow_failures:
+                    break
+                rows = np.delete(rows, error.row)
+            else:
+                columns = _columns(self.model.name, density, rows)
+                finite = np.isfinite(columns["nats"])
+                failures += [self._failure(row, "its bound is not finite") for row in rows[~finite]]
+                kept = {name: value[finite] for name, value in columns.items()} if finite.any() else {}
+                return kept, failures
+        return {}, failures
+
+    def _failure(self, row: int, what: str) -> Failure:
+        return int(row), f"image {row} of {self.images.split}: {what}"
 
 
-def missing_rows(context: Context, config: DensityConfig, split: str, why: str) -> list[dict[str, Any]]:
-    """Return the rows of a bound that this model does not have: no value, and the reason."""
-    name = METRIC[config.method]
-    return [context.row(f"{name}_{unit}", None, split=split, note=why) for unit in ("nats", "bpd")]
+def _columns(name: str, density: Density, rows: NDArray[Any]) -> Columns:
+    """Return what is kept of each image. Raises UserError unless there is one bound for each."""
+    if len(density.nats) != len(rows):
+        raise UserError(f"{name} scored {len(density.nats)} of {len(rows)} images: each needs its bound")
+
+    def reals(values: Tensor | None) -> NDArray[Any]:
+        return np.full(len(rows), np.nan) if values is None else values.detach().double().cpu().numpy()
+
+    return {
+        "rows": rows,
+        "nats": reals(density.nats),
+        "nfe": density.nfe.detach().long().cpu().numpy(),
+        "error": reals(density.error),
+        "probe_error": reals(density.probe_error),
+        "seconds": np.full(len(rows), density.seconds / len(rows)),
+        "peak_bytes": np.full(len(rows), peak_bytes() or 0),
+        **{f"term_{term}": reals(values) for term, values in density.terms.items()},
+        **{f"group_{group}": reals(values) for group, values in density.groups.items()},
+    }
 
 
-def save_scores(path: Path, scores: Scores) -> None:
-    """Write every image's numbers: rows, nats, nfe and one array for each term of the bound."""
-    arrays = {f"term_{name}": value.numpy() for name, value in scores.terms.items()}
-    arrays |= {"rows": scores.rows.numpy(), "nats": scores.nats.numpy(), "nfe": scores.nfe.numpy()}
+def _running_mean(parts: Sequence[Columns]) -> str:
+    nats = np.concatenate([part["nats"] for part in parts if part] or [np.empty(0)])
+    if len(nats) < 2:
+        return ""
+    return f"{nats.mean():.2f} ± {nats.std(ddof=1) / np.sqrt(len(nats)):.2f} nats"
+
+
+def _complaint(name: str, method: str, failures: list[Failure], scored: int, allowed: bool) -> str:
+    more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
+    if not allowed:
+        advice = "the images scored before are kept; --allow-failures leaves such images out"
+    elif scored:
+        advice = "only one image is left, and an error needs two"
+    else:
+        advice = "every image failed: look at the model's training metrics or ask for a larger tolerance"
+    return f"{method} of {name} failed at {failures[0][1]}{more}; {advice}"
+
+
+def _list(name: str, method: str, failures: list[Failure]) -> None:
+    """Name the images that are left out on standard error."""
+    for _, sentence in failures[:LISTED]:
+        print(f"lsgm: {method} of {name} failed at {sentence}", file=sys.stderr)
+    if len(failures) > LISTED:
+        print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
+
+
+def save_scores(path: Path, scores: Scores, **about: str) -> None:
+    """Write every image's numbers, one array for each, and what they are as strings ``about`` them."""
+    arrays = {name: getattr(scores, name).numpy() for name in ("rows", "nats", "nfe", "error", "probe_error")}
+    arrays |= {f"term_{name}": value.numpy() for name, value in scores.terms.items()}
+    arrays |= {f"group_{name}": value.numpy() for name, value in scores.groups.items()}
+    arrays |= {name: np.array(text) for name, text in about.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def paired_scores(a: Path, b: Path) -> Interval:

@@ -2,55 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lsgm_eval.measure.likelihood import METRIC, paired_scores
+from lsgm_eval.intervals import paired_difference
+from lsgm_eval.measure.likelihood_rows import METRIC
 from lsgm_eval.rows import Context
 
 __all__ = ["paired_rows", "scores_file"]
 
+Saved = Mapping[str, NDArray[Any]]
 
-def scores_file(out: Path, model: str, method: str) -> Path:
-    """Return where every image's bound under a model is kept."""
-    return out / "per-image" / f"{model}-{method}.npz"
+ABOUT = ("task", "estimator", "levels_sha256")
+"""Strings that a file says of its numbers."""
 
 
-def paired_rows(contexts: list[Context], out: Path, split: str) -> list[dict[str, Any]]:
+def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
+    """Return where every image's bound under a model is kept; ``variant`` names another protocol."""
+    return out / "per-image" / f"{model}-{method}{variant}.npz"
+
+
+def paired_rows(
+    contexts: Sequence[Context],
+    out: Path,
+    split: str,
+    *,
+    methods: Iterable[str] = tuple(METRIC),
+    variant: str = "",
+) -> list[dict[str, Any]]:
     """Return, for every pair of models that have the same bound, the mean of first - second in nats.
 
-    Scores are left over from earlier calls too: only those of the same images are paired.
+    It is over the images that both have. Files may be left from earlier calls: those of another task than the
+    context's, or of other bits, are not compared.
     """
     rows = []
-    for first, second in combinations(contexts, 2):
-        for method, metric in METRIC.items():
-            files = [scores_file(out, context.model, method) for context in (first, second)]
-            if not all(file.exists() for file in files) or not _same_images(*files):
-                continue
-            difference = paired_scores(*files)
-            context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
-            rows.append(
-                context.row(
-                    f"paired_{metric}_nats",
-                    difference.value,
-                    ci_low=difference.low,
-                    ci_high=difference.high,
-                    n=_count(files[0]),
-                    split=split,
-                )
-            )
+    for method in methods:
+        files = [(context, scores_file(out, context.model, method, variant)) for context in contexts]
+        found = [(context, _load(file, context.task)) for context, file in files if file.exists()]
+        for (first, a), (second, b) in combinations([(c, saved) for c, saved in found if saved], 2):
+            row = _pair(METRIC[method], first, a, second, b, split)
+            rows += [row] if row else []
     return rows
 
 
-def _same_images(a: Path, b: Path) -> bool:
-    with np.load(a) as first, np.load(b) as second:
-        return np.array_equal(first["rows"], second["rows"])
+def _load(path: Path, task: str) -> Saved:
+    """Return the arrays that pairs are made of; none where they are of another task."""
+    with np.load(path) as file:
+        saved = {name: file[name] for name in ("rows", "nats", *ABOUT) if name in file}
+    return saved if saved.get("task", task) == task else {}
 
 
-def _count(file: Path) -> int:
-    with np.load(file) as scores:
-        return len(scores["rows"])
+def _pair(
+    metric: str, first: Context, a: Saved, second: Context, b: Saved, split: str
+) -> dict[str, Any] | None:
+    """Return the row of one pair, or None where they do not share two images' bits."""
+    levels, estimators = ([_text(saved, name) for saved in (a, b)] for name in ("levels_sha256", "estimator"))
+    common, in_a, in_b = np.intersect1d(a["rows"], b["rows"], assume_unique=True, return_indices=True)
+    if levels[0] != levels[1] or len(common) < 2:
+        return None
+    difference = paired_difference(a["nats"][in_a], b["nats"][in_b])
+    part = len(common) < max(len(a["rows"]), len(b["rows"]))
+    notes = [f"over the {len(common):,} images that both have"] if part else []
+    notes += [f"by {estimators[0]} and {estimators[1]}"] if estimators[0] != estimators[1] else []
+    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
+    return context.row(
+        f"paired_{metric}_nats",
+        difference.value,
+        ci_low=difference.low,
+        ci_high=difference.high,
+        n=len(common),
+        split=split,
+        levels_sha256=levels[0],
+        note="; ".join(notes) or None,
+    )
+
+
+def _text(saved: Saved, name: str) -> str | None:
+    return str(saved[name]) if name in saved else None

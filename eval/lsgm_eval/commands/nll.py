@@ -1,0 +1,213 @@
+"""``lsgm nll``: bounds on -log P(x) of trained models, on a named task's images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import UseAppendAction
+
+from lsgm.commands.options import Positional, arg, parse
+from lsgm.config import DensityConfig, require
+
+if TYPE_CHECKING:
+    from lsgm_eval.likelihoods import Plan
+    from lsgm_eval.tasks import Method, Task
+
+__all__ = ["HELP", "Options", "estimator", "run"]
+
+HELP = "score images: nats and bits/dim by NELBO, importance weighting or probability flow"
+
+DESCRIPTION = """Bound -log P(x) on a task's images, in nats per image and bits per dimension, with errors.
+
+Interrupt it at any moment: the same command goes on, and finished images are never scored twice.
+`torchrun --nproc-per-node 2 -m lsgm nll ...` shares the images over several processes."""
+
+EXAMPLES = (
+    "lsgm nll runs/mnist-small --task mnist",
+    "lsgm nll runs/mnist-small-vae --task mnist --method nelbo --method iw --samples 1000 --tier full",
+    "lsgm nll runs/mnist-small --task mnist --method ode --tol 1e-5 --limit 500",
+    "lsgm nll lsgm=runs/a sgm=runs/b --task cifar10 --method ode --dequantise uniform --samples 4",
+)
+
+FLOW = ("rtol", "atol", "solver", "steps", "probes", "divergence")
+"""Settings of the probability flow, which the score-matching bound does without."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``lsgm nll``. What is None stays as the task's tier has it."""
+
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
+    """Run directories, checkpoints or package.module:factory, each named by NAME= before it."""
+    task: str = ""
+    """A task of `lsgm ls tasks`, or a TOML file of your own."""
+    method: UseAppendAction[tuple[Literal["nelbo", "iw", "ode"], ...]] = ()
+    """nelbo (default): score matching; iw: importance weighted; ode: probability flow. May be repeated."""
+    tier: str = "quick"
+    """How much is measured: smoke, quick or full; numbers of different tiers are never comparable."""
+    limit: int | None = None
+    """Score this many images instead, the first of the tier's order; the rows' task says so."""
+    samples: int | None = None
+    """Latent draws per image: the K of iw, else averaged."""
+    times: int | None = None
+    """nelbo: times t per latent draw."""
+    tol: float | None = None
+    """Short for --rtol and --atol."""
+    rtol: float | None = None
+    """Relative tolerance of dopri5."""
+    atol: float | None = None
+    """Absolute tolerance of dopri5."""
+    solver: Literal["dopri5", "rk4", "heun", "euler"] | None = None
+    """Of the probability flow: adaptive, or one with fixed steps."""
+    steps: int | None = None
+    """Steps of a solver with fixed steps."""
+    probes: int | None = None
+    """Hutchinson probes per draw."""
+    divergence: Literal["hutchinson", "exact"] | None = None
+    """Estimated without bias, or exact where the dimension is small."""
+    dequantise: Literal["noise", "uniform"] | None = None
+    """How a data-space model's levels become continuous; others need neither."""
+    out: Path | None = None
+    """Folder of results.jsonl, per-image/ and scores/ (default: results/TASK-TIER)."""
+    batch_size: int = 250
+    """Images at a time; no number but the seconds depends on it."""
+    at_once: int | None = None
+    """Draws at a time, over all images of a batch: memory and speed, never a number."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one, or each process its own."""
+    json: bool = False
+    """Print the rows as JSON lines on standard output instead of a table."""
+    allow_failures: bool = False
+    """Leave out images that cannot be scored, and say how many, instead of ending at the first."""
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit >= 2, f"limit is {self.limit}; an error needs 2 images")
+        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        clash = self.tol is not None and (self.rtol is not None or self.atol is not None)
+        require(not clash, "--tol sets both --rtol and --atol: give it or them")
+        methods = self.method or ("nelbo",)
+        require(self.times is None or "nelbo" in methods, "--times is of --method nelbo alone")
+        for name in ("tol", *FLOW):
+            unused = getattr(self, name) is not None and set(methods) == {"nelbo"}
+            require(not unused, f"--{name} is of --method ode or iw: the score-matching bound solves no flow")
+
+
+def run(argv: list[str]) -> int:
+    """Score the models named on the command line; 0 where every number was measured."""
+    options = parse(Options, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
+    require(bool(options.models), "there is nothing to score; name a run, `lsgm nll RUN --task TASK`")
+    require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
+    return _run(options)
+
+
+def estimator(base: DensityConfig, options: Options) -> DensityConfig:
+    """Return a tier's estimator with what the command line changes in those settings that its method has.
+
+    Raises ConfigError for values out of range, and for settings of the other kind of solver.
+    """
+    fields = ("samples", "dequantise", "at_once") + (("draws",) if base.method == "nelbo" else FLOW)
+    given = {
+        **{name: getattr(options, name) for name in fields if name != "draws"},
+        **({"draws": options.times} if base.method == "nelbo" else {}),
+    }
+    if options.tol is not None and base.method != "nelbo":
+        given |= {"rtol": options.tol, "atol": options.tol}
+    config = replace(base, **{name: value for name, value in given.items() if value is not None})
+    adaptive, flow = config.solver == "dopri5", base.method != "nelbo"
+    require(
+        not (flow and adaptive and options.steps is not None),
+        "--steps is of solvers with fixed steps: add --solver rk4, or give dopri5 a tolerance by --tol",
+    )
+    tolerance = any(value is not None for value in (options.tol, options.rtol, options.atol))
+    require(
+        not (flow and not adaptive and tolerance),
+        f"{config.solver} has fixed steps and no tolerance: give it --steps",
+    )
+    exact = flow and config.divergence == "exact" and options.probes is not None
+    require(not exact, "--probes is of the hutchinson divergence: an exact one has none")
+    return config
+
+
+def _run(options: Options) -> int:
+    """Import what is heavy, score, print."""
+    from lsgm.devices import pick_device
+    from lsgm.distributed import join
+    from lsgm_eval.images import scored_images
+    from lsgm_eval.likelihoods import measure_plans
+    from lsgm_eval.model_specs import open_model
+    from lsgm_eval.tasks import load_task
+
+    task = load_task(options.task)
+    task.tier(options.tier)
+    world = join(pick_device(options.device))
+    models = [open_model(word, device=world.device) for word in options.models]
+    priors = [model.has_prior for model in models]
+    methods = dict.fromkeys(options.method or ("nelbo",))
+    out = options.out or Path("results") / f"{task.name}-{options.tier}"
+    rows = measure_plans(
+        models,
+        scored_images(task),
+        [_plan(task, options, method, priors) for method in methods],
+        out,
+        world=world,
+        batch_size=options.batch_size,
+        allow_failures=options.allow_failures,
+    )
+    if world.main:
+        _print(rows, as_json=options.json)
+        print(
+            f"lsgm: rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _plan(task: Task, options: Options, method: Method, priors: list[bool]) -> Plan:
+    """Return what is measured by one method: the tier's, unless the command line changes it.
+
+    Changed for one of the models it is another protocol for all, so that they stand in one table.
+    """
+    from lsgm_eval.likelihoods import Plan
+
+    tier = task.tier(options.tier)
+    bases = [tier.config_for(method, prior) for prior in priors]
+    configs = tuple(estimator(base, options) for base in bases)
+    counts = tuple(options.limit or tier.images_for(method, prior) for prior in priors)
+    custom = any(
+        replace(config, at_once=base.at_once) != base for config, base in zip(configs, bases, strict=True)
+    )
+    name = task.identity(options.tier, limit=options.limit, custom=custom)
+    return Plan(name, configs, counts, name.removeprefix(task.identity(options.tier)))
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, allow_nan=False))
+        return
+    print("\n".join(_table(rows)))
+    notes = [(row["model"], row["sampler"], row["note"]) for row in rows if row["note"]]
+    for model, sampler, note in dict.fromkeys(notes):
+        print(f"{', '.join(filter(None, (model, sampler)))}: {note}")
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return aligned lines; terms by latent groups are in the rows alone."""
+    cells = [("model", "metric", "value", "± 95 %", "n", "NFE", "estimator")]
+    for row in rows:
+        if "/" in row["metric"]:
+            continue
+        value = "-" if row["value"] is None else f"{row['value']:.6g}"
+        margin = "" if row["ci_high"] is None else f"± {row['ci_high'] - row['value']:.2g}"
+        n = "" if row["n"] is None else str(row["n"])
+        nfe = f"{row['nfe_mean']:.1f}" if row["nfe_mean"] else ""
+        cells.append((row["model"], row["metric"], value, margin, n, nfe, row["sampler"] or ""))
+    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]

@@ -1,0 +1,186 @@
+"""The likelihood of a model on a task's images: scored through the store, kept per image, put into rows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsgm.config import DensityConfig
+from lsgm.distributed import World
+from lsgm.errors import UserError
+from lsgm.generative import GenerativeModel
+from lsgm.structure import to_dict
+from lsgm_eval.cells import cell_key
+from lsgm_eval.code_version import code_version
+from lsgm_eval.images import ScoredImages, check_pixels
+from lsgm_eval.measure.likelihood import save_scores, score_images
+from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows, unwrapped
+from lsgm_eval.measure.paired import paired_rows, scores_file
+from lsgm_eval.rows import Context, keep_rows
+from lsgm_eval.score_store import ScoreStore
+
+__all__ = ["Plan", "measure_likelihood", "measure_plans", "why_missing"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One method for all models of a call: under which protocol, and how each model is scored."""
+
+    task: str
+    """The task column of the rows, ``mnist@1/full-limit-100``."""
+    estimators: tuple[DensityConfig, ...]
+    """How each model's likelihood is bounded, all by one method."""
+    counts: tuple[int, ...]
+    """Images that each model is scored on; 0 where the method is no part of the tier for it."""
+    variant: str = ""
+    """What sets files of this protocol apart from the tier's own."""
+
+
+def measure_plans(
+    models: Sequence[GenerativeModel],
+    images: ScoredImages,
+    plans: Iterable[Plan],
+    out: Path,
+    *,
+    world: World,
+    batch_size: int,
+    allow_failures: bool = False,
+) -> list[Row]:
+    """Score every model by every plan, then each pair of models; rows go to ``out/results.jsonl`` at once.
+
+    A bound that a model does not have is a row without a value that says why. All processes return the same
+    numbers; the first one writes. Raises UserError where there is nothing to measure at all, for two models
+    of one name, for models of other pixels than the task's, and what `score_images` raises.
+    """
+    plans = list(plans)
+    names = [model.name for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two models are called '{twice[0]}': name them apart with NAME=PATH")
+    reasons = [[_reason(model, plan, k) for k, model in enumerate(models)] for plan in plans]
+    for model in models:
+        check_pixels(model, images)
+    if all(why for line in reasons for why in line):
+        raise UserError(reasons[0][0])
+    rows: list[Row] = []
+    for plan, line in zip(plans, reasons, strict=True):
+        scored = []
+        for model, config, count, why in zip(models, plan.estimators, plan.counts, line, strict=True):
+            context = Context(plan.task, model.name, model.sha256, images.dataset, uuid.uuid4().hex[:12])
+            if why:
+                measured = missing_rows(context, config, images.split, why)
+            else:
+                scored.append(context)
+                measured = measure_likelihood(
+                    model,
+                    images,
+                    config,
+                    count,
+                    out,
+                    context=context,
+                    batch_size=batch_size,
+                    world=world,
+                    allow_failures=allow_failures,
+                    variant=plan.variant,
+                )
+            rows += _keep(measured, out, world)
+        pairs = partial(
+            paired_rows,
+            scored,
+            out,
+            images.split,
+            methods=[plan.estimators[0].method],
+            variant=plan.variant,
+        )
+        rows += _keep(world.on_main(pairs), out, world)
+    return rows
+
+
+def _reason(model: GenerativeModel, plan: Plan, index: int) -> str:
+    method = plan.estimators[index].method
+    absent = f"{method} of {model.name} is no part of {plan.task}: give --limit N, or another --tier"
+    return why_missing(model, method) or (absent if plan.counts[index] == 0 else "")
+
+
+def _keep(measured: list[Row], out: Path, world: World) -> list[Row]:
+    return keep_rows(out / "results.jsonl", measured) if world.main else measured
+
+
+def why_missing(model: GenerativeModel, method: str) -> str:
+    """Return why a model has no such bound, or an empty string where it has one."""
+    if not callable(getattr(model, "density", None)):
+        return f"{model.name} has no density: it draws images and bounds no likelihood"
+    if method == "ode" and not model.has_prior:
+        return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
+    return ""
+
+
+def measure_likelihood(
+    model: GenerativeModel,
+    images: ScoredImages,
+    config: DensityConfig,
+    count: int,
+    out: Path,
+    *,
+    context: Context,
+    batch_size: int,
+    world: World | None = None,
+    allow_failures: bool = False,
+    variant: str = "",
+) -> list[Row]:
+    """Bound -log P(x) of the first ``count`` images of the seeded order and return the result rows.
+
+    Images that ``out/scores`` holds are not scored again; every image's numbers then lie in
+    ``out/per-image/<model>-<method><variant>.npz``. On several processes all do this together, the first one
+    writes, and all return the same numbers. Errors are those of `score_images`.
+    """
+    world = world or World(0, 1, torch.device("cpu"))
+    store = ScoreStore(out / "scores" / _key(model, images, config)[:16])
+    scores = score_images(
+        model,
+        images,
+        config,
+        count,
+        batch_size=batch_size,
+        store=store,
+        world=world,
+        allow_failures=allow_failures,
+    )
+    if world.main:
+        save_scores(
+            scores_file(out, model.name, config.method, variant),
+            scores,
+            task=context.task,
+            estimator=estimator_label(config, model),
+            levels_sha256=images.levels_sha256,
+        )
+    return likelihood_rows(context, scores, model, images, config)
+
+
+def _key(model: GenerativeModel, images: ScoredImages, config: DensityConfig) -> str:
+    """Return the hash of all that an image's number depends on; how many images are scored is no part."""
+    return cell_key(
+        {
+            "model": model.sha256,
+            "settings": {name: value for name, value in to_dict(config).items() if name != "at_once"},
+            "dataset": images.dataset,
+            "split": images.split,
+            "levels": images.levels_sha256,
+            "code": code_version("lsgm", "lsgm_eval", *_packages(model)),
+        }
+    )
+
+
+def _packages(model: GenerativeModel) -> set[str]:
+    """Return the packages whose code makes the model's numbers: its own, and that of its coder."""
+    inner = unwrapped(model)
+    parts = (part for part in (inner, getattr(inner, "coder", None)) if part is not None)
+    return {type(part).__module__.split(".")[0] for part in parts}

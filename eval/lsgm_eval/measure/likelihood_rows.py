@@ -1,0 +1,164 @@
+"""From the bounds of images to result rows: mean and interval, the bound's terms, the estimator in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lsgm.config import DensityConfig
+from lsgm.generative import GenerativeModel
+from lsgm_eval.intervals import mean_interval
+from lsgm_eval.model_specs import Renamed, remark_of
+from lsgm_eval.rows import Context
+
+if TYPE_CHECKING:
+    from lsgm_eval.images import ScoredImages
+    from lsgm_eval.measure.likelihood import Scores
+
+__all__ = ["METRIC", "estimator_label", "likelihood_rows", "missing_rows", "unwrapped"]
+
+Row = dict[str, Any]
+
+METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
+"""What the rows of a method are called before their unit."""
+
+
+def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
+    """Return ``iw(samples=10, solver=dopri5, rtol=1e-05, atol=1e-05, probes=1)`` and the like.
+
+    Only what has a say in this model's number is named: a Normal prior has no times and no solver, and only a
+    data-space model is dequantised.
+    """
+    settings: dict[str, Any] = {}
+    if config.method == "iw" or (config.method == "nelbo" and not model.has_prior):
+        settings["samples"] = config.samples
+    if config.method == "nelbo" and model.has_prior:
+        settings["times"] = config.draws
+    if config.method != "nelbo" and model.has_prior:
+        settings |= _flow_settings(config)
+    if _dequantises(model):
+        settings["dequantise"] = config.dequantise
+    if config.samples > 1:
+        settings.setdefault("samples", config.samples)
+    return f"{config.method}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+
+
+def _flow_settings(config: DensityConfig) -> dict[str, Any]:
+    adaptive = {"rtol": f"{config.rtol:g}", "atol": f"{config.atol:g}"}
+    solver = {"solver": config.solver} | (adaptive if config.solver == "dopri5" else {"steps": config.steps})
+    exact = config.divergence == "exact"
+    return solver | ({"divergence": "exact"} if exact else {"probes": config.probes})
+
+
+def unwrapped(model: GenerativeModel) -> GenerativeModel:
+    """Return the model behind a name given on the command line."""
+    return model.model if isinstance(model, Renamed) else model
+
+
+def _dequantises(model: GenerativeModel) -> bool:
+    """Whether a score model lives on the pixels themselves, whose levels it must make continuous."""
+    return getattr(unwrapped(model), "dequantised", None) is not None
+
+
+def likelihood_rows(
+    context: Context, scores: Scores, model: GenerativeModel, images: ScoredImages, config: DensityConfig
+) -> list[Row]:
+    """Return the bound in nats per image and bits/dim = nats / (dims ln 2), then its terms in nats.
+
+    Each has the 95 % interval of a mean over images. Terms are called ``nelbo_term_reconstruction_nats`` and,
+    by latent groups, ``nelbo_term_negative_entropy/0_nats``.
+    """
+    name = METRIC[config.method]
+    values: dict[str, tuple[Tensor, float]] = {
+        f"{name}_nats": (scores.nats, 1.0),
+        f"{name}_bpd": (scores.nats, 1 / (images.pixels.dims * math.log(2))),
+    }
+    for term, nats in (*scores.terms.items(), *scores.groups.items()):
+        values[f"{name}_term_{term}_nats"] = (nats, 1.0)
+    shared = {
+        "n": len(scores.rows),
+        "split": images.split,
+        "sampler": estimator_label(config, model),
+        "nfe_mean": float(scores.nfe.double().mean()),
+        "nfe_max": float(scores.nfe.max()),
+        "seconds": scores.seconds,
+        "peak_bytes": scores.peak_bytes,
+        "levels_sha256": images.levels_sha256,
+        "note": _note(scores, model, images, config),
+    }
+    rows = []
+    for metric, (nats, scale) in values.items():
+        mean = mean_interval(nats.numpy() * scale)
+        rows.append(context.row(metric, mean.value, ci_low=mean.low, ci_high=mean.high, **shared))
+    return rows
+
+
+def missing_rows(context: Context, config: DensityConfig, split: str, why: str) -> list[Row]:
+    """Return the rows of a bound that this model does not have: no value, and the reason."""
+    name = METRIC[config.method]
+    return [context.row(f"{name}_{unit}", None, split=split, note=why) for unit in ("nats", "bpd")]
+
+
+def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: DensityConfig) -> str:
+    """Return what must be known beside the number: what it bounds, how it was estimated, what is left out."""
+    lost = len(scores.failures)
+    total = len(scores.rows) + lost
+    failed = (
+        f"{lost:,} of {total:,} images failed and {'is' if lost == 1 else 'are'} left out" if lost else ""
+    )
+    noisy = config.method == "iw" and config.samples > 1 and model.has_prior and config.divergence != "exact"
+    seed = images.binarisation_seed
+    parts = (
+        failed,
+        "upper bound in expectation" + (" but for probe noise" if noisy else ""),
+        _estimator(config, model.has_prior),
+        _probe_noise(scores, config) if model.has_prior and config.method != "nelbo" else "",
+        _monte_carlo_error(scores),
+        "" if seed is None else f"binarised with seed {seed}",
+        remark_of(model),
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _estimator(config: DensityConfig, has_prior: bool) -> str:
+    draws = _count(config.samples, "latent draw") + " per image"
+    if config.method == "nelbo":
+        return draws + (f", {_count(config.draws, 'time')} per draw" if has_prior else "")
+    if config.method == "iw":
+        draws = f"importance-weighted over {draws}"
+    if not has_prior:
+        return draws
+    adaptive = f"rtol {config.rtol:g}, atol {config.atol:g}"
+    steps = adaptive if config.solver == "dopri5" else _count(config.steps, "step")
+    exact = config.divergence == "exact"
+    trace = "exact divergence" if exact else f"{_count(config.probes, 'Hutchinson probe')} per draw"
+    return f"{draws}, prior by probability flow ({config.solver}, {steps}, {trace})"
+
+
+def _probe_noise(scores: Scores, config: DensityConfig) -> str:
+    """Return what Hutchinson's noise does: nothing to a mean, but log E exp(s n) = s^2 / 2 to log-sum-exp."""
+    if config.divergence == "exact":
+        return ""
+    known = scores.probe_error[torch.isfinite(scores.probe_error)]
+    spread = float(known.square().mean().sqrt()) if len(known) else None
+    said = "" if spread is None else f"probe noise of {spread:.2g} nats per draw"
+    if config.method != "iw" or config.samples == 1:
+        return f"{said} averages out over images" if said else ""
+    if spread is None:
+        return (
+            "probe noise, unknown with one probe, may lower it, even below -log p: --probes 2 measures it, "
+            "--divergence exact removes it"
+        )
+    return f"{said} may lower it by up to about {spread**2 / 2:.2g} nats, even below -log p"
+
+
+def _monte_carlo_error(scores: Scores) -> str:
+    known = scores.error[torch.isfinite(scores.error)]
+    return f"Monte-Carlo error of an image {float(known.mean()):.2g} nats on average" if len(known) else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

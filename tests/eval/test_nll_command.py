@@ -1,0 +1,228 @@
+"""`lsgm nll` as a user meets it: a table or JSON lines, protocols with names, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scoring import KnownModel, known_images
+
+from lsgm.config import DensityConfig
+from lsgm.errors import ConfigError, UserError
+from lsgm.generative import Pixels
+from lsgm_eval import images, model_specs
+from lsgm_eval.commands.nll import Options, estimator, run
+from lsgm_eval.rows import read_rows
+
+TASK = """
+name = "known"
+version = 1
+summary = "numbers that are known"
+dataset = "known"
+[tiers.quick]
+n_samples = 0
+nelbo_images = 20
+ode_images = 10
+iw_images = 10
+nelbo = { method = "nelbo", draws = 4 }
+iw = { method = "iw", samples = 8 }
+[tiers.full]
+n_samples = 0
+nelbo_images = 30
+ode_images = 0
+"""
+
+Command = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
+    """Let words on the command line open these models."""
+    known = {
+        "lsgm": KnownModel("lsgm"),
+        "vae": KnownModel("vae", "b" * 64, has_prior=False, shift=1.0),
+        "colour": KnownModel("colour", pixels=Pixels(3, 2, 2, "discrete")),
+        "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
+    }
+    monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setattr(images, "scored_images", lambda task: known_images())
+    return known
+
+
+@pytest.fixture
+def nll(models: dict[str, KnownModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command on the task of this file and return its rows."""
+    task = tmp_path / "known.toml"
+    task.write_text(TASK)
+
+    def call(*words: str) -> list[dict[str, Any]]:
+        out = ["--out", str(tmp_path / "out"), "--device", "cpu"]
+        assert run([*words, "--task", str(task), *out, "--json"]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+def values(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {f"{row['model']} {row['metric']}": row["value"] for row in rows if "/" not in row["metric"]}
+
+
+def test_the_default_is_the_score_matching_bound_of_the_quick_tier(nll: Command, tmp_path: Path) -> None:
+    rows = nll("lsgm")
+    chosen = known_images().order[:20]
+    nats = 10 + chosen / 1000 + known_images().levels[chosen].flatten(1).sum(dim=1)
+    assert rows[0]["metric"] == "nelbo_nats"
+    assert rows[0]["value"] == pytest.approx(float(nats.double().mean()), rel=1e-6)
+    assert (rows[0]["task"], rows[0]["n"], rows[0]["sampler"]) == ("known@1/quick", 20, "nelbo(times=4)")
+    assert read_rows(tmp_path / "out" / "results.jsonl") == rows
+    with np.load(tmp_path / "out" / "per-image" / "lsgm-nelbo.npz") as saved:
+        assert saved["rows"].tolist() == chosen.tolist()
+
+
+def test_a_limit_is_a_protocol_of_its_own_and_the_tier_scores_the_rest(
+    nll: Command, models: dict[str, KnownModel], tmp_path: Path
+) -> None:
+    (first, *_) = nll("lsgm", "--limit", "12", "--tier", "full")
+    assert (first["task"], first["n"]) == ("known@1/full-limit-12", 12)
+    (full, *_) = nll("lsgm", "--tier", "full")
+    assert (full["task"], full["n"]) == ("known@1/full", 30)
+    assert sorted(models["lsgm"].scored) == list(range(30))
+    assert {row["task"] for row in read_rows(tmp_path / "out" / "results.jsonl")} == {
+        "known@1/full-limit-12",
+        "known@1/full",
+    }
+    # Neither protocol's file is the other's.
+    files = {path.name for path in (tmp_path / "out" / "per-image").iterdir()}
+    assert files == {"lsgm-nelbo-limit-12.npz", "lsgm-nelbo.npz"}
+
+
+def test_other_settings_are_another_protocol_too_and_the_tiers_own_are_not(nll: Command) -> None:
+    assert nll("lsgm", "--times", "9")[0]["task"] == "known@1/quick-custom"
+    assert nll("lsgm", "--times", "4", "--at-once", "3")[0]["task"] == "known@1/quick"
+    row = nll("lsgm", "--method", "ode", "--tol", "1e-6", "--limit", "5")[0]
+    assert row["task"] == "known@1/quick-limit-5-custom"
+    assert row["sampler"] == "ode(solver=dopri5, rtol=1e-06, atol=1e-06, probes=1)"
+
+
+def test_several_models_are_compared_in_pairs_for_every_bound(nll: Command) -> None:
+    found = values(nll("lsgm", "vae", "--method", "nelbo", "--method", "iw", "--limit", "8"))
+    for bound in ("nelbo", "iw"):
+        # One nat apart on every image.
+        assert found[f"lsgm - vae paired_{bound}_nats"] == pytest.approx(-1.0)
+        assert found[f"vae {bound}_nats"] - found[f"lsgm {bound}_nats"] == pytest.approx(1.0)
+
+
+def test_a_bound_that_one_of_several_models_lacks_is_a_row_with_the_reason(nll: Command) -> None:
+    rows = nll("lsgm", "vae", "--method", "ode")
+    (missing,) = [row for row in rows if row["model"] == "vae" and row["metric"] == "ode_nll_nats"]
+    assert missing["value"] is None
+    assert "no probability flow" in missing["note"]
+    assert values(rows)["lsgm ode_nll_nats"] > 10
+    assert not [row for row in rows if row["metric"].startswith("paired")]
+
+
+def test_failures_end_the_command_unless_they_are_allowed(nll: Command) -> None:
+    bad = int(known_images().order[1])
+    with pytest.raises(UserError, match=f"nelbo of broken failed at image {bad} of test"):
+        nll("broken")
+    row = nll("broken", "--allow-failures")[0]
+    assert row["n"] == 19
+    assert row["note"].startswith("1 of 20 images failed")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["vae", "--method", "ode"], "vae has a Normal prior"),
+        (["lsgm", "--method", "ode", "--tier", "full"], "no part of known@1/full: give --limit N"),
+        (["lsgm", "--tier", "huge"], "no tier 'huge'"),
+        (["colour"], "colour makes 3x2x2 8-bit images and the task needs 1x2x2 binary ones"),
+        (["lsgm", "lsgm"], "two models are called 'lsgm'"),
+        (["lsgm", "--limit", "31"], "31 images are asked for and the split test has 30"),
+        ([], "there is nothing to score"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_sentence(nll: Command, words: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        nll(*words)
+
+
+def test_a_model_without_a_density_is_told_apart(nll: Command, models: dict[str, KnownModel]) -> None:
+    class DrawsOnly:
+        name, sha256, has_prior, parameters = "gan", "d" * 64, False, {"g": 1}
+        pixels = Pixels(1, 2, 2, "binary", 1)
+
+    models["gan"] = DrawsOnly()  # type: ignore[assignment]
+    with pytest.raises(UserError, match="gan has no density"):
+        nll("gan")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["a", "--task", "mnist", "--limit", "1"], "limit is 1; an error needs 2 images"),
+        (["a", "--task", "mnist", "--batch-size", "0"], "batch-size is 0"),
+        (["a", "--task", "mnist", "--times", "4", "--method", "ode"], "--times is of --method nelbo alone"),
+        (["a", "--task", "mnist", "--tol", "1e-5"], "--tol is of --method ode or iw"),
+        (["a", "--task", "mnist", "--method", "ode", "--tol", "1", "--rtol", "1"], "give it or them"),
+        (["a", "--task", "mnist", "--method", "flow"], "--method is 'flow'; give 'nelbo'"),
+        (["a"], "--task is missing"),
+        (["a", "--task", "mnist", "--metod", "ode"], "did you mean '--method'?"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_a_sentence(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+        run(words)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(method=("ode",), steps=9), "add --solver rk4"),
+        (Options(method=("ode",), solver="rk4", tol=1e-5), "rk4 has fixed steps and no tolerance"),
+        (Options(method=("ode",), divergence="exact", probes=4), "an exact one has none"),
+        (Options(method=("ode",), solver="rk4", steps=0), "steps is 0"),
+    ],
+)
+def test_settings_that_would_have_no_effect_are_refused(options: Options, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        estimator(DensityConfig("ode"), options)
+
+
+def test_each_method_takes_the_settings_that_it_has() -> None:
+    options = Options(method=("nelbo", "ode"), samples=3, times=7, solver="heun", steps=9, at_once=8)
+    assert estimator(DensityConfig(), options) == DensityConfig(draws=7, samples=3, at_once=8)
+    flow = DensityConfig("ode", samples=3, solver="heun", steps=9, at_once=8)
+    assert estimator(DensityConfig("ode"), options) == flow
+
+
+@pytest.mark.usefixtures("models")
+def test_without_json_there_is_a_table_with_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "known.toml").write_text(TASK)
+    words = ["lsgm", "--task", str(tmp_path / "known.toml"), "--out", str(tmp_path), "--device", "cpu"]
+    assert run(words) == 0
+    captured = capsys.readouterr()
+    head, first, *_, last = captured.out.splitlines()
+    assert head.split()[:3] == ["model", "metric", "value"]
+    assert first.split()[:2] == ["lsgm", "nelbo_nats"]
+    assert first.endswith("nelbo(times=4)")
+    assert "rest/0" not in captured.out
+    assert last.startswith("lsgm, nelbo(times=4): upper bound")
+    assert "results.jsonl" in captured.err
+
+
+def test_help_shows_worked_examples_and_does_not_import_torch() -> None:
+    code = (
+        "import sys\nfrom lsgm_eval.commands.nll import run\n"
+        "try: run(['--help'])\nexcept SystemExit: pass\n"
+        "print('loaded', [m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "lsgm nll runs/mnist-small --task mnist" in done.stdout, done.stderr
+    assert "loaded []" in done.stdout
