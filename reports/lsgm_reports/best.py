@@ -12,10 +12,10 @@ __all__ = ["best_of", "comparable"]
 
 
 def comparable(rows: Sequence[Row]) -> bool:
-    """Say whether numbers were measured against the same things: data, split, extractor and reference."""
+    """Say whether numbers were measured against the same: data, split, bits, extractor and reference."""
 
     def measured_on(row: Row) -> tuple[str | None, ...]:
-        return (row.dataset, row.split, row.extractor, row.reference_sha256)
+        return (row.dataset, row.split, row.levels_sha256, row.extractor, row.reference_sha256)
 
     return len({measured_on(row) for row in rows if row.value is not None}) <= 1
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from lsgm_reports.digits import plain
-from lsgm_reports.headline import headline_rows, metrics_of
+from lsgm_reports.estimators import estimator_label
+from lsgm_reports.headline import headline_rows, lines_of, metrics_of
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
 from lsgm_reports.samplers import family, sampler_label
 from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
 
-__all__ = ["curve_rows", "curve_table", "explanations", "paired_table", "provenance_table"]
+__all__ = ["curve_rows", "curve_table", "explained", "explanations", "paired_table", "provenance_table"]
 
 
 def curve_rows(rows: Sequence[Row]) -> list[Row]:
@@ -20,34 +22,40 @@ def curve_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def explanations(rows: Sequence[Row]) -> list[str]:
-    """Return a line of Markdown per metric: what it is, over how many images, and the remarks of its rows.
-
-    A remark that all models share stands once, another after the name of its model.
-    """
+    """Return a line of Markdown per metric of the headline: what it is, over how many images, and remarks."""
     chosen = headline_rows(rows)
+    shown = {id(row) for line in lines_of(chosen) for row in line.rows.values()}
     lines = []
     for metric in metrics_of(chosen):
-        mine = [row for row in chosen if row.metric == metric.key and row.value is not None]
-        if not mine:
-            continue
-        parts = [f"**{metric.head}**: {metric.meaning or metric.key}"]
-        counts = _joined(f"{row.n:,}" for row in mine if row.n is not None)
-        splits = _joined(row.split for row in mine)
-        if counts:
-            parts.append(f"n = {counts}" + (f" (split {splits})" if splits else ""))
-        parts += _remarks(mine)
-        lines.append(f"- {'. '.join(parts)}.")
+        mine = [row for row in chosen if id(row) in shown and row.metric == metric.key]
+        if measured := [row for row in mine if row.value is not None]:
+            named = [(row.model, row) for row in measured]
+            lines.append(explained(metric.head, metric.meaning or metric.key, named))
     return lines
 
 
-def _remarks(rows: Sequence[Row]) -> list[str]:
+def explained(head: str, meaning: str, named: Sequence[tuple[str, Row]]) -> str:
+    """Return one line of an explanation: the meaning, how many images of which split, and the rows' remarks.
+
+    A remark that all rows share stands once, another after the name that is given with its row.
+    """
+    rows = [row for _, row in named]
+    parts = [f"**{head}**: {meaning}"]
+    counts = _joined(f"{row.n:,}" for row in rows if row.n is not None)
+    splits = _joined(row.split for row in rows)
+    if counts:
+        parts.append(f"n = {counts}" + (f" (split {splits})" if splits else ""))
+    return f"- {'. '.join([*parts, *_remarks(named)])}."
+
+
+def _remarks(named: Sequence[tuple[str, Row]]) -> list[str]:
     """Return the parts of the rows' notes: those of every row, then each row's own."""
-    noted = [(row.model, (row.note or "").split("; ")) for row in rows]
+    noted = [(name, (row.note or "").split("; ")) for name, row in named]
     shared = [part for part in noted[0][1] if part and all(part in parts for _, parts in noted)]
     own = []
-    for model, parts in noted:
+    for name, parts in noted:
         if rest := [part for part in parts if part and part not in shared]:
-            own.append(f"{model}: {', '.join(rest)}")
+            own.append(f"{name}: {', '.join(rest)}")
     return [*(part[:1].upper() + part[1:] for part in shared), *(["; ".join(own)] if own else [])]
 
 
@@ -83,14 +91,18 @@ def paired_table(rows: Sequence[Row]) -> Table | None:
     notes = Footnotes()
     grid = []
     for row in paired:
-        metric = metric_of(row)
+        metric, difference = metric_of(row), cell_of(row, notes)
+        if row.value is not None:  # such as that the two were not estimated alike
+            difference = replace(difference, mark=notes.mark(row.note))
         label = metric.label.removeprefix("paired ")
         head = f"{label} ({metric.unit})" if metric.unit else label
+        if row.sampler:
+            head += f", {estimator_label(row.sampler)}"
         grid.append(
             [
                 Cell(row.model),
                 Cell(head),
-                cell_of(row, notes),
+                difference,
                 Cell(_verdict(row)),
                 Cell(f"{row.n:,}" if row.n is not None else "not stated"),
             ]
@@ -108,21 +120,24 @@ def _verdict(row: Row) -> str:
 
 
 def provenance_table(rows: Sequence[Row]) -> Table:
-    """Return, model by model, checkpoint, seeds, revision and run."""
-    grid = []
+    """Return, model by model, checkpoint, bits that were scored, seeds, revision and run."""
     single = [row for row in rows if not row.metric.startswith("paired_")]
+    scored = any(row.levels_sha256 for row in single)
+    grid = []
     for model in dict.fromkeys(row.model for row in single):
         mine = [row for row in single if row.model == model]
-        grid.append(
-            [
-                Cell(model),
-                Cell(_joined(_short(row.checkpoint_sha256) for row in mine) or "none"),
-                Cell(_joined(row.seeds for row in mine) or "none"),
-                Cell(_joined(_short(row.git_revision) for row in mine) or "unknown"),
-                Cell(_joined(row.run_id for row in mine) or "unknown"),
-            ]
-        )
-    heads = ("Model", "Checkpoint sha256", "Seeds", "Git revision", "Run")
+        cells = [
+            model,
+            _joined(_short(row.checkpoint_sha256) for row in mine) or "none",
+            *([_joined(_short(row.levels_sha256) for row in mine) or "none"] if scored else []),
+            _joined(row.seeds for row in mine) or "none",
+            _joined(_short(row.git_revision) for row in mine) or "unknown",
+            _joined(row.run_id for row in mine) or "unknown",
+        ]
+        grid.append([Cell(text) for text in cells])
+    heads = ["Model", "Checkpoint sha256", "Seeds", "Git revision", "Run"]
+    if scored:
+        heads.insert(2, "Bits scored sha256")
     return Table("Provenance", [Column(head, "left") for head in heads], grid)
 
 

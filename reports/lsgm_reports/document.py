@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from lsgm_reports.calibration import calibration_table
 from lsgm_reports.details import curve_table, explanations, paired_table, provenance_table
 from lsgm_reports.formats import to_markdown
 from lsgm_reports.headline import headline
+from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
+from lsgm_reports.published import kin_of, published_table, statement_on
 from lsgm_reports.rows import Row
+from lsgm_reports.table import Table
+from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
-__all__ = ["Pictures", "markdown", "tasks_of"]
+__all__ = ["Pictures", "likelihood_tables", "main_table", "markdown", "tasks_of"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,45 @@ def markdown(rows: Sequence[Row], pictures: Pictures, sources: Sequence[Path], o
         parts += ["## Training", _picture(caption, pictures.training, out)]
     parts += ["## Provenance", to_markdown(provenance_table(rows)).rstrip(), *_versions(sources)]
     names = ", ".join(f"`{_relative(source, out)}`" for source in sources)
-    parts.append(f"Every number above is a line of {names}, which `results.csv` holds as a table, unrounded.")
+    parts.append(
+        f"Every number measured here is a line of {names}, which `results.csv` holds as a table, unrounded."
+    )
     return "\n\n".join(parts) + "\n"
 
 
+def main_table(rows: Sequence[Row], task: str) -> Table:
+    """Return the table that a task is known by: the headline, or the bounds where there is nothing else."""
+    bounds = likelihood_table(rows, task) if only_bounds(rows) else None
+    return headline(rows, task) if bounds is None else bounds
+
+
+def likelihood_tables(rows: Sequence[Row], task: str) -> list[Table]:
+    """Return everything on the likelihood of one task: bounds, their terms, and what was published."""
+    bounds = likelihood_table(rows, f"{task}: bounds on the likelihood")
+    if bounds is None:
+        return []
+    dataset = rows[0].dataset_name
+    found = [
+        bounds,
+        decomposition_table(rows),
+        group_table(rows),
+        calibration_table(kin_of(dataset)),
+        published_table(dataset),
+    ]
+    return [table for table in found if table is not None]
+
+
 def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path) -> list[str]:
-    parts = [f"## {task}", _measured(rows), to_markdown(headline(rows, task)).rstrip()]
-    parts += ["### What the columns mean", "\n".join(explanations(rows))]
+    parts = [f"## {task}", _measured(rows)]
+    if statement := statement_on(rows[0].dataset_name):
+        parts.append(statement)
+    if not only_bounds(rows):
+        parts.append(to_markdown(headline(rows, task)).rstrip())
+        lines = explanations([row for row in rows if not is_bound(row)])
+        if any(is_bound(row) for row in rows):
+            lines.append("- The bounds on the likelihood are explained with their own table, below.")
+        parts += ["### What the columns mean", "\n".join(lines)]
+    parts += _likelihood(task, rows)
     if (paired := paired_table(rows)) is not None:
         parts += ["### Paired differences", to_markdown(paired).rstrip()]
     if (points := curve_table(rows)) is not None:
@@ -68,6 +105,25 @@ def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path) -> list
     return parts
 
 
+def _likelihood(task: str, rows: Sequence[Row]) -> list[str]:
+    tables = likelihood_tables(rows, task)
+    if not tables:
+        return []
+    bounds, *others = tables
+    parts = [
+        "### Bounds on the likelihood",
+        to_markdown(bounds).rstrip(),
+        "\n".join(bound_explanations(rows)),
+    ]
+    explained = False
+    for table in others:
+        parts += [f"### {table.title}", to_markdown(table).rstrip()]
+        if not explained and (lines := term_explanations(rows)):
+            parts.append("\n".join(lines))
+            explained = True
+    return parts
+
+
 def _measured(rows: Sequence[Row]) -> str:
     """Return what the numbers were measured on, each checksum in full so that it can be searched for."""
     lines = []
@@ -75,6 +131,7 @@ def _measured(rows: Sequence[Row]) -> str:
         ("Data", [row.dataset for row in rows]),
         ("Features", [row.extractor for row in rows]),
         ("Reference sha256", [row.reference_sha256 for row in rows]),
+        ("Bits scored sha256", [row.levels_sha256 for row in rows]),
     ):
         known = list(dict.fromkeys(value for value in values if value))
         if known:

@@ -33,7 +33,8 @@ def to_markdown(table: Table) -> str:
 
     lines = [[column.head.replace("|", "\\|") for column in table.columns]]
     lines += [[shown(cell) for cell in line] for line in table.lines]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+    # A rule of a colon alone would be no table: three places are what every renderer takes.
+    widths = [max(3, *(_width(line[i]) for line in lines)) for i in range(len(table.columns))]
     rule = [
         "-" * (width - 1) + ":" if column.align == "right" else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
@@ -77,6 +78,9 @@ _TEX = {
     "↓": r"$\downarrow$",
     "·": r"$\cdot$",
     "–": "--",
+    "≤": r"$\leq$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
 }
 
 
@@ -89,11 +93,13 @@ def to_latex(table: Table) -> str:
 
     def shown(cell: Cell) -> str:
         text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-        return rf"{text}\textsuperscript{{{cell.mark}}}" if cell.mark else text
+        return rf"{text}\textsuperscript{{{_tex(cell.mark)}}}" if cell.mark else text
 
     align = "".join("r" if column.align == "right" else "l" for column in table.columns)
     body = [" & ".join(shown(cell) for cell in line) + r" \\" for line in table.lines]
-    notes = [rf"\par\footnotesize\textsuperscript{{{letter}}} {_tex(text)}" for letter, text in table.notes]
+    notes = [
+        rf"\par\footnotesize\textsuperscript{{{_tex(letter)}}} {_tex(text)}" for letter, text in table.notes
+    ]
     return "\n".join(
         [
             r"\begin{table}",

@@ -25,8 +25,10 @@ class Line:
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are neither points of a curve nor differences of two models."""
-    return [row for row in rows if row.group != "curve" and not row.metric.startswith("paired_")]
+    """Return the rows that are neither points of a curve, nor terms of a bound, nor differences of models."""
+    return [
+        row for row in rows if row.group not in ("curve", "terms") and not row.metric.startswith("paired_")
+    ]
 
 
 def metrics_of(rows: Sequence[Row]) -> list[Metric]:
@@ -58,7 +60,7 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 
 
 def _by_sampler(label: str, rows: Sequence[Row]) -> list[Line]:
-    """Split into samplers; what does not depend on the sampler, the likelihood, stands on every line."""
+    """Split into samplers; bounds, whose ``sampler`` is an estimator, stand on every line."""
     drawn = [row for row in rows if row.group in ("quality", "cost")]
     samplers: list[str | None] = list(dict.fromkeys(row.sampler for row in drawn if row.sampler)) or [None]
     lines = []

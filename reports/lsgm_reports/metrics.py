@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from lsgm_reports.rows import Row
 
-__all__ = ["GROUPS", "Metric", "metric_of"]
+__all__ = ["BOUNDS", "GROUPS", "Metric", "Term", "metric_of", "term_of"]
 
-GROUPS = ("quality", "likelihood", "cost", "curve")
+GROUPS = ("quality", "likelihood", "terms", "cost", "curve")
+
+BOUNDS = {"nelbo": "NELBO", "iw": "IW bound", "ode_nll": "ODE NLL"}
+"""Bounds on -log P(x) by the beginning of their metrics, in the order of a table."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,16 @@ class Metric:
 _KNOWN = {
     "nelbo_nats": ("NELBO", "negative evidence lower bound per image, an upper bound on −log P(x)"),
     "nelbo_bpd": ("NELBO", "the same, per dimension of the image"),
+    "iw_nats": (
+        "IW bound",
+        "importance-weighted bound −log mean over K draws z of p(x, z) / q(z | x): "
+        "its expectation is an upper bound on −log P(x) that falls as K grows",
+    ),
+    "iw_bpd": ("IW bound", "the same, per dimension of the image"),
     "ode_nll_nats": ("ODE NLL", "the bound with the prior's density taken from the probability-flow ODE"),
     "ode_nll_bpd": ("ODE NLL", "the same, per dimension of the image"),
     "paired_nelbo_nats": ("paired NELBO", "mean difference of the bound over the same images"),
+    "paired_iw_nats": ("paired IW bound", "mean difference of the bound over the same images"),
     "paired_ode_nll_nats": ("paired ODE NLL", "mean difference of the bound over the same images"),
     "nfe": ("NFE", "evaluations of the score network per image, mean over images"),
     "seconds_per_1000": ("Time / 1,000", "wall-clock seconds to draw 1,000 images on the machine of the run"),
@@ -60,13 +70,32 @@ _SAID = ("", "1", "evaluations", "distance", "parameters", "nfe")
 
 _DEFAULT_UNITS = {
     "seconds_per_1000": "s",
-    "nelbo_nats": "nats",
-    "ode_nll_nats": "nats",
-    "nelbo_bpd": "bits/dim",
-    "ode_nll_bpd": "bits/dim",
+    **{f"{bound}_nats": "nats" for bound in BOUNDS},
+    **{f"{bound}_bpd": "bits/dim" for bound in BOUNDS},
 }
 _NEUTRAL = ("parameters",)
 """Sizes are facts, not achievements: no arrow, no winner."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a metric like ``nelbo_term_negative_entropy/0_nats`` is a part of."""
+
+    bound: str
+    """Beginning of the bound's metrics, a key of ``BOUNDS``."""
+    name: str
+    """``negative_entropy``."""
+    group: str | None
+    """Latent group, ``0`` or ``top``; None for the term of all groups."""
+
+
+def term_of(metric: str) -> Term | None:
+    """Return which term of which bound a metric is, or None where it is none."""
+    bound, found, rest = metric.partition("_term_")
+    if not found:
+        return None
+    name, _, group = rest.removesuffix("_nats").partition("/")
+    return Term(bound, name, group or None)
 
 
 def metric_of(row: Row) -> Metric:
@@ -75,6 +104,10 @@ def metric_of(row: Row) -> Metric:
     if family in _DISTANCES:
         label, meaning = _DISTANCES[family]
         meaning = meaning.format(space=space)
+    elif (term := term_of(row.metric)) is not None:
+        place = f", group {term.group}" if term.group else ""
+        label = f"{BOUNDS.get(term.bound, term.bound)}: {term.name.replace('_', ' ')}{place}"
+        meaning = "a term of the bound"
     else:
         label, meaning = _KNOWN.get(row.metric, (row.metric.replace("_", " "), ""))
     unit = row.unit if row.unit is not None else _DEFAULT_UNITS.get(row.metric, "")

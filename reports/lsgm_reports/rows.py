@@ -31,6 +31,7 @@ class Row:
     """Images measured."""
     split: str | None = None
     sampler: str | None = None
+    """How images were drawn, ``heun(steps=20)``; of a bound how it was estimated, ``iw(samples=1000)``."""
     nfe_mean: float | None = None
     nfe_max: float | None = None
     seconds: float | None = None
@@ -46,9 +47,16 @@ class Row:
     unit: str | None = None
     higher_is_better: bool | None = None
     """None where neither is (network evaluations of two adaptive solvers)."""
-    group: Literal["quality", "likelihood", "cost", "curve"] | None = None
+    group: Literal["quality", "likelihood", "terms", "cost", "curve"] | None = None
     note: str | None = None
+    levels_sha256: str | None = None
+    """Hash of the bits that were scored: two bounds are of the same images where it agrees."""
     versions: str | None = None
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the data set without version and checksum; the task's where the row names none."""
+        return (self.dataset or self.task).partition("@")[0]
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -64,7 +72,7 @@ class Row:
 _TEXT = {"task", "model", "metric"}
 _NUMBERS = {"value", "ci_low", "ci_high", "nfe_mean", "nfe_max", "seconds"}
 _WHOLE = {"n", "peak_bytes"}
-_GROUPS = ("quality", "likelihood", "cost", "curve")
+_GROUPS = ("quality", "likelihood", "terms", "cost", "curve")
 _KNOWN = [field.name for field in fields(Row)]
 
 
@@ -117,7 +125,7 @@ def find_results(place: Path) -> list[Path]:
     here = place / "results.jsonl"
     found = [here] if here.is_file() else sorted(place.rglob("results.jsonl"))
     if not found:
-        raise DataError(f"there is no results.jsonl in {place}; run `lsgm eval` first")
+        raise DataError(f"there is no results.jsonl in {place}; run `lsgm eval` or `lsgm nll` first")
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from reports.fake_bounds import fake_bounds
 from reports.fake_rows import fake_rows, write_rows
 
 from lsgm.cli import main
@@ -70,6 +71,45 @@ def test_links_from_another_folder_are_relative_too(folder: Path, tmp_path: Path
     page = (out / "report.md").read_text(encoding="utf-8")
     assert "](../eval%20one/samples/data.png)" in page
     assert not (out / "results.csv").exists()
+
+
+def test_bounds_alone_are_printed_as_such_with_what_must_be_said_of_their_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = fake_bounds(task="omniglot-lake28@1/quick", dataset=f"omniglot-lake28@1@{'ab' * 32}")
+    write_rows(tmp_path / "results.jsonl", rows)
+    assert main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert any(line.split()[:6] == ["vae", "IW", "bound", "K", "=", "1,000"] for line in printed.splitlines())
+    assert "of another data set" in " ".join(printed.split())
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    sections = [line for line in page.splitlines() if line.startswith("##")]
+    assert [section for section in sections if not section.startswith("### Calibration")] == [
+        "## omniglot-lake28@1/quick",
+        "### Bounds on the likelihood",
+        "### Terms of the bounds",
+        "### Terms by latent groups",
+        "### Published numbers, not measured here, of another data set and not comparable",
+        "### Paired differences",
+        "## Provenance",
+    ]
+    # The statement comes before any number, and again with those of the literature.
+    assert page.index("of another data set") < page.index("81.5 ± 0.4")
+    assert page.count("so that the two are not comparable") == 2
+    tex = (tmp_path / "tables.tex").read_text(encoding="utf-8")
+    assert tex.count(r"\begin{table}") == 5 + tex.count("Calibration against")
+    assert "so that the two are not comparable" in tex
+
+
+def test_bounds_beside_quality_have_both_tables(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results.jsonl", fake_rows())
+    assert main(["report", str(tmp_path), "--format", "md"]) == 0
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    places = ["| Fréchet ↓ |", "### What the columns mean", "### Bounds on the likelihood", "### Paired"]
+    found = [page.replace("  ", "").index(place) for place in places]
+    assert found == sorted(found)
+    assert page.count("**NELBO**") == 1
+    assert "**NELBO (nats) ↓**" not in page
 
 
 def test_csv_alone_draws_nothing(folder: Path) -> None:

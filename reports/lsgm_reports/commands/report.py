@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 if TYPE_CHECKING:
     from lsgm_reports.document import Pictures
     from lsgm_reports.rows import Row
+    from lsgm_reports.table import Table
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -47,7 +49,7 @@ class Options:
 
 
 def run(argv: list[str]) -> int:
-    """Write the report, print the headline tables, and say where everything lies."""
+    """Write the report, print the table of every task, and say where everything lies."""
     options = parse(
         Options,
         argv,
@@ -65,7 +67,7 @@ def run(argv: list[str]) -> int:
     files = list(dict.fromkeys(file for place in options.places for file in find_results(place)))
     rows = read_rows(files)
     if not rows:
-        raise DataError(f"{files[0]} holds no rows; run `lsgm eval` first")
+        raise DataError(f"{files[0]} holds no rows; run `lsgm eval` or `lsgm nll` first")
     first = options.places[0]
     out = options.out or (first if first.is_dir() else first.parent)
     try:
@@ -105,13 +107,15 @@ def _write(rows: Sequence[Row], files: Sequence[Path], options: Options, out: Pa
 
 def _latex(rows: Sequence[Row]) -> str:
     from lsgm_reports.details import curve_table, paired_table
-    from lsgm_reports.document import tasks_of
+    from lsgm_reports.document import likelihood_tables, tasks_of
     from lsgm_reports.formats import to_latex
     from lsgm_reports.headline import headline
+    from lsgm_reports.likelihood import only_bounds
 
-    tables = []
+    tables: list[Table | None] = []
     for task, mine in tasks_of(rows).items():
-        tables += [headline(mine, task), paired_table(mine), curve_table(mine)]
+        tables += [] if only_bounds(mine) else [headline(mine, task)]
+        tables += [*likelihood_tables(mine, task), paired_table(mine), curve_table(mine)]
     return "% needs \\usepackage{booktabs}\n\n" + "\n".join(to_latex(t) for t in tables if t is not None)
 
 
@@ -150,16 +154,21 @@ def _logs(place: Path) -> list[Path]:
 
 
 def _print(rows: Sequence[Row], written: Sequence[Path]) -> None:
-    from lsgm_reports.document import tasks_of
+    from lsgm_reports.document import main_table, tasks_of
     from lsgm_reports.formats import to_terminal
-    from lsgm_reports.headline import headline
+    from lsgm_reports.likelihood import only_bounds
+    from lsgm_reports.published import statement_on
     from lsgm_reports.table import transposed
 
+    room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
-        table = headline(mine, task)
+        table = main_table(mine, task)
         pages = [to_terminal(table), to_terminal(transposed(table))]
         widths = [len(page.splitlines()[1]) for page in pages]
-        fits = widths[0] <= min(widths[1], shutil.get_terminal_size((120, 40)).columns)
+        # Bounds of different kinds are read downwards; models, of which there are few, across as well.
+        fits = widths[0] <= (room if only_bounds(mine) else min(widths[1], room))
         print(pages[0] if fits or widths[0] <= widths[1] else pages[1])
+        if statement := statement_on(mine[0].dataset_name):
+            print(textwrap.fill(statement, max(min(room, 120), 40), break_on_hyphens=False) + "\n")
     for path in written:
         print(f"wrote {path}")

@@ -1,0 +1,61 @@
+"""How estimators of a bound are called: rows name them with their settings, ``iw(samples=1000)``."""
+
+from __future__ import annotations
+
+__all__ = ["estimator_label", "settings_of"]
+
+
+def settings_of(estimator: str | None) -> dict[str, str]:
+    """Return the settings of an estimator: ``{"samples": "1000"}`` of ``iw(samples=1000)``."""
+    inside = (estimator or "").partition("(")[2].rstrip(")")
+    pairs = (part.partition("=") for part in inside.split(", ") if part)
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def estimator_label(estimator: str | None) -> str:
+    """Return an estimator in words: ``K = 1,000``, ``16 times``, ``dopri5, tol 1e-5, 1 probe``.
+
+    What is not known is shown as it is written.
+    """
+    if not estimator:
+        return "not stated"
+    name, settings = estimator.partition("(")[0], settings_of(estimator)
+    if settings.get("rtol") and settings.get("rtol") == settings.get("atol"):
+        settings = {("tol" if key == "rtol" else key): value for key, value in settings.items()}
+        del settings["atol"]
+    return ", ".join(_words(name, key, value) for key, value in settings.items()) or name
+
+
+def _words(name: str, key: str, value: str) -> str:
+    match key, value:
+        case "solver", _:
+            return value
+        case (("tol" | "rtol" | "atol"), _):
+            return f"{key} {_short(value)}"
+        case "samples", _ if name == "iw":
+            return f"K = {_grouped(value)}"
+        case "divergence", "exact":
+            return "exact trace"
+        case "divergence", "hutchinson":
+            return "Hutchinson's trace"
+        case "dequantise", "uniform":
+            return "uniform dequantisation"
+        case "dequantise", "noise":
+            return "dequantised by the first noise"
+        case (("times" | "steps" | "probes" | "samples"), _):
+            noun = "draws" if key == "samples" else key
+            return f"{_grouped(value)} {noun.removesuffix('s') if value == '1' else noun}"
+    return f"{key}={value}"
+
+
+def _grouped(value: str) -> str:
+    return f"{int(value):,}" if value.isdecimal() else value
+
+
+def _short(number: str) -> str:
+    """Return a tolerance as it is spoken of: ``1e-5`` for ``1e-05``, ``1e-3`` for ``0.001``."""
+    try:
+        mantissa, exponent = f"{float(number):e}".split("e")
+    except ValueError:
+        return number
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

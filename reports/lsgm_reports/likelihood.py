@@ -1,0 +1,189 @@
+"""The likelihood table: models by estimators as lines, nats and bits/dim of an estimate side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsgm_reports.best import best_of, comparable
+from lsgm_reports.details import explained
+from lsgm_reports.digits import fixed, plain
+from lsgm_reports.estimators import estimator_label, settings_of
+from lsgm_reports.headline import headline_rows
+from lsgm_reports.metrics import BOUNDS, metric_of
+from lsgm_reports.rows import Row
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, short
+
+__all__ = [
+    "Estimate",
+    "bound_explanations",
+    "estimates_of",
+    "is_bound",
+    "labels_of",
+    "likelihood_table",
+    "only_bounds",
+]
+
+_UNITS = {"nats": "nats/image", "bpd": "bits/dim"}
+_BINARY = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
+"""Data sets whose literature counts in nats; images of many levels are compared in bits/dim."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One bound of one model by one estimator, in the units it was written in."""
+
+    model: str
+    """The model as a line calls it, with its checkpoint where there are several of its name."""
+    bound: str
+    """``nelbo``, ``iw``, ``ode_nll``."""
+    estimator: str | None
+    rows: dict[str, Row]
+    """``nats`` or ``bpd`` -> row."""
+
+    @property
+    def row(self) -> Row:
+        """Either row: what it says beside its value is the same in both."""
+        return next(iter(self.rows.values()))
+
+
+def is_bound(row: Row) -> bool:
+    """Say whether a row is a bound on -log P(x) in one of its units, and no part or difference of bounds."""
+    return row.group == "likelihood" and not row.metric.startswith("paired_") and _split(row)[1] in _UNITS
+
+
+def only_bounds(rows: Sequence[Row]) -> bool:
+    """Say whether a headline would show bounds alone, which the likelihood table shows better."""
+    return all(is_bound(row) for row in headline_rows(rows))
+
+
+def _split(row: Row) -> tuple[str, str]:
+    bound, _, unit = row.metric.rpartition("_")
+    return bound, unit
+
+
+def labels_of(rows: Sequence[Row]) -> dict[tuple[str, str | None], str]:
+    """Return what (model, checkpoint) is called: with the checkpoint where there are several of its name."""
+    pairs = list(dict.fromkeys((row.model, row.checkpoint_sha256) for row in rows))
+    models = [model for model, _ in pairs]
+    return {
+        (model, sha): f"{model} ({short(sha, 8)})" if models.count(model) > 1 else model
+        for model, sha in pairs
+    }
+
+
+def estimates_of(rows: Sequence[Row]) -> list[Estimate]:
+    """Return the bounds by model in the order of the file, within a model NELBO, IW and ODE NLL.
+
+    Of several measurements of the same thing the last stands.
+    """
+    bounds = [row for row in rows if is_bound(row)]
+    labels = labels_of(bounds)
+    found: dict[tuple[str, str, str | None], dict[str, Row]] = {}
+    for row in bounds:
+        bound, unit = _split(row)
+        label = labels[row.model, row.checkpoint_sha256]
+        found.setdefault((label, bound, row.sampler), {})[unit] = row
+    models = list(dict.fromkeys(model for model, _, _ in found))
+    methods = list(dict.fromkeys([*BOUNDS, *(bound for _, bound, _ in found)]))
+    order = sorted(found, key=lambda key: (models.index(key[0]), methods.index(key[1])))
+    return [Estimate(*key, found[key]) for key in order]
+
+
+def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
+    """Return the table of one task, or None where nothing bounds its likelihood.
+
+    The lower bound of two models is marked within one kind of bound (for IW: of the same K), where its lead
+    exceeds the error of the lead; of a model with several estimates the last competes.
+    """
+    estimates = estimates_of(rows)
+    if not estimates:
+        return None
+    notes = Footnotes()
+    units = ["nats", "bpd"] if estimates[0].row.dataset_name in _BINARY else ["bpd", "nats"]
+    winners = {id(row) for unit in units for row in _winners(estimates, unit)}
+    grid = []
+    for estimate in estimates:
+        row = estimate.row
+        values = [estimate.rows.get(unit) for unit in units]
+        measured = any(value is not None and value.value is not None for value in values)
+        grid.append(
+            [
+                Cell(estimate.model),
+                Cell(BOUNDS.get(estimate.bound, estimate.bound)),
+                Cell(estimator_label(estimate.estimator) if estimate.estimator or measured else MISSING),
+                *(cell_of(value, notes, best=id(value) in winners) for value in values),
+                Cell(f"{row.n:,}" if row.n is not None and measured else MISSING),
+                Cell(_evaluations(row)),
+                Cell(_seconds(row)),
+            ]
+        )
+    for bound, group in _competitions(estimates):
+        if not comparable([estimate.row for estimate in group]):
+            label = BOUNDS.get(bound, bound)
+            notes.mark(f"{label}: the models were scored on different images or bits, none is marked")
+    columns = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
+    columns += [Column(f"{_UNITS[unit]} ↓") for unit in units]
+    columns += [Column("n"), Column("NFE/image"), Column("s/image")]
+    return Table(title, columns, grid, notes.notes, _CAPTION)
+
+
+_CAPTION = (
+    "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets the "
+    "digits. Bold: the lowest of its kind of bound (of IW bounds: of the same K), where the lead over every "
+    "other model exceeds the error of the lead; of several estimates of one model the last competes. "
+    "NFE: evaluations of the score network; s/image: wall-clock seconds on the machine of the run."
+)
+
+
+def _competitions(estimates: Sequence[Estimate]) -> list[tuple[str, list[Estimate]]]:
+    """Return what may be compared: the last estimate of each model by kind of bound, IW also by its K."""
+    groups: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for estimate in estimates:
+        if estimate.row.value is not None:
+            draws = settings_of(estimate.estimator).get("samples", "") if estimate.bound == "iw" else ""
+            groups.setdefault((estimate.bound, draws), {})[estimate.model] = estimate
+    return [(bound, list(last.values())) for (bound, _), last in groups.items()]
+
+
+def _winners(estimates: Sequence[Estimate], unit: str) -> list[Row]:
+    columns = ([e.rows[unit] for e in group if unit in e.rows] for _, group in _competitions(estimates))
+    return [winner for column in columns if (winner := best_of(column)) is not None]
+
+
+def _evaluations(row: Row) -> str:
+    if row.nfe_mean is None:
+        return MISSING
+    text = plain(row.nfe_mean)
+    if row.nfe_max is None or row.nfe_max <= row.nfe_mean:
+        return text
+    return f"{text} (max {plain(row.nfe_max)})"
+
+
+def _seconds(row: Row) -> str:
+    """Return seconds per image with two significant digits."""
+    if row.value is None or not row.n or not row.seconds:
+        return MISSING
+    each = row.seconds / row.n
+    return fixed(each, 1 - math.floor(math.log10(each)))
+
+
+def bound_explanations(rows: Sequence[Row]) -> list[str]:
+    """Return a line of Markdown per kind of bound: what it is, over how many images, and remarks."""
+    measured = [estimate for estimate in estimates_of(rows) if estimate.row.value is not None]
+    lines = []
+    for bound in sorted({each.bound for each in measured}, key=lambda name: [*BOUNDS, name].index(name)):
+        mine = [estimate for estimate in measured if estimate.bound == bound]
+        models = [estimate.model for estimate in mine]
+        named = [
+            (
+                f"{each.model}, {estimator_label(each.estimator)}"
+                if models.count(each.model) > 1
+                else each.model,
+                each.rows.get("nats", each.row),
+            )
+            for each in mine
+        ]
+        lines.append(explained(BOUNDS.get(bound, bound), metric_of(named[0][1]).meaning or bound, named))
+    return lines

@@ -1,0 +1,127 @@
+"""Bounds taken apart: reconstruction, posterior entropy, cross entropy to the prior, terminal, and gain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lsgm_reports.digits import error_bar
+from lsgm_reports.estimators import estimator_label
+from lsgm_reports.likelihood import labels_of
+from lsgm_reports.metrics import BOUNDS, Term, term_of
+from lsgm_reports.rows import Row
+from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of
+
+__all__ = ["TERMS", "decomposition_table", "group_table", "term_explanations"]
+
+TERMS = {
+    "reconstruction": "−log P(x | z), the nats that the decoder leaves to the pixels",
+    "negative_entropy": "E log q(z | x), what the posterior knows of the latents",
+    "cross_entropy": "E −log p(z), what the latents cost under the prior; of the score-matching bound "
+    "without the end of time",
+    "terminal": "the end of time in the score-matching bound: KL of the diffused latents from the "
+    "distribution that sampling starts from",
+    "importance_gain": "by how much the importance-weighted bound is below the mean of its draws, at most 0",
+}
+"""Terms in the order of a table, and what they are."""
+
+_ABSENT = "–"
+_Key = tuple[str, str | None, str, str | None]
+"""Model, checkpoint, bound, estimator."""
+
+
+def _found(rows: Sequence[Row]) -> list[tuple[_Key, Term, Row]]:
+    parts = [(row, term_of(row.metric)) for row in rows if row.group == "terms"]
+    return [
+        ((row.model, row.checkpoint_sha256, term.bound, row.sampler), term, row)
+        for row, term in parts
+        if term is not None
+    ]
+
+
+def _ordered(terms: Sequence[Term]) -> list[str]:
+    names = dict.fromkeys(term.name for term in terms)
+    return [*(name for name in TERMS if name in names), *(name for name in names if name not in TERMS)]
+
+
+def _lines(keys: Sequence[_Key]) -> list[_Key]:
+    """Return the lines of a table: by model in the order of the file, then NELBO, IW and ODE NLL."""
+    models = list(dict.fromkeys(key[:2] for key in keys))
+    bounds = list(dict.fromkeys([*BOUNDS, *(key[2] for key in keys)]))
+    return sorted(dict.fromkeys(keys), key=lambda key: (models.index(key[:2]), bounds.index(key[2])))
+
+
+def _head(key: _Key, labels: Mapping[tuple[str, str | None], str]) -> list[Cell]:
+    model, checkpoint, bound, estimator = key
+    return [Cell(labels[model, checkpoint]), Cell(BOUNDS.get(bound, bound)), Cell(estimator_label(estimator))]
+
+
+def _named(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+_COLUMNS = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
+
+
+def decomposition_table(rows: Sequence[Row]) -> Table | None:
+    """Return the terms of every bound and their sum in nats per image, or None where none are known."""
+    found = [(key, term, row) for key, term, row in _found(rows) if term.group is None]
+    if not found:
+        return None
+    names, notes = _ordered([term for _, term, _ in found]), Footnotes()
+    labels = labels_of([row for _, _, row in found])
+    cells = {(key, term.name): row for key, term, row in found}
+    grid = []
+    for key in _lines([key for key, _, _ in found]):
+        mine = [cells.get((key, name)) for name in names]
+        shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in mine]
+        grid.append([*_head(key, labels), *shown, _sum(key, [row for row in mine if row is not None], rows)])
+    columns = [*_COLUMNS, *(Column(_named(name)) for name in names), Column("Sum")]
+    caption = (
+        "Nats per image; KL = negative entropy + cross entropy + terminal. – is no term of that bound. "
+        "The error of a sum is that of the bound: its terms go up and down together."
+    )
+    return Table("Terms of the bounds", columns, grid, notes.notes, caption)
+
+
+def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row]) -> Cell:
+    values = [row.value for row in terms if row.value is not None]
+    if len(values) < len(terms):
+        return Cell("n/a")
+    model, checkpoint, bound, estimator = key
+    whole = [
+        row.half_width
+        for row in rows
+        if (row.model, row.checkpoint_sha256, row.metric, row.sampler)
+        == (model, checkpoint, f"{bound}_nats", estimator)
+    ]
+    total, half = sum(values), whole[-1] if whole else None
+    ends = (None, None) if half is None else (total - half, total + half)
+    return Cell(error_bar(total, *ends))
+
+
+def group_table(rows: Sequence[Row]) -> Table | None:
+    """Return the terms by latent groups in nats per image, or None where no term is split."""
+    found = [(key, term, row) for key, term, row in _found(rows) if term.group is not None]
+    if not found:
+        return None
+    names, notes = _ordered([term for _, term, _ in found]), Footnotes()
+    labels = labels_of([row for _, _, row in found])
+    cells = {(key, term.group, term.name): row for key, term, row in found}
+    grid = []
+    for key in _lines([key for key, _, _ in found]):
+        for group in dict.fromkeys(term.group for mine, term, _ in found if mine == key):
+            values = [cells.get((key, group, name)) for name in names]
+            shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in values]
+            grid.append([*_head(key, labels), Cell(group or ""), *shown])
+    columns = [*_COLUMNS, Column("Group", "left"), *(Column(_named(name)) for name in names)]
+    caption = (
+        "Nats per image. Group 0 is the first that the decoder reads, at the top; what belongs to the top "
+        "scale as a whole stands under top."
+    )
+    return Table("Terms by latent groups", columns, grid, notes.notes, caption)
+
+
+def term_explanations(rows: Sequence[Row]) -> list[str]:
+    """Return a line of Markdown per term that occurs: what it is."""
+    names = _ordered([term for _, term, _ in _found(rows)])
+    return [f"- **{_named(name)}**: {TERMS[name]}." for name in names if name in TERMS]
