@@ -11,6 +11,7 @@ _OWN = {
     "cost": "lsgm.bench.cost",
     "fold": "lsgm.bench.fold",
     "memory": "lsgm.bench.memory",
+    "nll": "lsgm.bench.nll",
 }
 
 

@@ -1,0 +1,183 @@
+"""Ways to integrate a probability flow's log-density: what each says of every image and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from lsgm.bench.reference_flow import reference_log_prob
+from lsgm.bench.worlds import MixtureScore
+from lsgm.likelihood import LogProb, flow_times, ode_log_prob, velocity_and_forms
+from lsgm.ode import ODESolution, odeint
+from lsgm.ode_fixed import odeint_fixed
+from lsgm.rng import SeededNoise
+from lsgm.samplers.base import CountedScore, ScoreFunction
+
+__all__ = ["Flow", "Outcome", "Way", "adaptive", "controlled", "fixed_steps", "reference", "true_log_p"]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where densities are asked: z0 [B, ...] at time ``start``, in the dtype that the score model runs in.
+
+    ``vectors`` [P, B, ...] stand for the exact trace of a network: the mean of their quadratic forms. None
+    takes the closed form of a `MixtureScore`.
+    """
+
+    score: ScoreFunction
+    z0: Tensor
+    start: float
+    vectors: Tensor | None = None
+
+    def field(self, z: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the velocity and its trace, exact [A, 1] or the forms of the vectors [A, P]."""
+        if self.vectors is None:
+            assert isinstance(self.score, MixtureScore)
+            return self.score.drift(z, t), self.score.trace(z, t)[:, None]
+        return velocity_and_forms(lambda at: self.score.drift(at, t), z, self.vectors[:, rows])
+
+    def log_p(self, solution: ODESolution) -> Tensor:
+        """Return log-densities [B]: the prior's plus the integrated trace."""
+        assert solution.passenger is not None
+        return self.score.sde.log_prior(solution.y) + solution.passenger.mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``log_p`` as the way gives it, ``smooth`` what its steps give with the flow's own trace: [B] in nats.
+
+    ``evaluations`` of the network per image, ``gradients`` through it (vector-Jacobian products) and seconds,
+    None where a way is no contender.
+    """
+
+    log_p: Tensor
+    smooth: Tensor
+    evaluations: float
+    gradients: float
+    seconds: float | None
+
+
+class Way(Protocol):
+    """A procedure at one setting."""
+
+    def __call__(self, flow: Flow, seed: int) -> Outcome:
+        """Solve for all images."""
+
+
+def true_log_p(flow: Flow, tol: float) -> tuple[Tensor, Tensor]:
+    """Return log p(z0) to a tight tolerance and its standard error over vectors (0 for the exact trace)."""
+    solution = odeint(flow.field, flow.z0, flow.start, 1.0, rtol=tol, atol=tol)
+    forms = solution.passenger
+    assert forms is not None
+    count = forms.shape[1]
+    error = forms.std(dim=1) / count**0.5 if count > 1 else torch.zeros(len(forms), dtype=torch.float64)
+    return flow.log_p(solution), error
+
+
+def reference(tol: float) -> Way:
+    """Return the reference implementation's procedure; `smooth` comes of the very steps it took."""
+
+    def way(flow: Flow, seed: int) -> Outcome:
+        began = time.perf_counter()
+        found = reference_log_prob(flow.score, flow.z0, tol=tol, time_eps=flow.start, seed=seed)
+        seconds = time.perf_counter() - began
+        return Outcome(found.log_p, _replayed(flow, found.times.tolist()), found.nfe, found.nfe, seconds)
+
+    return way
+
+
+def adaptive(tol: float, probes: int) -> Way:
+    """Return this package's log-density: a step size per image, fixed probes that have no say in it."""
+
+    def smooth(flow: Flow) -> ODESolution:
+        return odeint(flow.field, flow.z0, flow.start, 1.0, rtol=tol, atol=tol)
+
+    def solve(flow: Flow, noise: SeededNoise) -> LogProb:
+        return ode_log_prob(
+            flow.score, flow.z0, noise, rtol=tol, atol=tol, time_eps=flow.start, probes=probes
+        )
+
+    return _own(solve, smooth, probes)
+
+
+def fixed_steps(steps: int) -> Way:
+    """Return this package's log-density by RK4 on a grid of times, with one fixed probe."""
+
+    def smooth(flow: Flow) -> ODESolution:
+        times = flow_times(flow.score.sde, steps, flow.start)
+        return odeint_fixed(flow.field, flow.z0, times, method="rk4")
+
+    def solve(flow: Flow, noise: SeededNoise) -> LogProb:
+        return ode_log_prob(flow.score, flow.z0, noise, time_eps=flow.start, solver="rk4", steps=steps)
+
+    return _own(solve, smooth, 1)
+
+
+def controlled(tol: float, *, inside: bool, redrawn: bool) -> Way:
+    """Return one probe of signs per image, fixed or redrawn at every evaluation, in or out of step control.
+
+    Inside, the log-density is one more entry of each image's state, as in the reference, but with a step size
+    per image. These ways isolate the effects and are no contenders.
+    """
+
+    def way(flow: Flow, seed: int) -> Outcome:
+        shape, generator = flow.z0.shape, Generator().manual_seed(seed)
+        count = CountedScore(flow.score, len(flow.z0), flow.z0.device)
+        # The probes that `adaptive` has at this seed, so that out of control and fixed is that way.
+        seeds = range(seed, seed + len(flow.z0))
+        first = SeededNoise(seeds, device=flow.z0.device, stream="probe").rademacher(*shape[1:]).to(flow.z0)
+        width = flow.z0[0].numel()
+
+        def field(y: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            z = y[:, :width].reshape(-1, *shape[1:])
+            probe = _signs(z.shape, generator, z) if redrawn else first[rows]
+            velocity, form = velocity_and_forms(lambda at: count.drift(at, t, rows), z, probe[None])
+            trace = flow.field(z, t, rows)[1]
+            parts = [velocity.flatten(1), form.to(y.dtype)] if inside else [velocity.flatten(1)]
+            return torch.cat(parts, dim=1), torch.cat([form, trace], dim=1)
+
+        start = flow.z0.flatten(1)
+        start = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1) if inside else start
+        solution = odeint(field, start, flow.start, 1.0, rtol=tol, atol=tol, max_steps=100_000)
+        log_prior = flow.score.sde.log_prior(solution.y[:, :width])
+        assert solution.passenger is not None
+        own, smooth = solution.passenger[:, 0], solution.passenger[:, 1:].mean(dim=1)
+        cost = float(count.nfe.double().mean())
+        return Outcome(log_prior + own, log_prior + smooth, cost, cost, None)
+
+    return way
+
+
+def _own(
+    solve: Callable[[Flow, SeededNoise], LogProb], smooth: Callable[[Flow], ODESolution], probes: int
+) -> Way:
+    def way(flow: Flow, seed: int) -> Outcome:
+        seeds = range(seed, seed + len(flow.z0))
+        began = time.perf_counter()
+        found = solve(flow, SeededNoise(seeds, device=flow.z0.device, stream="probe"))
+        seconds = time.perf_counter() - began
+        cost = float(found.nfe.double().mean())
+        return Outcome(found.log_p, flow.log_p(smooth(flow)), cost, cost * probes, seconds)
+
+    return way
+
+
+def _replayed(flow: Flow, times: list[float]) -> Tensor:
+    """Return the log-densities of Dormand-Prince steps from time to time with the flow's trace."""
+    y, total = flow.z0, torch.zeros((), dtype=torch.float64)
+    for start, end in pairwise(times):
+        # One step that any error passes.
+        step = odeint(flow.field, y, start, end, rtol=1.0, atol=1e30, first_step=end - start)
+        assert step.passenger is not None
+        y, total = step.y, total + step.passenger.mean(dim=1)
+    return flow.score.sde.log_prior(y) + total
+
+
+def _signs(shape: Any, generator: Generator, like: Tensor) -> Tensor:
+    return (torch.randint(0, 2, tuple(shape), generator=generator) * 2 - 1).to(like)
