@@ -28,6 +28,7 @@ __all__ = [
     "load_model",
     "measurable",
     "open_checkpoint",
+    "run_name",
 ]
 
 TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})
@@ -55,10 +56,10 @@ def load_model(
 ) -> GenerativeModel:
     """Return the model in a run directory (its newest checkpoint) or in a checkpoint directory.
 
-    Its name is that of the run directory; its sha256 that of the weights file. Unless told otherwise its
-    convolutions have taken in what only training needs (`lsgm.nets.fold`), which changes results by roundings
-    alone; its parameters are counted before. Raises CheckpointError where the checkpoint is missing, damaged,
-    of a newer format or not described by its own recipe.
+    Its name is that of the run directory, or the one it was exported under; its sha256 that of the weights
+    file. Unless told otherwise its convolutions have taken in what only training needs (`lsgm.nets.fold`),
+    which changes results by roundings alone; its parameters are counted before. Raises CheckpointError where
+    the checkpoint is missing, damaged, of a newer format or not described by its own recipe.
     """
     opened = open_checkpoint(path, weights)
     model = measurable(opened, device, weights)
@@ -94,7 +95,7 @@ def measurable(opened: Opened, device: torch.device | str, weights: Literal["ema
     """Return the model of an opened checkpoint, whose networks it moves to the device and goes on using."""
     opened.networks.to(device)
     identity = {
-        "name": run_name(opened.checkpoint),
+        "name": opened.state.get("name") or run_name(opened.checkpoint),
         "sha256": opened.state["files"][WEIGHTS[weights]]["sha256"],
     }
     kind = find_kind(opened.recipe.kind)

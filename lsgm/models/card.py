@@ -1,0 +1,238 @@
+"""The model card of an exported checkpoint: every number in it comes from `state.json` or a result row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lsgm.discovery import offers, package_folder
+from lsgm.train.checkpoint import WEIGHTS
+
+__all__ = ["render_card"]
+
+SHOWN_GROUPS = ("likelihood", "quality")
+"""Groups of result rows that a card shows; parts of a bound and curves are in the results themselves."""
+
+Table = list[Sequence[str]]
+
+
+def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the card, Markdown, of the checkpoint that ``state`` describes and commands find at ``place``.
+
+    ``rows`` are result rows of these weights; without any the card says that none are printed.
+    """
+    sections = [
+        f"# {state['name']}",
+        _summary(state),
+        _facts(state),
+        "## Training",
+        *_training(state),
+        "## Validation",
+        _validation(state),
+        "## Measured",
+        *_measured(rows),
+        "## Use",
+        _usage(state, place),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _summary(state: Mapping[str, Any]) -> str:
+    parts = state["parameters"]
+    if not state["exported"]["has_prior"]:
+        what = "A variational autoencoder with a Normal prior"
+    elif "vae" in parts:
+        what = (
+            "A latent score-based generative model: a variational autoencoder whose prior is a diffusion in "
+            "its latent space ([arXiv:2106.05931](https://arxiv.org/abs/2106.05931))"
+        )
+    else:
+        what = "A score-based generative model of pixels"
+    end = "" if state["finished"] else f", {_reached(state)}"
+    return f"{what}. Exported by `lsgm export` from the run `{state['exported']['run']}`{end}."
+
+
+def _reached(state: Mapping[str, Any]) -> str:
+    """Return how far training had come."""
+    if state["finished"]:
+        return "at the end of its recipe's budget"
+    where = "at the end of" if state["stage_done"] else "within"
+    return f"{where} its stage `{state['stage']}`"
+
+
+def _facts(state: Mapping[str, Any]) -> str:
+    pixels, meta, file = state["meta"]["pixels"], state["meta"], state["files"][WEIGHTS["ema"]]
+    levels = "binary" if pixels["kind"] == "binary" else f"{2 ** pixels['bits']} levels"
+    data = dict(zip(("name", "version", "sha256"), meta["dataset"].rsplit("@", 2), strict=False))
+    parameters = [f"{count:,} ({part})" for part, count in state["parameters"].items()]
+    return _table(
+        ("what", "value"),
+        [
+            ("kind", f"`{meta['recipe']['kind']}`"),
+            ("images", f"{pixels['channels']} x {pixels['height']} x {pixels['width']}, {levels}"),
+            ("parameters", ", ".join(parameters)),
+            ("trained on", ", ".join(filter(None, (data["name"], data.get("version"))))),
+            ("data sha256", f"`{data['sha256']}`" if "sha256" in data else "not recorded"),
+            ("mirrored in training", "yes" if meta["recipe"]["data"].get("flip") else "no"),
+            ("weights", f"`{WEIGHTS['ema']}`, averaged over the steps, {_precision(state)}"),
+            ("size", f"{file['bytes']:,} bytes"),
+            ("weights sha256", f"`{file['sha256']}`"),
+        ],
+        numbers=0,
+    )
+
+
+def _precision(state: Mapping[str, Any]) -> str:
+    if state["exported"]["dtype"] == "float32":
+        return "float32"
+    return "bfloat16; what is long in one dimension only stays float32"
+
+
+def _training(state: Mapping[str, Any]) -> list[str]:
+    exported = state["exported"]
+    stages = exported["stages"]
+    table: Table = [[f"`{stage['name']}`", *map(_count, _budget(stage))] for stage in stages]
+    if len(stages) > 1:
+        table.append(["all", *map(_count, map(_sum, zip(*map(_budget, stages), strict=True)))])
+    facts = [
+        f"step {state['step']:,}, {_reached(state)}; seed {state['seed']}",
+        f"begun: {exported['started'] or 'not recorded'}",
+        f"hardware: {'; then '.join(exported['hardware']) or 'not recorded'}",
+        f"git revision: {', '.join(f'`{r}`' for r in exported['git_revisions']) or 'not recorded'}",
+        f"versions: {_versions(exported['versions']) or 'not recorded'}",
+        f"exported from: `{exported['checkpoint']}`, averaged weights sha256 `{exported['sha256']}`",
+    ]
+    if exported["initialised_from"]:
+        facts.append(f"begun from the weights of `{exported['initialised_from']}`, not counted above")
+    facts += [
+        f"{key}: see `meta` in `state.json`" for key in ("recalibrated", "imported") if key in state["meta"]
+    ]
+    return [
+        _table(("stage", "steps", "images seen", "training seconds"), table),
+        "\n".join(f"- {fact}" for fact in facts),
+    ]
+
+
+def _budget(stage: Mapping[str, Any]) -> tuple[float | None, ...]:
+    return stage["steps"], stage["images"], stage["seconds"]
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
+
+
+def _versions(versions: Mapping[str, str | None]) -> str:
+    return ", ".join(
+        f"{name} {versions[name]}" for name in ("python", "lsgm-bench", "torch") if name in versions
+    )
+
+
+def _validation(state: Mapping[str, Any]) -> str:
+    validation = state["exported"]["validation"]
+    if validation is None:
+        return "The run recorded none."
+    table: Table = [
+        (name, f"{value:#.4g}")
+        for name, value in validation.items()
+        if name != "step" and "/" not in name and value is not None
+    ]
+    return (
+        f"At step {validation['step']:,}, by the averaged weights before rounding, on images held out of the "
+        "training data: means without an interval, for following the training. They are no test results.\n\n"
+        + _table(("term", "nats/image"), table)
+    )
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = [row for row in rows if row.get("group") in SHOWN_GROUPS and row.get("value") is not None]
+    if not shown:
+        return [
+            "No results are printed here; `lsgm export --card FOLDER --measured results.jsonl` adds them."
+        ]
+    heads = (
+        "task",
+        "split",
+        "metric",
+        "value",
+        "95 % interval",
+        "n",
+        "estimator or sampler",
+        "levels",
+        "note",
+    )
+    cells = [_cells(row) for row in shown]
+    kept = [index for index in range(len(heads)) if index < 5 or any(line[index] for line in cells)]
+    table: Table = [[line[index] for index in kept] for line in cells]
+    revisions = ", ".join(
+        dict.fromkeys(f"`{row['git_revision']}`" for row in shown if row.get("git_revision"))
+    )
+    return [
+        "Of exactly these weights, by their sha256"
+        + (f", at git revision {revisions}." if revisions else ".")
+        + " Intervals are over images; `levels` begins the hash of the bits that were scored.",
+        _table([heads[index] for index in kept], table, numbers=0),
+    ]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    value, low, high = row["value"], row.get("ci_low"), row.get("ci_high")
+    unit = f" ({row['unit']})" if row.get("unit") else ""
+    interval = ""
+    text = f"{value:,}" if value == int(value) else f"{value:.4g}"
+    if low is not None and high is not None and high > low:
+        decimals = _decimals((high - low) / 2)
+        text = f"{value:.{decimals}f}"
+        interval = f"{low:.{decimals}f} to {high:.{decimals}f}"
+    n = row.get("n")
+    levels = row.get("levels_sha256")
+    return (
+        row.get("task") or "",
+        row.get("split") or "",
+        f"{row['metric']}{unit}",
+        text,
+        interval,
+        f"{n:,}" if n is not None else "",
+        row.get("sampler") or "",
+        f"`{levels[:12]}`" if levels else "",
+        row.get("note") or "",
+    )
+
+
+def _decimals(half: float) -> int:
+    """Return the decimals at which half an interval keeps one digit, or two where the first is 1."""
+    exponent = math.floor(math.log10(half))
+    return max(0, -exponent + (half < 2 * 10.0**exponent))
+
+
+def _usage(state: Mapping[str, Any], place: str) -> str:
+    task = _task(str(state["meta"]["dataset"]).split("@")[0])
+    return "\n".join(
+        [
+            "```console",
+            f"$ lsgm sample {place} --out pictures",
+            f"$ lsgm nll {place} --task {task}",
+            f"$ lsgm eval {task} --model {place} --tier quick",
+            "```",
+        ]
+    )
+
+
+def _task(dataset: str) -> str:
+    """Return the task that is named after a dataset, or a word that stands for one."""
+    folders = (package_folder(point.value) for point in offers("lsgm.suites").values())
+    if any(folder is not None and (folder / f"{dataset}.toml").is_file() for folder in folders):
+        return dataset
+    return "TASK"
+
+
+def _count(value: float | None) -> str:
+    return "not recorded" if value is None else f"{value:,.0f}"
+
+
+def _table(heads: Sequence[str], rows: Table, numbers: int = 1) -> str:
+    """Return a Markdown table; columns from ``numbers`` on are numbers, none where it is 0."""
+    rules = ["---:" if numbers and index >= numbers else "---" for index in range(len(heads))]
+    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
