@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.config import require
 from lsgm.errors import UserError
 
 __all__ = ["Field", "ODESolution", "SolverError", "odeint"]
@@ -85,8 +86,9 @@ def odeint(
     returns a pair, its second entry, [A] or [A, P], is integrated with the same weights in float64 and has no
     say in the steps.
 
-    Raises SolverError (a UserError), with the row and t, where the field is not finite, where the tolerance
-    asks for steps below the spacing of floating-point times, and after ``max_steps`` attempts.
+    Raises ConfigError for tolerances below the spacing of the state's numbers, and SolverError (a UserError),
+    with the row and t, where the field is not finite, where the tolerance asks for steps below the spacing of
+    floating-point times, and after ``max_steps`` attempts.
     """
     walk = _Walk(f, y0, float(t0), float(t1), rtol, atol)
     if walk.rows.size and t0 != t1:
@@ -102,6 +104,13 @@ class _Walk:
     def __init__(self, f: Field, y0: Tensor, t0: float, t1: float, rtol: float, atol: float) -> None:
         if y0.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state is {y0.dtype}; integrate in float32 or float64")
+        spacing = torch.finfo(y0.dtype).eps
+        # Below it an error norm is rounding noise, and steps would shrink until max_steps ends them.
+        require(
+            rtol + atol >= spacing,
+            f"rtol {rtol:g} and atol {atol:g} are below the spacing of {str(y0.dtype)[6:]} numbers, "
+            f"{spacing:.1g}; loosen them",
+        )
         batch = len(y0)
         self.f, self.t1, self.rtol, self.atol = f, t1, rtol, atol
         self.sign = 1.0 if t1 >= t0 else -1.0

@@ -91,10 +91,12 @@ def _precision(state: Mapping[str, Any]) -> str:
 
 def _training(state: Mapping[str, Any]) -> list[str]:
     exported = state["exported"]
-    stages = exported["stages"]
-    table: Table = [[f"`{stage['name']}`", *map(_count, _budget(stage))] for stage in stages]
+    earlier = exported.get("earlier", [])
+    stages = [(f"`{s['name']}` of `{run['run']}`", _budget(s)) for run in earlier for s in run["stages"]]
+    stages += [(f"`{stage['name']}`", _budget(stage)) for stage in exported["stages"]]
+    table: Table = [[name, *map(_count, budget)] for name, budget in stages]
     if len(stages) > 1:
-        table.append(["all", *map(_count, map(_sum, zip(*map(_budget, stages), strict=True)))])
+        table.append(["all", *map(_count, map(_sum, zip(*(budget for _, budget in stages), strict=True)))])
     facts = [
         f"step {state['step']:,}, {_reached(state)}; seed {state['seed']}",
         f"begun: {exported['started'] or 'not recorded'}",
@@ -104,7 +106,8 @@ def _training(state: Mapping[str, Any]) -> list[str]:
         f"exported from: `{exported['checkpoint']}`, averaged weights sha256 `{exported['sha256']}`",
     ]
     if exported["initialised_from"]:
-        facts.append(f"begun from the weights of `{exported['initialised_from']}`, not counted above")
+        counted = "" if earlier else ", not counted above"
+        facts.append(f"begun from the weights of `{exported['initialised_from']}`{counted}")
     facts += [
         f"{key}: see `meta` in `state.json`" for key in ("recalibrated", "imported") if key in state["meta"]
     ]

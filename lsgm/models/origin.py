@@ -26,8 +26,9 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
 
     ``stages`` holds name, steps, images and training seconds of each stage up to this checkpoint, None where
     the run no longer tells. What lies outside of a run, or was made by something else than training, has
-    neither revisions nor hardware. Nothing in it is a path of this machine. Raises CheckpointError and
-    ConfigError for a damaged run.
+    neither revisions nor hardware. ``earlier`` holds run and stages of the runs that it was begun from, first
+    ones first, as far as they are still there. Nothing in it is a path of this machine. Raises
+    CheckpointError and ConfigError for a damaged run.
     """
     run = _run_of(checkpoint)
     trained_here = run is not None and not any(key in state["meta"] for key in DERIVED)
@@ -43,6 +44,7 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
         "hardware": _distinct(hardware_line(call["hardware"]) for call in calls if "hardware" in call),
         "versions": manifest.get("versions", {}),
         "initialised_from": _initialised_from(run) if run is not None and trained_here else None,
+        "earlier": _earlier(run) if run is not None and trained_here else [],
         "stages": _stages(checkpoint, state),
         "validation": _validation(run, state) if run is not None and trained_here else None,
     }
@@ -117,9 +119,33 @@ def _validation(run: Run, state: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _initialised_from(run: Run) -> str | None:
+    origin = _origin(run)
+    return None if origin is None else _name_of(origin)
+
+
+def _origin(run: Run) -> Path | None:
+    """Return the run or checkpoint whose weights a run was begun from."""
     config = run.config()
     origins = (config.get(key) for key in ("init_from", "init_vae_from"))
-    return next((_name_of(Path(origin)) for origin in origins if origin), None)
+    return next((Path(origin) for origin in origins if origin), None)
+
+
+def _earlier(run: Run) -> list[dict[str, Any]]:
+    """Return the runs behind a run with their budgets, without those that nobody finds any more."""
+    found: list[dict[str, Any]] = []
+    here, seen = run, {run.directory.resolve()}
+    while (origin := _origin(here)) is not None:
+        try:
+            checkpoint = find_checkpoint(origin)
+        except CheckpointError:
+            break
+        before = _run_of(checkpoint)
+        if before is None or before.directory.resolve() in seen:
+            break
+        found.insert(0, {"run": _name_of(origin), "stages": _stages(checkpoint, read_state(checkpoint))})
+        here = before
+        seen.add(before.directory.resolve())
+    return found
 
 
 def _name_of(origin: Path) -> str:

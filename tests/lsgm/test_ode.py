@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from lsgm.errors import UserError
+from lsgm.errors import ConfigError, UserError
 from lsgm.ode import Field, SolverError, odeint
 
 
@@ -254,6 +254,13 @@ def test_too_many_steps_end_with_the_sample_and_the_time() -> None:
 
     with pytest.raises(SolverError, match=r"sample 1 .* 100 steps were not enough; loosen"):
         odeint(stiff, y0, 0.0, 1.0, rtol=1e-6, atol=1e-6, max_steps=100)
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-8), (torch.float64, 1e-17)])
+def test_a_tolerance_below_the_spacing_of_the_numbers_is_refused(dtype: torch.dtype, tol: float) -> None:
+    """Rounding alone would exceed it, however short the steps."""
+    with pytest.raises(ConfigError, match=r"are below the spacing of float(32|64) numbers.*loosen them"):
+        odeint(lambda y, t, rows: -y, torch.ones(1, 2, dtype=dtype), 0.0, 1.0, rtol=tol, atol=tol)
 
 
 def test_half_precision_states_are_refused() -> None:

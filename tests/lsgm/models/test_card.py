@@ -134,6 +134,15 @@ def test_an_unfinished_run_and_a_borrowed_start_are_named() -> None:
     assert "at the end of its stage `stage2`" in render_card({**unfinished, "stage_done": True}, "x")
 
 
+def test_the_budget_of_the_runs_before_stands_first() -> None:
+    first = {"name": "stage1", "steps": 10, "images": 320, "seconds": 60.0}
+    chained = changed(initialised_from="older", earlier=[{"run": "older", "stages": [first]}])
+    training = section(render_card(chained, "x"), "Training")
+    assert training.index("| `stage1` of `older` | 10 | 320 | 60 |") < training.index("| `stage1` |")
+    assert "| all | 1,710 | 54,720 | 4,260 |" in training
+    assert "begun from the weights of `older`\n" in training
+
+
 def test_validation_is_called_validation() -> None:
     validation = section(render_card(STATE, "x"), "Validation")
     assert "At step 1,500" in validation

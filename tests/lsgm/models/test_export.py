@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lsgm.models.config import KLConfig
 from lsgm.models.export import CARD, checkpoint_to_export, export, rounded, write_card
 from lsgm.models.load import fresh_networks, initialise_from, load_model, measurable, open_checkpoint
 from lsgm.models.losses import NormalPriorLoss
-from lsgm.models.origin import hardware_line, without_paths
+from lsgm.models.origin import describe_origin, hardware_line, without_paths
 from lsgm.rng import StepNoise
 from lsgm.train import Run, find_checkpoint, read_state
 from lsgm.train.checkpoint import checkpoints, read_weights
@@ -229,6 +230,25 @@ def test_a_run_starts_from_it(run: Path, exported: Path, tmp_path: Path) -> None
     state = export(find_checkpoint(out), tmp_path / "again")
     assert state["exported"]["initialised_from"] == "bars"
     assert (state["name"], state["finished"], state["stage_done"]) == ("next-stage1", False, False)
+
+
+def test_the_runs_before_are_counted_too_first_ones_first(run: Path, tmp_path: Path) -> None:
+    recipe = open_checkpoint(run, "ema").recipe
+    second, third = tmp_path / "second", tmp_path / "third"
+    train_recipe(recipe, second, images=tiny.bars(), max_steps=1, init_from=run)
+    train_recipe(recipe, third, images=tiny.bars(), max_steps=1, init_from=second)
+    earlier = describe(third)["earlier"]
+    assert [(before["run"], [s["steps"] for s in before["stages"]]) for before in earlier] == [
+        ("bars", [6, 6]),
+        ("second", [1]),
+    ]
+    shutil.rmtree(second)
+    assert describe(third)["earlier"] == []
+
+
+def describe(run: Path) -> dict[str, Any]:
+    checkpoint = find_checkpoint(run)
+    return describe_origin(checkpoint, read_state(checkpoint))
 
 
 def test_the_budget_is_that_of_the_run(run: Path, exported: Path) -> None:
