@@ -101,7 +101,7 @@ def _training(state: Mapping[str, Any]) -> list[str]:
         f"step {state['step']:,}, {_reached(state)}; seed {state['seed']}",
         f"begun: {exported['started'] or 'not recorded'}",
         f"hardware: {'; then '.join(exported['hardware']) or 'not recorded'}",
-        f"git revision: {', '.join(f'`{r}`' for r in exported['git_revisions']) or 'not recorded'}",
+        f"git revision: {_revisions(exported)}",
         f"versions: {_versions(exported['versions']) or 'not recorded'}",
         f"exported from: `{exported['checkpoint']}`, averaged weights sha256 `{exported['sha256']}`",
     ]
@@ -115,6 +115,19 @@ def _training(state: Mapping[str, Any]) -> list[str]:
         _table(("stage", "steps", "images seen", "training seconds"), table),
         "\n".join(f"- {fact}" for fact in facts),
     ]
+
+
+def _revisions(exported: Mapping[str, Any]) -> str:
+    """Return the revisions of the code that trained, run by run where there were several runs."""
+    runs = [*exported.get("earlier", []), exported]
+    said = [", ".join(f"`{revision}`" for revision in run["git_revisions"]) for run in runs]
+    if not any(said):
+        return "not recorded"
+    if len(runs) == 1:
+        return said[0]
+    return "; ".join(
+        f"{text or 'not recorded'} (`{run['run']}`)" for text, run in zip(said, runs, strict=True)
+    )
 
 
 def _budget(stage: Mapping[str, Any]) -> tuple[float | None, ...]:

@@ -26,21 +26,21 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
 
     ``stages`` holds name, steps, images and training seconds of each stage up to this checkpoint, None where
     the run no longer tells. What lies outside of a run, or was made by something else than training, has
-    neither revisions nor hardware. ``earlier`` holds run and stages of the runs that it was begun from, first
-    ones first, as far as they are still there. Nothing in it is a path of this machine. Raises
+    neither revisions nor hardware. ``earlier`` holds run, revisions and stages of the runs that it was begun
+    from, first ones first, as far as they are still there. Nothing in it is a path of this machine. Raises
     CheckpointError and ConfigError for a damaged run.
     """
     run = _run_of(checkpoint)
     trained_here = run is not None and not any(key in state["meta"] for key in DERIVED)
     manifest = run.manifest() if run is not None and trained_here else {}
-    calls = [manifest, *manifest.get("resumed", [])] if manifest else []
+    calls = _calls(manifest)
     return {
         "run": run_name(checkpoint),
         "run_id": manifest.get("run_id"),
         "checkpoint": checkpoint.resolve().name,
         "sha256": state["files"][WEIGHTS["ema"]]["sha256"],
         "started": manifest.get("time"),
-        "git_revisions": _distinct(call.get("git_revision") for call in calls),
+        "git_revisions": _revisions(run) if calls else [],
         "hardware": _distinct(hardware_line(call["hardware"]) for call in calls if "hardware" in call),
         "versions": manifest.get("versions", {}),
         "initialised_from": _initialised_from(run) if run is not None and trained_here else None,
@@ -142,10 +142,26 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
         before = _run_of(checkpoint)
         if before is None or before.directory.resolve() in seen:
             break
-        found.insert(0, {"run": _name_of(origin), "stages": _stages(checkpoint, read_state(checkpoint))})
+        found.insert(
+            0,
+            {
+                "run": _name_of(origin),
+                "git_revisions": _revisions(before),
+                "stages": _stages(checkpoint, read_state(checkpoint)),
+            },
+        )
         here = before
         seen.add(before.directory.resolve())
     return found
+
+
+def _calls(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a manifest says of the first call that trained a run, and of each that went on."""
+    return [manifest, *manifest.get("resumed", [])] if manifest else []
+
+
+def _revisions(run: Run | None) -> list[Any]:
+    return [] if run is None else _distinct(call.get("git_revision") for call in _calls(run.manifest()))
 
 
 def _name_of(origin: Path) -> str:

@@ -136,11 +136,13 @@ def test_an_unfinished_run_and_a_borrowed_start_are_named() -> None:
 
 def test_the_budget_of_the_runs_before_stands_first() -> None:
     first = {"name": "stage1", "steps": 10, "images": 320, "seconds": 60.0}
-    chained = changed(initialised_from="older", earlier=[{"run": "older", "stages": [first]}])
+    older = {"run": "older", "git_revisions": ["89abcde"], "stages": [first]}
+    chained = changed(initialised_from="older", earlier=[older], git_revisions=[])
     training = section(render_card(chained, "x"), "Training")
     assert training.index("| `stage1` of `older` | 10 | 320 | 60 |") < training.index("| `stage1` |")
     assert "| all | 1,710 | 54,720 | 4,260 |" in training
-    assert "begun from the weights of `older`\n" in training
+    assert "begun from the weights of `older`\n" in training + "\n"
+    assert "- git revision: `89abcde` (`older`); not recorded (`mnist-long`)\n" in training
 
 
 def test_validation_is_called_validation() -> None:
