@@ -51,11 +51,12 @@ def test_the_steps_are_the_commands_one_would_type(
     assert road.run(["glyphs", "--out", str(out), "--tier", "smoke", "--device", "cpu"]) == 0
     lsgm, sgm, vae = (str(out / name) for name in ("lsgm", "sgm", "vae"))
     device, models = ["--device", "cpu"], ["--model", lsgm, "--model", sgm, "--model", vae]
+    only = ["--only", "quality", "--only", "nelbo", "--only", "ode", "--only", "curve"]
     assert steps == [
         ["train", "glyphs", "--out", lsgm, *device],
         ["train", "glyphs-sgm", "--out", sgm, "--stage.seconds", "42.750", *device],
         ["train", "glyphs-vae", "--out", vae, "--stage1.seconds", "42.750", *device],
-        ["eval", "glyphs", "--tier", "smoke", "--out", str(out), *device, *models],
+        ["eval", "glyphs", *only, "--tier", "smoke", "--out", str(out), *device, *models],
         ["report", str(out)],
     ]
     # Each is printed as one would type it, quotes included, before it runs.
