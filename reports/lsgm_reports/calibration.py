@@ -81,12 +81,13 @@ def calibration_sentence(datasets: Sequence[str]) -> str:
     for (dataset, published_on), entries in places.items():
         offsets = "; ".join(
             f"{entry.model}: {entry.shown} against about {entry.published:.1f} nats, "
-            f"an offset of {entry.offset}"
+            f"an offset of {entry.offset} after {entry.budget}"
             for entry in entries
         )
         sentences.append(
             f"The models of arXiv:1509.00519 as measured here on {dataset}, against what is recalled, "
-            f"unverified, of them on {published_on}. {offsets}."
+            f"unverified, of them on {published_on.removesuffix('.')}. {offsets}. "
+            "What a short training leaves is part of an offset."
         )
     return " ".join(sentences)
 

@@ -120,6 +120,7 @@ def test_a_measured_offset_stands_wherever_omniglot_numbers_are() -> None:
     for dataset in ("omniglot", "omniglot-lake28"):
         assert offset in statement_on(dataset)
         assert "recalled, unverified" in statement_on(dataset)
+        assert "What a short training leaves is part of an offset." in statement_on(dataset)
         table = published_table(dataset)
         assert table is not None
         assert offset in table.caption
