@@ -23,8 +23,8 @@ class FlatVAE(nn.Module):
 
     As in the paper, mu is the encoder's output itself and sigma its exp, without NVAE's bounds on either.
     The L latents are one group of shape (L, 1, 1). Levels enter the encoder scaled to [0, 1], not to the
-    [-1, 1] of the convolutional networks. Latents and log-densities are float32 whatever the autocast
-    dtype. Raises ConfigError for images that are padded.
+    [-1, 1] of the convolutional networks. Training on binary pixels begins with `start_from`. Latents and
+    log-densities are float32 whatever the autocast dtype. Raises ConfigError for images that are padded.
     """
 
     def __init__(self, config: FlatVAEConfig, pixels: Pixels, *, pad: int = 0) -> None:
@@ -36,6 +36,20 @@ class FlatVAE(nn.Module):
         self.encoder = MLPEncoder(math.prod(pixels.shape), config.hidden, config.latents)
         self.decoder = MLPDecoder(config.latents, config.hidden, math.prod(self.parameter_shape))
         self.groups = LatentGroups(((config.latents, 1, 1),), top=1)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the output biases are the zeros of a new network."""
+        return not bool(self.decoder.head.bias.any())
+
+    @torch.no_grad()
+    def start_from(self, means: Tensor) -> None:
+        """Give binary pixels the probabilities ``means`` [C, H, W], between 0 and 1, wherever z says nothing.
+
+        As the paper's authors start theirs: a decoder that has yet to learn which pixels are always dark puts
+        that into z, where it stays. On MNIST this is worth several nats of the bound.
+        """
+        self.decoder.head.bias.copy_(torch.logit(means).flatten())
 
     def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
         """Draw z = mu(x) + sigma(x) n, ``draws`` times; levels uint8 [B, C, H, W] -> [B draws, L, 1, 1].

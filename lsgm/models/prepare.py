@@ -1,4 +1,4 @@
-"""What a joint stage wants to know of the training set's latents before its first step.
+"""What a stage wants to know of the training set, mostly of its latents, before its first step.
 
 Every random number here is addressed by the seed and an image's place, so that all processes, and a run that
 goes on, find the same.
@@ -22,7 +22,7 @@ from lsgm.progress import bar
 from lsgm.rng import StepNoise
 from lsgm.train.stage import Pipeline, TrainingSet
 
-__all__ = ["LatentCache", "inactive_channels", "largest_distance", "largest_squared_distance"]
+__all__ = ["LatentCache", "inactive_channels", "largest_distance", "largest_squared_distance", "pixel_means"]
 
 ENCODED = 256
 """Images that are encoded at a time."""
@@ -83,6 +83,20 @@ def largest_distance(z: Tensor, block: int | None = None) -> float:
             squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
             largest = max(largest, float(squares.max()))
     return largest
+
+
+def pixel_means(images: TrainingSet) -> Tensor:
+    """Return the mean of every binary pixel over the training set, one draw of each image: [C, H, W] float64.
+
+    Means stay half an image away from 0 and from 1.
+    """
+    count, total = len(images.source), torch.zeros((), dtype=torch.float64)
+    for start in range(0, count, ENCODED):
+        places = torch.arange(start, min(start + ENCODED, count))
+        noise = StepNoise(f"means/{images.seed}", start, global_batch=len(places), device=images.world.device)
+        levels = images.pipeline.levels(images.source.batch(places), noise)
+        total = total + levels.double().sum(dim=0).cpu()
+    return (total / count).clamp(0.5 / count, 1 - 0.5 / count)
 
 
 class LatentCache:

@@ -7,10 +7,11 @@ from functools import cached_property
 
 from torch import Tensor
 
+from lsgm.flat_vae import FlatVAE
 from lsgm.models.config import JointStage, ObjectiveConfig, VAEStage
 from lsgm.models.latent import AnyVAE
 from lsgm.models.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
-from lsgm.models.prepare import LatentCache, inactive_channels, largest_squared_distance
+from lsgm.models.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
 from lsgm.objective import Objective
 from lsgm.score import ScoreModel
 from lsgm.train.ema import WeightAverage
@@ -75,6 +76,12 @@ class NormalPriorStep:
     def groups(self) -> list[ParamGroup]:
         """Return the VAE's parameters."""
         return [ParamGroup("vae", list(self.vae.parameters()), self.config.vae)]
+
+    def prepare(self, images: TrainingSet, *, fresh: bool) -> None:
+        """Start a new flat VAE of binary pixels from their means; one with weights of a run keeps them."""
+        vae = self.vae
+        if fresh and isinstance(vae, FlatVAE) and vae.pixels.kind == "binary" and vae.untouched:
+            vae.start_from(pixel_means(images))
 
     def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
         """Return the mean terms of the bound on held-out levels, in nats per image."""
