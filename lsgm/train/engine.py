@@ -21,7 +21,7 @@ from lsgm.data import batch_indices
 from lsgm.distributed import World
 from lsgm.errors import CheckpointError
 from lsgm.progress import bar
-from lsgm.rng import StepNoise, derive_seed
+from lsgm.rng import StepNoise, derive_seed, seed_global
 from lsgm.train.checkpoint import load_into, load_optimizers, prune, read_weights, save_checkpoint
 from lsgm.train.ema import WeightAverage
 from lsgm.train.guard import FiniteGuard, TrainingError
@@ -142,7 +142,8 @@ class StageRunner:
     def _step(self) -> Verdict:
         context, position, size = self.context, self.position, self.config.batch_size
         self._time(None)
-        torch.manual_seed(derive_seed("global", context.seed, position.step, context.world.rank))
+        seed = derive_seed("global", context.seed, position.step, context.world.rank)
+        seed_global(seed, context.world.device)
         noise = StepNoise(
             context.seed,
             position.step,

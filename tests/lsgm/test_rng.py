@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lsgm.rng import RepeatedNoise, SeededNoise, StepNoise, derive_seed
+from lsgm.rng import RepeatedNoise, SeededNoise, StepNoise, derive_seed, seed_global
 
 
 @settings(deadline=None, max_examples=20)
@@ -104,3 +104,24 @@ def test_stratified_times_fall_one_into_each_stratum(batch: int, step: int) -> N
     rho = StepNoise(0, step, global_batch=batch).stratified()
     assert rho.dtype == torch.float64
     assert sorted((rho * batch).floor().int().tolist()) == list(range(batch))
+
+
+def test_unaddressed_draws_follow_the_global_seed() -> None:
+    draws = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2, 1):
+            seed_global(seed, torch.device("cpu"))
+            draws.append(torch.rand(3))
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+
+
+def test_seeding_a_step_writes_down_no_stack_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.manual_seed does, for every accelerator that is not in use; it costs a millisecond."""
+
+    def called() -> None:
+        pytest.fail("a stack trace was written down")
+
+    monkeypatch.setattr("traceback.format_stack", called)
+    with torch.random.fork_rng(devices=[]):
+        seed_global(0, torch.device("cpu"))
