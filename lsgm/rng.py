@@ -20,8 +20,8 @@ def derive_seed(*parts: int | str) -> int:
 def seed_global(seed: int, device: torch.device) -> None:
     """Seed the generators that unaddressed draws on the device use, such as dropout's.
 
-    Not by torch.manual_seed, which writes down a stack trace for every kind of accelerator that is not in use:
-    about a millisecond, at every training step.
+    Not by torch.manual_seed, which writes down a stack trace for every kind of accelerator that is not in
+    use: about a millisecond, at every training step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -366,6 +366,8 @@ def worker(rank: int, folder: Path) -> None:
         said | {"scored": share.scored, "failed": [row for row, _ in scores.failures]},
         folder / f"said-{rank}.pt",
     )
+    # An interpreter that ends while gloo's threads run may abort.
+    dist.destroy_process_group()
 
 
 def _plain(scores: Scores) -> dict[str, Any]:
