@@ -129,6 +129,15 @@ def test_autocast_leaves_latents_and_densities_in_float32() -> None:
     assert z.dtype == log_q.dtype == log_p.dtype == torch.float32
 
 
+def test_a_start_from_means_gives_them_to_pixels_that_z_says_nothing_of() -> None:
+    model, means = FlatVAE(CONFIG, BINARY), torch.linspace(0.01, 0.99, 30).view(1, 6, 5).double()
+    assert model.untouched
+    model.start_from(means)
+    assert not model.untouched
+    p = model.likelihood((torch.zeros(2, 3, 1, 1),)).mean()
+    torch.testing.assert_close(p, means.float().expand(2, -1, -1, -1))
+
+
 def test_padding_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.pad is 2; a flat VAE takes images of any side"):
         FlatVAE(CONFIG, BINARY, pad=2)
@@ -213,3 +222,28 @@ def test_an_lsgm_on_a_flat_vae_trains_in_both_stages(tmp_path: Any) -> None:
     tables = {key: value for key, value in tiny.TABLES.items() if key != "vae"} | {"vae": TABLES["vae"]}
     outcome = train_recipe(recipe_from(tables, "an LSGM"), tmp_path / "run", images=tiny.bars())
     assert outcome.finished
+
+
+def begun(path: Any, run: Any = None) -> Tensor:
+    """Return the output biases after one step at a rate of nearly nothing."""
+    stage = {**TABLES["stage1"], "steps": 1, "warmup": 0.5}
+    train_recipe(
+        recipe_from({**TABLES, "stage1": stage}, "the flat VAE"), path, images=tiny.bars(), init_from=run
+    )
+    bias: Tensor = open_checkpoint(path, "raw").networks.get_submodule("vae.decoder.head").bias
+    return bias.detach()
+
+
+def test_training_begins_from_the_pixels_means(tmp_path: Any) -> None:
+    """The first step of a warm-up has the rate 0, so that the biases are as they began."""
+    means = torch.sigmoid(begun(tmp_path / "new"))
+    count = len(tiny.bars().splits["train"])
+    assert means.std() > 0.05
+    # Binarised once, of ``count`` images, none of whose pixels is known: 5 standard deviations of p = 1/2.
+    raw = tiny.bars().splits["train"].double().mean(dim=0).flatten() / 255
+    assert ((means - raw).abs() < 2.5 / count**0.5 + 0.5 / count).all()
+
+
+def test_training_on_from_a_run_keeps_its_biases(tmp_path: Any, run: Any) -> None:
+    held = open_checkpoint(run, "ema").networks.get_submodule("vae.decoder.head").bias
+    torch.testing.assert_close(begun(tmp_path / "on", run), held.detach())

@@ -13,7 +13,13 @@ from lsgm.data import PixelPipeline
 from lsgm.data.source import Resident
 from lsgm.errors import ConfigError
 from lsgm.models import prepare
-from lsgm.models.prepare import LatentCache, inactive_channels, largest_distance, largest_squared_distance
+from lsgm.models.prepare import (
+    LatentCache,
+    inactive_channels,
+    largest_distance,
+    largest_squared_distance,
+    pixel_means,
+)
 from lsgm.rng import StepNoise
 from lsgm.train import World
 from lsgm.train.stage import TrainingSet
@@ -137,3 +143,18 @@ def test_latents_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(prepare, "free_bytes", lambda device: 1000)
     with pytest.raises(ConfigError, match="set cached-draws lower"):
         LatentCache.of(ladder(), training_set(), 3)
+
+
+def test_pixel_means_are_those_of_the_binarised_training_set() -> None:
+    images = training_set(1000)
+    p = images.source.batch(torch.arange(1000)).double() / 255
+    expected, variance = p.mean(dim=0), (p * (1 - p)).sum(dim=0) / 1000**2
+    # One draw of every image: 16 pixels, each within 5 standard deviations of its Bernoulli draws.
+    assert ((pixel_means(images) - expected).abs() < 5 * variance.sqrt()).all()
+
+
+def test_pixel_means_stay_half_an_image_away_from_0_and_1() -> None:
+    raw = torch.zeros(40, 1, 2, 1, dtype=torch.uint8)
+    raw[:, :, 0] = 255
+    images = TrainingSet(Resident(raw), PixelPipeline("binary", 1, False), 5, World(0, 1, CPU))
+    assert pixel_means(images).flatten().tolist() == [1 - 1 / 80, 1 / 80]
