@@ -184,7 +184,9 @@ def test_shared_cifar_features_load_and_separate_noise_from_flat_images() -> Non
     assert np.linalg.norm(noise.mean(0) - flat.mean(0)) > 3 * noise.std()
 
 
-@pytest.mark.parametrize("spec", ["glyfs", "inception", "torchscript:", "glyphs:file"])
+@pytest.mark.parametrize(
+    "spec", ["glyfs", "torchscript:", "glyphs:file", "inception:", "inception-clean:", "dinov2"]
+)
 def test_unknown_extractors_are_refused(spec: str) -> None:
     with pytest.raises(UserError, match=f"unknown feature extractor '{spec}'"):
         load_extractor(spec, GREY)

@@ -1,4 +1,4 @@
-"""Feature spaces by name: ``glyphs``, or ``torchscript:FILE`` for any other."""
+"""Feature spaces by name: glyphs, Inception-v3 by two protocols, DINOv2, or any TorchScript file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_extractor"]
 
-KINDS = ("glyphs", "torchscript")
+KINDS = ("glyphs", "inception", "inception-clean", "torchscript", "dinov2")
+FORMS = "glyphs, inception[:FILE], inception-clean[:FILE], torchscript:FILE and dinov2:DIR[:MODEL]"
 
 
 def load_extractor(
@@ -21,10 +22,13 @@ def load_extractor(
 ) -> Extractor:
     """Return the extractor that ``spec`` names, for images (channels, height, width).
 
+    ``inception`` and ``inception-clean`` are torch-fidelity's and clean-fid's Inception-v3 with the official
+    weights, looked up or downloaded; with ``:FILE`` they have weights of one's own and another name.
+
     Raises UserError for an unknown name, DataError for weights that are missing or damaged.
     """
-    kind, _, file = spec.partition(":")
-    if kind == "glyphs" and not file:
+    kind, colon, file = spec.partition(":")
+    if kind == "glyphs" and not colon:
         from lsgm_eval.extractors.glyphs import GlyphExtractor
 
         return GlyphExtractor(device=device)
@@ -32,5 +36,17 @@ def load_extractor(
         from lsgm_eval.extractors.torchscript import TorchScriptExtractor
 
         return TorchScriptExtractor(file, image_shape, device=device)
-    hint = did_you_mean(kind, KINDS) or "; the kinds are glyphs and torchscript:FILE"
-    raise UserError(f"unknown feature extractor '{spec}'{hint}")
+    if kind == "inception" and bool(colon) == bool(file):
+        from lsgm_eval.extractors.inception_fidelity import FidelityInception
+
+        return FidelityInception(file, device=device)
+    if kind == "inception-clean" and bool(colon) == bool(file):
+        from lsgm_eval.extractors.inception_clean import CleanInception
+
+        return CleanInception(file, device=device)
+    if kind == "dinov2" and file:
+        from lsgm_eval.extractors.dinov2 import DinoV2
+
+        return DinoV2(file, device=device)
+    hint = "" if kind in KINDS else did_you_mean(kind, KINDS)
+    raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}'}")

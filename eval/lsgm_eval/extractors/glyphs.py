@@ -29,6 +29,7 @@ class GlyphExtractor:
     name = "glyphs-features"
     dim = FEATURES
     image_shape = (1, 28, 28)
+    resize = ""
 
     def __init__(self, weights: Path | None = None, *, device: torch.device | str = "cpu") -> None:
         raw = _read_weights(weights)

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsgm.data.store import file_sha256, roots
+from lsgm.data.store import file_sha256
 from lsgm.errors import DataError, UserError
 from lsgm_eval.extractors.base import check_features, check_images
+from lsgm_eval.extractors.weights import find_own
 
-__all__ = ["TorchScriptExtractor", "find_script"]
+__all__ = ["TorchScriptExtractor", "find_script", "load_script"]
 
 
 class TorchScriptExtractor:
@@ -23,13 +24,15 @@ class TorchScriptExtractor:
     for a file that is missing or is no TorchScript, UserError for a module that breaks the shape above.
     """
 
+    resize = ""
+
     def __init__(
         self, file: str, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
     ) -> None:
         path = find_script(file)
         self.name, self.sha256 = path.stem, file_sha256(path)
         self.image_shape, self.device = image_shape, torch.device(device)
-        self.module = _load(path, self.device)
+        self.module = load_script(path, self.device)
         self.dim = int(self._features(torch.zeros((2, *image_shape), dtype=torch.uint8)).shape[1])
 
     @torch.inference_mode()
@@ -55,22 +58,11 @@ class TorchScriptExtractor:
 
 def find_script(file: str) -> Path:
     """Return the file as given, or below a data folder. Raises DataError naming every place."""
-    places = [
-        Path(file).expanduser(),
-        *(r / "features" / file for r in roots()),
-        *(r / file for r in roots()),
-    ]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        looked = ", ".join(str(place) for place in places)
-        raise DataError(
-            f"the TorchScript extractor {file} is not here; looked for {looked}: give its path, "
-            "or set LSGM_DATA to a folder that holds features/"
-        )
-    return found
+    return find_own(file, f"the TorchScript extractor {file}")
 
 
-def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """Return the module of a TorchScript file in evaluation mode. Raises DataError where it is none."""
     try:
         with warnings.catch_warnings():
             # torch.jit is deprecated in favour of torch.export, which does not read these files.

@@ -1,0 +1,100 @@
+"""DINOv2 features from a local clone of its repository, through torch.hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import DataError, UserError
+from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
+from lsgm_eval.extractors.clean_resize import CleanResize
+
+__all__ = ["DinoV2", "state_sha256"]
+
+SIDE = 224
+MODEL = "dinov2_vitl14"
+REPOSITORY = "https://github.com/facebookresearch/dinov2"
+# Of ImageNet in 0..1, as DINOv2 was trained (arXiv:2304.07193).
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class DinoV2:
+    """Features [N, D] of the class token of DINOv2, in which Frechet distances follow human judgement better.
+
+    The protocol is that of arXiv:2306.04675: antialiased bicubic resize to 224x224, ImageNet's mean and
+    standard deviation, ViT-L/14 unless another model is named. ``dinov2:DIR[:MODEL]`` names a folder with a
+    ``hubconf.py``, whose code is run, so it must be one that you trust; it finds its weights in the cache of
+    torch.hub, or downloads them. The sha256 is that of all tensors by name.
+
+    Raises DataError for a folder, a model or weights that are missing, UserError for a model that does not
+    give features.
+    """
+
+    resize = "clean-fid-pil-bicubic-224"
+    image_shape: ImageShape = (3, None, None)
+    """Grey images are taken as well, repeated over the channels."""
+
+    def __init__(self, spec: str, *, device: torch.device | str = "cpu") -> None:
+        folder, model = _split(spec)
+        self.device = torch.device(device)
+        self.net = _load(folder, model).to(self.device)
+        self.sha256, self.name = state_sha256(self.net), model.replace("_", "-")
+        self.to_size = CleanResize(SIDE)
+        self.shift, self.scale = (torch.tensor(c, device=self.device)[:, None, None] for c in (MEAN, STD))
+        self.dim = int(self._features(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)).shape[1])
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features float32 [N, D]."""
+        return check_features(self.name, self._features(to_rgb(self.name, images))).cpu()
+
+    @torch.inference_mode()
+    def _features(self, images: Tensor) -> Tensor:
+        unit = self.to_size(images).to(self.device) / 255
+        out = self.net((unit - self.shift) / self.scale)
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(images):
+            raise UserError(f"the torch.hub model {self.name} must return features N x D")
+        return out.float()
+
+
+def state_sha256(net: torch.nn.Module) -> str:
+    """Return the sha256 over the names, dtypes, shapes and bytes of all tensors of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    """Return (folder, model) of DIR[:MODEL]; a model is a Python name, which no drive or path is."""
+    folder, colon, model = spec.rpartition(":")
+    return (
+        (Path(folder).expanduser(), model)
+        if colon and model.isidentifier()
+        else (Path(spec).expanduser(), MODEL)
+    )
+
+
+def _load(folder: Path, model: str) -> Any:
+    if not (folder / "hubconf.py").is_file():
+        raise DataError(
+            f"{folder} has no hubconf.py: run `git clone {REPOSITORY} {folder}`, "
+            "or name the folder that holds it as dinov2:DIR"
+        )
+    # Its attention asks for xFormers where that is installed, which has no kernels for CPUs.
+    os.environ.setdefault("XFORMERS_DISABLED", "1")
+    try:
+        net: Any = torch.hub.load(str(folder), model, source="local")  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError, ImportError) as error:
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise DataError(
+            f"{folder} did not give the model {model} ({last}): name one of its hubconf.py as "
+            f"dinov2:{folder}:MODEL, and put its weights into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        ) from error
+    return net.eval().requires_grad_(False)

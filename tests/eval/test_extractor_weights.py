@@ -1,0 +1,125 @@
+"""Published weights are found where they may lie, known by their hash, and otherwise say how to get them."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lsgm.data.remote import RemoteFile
+from lsgm.errors import DataError
+from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_own, find_weights
+
+RAW = b"weights" * 100
+UNREACHABLE = "http://127.0.0.1:9/net.pth"
+
+
+def remote(url: str = UNREACHABLE) -> RemoteFile:
+    return RemoteFile("net.pth", url, sha256=hashlib.sha256(RAW).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let every place in which weights may lie be a folder of the test."""
+    monkeypatch.setenv("LSGM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("lsgm.data.download.time.sleep", lambda seconds: None)
+    return tmp_path
+
+
+def put(path: Path, raw: bytes = RAW) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+    return path
+
+
+def test_the_hash_in_the_file_name_is_that_of_the_file() -> None:
+    assert FIDELITY_INCEPTION.file.endswith(f"-{FIDELITY_INCEPTION.sha256[:8]}.pth")
+    for known in (FIDELITY_INCEPTION, CLEAN_INCEPTION):
+        assert len(bytes.fromhex(known.sha256)) == 32
+        assert known.url.endswith(f"/{known.file}")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["data/features", "data", "torch/hub/checkpoints", "temporary"],
+    ids=lambda p: p.replace("/", "-"),
+)
+def test_weights_are_found_without_a_network(place: str, elsewhere: Path) -> None:
+    path = put(elsewhere / place / "net.pth")
+    assert find_weights(remote()) == path
+
+
+def test_the_same_bytes_under_another_name_serve(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.ALIASES, "net.pth", ("pt_net.pth",))
+    path = put(elsewhere / "torch" / "hub" / "checkpoints" / "pt_net.pth")
+    assert find_weights(remote()) == path
+
+
+def test_a_damaged_file_is_named_with_both_hashes(elsewhere: Path) -> None:
+    path = put(elsewhere / "data" / "net.pth", RAW[:-1])
+    found = hashlib.sha256(RAW[:-1]).hexdigest()
+    with pytest.raises(DataError, match=rf"{path} is .*{found} instead of {remote().sha256}; delete it and"):
+        find_weights(remote())
+
+
+def test_weights_are_downloaded_once_and_verified(elsewhere: Path, own_cache: Path) -> None:
+    source = put(elsewhere / "server" / "net.pth")
+    target = find_weights(remote(source.as_uri()))
+    assert target == own_cache / "data" / "features" / "net.pth"
+    assert target.read_bytes() == RAW
+    source.unlink()
+    assert find_weights(remote(source.as_uri())) == target
+
+
+def test_a_download_of_other_bytes_is_not_kept(elsewhere: Path, own_cache: Path) -> None:
+    source = put(elsewhere / "server" / "net.pth", b"<html>moved</html>")
+    with pytest.raises(DataError, match="sent is not the file wanted"):
+        find_weights(remote(source.as_uri()))
+    assert not list((own_cache / "data" / "features").glob("net*"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "module", "constant"),
+    [
+        ("inception", inception_fidelity, "FIDELITY_INCEPTION"),
+        ("inception-clean", inception_clean, "CLEAN_INCEPTION"),
+    ],
+)
+def test_without_file_and_network_the_error_says_what_to_run(
+    spec: str,
+    module: object,
+    constant: str,
+    elsewhere: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = replace(getattr(module, constant), url=UNREACHABLE)
+    monkeypatch.setattr(module, constant, known)
+    with pytest.raises(DataError) as caught:
+        load_extractor(spec, (3, 32, 32))
+    sentence = str(caught.value)
+    target = own_cache / "data" / "features" / known.file
+    for part in (
+        f"the weights {known.file} (sha256 {known.sha256}) are not here",
+        str(elsewhere / "data" / "features" / known.file),
+        str(elsewhere / "torch" / "hub" / "checkpoints" / known.file),
+        "could not download",
+        f"run `curl -L --create-dirs -o {target} {UNREACHABLE}`",
+        "torchscript:FILE",
+    ):
+        assert part in sentence
+    assert "\n" not in sentence
+
+
+def test_weights_of_ones_own_are_looked_for_as_given_and_below_the_data(elsewhere: Path) -> None:
+    path = put(elsewhere / "data" / "features" / "mine.pth")
+    assert find_own("mine.pth", "mine") == find_own(str(path), "mine") == path
+    for spec in ("inception:other.pth", "inception-clean:other.pth"):
+        with pytest.raises(DataError, match=r"the weights other.pth is not here; .*features/other.pth"):
+            load_extractor(spec, (3, 32, 32))
