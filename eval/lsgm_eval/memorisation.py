@@ -1,0 +1,121 @@
+"""Does a model repeat its training images? Nearest training neighbours, calibrated by held-out images.
+
+A small distance to the training set means nothing by itself: in a dense place every honest image has one.
+What held-out images of the same population are at says what is ordinary. Distances are Euclidean in whatever
+rows are given, pixels or features; copies that were shifted or recoloured are found in features only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from lsgm.errors import UserError
+from lsgm_eval.intervals import Interval
+from lsgm_eval.moments import Array
+from lsgm_eval.neighbours import nearest
+from lsgm_eval.proportions import binomial_interval
+
+__all__ = ["Memorisation", "memorisation", "three_sample_z"]
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Where samples lie beside the training images, and how unusual that is."""
+
+    distance: Array
+    """Of every sample to its nearest training image, [N]."""
+    index: NDArray[np.int64]
+    """Number of that training image, [N]."""
+    threshold: float
+    """The q quantile of held-out images' distances: one of them."""
+    held_out_share: float
+    """Share of held-out images within the threshold: what an honest model has on average; q but for ties."""
+    share: Interval
+    """Share of samples within the threshold; its binomial interval takes the threshold as fixed."""
+    closer: Interval
+    """P(a sample is closer than a held-out image), ties half: 0.5 for an honest model, 1 for copies."""
+    c_t: float
+    """`three_sample_z`; below about -3 is copying, far above 0 is a poor fit."""
+
+    def closest(self, count: int) -> NDArray[np.int64]:
+        """Return the numbers of the ``count`` samples nearest to a training image, nearest first."""
+        return np.argsort(self.distance, kind="stable")[:count]
+
+    def random(self, count: int, seed: int = 0) -> NDArray[np.int64]:
+        """Return the numbers of ``count`` samples drawn without looking, by ``seed``."""
+        return np.random.default_rng(seed).permutation(len(self.distance))[:count]
+
+
+def memorisation(
+    samples: NDArray[Any], training: NDArray[Any], held_out: NDArray[Any], *, quantile: float = 0.01
+) -> Memorisation:
+    """Return how close samples [N, D] come to training rows [M, D], beside held-out rows [H, D].
+
+    Raises UserError where there are so few held-out images that the quantile lies below the first of them,
+    for fewer than 2 samples, and for features that are not finite; ValueError for a quantile outside (0, 1).
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"the quantile must lie between 0 and 1, not {quantile}")
+    if len(held_out) * quantile < 1:
+        raise UserError(
+            f"a quantile of {quantile:g} needs at least {int(np.ceil(1 / quantile))} held-out images and "
+            f"there are {len(held_out)}: give more, or a larger quantile"
+        )
+    if len(samples) < 2:
+        raise UserError(f"memorisation needs at least 2 samples and there are {len(samples)}: ask for more")
+    found = nearest(samples, training)
+    distance, ordinary = found.distance[:, 0], nearest(held_out, training).distance[:, 0]
+    threshold = float(np.quantile(ordinary, quantile, method="inverted_cdf"))
+    return Memorisation(
+        distance=distance,
+        index=found.index[:, 0],
+        threshold=threshold,
+        held_out_share=float((ordinary <= threshold).mean()),
+        share=binomial_interval(int((distance <= threshold).sum()), len(distance)),
+        closer=_closer(distance, ordinary),
+        c_t=three_sample_z(distance, ordinary),
+    )
+
+
+def three_sample_z(distance: NDArray[Any], held_out: NDArray[Any]) -> float:
+    """Return the data-copying statistic C_T of arXiv:2004.05675 with one cell, from distances [N] and [H].
+
+    z = (U - N H / 2) / sigma, U the Mann-Whitney count of pairs in which the sample is farther from the
+    training set than the held-out image, and sigma^2 = N H (N + H + 1) / 12 less the correction for ties.
+    Standard Normal for an honest model: negative means copying. 0 where all distances are equal.
+    """
+    n, h = len(distance), len(held_out)
+    both = np.concatenate([distance, held_out])
+    _, ties = np.unique(both, return_counts=True)
+    total = n + h
+    variance = (
+        n * h / 12 * (total + 1 - float((ties.astype(float) ** 3 - ties).sum()) / (total * (total - 1)))
+    )
+    if variance <= 0:
+        return 0.0
+    count = float(rankdata(both)[:n].sum()) - n * (n + 1) / 2
+    return (count - n * h / 2) / float(np.sqrt(variance))
+
+
+def _closer(distance: Array, held_out: Array) -> Interval:
+    """Return P(sample closer) with DeLong's error (1988), from the placements of each side in the other.
+
+    Where no two placements differ, as for perfect copies, the error is that of one image.
+    """
+    of_samples, of_held_out = 1 - _placements(distance, held_out), _placements(held_out, distance)
+    variance = of_samples.var(ddof=1) / len(distance) + of_held_out.var(ddof=1) / len(held_out)
+    value, finest = float(of_samples.mean()), 1 / min(len(distance), len(held_out))
+    normal = Interval.normal(value, max(float(np.sqrt(variance)), finest))
+    return Interval(value, max(normal.low, 0.0), min(normal.high, 1.0), normal.standard_error)
+
+
+def _placements(values: Array, among: Array) -> Array:
+    """Return the share of ``among`` that lies below each value, ties counted half."""
+    ordered = np.sort(among)
+    below, not_above = np.searchsorted(ordered, values), np.searchsorted(ordered, values, side="right")
+    return (below + not_above) / (2 * len(among))
