@@ -5,6 +5,7 @@
   otherwise: it covers the *expectation of the plug-in estimate at this N against this reference*, by which
   models of one protocol are compared; the size of the bias is estimated and reported beside it. A
   percentile bootstrap would be biased a second time, so that its interval lies above the quantity.
+- Inception Score: Student's interval over the splits; it covers the expectation of one split's score.
 - Kernel distance: unbiased; the interval covers the population's MMD^2, with the noise of both samples.
 """
 
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from lsgm_eval.frechet import frechet_distance, transport_map
+from lsgm_eval.frechet import frechet_distance, frechet_to, transport_map
 from lsgm_eval.kernel import kernel_distance
 from lsgm_eval.moments import Array, Moments
 
@@ -25,10 +27,12 @@ __all__ = [
     "Interval",
     "bootstrap_error",
     "frechet_bias",
+    "frechet_influence",
     "frechet_interval",
     "kernel_interval",
     "mean_interval",
     "paired_difference",
+    "replicate_interval",
 ]
 
 NORMAL_95 = 1.959963984540054
@@ -58,6 +62,16 @@ def mean_interval(values: NDArray[Any]) -> Interval:
     return Interval.normal(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))
 
 
+def replicate_interval(values: NDArray[Any]) -> Interval:
+    """Return the mean of independent replicates [S] and its Student interval with S - 1 degrees of freedom.
+
+    It covers the expectation of one replicate, however few there are; S >= 2, ValueError otherwise.
+    """
+    mean = mean_interval(values)
+    margin = float(stdtrit(len(values) - 1, 0.975)) * mean.standard_error
+    return Interval(mean.value, mean.value - margin, mean.value + margin, mean.standard_error)
+
+
 def paired_difference(a: NDArray[Any], b: NDArray[Any]) -> Interval:
     """Return mean(a - b) with its own error, for two models scored on the same images in the same order [N].
 
@@ -79,12 +93,17 @@ def frechet_interval(model: Moments, reference: Moments, rows: NDArray[Any]) -> 
     standard error is std(psi) / sqrt(N). ``rows`` [R, D] are the model's features or a uniform sample of
     them. Towards P = Q the first order vanishes and the error is overstated.
     """
-    x = np.asarray(rows, dtype=np.float64) - model.mean
-    slope = np.eye(model.dim) - transport_map(model, reference)
-    psi = 2 * x @ (model.mean - reference.mean) + np.einsum("nd,nd->n", x @ slope, x)
+    psi = frechet_influence(model, reference, rows)
     error = float(psi.std(ddof=1) / np.sqrt(model.count))
     interval = Interval.normal(frechet_distance(model, reference), error)
     return Interval(interval.value, max(interval.low, 0.0), interval.high, error)
+
+
+def frechet_influence(model: Moments, reference: Moments, rows: NDArray[Any]) -> Array:
+    """Return psi of `frechet_interval` for every row of features [R, D], up to its constant, shape [R]."""
+    x = np.asarray(rows, dtype=np.float64) - model.mean
+    slope = np.eye(model.dim) - transport_map(model, reference)
+    return np.asarray(2 * x @ (model.mean - reference.mean) + np.einsum("nd,nd->n", x @ slope, x))
 
 
 def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: int = 20) -> float:
@@ -94,9 +113,9 @@ def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: 
     """
     x = np.asarray(rows, dtype=np.float64)
     parts = [Moments.of(x[j::groups]) for j in range(groups)]
-    whole = _union(parts)
-    without = [frechet_distance(_union(parts[:j] + parts[j + 1 :]), reference) for j in range(groups)]
-    bias = (groups - 1) * (float(np.mean(without)) - frechet_distance(whole, reference))
+    distance = frechet_to(reference, accuracy=1e-8)
+    without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]
+    bias = (groups - 1) * (float(np.mean(without)) - distance(_union(parts)))
     return bias * len(x) / count
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
-from lsgm_eval.frechet import frechet_distance, frechet_of_features, transport_map
+from lsgm_eval.frechet import frechet_distance, frechet_note, frechet_of_features, frechet_to, transport_map
 from lsgm_eval.moments import Array, Moments
 from lsgm_eval.torchvision_import import ensure_torchvision
+
+SQRTM_REPORTS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 
 
 def world(seed: int, n: int = 400, dim: int = 24) -> Array:
@@ -60,6 +64,54 @@ def test_agrees_with_torch_fidelity() -> None:
     )
     ours = frechet_distance(Moments.of(x), Moments.of(y))
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+@pytest.mark.skipif(
+    not SQRTM_REPORTS, reason="clean-fid 0.1.35 calls sqrtm(disp=False), which SciPy 1.18 took away"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_agrees_with_clean_fid() -> None:
+    ensure_torchvision()
+    from cleanfid.fid import frechet_distance as theirs
+
+    a, b = Moments.of(world(15)), Moments.of(world(16))
+    expected = theirs(a.mean, a.covariance, b.mean, b.covariance)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_singular_covariance_agrees_with_torch_fidelity_and_is_said_to_be_one() -> None:
+    ensure_torchvision()
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    x, y = world(17, n=20), world(18)
+    statistics = [fid_features_to_statistics(torch.from_numpy(z)) for z in (x, y)]
+    theirs = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
+    few, many = Moments.of(x), Moments.of(y)
+    # Their eigenvalues of the product that should be 0 are about eps, of which the roots are 1e-8 each.
+    assert frechet_distance(few, many) == pytest.approx(theirs, rel=1e-6)
+    assert "20 images in 24 dimensions, rank at most 19" in frechet_note(few)
+    assert "upward bias is large" in frechet_note(few)
+    assert frechet_note(many) == ""
+
+
+def test_a_dead_feature_makes_the_covariance_singular() -> None:
+    dead = world(19)
+    dead[:, 3] = 0.0
+    assert "features without spread among 24, rank at most 23" in frechet_note(Moments.of(dead))
+
+
+def test_a_reference_factored_once_gives_every_distance() -> None:
+    sets = [Moments.of(world(seed)) for seed in (20, 21, 22)]
+    distance = frechet_to(sets[0])
+    assert [distance(a) for a in sets] == [frechet_distance(a, sets[0]) for a in sets]
+
+
+@pytest.mark.parametrize("accuracy", [1e-4, 1e-8, 1e-14])
+@pytest.mark.parametrize("n", [10, 25, 400])
+def test_eigenvalues_serve_within_the_accuracy_asked_for(n: int, accuracy: float) -> None:
+    falling = np.logspace(0, -6, 24)  # variances over twelve orders of magnitude
+    a, b = (Moments.of(world(seed, n=n) * falling) for seed in (23, 24))
+    assert frechet_to(b, accuracy=accuracy)(a) == pytest.approx(frechet_distance(a, b), rel=accuracy + 1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 10, 23])

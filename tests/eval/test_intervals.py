@@ -12,6 +12,7 @@ from lsgm_eval.intervals import (
     frechet_interval,
     mean_interval,
     paired_difference,
+    replicate_interval,
 )
 from lsgm_eval.moments import Array, Moments
 
@@ -30,6 +31,13 @@ def test_mean_interval_is_196_standard_errors() -> None:
     assert interval.high - interval.value == pytest.approx(1.959964 * error)
     with pytest.raises(ValueError, match="at least 2"):
         mean_interval(np.array([1.0]))
+
+
+def test_ten_replicates_are_covered_exactly_as_often_as_promised() -> None:
+    rng = np.random.default_rng(7)
+    intervals = [replicate_interval(rng.normal(size=10)) for _ in range(2000)]
+    covered = np.mean([i.low <= 0.0 <= i.high for i in intervals])
+    assert covered == pytest.approx(0.95, abs=0.015)  # exact for Normal values; 3 standard errors of 2000
 
 
 def test_pairing_cancels_what_images_share() -> None:

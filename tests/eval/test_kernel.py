@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from lsgm.errors import UserError
 from lsgm_eval.intervals import kernel_interval
-from lsgm_eval.kernel import cubic_kernel, kernel_distance, within_sums
+from lsgm_eval.kernel import block_kernel_distance, cubic_kernel, kernel_distance, within_sums
 from lsgm_eval.moments import Array
 from lsgm_eval.torchvision_import import ensure_torchvision
 
@@ -83,3 +85,48 @@ def test_kernel_is_cubic_and_too_few_images_are_refused() -> None:
     np.testing.assert_allclose(cubic_kernel(np.ones((1, 4)), np.ones((1, 4))), 8.0)
     with pytest.raises(ValueError, match="at least 3 images"):
         kernel_distance(world(0, 2), world(1, 10))
+
+
+@pytest.mark.parametrize(("subsets", "size", "seed"), [(100, 40, 2020), (7, 150, 3)])
+def test_subsets_of_kid_are_those_of_torch_fidelity(subsets: int, size: int, seed: int) -> None:
+    ensure_torchvision()
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    x, y = world(10, 150, dim=32), world(11, 220, shift=0.2, dim=32)
+    theirs = kid_features_to_metric(
+        torch.from_numpy(x),
+        torch.from_numpy(y),
+        kid_subsets=subsets,
+        kid_subset_size=size,
+        rng_seed=seed,
+        verbose=False,
+    )
+    ours = block_kernel_distance(x, y, subsets=subsets, size=size, seed=seed)
+    assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+    assert ours.deviation == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
+
+
+def test_one_subset_of_everything_is_the_distance_of_all_pairs() -> None:
+    x, y = world(12, 60), world(13, 60, shift=0.3)
+    once = block_kernel_distance(x, y, subsets=3, size=60)
+    assert once.mean == pytest.approx(kernel_distance(x, y).value, rel=1e-12)
+    assert once.deviation < 1e-12  # only the order of the sums differs
+
+
+def test_subsets_spread_around_the_distance_of_all_pairs_which_has_the_smaller_error() -> None:
+    x, y = world(14, 300), world(15, 300, shift=0.3)
+    pairs, subsets = kernel_distance(x, y), block_kernel_distance(x, y, subsets=400, size=30)
+    # Subsets are unbiased given the samples: 4 standard errors of the mean of 400.
+    assert abs(subsets.mean - pairs.value) < 4 * subsets.deviation / np.sqrt(400)
+    added = subsets.deviation**2 / 400
+    assert subsets.standard_error(pairs) == pytest.approx(np.sqrt(pairs.standard_error**2 + added))
+
+
+def test_fewer_images_than_a_subset_and_features_that_are_not_numbers_are_named() -> None:
+    with pytest.raises(UserError, match=r"subsets of 1000 images .* from 50 and 60 images: ask for more"):
+        block_kernel_distance(world(0, 50), world(1, 60))
+    broken = world(0, 9)
+    broken[4, 2] = np.nan
+    for distance in (kernel_distance, lambda x, y: block_kernel_distance(x, y, size=5)):
+        with pytest.raises(UserError, match="image 4 are not finite"):
+            distance(broken, world(1, 9))

@@ -1,0 +1,116 @@
+"""Is one model nearer to the data than another? Differences of distances to one reference, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsgm.errors import UserError
+from lsgm_eval.features import FeatureStats
+from lsgm_eval.frechet import frechet_to
+from lsgm_eval.intervals import Interval, frechet_influence
+from lsgm_eval.kernel import cross_sums, within_sums
+from lsgm_eval.moments import Array, Moments
+
+__all__ = ["Comparison", "compare_frechet", "compare_kernel"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A distance of model a, that of model b to the same reference, and a - b with its 95 % interval."""
+
+    a: float
+    b: float
+    difference: Interval
+
+    @property
+    def real(self) -> bool:
+        """Whether 0 lies outside the interval: chance alone does this in about 1 of 20 comparisons."""
+        return not self.difference.low <= 0.0 <= self.difference.high
+
+    def verdict(self, a: str, b: str) -> str:
+        """Return one sentence about the models named ``a`` and ``b``."""
+        gap = self.difference
+        size = f"{gap.value:+.3g} [{gap.low:+.3g}, {gap.high:+.3g}]"
+        if not self.real:
+            return f"{a} and {b} cannot be told apart: their distances differ by {size}"
+        nearer, farther = (a, b) if gap.value < 0 else (b, a)
+        return f"{nearer} is nearer to the reference than {farther}: {a} - {b} is {size}"
+
+
+def compare_frechet(
+    a: FeatureStats, b: FeatureStats, reference: Moments, *, paired: bool = False
+) -> Comparison:
+    """Return the difference of two plug-in Frechet distances to one fixed reference.
+
+    Delta method: std(psi_a)^2 / N + std(psi_b)^2 / N with psi of `frechet_interval`. The reference's
+    statistics are part of the task. The interval covers the difference of the expectations at this N, whose
+    biases c / N are of one size and nearly cancel; UserError therefore where the two N differ. ``paired``:
+    row i of both comes from one seed, and what the seed does to both cancels; ValueError where the numbers of
+    rows differ.
+    """
+    if a.moments.count != b.moments.count:
+        raise UserError(
+            f"Frechet distances of {a.moments.count} and of {b.moments.count} images have different biases "
+            "and do not compare: draw equally many from both models"
+        )
+    distance = frechet_to(reference)
+    psi_a, psi_b = (frechet_influence(s.moments, reference, s.rows) for s in (a, b))
+    variance = _difference_variance(psi_a, psi_b, paired=paired) / a.moments.count
+    d_a, d_b = distance(a.moments), distance(b.moments)
+    return Comparison(d_a, d_b, Interval.normal(d_a - d_b, float(np.sqrt(variance))))
+
+
+def compare_kernel(
+    a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any], *, paired: bool = False
+) -> Comparison:
+    """Return the difference of two unbiased kernel distances, MMD^2(a, r) - MMD^2(b, r), arXiv:1511.04581.
+
+    Features are [N, D], [M, D] and [R, D]. The reference's kernel sum with itself cancels, and so does what a
+    and b owe to the same reference images: its error comes from sum_j of k(a_i, r_j) - k(b_i, r_j) alone.
+    The error is the leave-one-out jackknife over all three samples and the interval covers the difference
+    of the populations' MMD^2. ``paired`` as in `compare_frechet`. Needs three images in each, ValueError.
+    """
+    sizes = (len(a), len(b), len(reference))
+    if min(sizes) < 3:
+        raise ValueError(f"a comparison of kernel distances needs at least 3 images in each set, not {sizes}")
+    left, right = _OneModel.of(a, reference), _OneModel.of(b, reference)
+    gap = left.own - left.cross - (right.own - right.cross)
+    row_variance = _difference_variance(left.without, right.without, paired=paired, ddof=0)
+    # Leaving out reference image j: both cross terms become means over R - 1 columns.
+    column_variance = (left.columns - right.columns).var() * 4 / (len(reference) - 1)
+    within = float(within_sums(reference).sum()) / (len(reference) * (len(reference) - 1))
+    error = float(np.sqrt(row_variance + column_variance))
+    d_a, d_b = (side.own - side.cross + within for side in (left, right))
+    return Comparison(d_a, d_b, Interval.normal(gap, error))
+
+
+@dataclass(frozen=True)
+class _OneModel:
+    """A model's terms of MMD^2, scaled jackknife values [N] and mean kernels with the reference [R]."""
+
+    own: float
+    cross: float
+    without: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, x: NDArray[Any], reference: NDArray[Any]) -> _OneModel:
+        n, count = len(x), len(reference)
+        within, (rows, columns) = within_sums(x), cross_sums(x, reference)
+        total, shared = within.sum(), rows.sum()
+        own, cross = total / (n * (n - 1)), 2 * shared / (n * count)
+        without = (total - 2 * within) / ((n - 1) * (n - 2)) - 2 * (shared - rows) / ((n - 1) * count)
+        return cls(float(own), float(cross), without * np.sqrt(n - 1), columns / n)
+
+
+def _difference_variance(x: Array, y: Array, *, paired: bool, ddof: int = 1) -> float:
+    """Return var(x - y) of paired rows, var x + var y of independent ones."""
+    if not paired:
+        return float(x.var(ddof=ddof) + y.var(ddof=ddof))
+    if len(x) != len(y):
+        raise ValueError(f"paired rows need equal numbers, not {len(x)} and {len(y)}")
+    return float((x - y).var(ddof=ddof))
