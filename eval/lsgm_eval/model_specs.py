@@ -1,4 +1,4 @@
-"""From a word on the command line to a model: a run directory, or a factory in one's own Python module."""
+"""From a word on the command line to a model: a run, ready images, or a factory in one's own module."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.errors import UserError
+from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples
+from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
 __all__ = ["Renamed", "open_model", "remark_of"]
 
@@ -48,19 +50,34 @@ def remark_of(model: GenerativeModel) -> str:
 
 
 def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeModel:
-    """Return the model of ``DIR``, ``package.module:factory``, or either after ``NAME=``.
+    """Return the model of ``DIR``, ``package.module:factory``, or any after ``NAME=``.
 
-    A factory is called without arguments; modules are also looked for in the working directory. Raises
-    UserError, or whatever the checkpoint's loader says of it.
+    ``DIR`` is a run, a checkpoint, or a folder of ready images, which may also come as a zip, npz or npy file
+    (`lsgm_eval.sources`). A factory is called without arguments; modules are also looked for in the working
+    directory. Raises UserError, or whatever the checkpoint's or the images' reader says of them.
     """
     name, found, rest = spec.partition("=")
     if found and "/" not in name and not Path(spec).exists():
-        return Renamed(open_model(rest, device=device), name)
-    if not Path(spec).exists() and ":" in spec and "/" not in spec:
+        model: GenerativeModel | ImageModel = open_model(rest, device=device)
+        return _seen(model.renamed(name)) if isinstance(model, ImageModel) else Renamed(model, name)
+    path = Path(spec).expanduser()
+    if is_source(path):
+        return _seen(open_source(path))
+    if not path.exists() and ":" in spec and "/" not in spec:
         return _from_factory(spec)
+    if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
+        raise CheckpointError(
+            f"{path} holds neither a checkpoint nor images: give a run directory, or a folder, zip or npz of "
+            "ready images"
+        )
     from lsgm.models.load import load_model
 
-    return load_model(Path(spec), device=device)
+    return load_model(path, device=device)
+
+
+def _seen(model: ImageModel) -> GenerativeModel:
+    # The harness asks whether a density can be called; the protocol's type has no word for a model without.
+    return cast(GenerativeModel, model)
 
 
 def _from_factory(spec: str) -> GenerativeModel:

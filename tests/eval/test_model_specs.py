@@ -1,0 +1,114 @@
+"""--model NAME=FOLDER|ZIP|NPZ: ready images become a model that the harness measures like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lsgm.config import SamplerConfig
+from lsgm.data import ImageSet
+from lsgm.errors import CheckpointError, DataError
+from lsgm.generative import Pixels
+from lsgm_eval import runner
+from lsgm_eval.model_specs import open_model, remark_of
+from lsgm_eval.runner import evaluate
+from lsgm_eval.sources import ImageModel, fit
+from lsgm_eval.tasks import load_task
+
+TASK = """
+name = "bars"
+version = 1
+summary = "bars"
+dataset = "bars"
+spaces = [{ extractor = "glyphs", name = "glyphs" }]
+[tiers.quick]
+n_samples = 60
+nelbo_images = 20
+ode_images = 0
+sampler = { name = "heun", steps = 3 }
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str:
+    monkeypatch.setattr(runner, "load", lambda name, root=None: bars)
+    path = tmp_path / "bars.toml"
+    path.write_text(TASK)
+    return str(path)
+
+
+def rows_of(model: Any, task: str, out: Path) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in evaluate([model], load_task(task), "quick", out, batch_size=25)}
+
+
+def test_samples_stored_as_npz_get_the_distances_of_the_model_that_drew_them(
+    task: str, tmp_path: Path, bernoulli: Any
+) -> None:
+    drawn = bernoulli().sample(range(60), SamplerConfig()).images
+    np.savez(tmp_path / "drawn.npz", drawn.permute(0, 2, 3, 1).numpy())
+    ready = open_model(f"again={tmp_path / 'drawn.npz'}")
+    there, here = (rows_of(m, task, tmp_path / m.name) for m in (bernoulli(), ready))
+    for metric in ("frechet_glyphs", "kernel_glyphs"):
+        assert here[metric]["value"] == there[metric]["value"]
+    assert here["frechet_glyphs"]["model"] == "again"
+    assert here["frechet_glyphs"]["sampler"] is None
+    assert "images of an npz file, costs unknown" in here["frechet_glyphs"]["note"]
+
+
+def test_ready_images_have_no_likelihood_and_the_row_says_why(
+    task: str, tmp_path: Path, bernoulli: Any
+) -> None:
+    drawn = bernoulli().sample(range(60), SamplerConfig()).images
+    np.savez(tmp_path / "drawn.npz", drawn.permute(0, 2, 3, 1).numpy())
+    found = rows_of(open_model(str(tmp_path / "drawn.npz")), task, tmp_path / "out")
+    assert found["nelbo_nats"]["value"] is None
+    assert "draws images and bounds no likelihood" in found["nelbo_nats"]["note"]
+
+
+def test_a_folder_too_small_for_the_tier_is_named(task: str, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for k in range(5):
+        Image.fromarray(np.full((28, 28), 255 * (k % 2), np.uint8)).save(few / f"{k}.png")
+    with pytest.raises(DataError, match=r"few has 5 images and 60 are asked for"):
+        rows_of(fit(open_model(str(few)), Pixels(1, 28, 28, "binary", 1), 60), task, tmp_path / "out")
+
+
+def test_a_name_before_ready_images_renames_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(4 * 48, dtype=np.uint8).reshape(4, 4, 4, 3))
+    plain, named = open_model(str(tmp_path / "rows.npy")), open_model(f"theirs={tmp_path / 'rows.npy'}")
+    assert isinstance(named, ImageModel)
+    assert (plain.name, named.name) == ("rows", "theirs")
+    assert (named.sha256, remark_of(named)) == (plain.sha256, "images of an npy file, costs unknown")
+    images = [m.sample([3, 0], SamplerConfig()).images for m in (plain, named)]
+    assert torch.equal(*images)
+
+
+def test_any_other_model_fits_as_it_is(bernoulli: Any) -> None:
+    model = bernoulli()
+    assert fit(model, Pixels(3, 32, 32, "discrete"), 10**6) is model
+
+
+@pytest.mark.parametrize("suffix", ["zip", "npz", "npy"])
+def test_a_missing_file_of_images_is_named(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"gone\.{suffix} does not exist"):
+        open_model(f"a={tmp_path / f'gone.{suffix}'}")
+
+
+def test_a_folder_of_neither_images_nor_checkpoints_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to measure")
+    with pytest.raises(CheckpointError, match="holds neither a checkpoint nor images: give a run directory"):
+        open_model(str(tmp_path))
+
+
+def test_a_run_that_has_pictures_is_still_a_run(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "samples" / "grid.png")
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        open_model(str(tmp_path))
