@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.errors import UserError
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.kernel import within_sums
 from lsgm_eval.moments import Array, Moments
 
-__all__ = ["CAPACITY", "Collector", "FeatureStats", "collect"]
+__all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers"]
 
 CAPACITY = 10_000
 """Rows of features kept: all of a quick run's, a sample of a full one's."""
+BLOCK = 1024
+"""Rows that enter the moments together: an update of a D x D matrix for every small batch would cost more
+than the features of a fast extractor."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +42,99 @@ class Collector:
     """Gather features image by image in memory that does not grow with their number.
 
     The rows kept are those whose image index hashes lowest, so that they are a uniform sample and the same
-    one whatever the batches, the shards and their order.
+    one whatever the batches, the shards and their order. ``capacity=0`` keeps moments alone.
     """
 
     def __init__(self, dim: int, *, capacity: int = CAPACITY) -> None:
-        self.capacity = capacity
-        self.moments = Moments.empty(dim)
-        self._rows: NDArray[np.float32] = np.empty((0, dim), np.float32)
-        self._index: NDArray[np.int64] = np.empty(0, np.int64)
+        self._sums = Moments.empty(dim)
+        self._waiting: list[NDArray[Any]] = []
+        self._kept = _LowestHashes(dim, capacity)
+
+    @property
+    def moments(self) -> Moments:
+        """Moments of all rows seen so far."""
+        if not self._waiting:
+            return self._sums
+        return self._sums.merge(Moments.of(np.concatenate(self._waiting)))
 
     def add(self, features: Tensor | NDArray[Any], index: NDArray[np.int64]) -> None:
-        """Take the features [B, D] of the images numbered ``index`` [B]."""
+        """Take the features [B, D] of the images numbered ``index`` [B].
+
+        Raises UserError naming the first image whose features are not finite; nothing is taken then.
+        """
         rows = np.asarray(features)
-        self.moments = self.moments.merge(Moments.of(rows))
-        self._keep(rows, index)
+        if rows.ndim != 2 or len(rows) != len(index) or rows.shape[1] != self._sums.dim:
+            raise ValueError(
+                f"features of {len(index)} images must have shape [{len(index)}, {self._sums.dim}], "
+                f"not {list(rows.shape)}"
+            )
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            raise UserError(
+                f"the features of image number {index[bad[0]]} are not finite ({bad.size} of {len(rows)} "
+                "images of its batch): check the images and the extractor's weights"
+            )
+        self._waiting.append(np.array(rows))  # a copy: an extractor may use its output's memory again
+        if sum(map(len, self._waiting)) >= BLOCK:
+            self._sums, self._waiting = self.moments, []
+        self._kept.add(rows, index)
 
     def merge(self, other: Collector) -> None:
         """Take everything that another collector has seen."""
-        self.moments = self.moments.merge(other.moments)
-        self._keep(other._rows, other._index)
-
-    def _keep(self, rows: NDArray[Any], index: NDArray[np.int64]) -> None:
-        all_rows = np.concatenate([self._rows, np.asarray(rows, np.float32)])
-        all_index = np.concatenate([self._index, np.asarray(index, np.int64)])
-        kept = np.sort(np.argsort(_mix(all_index), kind="stable")[: self.capacity])
-        self._rows, self._index = all_rows[kept], all_index[kept]
+        self._sums, self._waiting = self.moments.merge(other.moments), []
+        self._kept.add(other._kept.rows, other._kept.index)
 
     def stats(self) -> FeatureStats:
         """Return the moments and the rows in the order of their images."""
-        return FeatureStats(self.moments, self._rows[np.argsort(self._index, kind="stable")])
+        return FeatureStats(self.moments, self._kept.rows[np.argsort(self._kept.index, kind="stable")])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all that `load` needs to go on as if nothing had happened, bit for bit."""
+        waiting = np.concatenate(self._waiting) if self._waiting else np.empty((0, self._sums.dim))
+        return {
+            "count": np.array(self._sums.count),
+            "total": self._sums.total,
+            "scatter": self._sums.scatter,
+            "waiting": waiting,
+            "rows": self._kept.rows,
+            "index": self._kept.index,
+        }
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take what `state` returned in place of everything seen so far."""
+        self._sums = Moments(int(state["count"]), state["total"], state["scatter"])
+        self._waiting = [state["waiting"]] if len(state["waiting"]) else []
+        self._kept = _LowestHashes(self._sums.dim, self._kept.capacity)
+        self._kept.add(state["rows"], state["index"])
+
+
+class _LowestHashes:
+    """The up to ``capacity`` rows whose index hashes lowest, float32, in one array that is never copied."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        self.capacity = capacity
+        self._store: NDArray[np.float32] = np.empty((capacity, dim), np.float32)
+        self.index: NDArray[np.int64] = np.empty(0, np.int64)
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """The rows kept, in the order of `index`."""
+        return self._store[: len(self.index)]
+
+    def add(self, rows: NDArray[Any], index: NDArray[np.int64]) -> None:
+        """Let ``rows`` [B, D] take free places, then those of rows whose hashes are higher."""
+        held, every = len(self.index), np.concatenate([self.index, np.asarray(index, np.int64)])
+        chosen = np.arange(len(every))
+        if len(every) > self.capacity:
+            chosen = np.sort(np.argsort(_mix(every), kind="stable")[: self.capacity])
+        new = chosen[chosen >= held]
+        stay = np.zeros(min(len(every), self.capacity), dtype=bool)
+        stay[chosen[chosen < held]] = True
+        places = np.flatnonzero(~stay)
+        self._store[places] = rows[new - held]
+        numbers = np.concatenate([self.index, np.empty(len(stay) - held, np.int64)])
+        numbers[places] = every[new]
+        self.index = numbers
 
 
 def collect(
@@ -78,6 +146,11 @@ def collect(
         collector.add(extractor(images), np.arange(start, start + len(images)))
         start += len(images)
     return collector.stats()
+
+
+def kept_numbers(count: int, *, capacity: int = CAPACITY) -> NDArray[np.int64]:
+    """Return which of the images 0..count-1 the rows of their `FeatureStats` are of, ascending."""
+    return np.sort(np.argsort(_mix(np.arange(count)), kind="stable")[:capacity])
 
 
 def _mix(index: NDArray[np.int64]) -> NDArray[np.uint64]:

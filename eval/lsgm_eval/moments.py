@@ -48,6 +48,14 @@ class Moments:
         centred = x - total / max(len(x), 1)
         return cls(len(x), total, centred.T @ centred)
 
+    @classmethod
+    def given(cls, mean: NDArray[Any], covariance: NDArray[Any], count: int) -> Moments:
+        """Return the moments of ``count`` >= 2 rows by their mean [D] and unbiased covariance [D, D]."""
+        if count < 2:
+            raise ValueError(f"a covariance is of at least 2 rows, not {count}")
+        mu, sigma = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+        return cls(count, mu * count, sigma * (count - 1))
+
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union: S = S_a + S_b + (n_a n_b / n) d d^T, d the difference of means.
 

@@ -62,6 +62,15 @@ def test_merging_with_nothing_changes_nothing() -> None:
     assert nothing.merge(moments) is moments
 
 
+def test_moments_are_given_by_mean_and_covariance() -> None:
+    x = features()
+    given = Moments.given(x.mean(axis=0), np.cov(x, rowvar=False), len(x))
+    np.testing.assert_allclose(given.total, Moments.of(x).total, rtol=1e-12)
+    np.testing.assert_allclose(given.scatter, Moments.of(x).scatter, rtol=1e-10, atol=1e-9)
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        Moments.given(x[0], np.zeros((12, 12)), 1)
+
+
 def test_features_that_are_not_finite_are_refused_and_counted() -> None:
     x = features()
     x[7, 3], x[9, 0] = np.nan, np.inf

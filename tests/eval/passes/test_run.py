@@ -1,0 +1,364 @@
+"""One pass is a function of its seeds alone: not of batches, processes, threads or interruptions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lsgm.config import SamplerConfig
+from lsgm.distributed import World, join
+from lsgm.errors import UserError
+from lsgm.generative import Pixels, Samples
+from lsgm.rng import SeededNoise
+from lsgm_eval.inception_score import ClassSums, inception_score
+from lsgm_eval.passes import Pass, run_pass
+
+SAMPLER = SamplerConfig("heun", steps=3)
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Noise:
+    """Images of 2x2 uniform colours; `stop_at` ends the process's work, one way or another, at a seed."""
+
+    name: str = "noise"
+    sha256: str = "n" * 64
+    pixels: Pixels = field(default_factory=lambda: Pixels(3, 2, 2, "discrete"))
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    has_prior: bool = True
+    remark: str = ""
+    change: Callable[[Tensor], Tensor] = lambda images: images
+    stop_at: int | None = None
+    stop: Callable[[], None] = lambda: None
+    drawn: list[int] = field(default_factory=list)
+
+    def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
+        if self.stop_at in seeds:
+            self.stop()
+        self.drawn += seeds
+        images = (SeededNoise(seeds).uniform(3, 2, 2) * 256).to(torch.uint8)
+        return Samples(self.change(images), torch.tensor(seeds) % 5, 0.5)
+
+    def density(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclass
+class Sums:
+    """Features exact in float32, the levels times a number, with classes and a space of its own."""
+
+    name: str = "sums"
+    sha256: str = "s" * 64
+    dim: int = 12
+    image_shape: tuple[int, int, int] = (3, 2, 2)
+    resize: str = ""
+    scale: int = 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        assert images.dtype == torch.uint8
+        return images.flatten(1).float() * self.scale
+
+
+@dataclass
+class Classes(Sums):
+    name: str = "classes"
+    spatial_dim: int = 4
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        return features[:, :3] / 64
+
+    def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self(images), images[:, 0].flatten(1).float()
+
+
+EXTRACTORS = (Sums(), Classes(scale=2))
+SEEDS = range(1000, 1300)
+
+
+def draw(model: Noise | None = None, seeds: Sequence[int] = SEEDS, **options: Any) -> Pass:
+    return run_pass(
+        model or Noise(), seeds, SAMPLER, EXTRACTORS, **({"batch_size": 64, "save_every": 0.0} | options)
+    )
+
+
+def assert_equal(one: Pass, other: Pass, *, rtol: float = 0.0) -> None:
+    """Sums of 300 float64 numbers round differently in another order, by some 1e-14 of their size."""
+    for name, stats in one.stats.items():
+        np.testing.assert_array_equal(other.stats[name].rows, stats.rows)
+        np.testing.assert_allclose(other.stats[name].moments.mean, stats.moments.mean, rtol=rtol)
+        cov, atol = stats.moments.covariance, rtol * stats.moments.covariance.max()
+        np.testing.assert_allclose(other.stats[name].moments.covariance, cov, rtol=rtol, atol=atol)
+    spatial = one.spatial["classes"].moments.mean
+    np.testing.assert_allclose(other.spatial["classes"].moments.mean, spatial, rtol=rtol)
+    np.testing.assert_allclose(score_of(other), score_of(one), rtol=rtol)
+    assert torch.equal(other.preview, one.preview)
+    assert torch.equal(other.nfe, one.nfe)
+
+
+def score_of(found: Pass) -> float:
+    sums = found.others["classes"]["classes"]
+    assert isinstance(sums, ClassSums)
+    return sums.score().interval.value
+
+
+def images() -> Tensor:
+    return Noise().sample(SEEDS, SAMPLER).images
+
+
+def test_a_pass_is_the_moments_rows_classes_costs_and_first_images_of_what_is_drawn() -> None:
+    found, x = draw(), images().flatten(1).double().numpy()
+    for name, scale in (("sums", 1), ("classes", 2)):
+        moments = found.stats[name].moments
+        np.testing.assert_allclose(moments.mean, scale * x.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(moments.covariance, scale**2 * np.cov(x, rowvar=False), rtol=1e-10)
+        np.testing.assert_array_equal(found.stats[name].rows, scale * x)
+    spatial = found.spatial["classes"].moments
+    np.testing.assert_allclose(spatial.covariance, np.cov(x[:, :4], rowvar=False), rtol=1e-10)
+    assert list(found.spatial) == ["classes"]
+    expected = inception_score(2 * x[:, :3] / 64).interval.value
+    np.testing.assert_allclose(score_of(found), expected, rtol=1e-10)
+    assert torch.equal(found.preview, images()[:100])
+    assert found.nfe.tolist() == [seed % 5 for seed in SEEDS]
+    assert (found.counts, found.seconds) == ((64, 64, 64, 64, 44), (0.5,) * 5)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize("batch", [1, 37, 256])
+def test_shards_and_batches_agree(shards: int, batch: int) -> None:
+    assert_equal(in_one_process(shards, batch), draw(), rtol=1e-10)
+
+
+def in_one_process(size: int, batch: int) -> Pass:
+    """Run all ranks in lock-step threads, whose `gather` is a barrier, and return what the last one has."""
+    board: list[Any] = [None] * size
+    barrier = threading.Barrier(size)
+
+    class Together(World):
+        def gather(self, item: Any) -> list[Any]:
+            board[self.rank] = item
+            barrier.wait(timeout=20)
+            items = list(board)
+            barrier.wait(timeout=20)
+            return items
+
+        def on_main(self, action: Callable[[], Any]) -> Any:
+            return self.gather(action() if self.main else None)[0]
+
+    found: list[Pass | None] = [None] * size
+
+    def work(rank: int) -> None:
+        found[rank] = draw(batch_size=batch, world=Together(rank, size, CPU))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = found[-1]
+    assert last is not None
+    assert found[0] is not None
+    assert_equal(found[0], last)
+    return last
+
+
+def test_one_thread_gives_the_numbers_of_two() -> None:
+    alone = draw(overlap=False)
+    assert_equal(draw(), alone)
+    assert not alone.overlapped
+
+
+def test_an_inception_score_of_fewer_images_than_splits_is_not_begun() -> None:
+    assert "classes" not in draw(seeds=range(9)).others["classes"]
+
+
+# Interruptions.
+
+
+def out_of_power() -> None:
+    raise RuntimeError("no power")
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_an_interrupted_pass_goes_on_bit_for_bit(tmp_path: Path, overlap: bool) -> None:
+    state, whole = tmp_path / "state.npz", draw()
+    with pytest.raises(RuntimeError, match="no power"):
+        draw(Noise(stop_at=1200, stop=out_of_power), state_path=state, overlap=overlap)
+    model = Noise()
+    again = draw(model, state_path=state, overlap=overlap)
+    assert_equal(again, whole)
+    assert model.drawn == list(range(1192, 1300))
+    assert again.counts == whole.counts
+    rest = Noise()
+    assert_equal(draw(rest, state_path=state), whole)
+    assert rest.drawn == []
+
+
+def test_other_batches_go_on_from_the_same_state(tmp_path: Path) -> None:
+    state = tmp_path / "state.npz"
+    with pytest.raises(RuntimeError):
+        draw(Noise(stop_at=1200, stop=out_of_power), state_path=state)
+    assert_equal(draw(state_path=state, batch_size=7), draw(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": Noise(sha256="m" * 64)},
+        {"seeds": range(1001, 1301)},
+        {"sampler": SamplerConfig("heun", steps=4)},
+        {"extractors": EXTRACTORS[:1]},
+        {"extractors": (replace(EXTRACTORS[0], sha256="t" * 64), EXTRACTORS[1])},
+        {"extractors": (replace(EXTRACTORS[0], resize="bicubic"), EXTRACTORS[1])},
+        {"save": "png"},
+    ],
+    ids=lambda other: "-".join(other),
+)
+def test_the_state_of_another_pass_is_named_and_begun_again(
+    tmp_path: Path, other: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, model = tmp_path / "state.npz", other.get("model", Noise())
+    draw(state_path=state, seeds=SEEDS)
+    model.drawn.clear()
+    run_pass(
+        model,
+        other.get("seeds", SEEDS),
+        other.get("sampler", SAMPLER),
+        other.get("extractors", EXTRACTORS),
+        batch_size=100,
+        state_path=state,
+        save=tmp_path / other["save"] if "save" in other else None,
+    )
+    assert len(model.drawn) == 300
+    assert f"{state} is of another pass" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [0, 200, 5000])
+def test_a_damaged_state_is_named_and_begun_again(
+    tmp_path: Path, keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, model = tmp_path / "state.npz", Noise()
+    draw(state_path=state)
+    state.write_bytes(state.read_bytes()[:keep])
+    assert_equal(draw(model, state_path=state), draw())
+    assert len(model.drawn) == 300
+    assert f"{state} is damaged" in capsys.readouterr().err
+
+
+# What a model may not do, and memory.
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: images / 255.0, r"images of torch\.float32: round them to uint8"),
+        (lambda images: images[:-1], "returned 63 images for 64 seeds"),
+        (lambda images: images[..., :1], "returned images of 3x2x1 and says it makes 3x2x2"),
+    ],
+)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_images_that_are_not_what_they_should_be_are_refused_before_extraction(
+    change: Callable[[Tensor], Tensor], said: str, overlap: bool
+) -> None:
+    with pytest.raises(UserError, match=said):
+        draw(Noise(change=change), overlap=overlap)
+
+
+class Broken(Sums):
+    def __call__(self, images: Tensor) -> Tensor:
+        features = super().__call__(images)
+        return torch.where((features == images_of(1070)).all(dim=1)[:, None], torch.nan, features)
+
+
+def images_of(seed: int) -> Tensor:
+    return Noise().sample([seed], SAMPLER).images.flatten().float()
+
+
+def test_features_that_are_not_finite_name_extractor_seeds_and_image() -> None:
+    model = Noise()
+    with pytest.raises(UserError, match=r"sums .* seeds 1064 to 1127 of noise: .* number 70 are not"):
+        run_pass(model, SEEDS, SAMPLER, [Broken()], batch_size=64)
+    assert len(model.drawn) < 300  # the thread that draws has stopped as well
+
+
+def test_two_extractors_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two extractors are called 'sums'"):
+        run_pass(Noise(), SEEDS, SAMPLER, [Sums(), Sums(scale=2)], batch_size=64)
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    def enlarge(images: Tensor) -> Tensor:  # by NumPy, whose memory is traced
+        return torch.from_numpy(np.tile(images.numpy(), (1, 1, 16, 16)))
+
+    class First(Sums):
+        def __call__(self, images: Tensor) -> Tensor:
+            return super().__call__(images)[:, :12]
+
+    model = Noise(pixels=Pixels(3, 32, 32, "discrete"), change=enlarge)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        run_pass(model, range(count), SAMPLER, [First()], batch_size=10)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    # An image is 3,072 bytes, of which four batches of ten may be about. The number of a row kept, what sorts
+    # it, an image's evaluations and a batch's seconds are of some 8 bytes each.
+    assert peak(5000) - peak(1000) < 250 * 4000
+
+
+# Two processes.
+
+
+def shared(folder: Path, rank: int) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    world, said = join("cpu"), []
+    options: dict[str, Any] = {"world": world, "save": folder / "samples.npz", "state_path": folder / "s.npz"}
+    try:
+        draw(Noise(change=unrounded), **options)
+    except UserError as error:
+        said.append(str(error))
+    found = draw(**options)
+    torch.save({"said": said, "mean": found.stats["sums"].moments.mean.tolist()}, folder / f"{rank}.pt")
+    if rank == 0:
+        assert_equal(found, draw(), rtol=1e-10)
+    dist.destroy_process_group()
+
+
+def unrounded(x: Tensor) -> Tensor:
+    """Make floats of a batch of the second process alone."""
+    return x.float() if (x.flatten(1) == images_of(1201)).all(dim=1).any() else x
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+def test_two_processes_share_the_pass_stop_together_and_go_on(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(tmp_path)]
+    running = [
+        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    said = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert said[0] == said[1]  # both raise the error of the second, and the sums agree bit for bit
+    assert len(said[0]["said"]) == 1
+    with np.load(tmp_path / "samples.npz") as file:
+        np.testing.assert_array_equal(file["arr_0"], images().permute(0, 2, 3, 1).numpy())
+
+
+if __name__ == "__main__":
+    shared(Path(sys.argv[1]), int(sys.argv[2]))
