@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +43,12 @@ class CellStore:
             return None
         return rows if all((self.folder.parent / name).exists() for name in made) else None
 
-    def compute(
-        self, key: str, measure: Callable[[], Sequence[Row]], files: Sequence[Path] = ()
-    ) -> list[Row]:
-        """Return the rows under ``key``, measuring and storing them where they are not there.
-
-        ``files`` are those that ``measure`` writes, below the store's parent folder.
-        """
-        rows = self.get(key)
-        if rows is None:
-            rows = list(measure())
-            names = [str(file.relative_to(self.folder.parent)) for file in files]
-            text = json.dumps({"rows": rows, "files": names}, indent=1, allow_nan=False)
-            with atomic_path(self._path(key)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        return rows
+    def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
+        """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
+        names = [str(file.relative_to(self.folder.parent)) for file in files]
+        text = json.dumps({"rows": list(rows), "files": names}, indent=1, allow_nan=False)
+        with atomic_path(self._path(key)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.json"

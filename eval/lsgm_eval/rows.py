@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError, UserError
+from lsgm_eval.spaces import family_of
 
 __all__ = [
     "KEYS",
@@ -73,6 +74,14 @@ class Metric:
 METRICS = {
     "frechet": Metric("distance", False, "quality"),
     "kernel": Metric("distance", False, "quality"),
+    "frechet_infinity": Metric("distance", False, "quality"),
+    "spatial_frechet": Metric("distance", False, "quality"),
+    "inception_score": Metric("score", True, "quality"),
+    "precision": Metric("share", True, "quality"),
+    "recall": Metric("share", True, "quality"),
+    "density": Metric("ratio", True, "quality"),
+    "coverage": Metric("share", True, "quality"),
+    "memorised": Metric("share", None, "quality"),
     "nelbo_nats": Metric("nats/image", False, "likelihood"),
     "nelbo_bpd": Metric("bits/dim", False, "likelihood"),
     "iw_nats": Metric("nats/image", False, "likelihood"),
@@ -94,7 +103,8 @@ TERM = re.compile(r"(nelbo|iw|ode_nll)_term_[a-z_]+(/\w+)?_nats")
 def _about(metric: str) -> Metric:
     if TERM.fullmatch(metric):
         return Metric("nats/image", None, "terms")
-    return METRICS[metric] if metric in METRICS else METRICS[metric.split("_")[0]]
+    family = family_of(metric.removeprefix("paired_"))
+    return METRICS[family] if family else METRICS[metric]
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ class Context:
     def row(self, metric: str, value: float | None, **fields: Any) -> Row:
         """Return a complete row. Raises UserError for a value that is not finite, ValueError for odd keys.
 
-        ``metric`` may carry the feature space, as in ``frechet_glyphs``, or name a term of a bound;
+        ``metric`` may carry its feature space, ``frechet_glyphs``, or name a term of a bound;
         ``value`` None means not measurable.
         """
         unknown = set(fields) - set(KEYS)

@@ -11,6 +11,7 @@ from typing import Literal
 from lsgm.config import DensityConfig, SamplerConfig, require
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.structure import from_dict
+from lsgm_eval.spaces import SpaceSpec
 
 __all__ = ["Method", "Task", "Tier", "load_task", "task_names"]
 
@@ -40,6 +41,8 @@ class Tier:
     """Images of every point of the NFE curve, all of one number because of the Frechet distance's bias."""
     curve: tuple[SamplerConfig, ...] = ()
     """The points of the NFE curve besides the headline sampler, whose first images give one as well."""
+    reference_images: int = 0
+    """Images of the reference split that distances are measured to, drawn at random; 0 takes all of them."""
     floor_images: int = 0
     """Images of the likelihood split measured like samples, to show what distance real new data have."""
     iw_images: int = 0
@@ -55,6 +58,10 @@ class Tier:
         require(
             self.n_samples == 0 or self.n_samples >= 40,
             f"n-samples is {self.n_samples}; distances need at least 40 images, or 0 to leave them out",
+        )
+        require(
+            self.reference_images == 0 or self.reference_images >= 40,
+            f"reference-images is {self.reference_images}; distances need at least 40, or 0 for all",
         )
         require(self.nelbo_images >= 2, f"nelbo-images is {self.nelbo_images}; an error needs at least 2")
         for name, count in (
@@ -95,10 +102,8 @@ class Task:
     version: int
     summary: str
     dataset: str
-    extractor: str | None = None
-    """``glyphs`` or ``torchscript:FILE``; None where likelihoods alone are measured."""
-    feature_space: str = ""
-    """The suffix of the distances' names: ``frechet_<feature_space>``."""
+    spaces: tuple[SpaceSpec, ...] = ()
+    """The feature spaces of sample quality; none where likelihoods alone are measured."""
     tiers: dict[str, Tier] = field(default_factory=dict)
     reference_split: str = "train"
     """Distances are measured to this split."""
@@ -115,15 +120,11 @@ class Task:
 
     def __post_init__(self) -> None:
         require(self.bits is None or 1 <= self.bits <= 8, f"bits is {self.bits}; give 1 to 8")
-        require(
-            (self.extractor is None) == (not self.feature_space),
-            "extractor and feature-space belong together: give both, or neither to measure likelihoods only",
-        )
         for name, tier in self.tiers.items():
             require(
-                self.extractor is not None or tier.n_samples == tier.floor_images == 0,
-                f"tier {name} asks for distances and the task has no extractor: give extractor and "
-                "feature-space, or set n-samples and floor-images to 0",
+                bool(self.spaces) or tier.n_samples == tier.floor_images == 0,
+                f"tier {name} asks for distances and the task has no feature space: add [[spaces]] with an "
+                "extractor, or set n-samples and floor-images to 0",
             )
 
     def tier(self, name: str) -> Tier:

@@ -23,8 +23,7 @@ name = "bars"
 version = 1
 summary = "bars"
 dataset = "bars"
-extractor = "glyphs"
-feature_space = "glyphs"
+spaces = [{ extractor = "glyphs", name = "glyphs" }]
 [tiers.quick]
 n_samples = 60
 nelbo_images = 20
@@ -37,7 +36,7 @@ sampler = { name = "heun", steps = 3 }
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str:
-    monkeypatch.setattr(runner, "load", lambda name, root=None: bars)
+    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)

@@ -36,7 +36,7 @@ sampler = { name = "heun", steps = 3 }
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str:
-    monkeypatch.setattr(runner, "load", lambda name, root=None: bars)
+    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)

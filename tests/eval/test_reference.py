@@ -19,7 +19,7 @@ from lsgm_eval.reference import cache_key, choose, data_images, reference_featur
 class Corners:
     """Three means of an image as features, and a count of the images seen."""
 
-    name, dim, image_shape = "corners", 3, (1, 28, 28)
+    name, dim, image_shape, resize = "corners", 3, (1, 28, 28), ""
 
     def __init__(self, sha256: str = "e" * 64) -> None:
         self.sha256, self.seen = sha256, 0

@@ -17,11 +17,13 @@ from lsgm.data import ImageSet, sha256_of
 from lsgm.data.pixels import test_levels as levels_of
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
-from lsgm_eval import runner
+from lsgm_eval import evaluation, runner
 from lsgm_eval.measure.likelihood import paired_scores
+from lsgm_eval.passes import state
 from lsgm_eval.reference import choose
 from lsgm_eval.rows import KEYS, read_rows
 from lsgm_eval.runner import evaluate
+from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.tasks import Task, Tier
 
 Make = Callable[..., Any]
@@ -36,12 +38,13 @@ TIER = Tier(
     iw_images=30,
     iw_flow_images=10,
 )
-TASK = Task("bars", 1, "bars", "bars", "glyphs", "glyphs", {"quick": TIER}, binarisation_seed=3)
+GLYPHS = SpaceSpec("glyphs", "glyphs")
+TASK = Task("bars", 1, "bars", "bars", (GLYPHS,), {"quick": TIER}, binarisation_seed=3)
 
 
 @pytest.fixture(autouse=True)
 def _bars_load(monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> None:
-    monkeypatch.setattr(runner, "load", lambda name, root=None: bars)
+    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
 
 
 def by_metric(rows: list[dict[str, Any]], group: str | None = None) -> dict[str, dict[str, Any]]:
@@ -134,7 +137,7 @@ def test_a_task_without_a_feature_space_measures_likelihoods_only(bernoulli: Mak
 
 
 def test_likelihoods_alone_need_no_extractor(bernoulli: Make, tmp_path: Path) -> None:
-    elsewhere = replace(TASK, extractor="torchscript:not-here.ts")
+    elsewhere = replace(TASK, spaces=(SpaceSpec("torchscript:not-here.ts"),))
     assert evaluate([bernoulli()], elsewhere, "quick", tmp_path, only=["nelbo"])
     with pytest.raises(UserError, match="not-here"):
         evaluate([bernoulli()], elsewhere, "quick", tmp_path, only=["quality"])
@@ -184,13 +187,16 @@ def test_a_cell_is_measured_again_when_anything_behind_it_changes(
         for cell in (tmp_path / "cells").iterdir():
             cell.write_text(cell.read_text()[:40])
     evaluate([model], task, "quick", tmp_path, only=["quality"])
-    assert model.sampled
+    # What was gathered of the same images is at hand: only other images are drawn.
+    assert bool(model.sampled) == (change in ("weights", "task"))
     assert len(read_rows(tmp_path / "results.jsonl")) == 5  # replaced, not repeated
+    assert (tmp_path / "samples" / "bernoulli.png").exists()
 
 
 def test_other_code_is_another_cell(bernoulli: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality"])
-    monkeypatch.setattr(runner, "code_version", lambda *packages: "another")
+    for module in (evaluation, state):
+        monkeypatch.setattr(module, "code_version", lambda *packages: "another")
     model = bernoulli()
     evaluate([model], TASK, "quick", tmp_path, only=["quality"])
     assert model.sampled

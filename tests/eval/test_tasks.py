@@ -25,8 +25,7 @@ name = "mine"
 version = 2
 summary = "my images"
 dataset = "glyphs"
-extractor = "glyphs"
-feature_space = "glyphs"
+spaces = [{ extractor = "glyphs", name = "glyphs" }]
 [tiers.quick]
 n_samples = 50
 nelbo_images = 10
@@ -49,7 +48,7 @@ def test_the_embedded_tasks_are_there() -> None:
 def test_every_embedded_task_is_whole(name: str) -> None:
     task = load_task(name)
     assert task.name == name
-    assert task.dataset in dataset_names()
+    assert task.dataset in dataset_names() or (name == "image-folder" and not task.dataset)
     assert set(task.tiers) == {"smoke", "quick", "full"}
     for tier in task.tiers.values():
         assert (tier.nelbo.method, tier.iw.method, tier.ode.method) == ("nelbo", "iw", "ode")
@@ -80,7 +79,7 @@ def test_every_bound_that_solves_a_flow_names_its_dequantisation_and_two_probes_
     task = load_task(name)
     # Of binary pixels the diffusion's own first noise is rounded away without loss; bits/dim of colours are
     # published for uniform noise.
-    dequantise = "noise" if DATASETS[task.dataset].pixels == "binary" else "uniform"
+    dequantise = "noise" if task.dataset and DATASETS[task.dataset].pixels == "binary" else "uniform"
     for tier in task.tiers.values():
         assert tier.ode.dequantise == dequantise
         if tier.iw_flow_images:
@@ -105,10 +104,25 @@ def test_published_likelihoods_are_measured_on_the_whole_test_set() -> None:
         assert (tier.ode_images, tier.ode.rtol, tier.ode.atol) == (count, 1e-5, 1e-5)
 
 
-def test_celebahq_is_scored_at_five_bits_and_draws_nothing() -> None:
+def test_celebahq_is_scored_at_five_bits_and_its_distances_are_to_all_thirty_thousand_images() -> None:
     task = load_task("celebahq256")
-    assert (task.bits, task.extractor, task.likelihood_split) == (5, None, "test")
-    assert all(tier.n_samples == 0 for tier in task.tiers.values())
+    assert (task.bits, task.likelihood_split, task.reference_split) == (5, "test", "train+test")
+    assert (task.tier("full").n_samples, task.tier("full").reference_images) == (30_000, 0)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celebahq256", "image-folder"])
+def test_photographs_are_measured_by_both_protocols_that_are_quoted_as_fid(name: str) -> None:
+    torch_fidelity, clean_fid = load_task(name).spaces
+    assert (torch_fidelity.extractor, clean_fid.extractor) == ("inception", "inception-clean")
+    assert {"frechet", "kernel"} <= set(torch_fidelity.statistics) & set(clean_fid.statistics)
+    assert "inception-score" in torch_fidelity.statistics
+
+
+def test_cifar10_is_compared_with_all_training_images_by_fifty_thousand() -> None:
+    task = load_task("cifar10")
+    full, quick = task.tier("full"), task.tier("quick")
+    assert (task.reference_split, full.n_samples, full.reference_images) == ("train+val", 50_000, 0)
+    assert (quick.n_samples, quick.reference_images) == (5_000, 0)
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist-fixed", "omniglot-lake28", "cifar10", "glyphs"])
@@ -164,17 +178,25 @@ def test_a_task_of_ones_own_is_a_file(tmp_path: Path) -> None:
 def test_a_task_without_an_extractor_measures_likelihoods_only(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = MINIMAL.replace("n_samples = 50", "n_samples = 0")
-    path.write_text(text.replace('extractor = "glyphs"\nfeature_space = "glyphs"\n', ""))
+    path.write_text(text.replace('spaces = [{ extractor = "glyphs", name = "glyphs" }]\n', ""))
     task = load_task(str(path))
-    assert (task.extractor, task.feature_space, task.tier("quick").n_samples) == (None, "", 0)
+    assert (task.spaces, task.tier("quick").n_samples) == ((), 0)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("n_samples = 50", "n_samples = 5", "at least 40"),
-        ('extractor = "glyphs"\n', "", "give both, or neither"),
-        ('extractor = "glyphs"\nfeature_space = "glyphs"\n', "", "asks for distances and the task has no"),
+        ('extractor = "glyphs"', 'extractor = ""', "a feature space needs an extractor"),
+        ('name = "glyphs" }', 'name = "inception" }', "FID is that of its own network"),
+        ('name = "glyphs" }', "statistics = [] }", "nothing is measured in the space of glyphs"),
+        ('name = "glyphs" }', 'statistics = ["fid"] }', "fid"),
+        ("n_samples = 50", "n_samples = 50\nreference_images = 7", "reference-images is 7"),
+        (
+            'spaces = [{ extractor = "glyphs", name = "glyphs" }]\n',
+            "",
+            "asks for distances and the task has no",
+        ),
         ("version = 2", "version = 2\nbits = 9", "bits is 9; give 1 to 8"),
         ("version = 2", "version = 2\nlevels = 3", "'levels' is 3; it must be a table"),
         ("ode_images = 4", "ode_images = 4\niw_images = 11", "iw-images must lie in 0 .. nelbo-images"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
 from lsgm.commands.options import Positional, arg, parse
+from lsgm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lsgm_eval.tasks import Task
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -21,6 +25,10 @@ EXAMPLES = (
     "lsgm eval glyphs --model lsgm=runs/a --model vae=runs/b --tier quick --out results/both",
     "lsgm eval mnist --model my_package.models:factory --tier smoke --json > rows.jsonl",
     "lsgm eval glyphs --model runs/glyphs-lsgm --only nelbo   # one measurement; the same command resumes",
+    "lsgm eval cifar10 --model a=samples.npz --model b=./pngs --only quality   # ready images",
+    "lsgm eval cifar10 --model runs/a --extractor torchscript:mine.ts   # another feature space, not FID",
+    "lsgm eval image-folder --data ./photos --model runs/mine",
+    "torchrun --nproc-per-node 8 -m lsgm eval cifar10 --model runs/a --tier full --save npz",
 )
 
 
@@ -31,11 +39,23 @@ class Options:
     task: Annotated[Positional[str], arg(metavar="TASK")]
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
     model: UseAppendAction[tuple[str, ...]] = ()
-    """Run directory, checkpoint or package.module:factory, named by NAME= before it; repeat for more."""
+    """Run directory, checkpoint, package.module:factory, or ready images (a folder, zip, npz or npy); named
+    by NAME= before it; repeat for more."""
     tier: str = "quick"
     """How much is measured: smoke, quick or full; numbers of different tiers are never comparable."""
     out: Path | None = None
     """Folder of results.jsonl, samples/ and per-image/ (default: results/TASK-TIER)."""
+    extractor: UseAppendAction[tuple[str, ...]] = ()
+    """Measure sample quality in this feature space in the place of the task's: inception, inception-clean,
+    torchscript:FILE, dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official Inceptions give FID."""
+    reference: UseAppendAction[tuple[str, ...]] = ()
+    """SPACE=FILE.npz: take mean and covariance of the reference (mu, sigma) from a file; may be repeated."""
+    export_reference: Path | None = None
+    """Write the references' mean and covariance into this folder as SPACE.npz, as others read them."""
+    save: Literal["", "png", "npz"] = ""
+    """Keep all images of the headline's numbers below OUT/images, as PNG files or as one npz (arr_0)."""
+    data: str = ""
+    """A folder or zip of images in the place of the task's, cropped and resized to the models' size."""
     only: UseAppendAction[tuple[Literal["quality", "nelbo", "iw", "ode", "curve"], ...]] = ()
     """Measure this alone; may be repeated."""
     batch_size: int = 250
@@ -63,6 +83,7 @@ def run(argv: list[str]) -> int:
 def _run(options: Options) -> int:
     """Import what is heavy, evaluate, print."""
     from lsgm.devices import pick_device
+    from lsgm.distributed import join
     from lsgm.errors import UserError
     from lsgm_eval.model_specs import open_model
     from lsgm_eval.runner import MEASUREMENTS, evaluate
@@ -72,10 +93,10 @@ def _run(options: Options) -> int:
         raise UserError("there is nothing to measure; name a run with --model DIR")
     if options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
-    task = load_task(options.task)
+    task = _changed(load_task(options.task), options)
     task.tier(options.tier)
-    device = str(pick_device(options.device))
-    models = [open_model(spec, device=device) for spec in options.model]
+    world = join(pick_device(options.device))
+    models = [open_model(spec, device=world.device) for spec in options.model]
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
     rows = evaluate(
         models,
@@ -84,16 +105,55 @@ def _run(options: Options) -> int:
         out,
         only=options.only or MEASUREMENTS,
         batch_size=options.batch_size,
-        device=device,
+        world=world,
         allow_failures=options.allow_failures,
+        references=dict(_named_file(word) for word in options.reference),
+        insist=bool(options.extractor),
+        save=options.save,
+        export_reference=options.export_reference,
     )
+    if not world.main:
+        return 0
     if options.json:
         for row in rows:
             print(json.dumps(row, allow_nan=False))
     else:
         print("\n".join(_table(rows)))
+    for why in dict.fromkeys(
+        row["note"] for row in rows if row["value"] is None and row["group"] == "quality"
+    ):
+        print(f"lsgm: not measured: {why}", file=sys.stderr)
     print(f"lsgm: rows in {out / 'results.jsonl'}, sample grids in {out / 'samples'}", file=sys.stderr)
     return 0
+
+
+def _changed(task: Task, options: Options) -> Task:
+    """Return the task with the feature spaces and the images of the command line in the place of its own.
+
+    Another feature space is measured in every way that the task's first one is. Its rows bear its name; other
+    images are another data set, which the rows name too.
+    """
+    from lsgm_eval.spaces import DISTANCES, SpaceSpec
+
+    if options.extractor:
+        statistics = task.spaces[0].statistics if task.spaces else DISTANCES
+        named = {space.extractor: space.name for space in task.spaces}
+        task = replace(
+            task,
+            spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in options.extractor),
+        )
+    if options.data:
+        task = replace(task, dataset=options.data, levels={})
+    elif not task.dataset:
+        raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
+    return task
+
+
+def _named_file(word: str) -> tuple[str, Path]:
+    name, found, file = word.partition("=")
+    if not (name and found and file):
+        raise ConfigError(f"--reference is '{word}': give SPACE=FILE.npz, such as inception=cifar10.npz")
+    return name, Path(file)
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

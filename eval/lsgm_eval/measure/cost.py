@@ -63,7 +63,14 @@ def cost_rows(
     counts: Sequence[int],
     shared: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler."""
+    """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler.
+
+    They have no value where the model's images were made elsewhere and what they cost is not known.
+    """
+    if not getattr(model, "costs_known", True):
+        why = "the images were made elsewhere: what they cost is not known"
+        names = ("nfe", "seconds_per_1000", "parameters")
+        return [context.row(name, None, **shared | {"note": why}) for name in names]
     evaluations = mean_interval(nfe.double().numpy())
     timing = seconds_interval(seconds, counts)
     rate = 1000 * sum(seconds) / sum(counts)

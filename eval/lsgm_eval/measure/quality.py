@@ -1,141 +1,169 @@
-"""Sample quality: generate, extract and accumulate in one pass; then distances to the data with intervals."""
+"""Sample quality: one pass of a model's images through every feature space, and the rows that come of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
+from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
-from lsgm.progress import bar
-from lsgm_eval.extractors.base import Extractor
-from lsgm_eval.features import Collector, FeatureStats
-from lsgm_eval.intervals import Interval, frechet_bias, frechet_interval, kernel_interval
-from lsgm_eval.measure.cost import peak_bytes, reset_peak
-from lsgm_eval.reference import Reference
+from lsgm_eval.features import FeatureStats, kept_numbers
+from lsgm_eval.measure.space import Gathered, Space, measure_space
+from lsgm_eval.memorisation import Memorisation
+from lsgm_eval.moments import Moments
+from lsgm_eval.neighbours_figure import write_neighbours
+from lsgm_eval.passes.run import Pass, run_pass
 from lsgm_eval.rows import Context
+from lsgm_eval.spaces import DISTANCES, GIVES, Closed, metric_name
 
-__all__ = ["Distances", "Generated", "describe_sampler", "distances", "generate", "quality_rows", "sampling"]
+__all__ = [
+    "Drawing",
+    "as_distances",
+    "closed_rows",
+    "describe_sampler",
+    "draw",
+    "first_images",
+    "neighbours_picture",
+    "sampling",
+    "space_rows",
+    "timing",
+]
 
-PREVIEW = 100
-"""Images kept for the grid."""
+TIMED = 3
+"""Batches drawn once more, with nothing beside them, where extraction ran while a model drew."""
 
 
 @dataclass(frozen=True)
-class Generated:
-    """One run of a sampler: features of all images, a few images, and what they cost."""
+class Drawing:
+    """How a model's images are drawn, and where what was gathered of them is kept."""
 
-    stats: FeatureStats
-    preview: Tensor
-    nfe: Tensor
-    seconds: tuple[float, ...]
-    counts: tuple[int, ...]
-    peak_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Distances:
-    """Frechet and kernel distance with intervals, and the estimated bias of the former at this n."""
-
-    frechet: Interval
-    kernel: Interval
-    frechet_bias: float
+    seeds: range
+    sampler: SamplerConfig
+    batch_size: int
+    world: World
+    state: Path | None = None
+    save: Path | None = None
 
 
-def generate(
-    model: GenerativeModel,
-    seeds: Sequence[int],
-    sampler: SamplerConfig,
-    extractor: Extractor,
-    *,
-    batch_size: int,
-) -> Generated:
-    """Draw one image for each seed; only features, moments and the first hundred images stay in memory.
-
-    Raises UserError where the model returns fewer images than seeds or images of another shape.
-    """
-    collector = Collector(extractor.dim)
-    preview, nfe, seconds, counts = [], [], [], []
-    reset_peak()
-    with bar(
-        total=len(seeds), desc=f"{model.name}: samples, {_short(model, sampler)}", unit="image"
-    ) as progress:
-        for start in range(0, len(seeds), batch_size):
-            batch = list(seeds[start : start + batch_size])
-            drawn = model.sample(batch, sampler)
-            if len(drawn.images) != len(batch) or len(drawn.nfe) != len(batch):
-                raise UserError(
-                    f"{model.name} returned {len(drawn.images)} images for {len(batch)} seeds: "
-                    "the protocol needs one image, and its evaluations, for each"
-                )
-            collector.add(extractor(drawn.images), np.arange(start, start + len(batch)))
-            if start < PREVIEW:
-                preview.append(drawn.images[: PREVIEW - start].cpu())
-            nfe.append(drawn.nfe.cpu())
-            seconds.append(drawn.seconds)
-            counts.append(len(batch))
-            progress.set_postfix_str(f"nfe {float(torch.cat(nfe).double().mean()):.1f}", refresh=False)
-            progress.update(len(batch))
-    return Generated(
-        collector.stats(), torch.cat(preview), torch.cat(nfe), tuple(seconds), tuple(counts), peak_bytes()
+def draw(model: GenerativeModel, spaces: Sequence[Space], how: Drawing) -> Pass:
+    """Return one pass over a model's images through all spaces; an interrupted one goes on where it was."""
+    return run_pass(
+        model,
+        how.seeds,
+        how.sampler,
+        [space.extractor for space in spaces],
+        batch_size=how.batch_size,
+        state_path=how.state,
+        world=how.world,
+        save=how.save,
+        # Of few batches the seconds would be those of nothing but contention, and little is gained.
+        overlap=len(how.seeds) > 2 * TIMED * how.batch_size,
     )
 
 
-def distances(stats: FeatureStats, reference: FeatureStats) -> Distances:
-    """Return both distances of a set's features to the reference's."""
-    return Distances(
-        frechet_interval(stats.moments, reference.moments, stats.rows),
-        kernel_interval(stats.rows, reference.rows, within_y=reference.within),
-        frechet_bias(stats.rows, reference.moments, stats.moments.count),
-    )
+def timing(model: GenerativeModel, found: Pass, how: Drawing) -> tuple[Sequence[float], Sequence[int]]:
+    """Return the seconds and the counts of batches whose time is the model's alone."""
+    if not found.overlapped:
+        return found.seconds, found.counts
+    starts = range(0, min(TIMED * how.batch_size, len(how.seeds)), how.batch_size)
+    batches = [list(how.seeds[start : start + how.batch_size]) for start in starts]
+    return [model.sample(batch, how.sampler).seconds for batch in batches], [len(batch) for batch in batches]
 
 
-def sampling(
-    model: GenerativeModel, drawn: Generated, sampler: SamplerConfig, seeds: Sequence[int]
-) -> dict[str, Any]:
+def sampling(model: GenerativeModel, found: Pass, how: Drawing) -> dict[str, Any]:
     """Return the fields of a row that say how its images were made and what they cost."""
+    known = getattr(model, "costs_known", True)
     return {
-        "n": len(drawn.nfe),
-        "sampler": describe_sampler(sampler) if model.has_prior else None,
-        "nfe_mean": float(drawn.nfe.double().mean()),
-        "nfe_max": float(drawn.nfe.max()),
-        "seconds": float(sum(drawn.seconds)),
-        "peak_bytes": drawn.peak_bytes,
-        "seeds": f"{seeds[0]}-{seeds[-1]}",
+        "n": len(found.nfe),
+        "sampler": describe_sampler(how.sampler) if model.has_prior else None,
+        "nfe_mean": float(found.nfe.double().mean()) if known else None,
+        "nfe_max": float(found.nfe.max()) if known else None,
+        "seconds": float(sum(found.seconds)) if known else None,
+        "peak_bytes": found.peak_bytes,
+        "seeds": f"{how.seeds[0]}-{how.seeds[-1]}",
     }
 
 
-def quality_rows(
-    context: Context,
-    drawn: Generated,
-    reference: Reference,
-    space: str,
-    shared: dict[str, Any],
-    note: str,
-) -> list[dict[str, Any]]:
-    """Return the rows frechet_<space> and kernel_<space>; ``shared`` are fields of both."""
-    found = distances(drawn.stats, reference.stats)
-    bias = f"upward bias at this n about {found.frechet_bias:.2g}, not subtracted"
+def space_rows(
+    context: Context, gathered: Gathered, space: Space, shared: dict[str, Any], note: str
+) -> tuple[list[dict[str, Any]], Memorisation | None]:
+    """Return a model's rows in one space, and its neighbours where they were looked for."""
+    findings, neighbours = measure_space(gathered, space)
+    remarks = (space.floor, space.reference.remark, note)
+    fields = shared | {
+        "extractor": f"{space.extractor.name}@{space.extractor.sha256}",
+        "reference_sha256": space.reference.sha256,
+    }
     rows = []
-    for metric, interval, remark in (("frechet", found.frechet, bias), ("kernel", found.kernel, "unbiased")):
+    for finding in findings:
+        interval = finding.interval
         rows.append(
             context.row(
-                f"{metric}_{space}",
-                interval.value,
-                ci_low=interval.low,
-                ci_high=interval.high,
-                reference_sha256=reference.sha256,
-                note="; ".join(part for part in (remark, note) if part),
-                **shared,
+                space.metric(finding.family),
+                interval.value if interval else None,
+                ci_low=interval.low if interval else None,
+                ci_high=interval.high if interval else None,
+                note="; ".join(part for part in (finding.note, *remarks) if part) or None,
+                **fields,
             )
         )
-    return rows
+    return rows, neighbours
+
+
+def closed_rows(context: Context, closed: Sequence[Closed], shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return rows without a value for the spaces that could not be opened, each with the reason."""
+    return [
+        context.row(
+            metric_name(family, space.spec.name or space.spec.extractor), None, note=space.why, **shared
+        )
+        for space in closed
+        for statistic in space.spec.statistics
+        for family in GIVES[statistic]
+    ]
+
+
+def as_distances(space: Space) -> Space:
+    """Return the space with its distances alone, which is what a point of a curve or a floor is of."""
+    kept = tuple(statistic for statistic in space.spec.statistics if statistic in DISTANCES)
+    return replace(space, spec=replace(space.spec, statistics=kept or DISTANCES), floor="")
+
+
+def first_images(gathered: Gathered, count: int) -> Gathered:
+    """Return what was gathered of the first ``count`` images, of which all rows must be kept."""
+    rows = gathered.stats.rows[:count]
+    return Gathered(FeatureStats(Moments.of(rows), rows))
+
+
+def neighbours_picture(
+    path: Path,
+    model: GenerativeModel,
+    how: Drawing,
+    found: Memorisation,
+    training: Tensor,
+    *,
+    pairs: int = 10,
+) -> None:
+    """Write the nearest pairs of sample and training image, and as many at random; samples are drawn again.
+
+    ``training`` are all training images, uint8 [M, C, H, W].
+    """
+    numbers = kept_numbers(len(how.seeds))
+    chosen = {
+        "nearest to a training image": found.closest(pairs).tolist(),
+        "at random": found.random(pairs).tolist(),
+    }
+    rows = [row for band in chosen.values() for row in band]
+    samples = []
+    for row in rows:  # one at a time: an image depends on its seed alone, and memory on no batch
+        samples.append(model.sample([how.seeds[int(numbers[row])]], how.sampler).images.cpu())
+    write_neighbours(path, found, torch.cat(samples), training[torch.from_numpy(found.index[rows])], chosen)
 
 
 def describe_sampler(sampler: SamplerConfig) -> str:
@@ -158,7 +186,3 @@ def _adaptive(name: str) -> bool:
         return find_sampler(name).adaptive
     except UserError:  # a factory's own sampler
         return False
-
-
-def _short(model: GenerativeModel, sampler: SamplerConfig) -> str:
-    return describe_sampler(sampler) if model.has_prior else "Normal prior"

@@ -101,7 +101,7 @@ def branches(extractors: Sequence[Extractor], count: int, accumulators: Accumula
         found[extractor.name] = Branch(
             extractor,
             Collector(extractor.dim),
-            Collector(extractor.spatial_dim, capacity=0) if isinstance(extractor, Spatial) else None,
+            Collector(extractor.spatial_dim) if isinstance(extractor, Spatial) else None,
             accumulators(extractor, count),
         )
     return found

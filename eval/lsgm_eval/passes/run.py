@@ -39,7 +39,7 @@ class Pass:
     stats: Mapping[str, FeatureStats]
     """Moments and rows of the pooled features, by extractor."""
     spatial: Mapping[str, FeatureStats]
-    """Moments of spatial features, without rows, of the extractors that have them."""
+    """The same of the spatial features, of the extractors that have them."""
     others: Mapping[str, Mapping[str, Accumulator]]
     """What else was accumulated, by extractor; ``classes`` are the sums of the Inception Score."""
     preview: Tensor
@@ -81,8 +81,8 @@ def run_pass(
     Raises UserError, on all processes, for a model that returns fewer images than seeds, other shapes or
     floats, for features that are not finite, and for a place to save that holds other images.
     """
-    if not len(seeds) or not extractors or batch_size < 1:
-        raise ValueError("a pass needs seeds, extractors and batches of at least one image")
+    if not len(seeds) or batch_size < 1:
+        raise ValueError("a pass needs seeds and batches of at least one image")
     world = world or World(0, 1, torch.device("cpu"))
     plan = branches(extractors, len(seeds), accumulators)
     key = pass_key(model, seeds, sampler, plan, world, save)

@@ -1,0 +1,130 @@
+"""What all models of one evaluation are measured with, and where finished measurements are kept."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lsgm.config import SamplerConfig
+from lsgm.data import ImageSet
+from lsgm.distributed import World
+from lsgm.generative import GenerativeModel
+from lsgm.structure import to_dict
+from lsgm_eval.cells import CellStore, cell_key
+from lsgm_eval.code_version import code_version
+from lsgm_eval.images import ScoredImages
+from lsgm_eval.measure.quality import Drawing
+from lsgm_eval.measure.space import Space
+from lsgm_eval.reference import reference_pixels
+from lsgm_eval.rows import Context
+from lsgm_eval.spaces import Closed
+from lsgm_eval.tasks import Task, Tier
+
+__all__ = ["Evaluation"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task at one tier on some images, by some processes, into one folder."""
+
+    task: Task
+    tier_name: str
+    tier: Tier
+    images: ImageSet
+    scored: ScoredImages
+    spaces: Sequence[Space]
+    """Those at hand; none where nothing is drawn, or the task has no feature space."""
+    closed: Sequence[Closed]
+    """Those whose networks are not at hand."""
+    out: Path
+    batch_size: int
+    allow_failures: bool
+    world: World
+    save: str
+    """``png``, ``npz`` or nothing: how the headline's images are kept."""
+
+    @property
+    def cells(self) -> CellStore:
+        """Finished measurements of earlier calls."""
+        return CellStore(self.out / "cells")
+
+    @property
+    def draws(self) -> bool:
+        """Whether images are drawn at all."""
+        return bool(self.spaces or self.closed)
+
+    def headline(self, model: GenerativeModel) -> Drawing:
+        """Return how the images of the headline's numbers are drawn."""
+        images = self.out / "images" / model.name
+        return Drawing(
+            range(self.tier.first_seed, self.tier.first_seed + self.tier.n_samples),
+            self.tier.sampler,
+            self.batch_size,
+            self.world,
+            self.out / "passes" / f"{model.name}.npz",
+            {"": None, "png": images, "npz": images.with_name(f"{model.name}.npz")}[self.save],
+        )
+
+    def training_images(self) -> Tensor:
+        """Return the images of the reference, whose numbers memorisation tells."""
+        task, rows = self.task, self.tier.reference_images or None
+        return reference_pixels(self.images, task.reference_split, task.binarisation_seed, rows)
+
+    def point(self, model: GenerativeModel, sampler: SamplerConfig) -> Drawing:
+        """Return how the images of a point of the NFE curve are drawn."""
+        seeds = range(self.tier.first_seed, self.tier.first_seed + self.tier.curve_samples)
+        return Drawing(seeds, sampler, self.batch_size, self.world)
+
+    def context(self, model: GenerativeModel) -> Context:
+        """Return what all rows of a model share."""
+        return Context(
+            self.task.identity(self.tier_name),
+            model.name,
+            model.sha256,
+            self.scored.dataset,
+            uuid.uuid4().hex[:12],
+        )
+
+    def cell(
+        self,
+        models: Sequence[GenerativeModel],
+        kind: str,
+        settings: dict[str, Any],
+        measure: Callable[[], list[Row]],
+        files: Sequence[Path] = (),
+    ) -> list[Row]:
+        """Return the rows of one cell, from the store where nothing that it depends on has changed.
+
+        All processes take part in ``measure``. A cell stands as long as those of ``files`` that it wrote.
+        """
+        key = self.world.on_main(lambda: self._key(models, kind, settings))
+        rows = self.world.on_main(lambda: self.cells.get(key))
+        if rows is None:
+            found = rows = measure()
+            self.world.on_main(lambda: self.cells.put(key, found, [file for file in files if file.exists()]))
+        return rows
+
+    def _key(self, models: Sequence[GenerativeModel], kind: str, settings: dict[str, Any]) -> str:
+        packages = {type(model).__module__.split(".")[0] for model in models}
+        return cell_key(
+            {
+                "kind": kind,
+                "models": [[model.name, model.sha256] for model in models],
+                "task": {**to_dict(self.task), "tiers": self.tier_name},
+                "settings": settings | {"first_seed": self.tier.first_seed, "save": self.save},
+                "dataset": self.scored.dataset,
+                "spaces": [
+                    [space.name, space.reference.sha256, space.extractor.sha256, space.extractor.resize]
+                    for space in self.spaces
+                ],
+                "closed": [space.why for space in self.closed],
+                "code": code_version("lsgm", "lsgm_eval", *packages),
+            }
+        )
