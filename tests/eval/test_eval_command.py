@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
+import torch
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
@@ -108,9 +110,70 @@ def test_an_image_that_cannot_be_scored_may_be_left_out(
     assert {row["n"] for row in rows} == {19}
 
 
+@pytest.mark.usefixtures("opened")
+def test_another_extractor_takes_the_place_of_the_tasks_and_names_its_rows(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = torch.jit.script(Means())
+    script.save(str(tmp_path / "means.ts"))
+    words = ["eval", task, "--model", "a", "--out", str(tmp_path / "out"), "--only", "quality", "--json"]
+    assert main([*words, "--extractor", f"torchscript:{tmp_path / 'means.ts'}"]) == 0
+    found = {row["metric"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {"frechet_means", "kernel_means"} <= found
+    assert not {name for name in found if "glyphs" in name or "fid" in name}
+
+
+@pytest.mark.usefixtures("opened")
+def test_reference_statistics_are_written_and_read(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", task, "--model", "a", "--only", "quality", "--json", "--out"]
+    assert main([*words, str(tmp_path / "x"), "--export-reference", str(tmp_path / "stats")]) == 0
+    file = tmp_path / "stats" / "glyphs.npz"
+    with np.load(file) as saved:
+        assert saved["mu"].shape == (saved["sigma"].shape[0],)
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert main([*words, str(tmp_path / "y"), "--reference", f"glyphs={file}"]) == 0
+    captured = capsys.readouterr()
+    second = json.loads(captured.out.splitlines()[0])
+    assert second["value"] == pytest.approx(first["value"], rel=1e-6)
+    assert "lsgm: not measured: the reference is a file of mean and covariance" in captured.err
+
+
+@pytest.mark.usefixtures("opened")
+def test_images_of_ones_own_are_another_data_set(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def load(name: str, **options: Any) -> ImageSet:
+        asked.append((name, options.get("image_size")))
+        return bars
+
+    monkeypatch.setattr(runner, "load", load)
+    words = ["eval", task, "--model", "a", "--only", "quality", "--out", str(tmp_path)]
+    assert main([*words, "--data", "./photos"]) == 0
+    assert asked == [("./photos", 28)]
+
+
+class Means(torch.nn.Module):
+    """Two features of an image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.float().flatten(1)
+        return torch.stack([x.mean(dim=1), x[:, :300].mean(dim=1)], dim=1)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (
+            ["image-folder", "--model", "x"],
+            "image-folder has no data set of its own: name a folder or zip by",
+        ),
+        (["glyphs", "--model", "x", "--extractor", "incepton"], "did you mean 'inception'?"),
+        (["glyphs", "--model", "x", "--reference", "a.npz"], "--reference is 'a.npz': give SPACE=FILE.npz"),
+        (["glyphs", "--model", "x", "--save", "jpg"], "jpg"),
         (["glyfs", "--model", "x"], "unknown task 'glyfs'; did you mean 'glyphs'?"),
         (["glyphs"], "name a run with --model DIR"),
         (["glyphs", "--model", "x", "--tier", "huge"], "no tier 'huge'"),

@@ -95,6 +95,7 @@ def _run(options: Options) -> int:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
     task = _changed(load_task(options.task), options)
     task.tier(options.tier)
+    references = dict(_named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = [open_model(spec, device=world.device) for spec in options.model]
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
@@ -107,7 +108,7 @@ def _run(options: Options) -> int:
         batch_size=options.batch_size,
         world=world,
         allow_failures=options.allow_failures,
-        references=dict(_named_file(word) for word in options.reference),
+        references=references,
         insist=bool(options.extractor),
         save=options.save,
         export_reference=options.export_reference,
@@ -133,8 +134,11 @@ def _changed(task: Task, options: Options) -> Task:
     Another feature space is measured in every way that the task's first one is. Its rows bear its name; other
     images are another data set, which the rows name too.
     """
+    from lsgm_eval.extractors import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
 
+    for word in options.extractor:
+        check_spec(word)
     if options.extractor:
         statistics = task.spaces[0].statistics if task.spaces else DISTANCES
         named = {space.extractor: space.name for space in task.spaces}

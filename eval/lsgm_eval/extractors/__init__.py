@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lsgm_eval.extractors.base import Extractor
 
-__all__ = ["load_extractor"]
+__all__ = ["check_spec", "load_extractor"]
 
 KINDS = ("glyphs", "inception", "inception-clean", "torchscript", "dinov2")
 FORMS = "glyphs, inception[:FILE], inception-clean[:FILE], torchscript:FILE and dinov2:DIR[:MODEL]"
@@ -27,26 +27,33 @@ def load_extractor(
 
     Raises UserError for an unknown name, DataError for weights that are missing or damaged.
     """
-    kind, colon, file = spec.partition(":")
-    if kind == "glyphs" and not colon:
+    check_spec(spec)
+    kind, _, file = spec.partition(":")
+    if kind == "glyphs":
         from lsgm_eval.extractors.glyphs import GlyphExtractor
 
         return GlyphExtractor(device=device)
-    if kind == "torchscript" and file:
+    if kind == "torchscript":
         from lsgm_eval.extractors.torchscript import TorchScriptExtractor
 
         return TorchScriptExtractor(file, image_shape, device=device)
-    if kind == "inception" and bool(colon) == bool(file):
+    if kind == "inception":
         from lsgm_eval.extractors.inception_fidelity import FidelityInception
 
         return FidelityInception(file, device=device)
-    if kind == "inception-clean" and bool(colon) == bool(file):
+    if kind == "inception-clean":
         from lsgm_eval.extractors.inception_clean import CleanInception
 
         return CleanInception(file, device=device)
-    if kind == "dinov2" and file:
-        from lsgm_eval.extractors.dinov2 import DinoV2
+    from lsgm_eval.extractors.dinov2 import DinoV2
 
-        return DinoV2(file, device=device)
-    hint = "" if kind in KINDS else did_you_mean(kind, KINDS)
-    raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}'}")
+    return DinoV2(file, device=device)
+
+
+def check_spec(spec: str) -> None:
+    """Raise UserError unless ``spec`` is of a form that `load_extractor` knows."""
+    kind, colon, file = spec.partition(":")
+    whole = {"glyphs": not colon, "torchscript": bool(file), "dinov2": bool(file)}
+    if kind not in KINDS or not whole.get(kind, bool(colon) == bool(file)):
+        hint = "" if kind in KINDS else did_you_mean(kind, KINDS)
+        raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}'}")
