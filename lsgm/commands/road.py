@@ -38,6 +38,8 @@ class RoadOptions:
     """Folder for the runs and the report; runs/eval-RECIPE unless given."""
     tier: str = "quick"
     """How much is evaluated: smoke, quick or full."""
+    extractor: str = ""
+    """Feature space of the distances in the place of the task's, such as torchscript:FILE."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
 
@@ -54,6 +56,7 @@ def run(argv: list[str]) -> int:
     seconds = f"{_training_seconds(models[0]):.3f}"
     # Not the importance-weighted bound, which is as long as the rest together: `lsgm nll` has it.
     only = _flags("--only", ["quality", "nelbo", "ode", "curve"])
+    only += _flags("--extractor", [options.extractor] if options.extractor else [])
     steps = (
         ["train", f"{options.recipe}-sgm", "--out", models[1], "--stage.seconds", seconds, *device],
         ["train", f"{options.recipe}-vae", "--out", models[2], "--stage1.seconds", seconds, *device],

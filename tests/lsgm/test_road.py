@@ -65,6 +65,13 @@ def test_the_steps_are_the_commands_one_would_type(
     assert all(line.startswith("$ lsgm ") for line in said)
 
 
+def test_another_feature_space_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = recorded(monkeypatch)
+    assert road.run(["glyphs", "--out", str(tmp_path), "--extractor", "torchscript:mine.ts"]) == 0
+    evaluation = steps[-2]
+    assert evaluation[evaluation.index("--extractor") + 1] == "torchscript:mine.ts"
+
+
 def test_the_folder_is_named_after_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     steps = recorded(monkeypatch)
