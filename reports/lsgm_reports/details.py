@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from lsgm_reports.differences import is_quality_difference
 from lsgm_reports.digits import plain
 from lsgm_reports.estimators import estimator_label
-from lsgm_reports.headline import headline_rows, lines_of, metrics_of
+from lsgm_reports.headline import detail_rows, headline_rows, lines_of, metrics_of
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
 from lsgm_reports.samplers import family, sampler_label
 from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
 
-__all__ = ["curve_rows", "curve_table", "explained", "explanations", "paired_table", "provenance_table"]
+__all__ = [
+    "curve_rows",
+    "curve_table",
+    "detail_explanations",
+    "explained",
+    "explanations",
+    "paired_table",
+    "provenance_table",
+]
 
 
 def curve_rows(rows: Sequence[Row]) -> list[Row]:
@@ -23,7 +32,15 @@ def curve_rows(rows: Sequence[Row]) -> list[Row]:
 
 def explanations(rows: Sequence[Row]) -> list[str]:
     """Return a line of Markdown per metric of the headline: what it is, over how many images, and remarks."""
-    chosen = headline_rows(rows)
+    return _explanations(headline_rows(rows))
+
+
+def detail_explanations(rows: Sequence[Row]) -> list[str]:
+    """Return the same of the metrics of sample quality in detail."""
+    return _explanations(detail_rows(rows))
+
+
+def _explanations(chosen: Sequence[Row]) -> list[str]:
     shown = {id(row) for line in lines_of(chosen) for row in line.rows.values()}
     lines = []
     for metric in metrics_of(chosen):
@@ -84,8 +101,8 @@ def curve_table(rows: Sequence[Row]) -> Table | None:
 
 
 def paired_table(rows: Sequence[Row]) -> Table | None:
-    """Return the differences of two models on the same images, or None where there are none."""
-    paired = [row for row in rows if row.metric.startswith("paired_")]
+    """Return the differences of two models' bounds on the same images, or None where there are none."""
+    paired = [row for row in rows if row.metric.startswith("paired_") and not is_quality_difference(row)]
     if not paired:
         return None
     notes = Footnotes()

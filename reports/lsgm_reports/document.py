@@ -10,16 +10,24 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lsgm_reports.calibration import calibration_table
-from lsgm_reports.details import curve_table, explanations, paired_table, provenance_table
+from lsgm_reports.details import (
+    curve_table,
+    detail_explanations,
+    explanations,
+    paired_table,
+    provenance_table,
+)
+from lsgm_reports.differences import difference_table
 from lsgm_reports.formats import to_markdown
-from lsgm_reports.headline import headline
+from lsgm_reports.headline import detail_table, headline
 from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
 from lsgm_reports.published import kin_of, published_table, statement_on
+from lsgm_reports.published_quality import published_quality_table
 from lsgm_reports.rows import Row
 from lsgm_reports.table import Table
 from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
-__all__ = ["Pictures", "likelihood_tables", "main_table", "markdown", "tasks_of"]
+__all__ = ["Pictures", "likelihood_tables", "main_table", "markdown", "quality_tables", "tasks_of"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,9 @@ class Pictures:
     """task -> figure."""
     training: Path | None = None
     grids: list[Path] = field(default_factory=list)
+    """Samples of each model, and images of the data."""
+    neighbours: list[Path] = field(default_factory=list)
+    """Samples of each model beside their nearest training images."""
 
 
 def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -40,15 +51,23 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return tasks
 
 
-def markdown(rows: Sequence[Row], pictures: Pictures, sources: Sequence[Path], out: Path) -> str:
-    """Return the report; pictures are named relative to ``out``."""
+def markdown(
+    rows: Sequence[Row], pictures: Pictures, sources: Sequence[Path], out: Path, *, recalled: bool = False
+) -> str:
+    """Return the report; pictures are named relative to ``out``.
+
+    ``recalled`` shows published sample quality that was not looked up beside what was verified.
+    """
     tasks = tasks_of(rows)
     parts = [f"# Results: {', '.join(tasks)}"]
     for task, mine in tasks.items():
-        parts += _task(task, mine, pictures.curves.get(task), out)
+        parts += _task(task, mine, pictures.curves.get(task), out, recalled)
     if pictures.grids:
         parts.append("## Samples")
         parts += [_picture(_caption(grid), grid, out) for grid in pictures.grids]
+    if pictures.neighbours:
+        parts.append("## Nearest training images")
+        parts += [_picture(_pairs(sheet), sheet, out) for sheet in pictures.neighbours]
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
         parts += ["## Training", _picture(caption, pictures.training, out)]
@@ -64,6 +83,12 @@ def main_table(rows: Sequence[Row], task: str) -> Table:
     """Return the table that a task is known by: the headline, or the bounds where there is nothing else."""
     bounds = likelihood_table(rows, task) if only_bounds(rows) else None
     return headline(rows, task) if bounds is None else bounds
+
+
+def quality_tables(rows: Sequence[Row], *, recalled: bool = False) -> list[Table]:
+    """Return what stands below the headline on sample quality: details, differences, what was published."""
+    found = [detail_table(rows), difference_table(rows), published_quality_table(rows, recalled=recalled)]
+    return [table for table in found if table is not None]
 
 
 def likelihood_tables(rows: Sequence[Row], task: str) -> list[Table]:
@@ -82,7 +107,7 @@ def likelihood_tables(rows: Sequence[Row], task: str) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path) -> list[str]:
+def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path, recalled: bool) -> list[str]:
     parts = [f"## {task}", _measured(rows)]
     if statement := statement_on(rows[0].dataset_name):
         parts.append(statement)
@@ -92,6 +117,12 @@ def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path) -> list
         if any(is_bound(row) for row in rows):
             lines.append("- The bounds on the likelihood are explained with their own table, below.")
         parts += ["### What the columns mean", "\n".join(lines)]
+    details = detail_explanations(rows)
+    for table in quality_tables(rows, recalled=recalled):
+        parts += [f"### {table.title}", to_markdown(table).rstrip()]
+        if details:  # of the first of them
+            parts.append("\n".join(details))
+            details = []
     parts += _likelihood(task, rows)
     if (paired := paired_table(rows)) is not None:
         parts += ["### Paired differences", to_markdown(paired).rstrip()]
@@ -143,6 +174,13 @@ def _caption(grid: Path) -> str:
     if grid.stem == "data":
         return "Images of the data"
     return f"Samples of {grid.stem}: the first seeds, not chosen"
+
+
+def _pairs(sheet: Path) -> str:
+    return (
+        f"Samples of {sheet.stem}, each above the training image nearest to it: the nearest of all, "
+        "and some at random"
+    )
 
 
 def _picture(caption: str, path: Path, out: Path) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsgm_reports.curves import Curve, Level, curves_of, levels_of
-from lsgm_reports.metrics import metric_of
+from lsgm_reports.details import curve_rows
+from lsgm_reports.headline import metrics_of
 from lsgm_reports.rows import Row
 from lsgm_reports.style import DASHES, INK, MARKERS, PALETTE, STYLE, label_ends, nice_ticks
 
@@ -60,7 +61,7 @@ def _panel(axes: Axes, rows: Sequence[Row], metric: str, models: Sequence[str]) 
     spread = [nfe for curve in curves for nfe in curve.nfe] + [level.nfe for level in levels if level.nfe]
     nice_ticks(axes.xaxis, min(spread), max(spread))
     axes.set_xlabel("network evaluations per image (NFE)")
-    shown = metric_of(next(row for row in rows if row.metric == metric))
+    shown = next(each for each in metrics_of(curve_rows(rows)) if each.key == metric)
     direction = {True: ", higher is better", False: ", lower is better", None: ""}[shown.higher_is_better]
     unit = f" [{shown.unit}]" if shown.unit else ""
     axes.set_ylabel(f"{shown.label} distance{unit}{direction}" if _is_distance(metric) else shown.head)

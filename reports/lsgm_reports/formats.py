@@ -81,6 +81,7 @@ _TEX = {
     "≤": r"$\leq$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
+    "∞": r"$\infty$",
 }
 
 

@@ -1,17 +1,19 @@
-"""The headline table: models as lines, metrics as columns."""
+"""The tables of measured models: models as lines, metrics as columns; the headline, and quality in detail."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsgm_reports.best import best_of, comparable
+from lsgm_reports.families import FAMILIES, HEADLINE, named
 from lsgm_reports.metrics import GROUPS, Metric, metric_of
 from lsgm_reports.rows import Row
 from lsgm_reports.samplers import sampler_label
 from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
 
-__all__ = ["Line", "headline", "headline_rows", "lines_of", "metrics_of"]
+__all__ = ["Line", "detail_rows", "detail_table", "headline", "headline_rows", "lines_of", "metrics_of"]
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,48 @@ class Line:
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are neither points of a curve, nor terms of a bound, nor differences of models."""
+    """Return the rows that are neither points of a curve, nor terms, differences or details of quality."""
+    return [row for row in _single(rows) if not _is_detail(row)]
+
+
+def detail_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of sample quality beyond distances and class scores: precision, recall, and so on."""
+    return [row for row in _single(rows) if _is_detail(row)]
+
+
+def _single(rows: Sequence[Row]) -> list[Row]:
     return [
         row for row in rows if row.group not in ("curve", "terms") and not row.metric.startswith("paired_")
     ]
 
 
+def _is_detail(row: Row) -> bool:
+    found = named(row.metric)
+    return found is not None and found.family not in HEADLINE
+
+
 def metrics_of(rows: Sequence[Row]) -> list[Metric]:
-    """Return the metrics that occur: quality, likelihood, cost, and in the order of the file within each."""
-    found: dict[str, tuple[int, Metric]] = {}
+    """Return the metrics that occur: quality by family, likelihood, cost, and else in the order of the file.
+
+    Where one label would stand for several feature spaces, each says its own.
+    """
+    found: dict[str, tuple[tuple[int, int], Metric]] = {}
     for row in rows:
-        rank = GROUPS.index(row.group) if row.group in GROUPS else len(GROUPS)
+        name = named(row.metric)
+        group = GROUPS.index(row.group) if row.group in GROUPS else len(GROUPS)
+        rank = (group, list(FAMILIES).index(name.family) if name else 0)
         known = found.get(row.metric)
         # A row without a value may not know in which direction its metric is better.
         if known is None or (known[1].higher_is_better is None and row.higher_is_better is not None):
             found[row.metric] = (rank, metric_of(row))
-    return [metric for _, metric in sorted(found.values(), key=lambda pair: pair[0])]
+    metrics = [metric for _, metric in sorted(found.values(), key=lambda pair: pair[0])]
+    heads = Counter(metric.head for metric in metrics)
+    return [
+        replace(metric, label=f"{metric.label} ({metric.space})")
+        if metric.space and heads[metric.head] > 1
+        else metric
+        for metric in metrics
+    ]
 
 
 def lines_of(rows: Sequence[Row]) -> list[Line]:
@@ -72,7 +100,16 @@ def _by_sampler(label: str, rows: Sequence[Row]) -> list[Line]:
 
 def headline(rows: Sequence[Row], title: str) -> Table:
     """Return the table of one task; the best of a column is marked where its lead exceeds its error."""
-    chosen = headline_rows(rows)
+    return _table(headline_rows(rows), title)
+
+
+def detail_table(rows: Sequence[Row]) -> Table | None:
+    """Return what else is known of the samples' quality, or None where nothing is."""
+    chosen = detail_rows(rows)
+    return _table(chosen, "Sample quality in detail") if chosen else None
+
+
+def _table(chosen: Sequence[Row], title: str) -> Table:
     metrics, lines, notes = metrics_of(chosen), lines_of(chosen), Footnotes()
     shown_samplers = any(line.sampler for line in lines)
     winners: dict[str, Row | None] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lsgm_reports.families import named
 from lsgm_reports.rows import Row
 
 __all__ = ["BOUNDS", "GROUPS", "Metric", "Term", "metric_of", "term_of"]
@@ -23,6 +24,8 @@ class Metric:
     meaning: str
     unit: str
     higher_is_better: bool | None
+    space: str = ""
+    """Feature space, where it has one."""
 
     @property
     def arrow(self) -> str:
@@ -53,19 +56,8 @@ _KNOWN = {
     "seconds_per_1000": ("Time / 1,000", "wall-clock seconds to draw 1,000 images on the machine of the run"),
     "parameters": ("Parameters", "trained numbers of all networks"),
 }
-_DISTANCES = {
-    "frechet": (
-        "Fréchet",
-        "Fréchet distance to the reference images in the feature space '{space}', plug-in estimate: "
-        "comparable at the same n only, and not a FID",
-    ),
-    "kernel": (
-        "Kernel",
-        "squared maximum mean discrepancy in the feature space '{space}' (polynomial, unbiased: may be < 0)",
-    ),
-}
 _UNITS = {"nats/image": "nats", "nats per image": "nats", "bpd": "bits/dim", "bits per dimension": "bits/dim"}
-_SAID = ("", "1", "evaluations", "distance", "parameters", "nfe")
+_SAID = ("", "1", "evaluations", "distance", "score", "share", "ratio", "parameters", "nfe")
 """Units that the label says already."""
 
 _DEFAULT_UNITS = {
@@ -100,10 +92,13 @@ def term_of(metric: str) -> Term | None:
 
 def metric_of(row: Row) -> Metric:
     """Return how the metric of a row is shown; an unknown one under its own name."""
-    family, _, space = row.metric.partition("_")
-    if family in _DISTANCES:
-        label, meaning = _DISTANCES[family]
-        meaning = meaning.format(space=space)
+    space = ""
+    if row.metric.startswith("paired_") and named(row.metric.removeprefix("paired_")):
+        single = metric_of(replace(row, metric=row.metric.removeprefix("paired_")))
+        meaning = f"difference of two models: {single.meaning}"
+        return replace(single, key=row.metric, label=f"paired {single.label}", meaning=meaning)
+    if (found := named(row.metric)) is not None:
+        label, meaning, space = found.label, found.meaning, found.space
     elif (term := term_of(row.metric)) is not None:
         place = f", group {term.group}" if term.group else ""
         label = f"{BOUNDS.get(term.bound, term.bound)}: {term.name.replace('_', ' ')}{place}"
@@ -112,4 +107,5 @@ def metric_of(row: Row) -> Metric:
         label, meaning = _KNOWN.get(row.metric, (row.metric.replace("_", " "), ""))
     unit = row.unit if row.unit is not None else _DEFAULT_UNITS.get(row.metric, "")
     unit = "" if unit.lower() in _SAID else _UNITS.get(unit, unit)
-    return Metric(row.metric, label, meaning, unit, None if row.metric in _NEUTRAL else row.higher_is_better)
+    better = None if row.metric in _NEUTRAL else row.higher_is_better
+    return Metric(row.metric, label, meaning, unit, better, space)

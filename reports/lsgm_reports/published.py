@@ -11,6 +11,7 @@ from lsgm_reports.entries import read_entries
 from lsgm_reports.table import Cell, Column, Table
 
 __all__ = [
+    "EVIDENCE",
     "FILE",
     "Edition",
     "Published",
@@ -24,10 +25,11 @@ __all__ = [
 FILE = Path(__file__).with_name("published.toml")
 
 _RELATIONS = {"<=": "≤ ", "=": ""}
-_EVIDENCE = {
+EVIDENCE = {
     "verified": ("†", "verified", "Published, not measured here; verified against works that cite it."),
     "recalled": ("‡", "recalled, unverified", "Published, not measured here; recalled and not looked up."),
 }
+"""Evidence -> mark, words, and what the mark says below a table."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ class Published:
     note: str
 
     def __post_init__(self) -> None:
-        if self.relation not in _RELATIONS or self.evidence not in _EVIDENCE:
+        if self.relation not in _RELATIONS or self.evidence not in EVIDENCE:
             raise DataError(
                 f"the published number {self.value} of {self.model} has relation '{self.relation}' and "
                 f"evidence '{self.evidence}'; "
-                f"write one of {', '.join(_RELATIONS)} and one of {', '.join(_EVIDENCE)}"
+                f"write one of {', '.join(_RELATIONS)} and one of {', '.join(EVIDENCE)}"
             )
 
     @property
@@ -115,10 +117,10 @@ def published_table(dataset: str) -> Table | None:
     entries = [entry for entry in published() if entry.dataset == (edition.of if edition else dataset)]
     if not entries:
         return None
-    entries.sort(key=lambda entry: list(_EVIDENCE).index(entry.evidence))
+    entries.sort(key=lambda entry: list(EVIDENCE).index(entry.evidence))
     grid, notes = [], {}
     for entry in entries:
-        mark, evidence, note = _EVIDENCE[entry.evidence]
+        mark, evidence, note = EVIDENCE[entry.evidence]
         notes[mark] = note
         what = f"{entry.what} ({entry.note})" if entry.note else entry.what
         number = Cell(f"{entry.shown} {entry.unit}", mark=mark)

@@ -35,6 +35,8 @@ class Options:
     """What to write, separated by commas: md, csv, tex."""
     out: Path | None = None
     """Folder to write to; the first folder given unless set."""
+    recalled: bool = False
+    """Show published sample quality that was recalled and not looked up too, marked as such."""
 
     def __post_init__(self) -> None:
         for word in self.formats:
@@ -77,7 +79,7 @@ def run(argv: list[str]) -> int:
         raise UserError(
             f"cannot write to {error.filename or out}: {error.strerror}; choose another folder with --out"
         ) from None
-    _print(rows, written)
+    _print(rows, options, written)
     return 0
 
 
@@ -97,17 +99,17 @@ def _write(rows: Sequence[Row], files: Sequence[Path], options: Options, out: Pa
 
     pictures = _draw(rows, files, options, out, written)
     if "md" in options.formats:
-        put("report.md", lambda: markdown(rows, pictures, files, out))
+        put("report.md", lambda: markdown(rows, pictures, files, out, recalled=options.recalled))
     if "csv" in options.formats:
         put("results.csv", lambda: to_csv(rows))
     if "tex" in options.formats:
-        put("tables.tex", lambda: _latex(rows))
+        put("tables.tex", lambda: _latex(rows, options))
     return written
 
 
-def _latex(rows: Sequence[Row]) -> str:
+def _latex(rows: Sequence[Row], options: Options) -> str:
     from lsgm_reports.details import curve_table, paired_table
-    from lsgm_reports.document import likelihood_tables, tasks_of
+    from lsgm_reports.document import likelihood_tables, quality_tables, tasks_of
     from lsgm_reports.formats import to_latex
     from lsgm_reports.headline import headline
     from lsgm_reports.likelihood import only_bounds
@@ -115,6 +117,7 @@ def _latex(rows: Sequence[Row]) -> str:
     tables: list[Table | None] = []
     for task, mine in tasks_of(rows).items():
         tables += [] if only_bounds(mine) else [headline(mine, task)]
+        tables += quality_tables(mine, recalled=options.recalled)
         tables += [*likelihood_tables(mine, task), paired_table(mine), curve_table(mine)]
     return "% needs \\usepackage{booktabs}\n\n" + "\n".join(to_latex(t) for t in tables if t is not None)
 
@@ -122,12 +125,15 @@ def _latex(rows: Sequence[Row]) -> str:
 def _draw(
     rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path, written: list[Path]
 ) -> Pictures:
-    """Draw the figures of a document or a paper, and find the sample grids."""
+    """Draw the figures of a document or a paper, and find the pictures beside the rows."""
     from lsgm_reports.document import Pictures, tasks_of
     from lsgm_reports.figures import nfe_figure, save
     from lsgm_reports.training import read_training, training_figure
 
-    grids = [grid for file in files for grid in sorted((file.parent / "samples").glob("*.png"))]
+    grids, neighbours = (
+        [picture for file in files for picture in sorted((file.parent / folder).glob("*.png"))]
+        for folder in ("samples", "neighbours")
+    )
     grids.sort(key=lambda grid: grid.stem != "data")
     if not {"md", "tex"} & set(options.formats):
         return Pictures()
@@ -145,7 +151,7 @@ def _draw(
         made = save(figure, out / "figures" / "training")
         training = made[0]
         written += made
-    return Pictures(curves, training, grids)
+    return Pictures(curves, training, grids, neighbours)
 
 
 def _logs(place: Path) -> list[Path]:
@@ -153,22 +159,34 @@ def _logs(place: Path) -> list[Path]:
     return [file for file in (place / "metrics.jsonl", *place.glob("*/metrics.jsonl")) if file.is_file()]
 
 
-def _print(rows: Sequence[Row], written: Sequence[Path]) -> None:
-    from lsgm_reports.document import main_table, tasks_of
-    from lsgm_reports.formats import to_terminal
+def _print(rows: Sequence[Row], options: Options, written: Sequence[Path]) -> None:
+    from lsgm_reports.document import main_table, quality_tables, tasks_of
     from lsgm_reports.likelihood import only_bounds
     from lsgm_reports.published import statement_on
-    from lsgm_reports.table import transposed
 
     room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
-        table = main_table(mine, task)
-        pages = [to_terminal(table), to_terminal(transposed(table))]
-        widths = [len(page.splitlines()[1]) for page in pages]
         # Bounds of different kinds are read downwards; models, of which there are few, across as well.
-        fits = widths[0] <= (room if only_bounds(mine) else min(widths[1], room))
-        print(pages[0] if fits or widths[0] <= widths[1] else pages[1])
+        print(_page(main_table(mine, task), room, turns=not only_bounds(mine)))
+        for table in quality_tables(mine, recalled=options.recalled):
+            print(_page(table, room, turns=False))
+            print(_filled(table.caption, room))
         if statement := statement_on(mine[0].dataset_name):
-            print(textwrap.fill(statement, max(min(room, 120), 40), break_on_hyphens=False) + "\n")
+            print(_filled(statement, room))
     for path in written:
         print(f"wrote {path}")
+
+
+def _page(table: Table, room: int, *, turns: bool) -> str:
+    """Return a table for the terminal, on its side where that is narrower and the other way is too wide."""
+    from lsgm_reports.formats import to_terminal
+    from lsgm_reports.table import transposed
+
+    pages = [to_terminal(table), to_terminal(transposed(table))]
+    widths = [len(page.splitlines()[1]) for page in pages]
+    fits = widths[0] <= (min(widths[1], room) if turns else room)
+    return pages[0] if fits or widths[0] <= widths[1] else pages[1]
+
+
+def _filled(text: str, room: int) -> str:
+    return textwrap.fill(text, max(min(room, 120), 40), break_on_hyphens=False) + "\n"
