@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
-from lsgm_eval.extractors.base import Extractor
+from lsgm_eval.extractors.base import Classifies, Extractor, Spatial
 from lsgm_eval.features import FeatureStats
 from lsgm_eval.fid_infinity import frechet_infinity
 from lsgm_eval.frechet import frechet_note
@@ -107,11 +107,14 @@ class _Job:
 def measure_space(found: Gathered, space: Space) -> tuple[list[Finding], Memorisation | None]:
     """Return the findings of a space's statistics in order, and the neighbours behind ``memorised``.
 
-    A statistic that cannot be told from these images is a finding without a value, whose note says why.
+    A statistic that cannot be told from these images is a finding without a value, whose note says why; one
+    that the extractor has nothing for, such as classes or places, is none.
     """
     job = _Job(found, space)
     findings: list[Finding] = []
     for statistic in space.spec.statistics:
+        if not isinstance(space.extractor, _NEEDS.get(statistic, object)):
+            continue
         try:
             findings += _MEASURES[statistic](job)
         except UserError as error:
@@ -153,14 +156,16 @@ def _infinity(job: _Job) -> list[Finding]:
 def _spatial(job: _Job) -> list[Finding]:
     ours, theirs = job.found.spatial, job.reference.spatial
     if ours is None or theirs is None:
-        raise UserError("the extractor has no spatial features, or the reference was given without them")
+        raise UserError(
+            "the reference was given without statistics of spatial features: compute it from the data"
+        )
     notes = [frechet_note(ours.moments), _of_rows(job)]
     return [Finding("spatial_frechet", frechet_interval(ours.moments, theirs, ours.rows), _joined(notes))]
 
 
 def _score(job: _Job) -> list[Finding]:
     if job.found.classes is None:
-        raise UserError("an Inception Score needs an extractor that classifies and at least ten images")
+        raise UserError("an Inception Score has ten splits and needs an image in each: ask for more images")
     score = job.found.classes.score()
     note = f"standard deviation over {len(score.splits)} splits, as tables print it: {score.deviation:.2g}"
     return [Finding("inception_score", score.interval, note)]
@@ -202,6 +207,9 @@ _MEASURES: Mapping[Statistic, Callable[[_Job], list[Finding]]] = {
     "density-coverage": _density,
     "memorisation": _memorised,
 }
+
+
+_NEEDS: Mapping[Statistic, type] = {"inception-score": Classifies, "spatial-frechet": Spatial}
 
 
 def _of_rows(job: _Job) -> str:
