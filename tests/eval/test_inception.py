@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from inception import photographs, random_script, random_state
 from PIL import Image
@@ -20,10 +22,12 @@ from lsgm_eval.extractors.clean_resize import CleanResize
 from lsgm_eval.extractors.inception_clean import CleanInception
 from lsgm_eval.extractors.inception_fidelity import FidelityInception
 from lsgm_eval.frechet import frechet_of_features
+from lsgm_eval.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 COLOUR = (3, 32, 32)
+SQRTM_REPORTS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +259,21 @@ def test_scripts_of_another_format_are_pointed_to_the_general_extractor(tmp_path
     short = CleanInception(str(random_script(tmp_path / "short.pt", Short())))
     with pytest.raises(DataError, match=r"give 6 features instead of 2048: .*torchscript:FILE"):
         short(noise(1))
+
+
+def test_distances_of_photographs_are_those_of_both_packages(fidelity: FidelityInception) -> None:
+    from cleanfid.fid import frechet_distance as clean_fids
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    # Of the 16 features that vary most, so that 24 images give covariances of full rank.
+    features = fidelity(photographs(48)).double()
+    x, y = features[:, features.var(dim=0).topk(16).indices].split(24)
+    ours = frechet_of_features(x.numpy(), y.numpy())
+    statistics = [fid_features_to_statistics(features) for features in (x, y)]
+    theirs = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    if not SQRTM_REPORTS:
+        pytest.skip("clean-fid 0.1.35 calls sqrtm(disp=False), which SciPy 1.18 took away")
+    moments = [Moments.of(features.numpy()) for features in (x, y)]
+    parts = [array for m in moments for array in (m.mean, m.covariance)]
+    assert ours == pytest.approx(clean_fids(*parts), rel=1e-6)
