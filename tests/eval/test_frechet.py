@@ -9,7 +9,19 @@ import pytest
 import scipy.linalg
 import torch
 
-from lsgm_eval.frechet import frechet_distance, frechet_note, frechet_of_features, frechet_to, transport_map
+from lsgm_eval.frechet import (
+    EPS,
+    SMALL,
+    _eigenvalues,
+    _factor,
+    _graded_error,
+    _uniform_error,
+    frechet_distance,
+    frechet_note,
+    frechet_of_features,
+    frechet_to,
+    transport_map,
+)
 from lsgm_eval.moments import Array, Moments
 from lsgm_eval.torchvision_import import ensure_torchvision
 
@@ -112,6 +124,68 @@ def test_eigenvalues_serve_within_the_accuracy_asked_for(n: int, accuracy: float
     falling = np.logspace(0, -6, 24)  # variances over twelve orders of magnitude
     a, b = (Moments.of(world(seed, n=n) * falling) for seed in (23, 24))
     assert frechet_to(b, accuracy=accuracy)(a) == pytest.approx(frechet_distance(a, b), rel=accuracy + 1e-12)
+
+
+def falling(seed: int, power: float, n: int = 800, dim: int = SMALL + 4) -> Array:
+    """Features with variances k^-power along axes that are not those of the features."""
+    axes = scipy.linalg.qr(np.random.default_rng(99).normal(size=(dim, dim)))[0]
+    spread = np.arange(1, dim + 1) ** (-power / 2)
+    return (np.random.default_rng(seed).normal(size=(n, dim)) * spread) @ axes
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 4.0, 8.0])
+def test_many_dimensions_give_the_same_by_whichever_way_is_taken(power: float) -> None:
+    a, b = Moments.of(falling(30, power)), Moments.of(1.1 * falling(31, power))
+    exact = frechet_to(b, accuracy=0.0)(a)
+    # 1e-7 is what the estimates may allow; they are twenty times above the error and more.
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=5e-9)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 3.0])
+def test_spectra_like_those_of_features_are_spared_singular_values(
+    power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = Moments.of(falling(30, power)), Moments.of(1.1 * falling(31, power))
+    monkeypatch.delattr(np.linalg, "svd")
+    assert frechet_distance(a, b) > 0
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 4.0])
+def test_either_estimate_of_the_rounding_of_eigenvalues_is_above_it(power: float) -> None:
+    a, b = Moments.of(falling(32, power)), Moments.of(falling(33, power))
+    factors = _factor(a), _factor(b)
+    values = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False)
+    squared = np.maximum(_eigenvalues(a.covariance, factors[1]), 0.0)
+    error = 2 * abs(np.sqrt(squared).sum() - values.sum())
+    norms = np.linalg.norm(a.covariance) * np.linalg.norm(b.covariance)
+    log_det = 2 * sum(np.linalg.slogdet(factor)[1] for factor in factors)
+    assert error < _uniform_error(squared, 10 * EPS * norms) + 4 * len(values) * EPS * values.sum()
+    assert error < _graded_error(squared, float(log_det))
+
+
+def test_eigenvalues_are_refused_where_their_rounding_would_show() -> None:
+    # The same rows in another order: what is left of the distance is rounding, 1e-13 of the traces by
+    # singular values, while roots of eigenvalues of this spectrum are off by 1e-10 and more.
+    x = falling(34, 6.0)
+    assert frechet_distance(Moments.of(x), Moments.of(x[::-1])) < 1e-12 * Moments.of(x).covariance.trace()
+
+
+@pytest.mark.parametrize("n", [2, 40, SMALL])
+def test_few_images_in_many_dimensions_are_measured_in_the_size_of_their_number(n: int) -> None:
+    few, many = falling(35, 1.0, n=n), falling(36, 1.0)
+    assert _factor(Moments.of(few)).shape[1] == n - 1
+    a, b = Moments.of(few), Moments.of(many)
+    expected = frechet_of_features(few, many)  # by singular values of the rows themselves
+    # Rank-deficient: pivots below eps of the largest are dropped, which is sqrt(eps) in the factor.
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-6)
+
+
+def test_dead_features_among_many_agree_with_those_alive_alone() -> None:
+    x, y = falling(37, 1.0), 1.2 * falling(38, 1.0)
+    dead_x, dead_y = (np.insert(z, [0, 7, 100], 0.0, axis=1) for z in (x, y))
+    expected = frechet_distance(Moments.of(x), Moments.of(y))
+    assert frechet_distance(Moments.of(dead_x), Moments.of(dead_y)) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("n", [2, 10, 23])
