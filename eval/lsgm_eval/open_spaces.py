@@ -27,6 +27,7 @@ __all__ = ["export_references", "open_spaces"]
 
 NO_REFERENCE = Reference(FeatureStats(Moments.empty(0), np.empty((0, 0), np.float32)), "")
 """What a process holds that draws and extracts for the first one and measures nothing itself."""
+ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor torchscript:FILE"
 
 
 def open_spaces(
@@ -53,7 +54,7 @@ def open_spaces(
         except DataError as error:
             if insist:
                 raise
-            closed.append(Closed(spec, str(error)))
+            closed.append(Closed(spec, f"{error}; {ELSEWHERE}"))
             continue
         opened.append(_space(task, tier, images, spec, extractor, world, given or {}))
     names = [space.name for space in opened]

@@ -156,7 +156,9 @@ def test_a_space_without_its_network_is_a_row_that_says_which_file_is_missing(
     task = task_of(SpaceSpec("absent"), SpaceSpec("squares"))
     rows = {row["metric"]: row for row in evaluate([bernoulli()], task, "quick", tmp_path, only=["quality"])}
     assert rows["frechet_absent"]["value"] is None
-    assert rows["frechet_absent"]["note"] == "absent.pth is not here: fetch it"
+    note = rows["frechet_absent"]["note"]
+    assert note.startswith("absent.pth is not here: fetch it; or take a distance")
+    assert note.endswith("never called FID: --extractor torchscript:FILE")
     assert rows["frechet_squares"]["value"] > 0
     with pytest.raises(DataError, match=r"absent\.pth is not here"):
         evaluate([bernoulli()], task, "quick", tmp_path, only=["quality"], insist=True)
