@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm_eval.torchvision_import import ensure_torchvision
-
-__all__ = ["photographs", "random_script", "random_state"]
-
-
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """Return a state dict with torch-fidelity's names and shapes.
-
-    Convolutions keep the variance of what they see (He et al. 2015), so that no layer forgets its input.
-    """
-    ensure_torchvision()
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Blank(FeatureExtractorInceptionV3):  # type: ignore[misc]
-        def load_state_dict(self, *args: Any, **kwargs: Any) -> None:
-            pass
-
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
-    state: dict[str, Tensor] = Blank("x", ["2048"], feature_extractor_weights_path=nothing).state_dict()
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in state.items():
-        if name.endswith("conv.weight"):
-            tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
-        elif name.startswith("fc."):
-            tensor.normal_(0, 0.05, generator=generator)
-        elif name.endswith(("bn.bias", "running_mean")):
-            tensor.normal_(0, 0.1, generator=generator)
-    return state
+__all__ = ["photographs", "random_script"]
 
 
 class Script(nn.Module):

@@ -20,6 +20,7 @@ from lsgm_eval.code_version import code_version
 from lsgm_eval.images import ScoredImages
 from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.measure.space import Space
+from lsgm_eval.model_specs import packages_of
 from lsgm_eval.reference import reference_pixels
 from lsgm_eval.rows import Context
 from lsgm_eval.spaces import Closed
@@ -112,7 +113,7 @@ class Evaluation:
         return rows
 
     def _key(self, models: Sequence[GenerativeModel], kind: str, settings: dict[str, Any]) -> str:
-        packages = {type(model).__module__.split(".")[0] for model in models}
+        packages = set().union(*(packages_of(model) for model in models))
         return cell_key(
             {
                 "kind": kind,

@@ -20,8 +20,9 @@ from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.images import ScoredImages, check_pixels
 from lsgm_eval.measure.likelihood import save_scores, score_images
-from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows, unwrapped
+from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows
 from lsgm_eval.measure.paired import paired_rows, scores_file
+from lsgm_eval.model_specs import packages_of
 from lsgm_eval.rows import Context, keep_rows
 from lsgm_eval.score_store import ScoreStore
 
@@ -174,13 +175,6 @@ def _key(model: GenerativeModel, images: ScoredImages, config: DensityConfig) ->
             "dataset": images.dataset,
             "split": images.split,
             "levels": images.levels_sha256,
-            "code": code_version("lsgm", "lsgm_eval", *_packages(model)),
+            "code": code_version("lsgm", "lsgm_eval", *packages_of(model)),
         }
     )
-
-
-def _packages(model: GenerativeModel) -> set[str]:
-    """Return the packages whose code makes the model's numbers: its own, and that of its coder."""
-    inner = unwrapped(model)
-    parts = (part for part in (inner, getattr(inner, "coder", None)) if part is not None)
-    return {type(part).__module__.split(".")[0] for part in parts}

@@ -17,7 +17,7 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
-__all__ = ["Renamed", "open_model", "remark_of"]
+__all__ = ["Renamed", "open_model", "packages_of", "remark_of", "unwrapped"]
 
 
 class Renamed:
@@ -47,6 +47,18 @@ class Renamed:
 def remark_of(model: GenerativeModel) -> str:
     """Return what must be said beside a model's numbers; a factory's model need not have anything to say."""
     return getattr(model, "remark", "")
+
+
+def unwrapped(model: GenerativeModel) -> GenerativeModel:
+    """Return the model behind a name given on the command line."""
+    return model.model if isinstance(model, Renamed) else model
+
+
+def packages_of(model: GenerativeModel) -> set[str]:
+    """Return the packages whose code makes the model's images and numbers: its own, and that of its coder."""
+    inner = unwrapped(model)
+    parts = (part for part in (inner, getattr(inner, "coder", None)) if part is not None)
+    return {type(part).__module__.split(".")[0] for part in parts}
 
 
 def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeModel:

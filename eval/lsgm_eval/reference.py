@@ -119,8 +119,7 @@ def reference_features(
         return cached
     pixels = reference_pixels(images, split, seed, rows)
     branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size)
-    spatial = branch.spatial.moments if branch.spatial is not None else None
-    reference = Reference(branch.features.stats(), sha256_of(pixels), spatial)
+    reference = _gathered(branch, pixels)
     _write(path, reference)
     return reference
 
@@ -150,11 +149,7 @@ def all_features(
         branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size, kept)
         kept.flush()
         del kept
-    spatial = branch.spatial.moments if branch.spatial is not None else None
-    _write(
-        _path(images, split, seed, rows, extractor),
-        Reference(branch.features.stats(), sha256_of(pixels), spatial),
-    )
+    _write(_path(images, split, seed, rows, extractor), _gathered(branch, pixels))
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return mapped
 
@@ -188,6 +183,11 @@ def _extract(
                 keep[start : start + len(batch)] = features
             progress.update(len(batch))
     return branch
+
+
+def _gathered(branch: Branch, pixels: Tensor) -> Reference:
+    spatial = branch.spatial.moments if branch.spatial is not None else None
+    return Reference(branch.features.stats(), sha256_of(pixels), spatial)
 
 
 def _write(path: Path, reference: Reference) -> None:

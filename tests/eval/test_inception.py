@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from inception import photographs, random_script, random_state
+from inception import photographs, random_script
 from PIL import Image
 from torch import Tensor, nn
 
 from lsgm.errors import DataError, UserError
+from lsgm_eval.bench.inception_weights import random_state
 from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor
 from lsgm_eval.extractors.base import Classifies, Spatial
 from lsgm_eval.extractors.clean_resize import CleanResize
@@ -33,7 +34,7 @@ SQRTM_REPORTS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(random_state(), path)
+    torch.save(random_state(0), path)
     return path
 
 

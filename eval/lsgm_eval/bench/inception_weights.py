@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from lsgm_eval.torchvision_import import ensure_torchvision
 
-__all__ = ["write_random_state", "write_script"]
+__all__ = ["random_state", "write_random_state", "write_script"]
 
 SIDE = 299
 
 
-def write_random_state(path: Path, seed: int) -> None:
-    """Write a state dict with torch-fidelity's names and shapes.
+def random_state(seed: int) -> dict[str, Tensor]:
+    """Return a state dict with torch-fidelity's names and shapes.
 
     Convolutions keep the variance of what they see (He et al. 2015), so that features depend on the image.
     """
-    state = _blank().state_dict()
+    state: dict[str, Tensor] = _blank().state_dict()
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in state.items():
         if name.endswith("conv.weight"):
@@ -31,7 +31,12 @@ def write_random_state(path: Path, seed: int) -> None:
             tensor.normal_(0, 0.05, generator=generator)
         elif name.endswith(("bn.bias", "running_mean")):
             tensor.normal_(0, 0.1, generator=generator)
-    torch.save(state, path)
+    return state
+
+
+def write_random_state(path: Path, seed: int) -> None:
+    """Write `random_state` as a file of weights."""
+    torch.save(random_state(seed), path)
 
 
 def write_script(state: Path, path: Path) -> None:

@@ -11,14 +11,14 @@ from torch import Tensor
 from lsgm.config import DensityConfig
 from lsgm.generative import GenerativeModel
 from lsgm_eval.intervals import mean_interval
-from lsgm_eval.model_specs import Renamed, remark_of
+from lsgm_eval.model_specs import remark_of, unwrapped
 from lsgm_eval.rows import Context
 
 if TYPE_CHECKING:
     from lsgm_eval.images import ScoredImages
     from lsgm_eval.measure.likelihood import Scores
 
-__all__ = ["METRIC", "estimator_label", "likelihood_rows", "missing_rows", "unwrapped"]
+__all__ = ["METRIC", "estimator_label", "likelihood_rows", "missing_rows"]
 
 Row = dict[str, Any]
 
@@ -51,11 +51,6 @@ def _flow_settings(config: DensityConfig) -> dict[str, Any]:
     solver = {"solver": config.solver} | (adaptive if config.solver == "dopri5" else {"steps": config.steps})
     exact = config.divergence == "exact"
     return solver | ({"divergence": "exact"} if exact else {"probes": config.probes})
-
-
-def unwrapped(model: GenerativeModel) -> GenerativeModel:
-    """Return the model behind a name given on the command line."""
-    return model.model if isinstance(model, Renamed) else model
 
 
 def _dequantises(model: GenerativeModel) -> bool:

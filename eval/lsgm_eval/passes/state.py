@@ -22,7 +22,7 @@ from lsgm.structure import to_dict
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.features import CAPACITY
-from lsgm_eval.measure.likelihood_rows import unwrapped
+from lsgm_eval.model_specs import packages_of
 from lsgm_eval.passes.plan import Branch
 
 __all__ = ["Arrays", "StateFile", "pass_key"]
@@ -89,7 +89,7 @@ def pass_key(
             "branches": {name: _identity(branch) for name, branch in branches.items()},
             "capacity": CAPACITY,
             "save": str(save.resolve()) if save else None,
-            "code": code_version("lsgm", "lsgm_eval", *_packages(model)),
+            "code": code_version("lsgm", "lsgm_eval", *packages_of(model)),
         }
     )
 
@@ -97,10 +97,3 @@ def pass_key(
 def _identity(branch: Branch) -> list[Any]:
     extractor = branch.extractor
     return [extractor.sha256, extractor.dim, extractor.resize, sorted(branch.parts())]
-
-
-def _packages(model: GenerativeModel) -> set[str]:
-    """Return the packages whose code draws the images: the model's own, and that of its coder."""
-    inner = unwrapped(model)
-    parts = (part for part in (inner, getattr(inner, "coder", None)) if part is not None)
-    return {type(part).__module__.split(".")[0] for part in parts}
