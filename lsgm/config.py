@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from lsgm.errors import ConfigError
@@ -151,13 +152,57 @@ class SamplerConfig:
     time_end: float | None = None
     """Where the reverse process stops (None: 1e-5 where the variance at t = 0 is 0, else 0)."""
     temperature: float = 1.0
-    """Factor on the initial (and, ancestral, every) noise's standard deviation."""
+    """Factor on the standard deviation of the initial noise and of a stochastic sampler's own."""
+    grid: str | None = None
+    """How the times of a fixed-step sampler are spaced: uniform, quadratic, logsnr, edm, geometric or, made
+    for the model at hand, optimised (None: what suits the SDE)."""
+    rho: float = 7.0
+    """Exponent of the grid edm (arXiv:2206.00364, equation 5)."""
+    times: tuple[float, ...] = ()
+    """The times themselves, falling from 1; they then stand for steps, grid and time-end."""
+    denoise: bool = False
+    """End with one more evaluation, z_0 = E[z_0 | z_t] at the last time."""
+    eta: float = 0.0
+    """Share of the ancestral noise in ddim: 0 is the probability flow, 1 the ancestral sampler."""
+    churn: float = 0.0
+    """S_churn of edm-euler and edm-heun: noise added before each step (arXiv:2206.00364, algorithm 2)."""
+    churn_min: float = 0.0
+    """Smallest sigma_t / m_t at which noise is added."""
+    churn_max: float | None = None
+    """Largest one (None: any)."""
+    churn_noise: float = 1.0
+    """S_noise, the factor on the added noise's standard deviation."""
+    corrector_steps: int = 1
+    """Langevin steps of predictor-corrector before each step of the predictor."""
+    snr: float = 0.16
+    """Signal-to-noise ratio that sets the length of these (arXiv:2011.13456, algorithm 4)."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps is {self.steps}; a sampler needs at least 1")
         require(self.rtol > 0 and self.atol > 0, "rtol and atol must be above 0")
         require(self.time_end is None or 0 <= self.time_end < 1, "time-end must lie in [0, 1)")
         require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0")
+        require(self.rho > 0, f"rho is {self.rho}; it must be above 0")
+        require(0 <= self.eta <= 1, f"eta is {self.eta}; it must lie in [0, 1]")
+        require(self.churn >= 0 and self.churn_min >= 0 and self.churn_noise >= 0, "churn cannot be negative")
+        require(
+            self.churn_max is None or self.churn_max >= self.churn_min,
+            f"churn-max is {self.churn_max}; it must be at least churn-min = {self.churn_min}",
+        )
+        require(
+            self.corrector_steps >= 0, f"corrector-steps is {self.corrector_steps}; it cannot be negative"
+        )
+        require(self.snr > 0, f"snr is {self.snr}; it must be above 0")
+        require(len(self.times) != 1, "times needs at least two times, from 1 down to where sampling ends")
+        require(
+            all(late > early for late, early in pairwise(self.times)),
+            f"times must fall from one to the next, without repeats; they are {list(self.times)}",
+        )
+        require(
+            not self.times or (self.times[0] == 1.0 and self.times[-1] >= 0),
+            "times must begin at 1 and end at a time of at least 0",
+        )
+        require(not (self.times and self.grid), "times and grid both space the steps; give one of the two")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
 
-__all__ = ["Density", "GenerativeModel", "Pixels", "Samples"]
+__all__ = ["Density", "GenerativeModel", "Pixels", "Samples", "SamplingFlops"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ class Samples:
     images: Tensor
     nfe: Tensor
     seconds: float
+    """From noise to images."""
+    decoder_seconds: float | None = None
+    """The part of them from the sampler's result to images: a decoder's pass; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class SamplingFlops:
+    """Floating-point operations per image: one of the score network's evaluations, and the decoder's pass."""
+
+    evaluation: int
+    decoder: int
 
 
 @dataclass(frozen=True)

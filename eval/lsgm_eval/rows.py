@@ -55,10 +55,14 @@ KEYS = (
     "group",
     "note",
     "levels_sha256",
+    "decoder_seconds",
+    "flops_per_image",
+    "decoder_flops_per_image",
+    "target",
 )
 """Every row has every key, in this order; what does not apply is null."""
 
-IDENTITY = ("task", "model", "metric", "group", "sampler", "split")
+IDENTITY = ("task", "model", "metric", "group", "sampler", "split", "target")
 """Rows that agree in these measure the same thing: the newer one stands."""
 
 

@@ -31,7 +31,7 @@ __all__ = ["ancestral", "ancestral_posterior"]
 _PAPER = "arXiv:2006.11239"
 
 
-@register("ancestral", paper=_PAPER, order=1, nfe_per_step=1, stochastic=True, vp_only=True)
+@register("ancestral", paper=_PAPER, order=1, nfe_per_step=1, stochastic=True, vp_only=True, denoises=True)
 def ancestral(
     score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
 ) -> Tensor:
@@ -39,7 +39,9 @@ def ancestral(
     return _walk_back(score, z, times, noise, config.temperature, posterior=False)
 
 
-@register("ancestral-posterior", paper=_PAPER, order=1, nfe_per_step=1, stochastic=True, vp_only=True)
+@register(
+    "ancestral-posterior", paper=_PAPER, order=1, nfe_per_step=1, stochastic=True, vp_only=True, denoises=True
+)
 def ancestral_posterior(
     score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
 ) -> Tensor:

@@ -93,19 +93,35 @@ def draw(
     """
     sampler = find_sampler(config.name)
     _check(sampler, score.sde, config)
-    end, steps = time_end_of(score.sde, config.time_end), 1 if sampler.adaptive else config.steps
-    times = make_grid(score.sde, grid or default_grid(score.sde), steps, end)
+    times = _times(score.sde, sampler, config, grid)
     noise = seeds if isinstance(seeds, SeededNoise) else _noise(seeds, device)
     device = noise.device
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
     started = _clock(device)
     result = sampler.run(counted, z, times.to(device), noise, config)
+    z = result.y if isinstance(result, ODESolution) else result
+    if config.denoise and not sampler.denoises:
+        z = _denoised(counted, z, times[-1].to(device))
     seconds = _clock(device) - started
     if isinstance(result, ODESolution):
-        return _finite(Drawn(result.y, counted.nfe, result.accepted, result.rejected, seconds), sampler)
-    accepted = torch.full_like(counted.nfe, config.steps)
-    return _finite(Drawn(result, counted.nfe, accepted, torch.zeros_like(accepted), seconds), sampler)
+        return _finite(Drawn(z, counted.nfe, result.accepted, result.rejected, seconds), sampler)
+    accepted = torch.full_like(counted.nfe, len(times) - 1)
+    return _finite(Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds), sampler)
+
+
+def _times(sde: SDE, sampler: Sampler, config: SamplerConfig, grid: str | None) -> Tensor:
+    """Return the times of a run: those given, or a grid of so many steps."""
+    if config.times:
+        time_end_of(sde, config.times[-1])
+        return torch.tensor(config.times, dtype=torch.float64)
+    end, steps = time_end_of(sde, config.time_end), 1 if sampler.adaptive else config.steps
+    return make_grid(sde, grid or config.grid or default_grid(sde), steps, end)
+
+
+def _denoised(score: CountedScore, z: Tensor, t: Tensor) -> Tensor:
+    """Return E[z_0 | z_t] = (z_t - sigma_t eps_theta) / m_t (Tweedie)."""
+    return (z - score.sde.sigma(t) * score.eps(z, t.expand(len(z)))) / score.sde.mean(t)
 
 
 def _noise(seeds: Sequence[int], device: torch.device | str | None) -> SeededNoise:
@@ -113,9 +129,10 @@ def _noise(seeds: Sequence[int], device: torch.device | str | None) -> SeededNoi
 
 
 def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
+    steps = len(config.times) - 1 if config.times else config.steps
     require(
-        sampler.adaptive or config.steps >= sampler.min_steps,
-        f"steps is {config.steps}, but sampler '{sampler.name}' needs at least {sampler.min_steps}",
+        sampler.adaptive or steps >= sampler.min_steps,
+        f"steps is {steps}, but sampler '{sampler.name}' needs at least {sampler.min_steps}",
     )
     require(
         sde.is_vp_like or not sampler.vp_only,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,10 +41,40 @@ class Sampler:
     min_steps: int
     vp_only: bool
     """Whether the sampler needs an SDE that keeps unit variance."""
+    denoises: bool
+    """Whether the last step already is E[z_0 | z_t], so that asking to denoise changes nothing."""
+    corrects: bool
+    """Whether every step begins with ``corrector_steps`` more evaluations."""
 
     def nfe(self, steps: int) -> int | None:
         """Network evaluations of a run of ``steps`` steps; None where the solver decides."""
         return None if self.adaptive else self.nfe_per_step * steps + self.nfe_offset
+
+    def evaluations(self, config: SamplerConfig) -> int | None:
+        """Network evaluations under a configuration; None where the solver decides."""
+        if self.adaptive:
+            return None
+        steps = len(config.times) - 1 if config.times else config.steps
+        return self._per_step(config) * steps + self._fixed(config)
+
+    def steps_within(self, nfe: int, config: SamplerConfig) -> int:
+        """Return the most steps that take at most ``nfe`` evaluations, the options as in ``config``.
+
+        Raises ConfigError where even the fewest steps take more.
+        """
+        steps = (nfe - self._fixed(config)) // self._per_step(config)
+        fewest = self._per_step(config) * self.min_steps + self._fixed(config)
+        require(
+            steps >= self.min_steps,
+            f"sampler '{self.name}' takes at least {fewest} evaluations, not {nfe}; ask for more",
+        )
+        return steps
+
+    def _per_step(self, config: SamplerConfig) -> int:
+        return self.nfe_per_step + (config.corrector_steps if self.corrects else 0)
+
+    def _fixed(self, config: SamplerConfig) -> int:
+        return self.nfe_offset + (config.denoise and not self.denoises)
 
     @property
     def nfe_formula(self) -> str:
@@ -66,6 +97,8 @@ def register(
     adaptive: bool = False,
     min_steps: int = 1,
     vp_only: bool = False,
+    denoises: bool = False,
+    corrects: bool = False,
 ) -> Callable[[Step], Step]:
     """Enter the decorated function in the table; the first line of its docstring is its summary.
 
@@ -88,6 +121,8 @@ def register(
             nfe_offset=nfe_offset,
             min_steps=min_steps,
             vp_only=vp_only,
+            denoises=denoises,
+            corrects=corrects,
         )
         return run
 
