@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -79,9 +80,8 @@ def speedup_table(rows: Sequence[Row]) -> Table | None:
         ratio = cell_of(replace(row, ci_low=None, ci_high=None), notes)
         if row.value is not None:
             ratio = Cell(f"{row.value:.3g}")
-        interval = f"{row.ci_low:.3g} to {row.ci_high:.3g}" if _interval(row) else "unknown"
         cells = [target_label(row.target), first, second, _NOUNS.get(_currency(row), _currency(row))]
-        grid.append([*(Cell(cell) for cell in cells), ratio, Cell(interval), Cell(_verdict(row))])
+        grid.append([*(Cell(cell) for cell in cells), ratio, Cell(_shown(row)), Cell(_verdict(row))])
     columns = [Column(head, "left") for head in ("At", "Model", "Against", "Cost")]
     columns += [Column("Times cheaper ↑"), Column("95 % interval"), Column("Ahead", "left")]
     caption = "The other's cost over the model's at equal quality: above 1 the model is the cheaper one."
@@ -108,16 +108,28 @@ def _sides(row: Row) -> tuple[str, str]:
     return first, second or "not stated"
 
 
-def _interval(row: Row) -> bool:
-    return row.ci_low is not None and row.ci_high is not None
+def _ends(row: Row) -> tuple[float, float]:
+    """Return the interval of a ratio: 0 and infinity stand for ends that could not be told."""
+    return (
+        0.0 if row.ci_low is None else row.ci_low,
+        math.inf if row.ci_high is None else row.ci_high,
+    )
+
+
+def _shown(row: Row) -> str:
+    low, high = _ends(row)
+    if high == math.inf:
+        return f"above {low:.3g}" if low > 0 else "unknown"
+    return f"{low:.3g} to {high:.3g}" if low > 0 else f"below {high:.3g}"
 
 
 def _verdict(row: Row) -> str:
-    if row.value is None or row.ci_low is None or row.ci_high is None:
+    low, high = _ends(row)
+    if row.value is None or (low, high) == (0.0, math.inf):
         return "unknown"
-    if row.ci_low <= 1 <= row.ci_high:
+    if low <= 1 <= high:
         return "undecided: contains 1"
-    return "yes" if row.ci_low > 1 else "no"
+    return "yes" if low > 1 else "no"
 
 
 def _sentence(row: Row) -> str:
@@ -125,23 +137,23 @@ def _sentence(row: Row) -> str:
     at, noun = f"At {target_label(row.target)}", _NOUNS.get(_currency(row), _currency(row))
     if row.value is None:
         return f"{at} {first} and {second} cannot be compared in {noun}: {row.note or 'not measured'}."
-    if not _interval(row) or row.ci_low is None or row.ci_high is None:
-        return (
-            f"{at} the {noun} of {second} are {row.value:.3g} times those of {first}; without an interval "
-            "that says nothing of which is ahead."
-        )
-    low, high = row.ci_low, row.ci_high
-    if low <= 1 <= high:
-        return (
-            f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is "
-            f"{row.value:.3g}, and its 95 % interval, {low:.3g} to {high:.3g}, contains 1."
-        )
-    if low > 1:
-        return (
-            f"{at} {first} needs {row.value:.3g} ({low:.3g} to {high:.3g}) times fewer {noun} than {second}."
-        )
-    times = f"{_inverse(row.value)} ({_inverse(high)} to {_inverse(low)})"
-    return f"{at} {first} is not ahead: it needs {times} times as many {noun} as {second}."
+    match _verdict(row):
+        case "unknown":
+            return (
+                f"{at} the {noun} of {second} are {row.value:.3g} times those of {first}; without an "
+                "interval that says nothing of which is ahead."
+            )
+        case "yes":
+            return f"{at} {first} needs {row.value:.3g} ({_shown(row)}) times fewer {noun} than {second}."
+        case "no":
+            low, high = _ends(row)
+            turned = _shown(replace(row, ci_low=1 / high, ci_high=1 / low if low > 0 else None))
+            times = f"{_inverse(row.value)} ({turned})"
+            return f"{at} {first} is not ahead: it needs {times} times as many {noun} as {second}."
+    return (
+        f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is "
+        f"{row.value:.3g}, and its 95 % interval, {_shown(row)}, contains 1."
+    )
 
 
 def _inverse(ratio: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,25 @@ def test_sentences_say_what_came_out_also_where_it_does_not_favour_the_first(rea
     assert missing.endswith("cannot be compared in FLOPs: sgm does not reach it.")
     assert "without an interval" in bare
     assert "the reference procedure" in bare
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown", "verdict", "said"),
+    [
+        (3.9, None, "above 3.9", "yes", "needs 5 (above 3.9) times fewer"),
+        (0.7, None, "above 0.7", "undecided: contains 1", "above 0.7, contains 1"),
+        (None, 0.8, "below 0.8", "no", "(above 1.25) times as many"),
+        (None, 1.8, "below 1.8", "undecided: contains 1", "below 1.8, contains 1"),
+    ],
+)
+def test_one_known_end_is_enough_for_a_verdict(
+    reached: list[Row], low: float | None, high: float | None, shown: str, verdict: str, said: str
+) -> None:
+    value = 5.0 if low else 0.2
+    row = replace(next(row for row in reached if row.metric == "speedup_nfe"), value=value)
+    row = replace(row, ci_low=low, ci_high=high)
+    assert texts(speedup_table([row]))[0][-2:] == [shown, verdict]
+    assert said in speedup_sentences([row])[0]
 
 
 def test_no_rows_no_tables(points: list[Row]) -> None:
