@@ -13,7 +13,7 @@ from lsgm.proposal.base import Uniform
 from lsgm.score import ScoreModel, per_sample
 from lsgm.sde import SDE
 from lsgm.vae import sum_per_sample
-from lsgm.weighting import Weighting
+from lsgm.weighting import SIGMA_DATA, Weighting
 
 __all__ = ["CrossEntropy", "Diffused", "Objective", "Times", "diffuse", "scale_gradient"]
 
@@ -99,6 +99,8 @@ class Objective:
     proposal: TimeProposal
     time_eps: float
     reference_compat: bool = False
+    sigma_data: float = SIGMA_DATA
+    """The data's root mean square, for the weighting edm."""
 
     @classmethod
     def make(
@@ -109,6 +111,7 @@ class Objective:
         importance_sampling: bool,
         time_eps: float,
         reference_compat: bool = False,
+        sigma_data: float = SIGMA_DATA,
     ) -> Objective:
         """Build the objective from the names a recipe uses.
 
@@ -118,7 +121,7 @@ class Objective:
         kind: Literal["is", "uniform"] = "is" if importance_sampling else "uniform"
         proposal = make_proposal(sde, chosen, kind, time_eps)
         sde.entropy_const(time_eps)  # refused now, not in the first step
-        return cls(sde, chosen, proposal, time_eps, reference_compat)
+        return cls(sde, chosen, proposal, time_eps, reference_compat, sigma_data)
 
     def following(self, sde: SDE) -> Objective:
         """Return this objective for another SDE, itself where it is the same one."""
@@ -129,7 +132,7 @@ class Objective:
 
     def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return lambda(t) / r(t) of the prior and of the VAE at times from the proposal, [B] float64."""
-        w_p = importance_weight(self.sde, self.weighting, self.proposal, t)
+        w_p = importance_weight(self.sde, self.weighting, self.proposal, t, sigma_data=self.sigma_data)
         w_q = importance_weight(self.sde, Weighting.LL, self.proposal, t)
         if not self.reference_compat:
             return w_p, w_q

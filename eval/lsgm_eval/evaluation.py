@@ -112,6 +112,12 @@ class Evaluation:
             self.world.on_main(lambda: self.cells.put(key, found, [file for file in files if file.exists()]))
         return rows
 
+    def finished(
+        self, models: Sequence[GenerativeModel], kind: str, settings: dict[str, Any]
+    ) -> list[Row] | None:
+        """Return the rows of a cell that is in the store, or None."""
+        return self.world.on_main(lambda: self.cells.get(self._key(models, kind, settings)))
+
     def _key(self, models: Sequence[GenerativeModel], kind: str, settings: dict[str, Any]) -> str:
         packages = set().union(*(packages_of(model) for model in models))
         return cell_key(

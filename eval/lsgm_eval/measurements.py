@@ -19,14 +19,15 @@ from lsgm_eval.measure.curve import curve_point, headline_point
 from lsgm_eval.measure.likelihood_rows import missing_rows
 from lsgm_eval.measure.paired import paired_rows
 from lsgm_eval.measure.quality import (
+    as_distances,
     closed_rows,
-    describe_sampler,
     draw,
     neighbours_picture,
     sampling,
     space_rows,
     timing,
 )
+from lsgm_eval.measure.sampler_label import describe_sampler
 from lsgm_eval.measure.space import Gathered
 from lsgm_eval.model_specs import remark_of
 from lsgm_eval.passes.run import Pass
@@ -113,10 +114,10 @@ def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, met
 
 
 def _curve(model: GenerativeModel, bench: Evaluation, context: Context, sampler: SamplerConfig) -> list[Row]:
-    how = bench.point(model, sampler)
+    how, spaces = bench.point(model, sampler), [as_distances(space) for space in bench.spaces]
 
     def measure() -> list[Row]:
-        return curve_point(context, model, bench.spaces, how, bench.task.reference_split)
+        return curve_point(context, model, spaces, how, bench.task.reference_split)
 
     settings = to_dict(sampler) | {"n": len(how.seeds), "shown": describe_sampler(sampler)}
     return bench.cell([model], "curve", settings, measure)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import CheckpointError, UserError
-from lsgm.generative import Density, GenerativeModel, Pixels, Samples
+from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingFlops
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
-__all__ = ["Renamed", "open_model", "packages_of", "remark_of", "unwrapped"]
+__all__ = ["Renamed", "flops_of", "open_model", "packages_of", "remark_of", "unwrapped"]
 
 
 class Renamed:
@@ -42,6 +42,12 @@ class Renamed:
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
         """Bound -log P(x) of levels uint8 [N, C, H, W]."""
         return self.model.density(levels, seeds, config)
+
+
+def flops_of(model: GenerativeModel) -> SamplingFlops | None:
+    """Return the operations of a model's images; None of ready images and of a factory's silent model."""
+    count = getattr(unwrapped(model), "sampling_flops", None)
+    return count() if callable(count) else None
 
 
 def remark_of(model: GenerativeModel) -> str:

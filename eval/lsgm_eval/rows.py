@@ -98,6 +98,14 @@ METRICS = {
     "nfe": Metric("evaluations", False, "cost"),
     "seconds_per_1000": Metric("s", False, "cost"),
     "parameters": Metric("parameters", False, "cost"),
+    "nfe_to_reach": Metric("evaluations/image", False, "reach"),
+    "seconds_to_reach": Metric("s/image", False, "reach"),
+    "flops_to_reach": Metric("FLOP/image", False, "reach"),
+    **{
+        f"{speedup}_{cost}": Metric("ratio", True, "reach")
+        for speedup in ("speedup", "speedup_vs_reference")
+        for cost in ("nfe", "seconds", "flops")
+    },
 }
 
 TERM = re.compile(r"(nelbo|iw|ode_nll)_term_[a-z_]+(/\w+)?_nats")

@@ -24,7 +24,7 @@ from lsgm_eval.sources import fit
 from lsgm_eval.spaces import Closed
 from lsgm_eval.tasks import Task, load_task
 
-__all__ = ["MEASUREMENTS", "Measurement", "evaluate"]
+__all__ = ["MEASUREMENTS", "Measurement", "evaluate", "task_images", "unlike_names"]
 
 Row = dict[str, Any]
 
@@ -59,11 +59,8 @@ def evaluate(
     """
     task = load_task(task) if isinstance(task, str) else task
     world = world or World(0, 1, torch.device("cpu"))
-    names = [model.name for model in models]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"two models are called '{twice[0]}': name them apart with --model NAME=PATH")
-    images = _load(task, models, root)
+    unlike_names(models)
+    images = task_images(task, models, root)
     _check_counts(task, tier, images, only)
     scored = scored_images_of(task, images)
     count = task.tier(tier).first_seed + task.tier(tier).n_samples
@@ -83,7 +80,15 @@ def evaluate(
     return rows + _keep(bench, compared(models, bench, only))
 
 
-def _load(task: Task, models: Sequence[GenerativeModel], root: Path | None) -> ImageSet:
+def unlike_names(models: Sequence[GenerativeModel]) -> None:
+    """Raise UserError where two models bear one name."""
+    names = [model.name for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two models are called '{twice[0]}': name them apart with --model NAME=PATH")
+
+
+def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None = None) -> ImageSet:
     """Return the task's images; those of a folder or zip at the size of the models'."""
     if task.dataset in dataset_names() or not models:
         return load(task.dataset, root=root)

@@ -12,6 +12,7 @@ _OWN = {
     "fold": "lsgm.bench.fold",
     "memory": "lsgm.bench.memory",
     "nll": "lsgm.bench.nll",
+    "sample": "lsgm.bench.sample",
 }
 
 

@@ -12,7 +12,7 @@ from lsgm.commands.options import parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
 
-__all__ = ["HELP", "Options", "run"]
+__all__ = ["HELP", "Options", "make_room", "run", "write_page"]
 
 HELP = "steps and images per second of each stage; one backward pass against two"
 
@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm bench train", description=DESCRIPTION, examples=EXAMPLES)
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
     if options.out is not None:
-        _make_room(options.out)
+        make_room(options.out)
     from lsgm.bench.machine import describe, machine
     from lsgm.bench.steps import WARM_UP
     from lsgm.bench.tables import markdown
@@ -77,8 +77,8 @@ def run(argv: list[str]) -> int:
         where += f" Networks at {options.width:g} of their recipes' width."
     page = markdown(stages, passes, about=where, warm_up=WARM_UP)
     if options.out is not None:
-        _write(options.out, page)
-        _write(options.out.with_suffix(".jsonl"), "\n".join(rows) + "\n")
+        write_page(options.out, page)
+        write_page(options.out.with_suffix(".jsonl"), "\n".join(rows) + "\n")
     print("\n".join(rows) if options.json else page.rstrip("\n"))
     return 0
 
@@ -102,7 +102,7 @@ def _measure(
     return stages, passes
 
 
-def _make_room(path: Path) -> None:
+def make_room(path: Path) -> None:
     """See that a file can be put there before minutes are spent on what it shall say."""
     require(
         not path.is_dir(), f"--out is {path}, which is a folder; give the path of a file, bench.md for one"
@@ -113,7 +113,7 @@ def _make_room(path: Path) -> None:
         raise ConfigError(f"cannot write {path} ({error.strerror}); give --out another place") from error
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     from lsgm.data.store import atomic_path
 

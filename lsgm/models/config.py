@@ -75,18 +75,22 @@ class NormPenaltyConfig:
 class ObjectiveConfig:
     """The prior's weighting, and how t is drawn (arXiv:2106.05931, sections 3.3 and 3.4)."""
 
-    weighting: Literal["ll", "un", "re", "rescale"] = "ll"
-    """ll: likelihood g^2 / (2 var); un: unweighted 1/2; re: reweighted g^2 / 2; rescale: 1 / (2 (1 - var)).
-    The VAE always gets ll."""
+    weighting: Literal["ll", "un", "re", "rescale", "edm"] = "ll"
+    """ll: likelihood g^2 / (2 var); un: unweighted 1/2; re: reweighted g^2 / 2; rescale: 1 / (2 (1 - var));
+    edm: the lognormal noise levels of arXiv:2206.00364. The VAE always gets ll."""
     importance_sampling: bool = True
     """Draw t in proportion to the weighting's share of the Normal prior's loss, instead of uniformly."""
     time_eps: float = 1e-2
     """Smallest time of training and of the bound."""
     reference_compat: bool = False
     """Repeat the slips of the authors' code (docs/corrections.md); for parity with it and nothing else."""
+    sigma_data: float = 0.5
+    """Root mean square of the data, of the weighting and the preconditioning edm: about 0.5 for photographs
+    on [-1, 1], 1 for binary pixels."""
 
     def __post_init__(self) -> None:
         require(0 <= self.time_eps < 1, f"time-eps is {self.time_eps}; it must lie in [0, 1)")
+        require(self.sigma_data > 0, f"sigma-data is {self.sigma_data}; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,19 @@ class PriorConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     mixing_init: float | None = -3.0
     """Logit of the network's share at the start; none leaves the network alone, as in data space."""
+    preconditioning: Literal["none", "edm", "scaled-score"] = "none"
+    """What the network predicts: the noise; (edm) what arXiv:2206.00364 leaves it beside the prediction for
+    N(0, sigma_data^2) data, from an input of unit variance, its time being log(sigma) / 4; or (scaled-score)
+    sigma times the score, its time being log(sigma / sigma-unit), as NCSN++ with the ve SDE."""
+    sigma_unit: float = 1.0
+    """The length in which scaled-score counts sigma: 2 where it is one of pixels in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.preconditioning == "none" or self.sde.sigma2_max != "data",
+            f"preconditioning {self.preconditioning} needs an SDE that is known beforehand; give sigma2-max "
+            'a number, not "data"',
+        )
 
 
 @dataclass(frozen=True)

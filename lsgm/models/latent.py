@@ -14,6 +14,8 @@ from lsgm.hierarchical import HierarchicalVAE
 from lsgm.models.config import LSGMRecipe, PriorConfig, VAEConfig
 from lsgm.nets.config import FlatVAEConfig, NVAEConfig
 from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.nets.precondition import EDMPreconditioned
+from lsgm.nets.scaled_score import ScaledScore
 from lsgm.pixels import PixelDistribution
 from lsgm.score import ScoreModel
 from lsgm.sde import make_sde
@@ -123,10 +125,15 @@ class VAECoder:
 def make_prior(config: PriorConfig, shape: Sequence[int]) -> ScoreModel:
     """Return a freshly initialised score model for latents or pixels of ``shape`` = (C, h, w)."""
     channels, resolution, _ = shape
-    network = NCSNpp(config.network, channels=channels, resolution=resolution)
+    sde = make_sde(config.sde)
+    network: nn.Module = NCSNpp(config.network, channels=channels, resolution=resolution)
+    if config.preconditioning == "edm":
+        network = EDMPreconditioned(network, sde, config.objective.sigma_data)
+    elif config.preconditioning == "scaled-score":
+        network = ScaledScore(network, sde, config.sigma_unit)
     if config.mixing_init is None:
-        return ScoreModel(make_sde(config.sde), network)
-    return ScoreModel(make_sde(config.sde), network, channels=channels, mixing_init=config.mixing_init)
+        return ScoreModel(sde, network)
+    return ScoreModel(sde, network, channels=channels, mixing_init=config.mixing_init)
 
 
 def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,20 +12,22 @@ from torch import Tensor, nn
 
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import UserError
-from lsgm.generative import Density, Pixels, Samples
+from lsgm.generative import Density, Pixels, Samples, SamplingFlops
 from lsgm.likelihood import ode_log_prob
 from lsgm.models.bounds import Draws, bound
 from lsgm.models.config import ObjectiveConfig
+from lsgm.models.images import clock, pixels_from, require_mass
 from lsgm.models.latent import LSGM, AnyVAE, Coder, Encoded, VAECoder, parameter_counts
+from lsgm.models.normal_prior import NormalPriorModel
+from lsgm.models.operations import operations
 from lsgm.objective import Objective
 from lsgm.ode import SolverError
-from lsgm.pixels import PixelDistribution
 from lsgm.precision import device_of
 from lsgm.rng import RepeatedNoise, SeededNoise
 from lsgm.samplers import draw
 from lsgm.samplers.grids import time_end_of
+from lsgm.samplers.optimised_grid import GridCache
 from lsgm.score import ScoreModel
-from lsgm.vae import VAE, normal_log_prob, repeated, sum_per_sample
 
 __all__ = [
     "NormalPriorModel",
@@ -52,6 +53,8 @@ class ScoreBasedModel:
     remark: str = ""
     dequantised: Coder | None = None
     """The coder by uniform noise on each level's cell; None where there are no levels to make continuous."""
+    grids: GridCache = field(default_factory=GridCache, init=False, compare=False, repr=False)
+    """What grids made for this model share, so that they are paid for once."""
 
     @property
     def pixels(self) -> Pixels:
@@ -68,14 +71,26 @@ class ScoreBasedModel:
         """Solve the reverse process from the noise of each seed, then draw the pixels of p(x | z)."""
         if sampler.time_end is None:
             sampler = replace(sampler, time_end=self.coder.ode_start)
-        device = device_of(self.prior)
-        started = time.perf_counter()
-        drawn = draw(
-            self.prior, self.coder.latent_shape, SeededNoise(seeds, device=device, stream="prior"), sampler
+        device, shape = device_of(self.prior), self.coder.latent_shape
+        sampler = self.grids.resolve(self.prior, shape, sampler, device)
+        started = clock(device)
+        drawn = draw(self.prior, shape, SeededNoise(seeds, device=device, stream="prior"), sampler)
+        solved = clock(device)
+        images = self._decoded(drawn.z, seeds)
+        ended = clock(device)
+        return Samples(images, drawn.nfe.cpu(), ended - started, ended - solved)
+
+    def _decoded(self, z: Tensor, seeds: Sequence[int]) -> Tensor:
+        lower = SeededNoise(seeds, device=z.device, stream="lower latents")
+        return pixels_from(self.coder.decode(z, lower.normal), self.pixels, seeds, z.device)
+
+    def sampling_flops(self) -> SamplingFlops:
+        """Return the operations per image of one evaluation of the score network, and of the decoder."""
+        z = torch.zeros(1, *self.coder.latent_shape, device=device_of(self.prior))
+        t = torch.ones(1, dtype=torch.float64, device=z.device)
+        return SamplingFlops(
+            operations(lambda: self.prior.eps(z, t)), operations(lambda: self._decoded(z, [0]))
         )
-        lower = SeededNoise(seeds, device=device, stream="lower latents")
-        images = _pixels_from(self.coder.decode(drawn.z, lower.normal), self.pixels, seeds, device)
-        return Samples(images, drawn.nfe.cpu(), time.perf_counter() - started)
 
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
         """Bound -log P(x) by draws of log w = log p(x | z) + log p(z) - log q(z | x), z ~ q(z | x).
@@ -104,7 +119,7 @@ class ScoreBasedModel:
         def evaluate(count: int) -> Draws:
             part = noise.take(count)
             encoded = coder.encode(levels, part.normal, count)
-            _require_mass(encoded.is_mass, self.name)
+            require_mass(encoded.is_mass, self.name)
             if config.method == "nelbo":
                 return _joined(encoded, encoded.log_q_mean, self._score_matching(encoded, part, config.draws))
             with _image_named(count):
@@ -165,66 +180,6 @@ class ScoreBasedModel:
         return Draws(terms, groups, result.nfe, result.std_error if known else None)
 
 
-@dataclass(frozen=True)
-class NormalPriorModel:
-    """A VAE with its Normal prior: one decoder pass per image and no evaluations of a score network."""
-
-    vae: VAE
-    device: torch.device
-    name: str = ""
-    sha256: str = ""
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    remark: str = ""
-
-    @property
-    def pixels(self) -> Pixels:
-        """Shape and levels of the images."""
-        return self.vae.pixels
-
-    @property
-    def has_prior(self) -> bool:
-        """There is no diffusion to run."""
-        return False
-
-    @torch.no_grad()
-    def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
-        """Decode z ~ N(0, temperature^2 I) of each seed and draw the pixels of p(x | z)."""
-        started = time.perf_counter()
-        noise = SeededNoise(seeds, device=self.device, stream="prior")
-        z = tuple(noise.normal(*shape) * sampler.temperature for shape in self.vae.groups.shapes)
-        images = _pixels_from(self.vae.likelihood(z), self.pixels, seeds, self.device)
-        return Samples(images, torch.zeros(len(seeds), dtype=torch.int64), time.perf_counter() - started)
-
-    @torch.no_grad()
-    def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
-        """Bound -log P(x) by draws of log w = log p(x | z) + log N(z; 0, I) - log q(z | x), z ~ q(z | x).
-
-        ``nelbo`` is the mean of -log w over ``samples`` draws, ``iw`` -log of the mean of w. The prior's
-        density is exact, and so both are strict. Raises UserError for a decoder that gives levels no
-        probability, and for the method ``ode``.
-        """
-        if config.method == "ode":
-            name = self.name or "this model"
-            raise UserError(f"{name} has a Normal prior and no probability flow; ask for its nelbo or iw")
-        noise = RepeatedNoise(seeds, device=self.device, stream="density")
-        levels = levels.to(self.device)
-        return bound(lambda count: self._draws(levels, noise.take(count), count), len(levels), config)
-
-    def _draws(self, levels: Tensor, noise: SeededNoise, count: int) -> Draws:
-        posterior = self.vae.posterior(levels, noise.normal, count)
-        likelihood = self.vae.likelihood(posterior.z)
-        _require_mass(likelihood.is_mass, self.name)
-        log_p = [sum_per_sample(normal_log_prob(z)) for z in posterior.z]
-        terms = {
-            "reconstruction": -sum_per_sample(likelihood.log_prob(repeated(levels, count))),
-            "negative_entropy": torch.stack(posterior.log_q).sum(dim=0),
-            "cross_entropy": -torch.stack(log_p).sum(dim=0),
-        }
-        groups = {f"negative_entropy/{group}": log_q for group, log_q in enumerate(posterior.log_q)}
-        groups |= {f"cross_entropy/{group}": -nats for group, nats in enumerate(log_p)}
-        return Draws(terms, groups, torch.zeros(len(noise), dtype=torch.int64))
-
-
 def _joined(encoded: Encoded, log_q: Tensor, prior: Draws) -> Draws:
     """Return all terms of some draws from the score prior's, to which the lower groups' priors add."""
     lower = {f"cross_entropy/{group}": nats for group, nats in enumerate(encoded.lower, start=encoded.top)}
@@ -245,26 +200,6 @@ def _image_named(draws: int) -> Iterator[None]:
         yield
     except SolverError as error:
         raise SolverError(error.row // draws, error.t, error.reason) from error
-
-
-def _require_mass(is_mass: bool, name: str) -> None:
-    """Raise UserError for pixels with a density: nats of it bound no probability and depend on a unit."""
-    if not is_mass:
-        raise UserError(
-            f"{name or 'this model'} has a Normal decoder, a density that gives levels no probability; "
-            "ask for its images only, or train it with the decoder logistic or mixture"
-        )
-
-
-def _pixels_from(
-    distribution: PixelDistribution, pixels: Pixels, seeds: Sequence[int], device: torch.device
-) -> Tensor:
-    """Return uint8 images: draws where pixels are binary, means otherwise, as the field scores them."""
-    if pixels.kind == "binary":
-        image = distribution.sample(SeededNoise(seeds, device=device, stream="pixels").uniform(*pixels.shape))
-    else:
-        image = distribution.mean()
-    return (image * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def likelihood_bound(prior: ScoreModel, config: ObjectiveConfig) -> Objective:

@@ -37,6 +37,7 @@ def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
         importance_sampling=config.importance_sampling,
         time_eps=config.time_eps,
         reference_compat=config.reference_compat,
+        sigma_data=config.sigma_data,
     )
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.proposal.base import TimeProposal, Uniform
+from lsgm.proposal.edm import LogNormal
 from lsgm.proposal.ve import LogMarginal, LogNoiseShare
 from lsgm.proposal.vp import LogVariance, TruncatedNormal, Variance
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.weighting import Weighting
+from lsgm.weighting import SIGMA_DATA, Weighting
 
 __all__ = ["TimeProposal", "importance_weight", "make_proposal"]
 
@@ -42,6 +43,8 @@ def make_proposal(
 
 def _matched(sde: SDE, weighting: Weighting, time_eps: float) -> TimeProposal:
     guide = sde.vp if isinstance(sde, SubVPSDE) else sde
+    if weighting is Weighting.EDM:
+        return LogNormal(guide, time_eps)
     match guide, weighting:
         case VESDE(), Weighting.LL | Weighting.UN:
             return LogNoiseShare(guide, time_eps)
@@ -53,7 +56,7 @@ def _matched(sde: SDE, weighting: Weighting, time_eps: float) -> TimeProposal:
             return Variance(guide, time_eps)
         case VPSDE(), Weighting.UN:
             return _unweighted(guide, time_eps)
-    available = "ll and re" if isinstance(sde, GeometricVPSDE) else "ll, un and re"
+    available = "ll, re and edm" if isinstance(sde, GeometricVPSDE) else "ll, un, re and edm"
     raise ConfigError(
         f"there is no importance sampling for weighting '{weighting.value}' with the {type(sde).__name__}; "
         f"it exists for {available}, and times = uniform works with every weighting"
@@ -66,15 +69,18 @@ def _unweighted(sde: VPSDE, time_eps: float) -> TimeProposal:
     return TruncatedNormal(sde, time_eps) if sde.beta_start**2 < 600.0 * slope else Variance(sde, time_eps)
 
 
-def importance_weight(sde: SDE, weighting: Weighting, proposal: TimeProposal, t: Tensor) -> Tensor:
+def importance_weight(
+    sde: SDE, weighting: Weighting, proposal: TimeProposal, t: Tensor, *, sigma_data: float = SIGMA_DATA
+) -> Tensor:
     r"""lambda(t)/r(t), the weight of ||eps - eps_theta||^2 at a time drawn from r: float64, shape of t.
 
     .. math:: E_{t \sim r}[\mathrm{weight}(t) h(t)] = \int_{t_\epsilon}^1 \lambda(t) h(t) dt
 
     for any weighting under any proposal, so that one t can serve two objectives. Where the two match, the
     weight is a constant over Var(eps | z_t), which is 1 - sigma_t^2 for VP-like SDEs; appendix B.
+    ``sigma_data`` is for the weighting edm alone.
     """
     integral = proposal.integral(weighting) if proposal.sde == sde else None
     if integral is not None:
         return integral / sde.unit_eps_var(t)
-    return weighting.density(sde, t) / proposal.pdf(t)
+    return weighting.density(sde, t, sigma_data=sigma_data) / proposal.pdf(t)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lsgm.samplers import ancestral, probability_flow  # noqa: F401  (importing a family registers its samplers)
+from lsgm.samplers import (  # noqa: F401  (importing a family registers its samplers)
+    ancestral,
+    corrector,
+    ddim,
+    deis,
+    dpm_solver,
+    edm,
+    ipndm,
+    probability_flow,
+    stochastic,
+    unipc,
+)
 from lsgm.samplers.registry import Sampler, find_sampler, register, sampler_names, samplers
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from lsgm.config import SamplerConfig, require
 from lsgm.errors import UserError
 from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
-from lsgm.samplers.grids import default_grid, make_grid, time_end_of
+from lsgm.samplers.grids import OPTIMISED, default_grid, make_grid, time_end_of
 from lsgm.samplers.registry import Sampler, find_sampler
 from lsgm.sde import SDE
 
@@ -85,17 +85,19 @@ def draw(
     """Draw one sample of ``shape`` per seed: z_1 ~ temperature * N(0, prior_var I), then the reverse process.
 
     Sample k depends on seed k alone. The device is that of the noise where noise is given, else ``device``,
-    else the CPU. ``grid`` spaces the times of a fixed-step sampler: uniform in t, logsnr, or None for the one
-    that suits the SDE.
+    else the CPU. ``grid`` stands for that of ``config``; without either it is the one that suits the SDE. An
+    optimised grid is made anew at each call, at a price that is neither in ``nfe`` nor in ``seconds``:
+    `lsgm.samplers.optimised_grid.GridCache` pays it once.
 
-    Raises ConfigError for an unknown sampler or one that the SDE or the options do not fit, SolverError where
-    an adaptive solver cannot go on, UserError where a sample is not finite.
+    Raises ConfigError for an unknown sampler or grid, or one that the SDE or the options do not fit,
+    SolverError where an adaptive solver cannot go on, UserError where a sample is not finite.
     """
+    config = replace(config, grid=grid) if grid else config
     sampler = find_sampler(config.name)
     _check(sampler, score.sde, config)
-    times = _times(score.sde, sampler, config, grid)
     noise = seeds if isinstance(seeds, SeededNoise) else _noise(seeds, device)
     device = noise.device
+    times = _times(score, shape, sampler, config, device)
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
     started = _clock(device)
@@ -110,13 +112,19 @@ def draw(
     return _finite(Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds), sampler)
 
 
-def _times(sde: SDE, sampler: Sampler, config: SamplerConfig, grid: str | None) -> Tensor:
+def _times(
+    score: ScoreFunction, shape: Sequence[int], sampler: Sampler, config: SamplerConfig, device: torch.device
+) -> Tensor:
     """Return the times of a run: those given, or a grid of so many steps."""
     if config.times:
-        time_end_of(sde, config.times[-1])
+        time_end_of(score.sde, config.times[-1])
         return torch.tensor(config.times, dtype=torch.float64)
-    end, steps = time_end_of(sde, config.time_end), 1 if sampler.adaptive else config.steps
-    return make_grid(sde, grid or config.grid or default_grid(sde), steps, end)
+    end, name = time_end_of(score.sde, config.time_end), config.grid or default_grid(score.sde)
+    if name == OPTIMISED:
+        from lsgm.samplers.optimised_grid import optimised_times  # which needs the counting of this module
+
+        return optimised_times(score, shape, config, device).times
+    return make_grid(score.sde, name, 1 if sampler.adaptive else config.steps, end, config.rho)
 
 
 def _denoised(score: CountedScore, z: Tensor, t: Tensor) -> Tensor:
@@ -133,6 +141,10 @@ def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
     require(
         sampler.adaptive or steps >= sampler.min_steps,
         f"steps is {steps}, but sampler '{sampler.name}' needs at least {sampler.min_steps}",
+    )
+    require(
+        not (sampler.adaptive and (config.times or config.grid)),
+        f"sampler '{sampler.name}' chooses its own steps; leave out times and grid, or choose heun",
     )
     require(
         sde.is_vp_like or not sampler.vp_only,

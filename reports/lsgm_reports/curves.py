@@ -1,28 +1,33 @@
-"""What the NFE figure draws: curves of a metric over NFE, and single measurements beside them."""
+"""What the cost figure draws: curves of a metric over a cost, envelopes, and single measurements beside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsgm_reports.details import curve_rows
+from lsgm_reports.costs import COSTS, Cost
+from lsgm_reports.front import front_of
 from lsgm_reports.rows import Row
-from lsgm_reports.samplers import family
+from lsgm_reports.samplers import curve_name, family, is_adaptive
 
-__all__ = ["Curve", "Level", "curves_of", "levels_of"]
+__all__ = ["Curve", "Level", "curve_rows", "curves_of", "envelopes_of", "levels_of"]
+
+_NFE = COSTS[0]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One model with one family of samplers at several NFE, ascending."""
+    """One model with one sampler at several costs, ascending; or with whichever sampler is best."""
 
     model: str
     sampler: str
     metric: str
-    nfe: list[float]
+    costs: list[float]
     values: list[float]
     lows: list[float | None]
     highs: list[float | None]
+    adaptive: bool = False
+    """Whether the solver chooses its steps, so that its points belong to tolerances."""
 
 
 @dataclass(frozen=True)
@@ -31,47 +36,67 @@ class Level:
 
     model: str
     label: str
-    nfe: float | None
+    cost: float | None
+    """None where the model takes nothing of this currency: the level holds at every cost."""
     value: float
     low: float | None
     high: float | None
 
 
-def curves_of(rows: Sequence[Row]) -> list[Curve]:
-    """Return one curve per metric, model and sampler, in the order of the file."""
-    points = [row for row in curve_rows(rows) if row.value is not None]
-    keys = list(dict.fromkeys((row.metric, row.model, family(row.sampler)) for row in points))
-    curves = []
-    for metric, model, sampler in keys:
-        mine = [r for r in points if (r.metric, r.model, family(r.sampler)) == (metric, model, sampler)]
-        mine.sort(key=lambda row: row.nfe_mean or 0.0)
-        curves.append(
-            Curve(
-                model,
-                sampler,
-                metric,
-                [row.nfe_mean or 0.0 for row in mine],
-                [row.value or 0.0 for row in mine],
-                [row.ci_low for row in mine],
-                [row.ci_high for row in mine],
-            )
-        )
-    return curves
+def curve_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the points of the curves that took network evaluations, which have a place on the axis."""
+    return [row for row in rows if row.group == "curve" and row.nfe_mean]
 
 
-def levels_of(rows: Sequence[Row], metric: str) -> list[Level]:
-    """Return the headline measurements of a metric whose model and sampler, with settings, have no point."""
-    on_curves = {(row.model, row.sampler) for row in curve_rows(rows) if row.metric == metric}
-    named = {(model, family(sampler)) for model, sampler in on_curves}
+def curves_of(rows: Sequence[Row], cost: Cost = _NFE) -> list[Curve]:
+    """Return one curve per metric, model and sampler with its options, in the order of the file."""
+    points = [row for row in curve_rows(rows) if row.value is not None and cost.of(row)]
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in points:
+        found.setdefault((row.metric, row.model, curve_name(row.sampler)), []).append(row)
+    return [_curve(mine, name, cost) for (_, _, name), mine in found.items()]
+
+
+def envelopes_of(rows: Sequence[Row], metric: str, cost: Cost) -> list[Curve]:
+    """Return for each model its Pareto front over all samplers: what it gives under its best ones."""
+    points = [row for row in curve_rows(rows) if row.metric == metric and cost.of(row)]
+    models = dict.fromkeys(row.model for row in points if row.value is not None)
+    fronts = [front_of([row for row in points if row.model == model], cost) for model in models]
+    return [_curve(front, "best", cost) for front in fronts]
+
+
+def _curve(points: list[Row], name: str, cost: Cost) -> Curve:
+    mine = sorted(points, key=lambda row: cost.of(row) or 0.0)
+    return Curve(
+        mine[0].model,
+        name,
+        mine[0].metric,
+        [cost.of(row) or 0.0 for row in mine],
+        [row.value or 0.0 for row in mine],
+        [row.ci_low for row in mine],
+        [row.ci_high for row in mine],
+        all(is_adaptive(row.sampler) for row in mine),
+    )
+
+
+def levels_of(rows: Sequence[Row], metric: str, cost: Cost = _NFE) -> list[Level]:
+    """Return measurements of a metric that are no part of a curve, each at its cost where it has one.
+
+    They are points of the curves without network evaluations, as of a VAE, and of the headline those whose
+    model and sampler, with settings, have no point.
+    """
+    points = [row for row in rows if row.group == "curve" and row.metric == metric]
+    measured = {(row.model, row.sampler) for row in points}
+    named = {(model, family(sampler)) for model, sampler in measured}
     levels = []
     for row in rows:
-        single = row.metric == metric and row.group != "curve" and row.value is not None
-        if not single or (row.model, row.sampler) in on_curves:
+        curved = row.group == "curve" and bool(row.nfe_mean)
+        if row.metric != metric or row.value is None or curved or row.group == "reach":
+            continue
+        if row.group != "curve" and (row.model, row.sampler) in measured:
             continue
         label = f"{row.model} · {family(row.sampler)}" if row.sampler and row.nfe_mean else row.model
-        if (row.model, family(row.sampler)) in named:
+        if row.group != "curve" and (row.model, family(row.sampler)) in named:
             label = "_"  # matplotlib lists no such label: the curve has the name already
-        levels.append(
-            Level(row.model, label, row.nfe_mean or None, row.value or 0.0, row.ci_low, row.ci_high)
-        )
+        levels.append(Level(row.model, label, cost.of(row) or None, row.value, row.ci_low, row.ci_high))
     return levels

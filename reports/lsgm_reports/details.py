@@ -1,4 +1,4 @@
-"""The tables beside the headline: columns explained, points of curves, paired differences, provenance."""
+"""What stands beside the headline: columns explained, paired differences, provenance."""
 
 from __future__ import annotations
 
@@ -6,28 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lsgm_reports.differences import is_quality_difference
-from lsgm_reports.digits import plain
 from lsgm_reports.estimators import estimator_label
 from lsgm_reports.headline import detail_rows, headline_rows, lines_of, metrics_of
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
-from lsgm_reports.samplers import family, sampler_label
 from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
 
 __all__ = [
-    "curve_rows",
-    "curve_table",
     "detail_explanations",
     "explained",
     "explanations",
     "paired_table",
     "provenance_table",
 ]
-
-
-def curve_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the points of the NFE-versus-quality curves that have a place on the axis."""
-    return [row for row in rows if row.group == "curve" and row.nfe_mean]
 
 
 def explanations(rows: Sequence[Row]) -> list[str]:
@@ -76,30 +67,6 @@ def _remarks(named: Sequence[tuple[str, Row]]) -> list[str]:
     return [*(part[:1].upper() + part[1:] for part in shared), *(["; ".join(own)] if own else [])]
 
 
-def curve_table(rows: Sequence[Row]) -> Table | None:
-    """Return the points of the curves, by model, sampler and NFE, or None where there are none."""
-    points = [row for row in rows if row.group == "curve"]
-    if not points:
-        return None
-    notes = Footnotes()
-    metrics = metrics_of(points)
-    places: dict[tuple[str, str, float], dict[str, Row]] = {}
-    for row in points:
-        key = (row.model, row.sampler or "none", row.nfe_mean or 0.0)
-        places.setdefault(key, {})[row.metric] = row
-    order = list(dict.fromkeys((row.model, family(row.sampler)) for row in points))
-    grid = []
-    for model, sampler, nfe in sorted(
-        places, key=lambda key: (order.index((key[0], family(key[1]))), key[2])
-    ):
-        found = places[model, sampler, nfe]
-        cells = [cell_of(found.get(metric.key), notes) for metric in metrics]
-        grid.append([Cell(model), Cell(sampler_label(sampler)), Cell(plain(nfe) if nfe else "n/a"), *cells])
-    columns = [Column("Model", "left"), Column("Sampler", "left"), Column("NFE")]
-    columns += [Column(metric.head) for metric in metrics]
-    return Table("Quality against network evaluations", columns, grid, notes.notes)
-
-
 def paired_table(rows: Sequence[Row]) -> Table | None:
     """Return the differences of two models' bounds on the same images, or None where there are none."""
     paired = [row for row in rows if row.metric.startswith("paired_") and not is_quality_difference(row)]
@@ -138,7 +105,7 @@ def _verdict(row: Row) -> str:
 
 def provenance_table(rows: Sequence[Row]) -> Table:
     """Return, model by model, checkpoint, bits that were scored, seeds, revision and run."""
-    single = [row for row in rows if not row.metric.startswith("paired_")]
+    single = [row for row in rows if row.group != "reach" and not row.metric.startswith("paired_")]
     scored = any(row.levels_sha256 for row in single)
     grid = []
     for model in dict.fromkeys(row.model for row in single):

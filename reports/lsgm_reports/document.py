@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from lsgm_reports.calibration import calibration_table
-from lsgm_reports.details import (
-    curve_table,
-    detail_explanations,
-    explanations,
-    paired_table,
-    provenance_table,
-)
+from lsgm_reports.details import detail_explanations, explanations, paired_table, provenance_table
 from lsgm_reports.differences import difference_table
 from lsgm_reports.formats import to_markdown
 from lsgm_reports.headline import detail_table, headline
 from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
+from lsgm_reports.points import curve_table, front_tables
 from lsgm_reports.published import kin_of, published_table, statement_on
 from lsgm_reports.published_quality import published_quality_table
+from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table
 from lsgm_reports.rows import Row
 from lsgm_reports.table import Table
 from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
-__all__ = ["Pictures", "likelihood_tables", "main_table", "markdown", "quality_tables", "tasks_of"]
+__all__ = [
+    "Pictures",
+    "cost_tables",
+    "likelihood_tables",
+    "main_table",
+    "markdown",
+    "only_costs",
+    "quality_tables",
+    "tasks_of",
+]
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ def markdown(
 
 
 def main_table(rows: Sequence[Row], task: str) -> Table:
-    """Return the table that a task is known by: the headline, or the bounds where there is nothing else."""
+    """Return the table that a task is known by: the headline, else the bounds or the costs."""
+    if only_costs(rows) and (costs := cost_tables(rows)):
+        return replace(costs[0], title=f"{task}: {costs[0].title}")
     bounds = likelihood_table(rows, task) if only_bounds(rows) else None
     return headline(rows, task) if bounds is None else bounds
 
@@ -107,11 +114,22 @@ def likelihood_tables(rows: Sequence[Row], task: str) -> list[Table]:
     return [table for table in found if table is not None]
 
 
+def cost_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return everything on quality against cost: speed-ups, what a quality costs, the front, all points."""
+    found = [speedup_table(rows), reach_table(rows), *front_tables(rows), curve_table(rows)]
+    return [table for table in found if table is not None]
+
+
+def only_costs(rows: Sequence[Row]) -> bool:
+    """Say whether there is nothing but curves and what follows from them, so that no headline is due."""
+    return all(row.group in ("curve", "reach") for row in rows)
+
+
 def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path, recalled: bool) -> list[str]:
     parts = [f"## {task}", _measured(rows)]
     if statement := statement_on(rows[0].dataset_name):
         parts.append(statement)
-    if not only_bounds(rows):
+    if not only_bounds(rows) and not only_costs(rows):
         parts.append(to_markdown(headline(rows, task)).rstrip())
         lines = explanations([row for row in rows if not is_bound(row)])
         if any(is_bound(row) for row in rows):
@@ -126,14 +144,27 @@ def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path, recalle
     parts += _likelihood(task, rows)
     if (paired := paired_table(rows)) is not None:
         parts += ["### Paired differences", to_markdown(paired).rstrip()]
-    if (points := curve_table(rows)) is not None:
-        parts.append(f"### {points.title}")
-        if curve is not None:
-            parts.append(
-                _picture("Quality against network evaluations; bands are 95 % intervals", curve, out)
-            )
-        parts.append(to_markdown(points).rstrip())
+    return [*parts, *_costs(rows, curve, out)]
+
+
+def _costs(rows: Sequence[Row], curve: Path | None, out: Path) -> list[str]:
+    tables = cost_tables(rows)
+    if not tables:
+        return []
+    parts = ["### Quality against cost"]
+    if curve is not None:
+        parts.append(_picture(_CURVES, curve, out))
+    if sentences := speedup_sentences(rows):
+        parts.append("\n".join(sentences))
+    for table in tables:
+        parts += [f"#### {table.title}", to_markdown(table).rstrip()]
     return parts
+
+
+_CURVES = (
+    "Thick: the best sampler of each model at each cost, bands are 95 % intervals; thin: every sampler; "
+    "ringed: the Pareto front over all models"
+)
 
 
 def _likelihood(task: str, rows: Sequence[Row]) -> list[str]:

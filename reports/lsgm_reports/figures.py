@@ -1,31 +1,34 @@
-"""Figures: quality against network evaluations, and training curves. Drawn off screen."""
+"""The figure of quality against cost: a row per metric, a column per currency. Drawn off screen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lsgm_reports.curves import Curve, Level, curves_of, levels_of
-from lsgm_reports.details import curve_rows
+from lsgm_reports.costs import COSTS, Cost, costs_of
+from lsgm_reports.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of
+from lsgm_reports.front import front_of
 from lsgm_reports.headline import metrics_of
 from lsgm_reports.rows import Row
-from lsgm_reports.style import DASHES, INK, MARKERS, PALETTE, STYLE, label_ends, nice_ticks
+from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, label_ends, nice_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["nfe_figure", "save"]
+__all__ = ["cost_figure", "save"]
 
 
-def nfe_figure(rows: Sequence[Row]) -> Figure | None:
-    """Draw each quality metric against NFE, a panel per metric, or return None where there are no curves.
+def cost_figure(rows: Sequence[Row]) -> Figure | None:
+    """Draw each quality metric against every cost that is known, or return None where there are no curves.
 
-    Colour is the model, marker and dashes the sampler; bands are 95 % intervals. A model measured at one
-    place only (an adaptive solver) is a diamond with its interval, one without any network evaluation a
-    dashed level.
+    Colour is the model, marker the sampler. Thick: the best of a model's samplers at each cost, with 95 %
+    intervals as bands; thin: each sampler. Adaptive solvers are diamonds without a line, a single
+    measurement a square with its interval, a model that takes nothing of a currency a dashed level. Ringed
+    points are the Pareto front over all models.
     """
+    points = curve_rows(rows)
     metrics = list(dict.fromkeys(curve.metric for curve in curves_of(rows)))
     if not metrics:
         return None
@@ -33,13 +36,18 @@ def nfe_figure(rows: Sequence[Row]) -> Figure | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    costs = costs_of(points) or [COSTS[0]]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6 * len(metrics), 3.5), layout="constrained")
+        figure = Figure(figsize=(4.9 * len(costs), 3.5 * len(metrics) + 0.5), layout="constrained")
         FigureCanvasAgg(figure)
-        models = list(dict.fromkeys(row.model for row in rows))
-        for place, metric in enumerate(metrics):
-            axes = figure.add_subplot(1, len(metrics), place + 1)
-            _panel(axes, rows, metric, models)
+        models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
+        colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
+        samplers = list(dict.fromkeys(c.sampler for c in curves_of(rows) if not c.adaptive))
+        for line, metric in enumerate(metrics):
+            for place, cost in enumerate(costs):
+                axes = figure.add_subplot(len(metrics), len(costs), line * len(costs) + place + 1)
+                _panel(axes, rows, metric, cost, colours, samplers)
+        _legend(figure, samplers, curves_of(rows))
         # Labels are placed by what is drawn, so everything else must have its place first.
         figure.draw_without_rendering()
         for axes in figure.axes:
@@ -47,20 +55,24 @@ def nfe_figure(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[Row], metric: str, models: Sequence[str]) -> None:
-    curves = [curve for curve in curves_of(rows) if curve.metric == metric]
-    levels = levels_of(rows, metric)
-    samplers = list(dict.fromkeys(curve.sampler for curve in curves))
-    colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
+def _panel(
+    axes: Axes, rows: Sequence[Row], metric: str, cost: Cost, colours: dict[str, str], samplers: list[str]
+) -> None:
+    curves = [curve for curve in curves_of(rows, cost) if curve.metric == metric]
+    levels = levels_of(rows, metric, cost)
     for curve in curves:
-        _curve(axes, curve, colours[curve.model], samplers.index(curve.sampler), len(samplers) > 1)
+        _curve(axes, curve, colours[curve.model], samplers)
+    for best in envelopes_of(rows, metric, cost):
+        _envelope(axes, best, colours[best.model])
     for level in levels:
         _level(axes, level, colours[level.model])
-    _quality_scale(axes, curves, levels)
+    _rings(axes, [row for row in rows if row.group == "curve" and row.metric == metric], cost)
     axes.set_xscale("log")
-    spread = [nfe for curve in curves for nfe in curve.nfe] + [level.nfe for level in levels if level.nfe]
-    nice_ticks(axes.xaxis, min(spread), max(spread))
-    axes.set_xlabel("network evaluations per image (NFE)")
+    spread = [at for curve in curves for at in curve.costs] + [level.cost for level in levels if level.cost]
+    if spread:
+        _quality_scale(axes, curves, levels)
+        nice_ticks(axes.xaxis, min(spread), max(spread))
+    axes.set_xlabel(cost.axis)
     shown = next(each for each in metrics_of(curve_rows(rows)) if each.key == metric)
     direction = {True: ", higher is better", False: ", lower is better", None: ""}[shown.higher_is_better]
     unit = f" [{shown.unit}]" if shown.unit else ""
@@ -91,39 +103,69 @@ def _is_distance(metric: str) -> bool:
     return metric.startswith(("frechet", "kernel"))
 
 
-def _curve(axes: Axes, curve: Curve, colour: str, style: int, named: bool) -> None:
-    name = f"{curve.model} · {curve.sampler}" if named else curve.model
+def _curve(axes: Axes, curve: Curve, colour: str, samplers: list[str]) -> None:
+    """Draw one sampler, thin: the envelope is what is compared."""
+    if curve.adaptive:
+        axes.plot(curve.costs, curve.values, color=colour, linestyle="", marker="D", markersize=4)
+        return
+    marker = MARKERS[samplers.index(curve.sampler) % len(MARKERS)]
     axes.plot(
-        curve.nfe,
-        curve.values,
-        color=colour,
-        linestyle=DASHES[style % len(DASHES)],
-        marker=MARKERS[style % len(MARKERS)],
-        label=name,
+        curve.costs, curve.values, color=colour, linewidth=0.7, alpha=0.6, marker=marker, markersize=3.5
     )
+
+
+def _envelope(axes: Axes, best: Curve, colour: str) -> None:
+    axes.plot(best.costs, best.values, color=colour, linewidth=2.2, label=best.model, zorder=3)
     banded = [
-        (nfe, low, high)
-        for nfe, low, high in zip(curve.nfe, curve.lows, curve.highs, strict=True)
+        (at, low, high)
+        for at, low, high in zip(best.costs, best.lows, best.highs, strict=True)
         if low is not None and high is not None
     ]
     if banded:
-        nfe, lows, highs = zip(*banded, strict=True)
-        axes.fill_between(nfe, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        costs, lows, highs = zip(*banded, strict=True)
+        axes.fill_between(costs, lows, highs, color=colour, alpha=0.18, linewidth=0)
 
 
 def _level(axes: Axes, level: Level, colour: str) -> None:
-    """Draw a measurement that is no curve: a diamond at its NFE, or a level across where it has none."""
-    if level.nfe:
+    """Draw a measurement that is no curve: a square at its cost, or a level across where it has none."""
+    if level.cost:
         arms = None
         if level.low is not None and level.high is not None:
             arms = [[max(level.value - level.low, 0.0)], [max(level.high - level.value, 0.0)]]
         axes.errorbar(
-            [level.nfe], [level.value], yerr=arms, color=colour, marker="D", capsize=2.5, label=level.label
+            [level.cost], [level.value], yerr=arms, color=colour, marker="s", capsize=2.5, label=level.label
         )
         return
     axes.axhline(level.value, color=colour, linestyle=(0, (5, 2)), linewidth=1.1, label=level.label)
     if level.low is not None and level.high is not None:
         axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
+
+
+_RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none", "markeredgecolor": INK}
+
+
+def _rings(axes: Axes, points: Sequence[Row], cost: Cost) -> None:
+    # What costs nothing may beat others, and has no place of its own on a logarithmic axis.
+    front = [row for row in front_of(points, cost) if cost.of(row)]
+    axes.plot([cost.of(row) or 0.0 for row in front], [row.value or 0.0 for row in front], **_RING, zorder=4)
+
+
+def _legend(figure: Figure, samplers: Sequence[str], curves: Sequence[Curve]) -> None:
+    """Name the markers below the panels."""
+    from matplotlib.lines import Line2D
+
+    grey: Any = {"color": INK, "linewidth": 0.7}
+    handles = [
+        Line2D([], [], **grey, marker=MARKERS[index % len(MARKERS)], label=name)
+        for index, name in enumerate(samplers)
+    ]
+    adaptive = dict.fromkeys(curve.sampler for curve in curves if curve.adaptive)
+    handles += [Line2D([], [], color=INK, linestyle="", marker="D", label=name) for name in adaptive]
+    handles += [
+        Line2D([], [], color=INK, linewidth=2.2, label="best sampler of a model"),
+        Line2D([], [], **_RING, label="Pareto front"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

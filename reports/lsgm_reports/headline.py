@@ -38,7 +38,9 @@ def detail_rows(rows: Sequence[Row]) -> list[Row]:
 
 def _single(rows: Sequence[Row]) -> list[Row]:
     return [
-        row for row in rows if row.group not in ("curve", "terms") and not row.metric.startswith("paired_")
+        row
+        for row in rows
+        if row.group not in ("curve", "reach", "terms") and not row.metric.startswith("paired_")
     ]
 
 

@@ -9,7 +9,7 @@ from lsgm_reports.rows import Row
 
 __all__ = ["BOUNDS", "GROUPS", "Metric", "Term", "metric_of", "term_of"]
 
-GROUPS = ("quality", "likelihood", "terms", "cost", "curve")
+GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 
 BOUNDS = {"nelbo": "NELBO", "iw": "IW bound", "ode_nll": "ODE NLL"}
 """Bounds on -log P(x) by the beginning of their metrics, in the order of a table."""

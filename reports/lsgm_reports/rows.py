@@ -47,11 +47,18 @@ class Row:
     unit: str | None = None
     higher_is_better: bool | None = None
     """None where neither is (network evaluations of two adaptive solvers)."""
-    group: Literal["quality", "likelihood", "terms", "cost", "curve"] | None = None
+    group: Literal["quality", "likelihood", "terms", "cost", "curve", "reach"] | None = None
     note: str | None = None
     levels_sha256: str | None = None
     """Hash of the bits that were scored: two bounds are of the same images where it agrees."""
     versions: str | None = None
+    decoder_seconds: float | None = None
+    """The decoder's part of ``seconds``; None where it is not known."""
+    flops_per_image: float | None = None
+    """Floating-point operations to draw an image, the decoder's among them, mean over images."""
+    decoder_flops_per_image: float | None = None
+    target: str | None = None
+    """Of a cost: the quality that it buys, ``frechet_glyphs<=12.3``."""
 
     @property
     def dataset_name(self) -> str:
@@ -70,9 +77,12 @@ class Row:
 
 
 _TEXT = {"task", "model", "metric"}
-_NUMBERS = {"value", "ci_low", "ci_high", "nfe_mean", "nfe_max", "seconds"}
+_NUMBERS = {
+    *("value", "ci_low", "ci_high", "nfe_mean", "nfe_max", "seconds"),
+    *("decoder_seconds", "flops_per_image", "decoder_flops_per_image"),
+}
 _WHOLE = {"n", "peak_bytes"}
-_GROUPS = ("quality", "likelihood", "terms", "cost", "curve")
+_GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 _KNOWN = [field.name for field in fields(Row)]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["family", "sampler_label"]
+__all__ = ["curve_name", "family", "is_adaptive", "sampler_label"]
+
+_BUDGET = ("steps", "rtol", "atol")
+"""Settings that move along a curve; all others tell one curve from another."""
 
 
 def family(sampler: str | None) -> str:
@@ -12,10 +15,23 @@ def family(sampler: str | None) -> str:
     return (sampler or "none").partition("(")[0]
 
 
+def curve_name(sampler: str | None) -> str:
+    """Return what the points of one curve share: ``ddim, eta=1`` of ``ddim(steps=20, eta=1)``."""
+    name, _, inside = (sampler or "none").partition("(")
+    settings = [part for part in inside.removesuffix(")").split(", ") if part]
+    kept = [part for part in settings if part.partition("=")[0] not in _BUDGET]
+    return ", ".join([name, *kept])
+
+
+def is_adaptive(sampler: str | None) -> bool:
+    """Say whether a solver chose its own steps, to a tolerance."""
+    return "rtol=" in (sampler or "")
+
+
 def sampler_label(sampler: str | None) -> str:
     """Return a sampler as a table shows it: ``heun, 20 steps`` for ``heun(steps=20)``."""
     name, _, inside = (sampler or "none").partition("(")
-    settings = inside.rstrip(")")
+    settings = inside.removesuffix(")")
     settings = re.sub(r"steps=(\d+)", r"\1 steps", settings)
     settings = re.sub(r"rtol=([^,]+), atol=\1(?=,|$)", r"tol \1", settings)
     return f"{name}, {settings}" if settings else name

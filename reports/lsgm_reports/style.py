@@ -9,13 +9,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-__all__ = ["DASHES", "INK", "MARKERS", "PALETTE", "STYLE", "label_ends", "nice_ticks"]
+__all__ = ["INK", "MARKERS", "PALETTE", "STYLE", "label_ends", "nice_ticks"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours (Color Universal Design, 2008), those of strong contrast first."""
 
-MARKERS = ("o", "s", "^", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+MARKERS = ("o", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8")
 INK = "#333333"
 
 STYLE: Any = {
@@ -52,8 +51,13 @@ def nice_ticks(axis: Axis, low: float, high: float) -> None:
         if len(inside) <= 9:
             break
     axis.set_major_locator(FixedLocator(inside))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(f"{value:g}")))
     axis.set_minor_locator(NullLocator())
+
+
+def _short(number: str) -> str:
+    mantissa, _, power = number.partition("e")
+    return f"{mantissa}e{int(power)}" if power else mantissa
 
 
 _LEADER: Any = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}

@@ -19,7 +19,7 @@ from lsgm.proposal import TimeProposal, importance_weight, make_proposal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 from lsgm.weighting import Weighting
 
-LL, UN, RE, _ = Weighting
+LL, UN, RE, *_ = Weighting
 H: dict[str, Callable[[Tensor], Tensor]] = {
     "1": torch.ones_like,
     "t": lambda t: t,
@@ -104,6 +104,12 @@ def plain_lambda(world: World, weighting: Weighting, t: float) -> float:
             return world.g2(t) / 2.0
         case Weighting.RESCALE:
             return 1.0 / (2.0 * (1.0 - world.var(t)))
+        case Weighting.EDM:
+            mean2 = float(world.sde.mean(torch.tensor(t, dtype=torch.float64))) ** 2
+            x = (0.5 * math.log(world.var(t) / mean2) + 1.2) / 1.2
+            density = math.exp(-0.5 * x * x) / (1.2 * math.sqrt(2.0 * math.pi))
+            slope = world.g2(t) / (2.0 * world.var(t))
+            return density * slope * (1.0 + world.var(t) / (0.25 * mean2))
 
 
 @cache
@@ -167,8 +173,8 @@ def test_the_weight_is_the_ratio_of_objective_and_density(
 
 def test_which_proposals_exist() -> None:
     names = {key: sorted({p.name for p in proposals(world)}) for key, world in WORLDS.items()}
-    assert names["vp"] == names["subvp"] == ["is-ll", "is-re", "is-un", "uniform"]
-    assert names["ve"] == names["geometric"] == ["is-ll", "is-re", "uniform"]
+    assert names["vp"] == names["subvp"] == ["edm", "is-ll", "is-re", "is-un", "uniform"]
+    assert names["ve"] == names["geometric"] == ["edm", "is-ll", "is-re", "uniform"]
 
 
 def matched(name: str) -> list[tuple[Weighting, TimeProposal]]:

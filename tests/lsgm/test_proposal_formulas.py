@@ -17,7 +17,7 @@ from lsgm.proposal import importance_weight, make_proposal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 from lsgm.weighting import Weighting
 
-LL, UN, RE, RESCALE = Weighting
+LL, UN, RE, RESCALE, _ = Weighting
 
 
 @pytest.mark.parametrize("start", [0.0, 0.02])
@@ -173,8 +173,8 @@ def test_times_and_weights_stay_on_the_device_of_their_input(sde: SDE) -> None:
 @pytest.mark.parametrize(
     ("sde", "weighting", "kind", "time_eps", "words"),
     [
-        (GeometricVPSDE(), UN, "is", 0.0, "'un' with the GeometricVPSDE; it exists for ll and re"),
-        (VPSDE(), RESCALE, "is", 0.01, "'rescale' with the VPSDE; it exists for ll, un and re"),
+        (GeometricVPSDE(), UN, "is", 0.0, "'un' with the GeometricVPSDE; it exists for ll, re and edm"),
+        (VPSDE(), RESCALE, "is", 0.01, "'rescale' with the VPSDE; it exists for ll, un, re and edm"),
         (VPSDE(), LL, "is", 0.0, "time-eps above 0"),
         (VPSDE(), LL, "uniform", 0.0, "time-eps above 0"),
         (VPSDE(), UN, "uniform", 1.0, "time-eps is 1"),

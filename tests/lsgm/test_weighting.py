@@ -55,7 +55,7 @@ def test_weightings_are_float64_of_the_shape_of_float32_times(weighting: Weighti
 
 
 def test_weightings_have_the_names_of_recipes() -> None:
-    assert [Weighting(name) for name in ("ll", "un", "re", "rescale")] == list(Weighting)
+    assert [Weighting(name) for name in ("ll", "un", "re", "rescale", "edm")] == list(Weighting)
 
 
 def test_rescale_needs_a_variance_below_one() -> None:

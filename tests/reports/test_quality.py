@@ -12,14 +12,15 @@ from reports.fake_quality import NO_WEIGHTS, fake_quality, fake_run
 
 from lsgm.cli import main
 from lsgm_eval import spaces
-from lsgm_reports.details import curve_table, detail_explanations, explanations, paired_table
+from lsgm_reports.details import detail_explanations, explanations, paired_table
 from lsgm_reports.differences import difference_table
 from lsgm_reports.document import quality_tables
 from lsgm_reports.families import FAMILIES, HEADLINE, OFFICIAL, named
-from lsgm_reports.figures import nfe_figure
+from lsgm_reports.figures import cost_figure
 from lsgm_reports.formats import to_latex, to_markdown
 from lsgm_reports.headline import detail_table, headline
 from lsgm_reports.metrics import metric_of
+from lsgm_reports.points import curve_table
 from lsgm_reports.rows import Row, row_from
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -151,7 +152,7 @@ def test_a_curve_in_two_spaces_has_a_panel_and_a_column_for_each() -> None:
     chosen = [found for found in rows_of(PROXY, "glyphs") if found.metric.startswith("frechet_")]
     chosen = [found for found in chosen if "infinity" not in found.metric]
     points = [point(found, nfe) for nfe in (5.0, 9.0, 19.0) for found in chosen]
-    figure, table = nfe_figure(points), curve_table(points)
+    figure, table = cost_figure(points), curve_table(points)
     assert figure is not None
     assert table is not None
     assert [axes.get_ylabel() for axes in figure.axes] == [

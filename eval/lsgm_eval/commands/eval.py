@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +17,7 @@ from lsgm.errors import ConfigError
 if TYPE_CHECKING:
     from lsgm_eval.tasks import Task
 
-__all__ = ["HELP", "Options", "run"]
+__all__ = ["HELP", "Options", "changed_task", "named_file", "run"]
 
 HELP = "measure models: distances, likelihoods, cost, all with intervals"
 
@@ -93,9 +94,9 @@ def _run(options: Options) -> int:
         raise UserError("there is nothing to measure; name a run with --model DIR")
     if options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
-    task = _changed(load_task(options.task), options)
+    task = changed_task(load_task(options.task), options.extractor, options.data)
     task.tier(options.tier)
-    references = dict(_named_file(word) for word in options.reference)
+    references = dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = [open_model(spec, device=world.device) for spec in options.model]
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
@@ -128,7 +129,7 @@ def _run(options: Options) -> int:
     return 0
 
 
-def _changed(task: Task, options: Options) -> Task:
+def changed_task(task: Task, extractors: Sequence[str], data: str) -> Task:
     """Return the task with the feature spaces and the images of the command line in the place of its own.
 
     Another feature space is measured in every way that the task's first one is. Its rows bear its name; other
@@ -137,23 +138,24 @@ def _changed(task: Task, options: Options) -> Task:
     from lsgm_eval.extractors import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
 
-    for word in options.extractor:
+    for word in extractors:
         check_spec(word)
-    if options.extractor:
+    if extractors:
         statistics = task.spaces[0].statistics if task.spaces else DISTANCES
         named = {space.extractor: space.name for space in task.spaces}
         task = replace(
             task,
-            spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in options.extractor),
+            spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in extractors),
         )
-    if options.data:
-        task = replace(task, dataset=options.data, levels={})
+    if data:
+        task = replace(task, dataset=data, levels={})
     elif not task.dataset:
         raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     return task
 
 
-def _named_file(word: str) -> tuple[str, Path]:
+def named_file(word: str) -> tuple[str, Path]:
+    """Return the name and the file of ``SPACE=FILE.npz``. Raises ConfigError for another form."""
     name, found, file = word.partition("=")
     if not (name and found and file):
         raise ConfigError(f"--reference is '{word}': give SPACE=FILE.npz, such as inception=cifar10.npz")

@@ -17,7 +17,7 @@ __all__ = ["curve_point", "headline_point"]
 def curve_point(
     context: Context, model: GenerativeModel, spaces: Sequence[Space], how: Drawing, split: str
 ) -> list[dict[str, Any]]:
-    """Return the rows of one point: distances against the mean number of evaluations, group ``curve``.
+    """Return the rows of one point: the spaces' statistics beside what an image costs, group ``curve``.
 
     All points of a curve use the same seeds, so that neighbours differ by the sampler alone.
     """
@@ -25,7 +25,7 @@ def curve_point(
     shared = sampling(model, found, how) | {"group": "curve", "split": split}
     rows = []
     for space in spaces:
-        rows += space_rows(context, Gathered.of(found, space.extractor), as_distances(space), shared, "")[0]
+        rows += space_rows(context, Gathered.of(found, space.extractor), space, shared, "")[0]
     return rows
 
 
@@ -43,12 +43,17 @@ def headline_point(
     """
     nfe, start = found.nfe[:count].double(), int(str(shared["seeds"]).split("-")[0])
     known = shared["nfe_mean"] is not None
+    flops = shared["flops_per_image"]
+    if known and flops and shared["nfe_mean"]:
+        decoder = shared["decoder_flops_per_image"]
+        flops = decoder + (flops - decoder) * float(nfe.mean()) / shared["nfe_mean"]
     fields = shared | {
         "group": "curve",
         "n": count,
         "nfe_mean": float(nfe.mean()) if known else None,
         "nfe_max": float(nfe.max()) if known else None,
-        "seconds": shared["seconds"] * count / len(found.nfe) if known else None,
+        **{key: _part(shared[key], count / len(found.nfe)) for key in ("seconds", "decoder_seconds")},
+        "flops_per_image": flops,
         "seeds": f"{start}-{start + count - 1}",
     }
     rows = []
@@ -56,3 +61,7 @@ def headline_point(
         gathered = first_images(Gathered.of(found, space.extractor), count)
         rows += space_rows(context, gathered, as_distances(space), fields, "")[0]
     return rows
+
+
+def _part(seconds: float | None, share: float) -> float | None:
+    return None if seconds is None else seconds * share

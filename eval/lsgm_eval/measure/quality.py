@@ -12,11 +12,12 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
-from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.features import FeatureStats, kept_numbers
+from lsgm_eval.measure.sampler_label import describe_sampler
 from lsgm_eval.measure.space import Gathered, Space, measure_space
 from lsgm_eval.memorisation import Memorisation
+from lsgm_eval.model_specs import flops_of
 from lsgm_eval.moments import Moments
 from lsgm_eval.neighbours_figure import write_neighbours
 from lsgm_eval.passes.run import Pass, run_pass
@@ -27,7 +28,6 @@ __all__ = [
     "Drawing",
     "as_distances",
     "closed_rows",
-    "describe_sampler",
     "draw",
     "first_images",
     "neighbours_picture",
@@ -50,6 +50,8 @@ class Drawing:
     world: World
     state: Path | None = None
     save: Path | None = None
+    overlap: bool = True
+    """Whether features may be extracted while the model draws: sooner done, but seconds are not its own."""
 
 
 def draw(model: GenerativeModel, spaces: Sequence[Space], how: Drawing) -> Pass:
@@ -64,7 +66,7 @@ def draw(model: GenerativeModel, spaces: Sequence[Space], how: Drawing) -> Pass:
         world=how.world,
         save=how.save,
         # Of few batches the seconds would be those of nothing but contention, and little is gained.
-        overlap=len(how.seeds) > 2 * TIMED * how.batch_size,
+        overlap=how.overlap and len(how.seeds) > 2 * TIMED * how.batch_size,
     )
 
 
@@ -80,12 +82,16 @@ def timing(model: GenerativeModel, found: Pass, how: Drawing) -> tuple[Sequence[
 def sampling(model: GenerativeModel, found: Pass, how: Drawing) -> dict[str, Any]:
     """Return the fields of a row that say how its images were made and what they cost."""
     known = getattr(model, "costs_known", True)
+    nfe, flops = float(found.nfe.double().mean()), flops_of(model)
     return {
         "n": len(found.nfe),
         "sampler": describe_sampler(how.sampler) if model.has_prior else None,
-        "nfe_mean": float(found.nfe.double().mean()) if known else None,
+        "nfe_mean": nfe if known else None,
         "nfe_max": float(found.nfe.max()) if known else None,
         "seconds": float(sum(found.seconds)) if known else None,
+        "decoder_seconds": found.decoder_seconds if known else None,
+        "flops_per_image": nfe * flops.evaluation + flops.decoder if flops else None,
+        "decoder_flops_per_image": float(flops.decoder) if flops else None,
         "peak_bytes": found.peak_bytes,
         "seeds": f"{how.seeds[0]}-{how.seeds[-1]}",
     }
@@ -164,25 +170,3 @@ def neighbours_picture(
     for row in rows:  # one at a time: an image depends on its seed alone, and memory on no batch
         samples.append(model.sample([how.seeds[int(numbers[row])]], how.sampler).images.cpu())
     write_neighbours(path, found, torch.cat(samples), training[torch.from_numpy(found.index[rows])], chosen)
-
-
-def describe_sampler(sampler: SamplerConfig) -> str:
-    """Return ``heun(steps=20)`` or ``dopri5(rtol=1e-05, atol=1e-05)``, and what else is not the default."""
-    adaptive = _adaptive(sampler.name)
-    shown: dict[str, float] = (
-        {"rtol": sampler.rtol, "atol": sampler.atol} if adaptive else {"steps": sampler.steps}
-    )
-    if sampler.time_end is not None:
-        shown["time_end"] = sampler.time_end
-    if sampler.temperature != 1.0:
-        shown["temperature"] = sampler.temperature
-    return f"{sampler.name}({', '.join(f'{key}={value:g}' for key, value in shown.items())})"
-
-
-def _adaptive(name: str) -> bool:
-    from lsgm.samplers import find_sampler
-
-    try:
-        return find_sampler(name).adaptive
-    except UserError:  # a factory's own sampler
-        return False

@@ -33,6 +33,8 @@ class Batch:
     images: Tensor
     nfe: Tensor
     seconds: float
+    decoder_seconds: float | None = None
+    """The decoder's part of them; None where it is not known."""
 
 
 def draw_batches(
@@ -61,7 +63,8 @@ def draw_batches(
         if shape != model.pixels.shape:
             got, said = "x".join(map(str, shape)), "x".join(map(str, model.pixels.shape))
             raise UserError(f"{model.name} returned images of {got} and says it makes {said}: correct either")
-        yield Batch(at, chosen, drawn.images.cpu(), drawn.nfe.cpu(), drawn.seconds)
+        images, nfe = drawn.images.cpu(), drawn.nfe.cpu()
+        yield Batch(at, chosen, images, nfe, drawn.seconds, drawn.decoder_seconds)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ class Pass:
     """Seconds that the model took for each batch; where ``overlapped``, beside extraction on one machine."""
     counts: tuple[int, ...]
     """Images of each batch."""
+    decoder_seconds: float | None
+    """The decoder's part of all seconds; None where a model does not tell it."""
     extraction_seconds: float
     """Seconds of extraction and accumulation, over all processes."""
     overlapped: bool
@@ -190,6 +193,7 @@ def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped:
     nfe = torch.zeros(sum(len(s.nfe) for s in shares), dtype=torch.float64)
     for rank, part_of in enumerate(shares):
         nfe[rank :: world.size] = torch.from_numpy(part_of.nfe)
+    decoder = sum(second for s in shares for second in s.decoder_seconds)
     peaks = [s.peak_bytes for s in shares if s.peak_bytes is not None]
     plan = share.plan
     return Pass(
@@ -200,6 +204,7 @@ def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped:
         nfe=nfe,
         seconds=tuple(second for s in shares for second in s.seconds),
         counts=tuple(count for s in shares for count in s.counts),
+        decoder_seconds=None if math.isnan(decoder) else decoder,
         extraction_seconds=sum(s.extraction_seconds for s in shares),
         overlapped=overlapped,
         peak_bytes=max(peaks, default=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ class Summary:
 
     nfe: Array
     seconds: list[float]
+    decoder_seconds: list[float]
+    """NaN for batches of which it is not known."""
     counts: list[int]
     preview: NDArray[np.uint8]
     preview_numbers: NDArray[np.int64]
@@ -39,6 +42,7 @@ class Share:
         self.count, self.plan, self.done = count, plan, 0
         self._nfe: Array = np.zeros(count)
         self._seconds: list[float] = []
+        self._decoder: list[float] = []
         self._counts: list[int] = []
         self._preview: NDArray[np.uint8] = np.empty((0, *image_shape), np.uint8)
         self._numbers: NDArray[np.int64] = np.empty(0, np.int64)
@@ -58,6 +62,7 @@ class Share:
         self._nfe[self.done : end] = batch.nfe.numpy()
         self.done = end
         self._seconds.append(batch.seconds)
+        self._decoder.append(math.nan if batch.decoder_seconds is None else batch.decoder_seconds)
         self._counts.append(len(batch.images))
         shown = number < PREVIEW
         if shown.any():
@@ -71,6 +76,7 @@ class Share:
         return Summary(
             self._nfe,
             self._seconds,
+            self._decoder,
             self._counts,
             self._preview,
             self._numbers,
@@ -84,6 +90,7 @@ class Share:
             "done": np.array(self.done),
             "nfe": self._nfe,
             "seconds": np.array(self._seconds, dtype=np.float64),
+            "decoder_seconds": np.array(self._decoder, dtype=np.float64),
             "counts": np.array(self._counts, dtype=np.int64),
             "preview": self._preview,
             "preview_numbers": self._numbers,
@@ -99,6 +106,7 @@ class Share:
         """Take what `state` returned."""
         self.done, self._nfe = int(arrays["done"]), arrays["nfe"]
         self._seconds, self._counts = arrays["seconds"].tolist(), arrays["counts"].tolist()
+        self._decoder = arrays["decoder_seconds"].tolist()
         self._preview, self._numbers = arrays["preview"], arrays["preview_numbers"]
         self._extraction_seconds = float(arrays["extraction_seconds"])
         self._peak = int(arrays["peak_bytes"])

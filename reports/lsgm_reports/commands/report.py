@@ -108,17 +108,17 @@ def _write(rows: Sequence[Row], files: Sequence[Path], options: Options, out: Pa
 
 
 def _latex(rows: Sequence[Row], options: Options) -> str:
-    from lsgm_reports.details import curve_table, paired_table
-    from lsgm_reports.document import likelihood_tables, quality_tables, tasks_of
+    from lsgm_reports.details import paired_table
+    from lsgm_reports.document import cost_tables, likelihood_tables, only_costs, quality_tables, tasks_of
     from lsgm_reports.formats import to_latex
     from lsgm_reports.headline import headline
     from lsgm_reports.likelihood import only_bounds
 
     tables: list[Table | None] = []
     for task, mine in tasks_of(rows).items():
-        tables += [] if only_bounds(mine) else [headline(mine, task)]
+        tables += [] if only_bounds(mine) or only_costs(mine) else [headline(mine, task)]
         tables += quality_tables(mine, recalled=options.recalled)
-        tables += [*likelihood_tables(mine, task), paired_table(mine), curve_table(mine)]
+        tables += [*likelihood_tables(mine, task), paired_table(mine), *cost_tables(mine)]
     return "% needs \\usepackage{booktabs}\n\n" + "\n".join(to_latex(t) for t in tables if t is not None)
 
 
@@ -127,7 +127,7 @@ def _draw(
 ) -> Pictures:
     """Draw the figures of a document or a paper, and find the pictures beside the rows."""
     from lsgm_reports.document import Pictures, tasks_of
-    from lsgm_reports.figures import nfe_figure, save
+    from lsgm_reports.figures import cost_figure, save
     from lsgm_reports.training import read_training, training_figure
 
     grids, neighbours = (
@@ -139,7 +139,7 @@ def _draw(
         return Pictures()
     curves, tasks = {}, tasks_of(rows)
     for task, mine in tasks.items():
-        if (figure := nfe_figure(mine)) is not None:
+        if (figure := cost_figure(mine)) is not None:
             stem = "nfe" if len(tasks) == 1 else f"nfe-{task.replace('/', '-').replace('@', '-')}"
             made = save(figure, out / "figures" / stem)
             curves[task] = made[0]
@@ -160,17 +160,19 @@ def _logs(place: Path) -> list[Path]:
 
 
 def _print(rows: Sequence[Row], options: Options, written: Sequence[Path]) -> None:
-    from lsgm_reports.document import main_table, quality_tables, tasks_of
+    from lsgm_reports.document import cost_tables, main_table, only_costs, quality_tables, tasks_of
     from lsgm_reports.likelihood import only_bounds
     from lsgm_reports.published import statement_on
 
     room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
-        # Bounds of different kinds are read downwards; models, of which there are few, across as well.
-        print(_page(main_table(mine, task), room, turns=not only_bounds(mine)))
-        for table in quality_tables(mine, recalled=options.recalled):
+        # Bounds of different kinds, and costs, are read downwards; models, being few, across as well.
+        print(_page(main_table(mine, task), room, turns=not only_bounds(mine) and not only_costs(mine)))
+        below = quality_tables(mine, recalled=options.recalled)
+        below += cost_tables(mine)[1:] if only_costs(mine) else cost_tables(mine)
+        for table in below:
             print(_page(table, room, turns=False))
-            print(_filled(table.caption, room))
+            print(_filled(table.caption, room), end="\n" if table.caption else "")
         if statement := statement_on(mine[0].dataset_name):
             print(_filled(statement, room))
     for path in written:

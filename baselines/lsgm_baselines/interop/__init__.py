@@ -1,0 +1,1 @@
+"""Models trained by other code, read and translated into runs of this one."""

@@ -1,0 +1,164 @@
+"""``lsgm import diffusers``: a DDPM pipeline's folder, or a `UNet2DModel`'s, becomes a run directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from lsgm.commands.options import Positional, arg, parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lsgm.generative import Pixels
+    from lsgm_baselines.interop.diffusers.config import DDPMRecipe
+    from lsgm_baselines.interop.diffusers.folder import Folder
+
+__all__ = ["HELP", "DiffusersOptions", "run"]
+
+HELP = "folders of the diffusers library: a DDPM pipeline, or a UNet2DModel alone"
+
+DESCRIPTION = """Turn a DDPM of the diffusers library into a run directory.
+
+The folder is one that save_pretrained has written: of a pipeline whose parts are a UNet2DModel and a
+scheduler, or of a UNet2DModel alone, for which the DDPMScheduler's defaults hold. Nothing in it is executed
+and the library need not be installed. An option that has no equal here is refused by its name, and nothing is
+written."""
+
+EXAMPLES = (
+    "lsgm import diffusers ddpm-cifar10-32 runs/ddpm-cifar10 --data cifar10",
+    "lsgm sample runs/ddpm-cifar10 --sampler.name ddim --sampler.steps 50",
+    "lsgm import diffusers my-unet runs/mine --scheduler scheduler_config.json",
+)
+
+
+@dataclass(frozen=True)
+class DiffusersOptions:
+    """Options of `lsgm import diffusers`."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """The folder that save_pretrained has written."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """Run directory to write; its name becomes the model's."""
+    data: str = "unknown"
+    """Name of the images that the model was trained on, for the record."""
+    scheduler: Path | None = None
+    """A scheduler_config.json to take instead of the folder's own."""
+    clip: bool = False
+    """Clamp every predicted image as the scheduler does (clip_sample); the flow then has kinks, so that
+    high-order and adaptive solvers gain less and likelihoods mean little."""
+
+
+def run(argv: list[str]) -> int:
+    """Import the folder, and say what was found and where it lies now."""
+    options = parse(
+        DiffusersOptions, argv, prog="lsgm import diffusers", description=DESCRIPTION, examples=EXAMPLES
+    )
+    from lsgm.train.derived import refuse_existing
+    from lsgm_baselines.interop.diffusers.describe import recipe_of
+    from lsgm_baselines.interop.diffusers.folder import read_folder
+
+    refuse_existing(options.out)
+    folder = read_folder(options.folder, options.scheduler)
+    recipe = recipe_of(
+        folder.network,
+        folder.network_file,
+        folder.scheduler,
+        folder.scheduler_file,
+        data=options.data,
+        clip=options.clip,
+    )
+    state = _state_dict(folder, recipe)
+    _write(options, argv, folder, recipe, state)
+    print("\n".join(_found(folder, recipe, state)))
+    print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
+    return 0
+
+
+def _pixels(recipe: DDPMRecipe) -> Pixels:
+    from lsgm.generative import Pixels
+
+    side = recipe.network.sample_size
+    return Pixels(recipe.network.in_channels, side, side, "discrete", 8)
+
+
+def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
+    """Return the weights under this package's names, each checked against the network's shapes."""
+    import torch
+
+    from lsgm.errors import CheckpointError, ConfigError
+    from lsgm_baselines.interop.diffusers.model import sde_of
+    from lsgm_baselines.nets.unet2d import UNet2D
+
+    try:
+        sde_of(recipe.betas)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder.scheduler_file}: {error}") from None
+    with torch.device("meta"):
+        wanted = UNet2D(recipe.network).state_dict()
+    for name in sorted(wanted.keys() | folder.tensors.keys()):
+        ours, theirs = wanted.get(name), folder.tensors.get(name)
+        if ours is None or theirs is None:
+            what = "lacks" if theirs is None else "holds, beyond what its config.json describes,"
+            raise CheckpointError(
+                f"{folder.weights_file} {what} the tensor '{name}'; give weights and config.json of one model"
+            )
+        if ours.shape != theirs.shape:
+            raise CheckpointError(
+                f"{folder.weights_file}: '{name}' is {list(theirs.shape)} and must be {list(ours.shape)}; "
+                "give weights and config.json of one model"
+            )
+    return {f"prior.network.unet.{name}": tensor for name, tensor in folder.tensors.items()}
+
+
+def _write(
+    options: DiffusersOptions,
+    argv: list[str],
+    folder: Folder,
+    recipe: DDPMRecipe,
+    weights: dict[str, Tensor],
+) -> None:
+    from lsgm.data.store import file_sha256
+    from lsgm.models.load import checkpoint_meta
+    from lsgm.structure import to_dict
+    from lsgm.train.derived import write_derived_run
+    from lsgm.train.position import Position
+
+    source: dict[str, Any] = {
+        "format": "diffusers",
+        "folder": options.folder.resolve().name,
+        "file": folder.weights_file.name,
+        "sha256": file_sha256(folder.weights_file),
+        "network": folder.network,
+        "scheduler": folder.scheduler,
+    }
+    meta = {**checkpoint_meta(recipe, _pixels(recipe), options.data), "imported": source}
+    # How long it was trained is not in the folder, and nothing can go on from here.
+    position = Position(step=0, stage="score", stage_step=0, stage_done=True, finished=True)
+    write_derived_run(
+        options.out,
+        to_dict(recipe),
+        {**position.as_dict(), "ema_updates": 0, "meta": meta},
+        weights,
+        weights,
+        seed=recipe.seed,
+        dataset={"name": options.data},
+        argv=["lsgm", "import", "diffusers", *argv],
+    )
+
+
+def _found(folder: Folder, recipe: DDPMRecipe, state: dict[str, Tensor]) -> list[str]:
+    from lsgm_baselines.interop.diffusers.describe import sampler_of
+
+    betas, options = recipe.betas, folder.scheduler or {}
+    named = options.get("_class_name", "DDPMScheduler")
+    origin = "the library's defaults" if folder.scheduler is None else named
+    sampler = sampler_of(options)
+    return [
+        f"UNet2DModel of {recipe.network.in_channels} x {recipe.network.sample_size}^2 pixels, "
+        f"{sum(tensor.numel() for tensor in state.values()):,} numbers, predicts {recipe.prediction}",
+        f"{betas.steps} training times, betas {betas.schedule} ({origin})"
+        + (f"; its scheduler is the sampler {sampler} here" if sampler else ""),
+        recipe.remark,
+    ]

@@ -1,0 +1,1 @@
+"""Networks that published baselines need and the score network of this package cannot express."""

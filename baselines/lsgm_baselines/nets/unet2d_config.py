@@ -1,0 +1,105 @@
+"""The options of a U-Net as the diffusers library's `UNet2DModel` names them. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lsgm.config import require
+
+__all__ = ["DownBlock", "UNet2DConfig", "UpBlock"]
+
+DownBlock = Literal["DownBlock2D", "AttnDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "AttnUpBlock2D"]
+
+
+@dataclass(frozen=True)
+class UNet2DConfig:
+    """A U-Net of residual blocks with attention at some of its resolutions (arXiv:2006.11239, appendix B).
+
+    Names and defaults are those of the library's config.json, whose missing keys mean its defaults.
+    """
+
+    sample_size: int = 32
+    """Side of the square images."""
+    in_channels: int = 3
+    """Channels of the images."""
+    out_channels: int = 3
+    """Channels of the prediction."""
+    center_input_sample: bool = False
+    """The network maps its input x to 2 x - 1 first."""
+    time_embedding_type: Literal["positional", "fourier"] = "positional"
+    """Waves of the timestep with geometric frequencies, or of its logarithm with random ones."""
+    time_embedding_dim: int | None = None
+    """Width of the embedding (None: 4 times the first of block-out-channels)."""
+    freq_shift: float = 0
+    """Positional: frequencies are 10^(-4 i / (half - freq-shift))."""
+    flip_sin_to_cos: bool = True
+    """Positional: cosines before sines."""
+    down_block_types: tuple[DownBlock, ...] = (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+    )
+    """What each resolution is made of, from the highest down."""
+    up_block_types: tuple[UpBlock, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+    """What each resolution is made of, from the lowest up."""
+    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
+    """Channels at each resolution, from the highest down."""
+    layers_per_block: int = 2
+    """Residual blocks at each resolution on the way down; on the way up there is one more."""
+    mid_block_scale_factor: float = 1.0
+    """What sums in the middle block are divided by."""
+    downsample_padding: int = 1
+    """Zeros around the features before a convolution that halves the side; 0: one on the far sides alone."""
+    dropout: float = 0.0
+    """Probability in residual blocks, while training."""
+    attention_head_dim: int | None = 8
+    """Channels of an attention head (None: a single head)."""
+    norm_num_groups: int = 32
+    """Groups of every GroupNorm."""
+    attn_norm_num_groups: int | None = None
+    """Groups in the middle block's attention (None: norm-num-groups)."""
+    norm_eps: float = 1e-5
+    """Added to the variance in every GroupNorm."""
+    add_attention: bool = True
+    """The middle block attends."""
+
+    def __post_init__(self) -> None:
+        levels, widths = len(self.block_out_channels), self.block_out_channels
+        require(levels >= 1 and min(widths) >= 2, "block_out_channels needs a width of 2 or more per level")
+        require(
+            len(self.down_block_types) == levels == len(self.up_block_types),
+            "down_block_types, up_block_types and block_out_channels must be of the same length; they have "
+            f"{len(self.down_block_types)}, {len(self.up_block_types)} and {levels} entries",
+        )
+        require(self.layers_per_block >= 1, "layers_per_block must be at least 1")
+        require(self.downsample_padding in (0, 1), "downsample_padding must be 0 or 1, else sides do not fit")
+        halvings = 2 ** (levels - 1)
+        require(
+            self.sample_size >= halvings and self.sample_size % halvings == 0,
+            f"sample_size is {self.sample_size}; it must be a multiple of {halvings}, which the levels halve",
+        )
+        require(
+            all(width % self.norm_num_groups == 0 for width in widths),
+            f"norm_num_groups is {self.norm_num_groups}, which does not divide all of {list(widths)}",
+        )
+        require(
+            widths[-1] % (self.attn_norm_num_groups or self.norm_num_groups) == 0,
+            f"attn_norm_num_groups is {self.attn_norm_num_groups}, which does not divide {widths[-1]}",
+        )
+        for width in self.attended:
+            require(
+                width % (self.attention_head_dim or width) == 0,
+                f"attention_head_dim is {self.attention_head_dim}, which does not divide {width} channels",
+            )
+
+    @property
+    def attended(self) -> tuple[int, ...]:
+        """Widths at which there is attention."""
+        down = [w for w, b in zip(self.block_out_channels, self.down_block_types, strict=True) if "Attn" in b]
+        up = [
+            w for w, b in zip(self.block_out_channels[::-1], self.up_block_types, strict=True) if "Attn" in b
+        ]
+        return tuple(down + up + ([self.block_out_channels[-1]] if self.add_attention else []))

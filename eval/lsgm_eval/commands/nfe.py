@@ -1,0 +1,152 @@
+"""``lsgm nfe``: quality against cost for every sampler, and what it costs to reach a quality."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import UseAppendAction, arg
+
+from lsgm.commands.options import parse
+from lsgm.config import require
+
+if TYPE_CHECKING:
+    from lsgm_eval.sweep.run import Sweep
+    from lsgm_eval.tasks import Task, Tier
+
+__all__ = ["HELP", "Options", "run"]
+
+HELP = "quality against evaluations, seconds and FLOPs for every sampler, and speed-ups between models"
+
+DESCRIPTION = """Measure models' samples at every sampler and budget, then what it costs to reach a quality.
+
+Every point is a unit of its own, the cheapest come first, and all draw from the same seeds: interrupt it at
+any moment, and the same command goes on. `torchrun -m lsgm nfe ...` shares its images over processes."""
+
+EXAMPLES = (
+    "lsgm nfe --model lsgm=runs/a --model sgm=runs/b --task cifar10",
+    "lsgm nfe --model runs/a --task glyphs --samplers heun,dpmpp-2m@logsnr,edm-heun@edm:churn=10",
+    "lsgm nfe --model runs/a --model runs/b --task glyphs --nfe 5,10,20 --tol none --reach 20,10",
+    "lsgm nfe --model runs/a --task cifar10 --extractor torchscript:mine.ts --n 10000 --time-budget 3600",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``lsgm nfe``."""
+
+    model: UseAppendAction[tuple[str, ...]] = ()
+    """Run directory, checkpoint, package.module:factory or ready images, named by NAME= before it; repeat for
+    more. Ratios are of the first over the later ones."""
+    task: str = ""
+    """A task of `lsgm ls tasks`, or a TOML file of your own."""
+    samplers: str = "ddim,heun,dpmpp-2m,unipc-3,ancestral"
+    """NAME[@GRID][:OPTION=VALUE...] between commas; `lsgm ls samplers` lists them."""
+    nfe: str = "5,8,10,15,20,35,50,100,250,1000"
+    """Evaluations that samplers with fixed steps may take."""
+    tol: str = "1e-1..1e-5"
+    """Tolerances of adaptive samplers (dopri5 where none is named), by decades or between commas; or none."""
+    n: int | None = None
+    """Images of every point (default: the tier's number of a curve)."""
+    metric: str = "frechet"
+    """What is measured of the images: frechet, kernel, precision, ..."""
+    reach: str = ""
+    """Qualities whose costs are told, between commas (default: the best that every model attains)."""
+    extractor: UseAppendAction[tuple[str, ...]] = ()
+    """Measure in this feature space in the place of the task's, as in `lsgm eval`; may be repeated."""
+    reference: UseAppendAction[tuple[str, ...]] = ()
+    """SPACE=FILE.npz: mean and covariance of the reference from a file; may be repeated."""
+    tier: str = "quick"
+    """Which of the task's protocols gives seeds, reference and the default of n."""
+    data: str = ""
+    """A folder or zip of images in the place of the task's."""
+    out: Path | None = None
+    """Folder of results.jsonl and of the finished points (default: results/TASK-TIER-nfe)."""
+    time_budget: Annotated[float | None, arg(metavar="SECONDS")] = None
+    """Begin no further point that would end later; the same command goes on."""
+    batch_size: int = 250
+    """Images at a time, which seconds depend on."""
+    device: str = "auto"
+    """Where the model runs, such as cpu or cuda."""
+    json: bool = False
+    """Print the rows as JSON lines on standard output instead of tables."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        require(self.n is None or self.n >= 40, f"n is {self.n}; a distance needs at least 40 images")
+        require(
+            self.time_budget is None or self.time_budget > 0,
+            f"time-budget is {self.time_budget}; give seconds above 0, or leave it out",
+        )
+
+
+def run(argv: list[str]) -> int:
+    """Sweep the models named on the command line; 0 where every point was measured or is left for later."""
+    options = parse(Options, argv, prog="lsgm nfe", description=DESCRIPTION, examples=EXAMPLES)
+    require(bool(options.model), "there is nothing to measure; name a run with --model DIR")
+    require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
+    return _run(options)
+
+
+def _run(options: Options) -> int:
+    """Import what is heavy, measure, print."""
+    from lsgm.devices import pick_device
+    from lsgm.distributed import join
+    from lsgm_eval.commands.eval import changed_task, named_file
+    from lsgm_eval.model_specs import open_model
+    from lsgm_eval.sweep.prepare import prepare
+    from lsgm_eval.sweep.run import check_metric, sweep
+    from lsgm_eval.tasks import load_task
+
+    task = changed_task(load_task(options.task), options.extractor, options.data)
+    family = check_metric(options.metric)
+    ask = _asked(options, task, task.tier(options.tier))
+    references = dict(named_file(word) for word in options.reference)
+    world = join(pick_device(options.device))
+    models = [open_model(spec, device=world.device) for spec in options.model]
+    out = options.out or Path("results") / f"{task.name}-{options.tier}-nfe"
+    models, bench = prepare(
+        models,
+        task,
+        options.tier,
+        ask,
+        out,
+        batch_size=options.batch_size,
+        world=world,
+        insist=bool(options.extractor),
+        references=references,
+    )
+    rows = sweep(models, bench, ask, family)
+    if world.main:
+        _print(rows, as_json=options.json)
+        print(f"lsgm: rows in {out / 'results.jsonl'}; `lsgm report {out}` draws the curves", file=sys.stderr)
+    return 0
+
+
+def _asked(options: Options, task: Task, tier: Tier) -> Sweep:
+    """Return the points and settings that the options describe. Raises ConfigError for wrong ones."""
+    from lsgm_eval.sweep.plan import plan_points
+    from lsgm_eval.sweep.run import Sweep
+    from lsgm_eval.sweep.words import samplers_of, targets_of, tolerances_of, whole_numbers
+
+    points = plan_points(
+        samplers_of(options.samplers), whole_numbers(options.nfe, "--nfe"), tolerances_of(options.tol)
+    )
+    n = options.n or tier.curve_samples or tier.n_samples
+    require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --n")
+    return Sweep(points, n, targets_of(options.reach), options.time_budget)
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    from lsgm_eval.sweep.tables import point_lines, reach_lines
+
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, allow_nan=False))
+        return
+    points = [row for row in rows if row["group"] == "curve"]
+    derived = [row for row in rows if row["group"] == "reach"]
+    print("\n".join([*point_lines(points), "", *reach_lines(derived)]))

@@ -1,0 +1,102 @@
+"""Tables of measured points: quality and every cost of each, and which of them are on the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lsgm_reports.costs import Cost, costs_of, seconds_per_image
+from lsgm_reports.digits import plain
+from lsgm_reports.front import front_of
+from lsgm_reports.headline import metrics_of
+from lsgm_reports.rows import Row
+from lsgm_reports.samplers import curve_name, sampler_label
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
+
+__all__ = ["curve_table", "front_tables"]
+
+
+def curve_table(rows: Sequence[Row]) -> Table | None:
+    """Return the points of the curves, by model, sampler and NFE, or None where there are none."""
+    points = [row for row in rows if row.group == "curve"]
+    if not points:
+        return None
+    notes = Footnotes()
+    metrics = metrics_of(points)
+    places: dict[tuple[str, str, float], dict[str, Row]] = {}
+    for row in points:
+        key = (row.model, row.sampler or "none", row.nfe_mean or 0.0)
+        places.setdefault(key, {})[row.metric] = row
+    order = list(dict.fromkeys((row.model, curve_name(row.sampler)) for row in points))
+    ranked = sorted(places, key=lambda key: (order.index((key[0], curve_name(key[1]))), key[2]))
+    columns = [Column("Model", "left"), Column("Sampler", "left"), Column("NFE")]
+    heads = _spent_heads(points)
+    columns += [Column(head) for head in heads] + [Column(metric.head) for metric in metrics]
+    grid = []
+    for place in ranked:
+        model, sampler, _ = place
+        found = places[place]
+        any_row = next(iter(found.values()))
+        spent = _spent(any_row)
+        cells = [Cell(model), Cell(sampler_label(sampler)), Cell(_evaluations(any_row))]
+        cells += [Cell(spent[head]) for head in heads]
+        grid.append([*cells, *(cell_of(found.get(metric.key), notes) for metric in metrics)])
+    return Table("Quality against cost, point by point", columns, grid, notes.notes)
+
+
+def _evaluations(row: Row) -> str:
+    if row.nfe_mean is None:
+        return MISSING
+    most = row.nfe_max if row.nfe_max is not None and row.nfe_max > row.nfe_mean else None
+    return plain(row.nfe_mean) + (f" (max {plain(most)})" if most else "")
+
+
+def _spent(row: Row) -> dict[str, str]:
+    """Return what a point took beside evaluations, column by column."""
+    seconds = seconds_per_image(row)
+    return {
+        "ms / image": MISSING if seconds is None else f"{1e3 * seconds:.3g}",
+        "Decoder's time": _share(row.decoder_seconds, row.seconds),
+        "FLOPs / image": MISSING if row.flops_per_image is None else f"{row.flops_per_image:.3g}",
+        "Decoder's FLOPs": _share(row.decoder_flops_per_image, row.flops_per_image),
+    }
+
+
+def _spent_heads(points: Sequence[Row]) -> list[str]:
+    """Return the columns of which some point knows something; seconds of a whole run are of no point."""
+    timed = any(cost.key == "seconds" for cost in costs_of(points))
+    spent = [_spent(row if timed else replace(row, seconds=None)) for row in points]
+    return [head for head in spent[0] if any(each[head] != MISSING for each in spent)]
+
+
+def _share(part: float | None, whole: float | None) -> str:
+    return MISSING if part is None or not whole else f"{part / whole:.1%}"
+
+
+def front_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return, metric by metric, the points that no other beats in cost and quality, in every currency."""
+    points = [row for row in rows if row.group == "curve"]
+    costs = costs_of(points)
+    if not costs or len(points) < 2:
+        return []
+    metrics = metrics_of(points)
+    return [
+        _front([row for row in points if row.metric == metric.key], metric.head, costs) for metric in metrics
+    ]
+
+
+def _front(points: Sequence[Row], head: str, costs: Sequence[Cost]) -> Table:
+    notes, grid = Footnotes(), []
+    for cost in costs:
+        for row in front_of(points, cost):
+            spent = cost.of(row) or 0.0
+            text = plain(spent) if cost.key == "nfe" else f"{spent:.3g}"
+            cells = [cost.noun, text, row.model, sampler_label(row.sampler)]
+            grid.append([*(Cell(cell) for cell in cells), cell_of(row, notes)])
+    columns = [Column("Cost", "left"), Column("Per image"), Column("Model", "left")]
+    columns += [Column("Sampler", "left"), Column(head)]
+    caption = (
+        "No other point, of any model, is at once cheaper and better than one of these by the values as "
+        "measured, of which the best is a little too good."
+    )
+    return Table(f"Pareto front: {head.rstrip(' ↑↓')}", columns, grid, notes.notes, caption)

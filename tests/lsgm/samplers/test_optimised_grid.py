@@ -1,0 +1,170 @@
+"""The grid made for a model: the best path among all, the errors it is made of, and what it is worth."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oracles.gaussian import GaussianWorld
+from oracles.worlds import SDES, gaussian_world, initial, mixture_world
+from torch import Tensor
+
+from lsgm.config import SamplerConfig
+from lsgm.errors import UserError
+from lsgm.rng import SeededNoise
+from lsgm.samplers import CountedScore, ScoreFunction, draw
+from lsgm.samplers import optimised_grid as module
+from lsgm.samplers.grids import GRIDS, OPTIMISED, edm_grid, make_grid, time_end_of
+from lsgm.samplers.nodes import Nodes
+from lsgm.samplers.optimised_grid import (
+    FINE_STEPS,
+    TRAJECTORIES,
+    GridCache,
+    cheapest_path,
+    local_errors,
+    optimised_times,
+)
+from lsgm.sde import SDE, VPSDE
+
+
+class Counting:
+    """A score function that counts the rows it is asked for."""
+
+    def __init__(self, world: ScoreFunction) -> None:
+        self.world, self.rows = world, 0
+
+    @property
+    def sde(self) -> SDE:
+        return self.world.sde
+
+    def eps(self, z: Tensor, t: Tensor) -> Tensor:
+        self.rows += len(z)
+        return self.world.eps(z, t)
+
+    def drift(self, z: Tensor, t: Tensor) -> Tensor:
+        self.rows += len(z)
+        return self.world.drift(z, t)
+
+
+def euler_in_s(world: ScoreFunction, z: Tensor, times: Tensor) -> Tensor:
+    nodes = Nodes.of(CountedScore(world, len(z)), times)
+    for k in range(nodes.steps):
+        z = nodes.step(z, k, k + 1, nodes.eps(z, k))
+    return z
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_the_path_is_the_cheapest_of_all(steps: int) -> None:
+    nodes = 7
+    cost = torch.from_numpy(np.random.default_rng(steps).uniform(size=(nodes, nodes)))
+    cost = cost.masked_fill(torch.ones(nodes, nodes).tril().bool(), math.inf)
+    paths = [(0, *inner, nodes - 1) for inner in itertools.combinations(range(1, nodes - 1), steps - 1)]
+    prices = [sum(float(cost[i, j]) for i, j in itertools.pairwise(path)) for path in paths]
+    assert tuple(cheapest_path(cost, steps)) == paths[int(np.argmin(prices))]
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_the_errors_are_those_of_euler_steps_off_the_exact_flow(kind: str) -> None:
+    world = gaussian_world(SDES[kind])
+    end = time_end_of(world.sde)
+    found = local_errors(world, (3,), end)
+    times = edm_grid(world.sde, FINE_STEPS, end)
+    z_1 = SeededNoise(range(TRAJECTORIES), stream="optimised grid").normal(3) * world.sde.prior_var**0.5
+    s, m = world.sde.sigma(times) / world.sde.mean(times), world.sde.mean(times)
+    for i, j in [(0, 10), (0, 60), (20, 25), (30, 50), (45, 60)]:
+        z_i, z_j = (world.flow(z_1.double(), 1.0, float(times[k])) for k in (i, j))
+        eps = world.eps(z_i, times[i].expand(TRAJECTORIES))
+        error = z_i / m[i] + (s[j] - s[i]) * eps - z_j / m[j]
+        expected = error.square().mean(1).sqrt().mean()
+        # Heun's own error over k = j - i fine steps is of the order of 1/k^2 of Euler's in one: 1/25.
+        assert float(found.cost[i, j]) == pytest.approx(float(expected), rel=0.05)
+    assert bool(found.cost.tril().diagonal().isinf().all())
+
+
+def test_where_the_flow_is_straight_there_is_nothing_to_choose_and_no_error() -> None:
+    """Of a single point, eps = (u - mu) / s is constant along the flow: Euler is exact at any length."""
+    point = GaussianWorld(VPSDE(), torch.tensor([0.5, -1.0]).double(), torch.zeros(2).double())
+    cost = local_errors(point, (2,), 1e-3).cost
+    # u moves by s_1 = 150, and float32 keeps 7 digits of it.
+    assert float(cost[cost.isfinite()].max()) < 1e-3
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_few_steps_lose_less_on_it_than_on_any_other_grid(kind: str) -> None:
+    world = mixture_world(SDES[kind])
+    z, end, cache = initial(world, 64, 2), time_end_of(world.sde), GridCache()
+    exact = euler_in_s(world, z, make_grid(world.sde, "logsnr", 1000, end))
+
+    def error(times: Tensor) -> float:
+        return float((euler_in_s(world, z, times) - exact).square().mean().sqrt())
+
+    for steps in (5, 10):
+        config = cache.resolve(world, (2,), SamplerConfig(steps=steps, grid=OPTIMISED))
+        optimised = error(torch.tensor(config.times, dtype=torch.float64))
+        assert optimised < 0.9 * min(error(make_grid(world.sde, name, steps, end)) for name in GRIDS)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30, 31, 100])
+def test_it_is_a_grid_of_any_number_of_steps_and_the_same_every_time(steps: int) -> None:
+    world = mixture_world(SDES["geometric"])
+    config = SamplerConfig(steps=steps, grid=OPTIMISED, time_end=0.01)
+    first, again = (optimised_times(world, (2,), config) for _ in range(2))
+    assert first.times.shape == (steps + 1,)
+    assert (float(first.times[0]), float(first.times[-1])) == (1.0, 0.01)
+    assert bool((first.times.diff() < 0).all())
+    assert torch.equal(first.times, again.times)
+
+
+def test_its_price_is_counted_apart_from_that_of_the_samples() -> None:
+    world = Counting(mixture_world(VPSDE()))
+    config = SamplerConfig("heun", steps=5, grid=OPTIMISED)
+    grid = optimised_times(world, (2,), config)
+    assert grid.nfe == world.rows == 2 * FINE_STEPS * TRAJECTORIES
+    assert grid.seconds > 0
+    world.rows = 0
+    drawn = draw(world, (2,), range(3), config)
+    assert drawn.nfe.tolist() == [10] * 3
+    assert world.rows == 30 + grid.nfe
+
+
+def test_drawing_by_name_is_drawing_at_its_times() -> None:
+    world = mixture_world(SDES["subvp"])
+    config = SamplerConfig("euler", steps=7, grid=OPTIMISED)
+    given = GridCache().resolve(world, (2,), config)
+    assert given == replace(config, grid=None, times=given.times)
+    assert torch.equal(draw(world, (2,), range(4), config).z, draw(world, (2,), range(4), given).z)
+
+
+def test_a_cache_measures_a_model_once_for_all_numbers_of_steps() -> None:
+    world, cache = Counting(mixture_world(VPSDE())), GridCache()
+    for steps in (5, 6, 50):
+        cache.resolve(world, (2,), SamplerConfig(steps=steps, grid=OPTIMISED))
+        assert world.rows == 2 * FINE_STEPS * TRAJECTORIES
+    cache.resolve(world, (2,), SamplerConfig(steps=5, grid=OPTIMISED, time_end=0.1))
+    assert world.rows == 2 * 2 * FINE_STEPS * TRAJECTORIES
+
+
+def test_a_cache_leaves_other_grids_alone() -> None:
+    world, config = Counting(mixture_world(VPSDE())), SamplerConfig(steps=5, grid="logsnr")
+    assert GridCache().resolve(world, (2,), config) is config
+    assert world.rows == 0
+
+
+def test_trajectories_that_do_not_fit_together_are_followed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = mixture_world(VPSDE())
+    together = local_errors(world, (2,), 1e-3)
+    monkeypatch.setattr(module, "_AT_ONCE", 5 * 2 * (FINE_STEPS + 1))
+    in_turn = local_errors(world, (2,), 1e-3)
+    assert in_turn.nfe == together.nfe
+    # Only the order of a float64 sum differs, and vector widths of exp.
+    torch.testing.assert_close(in_turn.cost, together.cost, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_whose_trajectories_are_not_finite_is_refused() -> None:
+    world = GaussianWorld(VPSDE(), torch.full((2,), math.nan).double(), torch.ones(2).double())
+    with pytest.raises(UserError, match="optimised grid is made from are not finite; check the weights"):
+        draw(world, (2,), [0], SamplerConfig(grid=OPTIMISED))
