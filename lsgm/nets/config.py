@@ -138,7 +138,9 @@ class ScoreNetConfig:
     dropout: float = 0.0
     """Dropout in the residual blocks."""
     embedding: int = 128
-    """Size of the sinusoidal time embedding; the blocks see four times as many numbers."""
+    """Size of the sinusoidal time embedding."""
+    embedding_hidden: int | None = None
+    """Numbers that the blocks see of the time (None: four times as many as the embedding)."""
     embedding_scale: float = 1000.0
     """Factor on t before the embedding (positional), or the frequencies' standard deviation (fourier)."""
     embedding_kind: Literal["positional", "fourier"] = "positional"
@@ -163,3 +165,9 @@ class ScoreNetConfig:
         require(
             self.embedding >= 4 and self.embedding % 2 == 0, "embedding must be an even number of at least 4"
         )
+        require(self.time_width >= 1, f"embedding-hidden is {self.time_width}; give at least 1")
+
+    @property
+    def time_width(self) -> int:
+        """How many numbers the blocks see of the time."""
+        return 4 * self.embedding if self.embedding_hidden is None else self.embedding_hidden

@@ -16,20 +16,24 @@ __all__ = ["TimeEmbedding", "TimeShifts"]
 
 
 class TimeEmbedding(nn.Module):
-    r"""Waves of t through a two-layer MLP: t [B] -> [B, 4 E], activated.
+    r"""Waves of t through a two-layer MLP: t [B] -> [B, hidden], activated.
 
     The E waves are sin and cos of angles :math:`\omega_i t`. "positional": geometric frequencies,
     :math:`\omega_i = s \, 10^{-4 i / (E/2 - 1)}` (arXiv:2006.11239). "fourier": random ones, drawn once and
     saved, :math:`\omega_i = 2 \pi w_i` with :math:`w_i \sim N(0, s^2)` (arXiv:2006.10739).
 
     The angles are computed in float64, since at scale 1000 float32 would blur t at the sixth digit, and the
-    MLP in its own precision under any autocast.
+    MLP in its own precision under any autocast. ``hidden`` is 4 E where it is left out.
     """
 
     frequencies: Tensor
 
     def __init__(
-        self, size: int, scale: float, kind: Literal["positional", "fourier"] = "positional"
+        self,
+        size: int,
+        scale: float,
+        kind: Literal["positional", "fourier"] = "positional",
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         half = size // 2
@@ -40,8 +44,9 @@ class TimeEmbedding(nn.Module):
             self.unit = 1.0
             exponents = torch.arange(half, dtype=torch.float64) / max(half - 1, 1)
             self.register_buffer("frequencies", scale * 10000.0**-exponents, persistent=False)
-        self.first = linear(size, 4 * size)
-        self.second = linear(4 * size, 4 * size)
+        width = 4 * size if hidden is None else hidden
+        self.first = linear(size, width)
+        self.second = linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """Return SiLU of the embedding, ready for `TimeShifts`."""
@@ -52,7 +57,7 @@ class TimeEmbedding(nn.Module):
 
 
 class TimeShifts(nn.Linear):
-    """Every block's own dense layer on the time embedding, [B, 4 E] -> one [B, C_i] each, in one product.
+    """Every block's own dense layer on the time embedding, [B, hidden] -> one [B, C_i] each, in one product.
 
     Each part is initialised as the layer that it is: a fan of all blocks together would make them small.
     """

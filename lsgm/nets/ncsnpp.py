@@ -30,7 +30,9 @@ class NCSNpp(nn.Module):
         super().__init__()
         sides = _sides(config, resolution)
         self.recompute = config.recompute
-        self.embed = TimeEmbedding(config.embedding, config.embedding_scale, config.embedding_kind)
+        self.embed = TimeEmbedding(
+            config.embedding, config.embedding_scale, config.embedding_kind, config.time_width
+        )
         self.stem = conv(channels, config.width)
         widths = self._build_down(config, channels, sides)
         current = widths[-1]
@@ -41,7 +43,7 @@ class NCSNpp(nn.Module):
         skips = config.progressive == "output_skip"
         self.head = nn.Identity() if skips else Head(current, channels, scale=0.0)
         blocks = [stack.block.width for stack in (*self.down, *self.middle, *self.up)]
-        self.shifts = TimeShifts(4 * config.embedding, blocks)
+        self.shifts = TimeShifts(config.time_width, blocks)
 
     def _build_down(self, config: ScoreNetConfig, channels: int, sides: list[int]) -> list[int]:
         """Add the way down; return the width of every feature map that the way up meets again."""

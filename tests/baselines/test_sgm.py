@@ -80,9 +80,9 @@ def test_the_vae_is_the_lsgms(name: str) -> None:
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in two.items()}
 
 
-@pytest.mark.parametrize("name", ROADS)
+@pytest.mark.parametrize("name", [name for name in ROADS if name != "mnist-small"])
 def test_the_score_model_of_pixels_has_about_the_lsgms_parameters(name: str) -> None:
-    """Of all of it, VAE and prior together: within a quarter."""
+    """Of all of it, VAE and prior together: within a quarter. That of mnist-small has its seconds instead."""
     ours, theirs = (sum(parameter_counts(networks(n)).values()) for n in (name, f"{name}-sgm"))
     assert theirs == pytest.approx(ours, rel=0.25)
 

@@ -77,8 +77,7 @@ class SlowNCSNpp:
                 continue
             h = self.block(hs[-1], hs[-1].shape[1], temb, "down")
             if c.progressive_input == "input_skip":
-                pyramid = slow_down(pyramid, fir=c.fir)
-                self.layer += 1
+                pyramid = self.plain_down(pyramid)
                 own = self.conv(pyramid, h.shape[1], 1, inside=".Conv")
                 h = own + h if c.progressive_combine == "sum" else torch.cat([own, h], dim=1)
             elif c.progressive_input == "residual":
@@ -170,6 +169,10 @@ class SlowNCSNpp:
         channels = h.shape[1]
         matrix = self.weight(f"{name}.W", channels, channels)
         return torch.einsum("bci,cd->bdi", h, matrix) + self.weight(f"{name}.b", channels)[:, None]
+
+    def plain_down(self, x: Tensor) -> Tensor:
+        self.layer += 1
+        return slow_down(x, fir=self.config.fir)
 
     def plain_up(self, x: Tensor) -> Tensor:
         self.layer += 1

@@ -8,7 +8,7 @@ weights, averages and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from lsgm.nets.pyramid import (
     StridedConv,
 )
 
-__all__ = ["Source", "prior_table"]
+__all__ = ["Source", "Table", "layers_in_order", "numbered_rows", "prior_table"]
 
 
 class Source(NamedTuple):
@@ -58,20 +58,27 @@ def prior_table(config: ScoreNetConfig, channels: int, resolution: int) -> Mappi
     """
     with torch.device("meta"):
         network = NCSNpp(config, channels=channels, resolution=resolution)
-    ours = {layer: f"network.{name}" for name, layer in network.named_modules()}
-    theirs = {layer: f"all_modules.{number}" for number, layer in enumerate(_in_their_order(network))}
-    table = {"logit": Source(["mixing_logit"], _alone)}
+    rows = numbered_rows(network, layers_in_order(network))
+    if config.embedding_kind == "fourier":
+        rows["embed.frequencies"] = Source(["temb_fun.w"], _flat)
+    named = {f"network.{name}": row for name, row in rows.items()}
+    return {"logit": Source(["mixing_logit"], _alone), **named}
+
+
+def numbered_rows(network: NCSNpp, layers: Iterable[nn.Module], first: int = 0) -> Table:
+    """Return what the network's own parameters are made of, where ``layers`` are numbered from ``first``."""
+    ours = {layer: name for name, layer in network.named_modules()}
+    theirs = {layer: f"all_modules.{number}" for number, layer in enumerate(layers, first)}
+    table: Table = {}
     for layer, name in theirs.items():
         table |= _layer(layer, ours[layer], name)
     dense = [f"{theirs[stack.block]}.Dense_0" for stack in _stacks(network)]
     for kind in ("weight", "bias"):
-        table[f"network.shifts.{kind}"] = Source([f"{name}.{kind}" for name in dense], _stacked)
-    if config.embedding_kind == "fourier":
-        table["network.embed.frequencies"] = Source(["temb_fun.w"], _flat)
+        table[f"shifts.{kind}"] = Source([f"{name}.{kind}" for name in dense], _stacked)
     return table
 
 
-def _in_their_order(network: NCSNpp) -> Iterator[nn.Module]:
+def layers_in_order(network: NCSNpp) -> Iterator[nn.Module]:
     """Yield the layers that they number, those without parameters included, in the order of execution."""
     yield from (network.embed.first, network.embed.second, network.stem)
     for stack, join in zip(network.down, network.joins_down, strict=True):

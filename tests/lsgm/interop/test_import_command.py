@@ -199,7 +199,7 @@ def test_a_format_is_named_and_a_slip_of_the_pen_is_guessed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "did you mean 'nvlabs'?" in refused(["nvlab", "f", "o"], tmp_path / "o", capsys)
-    assert "there is nvlabs" in refused(["keras", "f", "o"], tmp_path / "o", capsys)
+    assert "there is diffusers, nvlabs" in refused(["keras", "f", "o"], tmp_path / "o", capsys)
     assert cli.main(["import", "--help"]) == 0
     assert "lsgm import nvlabs checkpoint_fid.pt" in capsys.readouterr().out
     for words in (["nvlabs"], ["nvlabs", "f"]):

@@ -1,0 +1,185 @@
+"""What score_sde_pytorch's configurations say, which its checkpoints do not, under its names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from lsgm.config import require
+from lsgm.errors import ConfigError, did_you_mean
+from lsgm.structure import from_dict
+
+__all__ = ["PUBLISHED", "ScoreSDEConfig", "find_config"]
+
+PUBLISHED = tuple(
+    f"{sde}/cifar10_{network}{deep}_continuous"
+    for sde, networks in (("vp", ("ddpmpp", "ncsnpp")), ("subvp", ("ddpmpp", "ncsnpp")), ("ve", ("ncsnpp",)))
+    for network in networks
+    for deep in ("", "_deep")
+)
+"""Names of the configurations whose checkpoints were published, folder included."""
+
+
+@dataclass(frozen=True)
+class ScoreSDEConfig:
+    """A model of score_sde_pytorch. What cannot be built here is refused by its name: ConfigError.
+
+    Their settings of the network, of the SDE and of training; the defaults are those of DDPM++ on CIFAR-10.
+    """
+
+    sde: Literal["vpsde", "subvpsde", "vesde"] = "vpsde"
+    """The forward diffusion."""
+    continuous: bool = True
+    """Whether t is drawn from an interval in training, and not from a table of steps."""
+    likelihood_weighting: bool = False
+    """Whether the loss is weighted by g^2, and not by sigma^2."""
+    dataset: str = "cifar10"
+    """What `lsgm data ls` calls the training images."""
+    image_size: int = 32
+    """Side of the images."""
+    num_channels: int = 3
+    """Channels of the images."""
+    binary: bool = False
+    """Whether pixels have two levels instead of 256."""
+    random_flip: bool = True
+    """Mirror training images at random."""
+    centered: bool = True
+    """Whether the SDE runs on pixels on [-1, 1], and not on [0, 1]."""
+    uniform_dequantization: bool = False
+    """Train on points drawn uniformly from the cells of the levels."""
+    sigma_min: float = 0.01
+    """Smallest sigma of vesde, in units of the pixels."""
+    sigma_max: float = 50.0
+    """Largest sigma of vesde."""
+    beta_min: float = 0.1
+    """beta(0) of vpsde and subvpsde."""
+    beta_max: float = 20.0
+    """beta(1) of vpsde and subvpsde."""
+    name: str = "ncsnpp"
+    """The network's class."""
+    scale_by_sigma: bool = False
+    """Whether the network's output is divided by sigma."""
+    ema_rate: float = 0.9999
+    """Decay of the averaged weights."""
+    nf: int = 128
+    """Channels of the first level."""
+    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each level in multiples of nf."""
+    num_res_blocks: int = 4
+    """Residual blocks per level."""
+    attn_resolutions: tuple[int, ...] = (16,)
+    """Sides with self-attention."""
+    dropout: float = 0.1
+    """Dropout in the residual blocks."""
+    conditional: bool = True
+    """Whether the network is told the time."""
+    fir: bool = False
+    """Resample through the filter fir_kernel."""
+    fir_kernel: tuple[int, ...] = (1, 3, 3, 1)
+    """The filter."""
+    skip_rescale: bool = True
+    """Divide sums of two branches by sqrt(2)."""
+    resblock_type: str = "biggan"
+    """The kind of residual block."""
+    progressive: Literal["none", "output_skip", "residual"] = "none"
+    """Pyramid of outputs."""
+    progressive_input: Literal["none", "input_skip", "residual"] = "none"
+    """Pyramid of inputs."""
+    progressive_combine: Literal["sum", "cat"] = "sum"
+    """How the pyramid of inputs joins the features."""
+    embedding_type: Literal["positional", "fourier"] = "positional"
+    """Sinusoids of the time, or of the logarithm of sigma at random frequencies."""
+    fourier_scale: float = 16.0
+    """Standard deviation of these."""
+    batch_size: int = 128
+    """Images per step."""
+    lr: float = 2e-4
+    """Learning rate."""
+    warmup: int = 5000
+    """Steps over which it rises."""
+    n_iters: int = 1_300_000
+    """Steps of the whole training."""
+
+    def __post_init__(self) -> None:
+        exploding = self.sde == "vesde"
+        require(self.continuous, _discrete("the configuration with continuous = false"))
+        for key, only in (
+            ("name", "ncsnpp"),
+            ("conditional", True),
+            ("skip_rescale", True),
+            ("resblock_type", "biggan"),
+            ("fir_kernel", (1, 3, 3, 1)),
+            ("embedding_type", "fourier" if exploding else "positional"),
+            ("scale_by_sigma", exploding),
+        ):
+            value = getattr(self, key)
+            require(
+                value == only,
+                f"{key} is {value!r}, and with {self.sde} only {only!r} can be built here; take a checkpoint "
+                f"of one of {', '.join(PUBLISHED)}",
+            )
+        require(
+            self.centered or exploding,
+            f"centered is False, and {self.sde} of pixels on [0, 1] has no equal here; take a checkpoint "
+            "that was trained with centered = True",
+        )
+        require(
+            0 < self.sigma_min < self.sigma_max,
+            f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}; give 0 < sigma_min < sigma_max",
+        )
+        require(self.n_iters >= 1 and self.warmup >= 0, "n_iters starts at 1 and warmup at 0")
+
+
+def find_config(word: str) -> ScoreSDEConfig:
+    """Return the published configuration of that name, or the one that a TOML file of such settings says.
+
+    Raises ConfigError for a name that is not known, one of a model trained at discrete times, and a file that
+    cannot be read or says something that is not known.
+    """
+    if word in PUBLISHED:
+        return _published(word)
+    if word.endswith(".toml"):
+        return _from_file(Path(word))
+    if re.fullmatch(r"(\w+/)*\w*cifar10\w*", word) and not word.endswith("_continuous"):
+        raise ConfigError(_discrete(f"the configuration '{word}'"))
+    hint = did_you_mean(word, PUBLISHED) or f"; there is {', '.join(PUBLISHED)}, or a TOML file of settings"
+    raise ConfigError(f"there is no configuration '{word}'{hint}")
+
+
+def _published(name: str) -> ScoreSDEConfig:
+    """Return DDPM++ or NCSN++ on CIFAR-10 (arXiv:2011.13456, table 2 and appendix H)."""
+    config = ScoreSDEConfig()
+    if "_deep_" in name:
+        config = replace(config, num_res_blocks=8, n_iters=950_000)
+    if "ncsnpp" in name:
+        config = replace(config, fir=True, progressive_input="residual")
+    if name.startswith("subvp/"):
+        return replace(config, sde="subvpsde")
+    if name.startswith("ve/"):
+        return replace(
+            config,
+            sde="vesde",
+            centered=False,
+            scale_by_sigma=True,
+            embedding_type="fourier",
+            ema_rate=0.999,
+        )
+    return config
+
+
+def _from_file(path: Path) -> ScoreSDEConfig:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML ({error}); give a file of settings") from None
+    return from_dict(ScoreSDEConfig, tables, str(path))
+
+
+def _discrete(what: str) -> str:
+    return (
+        f"{what} is of a model trained at discrete times, which knows none between them; take one whose name "
+        "ends in _continuous"
+    )

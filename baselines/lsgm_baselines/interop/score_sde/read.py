@@ -1,0 +1,123 @@
+"""Read a checkpoint of score_sde_pytorch without executing anything in it.
+
+These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import CheckpointError
+from lsgm.interop.nvlabs.pickled import foreign_class
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+FREQUENCIES = "all_modules.0.W"
+"""The one tensor that is a parameter and not trained, so that no average of it is kept."""
+
+LEVELS = "sigmas"
+"""The one tensor that is no parameter: sigma from the largest to the smallest, with every kind of SDE."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, on the CPU and under score_sde's names, without what all of them begin with."""
+
+    raw: dict[str, Tensor]
+    """The last weights, random frequencies included."""
+    ema: dict[str, Tensor]
+    """The averaged weights under the same names."""
+    sigmas: Tensor | None
+    """Noise levels, falling; None in files that do not have them."""
+    step: int
+    decay: float | None
+    """Decay of the averages, where the file says it."""
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Return what a file holds.
+
+    Raises CheckpointError, one sentence, where the file cannot be read, is no such checkpoint, has averages
+    that do not fit its weights, or names any class; that class is then never imported, let alone called.
+    """
+    path = Path(path)
+    content = _load(path)
+    if not isinstance(content, Mapping) or not {"model", "ema", "step"} <= content.keys():
+        raise _other(path, "it has no 'model', 'ema' and 'step'")
+    step = content["step"]
+    if not isinstance(step, int) or step < 0:
+        raise _other(path, "its 'step' is not a count")
+    raw = _weights(content["model"], path)
+    sigmas = raw.pop(LEVELS, None)
+    ema = content["ema"]
+    if not isinstance(ema, Mapping) or not isinstance(ema.get("shadow_params"), (list, tuple)):
+        raise _other(path, "its 'ema' has no list 'shadow_params'")
+    decay = ema.get("decay")
+    return Checkpoint(
+        raw,
+        _averages(ema["shadow_params"], raw, path),
+        sigmas,
+        step,
+        float(decay) if isinstance(decay, (int, float)) else None,
+    )
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give a checkpoint of score_sde_pytorch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names no common class for what a broken file raises
+        if (foreign := foreign_class(path)) is not None:
+            raise CheckpointError(
+                f"{path} names the class {foreign}, and nothing but tensors is read from such a file; "
+                "nothing of it was executed: get the file from its authors again"
+            ) from None
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
+        ) from error
+
+
+def _weights(state: Any, path: Path) -> dict[str, Tensor]:
+    """Return a state dict's tensors by name, without the ``module.`` of a model on several devices."""
+    if not isinstance(state, Mapping) or not state:
+        raise _other(path, "its 'model' is no state dict")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise _other(path, f"'{name}' in its 'model' is not a tensor")
+    return {str(name).removeprefix("module."): value.detach() for name, value in state.items()}
+
+
+def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the averages by name: they have none, and stand in the order of the trained parameters.
+
+    A state dict lists the parameters in that very order. Untrained frequencies are their own average.
+    """
+    names = list(raw)
+    if len(shadow) == len(names) - 1 and FREQUENCIES in raw:
+        names.remove(FREQUENCIES)
+    if len(shadow) != len(names):
+        raise _other(path, f"its 'ema' averages {len(shadow)} tensors and its 'model' has {len(names)}")
+    ema = {FREQUENCIES: raw[FREQUENCIES]} if FREQUENCIES in raw else {}
+    for name, average in zip(names, shadow, strict=True):
+        if not isinstance(average, Tensor) or average.shape != raw[name].shape:
+            found = list(average.shape) if isinstance(average, Tensor) else type(average).__name__
+            raise _other(path, f"the average of '{name}' is {found} and the tensor {list(raw[name].shape)}")
+        ema[name] = average.detach()
+    return ema
+
+
+def _other(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, model, ema and "
+        "step"
+    )
