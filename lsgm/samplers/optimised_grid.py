@@ -6,9 +6,11 @@ of one Euler step from node i to node j of the fine grid is
 
 .. math:: c_{ij} = E \, \| u_i + (s_j - s_i) \epsilon_\theta(z_i, t_i) - u_j \|,
 
-and the grid of N steps is the path of N edges from the first node to the last whose errors sum to the
-least: dynamic programming, exact among all the paths through the nodes. The sum bounds the error of the N
-steps where the flow does not spread trajectories apart.
+and what is left of it in the end is c_ij r_F / r_j, with r_j the size of u_j: the flow draws trajectories
+together from the size of the noise to that of the data, and takes errors along (exactly so where the data are
+Normal around 0). The grid of N steps is the path of N edges from the first node to the last for which these
+sum to the least: dynamic programming, exact among all paths through the nodes. The paper sums c_ij itself,
+which spends nearly all of the steps on pixels at noise levels where errors do not last.
 """
 
 from __future__ import annotations
@@ -55,10 +57,17 @@ class LocalErrors:
     cost: Tensor
     """c_ij per dimension (root mean square over it, mean over trajectories), float64 [F + 1, F + 1] on the
     CPU; infinite where j <= i, as no step leads back."""
+    size: Tensor
+    """r_j, the root mean square of u_j, float64 [F + 1] on the CPU."""
     nfe: int
     """Evaluations of the network that it took, over all trajectories."""
     seconds: float
     """Wall seconds that it took."""
+
+    @property
+    def lasting(self) -> Tensor:
+        """What is left of each error at the last node: c_ij r_F / r_j."""
+        return self.cost * (self.size[-1] / self.size)
 
 
 @dataclass(frozen=True)
@@ -106,14 +115,16 @@ def local_errors(
     """
     started = time.perf_counter()
     times = edm_grid(score.sde, FINE_STEPS, time_end)
-    total, nfe = torch.zeros(len(times), len(times), dtype=torch.float64), 0
+    total, square = torch.zeros(len(times), len(times)).double(), torch.zeros(len(times)).double()
+    nfe = 0
     at_once = max(1, _AT_ONCE // (len(times) * math.prod(shape)))
     for first in range(0, TRAJECTORIES, at_once):
         seeds = range(first, min(first + at_once, TRAJECTORIES))
         noise = SeededNoise(seeds, device=device or "cpu", stream="optimised grid")
         counted = CountedScore(score, len(seeds), noise.device)
         z = noise.normal(*shape) * (temperature * score.sde.prior_var**0.5)
-        total += _pairwise_errors(Nodes.of(counted, times.to(noise.device)), z)
+        found, sizes = _pairwise_errors(Nodes.of(counted, times.to(noise.device)), z)
+        total, square = total + found, square + sizes
         nfe += int(counted.nfe.sum())
     if not total.isfinite().all():
         raise UserError(
@@ -122,16 +133,17 @@ def local_errors(
         )
     no_step = torch.ones_like(total).tril().bool()
     cost = (total / TRAJECTORIES).masked_fill(no_step, math.inf)
-    return LocalErrors(times, cost, nfe, time.perf_counter() - started)
+    size = (square / TRAJECTORIES).sqrt()
+    return LocalErrors(times, cost, size, nfe, time.perf_counter() - started)
 
 
-def _pairwise_errors(nodes: Nodes, z: Tensor) -> Tensor:
-    """Return c_ij summed over the trajectories that start from z: float64 [F + 1, F + 1], 0 for j <= i.
+def _pairwise_errors(nodes: Nodes, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c_ij and r_j^2 summed over the trajectories that start from z, float64; c_ij is 0 for j <= i.
 
     u is summed up from Heun's own increments in float64: u itself begins at 1 / m_1, where the difference of
     two float32 would lose the errors of short steps.
     """
-    starts, slopes = [], []
+    starts, slopes, first = [], [], z.flatten(1).double() / nodes.m[0]
     for k in range(nodes.steps):
         eps = nodes.eps(z, k)
         slope = 0.5 * (eps + nodes.eps(nodes.step(z, k, k + 1, eps), k + 1))
@@ -144,7 +156,8 @@ def _pairwise_errors(nodes: Nodes, z: Tensor) -> Tensor:
     for i, eps in enumerate(starts):
         error = moved[i:].cumsum(dim=0) - (s[i + 1 :] - s[i])[:, None, None] * eps.double()
         found[i, i + 1 :] = error.square().mean(dim=2).sqrt().sum(dim=1).cpu()
-    return found
+    path = torch.cat([first[None], first + moved.cumsum(dim=0)])
+    return found, path.square().mean(dim=2).sum(dim=1).cpu()
 
 
 def grid_of(errors: LocalErrors, score: ScoreFunction, steps: int) -> Tensor:
@@ -154,7 +167,7 @@ def grid_of(errors: LocalErrors, score: ScoreFunction, steps: int) -> Tensor:
     grid has no more to tell, the best grid of so many steps, refined evenly in log-SNR between its times.
     """
     coarse = min(steps, FINE_STEPS // 2)
-    times = errors.times[cheapest_path(errors.cost, coarse)]
+    times = errors.times[cheapest_path(errors.lasting, coarse)]
     if coarse == steps:
         return times
     level = -log_snr(score.sde, times)
