@@ -25,7 +25,7 @@ from lsgm.recipe_files import find_recipes, load_recipe
 from lsgm_eval.extractors.glyphs import GlyphExtractor, read_card
 from lsgm_eval.tasks import load_task, task_names
 import lsgm_baselines.kinds, lsgm_reports.commands.report
-for group in ("lsgm.commands", "lsgm.kinds"):
+for group in ("lsgm.commands", "lsgm.kinds", "lsgm.importers"):
     for point in offers(group).values():
         point.load()
 names = ("lsgm", "lsgm_eval", "lsgm_baselines", "lsgm_reports")

@@ -9,7 +9,7 @@ from lsgm.errors import ConfigError, did_you_mean
 
 __all__ = ["HELP", "run"]
 
-HELP = "measure what training and likelihoods cost on this machine"
+HELP = "measure what training, likelihoods and sampling cost on this machine"
 
 
 def run(argv: list[str]) -> int:

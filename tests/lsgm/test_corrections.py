@@ -77,7 +77,9 @@ def test_a_weight_without_gradient_tells_the_two_decays_apart() -> None:
 PUBLISHED = [
     name
     for name in find_recipes()
-    if load_recipe(name).get("vae", {}).get("kind") == "nvae" and not name.endswith(("-tiny", "-small"))
+    if load_recipe(name)["kind"] == "lsgm"
+    and load_recipe(name).get("vae", {}).get("kind") == "nvae"
+    and not name.endswith(("-tiny", "-small", "-frozen"))
 ]
 
 

@@ -33,7 +33,7 @@ def test_it_works_outside_of_the_clone(tmp_path: Path) -> None:
     assert "glyphs" in done.stdout
 
 
-@pytest.mark.parametrize("group", ["lsgm.commands", "lsgm.kinds"])
+@pytest.mark.parametrize("group", ["lsgm.commands", "lsgm.kinds", "lsgm.importers"])
 def test_everything_that_is_offered_can_be_loaded(group: str) -> None:
     for point in offers(group).values():
         assert point.load() is not None
