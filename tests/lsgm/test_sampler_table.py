@@ -87,6 +87,7 @@ def test_the_table_says_what_each_sampler_is_and_costs() -> None:
     assert find_sampler("heun").nfe_formula == "2N"
     assert find_sampler("dopri5").nfe(20) is None
     assert find_sampler("dopri5").nfe_formula == "6N+2"
+    assert find_sampler("predictor-corrector").nfe_formula == "(1+C)N"
 
 
 def test_a_name_is_given_once() -> None:
