@@ -78,7 +78,7 @@ class Sampler:
 
     @property
     def nfe_formula(self) -> str:
-        """The cost in words of N steps (of an adaptive solver: attempted ones) and C corrector steps in each."""
+        """The cost of N steps (of an adaptive solver: attempted ones) with C corrector steps in each."""
         slope = "N" if self.nfe_per_step == 1 else f"{self.nfe_per_step}N"
         slope = f"({self.nfe_per_step}+C)N" if self.corrects else slope
         return f"{slope}{self.nfe_offset:+d}" if self.nfe_offset else slope
