@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from oracles.counting import Counting
 from oracles.gaussian import GaussianWorld, MixtureWorld
 from oracles.worlds import SDES, gaussian_world, initial, mixture_world
 from torch import Tensor
@@ -28,26 +29,7 @@ from lsgm.samplers.optimised_grid import (
     local_errors,
     optimised_times,
 )
-from lsgm.sde import SDE, VPSDE
-
-
-class Counting:
-    """A score function that counts the rows it is asked for."""
-
-    def __init__(self, world: ScoreFunction) -> None:
-        self.world, self.rows = world, 0
-
-    @property
-    def sde(self) -> SDE:
-        return self.world.sde
-
-    def eps(self, z: Tensor, t: Tensor) -> Tensor:
-        self.rows += len(z)
-        return self.world.eps(z, t)
-
-    def drift(self, z: Tensor, t: Tensor) -> Tensor:
-        self.rows += len(z)
-        return self.world.drift(z, t)
+from lsgm.sde import VPSDE
 
 
 def euler_in_s(world: ScoreFunction, z: Tensor, times: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles.counting import Counting
 from oracles.gaussian import MixtureWorld
 from oracles.mixture import covariance_at, exact_flow, mean_at, mixture_in, projected_cdf
 from oracles.worlds import SDES, gaussian_world, mixture_world
@@ -132,25 +133,6 @@ def test_no_sampler_declares_less_than_it_keeps(name: str) -> None:
     order = find_sampler(name).order or 0
     slopes = [measured_orders(name, kind, world)[-1] for kind in KINDS for world in ("gaussian", "mixture")]
     assert min(slopes) < order + 0.15
-
-
-class Counting:
-    """A score function that counts on its own the rows that it is asked for."""
-
-    def __init__(self, world: ScoreFunction) -> None:
-        self.world, self.rows = world, 0
-
-    @property
-    def sde(self) -> SDE:
-        return self.world.sde
-
-    def eps(self, z: Tensor, t: Tensor) -> Tensor:
-        self.rows += len(z)
-        return self.world.eps(z, t)
-
-    def drift(self, z: Tensor, t: Tensor) -> Tensor:
-        self.rows += len(z)
-        return self.world.drift(z, t)
 
 
 @pytest.mark.parametrize("name", FIXED)
