@@ -30,7 +30,7 @@ EXAMPLES = (
     "lsgm nfe --model lsgm=runs/a --model sgm=runs/b --task cifar10",
     "lsgm nfe --model runs/a --task glyphs --samplers heun,dpmpp-2m@logsnr,edm-heun@edm:churn=10",
     "lsgm nfe --model runs/a --model runs/b --task glyphs --nfe 5,10,20 --tol none --reach 20,10",
-    "lsgm nfe --model runs/a --task cifar10 --extractor torchscript:mine.ts --n 10000 --time-budget 3600",
+    "lsgm nfe --model runs/a --task cifar10 --extractor torchscript:mine.ts --images 9000 --time-budget 600",
 )
 
 
@@ -49,7 +49,7 @@ class Options:
     """Evaluations that samplers with fixed steps may take."""
     tol: str = "1e-1..1e-5"
     """Tolerances of adaptive samplers (dopri5 where none is named), by decades or between commas; or none."""
-    n: int | None = None
+    images: int | None = None
     """Images of every point (default: the tier's number of a curve)."""
     metric: str = "frechet"
     """What is measured of the images: frechet, kernel, precision, ..."""
@@ -60,7 +60,7 @@ class Options:
     reference: UseAppendAction[tuple[str, ...]] = ()
     """SPACE=FILE.npz: mean and covariance of the reference from a file; may be repeated."""
     tier: str = "quick"
-    """Which of the task's protocols gives seeds, reference and the default of n."""
+    """Which of the task's protocols gives seeds, reference and the default of images."""
     data: str = ""
     """A folder or zip of images in the place of the task's."""
     out: Path | None = None
@@ -76,7 +76,10 @@ class Options:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
-        require(self.n is None or self.n >= 40, f"n is {self.n}; a distance needs at least 40 images")
+        require(
+            self.images is None or self.images >= 40,
+            f"images is {self.images}; a distance needs at least 40 images",
+        )
         require(
             self.time_budget is None or self.time_budget > 0,
             f"time-budget is {self.time_budget}; give seconds above 0, or leave it out",
@@ -135,8 +138,8 @@ def _asked(options: Options, task: Task, tier: Tier) -> Sweep:
     points = plan_points(
         samplers_of(options.samplers), whole_numbers(options.nfe, "--nfe"), tolerances_of(options.tol)
     )
-    n = options.n or tier.curve_samples or tier.n_samples
-    require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --n")
+    n = options.images or tier.curve_samples or tier.n_samples
+    require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --images")
     return Sweep(points, n, targets_of(options.reach), options.time_budget)
 
 

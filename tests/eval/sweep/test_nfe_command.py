@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind
 from lsgm.models.load import fresh_networks
 from lsgm_eval import model_specs, open_spaces, runner
-from lsgm_eval.commands.nfe import run
+from lsgm_eval.commands.nfe import Options, run
 
 TASK = """
 name = "bars"
@@ -90,7 +91,7 @@ def test_without_json_there_are_two_tables(task: list[str], capsys: pytest.Captu
         (["--nfe", "1"], "takes at least 2 evaluations, not 1"),
         (["--tol", "0"], "tolerances above 0"),
         (["--metric", "fud"], "no metric 'fud' to sweep; did you mean 'fid'|no metric 'fud'"),
-        (["--n", "10"], "at least 40 images"),
+        (["--images", "10"], "at least 40 images"),
         (["--time-budget", "0"], "seconds above 0"),
         (["--model", "lsgm"], "two models are called 'lsgm'"),
         (["--tier", "huge"], "no tier 'huge'"),
@@ -106,3 +107,12 @@ def test_models_and_task_must_be_named(task: list[str]) -> None:
         run(task)
     with pytest.raises(ConfigError, match="--task is missing"):
         run(["--model", "lsgm"])
+
+
+def test_torchrun_takes_none_of_its_options_for_its_own() -> None:
+    """It completes shortened options, also those behind the program: `--n` would not get through."""
+    from torch.distributed.run import parse_args
+
+    words = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Options)]
+    told = parse_args(["--nproc-per-node", "2", "-m", "lsgm", "nfe", *words])
+    assert told.training_script_args == ["nfe", *words]
