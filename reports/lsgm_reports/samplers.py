@@ -32,6 +32,7 @@ def sampler_label(sampler: str | None) -> str:
     """Return a sampler as a table shows it: ``heun, 20 steps`` for ``heun(steps=20)``."""
     name, _, inside = (sampler or "none").partition("(")
     settings = inside.removesuffix(")")
+    settings = re.sub(r"steps=1\b", "1 step", settings)
     settings = re.sub(r"steps=(\d+)", r"\1 steps", settings)
     settings = re.sub(r"rtol=([^,]+), atol=\1(?=,|$)", r"tol \1", settings)
     return f"{name}, {settings}" if settings else name

@@ -142,6 +142,8 @@ def test_hostile_names_stay_inside_their_cells() -> None:
     [
         (None, "none"),
         ("heun(steps=20)", "heun, 20 steps"),
+        ("heun(steps=1)", "heun, 1 step"),
+        ("heun(steps=10)", "heun, 10 steps"),
         ("dopri5(rtol=0.001, atol=0.001)", "dopri5, tol 0.001"),
         ("dopri5(rtol=0.001, atol=1e-05)", "dopri5, rtol=0.001, atol=1e-05"),
         ("heun(steps=20, temperature=0.8)", "heun, 20 steps, temperature=0.8"),
