@@ -1,14 +1,15 @@
-"""Which device a command runs on."""
+"""Which device a command runs on, and the clock of what runs there."""
 
 from __future__ import annotations
 
 import os
+import time
 
 import torch
 
 from lsgm.errors import ConfigError
 
-__all__ = ["pick_device"]
+__all__ = ["clock", "pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -30,3 +31,10 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ConfigError(f"there is no device '{name}' here ({reason}); try --device cpu") from None
     return device
+
+
+def clock(device: torch.device) -> float:
+    """Return the wall clock in seconds once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -21,7 +21,6 @@ arXiv:2106.05931 would cost 2 F_prior more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +34,7 @@ from lsgm.data.registry import DATASETS
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
 from lsgm.models.latent import parameter_counts
+from lsgm.models.operations import operations
 from lsgm.structure import to_dict
 
 __all__ = ["Forward", "cost_of", "forward_flops", "recipe_pixels", "step_flops"]
@@ -99,10 +99,12 @@ def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
             encode = counter.get_total_flops()
             parts["vae"].likelihood(z)
             vae = counter.get_total_flops()
-        two = _count(lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _two_draws, draws=2).z))
+        two = operations(
+            lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _two_draws, draws=2).z)
+        )
         another_draw = two - vae
     if "prior" in parts:
-        prior = _count(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
+        prior = operations(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
     return Forward(encode, vae, prior, another_draw)
 
 
@@ -136,9 +138,3 @@ def _one_draw(*shape: int) -> Tensor:
 
 def _two_draws(*shape: int) -> Tensor:
     return torch.zeros(2, *shape)
-
-
-def _count(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 
+from lsgm.devices import clock
 from lsgm.progress import bar
 
 __all__ = ["WARM_UP", "time_in_turn"]
@@ -35,15 +35,9 @@ def time_in_turn(
         for name in names[shift:] + names[:shift]:
             if before is not None:
                 before()
-            started = _now(device)
+            started = clock(device)
             ways[name]()
-            took = _now(device) - started
+            took = clock(device) - started
             if index >= WARM_UP:
                 seconds[name].append(took)
     return seconds
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -1,8 +1,7 @@
-"""From p(x | z) to uint8 images, which decoders may bound -log P(x), and the clock of both."""
+"""From p(x | z) to uint8 images, which decoders may bound -log P(x)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +12,7 @@ from lsgm.generative import Pixels
 from lsgm.pixels import PixelDistribution
 from lsgm.rng import SeededNoise
 
-__all__ = ["clock", "pixels_from", "require_mass"]
-
-
-def clock(device: torch.device) -> float:
-    """Return the wall clock in seconds once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+__all__ = ["pixels_from", "require_mass"]
 
 
 def require_mass(is_mass: bool, name: str) -> None:

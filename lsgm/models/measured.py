@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.devices import clock
 from lsgm.errors import UserError
 from lsgm.generative import Density, Pixels, Samples, SamplingFlops
 from lsgm.likelihood import ode_log_prob
 from lsgm.models.bounds import Draws, bound
 from lsgm.models.config import ObjectiveConfig
-from lsgm.models.images import clock, pixels_from, require_mass
+from lsgm.models.images import pixels_from, require_mass
 from lsgm.models.latent import LSGM, AnyVAE, Coder, Encoded, VAECoder, parameter_counts
 from lsgm.models.normal_prior import NormalPriorModel
 from lsgm.models.operations import operations

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.devices import clock
 from lsgm.errors import UserError
 from lsgm.generative import Density, Pixels, Samples, SamplingFlops
 from lsgm.models.bounds import Draws, bound
-from lsgm.models.images import clock, pixels_from, require_mass
+from lsgm.models.images import pixels_from, require_mass
 from lsgm.models.operations import operations
 from lsgm.rng import RepeatedNoise, SeededNoise
 from lsgm.vae import VAE, normal_log_prob, repeated, sum_per_sample

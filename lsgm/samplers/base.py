@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lsgm.config import SamplerConfig, require
+from lsgm.devices import clock
 from lsgm.errors import UserError
 from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
@@ -100,12 +100,12 @@ def draw(
     times = _times(score, shape, sampler, config, device)
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
-    started = _clock(device)
+    started = clock(device)
     result = sampler.run(counted, z, times.to(device), noise, config)
     z = result.y if isinstance(result, ODESolution) else result
     if config.denoise and not sampler.denoises:
         z = _denoised(counted, z, times[-1].to(device))
-    seconds = _clock(device) - started
+    seconds = clock(device) - started
     if isinstance(result, ODESolution):
         return _finite(Drawn(z, counted.nfe, result.accepted, result.rejected, seconds), sampler)
     accepted = torch.full_like(counted.nfe, len(times) - 1)
@@ -162,10 +162,3 @@ def _finite(drawn: Drawn, sampler: Sampler) -> Drawn:
             f"sample {bad[0]}; check the weights, take more steps or end at a later time"
         )
     return drawn
-
-
-def _clock(device: torch.device) -> float:
-    """Return the wall clock in seconds once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

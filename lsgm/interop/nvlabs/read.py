@@ -7,17 +7,15 @@ These files are pickles. torch's restricted reader builds tensors, containers an
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.nvlabs.pickled import foreign_class
+from lsgm.interop.pickled import read_pickle
 
 __all__ = ["Official", "official_of", "read_checkpoint"]
 
@@ -53,7 +51,7 @@ def read_checkpoint(path: Path | str) -> Official:
     class but `argparse.Namespace`; that class is then never imported, let alone called.
     """
     path = Path(path)
-    content = _load(path)
+    content = read_pickle(path, "the authors' code", argparse.Namespace)
     if not isinstance(content, Mapping):
         raise _other(path, "it holds no table of state dicts")
     return official_of(content, path)
@@ -72,24 +70,6 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
         return Official(vars(args), vae, prior, "averaged", None, epoch, step)
     ema = _averages(content["dae_optimizer"], prior, float(vars(args).get("ema_decay", 1.0)), path)
     return Official(vars(args), vae, prior, "raw", ema, epoch, step)
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give a checkpoint of the authors' code")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common class for what a broken file raises
-        if (foreign := foreign_class(path)) is not None:
-            raise CheckpointError(
-                f"{path} names the class {foreign}, and nothing but tensors and argparse.Namespace is read "
-                "from such a file; nothing of it was executed: get the file from its authors again"
-            ) from None
-        raise CheckpointError(
-            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
-        ) from error
 
 
 def _averages(

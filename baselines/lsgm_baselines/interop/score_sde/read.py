@@ -5,17 +5,15 @@ These files are pickles. torch's restricted reader builds tensors, containers an
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.nvlabs.pickled import foreign_class
+from lsgm.interop.pickled import read_pickle
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -48,7 +46,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     that do not fit its weights, or names any class; that class is then never imported, let alone called.
     """
     path = Path(path)
-    content = _load(path)
+    content = read_pickle(path, "score_sde_pytorch")
     if not isinstance(content, Mapping) or not {"model", "ema", "step"} <= content.keys():
         raise _other(path, "it has no 'model', 'ema' and 'step'")
     step = content["step"]
@@ -67,24 +65,6 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         step,
         float(decay) if isinstance(decay, (int, float)) else None,
     )
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give a checkpoint of score_sde_pytorch")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common class for what a broken file raises
-        if (foreign := foreign_class(path)) is not None:
-            raise CheckpointError(
-                f"{path} names the class {foreign}, and nothing but tensors is read from such a file; "
-                "nothing of it was executed: get the file from its authors again"
-            ) from None
-        raise CheckpointError(
-            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
-        ) from error
 
 
 def _weights(state: Any, path: Path) -> dict[str, Tensor]:

@@ -1,22 +1,55 @@
-"""Which classes a pickle names, found by listing its instructions: nothing is imported or built."""
+"""Checkpoints that are pickles, read without executing anything in them.
+
+torch's restricted reader builds tensors, containers and numbers and nothing else. Which class made it refuse
+a file is found by listing the pickle's instructions: nothing is imported or built for that either.
+"""
 
 from __future__ import annotations
 
 import io
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["foreign_class"]
+import torch
+
+from lsgm.errors import CheckpointError
+
+__all__ = ["foreign_class", "read_pickle"]
 
 EXPECTED = re.compile(
     r"argparse\.Namespace|collections\.OrderedDict|_codecs\.encode|torch\.\w+"
     r"|torch\.(_utils|storage|nn\.parameter|serialization)\.\w+"
 )
 """The names that tensors, containers and arguments need."""
+
+
+def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
+    """Return what a checkpoint of ``origin`` holds, on the CPU; the classes ``allowed`` are read as well.
+
+    Raises CheckpointError, one sentence, where there is no file, it cannot be read, or it names another
+    class; that class is then never imported, let alone called.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give a checkpoint of {origin}")
+    try:
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names no common class for what a broken file raises
+        if (foreign := foreign_class(path)) is not None:
+            read = " and ".join(["tensors", *(f"{each.__module__}.{each.__qualname__}" for each in allowed)])
+            raise CheckpointError(
+                f"{path} names the class {foreign}, and nothing but {read} is read from such a file; "
+                "nothing of it was executed: get the file from its authors again"
+            ) from None
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
+        ) from error
 
 
 def foreign_class(path: Path) -> str | None:
