@@ -50,6 +50,8 @@ class Evaluation:
     world: World
     save: str
     """``png``, ``npz`` or nothing: how the headline's images are kept."""
+    manifest: str | None = None
+    """Of the call, for its rows."""
 
     @property
     def cells(self) -> CellStore:
@@ -91,6 +93,7 @@ class Evaluation:
             model.sha256,
             self.scored.dataset,
             uuid.uuid4().hex[:12],
+            self.manifest,
         )
 
     def cell(

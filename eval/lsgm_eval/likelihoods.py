@@ -54,6 +54,7 @@ def measure_plans(
     world: World,
     batch_size: int,
     allow_failures: bool = False,
+    manifest: str | None = None,
 ) -> list[Row]:
     """Score every model by every plan, then each pair of models; rows go to ``out/results.jsonl`` at once.
 
@@ -75,7 +76,9 @@ def measure_plans(
     for plan, line in zip(plans, reasons, strict=True):
         scored = []
         for model, config, count, why in zip(models, plan.estimators, plan.counts, line, strict=True):
-            context = Context(plan.task, model.name, model.sha256, images.dataset, uuid.uuid4().hex[:12])
+            context = Context(
+                plan.task, model.name, model.sha256, images.dataset, uuid.uuid4().hex[:12], manifest
+            )
             if why:
                 measured = missing_rows(context, config, images.split, why)
             else:

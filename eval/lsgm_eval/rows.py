@@ -59,6 +59,7 @@ KEYS = (
     "flops_per_image",
     "decoder_flops_per_image",
     "target",
+    "manifest",
 )
 """Every row has every key, in this order; what does not apply is null."""
 
@@ -128,6 +129,8 @@ class Context:
     checkpoint_sha256: str | None
     dataset: str
     run_id: str
+    manifest: str | None = None
+    """Of the call that measures: the file ``manifests/<manifest>.json`` beside the rows."""
 
     def row(self, metric: str, value: float | None, **fields: Any) -> Row:
         """Return a complete row. Raises UserError for a value that is not finite, ValueError for odd keys.
@@ -149,6 +152,7 @@ class Context:
             "checkpoint_sha256": self.checkpoint_sha256,
             "dataset": self.dataset,
             "run_id": self.run_id,
+            "manifest": self.manifest,
             "git_revision": git_revision(),
             "unit": about.unit,
             "higher_is_better": about.higher_is_better,

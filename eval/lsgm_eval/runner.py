@@ -44,6 +44,7 @@ def evaluate(
     insist: bool = False,
     save: Literal["", "png", "npz"] = "",
     export_reference: Path | None = None,
+    manifest: str | None = None,
 ) -> list[Row]:
     """Measure models under one task and return their rows, which ``out/results.jsonl`` holds then.
 
@@ -70,7 +71,7 @@ def evaluate(
     spaces, closed = _spaces_of(task, tier, images, only, Path(out), world, references, insist)
     bench = Evaluation(
         task, tier, task.tier(tier), images, scored, spaces, closed,
-        Path(out), batch_size, allow_failures, world, save,
+        Path(out), batch_size, allow_failures, world, save, manifest,
     )  # fmt: skip
     if export_reference is not None and world.main:
         export_references(spaces, f"{images.identity} {task.reference_split}", export_reference)

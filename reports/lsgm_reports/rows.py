@@ -59,6 +59,8 @@ class Row:
     decoder_flops_per_image: float | None = None
     target: str | None = None
     """Of a cost: the quality that it buys, ``frechet_glyphs<=12.3``."""
+    manifest: str | None = None
+    """The file ``manifests/<manifest>.json`` beside the rows says how they were measured."""
 
     @property
     def dataset_name(self) -> str:

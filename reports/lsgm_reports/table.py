@@ -30,6 +30,11 @@ class Cell:
     best: bool = False
     mark: str = ""
     """Letter of a footnote."""
+    row: Row | None = None
+    """The measured row that the cell shows, whose provenance a page can open; None of words and of numbers
+    that were published elsewhere."""
+    sort: float | None = None
+    """The number by which a page sorts; None sorts words by their text and puts gaps last."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,11 @@ def cell_of(row: Row | None, notes: Footnotes, *, best: bool = False) -> Cell:
     if row is None:
         return Cell(MISSING, mark=notes.mark("not measured"))
     if row.value is None:
-        return Cell(MISSING, mark=notes.mark(row.note or "not measured"))
+        return Cell(MISSING, mark=notes.mark(row.note or "not measured"), row=row)
     text = error_bar(row.value, row.ci_low, row.ci_high)
     if row.metric == "nfe" and row.nfe_max is not None and row.nfe_max > row.value:
         text += f" (max {plain(row.nfe_max)})"
-    return Cell(text, best=best)
+    return Cell(text, best=best, row=row, sort=row.value)
 
 
 def short(sha: str | None, length: int = 12) -> str:

@@ -32,6 +32,7 @@ def prepare(
     world: World,
     insist: bool = False,
     references: Mapping[str, Path] | None = None,
+    manifest: str | None = None,
 ) -> tuple[list[GenerativeModel], Evaluation]:
     """Return the models, ready images among them fitted to the task, and what they are measured with.
 
@@ -57,5 +58,5 @@ def prepare(
     if not spaces:
         raise DataError(closed[0].why)
     return fitted, Evaluation(
-        task, tier, limits, images, scored, spaces, closed, out, batch_size, False, world, ""
+        task, tier, limits, images, scored, spaces, closed, out, batch_size, False, world, "", manifest
     )
