@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from lsgm.models.card_recipe import shipped_recipe
 from lsgm.models.load import load_model
 from lsgm.train import read_state
 
 HOME = Path(__file__).resolve().parents[1] / "checkpoints"
-FOLDERS = sorted(path for path in HOME.glob("*/*") if path.is_dir())
+FOLDERS = sorted(path.parent for path in HOME.rglob("state.json"))
 LIMIT = 8_000_000
 """Bytes that a checkpoint may take."""
+REFERENCE = ("glyphs-lsgm", "glyphs-sgm", "glyphs-vae")
+"""The checkpoints that goldens are kept of."""
 
 pytestmark = pytest.mark.skipif(not FOLDERS, reason=f"{HOME.name}/ is not here: it is no part of a package")
 
@@ -48,3 +51,20 @@ def test_its_card_states_budget_data_and_hash(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_what_is_kept_is_small(folder: Path) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LIMIT
+
+
+def test_the_reference_checkpoints_are_small_together() -> None:
+    files = [path for name in REFERENCE for path in (HOME / name).iterdir()]
+    assert len(files) == 9
+    assert sum(path.stat().st_size for path in files) <= 3_000_000
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_a_reference_is_its_recipe_measured_with_its_limits_said(name: str) -> None:
+    card = (HOME / name / "MODEL_CARD.md").read_text(encoding="utf-8")
+    recipe = shipped_recipe(read_state(HOME / name)["meta"]["recipe"])
+    assert recipe is not None
+    assert f"The recipe `{recipe}`, nothing changed" in card
+    assert read_state(HOME / name)["finished"]
+    assert "nelbo_nats" in card.split("## Measured")[1]
+    assert len(read_state(HOME / name)["exported"]["limits"]) >= 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import UseAppendAction
+
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 
@@ -44,6 +46,8 @@ class ExportOptions:
     """Only write the model card of this exported folder anew."""
     measured: tuple[Path, ...] = ()
     """Result files (JSON lines); the card shows their rows of these very weights."""
+    limit: UseAppendAction[tuple[str, ...]] = ()
+    """A sentence for the card on what the model is not good for; may be repeated."""
     json: bool = False
     """Print what was written as one JSON line on standard output."""
 
@@ -66,7 +70,7 @@ def run(argv: list[str]) -> int:
     if options.card is not None:
         from lsgm.models.export import write_card
 
-        card = write_card(options.card, options.measured)
+        card = write_card(options.card, options.measured, options.limit)
         print(json.dumps({"card": str(card)}) if options.json else f"{card} written")
         return 0
     assert options.model is not None
@@ -80,7 +84,7 @@ def _export(options: ExportOptions, source: Path, out: Path) -> None:
     from lsgm.train.checkpoint import WEIGHTS
 
     checkpoint = checkpoint_to_export(source, options.stage)
-    state = export(checkpoint, out, dtype=options.dtype, name=options.name)
+    state = export(checkpoint, out, dtype=options.dtype, name=options.name, limits=options.limit)
     if options.measured:
         write_card(out, options.measured)
     file = state["files"][WEIGHTS["ema"]]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lsgm.discovery import offers, package_folder
+from lsgm.models.card_recipe import limits, recipe_lines
 from lsgm.train.checkpoint import WEIGHTS
 
 __all__ = ["render_card"]
@@ -28,10 +29,14 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
         _facts(state),
         "## Training",
         *_training(state),
+        "## Recipe",
+        *recipe_lines(state["meta"]["recipe"]),
         "## Validation",
         _validation(state),
         "## Measured",
         *_measured(rows),
+        "## Limits",
+        "\n".join(f"- {line}" for line in limits(state, measured=bool(_shown(rows)))),
         "## Use",
         _usage(state, place),
     ]
@@ -161,8 +166,12 @@ def _validation(state: Mapping[str, Any]) -> str:
     )
 
 
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row.get("group") in SHOWN_GROUPS and row.get("value") is not None]
+
+
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    shown = [row for row in rows if row.get("group") in SHOWN_GROUPS and row.get("value") is not None]
+    shown = _shown(rows)
     if not shown:
         return [
             "No results are printed here; `lsgm export --card FOLDER --measured results.jsonl` adds them."

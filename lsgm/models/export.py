@@ -60,15 +60,19 @@ def checkpoint_to_export(path: Path, stage: str = "") -> Path:
     return checkpoint
 
 
-def export(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16", name: str = "") -> dict[str, Any]:
+def export(
+    checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16", name: str = "", limits: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write a checkpoint's averaged weights and what is known of them into ``out``; return its `state.json`.
 
     The model's name is ``name``, else that of the run, with the stage where that is not the end of the run.
-    The same checkpoint gives the same bytes. Raises CheckpointError where the checkpoint does not load, and
+    ``limits`` are sentences for the card on what the model is not good for. The same checkpoint gives the
+    same bytes. Raises CheckpointError where the checkpoint does not load, and
     where ``out`` exists or cannot be written; then nothing of it is there.
     """
     refuse_existing(out)
     state = _state(checkpoint, dtype, name)
+    state["exported"]["limits"] = list(limits)
     tensors = {
         key: value
         for key, value in read_weights(checkpoint, "ema").items()
@@ -88,10 +92,11 @@ def export(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16", name: str 
     return state
 
 
-def write_card(folder: Path, measured: Sequence[Path] = ()) -> Path:
+def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str] = ()) -> Path:
     """Write an exported checkpoint's model card anew, with the rows of result files that measured it.
 
-    Rows of other weights are passed over. Raises CheckpointError where the folder is not an exported
+    ``limits`` take the place of the sentences that `state.json` keeps of what the model is not good for. Rows
+    of other weights are passed over. Raises CheckpointError where the folder is not an exported
     checkpoint, UserError for a result file that cannot be read or has no row of this one.
     """
     state = read_state(folder)
@@ -110,6 +115,9 @@ def write_card(folder: Path, measured: Sequence[Path] = ()) -> Path:
         rows += own
     card = folder / CARD
     try:
+        if limits:
+            state["exported"]["limits"] = list(limits)
+            atomic.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
         atomic.replace_file(card, render_card(state, _shown(folder), rows).encode())
     except OSError as error:
         raise UserError(f"{card} could not be written ({error.strerror or error}); make room") from error

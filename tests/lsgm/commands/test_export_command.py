@@ -134,3 +134,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused(words: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         command(words)
+
+
+def test_limits_written_down_stay_with_the_folder(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lsgm"
+    assert export(run, out, "--limit", "It has seen bars alone.", "--limit", "It is small.") == 0
+    card = out / "MODEL_CARD.md"
+    assert "- It has seen bars alone.\n- It is small.\n" in card.read_text()
+    assert export("--card", out) == 0
+    assert "- It has seen bars alone.\n- It is small.\n" in card.read_text()
+    assert export("--card", out, "--limit", "It is tiny.") == 0
+    assert "- It is tiny.\n" in card.read_text()
+    assert "It is small." not in card.read_text()
+    assert load_model(out).name == "bars"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
 
+from lsgm.kinds import recipe_from
 from lsgm.models.card import render_card
+from lsgm.recipe_files import load_recipe
 
 SHA = "ab" * 32
 
@@ -197,3 +200,40 @@ def test_what_came_from_elsewhere_says_so() -> None:
     card = render_card(imported, "x")
     assert "- imported: see `meta` in `state.json`" in card
     assert "| data sha256 | not recorded |" in card
+
+
+def test_the_recipe_is_named_where_its_settings_are_those_of_an_installed_one() -> None:
+    shipped = load_recipe("glyphs-small-vae")
+    named = section(render_card(with_recipe(shipped), "x"), "Recipe")
+    assert "`lsgm train glyphs-small-vae`" in named
+    longer = {**shipped, "stage1": {**shipped["stage1"], "steps": 8001}}
+    own = section(render_card(with_recipe(longer), "x"), "Recipe")
+    assert "No installed recipe has these settings" in own
+    listed = tomllib.loads(own.split("```toml\n")[1].split("```")[0])
+    assert recipe_from(listed, "the card") == recipe_from(longer, "here")
+
+
+def test_settings_that_this_version_does_not_know_are_listed_as_they_are() -> None:
+    strange = {"kind": "lsgm", "data": {"dataset": "mnist"}, "wings": 2}
+    assert "wings = 2" in section(render_card(with_recipe(strange), "x"), "Recipe")
+
+
+def test_limits_are_said_of_the_model_at_hand() -> None:
+    def said(state: dict[str, Any], *rows: dict[str, Any]) -> str:
+        return section(render_card(state, "x", rows), "Limits")
+
+    assert "images like those of mnist, 1 x 28 x 29, and no others" in said(STATE)
+    assert "binary" in said(STATE)
+    assert "No number on this card" in said(STATE)
+    assert "No number on this card" not in said(STATE, ROW)
+    assert "rounded" in said(STATE)
+    assert "rounded" not in said(changed(dtype="float32"))
+    assert "before its recipe's budget" not in said(STATE)
+    assert "before its recipe's budget" in said({**STATE, "finished": False})
+    timed = {"kind": "lsgm", "data": {"dataset": "mnist"}, "prior": {"objective": {"time_eps": 0.01}}}
+    assert "times below 0.01" in said(with_recipe(timed))
+    assert said(changed(limits=["It has seen no digits."])).strip().startswith("- It has seen no digits.")
+
+
+def with_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {**STATE, "meta": {**STATE["meta"], "recipe": recipe}}
