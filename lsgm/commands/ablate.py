@@ -1,0 +1,378 @@
+"""``lsgm ablate``: the ablations of a recipe, as the very commands one would type."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from lsgm.ablation import (
+    SHARED,
+    Cell,
+    Study,
+    all_cells,
+    cell_options,
+    choose_studies,
+    sde_of,
+    study_lines,
+    summary,
+)
+from lsgm.commands.options import Positional, arg, parse
+from lsgm.config import require
+from lsgm.discovery import offers
+from lsgm.errors import ConfigError, UserError
+from lsgm.recipe_files import load_recipe
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+__all__ = ["HELP", "AblateOptions", "Budget", "run"]
+
+HELP = "train and measure the paper's ablations from one shared VAE"
+
+DESCRIPTION = """Train the cells of ablation studies from one shared VAE, measure them all, write the report.
+
+Stage 1 is trained once. Every cell starts from its VAE and differs in what its study asks for and in nothing
+else: networks, seeds, images and budget are the same. The studies are those of arXiv:2106.05931:
+  sde-weighting-importance  SDE (vp, geometric, ve) x weighting (ll, un, re) x importance sampling (yes, no)
+  frozen                    the VAE trained with the prior, or left as stage 1 made it
+  mixed-score               the score with the Normal prior's part, or the network alone
+
+All SDEs start from the smallest noise of the recipe's. A cell that cannot exist or does not stay finite is
+recorded with its reason, and the grid goes on. Each is measured beside vp-ll-is, which the studies share.
+
+All of glyphs-small, and of mnist-tiny, take about 30 minutes of one core. Every step is a command that is
+printed before it runs. Interrupt at any moment: the same command goes on."""
+
+EXAMPLES = (
+    "lsgm ablate glyphs-small",
+    "lsgm ablate mnist-tiny --study frozen,mixed-score --tier smoke",
+    "lsgm ablate glyphs-small --stage1.steps 3000 --stage2.steps 5000 --out runs/longer --jobs 2",
+)
+
+
+class Size(NamedTuple):
+    """How much of a recipe fits into half an hour of one core."""
+
+    stage1: int
+    """Steps of the shared stage."""
+    stage2: int
+    """Steps of each cell."""
+    images: int | None = None
+    """Images whose bound is measured; None for the tier's."""
+
+
+SIZES: Mapping[str, Size] = {"glyphs-small": Size(1500, 900), "mnist-tiny": Size(1400, 450, 2000)}
+"""Other recipes keep their own steps."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage is trained."""
+
+    steps: int | None = None
+    """Optimiser steps."""
+    seconds: float | None = None
+    """Seconds of training instead."""
+
+    def __post_init__(self) -> None:
+        require(self.steps is None or self.steps > 0, f"steps is {self.steps}; a stage needs at least 1")
+        require(self.seconds is None or self.seconds > 0, f"seconds is {self.seconds}; give more than 0")
+        require(self.steps is None or self.seconds is None, "give a stage's steps or its seconds, not both")
+
+
+@dataclass(frozen=True)
+class AblateOptions:
+    """Options of `lsgm ablate`."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE")] = "glyphs-small"
+    """An LSGM's recipe with the vp SDE: its name, or the path of a TOML file."""
+    study: str = "all"
+    """sde-weighting-importance, frozen, mixed-score, several with commas between them, or all."""
+    out: Path | None = None
+    """Folder for the runs and the report; runs/ablate-RECIPE unless given."""
+    stage1: Budget = field(default_factory=Budget)
+    """The VAE that all cells start from: 1500 steps for glyphs-small, 1400 for mnist-tiny, else those of the
+    recipe."""
+    stage2: Budget = field(default_factory=Budget)
+    """Each cell: 900 steps for glyphs-small, 450 for mnist-tiny, else the recipe's."""
+    ve_sigma2_max: float | Literal["data"] = "data"
+    """Largest variance of the ve SDE; "data" finds the largest squared distance between two latents, up to a
+    minute in each of its cells. It is near 1200 for glyphs-small and mnist-tiny."""
+    tier: str = "quick"
+    """How much is evaluated: smoke, quick or full."""
+    images: int | None = None
+    """Bound this many test images instead of the tier's; 2000 for mnist-tiny unless given."""
+    jobs: int = 1
+    """Cells that are trained at the same time, each in a process with its share of the cores."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        require(self.jobs >= 1, f"jobs is {self.jobs}; it must be at least 1")
+        require(self.images is None or self.images >= 2, f"images is {self.images}; an error needs 2 of them")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The commands of one grid."""
+
+    options: AblateOptions
+    recipe: Any
+    out: Path
+
+    @property
+    def size(self) -> Size | None:
+        """The command's own size of the recipe."""
+        return SIZES.get(self.options.recipe)
+
+    @property
+    def images(self) -> int | None:
+        """Images whose bound is measured; None for the tier's."""
+        if self.options.images is not None or self.size is None or self.options.tier != "quick":
+            return self.options.images
+        return self.size.images
+
+    def vae(self) -> list[str]:
+        """Train the VAE that all cells start from."""
+        return _words("train", self.options.recipe, "--out", self.out / "vae", *self._budget("stage1"),
+                      "--stage2.steps", 0, *self._device)  # fmt: skip
+
+    def train(self, cell: Cell) -> list[str]:
+        """Train a cell."""
+        origin = ["--init-vae-from", self.out / "vae", "--stage1.steps", 0]
+        changes = cell_options(cell, self.recipe, self.options.ve_sigma2_max)
+        return _words("train", self.options.recipe, "--out", self.folder(cell), *origin,
+                      *self._budget("stage2"), *changes, *self._device)  # fmt: skip
+
+    def measure(self, cells: Sequence[Cell]) -> Iterator[list[str]]:
+        """Measure some cells beside one another."""
+        task, tier = self.recipe.data.dataset, ["--tier", self.options.tier, "--out", self.out, *self._device]
+        models = [self.folder(cell) for cell in cells]
+        named = [word for model in models for word in ("--model", model)]
+        only = ["--only", "quality"] + (["--only", "nelbo"] if self.images is None else [])
+        yield _words("eval", task, *only, *tier, *named)
+        if self.images is not None:
+            yield _words("nll", *models, "--task", task, "--method", "nelbo", "--limit", self.images, *tier)
+
+    def folder(self, cell: Cell) -> Path:
+        """Return a cell's run directory, whose name is the model's."""
+        return self.out / "models" / cell.name
+
+    @property
+    def _device(self) -> list[str]:
+        return ["--device", self.options.device]
+
+    def _budget(self, stage: Literal["stage1", "stage2"]) -> list[object]:
+        """Return the option that sets a stage's length: as asked for, the command's own, or none."""
+        asked: Budget = getattr(self.options, stage)
+        if asked.seconds is not None:
+            return [f"--{stage}.seconds", asked.seconds]
+        steps = asked.steps or (getattr(self.size, stage) if self.size else None)
+        return [f"--{stage}.steps", steps] if steps else []
+
+
+def run(argv: list[str]) -> int:
+    """Train and measure the grid; the exit status is that of the first step that ends it."""
+    options = parse(AblateOptions, argv, prog="lsgm ablate", description=DESCRIPTION, examples=EXAMPLES)
+    studies = choose_studies(options.study)
+    out = options.out or Path("runs") / f"ablate-{Path(options.recipe).stem}"
+    plan = Plan(options, _recipe(options.recipe), out)
+    cells = all_cells(studies)
+    commands = {cell: plan.train(cell) for cell in cells}
+    failed: dict[str, str] = {}
+    for cell in cells:
+        _note(failed, cell, _impossible(cell, plan.recipe))
+    if status := _step(plan.vae()):
+        return status
+    status = _train({cell: commands[cell] for cell in cells if cell.name not in failed}, options.jobs, failed)
+    _write(out, options.recipe, studies, failed)
+    if status or (status := _measure(plan, cells, failed)):
+        return status
+    _write(out, options.recipe, studies, failed)
+    status = _step(_words("report", out))
+    print("\n".join(_tables(plan, studies, failed)))
+    return status
+
+
+def _recipe(name: str) -> Any:
+    """Return the typed recipe. Raises ConfigError where it is not an LSGM's."""
+    from lsgm.kinds import recipe_from
+
+    recipe = recipe_from(load_recipe(name), f"recipe '{name}'")
+    require(recipe.kind == "lsgm", f"recipe '{name}' is of kind {recipe.kind}; an ablation needs an LSGM's")
+    return recipe
+
+
+def _impossible(cell: Cell, recipe: Any) -> str:
+    """Return why a cell's objective does not exist, or an empty string."""
+    from lsgm.objective import Objective
+    from lsgm.sde import make_sde
+
+    config, time_eps = sde_of(cell, recipe)
+    try:
+        Objective.make(
+            make_sde(config),
+            weighting=cell.weighting,
+            importance_sampling=cell.importance_sampling,
+            time_eps=time_eps,
+        )
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _train(commands: Mapping[Cell, Sequence[str]], jobs: int, failed: dict[str, str]) -> int:
+    """Train the cells; note those that fail, and return the status of the first that ended otherwise."""
+    for cell, status, why in _one_by_one(commands) if jobs == 1 else _side_by_side(commands, jobs):
+        if status and not why:
+            return status
+        _note(failed, cell, why)
+    return 0
+
+
+def _one_by_one(commands: Mapping[Cell, Sequence[str]]) -> Iterator[tuple[Cell, int, str]]:
+    for cell, argv in commands.items():
+        _announce(argv)
+        yield cell, *_attempt(argv)
+
+
+def _side_by_side(commands: Mapping[Cell, Sequence[str]], jobs: int) -> Iterator[tuple[Cell, int, str]]:
+    """Run the commands in processes, as many at a time; when this one ends, they save and end too."""
+    import multiprocessing
+    import signal
+    from multiprocessing.connection import wait
+
+    context = multiprocessing.get_context("spawn")
+    # An orderly end: Python then stops its daemonic children, which training takes as a request to save.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    waiting = list(commands.items())
+    running: dict[Any, tuple[Cell, SpawnProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell, argv = waiting.pop(0)
+                _announce(argv)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(list(argv), jobs, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (cell, process)
+            for answer in wait(list(running)):
+                cell, process = running.pop(answer)
+                yield cell, *_outcome(answer, process)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _child(argv: Sequence[str], jobs: int, answer: Connection) -> None:
+    """Train in a process of its own with its share of the cores, without a bar; send the outcome."""
+    import torch
+
+    os.environ["LSGM_PROGRESS"] = "0"
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // jobs)))
+    try:
+        outcome = _attempt(argv)
+    except UserError as error:
+        _say(str(error))
+        outcome = (2, "")
+    with contextlib.suppress(BrokenPipeError):  # the grid was ended, and with it this training
+        answer.send(outcome)
+
+
+def _outcome(answer: Any, process: SpawnProcess) -> tuple[int, str]:
+    """Return what a child sent, or its exit status where it was killed before it could."""
+    try:
+        sent: tuple[int, str] = answer.recv()
+    except EOFError:
+        process.join()
+        return process.exitcode or 1, ""
+    process.join()
+    return sent
+
+
+def _attempt(argv: Sequence[str]) -> tuple[int, str]:
+    """Train a cell; return the exit status, and why it did not stay finite."""
+    from lsgm.train.guard import TrainingError
+
+    try:
+        return _command(argv), ""
+    except TrainingError as error:
+        return 2, str(error).partition(";")[0]
+
+
+def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
+    """Measure each cell beside the shared one, so that differences are paired and only those of interest."""
+    there = [cell for cell in cells if cell.name not in failed]
+    if not there:
+        raise UserError("no cell stayed finite, so there is nothing to measure; lower the learning rates")
+    first = SHARED if SHARED in there else there[0]
+    for step in plan.measure([first]):
+        if status := _step(step):
+            return status
+    for cell in there:
+        if cell == first:
+            continue
+        try:
+            for step in plan.measure([first, cell]):
+                _announce(step)
+                if status := _command(step):
+                    return status
+        except UserError as error:
+            _note(failed, cell, f"could not be measured: {error}")
+    return 0
+
+
+def _tables(plan: Plan, studies: Sequence[Study], failed: Mapping[str, str]) -> list[str]:
+    """Return the studies as tables for the terminal."""
+    lines = (plan.out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    tier, images = plan.options.tier, plan.images
+    tiers = {tier, tier if images is None else f"{tier}-limit-{images}"}
+    rows = [row for row in map(json.loads, lines) if row["task"].partition("/")[2] in tiers]
+    return [line for study in studies for line in ["", *study_lines(study, rows, failed)]]
+
+
+def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str, str]) -> None:
+    from lsgm.train.atomic import replace_file
+
+    text = json.dumps(summary(recipe, studies, failed), indent=1) + "\n"
+    replace_file(out / "ablation.json", text.encode())
+
+
+def _note(failed: dict[str, str], cell: Cell, why: str) -> None:
+    if why:
+        failed[cell.name] = why
+        _say(f"no {cell.name}: {why}")
+
+
+def _words(*words: object) -> list[str]:
+    return [str(word) for word in words]
+
+
+def _step(argv: Sequence[str]) -> int:
+    """Print a command line as one would type it, and run it in this process."""
+    from lsgm.cli import main
+
+    _announce(argv)
+    return main(argv)
+
+
+def _command(argv: Sequence[str]) -> int:
+    """Run a command line in this process; what it raises is for the caller."""
+    name, *rest = argv
+    return int(offers("lsgm.commands")[name].load().run(rest))
+
+
+def _announce(argv: Sequence[str]) -> None:
+    print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)
+
+
+def _say(sentence: str) -> None:
+    print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
