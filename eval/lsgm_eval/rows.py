@@ -181,17 +181,23 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a JSON lines file. Raises DataError naming the line that cannot be read."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    """Return the rows of a JSON lines file. Raises DataError naming the line that cannot be read.
+
+    A last line without a line feed that cannot be read is called half-written.
+    """
+    rows: list[Row] = []
+    # Not splitlines: JSON may hold the line separators of Unicode within its texts.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path} line {number} is not a result row: remove the line or the file"
-            ) from error
+        except (ValueError, RecursionError):
+            row = None
         if not isinstance(row, dict):
-            raise DataError(f"{path} line {number} is not a result row: remove the line or the file")
+            what = "half-written: the file ends within it" if number == len(lines) else "not a result row"
+            raise DataError(f"{path} line {number} is {what}; remove the line or the file")
         rows.append(row)
     return rows
 

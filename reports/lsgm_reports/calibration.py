@@ -71,12 +71,18 @@ def calibrations(path: Path | None = None) -> list[Calibration]:
     return [entry for entry in entries if entry.measured is not None]
 
 
-def calibration_sentence(datasets: Sequence[str]) -> str:
-    """Return the offsets of data sets, a sentence for each, "" where none was measured."""
+def calibration_sentence(datasets: Sequence[str], *, recalled: bool = False) -> str:
+    """Return the offsets of data sets, a sentence for each, "" where none was measured.
+
+    What was published of these models is recalled and not looked up: unless ``recalled`` asks for it, no
+    number is given, but how to see it.
+    """
     places: dict[tuple[str, str], list[Calibration]] = {}
     for entry in calibrations():
         if entry.dataset in datasets:
             places.setdefault((entry.dataset, entry.published_on), []).append(entry)
+    if places and not recalled:
+        return _WITHHELD
     sentences = []
     for (dataset, published_on), entries in places.items():
         offsets = "; ".join(
@@ -92,6 +98,12 @@ def calibration_sentence(datasets: Sequence[str]) -> str:
     return " ".join(sentences)
 
 
+_WITHHELD = (
+    "Models of arXiv:1509.00519 were measured here too; what was published of them is recalled, unverified: "
+    "`lsgm report --recalled` shows how far they are from it."
+)
+
+
 def calibration_table(datasets: Sequence[str]) -> Table | None:
     """Return the calibrations on data sets, or None where none was measured."""
     entries = [entry for entry in calibrations() if entry.dataset in datasets]
@@ -101,12 +113,12 @@ def calibration_table(datasets: Sequence[str]) -> Table | None:
         [
             Cell(entry.model),
             Cell(entry.dataset),
-            Cell(entry.shown),
-            Cell(f"{entry.n:,}"),
-            Cell(f"{entry.K:,}"),
-            Cell(f"about {entry.published:.1f}", mark="‡"),
+            Cell(entry.shown, sort=entry.measured),
+            Cell(f"{entry.n:,}", sort=entry.n),
+            Cell(f"{entry.K:,}", sort=entry.K),
+            Cell(f"about {entry.published:.1f}", mark="‡", sort=entry.published),
             Cell(entry.published_on),
-            Cell(entry.offset),
+            Cell(entry.offset, sort=float(entry.offset.replace("−", "-"))),
             Cell(f"{entry.recipe}: {entry.budget}"),
         ]
         for entry in entries

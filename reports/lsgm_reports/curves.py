@@ -26,6 +26,8 @@ class Curve:
     values: list[float]
     lows: list[float | None]
     highs: list[float | None]
+    rows: list[Row]
+    """The points themselves."""
     adaptive: bool = False
     """Whether the solver chooses its steps, so that its points belong to tolerances."""
 
@@ -41,6 +43,7 @@ class Level:
     value: float
     low: float | None
     high: float | None
+    row: Row
 
 
 def curve_rows(rows: Sequence[Row]) -> list[Row]:
@@ -75,6 +78,7 @@ def _curve(points: list[Row], name: str, cost: Cost) -> Curve:
         [row.value or 0.0 for row in mine],
         [row.ci_low for row in mine],
         [row.ci_high for row in mine],
+        mine,
         all(is_adaptive(row.sampler) for row in mine),
     )
 
@@ -98,5 +102,5 @@ def levels_of(rows: Sequence[Row], metric: str, cost: Cost = _NFE) -> list[Level
         label = f"{row.model} · {family(row.sampler)}" if row.sampler and row.nfe_mean else row.model
         if row.group != "curve" and (row.model, family(row.sampler)) in named:
             label = "_"  # matplotlib lists no such label: the curve has the name already
-        levels.append(Level(row.model, label, cost.of(row) or None, row.value, row.ci_low, row.ci_high))
+        levels.append(Level(row.model, label, cost.of(row) or None, row.value, row.ci_low, row.ci_high, row))
     return levels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -9,16 +10,23 @@ from lsgm_reports.differences import is_quality_difference
 from lsgm_reports.estimators import estimator_label
 from lsgm_reports.headline import detail_rows, headline_rows, lines_of, metrics_of
 from lsgm_reports.metrics import metric_of
+from lsgm_reports.provenance import row_id
 from lsgm_reports.rows import Row
-from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 
 __all__ = [
+    "EVERY_ROW",
     "detail_explanations",
     "explained",
     "explanations",
     "paired_table",
     "provenance_table",
+    "rows_table",
 ]
+
+
+EVERY_ROW = "Every row"
+"""Title of the table of `rows_table`, which is as long as the results are."""
 
 
 def explanations(rows: Sequence[Row]) -> list[str]:
@@ -123,6 +131,32 @@ def provenance_table(rows: Sequence[Row]) -> Table:
     if scored:
         heads.insert(2, "Bits scored sha256")
     return Table("Provenance", [Column(head, "left") for head in heads], grid)
+
+
+def rows_table(rows: Sequence[Row], places: Sequence[str]) -> Table:
+    """Return, row by row, its id and the manifest of the call that measured it, and how to measure it again.
+
+    ``places`` names the file of each row as one types it in the folder of the report.
+    """
+    notes, grid = Footnotes(), []
+    columns: dict[str, list[str]] = {"Task": [row.task for row in rows], "File": list(places)}
+    several = {head: words for head, words in columns.items() if len(set(words)) > 1}
+    for index, row in enumerate(rows):
+        kept = Cell(row.manifest) if row.manifest else Cell(MISSING, mark=notes.mark(_NO_MANIFEST))
+        words = [row_id(row), *(each[index] for each in several.values())]
+        words += [row.model, row.metric, row.sampler or "none"]
+        grid.append([*(Cell(word) for word in words), kept])
+    heads = ["Row", *several, "Model", "Metric", "Sampler", "Manifest"]
+    place = "FILE" if "File" in several else shlex.quote(places[0])
+    caption = f"`lsgm reproduce {place}#ROW` {_AGAIN}"
+    return Table(EVERY_ROW, [Column(head, "left") for head in heads], grid, notes.notes, caption)
+
+
+_NO_MANIFEST = "measured without a manifest: the command is put together from the row itself"
+_AGAIN = (
+    "in the folder of this report, with the id of a row, prints what must hold and what to type to measure "
+    "it again, and does so with `--run`. A manifest is the file `manifests/MANIFEST.json` beside the rows."
+)
 
 
 def _short(sha: str | None) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["decimals_for", "error_bar", "fixed", "plain"]
+__all__ = ["decimals_for", "error_bar", "fixed", "plain", "scaled"]
 
+_LARGE, _SMALL = 1e15, 1e-9
+"""Beyond these a number is shown with its power of ten."""
 _LOPSIDED = 1.5
 """From this ratio of the two arms of an interval on, both are printed."""
 
@@ -23,7 +25,12 @@ def decimals_for(error: float) -> int:
 
 
 def fixed(value: float, decimals: int) -> str:
-    """Return a number with that many decimals (negative: rounded to tens, hundreds), never ``-0``."""
+    """Return a number with that many decimals (negative: rounded to tens, hundreds), never ``-0``.
+
+    What would be a long row of digits, which no float has, is shown with its power of ten.
+    """
+    if abs(value) >= _LARGE or decimals > 20:
+        return _minus(f"{value:.3g}")
     rounded = round(value, decimals)
     text = f"{rounded:.{max(decimals, 0)}f}"
     return text.removeprefix("-") if float(text) == 0 else _minus(text)
@@ -46,10 +53,22 @@ def plain(value: float) -> str:
     return _minus(f"{value:.3g}")
 
 
+def scaled(value: float, power: int) -> float:
+    """Return a number times ten to a power, in two steps, since ``1e324`` is no float and ``1e-324`` zero."""
+    first = power // 2
+    return value * 10.0**first * 10.0 ** (power - first)
+
+
 def error_bar(value: float, low: float | None, high: float | None) -> str:
     """Return ``117.3 ± 0.4``, or ``5.2 +0.9 −0.3`` where lopsided; the number alone without an interval."""
+    if low is None or high is None or high == low:
+        return plain(value)
+    largest = max(abs(value), abs(low), abs(high))
+    if not _SMALL <= largest < _LARGE:
+        power = int(f"{largest:e}".partition("e")[2])
+        return f"({error_bar(*(scaled(number, -power) for number in (value, low, high)))})e{power}"
     # An interval at the level of rounding errors is none.
-    if low is None or high is None or high - low <= 1e-12 * max(abs(value), 1e-100):
+    if high - low <= 1e-12 * max(abs(value), 1e-100):
         return plain(value)
     up, down = high - value, value - low
     half = (high - low) / 2

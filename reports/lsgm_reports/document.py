@@ -1,25 +1,27 @@
-"""``report.md``: what was measured, the headline, differences, curves, samples, training, provenance."""
+"""What a report says, before it has a format: tasks with their tables, samples, training, provenance."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import quote
 
+from lsgm_reports.ablations import Ablation, find_ablations
+from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Text
 from lsgm_reports.calibration import calibration_table
-from lsgm_reports.details import detail_explanations, explanations, paired_table, provenance_table
+from lsgm_reports.details import detail_explanations, explanations, paired_table, provenance_table, rows_table
 from lsgm_reports.differences import difference_table
-from lsgm_reports.formats import to_markdown
-from lsgm_reports.headline import detail_table, headline
+from lsgm_reports.headline import detail_table, headline, headline_rows
 from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
+from lsgm_reports.markdown import relative
+from lsgm_reports.metrics import UNKNOWN, known_metrics
+from lsgm_reports.paper import paper_tables
 from lsgm_reports.points import curve_table, front_tables
-from lsgm_reports.published import kin_of, published_table, statement_on
-from lsgm_reports.published_quality import published_quality_table
+from lsgm_reports.published import kin_of, statement_on
 from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table
 from lsgm_reports.rows import Row
+from lsgm_reports.status import find_statuses, not_finished
 from lsgm_reports.table import Table
 from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
@@ -28,9 +30,9 @@ __all__ = [
     "cost_tables",
     "likelihood_tables",
     "main_table",
-    "markdown",
     "only_costs",
     "quality_tables",
+    "report",
     "tasks_of",
 ]
 
@@ -56,32 +58,43 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return tasks
 
 
-def markdown(
-    rows: Sequence[Row], pictures: Pictures, sources: Sequence[Path], out: Path, *, recalled: bool = False
-) -> str:
-    """Return the report; pictures are named relative to ``out``.
+def report(
+    rows: Sequence[Row],
+    pictures: Pictures,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    recalled: bool = False,
+    places: Mapping[Row, Path] | None = None,
+    left_out: Sequence[str] = (),
+) -> Report:
+    """Return the report of rows read from the files ``sources``, which will lie in the folder ``out``.
 
-    ``recalled`` shows published sample quality that was not looked up beside what was verified.
+    What lies beside these files, how far their commands came and what was ablated, is read. ``recalled``
+    shows published numbers that were not looked up beside what was verified; ``places`` says which file a
+    row is of, the first unless given; ``left_out`` are sentences on lines that could not be read.
+
+    Raises DataError where a file beside the rows is malformed.
     """
     tasks = tasks_of(rows)
-    parts = [f"# Results: {', '.join(tasks)}"]
+    ablations = find_ablations(sources)
+    missing = not_finished(find_statuses(list(dict.fromkeys(source.parent for source in sources))))
+    sections = [missing] if missing else []
+    if left_out:
+        count = "1 line was" if len(left_out) == 1 else f"{len(left_out)} lines were"
+        sections.append(Section("Left out", [Text(f"{count} left out:"), Bullets(list(left_out))]))
     for task, mine in tasks.items():
-        parts += _task(task, mine, pictures.curves.get(task), out, recalled)
+        sections.append(_task(task, mine, pictures.curves.get(task), ablations, recalled))
     if pictures.grids:
-        parts.append("## Samples")
-        parts += [_picture(_caption(grid), grid, out) for grid in pictures.grids]
+        sections.append(Section("Samples", [Picture(grid, _caption(grid)) for grid in pictures.grids]))
     if pictures.neighbours:
-        parts.append("## Nearest training images")
-        parts += [_picture(_pairs(sheet), sheet, out) for sheet in pictures.neighbours]
+        blocks: list[Block] = [Picture(sheet, _pairs(sheet)) for sheet in pictures.neighbours]
+        sections.append(Section("Nearest training images", blocks))
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
-        parts += ["## Training", _picture(caption, pictures.training, out)]
-    parts += ["## Provenance", to_markdown(provenance_table(rows)).rstrip(), *_versions(sources)]
-    names = ", ".join(f"`{_relative(source, out)}`" for source in sources)
-    parts.append(
-        f"Every number measured here is a line of {names}, which `results.csv` holds as a table, unrounded."
-    )
-    return "\n\n".join(parts) + "\n"
+        sections.append(Section("Training", [Picture(pictures.training, caption)]))
+    sections.append(_provenance(rows, sources, out, places or {}))
+    return Report(f"Results: {', '.join(tasks)}", sections)
 
 
 def main_table(rows: Sequence[Row], task: str) -> Table:
@@ -92,24 +105,22 @@ def main_table(rows: Sequence[Row], task: str) -> Table:
     return headline(rows, task) if bounds is None else bounds
 
 
-def quality_tables(rows: Sequence[Row], *, recalled: bool = False) -> list[Table]:
-    """Return what stands below the headline on sample quality: details, differences, what was published."""
-    found = [detail_table(rows), difference_table(rows), published_quality_table(rows, recalled=recalled)]
+def quality_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return what stands below the headline on sample quality: details and differences."""
+    found = [detail_table(rows), difference_table(rows)]
     return [table for table in found if table is not None]
 
 
-def likelihood_tables(rows: Sequence[Row], task: str) -> list[Table]:
-    """Return everything on the likelihood of one task: bounds, their terms, and what was published."""
+def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False) -> list[Table]:
+    """Return everything on the likelihood of one task: bounds, their terms, and the calibration."""
     bounds = likelihood_table(rows, f"{task}: bounds on the likelihood")
     if bounds is None:
         return []
-    dataset = rows[0].dataset_name
     found = [
         bounds,
         decomposition_table(rows),
         group_table(rows),
-        calibration_table(kin_of(dataset)),
-        published_table(dataset),
+        calibration_table(kin_of(rows[0].dataset_name)) if recalled else None,
     ]
     return [table for table in found if table is not None]
 
@@ -125,40 +136,41 @@ def only_costs(rows: Sequence[Row]) -> bool:
     return all(row.group in ("curve", "reach") for row in rows)
 
 
-def _task(task: str, rows: Sequence[Row], curve: Path | None, out: Path, recalled: bool) -> list[str]:
-    parts = [f"## {task}", _measured(rows)]
-    if statement := statement_on(rows[0].dataset_name):
-        parts.append(statement)
+def _task(
+    task: str, rows: Sequence[Row], curve: Path | None, ablations: Sequence[Ablation], recalled: bool
+) -> Section:
+    blocks: list[Block] = [_measured(rows)]
+    sections: list[Section] = []
+    if statement := statement_on(rows[0].dataset_name, recalled=recalled):
+        blocks.append(Text(statement))
     if not only_bounds(rows) and not only_costs(rows):
-        parts.append(to_markdown(headline(rows, task)).rstrip())
+        blocks.append(headline(rows, task))
         lines = explanations([row for row in rows if not is_bound(row)])
         if any(is_bound(row) for row in rows):
             lines.append("- The bounds on the likelihood are explained with their own table, below.")
-        parts += ["### What the columns mean", "\n".join(lines)]
+        sections.append(Section("What the columns mean", [_bullets(lines)] if lines else []))
     details = detail_explanations(rows)
-    for table in quality_tables(rows, recalled=recalled):
-        parts += [f"### {table.title}", to_markdown(table).rstrip()]
-        if details:  # of the first of them
-            parts.append("\n".join(details))
-            details = []
-    parts += _likelihood(task, rows)
+    for table in quality_tables(rows):
+        sections.append(Section(table.title, [table, *([_bullets(details)] if details else [])]))
+        details = []  # they stand with the first of the tables
+    sections += _likelihood(task, rows, recalled)
     if (paired := paired_table(rows)) is not None:
-        parts += ["### Paired differences", to_markdown(paired).rstrip()]
-    return [*parts, *_costs(rows, curve, out)]
+        sections.append(Section("Paired differences", [paired]))
+    sections += _costs(rows, curve)
+    if like := paper_tables(rows, ablations, recalled=recalled):
+        below = [Section(table.title, [table]) for table in like]
+        sections.append(Section("In the form of the paper's tables", sections=below))
+    return Section(task, blocks, sections)
 
 
-def _costs(rows: Sequence[Row], curve: Path | None, out: Path) -> list[str]:
+def _costs(rows: Sequence[Row], curve: Path | None) -> list[Section]:
     tables = cost_tables(rows)
     if not tables:
         return []
-    parts = ["### Quality against cost"]
-    if curve is not None:
-        parts.append(_picture(_CURVES, curve, out))
+    blocks: list[Block] = [] if curve is None else [Picture(curve, _CURVES)]
     if sentences := speedup_sentences(rows):
-        parts.append("\n".join(sentences))
-    for table in tables:
-        parts += [f"#### {table.title}", to_markdown(table).rstrip()]
-    return parts
+        blocks.append(_bullets(sentences))
+    return [Section("Quality against cost", blocks, [Section(table.title, [table]) for table in tables])]
 
 
 _CURVES = (
@@ -167,26 +179,28 @@ _CURVES = (
 )
 
 
-def _likelihood(task: str, rows: Sequence[Row]) -> list[str]:
-    tables = likelihood_tables(rows, task)
+def _likelihood(task: str, rows: Sequence[Row], recalled: bool) -> list[Section]:
+    tables = likelihood_tables(rows, task, recalled=recalled)
     if not tables:
         return []
     bounds, *others = tables
-    parts = [
-        "### Bounds on the likelihood",
-        to_markdown(bounds).rstrip(),
-        "\n".join(bound_explanations(rows)),
-    ]
-    explained = False
+    sections = [Section("Bounds on the likelihood", [bounds, *_listed(bound_explanations(rows))])]
+    lines = term_explanations(rows)
     for table in others:
-        parts += [f"### {table.title}", to_markdown(table).rstrip()]
-        if not explained and (lines := term_explanations(rows)):
-            parts.append("\n".join(lines))
-            explained = True
-    return parts
+        sections.append(Section(table.title, [table, *_listed(lines)]))
+        lines = []
+    return sections
 
 
-def _measured(rows: Sequence[Row]) -> str:
+def _listed(lines: Sequence[str]) -> list[Block]:
+    return [_bullets(lines)] if lines else []
+
+
+def _bullets(lines: Sequence[str]) -> Bullets:
+    return Bullets([line.removeprefix("- ") for line in lines])
+
+
+def _measured(rows: Sequence[Row]) -> Block:
     """Return what the numbers were measured on, each checksum in full so that it can be searched for."""
     lines = []
     for label, values in (
@@ -197,8 +211,29 @@ def _measured(rows: Sequence[Row]) -> str:
     ):
         known = list(dict.fromkeys(value for value in values if value))
         if known:
-            lines.append(f"- {label}: {', '.join(f'`{value}`' for value in known)}")
-    return "\n".join(lines) or "The rows do not say which data they were measured on."
+            lines.append(f"{label}: {', '.join(f'`{value}`' for value in known)}")
+    # Those of the headline are explained with their columns.
+    explained = {row.metric for row in headline_rows(rows)}
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric not in explained)
+    known_here = known_metrics(list(metrics))
+    lines += [f"`{metric}`: {UNKNOWN}" for metric in metrics if metric not in known_here]
+    return Bullets(lines) if lines else Text("The rows do not say which data they were measured on.")
+
+
+def _provenance(
+    rows: Sequence[Row], sources: Sequence[Path], out: Path, places: Mapping[Row, Path]
+) -> Section:
+    names = {source: relative(source, out) for source in sources}
+    listed = ", ".join(f"`{name}`" for name in names.values())
+    blocks: list[Block] = [provenance_table(rows)]
+    if software := _versions(sources):
+        blocks.append(Text(software))
+    said = (
+        f"Every number measured here is a line of {listed}, which `results.csv` holds as a table, unrounded."
+    )
+    blocks.append(Text(said))
+    table = rows_table(rows, [names[places.get(row, sources[0])] for row in rows])
+    return Section("Provenance", blocks, [Section(table.title, [table])])
 
 
 def _caption(grid: Path) -> str:
@@ -214,19 +249,8 @@ def _pairs(sheet: Path) -> str:
     )
 
 
-def _picture(caption: str, path: Path, out: Path) -> str:
-    return f"![{caption}]({quote(_relative(path, out))})\n\n*{caption}.*"
-
-
-def _relative(path: Path, out: Path) -> str:
-    try:
-        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
-    except ValueError:  # another drive
-        return path.resolve().as_uri()
-
-
-def _versions(sources: Sequence[Path]) -> list[str]:
-    """Return a line with the versions of the software, from the manifests beside and below the results."""
+def _versions(sources: Sequence[Path]) -> str:
+    """Return the versions of the software, from the manifests beside and below the results; "" if unknown."""
     found: dict[str, str] = {}
     for here in dict.fromkeys(source.parent for source in sources):
         for manifest in sorted([*here.glob("manifest.json"), *here.glob("*/manifest.json")]):
@@ -236,4 +260,4 @@ def _versions(sources: Sequence[Path]) -> list[str]:
             except (OSError, ValueError, AttributeError):
                 continue  # a damaged manifest takes nothing from the numbers
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
-    return [f"Software: {listed}."] if found else []
+    return f"Software: {listed}." if found else ""

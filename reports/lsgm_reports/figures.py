@@ -10,12 +10,14 @@ from lsgm_reports.costs import COSTS, Cost, costs_of
 from lsgm_reports.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of
 from lsgm_reports.front import front_of
 from lsgm_reports.headline import metrics_of
+from lsgm_reports.provenance import row_id
 from lsgm_reports.rows import Row
-from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, label_ends, nice_ticks
+from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, clipped, label_ends, nice_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = ["cost_figure", "save"]
 
@@ -38,16 +40,20 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
 
     costs = costs_of(points) or [COSTS[0]]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.9 * len(costs), 3.5 * len(metrics) + 0.5), layout="constrained")
-        FigureCanvasAgg(figure)
         models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
+        legend = _legend(curves_of(rows))
+        columns = 2 * len(costs)
+        # Names beside a panel, and the lines of the legend, must have room.
+        height = max(3.4, 0.19 * len(models)) * len(metrics) + 0.2 * (1 + len(legend) // columns)
+        figure = Figure(figsize=(4.4 * len(costs), height), layout="constrained")
+        FigureCanvasAgg(figure)
         colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
-        samplers = list(dict.fromkeys(c.sampler for c in curves_of(rows) if not c.adaptive))
+        samplers = _samplers(curves_of(rows))
         for line, metric in enumerate(metrics):
             for place, cost in enumerate(costs):
                 axes = figure.add_subplot(len(metrics), len(costs), line * len(costs) + place + 1)
                 _panel(axes, rows, metric, cost, colours, samplers)
-        _legend(figure, samplers, curves_of(rows))
+        figure.legend(handles=legend, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
         # Labels are placed by what is drawn, so everything else must have its place first.
         figure.draw_without_rendering()
         for axes in figure.axes:
@@ -66,6 +72,7 @@ def _panel(
         _envelope(axes, best, colours[best.model])
     for level in levels:
         _level(axes, level, colours[level.model])
+    _links(axes, curves, levels)
     _rings(axes, [row for row in rows if row.group == "curve" and row.metric == metric], cost)
     axes.set_xscale("log")
     spread = [at for curve in curves for at in curve.costs] + [level.cost for level in levels if level.cost]
@@ -141,6 +148,16 @@ def _level(axes: Axes, level: Level, colour: str) -> None:
         axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
 
 
+def _links(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
+    """Lay an invisible spot over every point that leads to the row it shows, where the format has links."""
+    spots = [spot for curve in curves for spot in zip(curve.costs, curve.values, curve.rows, strict=True)]
+    spots += [(level.cost, level.value, level.row) for level in levels if level.cost]
+    if spots:
+        costs, values, rows = zip(*spots, strict=True)
+        drawn = axes.scatter(costs, values, s=60, alpha=0.0, linewidths=0, zorder=5)
+        drawn.set_urls([f"#row-{row_id(row)}" for row in rows])
+
+
 _RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none", "markeredgecolor": INK}
 
 
@@ -150,30 +167,48 @@ def _rings(axes: Axes, points: Sequence[Row], cost: Cost) -> None:
     axes.plot([cost.of(row) or 0.0 for row in front], [row.value or 0.0 for row in front], **_RING, zorder=4)
 
 
-def _legend(figure: Figure, samplers: Sequence[str], curves: Sequence[Curve]) -> None:
-    """Name the markers below the panels."""
+def _samplers(curves: Sequence[Curve]) -> list[str]:
+    """Return the samplers that have a marker of their own."""
+    return list(dict.fromkeys(curve.sampler for curve in curves if not curve.adaptive))
+
+
+def _legend(curves: Sequence[Curve]) -> list[Line2D]:
+    """Return what the markers mean."""
     from matplotlib.lines import Line2D
 
     grey: Any = {"color": INK, "linewidth": 0.7}
     handles = [
-        Line2D([], [], **grey, marker=MARKERS[index % len(MARKERS)], label=name)
-        for index, name in enumerate(samplers)
+        Line2D([], [], **grey, marker=MARKERS[index % len(MARKERS)], label=clipped(name))
+        for index, name in enumerate(_samplers(curves))
     ]
     adaptive = dict.fromkeys(curve.sampler for curve in curves if curve.adaptive)
-    handles += [Line2D([], [], color=INK, linestyle="", marker="D", label=name) for name in adaptive]
+    handles += [Line2D([], [], color=INK, linestyle="", marker="D", label=clipped(name)) for name in adaptive]
     handles += [
         Line2D([], [], color=INK, linewidth=2.2, label="best sampler of a model"),
         Line2D([], [], **_RING, label="Pareto front"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    return handles
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other, the same bytes for the same figure."""
+    """Write a figure as PNG, PDF and SVG beside each other, the same bytes for the same figure.
+
+    The SVG has a clear ground, words that are text, and links ``#row-ID`` where points stand, for a page that
+    shows it among its own.
+    """
+    import matplotlib as mpl
+
     stem.parent.mkdir(parents=True, exist_ok=True)
+    opaque = {"facecolor": "white", "edgecolor": INK}
     written = []
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+    for suffix, metadata, ground in (
+        (".png", {"Software": None}, opaque),
+        (".pdf", {"CreationDate": None}, opaque),
+        (".svg", {"Date": None}, {"transparent": True}),
+    ):
         path = stem.with_suffix(suffix)
-        figure.savefig(path, dpi=200, metadata=metadata, facecolor="white", edgecolor=INK)
+        with mpl.rc_context(STYLE):
+            figure.savefig(path, dpi=200, metadata=metadata, **ground)
+        figure.set_layout_engine("none")  # the first file has found it
         written.append(path)
     return written

@@ -1,38 +1,41 @@
-"""Tables as Markdown, LaTeX (booktabs) and terminal text; rows as CSV. Golden files guard every byte."""
+"""Tables as Markdown, LaTeX (booktabs) and terminal text. Golden files guard every byte."""
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 
-from lsgm_reports.rows import Row
+from lsgm_reports.lossless import from_csv, rows_from_jsonl, to_csv, to_jsonl
 from lsgm_reports.table import Cell, Table
+from lsgm_reports.text import latex, literal, marked_up, one_line
 
-__all__ = ["to_csv", "to_latex", "to_markdown", "to_terminal"]
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return all rows with all keys, numbers as they were measured, not rounded."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return buffer.getvalue()
+__all__ = [
+    "from_csv",
+    "rows_from_jsonl",
+    "to_csv",
+    "to_jsonl",
+    "to_latex",
+    "to_markdown",
+    "to_terminal",
+]
 
 
 def to_markdown(table: Table) -> str:
-    """Return a pipe table, its caption below and its footnotes, as GitHub renders them."""
+    """Return a pipe table, its caption below and its footnotes, as GitHub renders them.
+
+    A pipe table has no rules between its lines: a line of dashes stands for one.
+    """
 
     def shown(cell: Cell) -> str:
-        text = cell.text.replace("|", "\\|")
+        text = literal(cell.text)
         text = f"**{text}**" if cell.best else text
-        return f"{text}<sup>{cell.mark}</sup>" if cell.mark else text
+        return f"{text}<sup>{literal(cell.mark)}</sup>" if cell.mark else text
 
-    lines = [[column.head.replace("|", "\\|") for column in table.columns]]
-    lines += [[shown(cell) for cell in line] for line in table.lines]
+    lines = [[literal(column.head) for column in table.columns]]
+    for index, line in enumerate(table.lines):
+        if index in table.rules:
+            lines.append(["—"] * len(line))
+        lines.append([shown(cell) for cell in line])
     # A rule of a colon alone would be no table: three places are what every renderer takes.
     widths = [max(3, *(_width(line[i]) for line in lines)) for i in range(len(table.columns))]
     rule = [
@@ -42,9 +45,10 @@ def to_markdown(table: Table) -> str:
     grid = [_padded(lines[0], widths, table), rule, *(_padded(line, widths, table) for line in lines[1:])]
     parts = ["\n".join(f"| {' | '.join(line)} |" for line in grid)]
     if table.caption:
-        parts.append(table.caption)
+        parts.append(marked_up(table.caption))
     if table.notes:
-        parts.append("  \n".join(f"<sup>{letter}</sup> {text}" for letter, text in table.notes))
+        notes = (f"<sup>{literal(letter)}</sup> {marked_up(text)}" for letter, text in table.notes)
+        parts.append("  \n".join(notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -52,63 +56,50 @@ def to_terminal(table: Table) -> str:
     """Return aligned text; the best of a column carries a star."""
 
     def shown(cell: Cell) -> str:
-        return f"{cell.text}{'*' if cell.best else ''}{f' [{cell.mark}]' if cell.mark else ''}"
+        return f"{one_line(cell.text)}{'*' if cell.best else ''}{f' [{cell.mark}]' if cell.mark else ''}"
 
     lines = [
-        [column.head for column in table.columns],
+        [one_line(column.head) for column in table.columns],
         *([shown(cell) for cell in line] for line in table.lines),
     ]
     widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
-    grid = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    foot = [f"[{letter}] {text}" for letter, text in table.notes]
+    head, *body = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
+    for index in sorted(table.rules, reverse=True):
+        body.insert(index, rule)
+    foot = [f"[{letter}] {one_line(text)}" for letter, text in table.notes]
     if any(cell.best for line in table.lines for cell in line):
         foot.insert(0, "* best of its column by more than the errors; ± is half the 95 % interval")
-    return "\n".join([table.title, rule, grid[0], rule, *grid[1:], rule, *foot]) + "\n"
-
-
-_TEX = {
-    **{symbol: f"\\{symbol}" for symbol in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "·": r"$\cdot$",
-    "–": "--",
-    "≤": r"$\leq$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "∞": r"$\infty$",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(symbol, symbol) for symbol in text)
+    return "\n".join([one_line(table.title), rule, head, rule, *body, rule, *foot]) + "\n"
 
 
 def to_latex(table: Table) -> str:
     """Return a floating table in the manner of booktabs, footnotes beneath."""
 
     def shown(cell: Cell) -> str:
-        text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-        return rf"{text}\textsuperscript{{{_tex(cell.mark)}}}" if cell.mark else text
+        text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
+        return rf"{text}\textsuperscript{{{latex(cell.mark)}}}" if cell.mark else text
+
+    def joined(words: Sequence[str]) -> str:
+        line = " & ".join(words) + r" \\"
+        # After the end of a line TeX takes a bracket for a length, and a star for a page break.
+        return "{}" + line if line.startswith(("[", "*")) else line
 
     align = "".join("r" if column.align == "right" else "l" for column in table.columns)
-    body = [" & ".join(shown(cell) for cell in line) + r" \\" for line in table.lines]
+    body = [joined([shown(cell) for cell in line]) for line in table.lines]
+    for index in sorted(table.rules, reverse=True):
+        body.insert(index, r"\midrule")
     notes = [
-        rf"\par\footnotesize\textsuperscript{{{_tex(letter)}}} {_tex(text)}" for letter, text in table.notes
+        rf"\par\footnotesize\textsuperscript{{{latex(letter)}}} {latex(text)}" for letter, text in table.notes
     ]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(f'{table.title}. {table.caption}'.strip())}}}",
+            rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
-            " & ".join(_tex(column.head) for column in table.columns) + r" \\",
+            joined([latex(column.head) for column in table.columns]),
             r"\midrule",
             *body,
             r"\bottomrule",

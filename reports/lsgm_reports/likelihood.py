@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lsgm_reports.best import best_of, comparable
+from lsgm_reports.costs import seconds_per_image
 from lsgm_reports.details import explained
 from lsgm_reports.digits import fixed, plain
 from lsgm_reports.estimators import estimator_label, settings_of
@@ -18,11 +19,13 @@ from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of,
 __all__ = [
     "Estimate",
     "bound_explanations",
+    "counts_in_nats",
     "estimates_of",
     "is_bound",
     "labels_of",
     "likelihood_table",
     "only_bounds",
+    "winners_of",
 ]
 
 _UNITS = {"nats": "nats/image", "bpd": "bits/dim"}
@@ -46,6 +49,11 @@ class Estimate:
     def row(self) -> Row:
         """Either row: what it says beside its value is the same in both."""
         return next(iter(self.rows.values()))
+
+
+def counts_in_nats(dataset: str) -> bool:
+    """Say whether the literature on a data set counts in nats per image; else in bits per dimension."""
+    return dataset in _BINARY
 
 
 def is_bound(row: Row) -> bool:
@@ -101,8 +109,8 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     if not estimates:
         return None
     notes = Footnotes()
-    units = ["nats", "bpd"] if estimates[0].row.dataset_name in _BINARY else ["bpd", "nats"]
-    winners = {id(row) for unit in units for row in _winners(estimates, unit)}
+    units = ["nats", "bpd"] if counts_in_nats(estimates[0].row.dataset_name) else ["bpd", "nats"]
+    winners = {id(row) for unit in units for row in winners_of(estimates, unit)}
     grid = []
     for estimate in estimates:
         row = estimate.row
@@ -114,9 +122,9 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
                 Cell(BOUNDS.get(estimate.bound, estimate.bound)),
                 Cell(estimator_label(estimate.estimator) if estimate.estimator or measured else MISSING),
                 *(cell_of(value, notes, best=id(value) in winners) for value in values),
-                Cell(f"{row.n:,}" if row.n is not None and measured else MISSING),
-                Cell(_evaluations(row)),
-                Cell(_seconds(row)),
+                Cell(f"{row.n:,}", sort=row.n) if row.n is not None and measured else Cell(MISSING),
+                _evaluations(row),
+                _seconds(row),
             ]
         )
     for bound, group in _competitions(estimates):
@@ -147,26 +155,27 @@ def _competitions(estimates: Sequence[Estimate]) -> list[tuple[str, list[Estimat
     return [(bound, list(last.values())) for (bound, _), last in groups.items()]
 
 
-def _winners(estimates: Sequence[Estimate], unit: str) -> list[Row]:
+def winners_of(estimates: Sequence[Estimate], unit: str) -> list[Row]:
+    """Return the rows in a unit, ``nats`` or ``bpd``, that are the best among what may be compared."""
     columns = ([e.rows[unit] for e in group if unit in e.rows] for _, group in _competitions(estimates))
     return [winner for column in columns if (winner := best_of(column)) is not None]
 
 
-def _evaluations(row: Row) -> str:
+def _evaluations(row: Row) -> Cell:
     if row.nfe_mean is None:
-        return MISSING
+        return Cell(MISSING)
     text = plain(row.nfe_mean)
-    if row.nfe_max is None or row.nfe_max <= row.nfe_mean:
-        return text
-    return f"{text} (max {plain(row.nfe_max)})"
+    if row.nfe_max is not None and row.nfe_max > row.nfe_mean:
+        text += f" (max {plain(row.nfe_max)})"
+    return Cell(text, row=row, sort=row.nfe_mean)
 
 
-def _seconds(row: Row) -> str:
+def _seconds(row: Row) -> Cell:
     """Return seconds per image with two significant digits."""
-    if row.value is None or not row.n or not row.seconds:
-        return MISSING
-    each = row.seconds / row.n
-    return fixed(each, 1 - math.floor(math.log10(each)))
+    each = seconds_per_image(row)
+    if row.value is None or each is None or each <= 0:
+        return Cell(MISSING)
+    return Cell(fixed(each, 1 - math.floor(math.log10(each))), row=row, sort=each)
 
 
 def bound_explanations(rows: Sequence[Row]) -> list[str]:

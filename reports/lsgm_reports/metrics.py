@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lsgm_reports.families import named
+from lsgm_reports.families import FAMILIES, OFFICIAL, named
 from lsgm_reports.rows import Row
 
-__all__ = ["BOUNDS", "GROUPS", "Metric", "Term", "metric_of", "term_of"]
+__all__ = ["BOUNDS", "GROUPS", "UNKNOWN", "Metric", "Term", "known_metrics", "metric_of", "term_of"]
 
 GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 
@@ -81,6 +82,35 @@ class Term:
     """Latent group, ``0`` or ``top``; None for the term of all groups."""
 
 
+UNKNOWN = "unknown to this version, and shown as it was written"
+"""What is said of a metric in place of its meaning."""
+
+_COSTS = ("nfe", "seconds", "flops")
+
+
+def _reach(metric: str) -> str:
+    """Return what is said of costs at equal quality, "" of other metrics."""
+    if metric in [f"{cost}_to_reach" for cost in _COSTS]:
+        return "what a quality costs per image"
+    ratios = [f"{begin}_{cost}" for begin in ("speedup", "speedup_vs_reference") for cost in _COSTS]
+    return "ratio of two models' costs at equal quality" if metric in ratios else ""
+
+
+def known_metrics(metrics: Sequence[str]) -> list[str]:
+    """Return the names that this version knows: those of ``metrics`` it does, then all that have no space.
+
+    Of metrics in a feature space, which are open, those in the spaces of ``metrics``.
+    """
+    spaces = dict.fromkeys(found.space for metric in metrics if (found := named(metric)) is not None)
+    fixed = [*_KNOWN, *OFFICIAL, *(f"{family}_{space}" for family in FAMILIES for space in spaces)]
+    mine = [
+        metric
+        for metric in dict.fromkeys(metrics)
+        if metric in fixed or _reach(metric) or term_of(metric) or named(metric.removeprefix("paired_"))
+    ]
+    return list(dict.fromkeys([*mine, *fixed]))
+
+
 def term_of(metric: str) -> Term | None:
     """Return which term of which bound a metric is, or None where it is none."""
     bound, found, rest = metric.partition("_term_")
@@ -104,7 +134,7 @@ def metric_of(row: Row) -> Metric:
         label = f"{BOUNDS.get(term.bound, term.bound)}: {term.name.replace('_', ' ')}{place}"
         meaning = "a term of the bound"
     else:
-        label, meaning = _KNOWN.get(row.metric, (row.metric.replace("_", " "), ""))
+        label, meaning = _KNOWN.get(row.metric) or (row.metric, _reach(row.metric) or UNKNOWN)
     unit = row.unit if row.unit is not None else _DEFAULT_UNITS.get(row.metric, "")
     unit = "" if unit.lower() in _SAID else _UNITS.get(unit, unit)
     better = None if row.metric in _NEUTRAL else row.higher_is_better

@@ -38,10 +38,14 @@ def curve_table(rows: Sequence[Row]) -> Table | None:
         found = places[place]
         any_row = next(iter(found.values()))
         spent = _spent(any_row)
-        cells = [Cell(model), Cell(sampler_label(sampler)), Cell(_evaluations(any_row))]
-        cells += [Cell(spent[head]) for head in heads]
+        shown = [(_evaluations(any_row), any_row.nfe_mean), *(spent[head] for head in heads)]
+        cells = [Cell(model), Cell(sampler_label(sampler)), *(_known(*each, notes) for each in shown)]
         grid.append([*cells, *(cell_of(found.get(metric.key), notes) for metric in metrics)])
     return Table("Quality against cost, point by point", columns, grid, notes.notes)
+
+
+def _known(text: str, number: float | None, notes: Footnotes) -> Cell:
+    return Cell(text, sort=number, mark=notes.mark("not recorded") if text == MISSING else "")
 
 
 def _evaluations(row: Row) -> str:
@@ -51,14 +55,14 @@ def _evaluations(row: Row) -> str:
     return plain(row.nfe_mean) + (f" (max {plain(most)})" if most else "")
 
 
-def _spent(row: Row) -> dict[str, str]:
-    """Return what a point took beside evaluations, column by column."""
-    seconds = seconds_per_image(row)
+def _spent(row: Row) -> dict[str, tuple[str, float | None]]:
+    """Return what a point took beside evaluations, column by column: as it is shown, and to sort by."""
+    seconds, flops = seconds_per_image(row), row.flops_per_image
     return {
-        "ms / image": MISSING if seconds is None else f"{1e3 * seconds:.3g}",
+        "ms / image": (MISSING, None) if seconds is None else (f"{1e3 * seconds:.3g}", seconds),
         "Decoder's time": _share(row.decoder_seconds, row.seconds),
-        "FLOPs / image": MISSING if row.flops_per_image is None else f"{row.flops_per_image:.3g}",
-        "Decoder's FLOPs": _share(row.decoder_flops_per_image, row.flops_per_image),
+        "FLOPs / image": (MISSING, None) if flops is None else (f"{flops:.3g}", flops),
+        "Decoder's FLOPs": _share(row.decoder_flops_per_image, flops),
     }
 
 
@@ -66,11 +70,11 @@ def _spent_heads(points: Sequence[Row]) -> list[str]:
     """Return the columns of which some point knows something; seconds of a whole run are of no point."""
     timed = any(cost.key == "seconds" for cost in costs_of(points))
     spent = [_spent(row if timed else replace(row, seconds=None)) for row in points]
-    return [head for head in spent[0] if any(each[head] != MISSING for each in spent)]
+    return [head for head in spent[0] if any(each[head][0] != MISSING for each in spent)]
 
 
-def _share(part: float | None, whole: float | None) -> str:
-    return MISSING if part is None or not whole else f"{part / whole:.1%}"
+def _share(part: float | None, whole: float | None) -> tuple[str, float | None]:
+    return (MISSING, None) if part is None or not whole else (f"{part / whole:.1%}", part / whole)
 
 
 def front_tables(rows: Sequence[Row]) -> list[Table]:
@@ -91,8 +95,9 @@ def _front(points: Sequence[Row], head: str, costs: Sequence[Cost]) -> Table:
         for row in front_of(points, cost):
             spent = cost.of(row) or 0.0
             text = plain(spent) if cost.key == "nfe" else f"{spent:.3g}"
-            cells = [cost.noun, text, row.model, sampler_label(row.sampler)]
-            grid.append([*(Cell(cell) for cell in cells), cell_of(row, notes)])
+            words = (row.model, sampler_label(row.sampler))
+            cells = [Cell(cost.noun), Cell(text, sort=spent), *(Cell(word) for word in words)]
+            grid.append([*cells, cell_of(row, notes)])
     columns = [Column("Cost", "left"), Column("Per image"), Column("Model", "left")]
     columns += [Column("Sampler", "left"), Column(head)]
     caption = (

@@ -1,71 +1,172 @@
-"""Published likelihoods beside those measured here: marked, with their source and what is known of it."""
+"""What the literature states of its models: every number with its source, and whether it was verified."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsgm.errors import DataError
+from lsgm.errors import DataError, did_you_mean
 from lsgm_reports.calibration import calibration_sentence
 from lsgm_reports.entries import read_entries
-from lsgm_reports.table import Cell, Column, Table
+from lsgm_reports.table import Cell
 
 __all__ = [
+    "ABSENT",
+    "DATASETS",
     "EVIDENCE",
     "FILE",
+    "KINDS",
+    "NUMBERS",
     "Edition",
     "Published",
+    "PublishedAblation",
+    "edition_of",
     "editions",
     "kin_of",
+    "number_cell",
     "published",
-    "published_table",
+    "published_ablations",
     "statement_on",
 ]
 
 FILE = Path(__file__).with_name("published.toml")
 
-_RELATIONS = {"<=": "≤ ", "=": ""}
-EVIDENCE = {
-    "verified": ("†", "verified", "Published, not measured here; verified against works that cite it."),
-    "recalled": ("‡", "recalled, unverified", "Published, not measured here; recalled and not looked up."),
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "celebahq256": "CelebA-HQ-256",
+    "omniglot": "OMNIGLOT",
+    "mnist": "MNIST",
 }
-"""Evidence -> mark, words, and what the mark says below a table."""
+"""Data sets with published numbers, as tasks name them, and in words."""
+
+KINDS = {
+    "latent": "score model of latents",
+    "data-space": "score model of pixels",
+    "vae": "VAE",
+    "gan": "GAN",
+    "flow": "flow",
+    "autoregressive": "autoregressive",
+    "energy": "energy-based",
+}
+"""Kinds of models, and in words."""
+
+NUMBERS = ("fid", "inception_score", "recall", "nats", "bits_per_dim", "nfe", "seconds", "parameters")
+"""What can be published of a model, in the units of their names; nats per image, parameters in millions."""
+
+EVIDENCE = {
+    "verified": ("†", "Published, not measured here; verified against works that cite it."),
+    "recalled": ("‡", "Published, not measured here; recalled and not looked up."),
+}
+"""Evidence -> its mark, and what the mark says below a table."""
+
+ABSENT = "–"
+"""Stands where a number is not published, or may not be shown."""
+
+_BOUNDED = ("nats", "bits_per_dim")
+_RELATIONS = {"<=": "≤ ", "=": ""}
+_PRINTED = re.compile(r"\d+(\.\d+)?")
+_MILLIONS = re.compile(r"\d+(\.\d+)? M")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One number of the literature."""
+    """What one source states of one model; numbers are text, with the digits that were printed."""
 
     dataset: str
-    """Name of the data set as tasks name it."""
-    data: str
-    """The data set in words, its edition and binarisation."""
+    """Key of `DATASETS`."""
     model: str
-    value: float
-    unit: str
-    relation: str
-    """``<=`` for a bound, ``=`` for what is published as the likelihood itself."""
-    what: str
-    """The estimator, in words."""
+    kind: str
+    """Key of `KINDS`."""
     source: str
-    evidence: str
-    """``verified`` or ``recalled``."""
-    note: str
+    sampler: str = ""
+    """How samples were drawn, of an entry that is about that, and belongs to tables of cost alone."""
+    table: str = ""
+    """Table of arXiv:2106.05931 that it belongs to."""
+    protocol: str = ""
+    """How it was measured, in words."""
+    fid: str = ""
+    inception_score: str = ""
+    recall: str = ""
+    nats: str = ""
+    bits_per_dim: str = ""
+    """Of CelebA-HQ-256 at 5 bits."""
+    nfe: str = ""
+    """Network evaluations per image."""
+    seconds: str = ""
+    timed: str = ""
+    """What took these seconds, and on which hardware."""
+    parameters: str = ""
+    relation: str = "="
+    """Of nats and bits/dim: ``<=`` for a bound, ``=`` for what is published as the likelihood itself."""
+    recalled: tuple[str, ...] = ()
+    """Which of the numbers are from memory; the others are verified."""
 
     def __post_init__(self) -> None:
-        if self.relation not in _RELATIONS or self.evidence not in EVIDENCE:
+        said = f"the published entry of {self.model}"
+        for name, value, known in (
+            ("dataset", self.dataset, DATASETS),
+            ("kind", self.kind, KINDS),
+            ("relation", self.relation, _RELATIONS),
+        ):
+            if value not in known:
+                hint = did_you_mean(value, known) or f"; write one of {', '.join(known)}"
+                raise DataError(f"{said} has {name} '{value}'{hint}")
+        if not self.numbers or not set(self.recalled) <= set(self.numbers):
             raise DataError(
-                f"the published number {self.value} of {self.model} has relation '{self.relation}' and "
-                f"evidence '{self.evidence}'; "
-                f"write one of {', '.join(_RELATIONS)} and one of {', '.join(EVIDENCE)}"
+                f"{said} recalls '{', '.join(self.recalled)}'; give at least one of {', '.join(NUMBERS)}, "
+                "and recalled from those given"
             )
+        if bool(self.seconds) != bool(self.timed):
+            raise DataError(f"{said} has one of seconds and timed; give both, or none")
+        for name, number in self.numbers.items():
+            if not (_MILLIONS if name == "parameters" else _PRINTED).fullmatch(number):
+                form = "a number and M, 476 M" if name == "parameters" else "a number as it was printed"
+                raise DataError(f"{said} has {name} '{number}'; write {form}")
 
     @property
-    def shown(self) -> str:
-        """The number as it may be printed: ``≤ 78.47``, ``about 86.8`` where it is recalled."""
-        decimals = 1 if self.evidence == "recalled" else 2
-        about = "about " if self.evidence == "recalled" else _RELATIONS[self.relation]
-        return f"{about}{self.value:.{decimals}f}"
+    def label(self) -> str:
+        """The model, with its sampler where the entry is about that."""
+        return f"{self.model}: {self.sampler}" if self.sampler else self.model
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """What of `NUMBERS` is published -> the number as it was printed."""
+        return {name: number for name in NUMBERS if (number := str(getattr(self, name)))}
+
+    def cell(self, name: str, *, recalled: bool) -> Cell:
+        """Return a number with the mark of its evidence; a recalled one is rounded, or left out."""
+        relation = _RELATIONS[self.relation] if name in _BOUNDED else ""
+        return number_cell(
+            self.numbers.get(name, ""), relation, unsure=name in self.recalled, recalled=recalled
+        )
+
+
+@dataclass(frozen=True)
+class PublishedAblation:
+    """FID of one cell of an ablation of arXiv:2106.05931."""
+
+    study: str
+    """As `lsgm ablate` calls it."""
+    levels: tuple[str, ...]
+    """Level of each of the study's factors."""
+    fid: str
+    source: str
+    data: str
+    """Data and model, in words."""
+    recalled: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        said = f"the published ablation {self.study}"
+        if not self.levels or not _PRINTED.fullmatch(self.fid):
+            given = f"levels '{', '.join(self.levels)}' and FID '{self.fid}'"
+            raise DataError(f"{said} has {given}; give levels, and a number as it was printed")
+        if not set(self.recalled) <= {"fid"}:
+            raise DataError(f"{said} recalls '{', '.join(self.recalled)}'; it has no number but fid")
+
+    def cell(self, *, recalled: bool) -> Cell:
+        """Return the FID with the mark of its evidence; a recalled one is rounded, or left out."""
+        return number_cell(self.fid, "", unsure="fid" in self.recalled, recalled=recalled)
 
 
 @dataclass(frozen=True)
@@ -78,15 +179,46 @@ class Edition:
     statement: str
     """One sentence on why they are not comparable, without its full stop."""
 
+    def __post_init__(self) -> None:
+        if self.of not in DATASETS:
+            hint = did_you_mean(self.of, DATASETS) or f"; write one of {', '.join(DATASETS)}"
+            raise DataError(f"the edition {self.dataset} is of '{self.of}'{hint}")
 
-def published(path: Path = FILE) -> list[Published]:
+
+def number_cell(number: str, relation: str, *, unsure: bool, recalled: bool) -> Cell:
+    """Return a published number as it may be shown: ``≤ 78.47`` with †, ``about 86.8`` with ‡, or `ABSENT`.
+
+    ``unsure`` marks one from memory, shown only where ``recalled`` asks for it, and never as if exact.
+    """
+    if not number or (unsure and not recalled):
+        return Cell(ABSENT)
+    value = float(number.removesuffix(" M"))
+    if not unsure:
+        return Cell(f"{relation}{number}", mark=EVIDENCE["verified"][0], sort=value)
+    decimals = min(1, len(number.removesuffix(" M").partition(".")[2]))
+    unit = " M" if number.endswith(" M") else ""
+    return Cell(f"about {value:.{decimals}f}{unit}", mark=EVIDENCE["recalled"][0], sort=value)
+
+
+def published(path: Path | None = None) -> list[Published]:
     """Return all published numbers. Raises DataError for a malformed entry."""
-    return read_entries(path, "published", Published)
+    return read_entries(path or FILE, "published", Published)
 
 
-def editions(path: Path = FILE) -> dict[str, Edition]:
+def published_ablations(path: Path | None = None) -> list[PublishedAblation]:
+    """Return what was published of ablations. Raises DataError for a malformed entry."""
+    return read_entries(path or FILE, "ablation", PublishedAblation)
+
+
+def editions(path: Path | None = None) -> dict[str, Edition]:
     """Return the editions by their data set. Raises DataError for a malformed entry."""
-    return {edition.dataset: edition for edition in read_entries(path, "edition", Edition)}
+    return {edition.dataset: edition for edition in read_entries(path or FILE, "edition", Edition)}
+
+
+def edition_of(dataset: str) -> str:
+    """Return the data set of the literature that one is an edition of; itself where it is none."""
+    edition = editions().get(dataset)
+    return edition.of if edition else dataset
 
 
 def kin_of(dataset: str) -> list[str]:
@@ -94,45 +226,15 @@ def kin_of(dataset: str) -> list[str]:
     return [dataset, *(edition.dataset for edition in editions().values() if edition.of == dataset)]
 
 
-def statement_on(dataset: str) -> str:
+def statement_on(dataset: str, *, recalled: bool = False) -> str:
     """Return what must be said wherever numbers of a data set stand, "" where there is nothing to say.
 
     That it is another edition than the literature's, and how far models of the literature measured here are
-    from what was published of them.
+    from what was published of them: in numbers where ``recalled`` asks for numbers that were not looked up.
     """
     known = editions()
-    sentence = calibration_sentence(kin_of(dataset))
+    sentence = calibration_sentence(kin_of(dataset), recalled=recalled)
     if dataset not in known:
         return sentence
     unknown = "How far apart they are was not measured."
     return f"{known[dataset].statement}. {sentence or unknown}"
-
-
-def published_table(dataset: str) -> Table | None:
-    """Return the published numbers of a data set, or of the one it is an edition of, or None.
-
-    What must be said with them is the table's caption: no format shows the one without the other.
-    """
-    edition = editions().get(dataset)
-    entries = [entry for entry in published() if entry.dataset == (edition.of if edition else dataset)]
-    if not entries:
-        return None
-    entries.sort(key=lambda entry: list(EVIDENCE).index(entry.evidence))
-    grid, notes = [], {}
-    for entry in entries:
-        mark, evidence, note = EVIDENCE[entry.evidence]
-        notes[mark] = note
-        what = f"{entry.what} ({entry.note})" if entry.note else entry.what
-        number = Cell(f"{entry.shown} {entry.unit}", mark=mark)
-        words = (entry.data, what, entry.source, evidence)
-        grid.append([Cell(entry.model), number, *(Cell(word) for word in words)])
-    columns = [Column("Model", "left"), Column("Published")]
-    columns += [Column(head, "left") for head in ("Data", "What", "Source", "Evidence")]
-    title = "Published numbers, not measured here"
-    if edition:
-        title += ", of another data set and not comparable"
-    caption = " ".join(part for part in (statement_on(dataset), _PROTOCOL) if part)
-    return Table(title, columns, grid, list(notes.items()), caption)
-
-
-_PROTOCOL = "Published numbers follow their authors' protocols: budgets, test sets and binarisation differ."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lsgm_reports.costs import COSTS
-from lsgm_reports.digits import error_bar
+from lsgm_reports.digits import error_bar, scaled
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
 from lsgm_reports.samplers import sampler_label
@@ -61,8 +61,9 @@ def _rough(row: Row | None, notes: Footnotes) -> Cell:
     if row is None or row.value is None or row.value <= 0 or 1e-3 <= row.value < 1e6:
         return cell_of(row, notes)
     power = int(f"{row.value:e}".partition("e")[2])
-    ends = [None if end is None else end / 10.0**power for end in (row.ci_low, row.ci_high)]
-    return Cell(f"({error_bar(row.value / 10.0**power, *ends)})e{power}")
+    ends = [None if end is None else scaled(end, -power) for end in (row.ci_low, row.ci_high)]
+    text = f"({error_bar(scaled(row.value, -power), *ends)})e{power}"
+    return Cell(text, row=row, sort=row.value)
 
 
 def _samplers(names: str | None) -> str:
@@ -79,7 +80,7 @@ def speedup_table(rows: Sequence[Row]) -> Table | None:
         first, second = _sides(row)
         ratio = cell_of(replace(row, ci_low=None, ci_high=None), notes)
         if row.value is not None:
-            ratio = Cell(f"{row.value:.3g}")
+            ratio = Cell(f"{row.value:.3g}", row=row, sort=row.value)
         cells = [target_label(row.target), first, second, _NOUNS.get(_currency(row), _currency(row))]
         grid.append([*(Cell(cell) for cell in cells), ratio, Cell(_shown(row)), Cell(_verdict(row))])
     columns = [Column(head, "left") for head in ("At", "Model", "Against", "Cost")]
@@ -147,13 +148,18 @@ def _sentence(row: Row) -> str:
             return f"{at} {first} needs {row.value:.3g} ({_shown(row)}) times fewer {noun} than {second}."
         case "no":
             low, high = _ends(row)
-            turned = _shown(replace(row, ci_low=1 / high, ci_high=1 / low if low > 0 else None))
+            turned = _shown(replace(row, ci_low=_over(high), ci_high=_over(low)))
             times = f"{_inverse(row.value)} ({turned})"
             return f"{at} {first} is not ahead: it needs {times} times as many {noun} as {second}."
     return (
         f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is "
         f"{row.value:.3g}, and its 95 % interval, {_shown(row)}, contains 1."
     )
+
+
+def _over(end: float) -> float | None:
+    """Return the inverse of an end of an interval, None where it cannot be told."""
+    return 1 / end if end > 0 else None
 
 
 def _inverse(ratio: float) -> str:

@@ -11,12 +11,27 @@ from typing import Any, Literal
 
 from lsgm.errors import DataError, did_you_mean
 
-__all__ = ["Row", "find_results", "read_rows", "row_from"]
+__all__ = [
+    "WHOLE",
+    "Parsed",
+    "Row",
+    "find_results",
+    "number_keys",
+    "parse_lines",
+    "read_rows",
+    "read_text",
+    "row_from",
+]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number, or the reason why there is none (``value`` None, ``note`` says why)."""
+    """One number, or the reason why there is none (``value`` None, ``note`` says why).
+
+    Texts can be encoded, and of task, model and metric none is blank; numbers are finite, counts and costs
+    not negative, and an interval's lower end is not above its upper one. The value may lie outside: that of
+    a biased estimate does. `row_from` sees to all of this.
+    """
 
     task: str
     """Name, version and tier: ``glyphs@1/quick``."""
@@ -78,51 +93,142 @@ class Row:
         return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
 
-_TEXT = {"task", "model", "metric"}
-_NUMBERS = {
-    *("value", "ci_low", "ci_high", "nfe_mean", "nfe_max", "seconds"),
-    *("decoder_seconds", "flops_per_image", "decoder_flops_per_image"),
-}
-_WHOLE = {"n", "peak_bytes"}
+_TEXT = ("task", "model", "metric")
+_SIGNED = ("value", "ci_low", "ci_high")
+_COSTS = (
+    *("nfe_mean", "nfe_max", "seconds", "decoder_seconds", "flops_per_image"),
+    "decoder_flops_per_image",
+)
+WHOLE = ("n", "peak_bytes")
+"""Keys of whole numbers."""
 _GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 _KNOWN = [field.name for field in fields(Row)]
+
+
+def number_keys() -> tuple[str, ...]:
+    """Return the keys whose values are real numbers."""
+    return (*_SIGNED, *_COSTS)
 
 
 def row_from(mapping: Mapping[str, Any]) -> Row:
     """Return the row that a JSON object describes; keys that are not known are left out.
 
-    Raises DataError where one of task, model, metric, value is missing, or a number is none.
+    Raises DataError where one of task, model, metric, value is missing, or a value cannot be that of a row.
     """
-    for key in ("task", "model", "metric", "value"):
+    for key in (*_TEXT, "value"):
         if key not in mapping:
             near = did_you_mean(key, mapping)
             raise DataError(f"the key '{key}' is missing{near.replace('did you mean', 'is it')}")
-    values: dict[str, Any] = {}
-    for key in _KNOWN:
-        value = mapping.get(key)
-        if value is None:
-            continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if key in _NUMBERS | _WHOLE and not number:
-            raise DataError(f"'{key}' is {value!r}, not a number")
-        if key in _NUMBERS:
-            # NaN and infinities are not measurements: they are shown as missing, with what they were.
-            value = float(value) if math.isfinite(value) else None
-        elif key in _WHOLE:
-            value = int(value)
-        elif key != "higher_is_better" and not isinstance(value, str):
-            value = json.dumps(value, sort_keys=True)
-        values[key] = value
+    values = {key: _checked(key, mapping[key]) for key in _KNOWN if mapping.get(key) is not None}
     for key in _TEXT:
-        if not values.get(key):
+        if not values.get(key, "").strip():
             raise DataError(f"'{key}' is empty")
     if values.get("group", "quality") not in _GROUPS:
         raise DataError(f"'group' is {values['group']!r}, not one of {', '.join(_GROUPS)}")
-    if values.get("value") is None:
-        given = mapping["value"]
-        values.setdefault("note", "not measured" if given is None else f"not finite ({given})")
-        values["value"] = None
+    low, high = values.get("ci_low"), values.get("ci_high")
+    if low is not None and high is not None and low > high:
+        raise DataError(f"the interval from {low!r} to {high!r} is impossible: its lower end is the upper")
+    given = mapping["value"]
+    if given is not None and values["value"] is None:
+        values["note"] = "; ".join(part for part in (f"not finite ({given})", values.get("note")) if part)
+    values.setdefault("value", None)
     return Row(**values)
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Return the value of a key as a row has it. Raises DataError where it is none."""
+    if key in (*WHOLE, *_SIGNED, *_COSTS):
+        return _number(key, value)
+    if key == "higher_is_better":
+        if not isinstance(value, bool):
+            raise DataError(f"'{key}' is {value!r}, neither true, false nor null")
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"'{key}' is {text!r}, which holds half of a character") from None
+    return text
+
+
+def _number(key: str, value: Any) -> float | int | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise DataError(f"'{key}' is {value!r}, not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise DataError(f"'{key}' is too large for a number") from None
+    if key not in _SIGNED and number < 0:
+        raise DataError(f"'{key}' is {value!r}, and cannot be negative")
+    if key in WHOLE:
+        if not number.is_integer():
+            raise DataError(f"'{key}' is {value!r}, not a whole number")
+        return int(value)
+    # NaN and infinities are not measurements: they are shown as missing, with what they were.
+    return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a text of JSON lines holds."""
+
+    rows: list[tuple[int, Row]]
+    """Each row with the number of its line, from 1."""
+    left_out: list[str]
+    """A sentence for each line that was skipped, on request."""
+
+
+def parse_lines(text: str, name: str, *, skip_malformed: bool = False) -> Parsed:
+    """Return the rows of JSON lines; blank lines are passed over.
+
+    Raises DataError naming ``name`` and the line of whatever is malformed, or skips it on request. A last
+    line without a line feed that cannot be read is called half-written.
+    """
+    rows, left_out = [], []
+    # Not splitlines: JSON may hold the line separators of Unicode within its texts.
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((number, _row_of(line, torn=number == len(lines))))
+        except DataError as error:
+            if not skip_malformed:
+                raise DataError(f"{name} line {number}{_joint(error)}{error}; {_REPAIR}") from None
+            left_out.append(f"{name} line {number}{_joint(error)}{error}")
+    return Parsed(rows, left_out)
+
+
+_REPAIR = "repair or remove it, or leave it out with --skip-malformed"
+
+
+def _joint(error: DataError) -> str:
+    return " " if str(error).startswith("is ") else ": "
+
+
+def _row_of(line: str, *, torn: bool) -> Row:
+    try:
+        mapping = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if torn:
+            raise DataError("is half-written: the file ends within it") from None
+        raise DataError(f"is not JSON ({getattr(error, 'msg', error)})") from None
+    if not isinstance(mapping, dict):
+        raise DataError("is not a JSON object")
+    return row_from(mapping)
+
+
+def read_rows(files: Iterable[Path]) -> list[Row]:
+    """Return the rows of JSONL files in order; DataError names file and line of whatever is malformed."""
+    return [row for file in files for _, row in parse_lines(read_text(file), str(file)).rows]
+
+
+def read_text(file: Path) -> str:
+    """Return what a file of rows holds. Raises DataError naming one that cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}; write it anew with `lsgm eval`") from None
 
 
 def find_results(place: Path) -> list[Path]:
@@ -136,32 +242,14 @@ def find_results(place: Path) -> list[Path]:
         raise DataError(f"there is no {place}; give a results.jsonl or a folder that holds one")
     here = place / "results.jsonl"
     found = [here] if here.is_file() else sorted(place.rglob("results.jsonl"))
-    if not found:
-        raise DataError(f"there is no results.jsonl in {place}; run `lsgm eval` or `lsgm nll` first")
-    return found
-
-
-def read_rows(files: Iterable[Path]) -> list[Row]:
-    """Return the rows of JSONL files in order; DataError names file and line of whatever is malformed."""
-    rows: list[Row] = []
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {file}: {error}") from None
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                mapping = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{file} line {number} is not JSON ({error.msg}); remove or repair it"
-                ) from None
-            if not isinstance(mapping, dict):
-                raise DataError(f"{file} line {number} is not a JSON object; remove or repair it")
-            try:
-                rows.append(row_from(mapping))
-            except DataError as error:
-                raise DataError(f"{file} line {number}: {error}") from None
-    return rows
+    if found:
+        return found
+    if not any(place.iterdir()):
+        raise DataError(
+            f"{place} is empty; `lsgm eval TASK --model MODEL --out {place}` writes results there"
+        )
+    if (place / "config.toml").is_file() or (place / "checkpoints").is_dir():
+        raise DataError(
+            f"{place} is a training run without results; run `lsgm eval TASK --model {place}` first"
+        )
+    raise DataError(f"there is no results.jsonl in {place}; run `lsgm eval` or `lsgm nll` first")

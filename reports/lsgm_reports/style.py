@@ -9,17 +9,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-__all__ = ["INK", "MARKERS", "PALETTE", "STYLE", "label_ends", "nice_ticks"]
+__all__ = ["GRID", "INK", "MARKERS", "PALETTE", "STYLE", "clipped", "label_ends", "nice_ticks"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours (Color Universal Design, 2008), those of strong contrast first."""
 
 MARKERS = ("o", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8")
 INK = "#333333"
+GRID = "#e3e3e3"
 
 STYLE: Any = {
-    "font.size": 9,
+    "font.size": 10,
     "font.family": "DejaVu Sans",
+    "text.color": INK,
+    # Names of models are words, whatever they are made of: a dollar sign begins no formula.
+    "text.parse_math": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
@@ -27,7 +31,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -37,27 +41,39 @@ STYLE: Any = {
     "lines.markeredgewidth": 0.6,
     "pdf.fonttype": 42,
     "svg.hashsalt": "lsgm",
+    # A page lends its own typeface and colours to the words of a figure.
+    "svg.fonttype": "none",
 }
 
 
 def nice_ticks(axis: Axis, low: float, high: float) -> None:
-    """Label a logarithmic axis at 1, 2, 5, 10, ... as plain numbers, with at most nine labels."""
+    """Label a logarithmic axis at 1, 2, 5, 10, ... as plain numbers, as many as have room."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]
         inside = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
-        if len(inside) <= 9:
+        if sum(len(_label(tick)) + 2 for tick in inside) <= _ROOM:
             break
     axis.set_major_locator(FixedLocator(inside))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(f"{value:g}")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _label(value)))
     axis.set_minor_locator(NullLocator())
 
 
-def _short(number: str) -> str:
+_ROOM = 40
+"""Letters that have room below a panel."""
+
+
+def _label(value: float) -> str:
+    number = f"{value:g}"
     mantissa, _, power = number.partition("e")
     return f"{mantissa}e{int(power)}" if power else mantissa
+
+
+def clipped(name: str, room: int = 26) -> str:
+    """Return a name, or its beginning where it would take the room of the lines that it names."""
+    return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
 _LEADER: Any = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
@@ -75,19 +91,19 @@ def label_ends(axes: Axes) -> None:
         left, bottom = axes.transAxes.inverted().transform(spot)
         ends.append((float(bottom), 1.0 if across else float(left), name, line.get_color()))
     height = axes.get_window_extent().height
-    gap = 11.5 * axes.figure.dpi / 72 / height
+    gap = 12.5 * axes.figure.dpi / 72 / height
     ends.sort()
     heights = _inside(_apart([end[0] for end in ends], gap), gap)
     for (bottom, left, name, colour), at in zip(ends, heights, strict=True):
         axes.annotate(
-            name,
+            clipped(name),
             xy=(left, bottom),
             xytext=(1.03, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
             color=colour,
             va="center",
-            fontsize=8.5,
+            fontsize=9.5,
             annotation_clip=False,
             arrowprops={"color": colour, **_LEADER},
         )

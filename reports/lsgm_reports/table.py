@@ -47,6 +47,8 @@ class Table:
     notes: list[tuple[str, str]] = field(default_factory=list)
     """(letter, text)."""
     caption: str = ""
+    rules: list[int] = field(default_factory=list)
+    """Indexes of the lines before which a rule stands: measured above it, published below."""
 
 
 def transposed(table: Table) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from lsgm_reports.digits import error_bar
@@ -85,7 +86,7 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
 
 def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row]) -> Cell:
     values = [row.value for row in terms if row.value is not None]
-    if len(values) < len(terms):
+    if len(values) < len(terms) or not math.isfinite(sum(values)):
         return Cell("n/a")
     model, checkpoint, bound, estimator = key
     whole = [
@@ -96,7 +97,7 @@ def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row]) -> Cell:
     ]
     total, half = sum(values), whole[-1] if whole else None
     ends = (None, None) if half is None else (total - half, total + half)
-    return Cell(error_bar(total, *ends))
+    return Cell(error_bar(total, *ends), sort=total)
 
 
 def group_table(rows: Sequence[Row]) -> Table | None:

@@ -88,6 +88,15 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> Non
         read_rows(path)
 
 
+def test_a_torn_last_line_is_called_half_written_and_blank_lines_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"task": "a\u2028b"}\n\n{"task": "t', encoding="utf-8")
+    with pytest.raises(DataError, match=r"results.jsonl line 3 is half-written"):
+        read_rows(path)
+    path.write_text('{"task": "a\u2028b"}\n\n{"task": "t"}', encoding="utf-8")
+    assert [row["task"] for row in read_rows(path)] == ["a\u2028b", "t"]
+
+
 def test_new_rows_take_the_place_of_those_they_measure_again() -> None:
     old = [CONTEXT.row("nfe", 1.0), CONTEXT.row("nelbo_nats", 2.0), CONTEXT.row("nfe", 5.0, group="curve")]
     new = [CONTEXT.row("nfe", 3.0)]

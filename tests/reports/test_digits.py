@@ -91,3 +91,29 @@ def test_every_interval_can_be_shown(value: float, down: float, up: float) -> No
     text = error_bar(value, value - down, value + up)
     assert text
     assert not text.startswith(("-", "−0 ", "nan"))
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=300)
+@given(finite, finite, finite)
+def test_every_number_that_there_is_can_be_shown_in_a_cell(value: float, one: float, other: float) -> None:
+    for text in (plain(value), error_bar(value, min(one, other), max(one, other))):
+        assert text
+        assert len(text) < 70
+        assert "nan" not in text
+        assert "inf" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "shown"),
+    [
+        (1.234e20, 5e18, "(1.23 ± 0.05)e20"),
+        (-1.5e-12, 2e-13, "(−1.5 ± 0.2)e-12"),
+        (1.5e308, 1e307, "(1.50 ± 0.10)e308"),
+        (0.0, 1e-300, "(0.0 ± 1.0)e-300"),
+    ],
+)
+def test_very_large_and_small_numbers_have_their_power_apart(value: float, half: float, shown: str) -> None:
+    assert error_bar(value, value - half, value + half) == shown

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,3 +127,39 @@ def test_the_clock_of_the_second_stage_goes_on_where_the_first_ended(tmp_path: P
 def test_a_torn_last_line_is_forgiven_and_a_torn_line_within_is_not(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 1 is not a row of metrics"):
         read_training(log(tmp_path / "metrics.jsonl", ['{"step"', metrics("one", 1.0)]))
+
+
+@pytest.mark.parametrize(("models", "samplers"), [(40, 1), (1, 60)])
+def test_a_figure_has_room_for_many_names(models: int, samplers: int, tmp_path: Path) -> None:
+    about = {"task": "t@1/quick", "metric": "frechet_glyphs", "group": "curve", "higher_is_better": False}
+    places = [(a, b, nfe) for a in range(models) for b in range(samplers) for nfe in (1.0, 8.0)]
+    rows = [
+        row_from(
+            {
+                **about,
+                "model": f"m{a}",
+                "sampler": f"s{b}(steps={nfe})",
+                "nfe_mean": nfe,
+                "value": 9.0 - nfe + a,
+            }
+        )
+        for a, b, nfe in places
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where a panel has no room left
+        figure = cost_figure(rows)
+        assert figure is not None
+        save(figure, tmp_path / "many")
+    (axes,) = figure.axes
+    tops = [text.get_position()[1] for text in axes.texts]
+    assert len(tops) == models
+    assert max(tops) <= 1.0 + 1e-9
+
+
+def test_names_of_models_are_no_formulas(tmp_path: Path) -> None:
+    rows = [replace(row_from(mapping), model="$\\frac$ <b>") for mapping in fake_rows()]
+    figure = cost_figure([row for row in rows if row.group == "curve"])
+    assert figure is not None
+    files = save(figure, tmp_path / "nfe")
+    assert [file.suffix for file in files] == [".png", ".pdf", ".svg"]
+    assert "$\\frac$ &lt;b&gt;" in files[2].read_text(encoding="utf-8")

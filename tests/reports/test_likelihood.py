@@ -286,6 +286,26 @@ def test_groups_are_lines_and_what_is_of_the_top_scale_stands_apart(rows: list[R
     ]
 
 
+def test_the_calibration_rests_on_recalled_numbers_and_comes_when_asked_for(rows: list[Row]) -> None:
+    plain, asked = ([t.title for t in likelihood_tables(rows, "t", recalled=each)] for each in (False, True))
+    assert [title for title in asked if title not in plain] == ["Calibration against the literature"]
+    assert set(plain) <= set(asked)
+
+
+def test_every_measured_number_leads_to_its_row(rows: list[Row]) -> None:
+    for table in likelihood_tables(rows, "t")[:1]:
+        for line in table.lines:
+            for head, cell in zip(table.columns, line, strict=True):
+                number = head.align == "right" and head.head != "n" and cell.text != "n/a"
+                assert (cell.row is not None and cell.sort is not None) == number
+
+
+def test_costs_that_no_clock_could_have_measured_are_gaps() -> None:
+    for seconds, n in ((0.0, 10), (5e-324, 10000)):
+        table = table_of(estimate("a", "nelbo", "nelbo", 1.0, 0.1, seconds=seconds, n=n))
+        assert column(table, "s/image") == ["n/a"]
+
+
 def test_without_terms_or_bounds_there_are_no_such_tables() -> None:
     quality = rows_of([row for row in fake_rows() if row["group"] == "quality"])
     assert likelihood_tables(quality, "t") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from reports.fake_bounds import fake_bounds
 from reports.fake_rows import fake_rows, write_rows
 
 from lsgm.cli import main
+from lsgm_reports.provenance import row_id
+from lsgm_reports.rows import row_from
 
 
 @pytest.fixture
@@ -38,7 +41,14 @@ def test_the_report_holds_everything_and_its_links_lead_somewhere(
 ) -> None:
     assert main(["report", str(folder)]) == 0
     printed = capsys.readouterr().out
-    for name in ("report.md", "results.csv", "tables.tex", "figures/nfe.png", "figures/training.pdf"):
+    for name in (
+        "report.md",
+        "report.html",
+        "results.csv",
+        "tables.tex",
+        "figures/nfe.png",
+        "figures/training.pdf",
+    ):
         assert (folder / name).is_file()
         assert f"wrote {folder / name}" in printed
     assert "117.3 ± 0.4" in printed
@@ -89,15 +99,17 @@ def test_bounds_alone_are_printed_as_such_with_what_must_be_said_of_their_data(
         "### Bounds on the likelihood",
         "### Terms of the bounds",
         "### Terms by latent groups",
-        "### Published numbers, not measured here, of another data set and not comparable",
         "### Paired differences",
+        "### In the form of the paper's tables",
+        *(section for section in sections if section.startswith("#### ")),
         "## Provenance",
+        "### Every row",
     ]
     # The statement comes before any number, and again with those of the literature.
     assert page.index("of another data set") < page.index("81.5 ± 0.4")
     assert page.count("so that the two are not comparable") == 2
     tex = (tmp_path / "tables.tex").read_text(encoding="utf-8")
-    assert tex.count(r"\begin{table}") == 5 + tex.count("Calibration against")
+    assert tex.count(r"\begin{table}") == len(re.findall(r"(?m)^\| -", page)) - 1  # every row: as comments
     assert "so that the two are not comparable" in tex
 
 
@@ -115,6 +127,95 @@ def test_bounds_beside_quality_have_both_tables(tmp_path: Path) -> None:
 def test_csv_alone_draws_nothing(folder: Path) -> None:
     assert main(["report", str(folder), "--format", "csv"]) == 0
     assert not (folder / "figures").exists()
+
+
+def test_lines_that_cannot_be_read_are_left_out_on_request_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = folder / "results.jsonl"
+    number = len(results.read_text().splitlines()) + 1
+    results.write_text(results.read_text() + '{"task": "glyphs@1')
+    assert main(["report", str(folder)]) == 2
+    assert f"line {number} is half-written" in capsys.readouterr().err
+    assert main(["report", str(folder), "--skip-malformed", "--format", "md,html"]) == 0
+    assert f"results.jsonl line {number} is half-written: the file ends within it: left out" in (
+        capsys.readouterr().err
+    )
+    for name in ("report.md", "report.html"):
+        page = (folder / name).read_text(encoding="utf-8")
+        assert "1 line was left out:" in page
+        assert f"line {number} is half-written" in page
+
+
+def test_two_tiers_are_refused_then_each_in_its_own_section(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smoke = [row | {"task": "glyphs@1/smoke", "value": 77.0, "group": "quality"} for row in fake_rows()[:1]]
+    smoke[0] |= {"ci_low": 76.0, "ci_high": 78.0}
+    other = write_rows(tmp_path / "smoke" / "results.jsonl", smoke)
+    argv = ["report", str(folder), str(other.parent), "--out", str(tmp_path / "both"), "--format", "md"]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"{folder / 'results.jsonl'} line 1" in err
+    assert f"{other} line 1" in err
+    assert main([*argv, "--separate"]) == 0
+    page = (tmp_path / "both" / "report.md").read_text(encoding="utf-8")
+    first, second = page.index("## glyphs@1/quick"), page.index("## glyphs@1/smoke")
+    assert first < page.index("117.3 ± 0.4") < second < page.index("77.0 ± 1.0") < page.index("## Provenance")
+    assert "77.0" not in page[first:second]
+
+
+def test_repetitions_count_once_and_contradictions_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = write_rows(tmp_path / "again" / "results.jsonl", fake_rows())
+    argv = ["report", str(folder), str(twice), "--format", "csv", "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert f"{len(fake_rows())} rows were found more than once" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 1 + len(fake_rows())
+    write_rows(twice, [fake_rows()[0] | {"value": 5.3}])
+    assert main(argv) == 2
+    assert "5.213" in capsys.readouterr().err
+    assert main([*argv, "--keep-last"]) == 0
+    assert "1 row was replaced by a later one" in capsys.readouterr().err
+    assert ",5.3," in (tmp_path / "out" / "results.csv").read_text()
+
+
+def test_an_unknown_metric_stands_under_its_own_name_said_once_and_hinted_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        row | {"metric": "frechte_glyphs", "higher_is_better": None}
+        for row in fake_rows()
+        if row["metric"] == "frechet_glyphs" and row["group"] == "quality"
+    ]
+    write_rows(tmp_path / "results.jsonl", rows)
+    assert main(["report", str(tmp_path), "--format", "md"]) == 0
+    assert "'frechte_glyphs' is unknown to this version" in capsys.readouterr().err
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    table = page[page.index("| Model") : page.index("### What")]
+    assert "| frechte_glyphs |" in table
+    assert "**" not in table.partition("± is half")[0]  # 5.2 leads by far; in which direction, no one said
+    assert page.count("unknown to this version") == 1
+
+
+def test_what_is_not_finished_is_said_in_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = [{"model": "sgm", "measurement": "nelbo", "state": "left", "why": None}]
+    status = {"format": 1, "command": ["lsgm", "eval", "glyphs"], "state": "failed", "planned": planned}
+    (folder / "status.json").write_text(json.dumps(status | {"why": "no memory is left"}))
+    assert main(["report", str(folder), "--format", "md,html"]) == 0
+    assert "Not finished: `lsgm eval glyphs` failed: no memory is left." in capsys.readouterr().out
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert page.index("## Not finished") < page.index("- sgm, nelbo: not begun") < page.index("## glyphs@1")
+    assert "sgm, nelbo: not begun" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_row_can_be_measured_again(folder: Path) -> None:
+    assert main(["report", str(folder), "--format", "md,tex"]) == 0
+    first = row_id(row_from(fake_rows()[0]))
+    assert re.search(rf"\| {first} \| lsgm +\| frechet_glyphs", (folder / "report.md").read_text())
+    assert "`lsgm reproduce results.jsonl#ROW`" in (folder / "report.md").read_text()
+    assert f"% {first} | lsgm | frechet_glyphs |" in (folder / "tables.tex").read_text()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +243,9 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     for argv, words in (
         ([str(tmp_path / "gone")], "there is no"),
         ([str(empty)], "holds no rows"),
-        ([str(torn)], "line 1 is not JSON"),
+        ([str(torn)], "line 1 is half-written"),
+        ([str(torn), "--skip-malformed"], "holds no rows: "),
+        ([str(folder), "--format", ","], "--format names nothing"),
         ([], "RUN_OR_DIR is missing"),
         ([str(folder), "--out", str(blocked / "below")], "choose another folder with --out"),
     ):

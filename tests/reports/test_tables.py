@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reports.fake_rows import fake_rows
 
 from lsgm_reports.best import best_of
@@ -85,6 +88,68 @@ def test_no_winner_among_one_or_without_interval_direction_or_common_ground() ->
         is None
     )
     assert best_of([row("a", 1.0, 0.1, dataset="x@1@0"), row("b", 2.0, 0.1, dataset="x@2@0")]) is None
+
+
+def test_of_lopsided_intervals_the_arms_that_face_each_other_count() -> None:
+    # Between 10 and 15 lie 3 above the one and 4 below the other: their far arms are of no concern.
+    for far in (0.0, 100.0):
+        low, high = (
+            row("a", 10.0, ci_low=9.99 - far, ci_high=13.0),
+            row("b", 15.0, ci_low=11.0, ci_high=15 + far),
+        )
+        assert best_of([low, high]) is None
+        closer = row("a", 9.99, ci_low=9.98 - far, ci_high=12.99)
+        assert best_of([high, closer]) is closer
+
+
+def test_of_higher_is_better_the_facing_arms_are_the_others() -> None:
+    high = row("b", 15.01, ci_low=12.01, ci_high=99.0, higher_is_better=True)
+    low = row("a", 10.0, ci_low=-99.0, ci_high=14.0, higher_is_better=True)
+    assert best_of([low, high]) is high
+    assert best_of([low, row("b", 15.0, ci_low=12.0, ci_high=99.0, higher_is_better=True)]) is None
+
+
+def test_an_estimate_outside_of_its_interval_must_lead_by_its_bias_too() -> None:
+    biased = row("a", 10.0, ci_low=12.0, ci_high=14.0)
+    assert best_of([biased, row("b", 14.0, 0.0)]) is None
+    assert best_of([biased, row("b", 14.01, 0.0)]) is biased
+
+
+def test_a_gap_keeps_no_one_from_winning_and_one_without_interval_keeps_all() -> None:
+    winner, loser = row("a", 1.0, 0.1), row("b", 2.0, 0.1)
+    assert best_of([winner, loser, row("c", None, note="no flow")]) is winner
+    assert best_of([winner, row("c", None)]) is None
+    assert best_of([winner, loser, row("c", 9.0)]) is None
+    assert best_of([winner, row("b", 2.0, ci_low=1.9)]) is None  # half an interval is none
+
+
+def test_unknown_metrics_win_only_where_their_rows_say_which_way() -> None:
+    mine = [row(name, value, 0.1, metric="novel_score") for name, value in (("a", 1.0), ("b", 2.0))]
+    assert best_of(mine) is mine[0]
+    assert best_of([replace(each, higher_is_better=None) for each in mine]) is None
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(-40, 40), st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=4)
+)
+def test_the_best_is_nowhere_beaten_and_does_not_depend_on_order_or_sign(
+    given_rows: list[tuple[int, int, int]],
+) -> None:
+    # Quarters are exact, so that mirroring is.
+    rows = [
+        row(str(k), v / 4, ci_low=(v - down) / 4, ci_high=(v + up) / 4)
+        for k, (v, down, up) in enumerate(given_rows)
+    ]
+    best = best_of(rows)
+    assert best_of(rows[::-1]) is best
+    assert best is None or all(best.value < other.value for other in rows if other is not best)
+    mirrored = [
+        replace(each, value=-each.value, ci_low=-each.ci_high, ci_high=-each.ci_low, higher_is_better=True)
+        for each in rows
+    ]
+    again = best_of(mirrored)
+    assert (again and again.model) == (best and best.model)
 
 
 def test_counts_are_exact_and_equal_counts_tie() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from lsgm_reports.document import Pictures
+    from lsgm_reports.reading import Reading
     from lsgm_reports.rows import Row
     from lsgm_reports.table import Table
 
@@ -22,7 +25,7 @@ __all__ = ["HELP", "Options", "run"]
 
 HELP = "turn result files into tables, figures and a document"
 
-_FORMATS = ("md", "csv", "tex")
+_FORMATS = ("md", "csv", "tex", "html")
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,26 @@ class Options:
 
     places: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN_OR_DIR")]
     """Result files, or folders that hold them; run directories among them add training curves."""
-    format: str = "md,csv,tex"
-    """What to write, separated by commas: md, csv, tex."""
+    format: str = "md,csv,tex,html"
+    """What to write, separated by commas: md, csv, tex, html (one page that needs nothing else)."""
     out: Path | None = None
     """Folder to write to; the first folder given unless set."""
     recalled: bool = False
-    """Show published sample quality that was recalled and not looked up too, marked as such."""
+    """Show published numbers that were recalled and not looked up too, marked as such."""
+    separate: bool = False
+    """Take rows of different versions or tiers of one task, each in a section of its own."""
+    skip_malformed: bool = False
+    """Leave out lines that cannot be read, and name each."""
+    keep_last: bool = False
+    """Of rows that measure the same thing with different outcomes take the last."""
 
     def __post_init__(self) -> None:
         for word in self.formats:
             if word not in _FORMATS:
                 hint = did_you_mean(word, _FORMATS) or f"; there are {', '.join(_FORMATS)}"
                 raise ConfigError(f"there is no format '{word}'{hint}")
+        if not self.formats:
+            raise ConfigError(f"--format names nothing; there are {', '.join(_FORMATS)}")
 
     @property
     def formats(self) -> list[str]:
@@ -56,70 +67,97 @@ def run(argv: list[str]) -> int:
         Options,
         argv,
         prog="lsgm report",
-        description="Read result rows (JSON lines); write a document, a CSV, tables as LaTeX, and figures.",
+        description="Read result rows (JSON lines); write a document, a page for the browser, a CSV, tables "
+        "as LaTeX, and figures.",
         examples=[
             "lsgm report runs/eval-glyphs",
             "lsgm report runs/a runs/b/results.jsonl --format md,tex --out report",
+            "lsgm report runs/smoke runs/quick --separate --out report",
         ],
     )
     if not options.places:
         raise ConfigError("RUN_OR_DIR is missing; give a results.jsonl or a folder that holds one")
-    from lsgm_reports.rows import find_results, read_rows
+    from lsgm_reports.reading import results_of
 
-    files = list(dict.fromkeys(file for place in options.places for file in find_results(place)))
-    rows = read_rows(files)
-    if not rows:
-        raise DataError(f"{files[0]} holds no rows; run `lsgm eval` or `lsgm nll` first")
+    files = list(dict.fromkeys(file for place in options.places for file in results_of(place)))
+    reading = _read(files, options)
     first = options.places[0]
     out = options.out or (first if first.is_dir() else first.parent)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = _write(rows, files, options, out)
+        written = _write(reading, files, options, out)
     except OSError as error:
         raise UserError(
             f"cannot write to {error.filename or out}: {error.strerror}; choose another folder with --out"
         ) from None
-    _print(rows, options, written)
+    _print([each.row for each in reading.placed], files, options, written)
     return 0
 
 
-def _write(rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path) -> list[Path]:
+def _read(files: Sequence[Path], options: Options) -> Reading:
+    """Return the rows that the report is of; what was dropped or is not known goes to standard error."""
+    from lsgm_reports.reading import Reading, distinct, one_protocol, read_placed, unknown_metrics
+
+    reading = read_placed(files, skip_malformed=options.skip_malformed)
+    if not reading.placed:
+        why = f": {reading.left_out[0]}" if reading.left_out else ""
+        raise DataError(f"{files[0]} holds no rows{why}; run `lsgm eval` or `lsgm nll` first")
+    if not options.separate:
+        one_protocol(reading.placed)
+    placed, dropped = distinct(reading.placed, keep_last=options.keep_last)
+    holding = {each.file for each in placed} | {
+        Path(line.rpartition(" line ")[0]) for line in reading.left_out
+    }
+    said = [f"{sentence}: left out" for sentence in reading.left_out]
+    said += [f"{file} holds no rows" for file in files if file not in holding]
+    for sentence in [*said, *dropped, *unknown_metrics([each.row for each in placed])]:
+        print(f"lsgm: {sentence}", file=sys.stderr)
+    return Reading(placed, reading.left_out)
+
+
+def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
     """Write every format asked for; return the files."""
-    from lsgm_reports.document import markdown
-    from lsgm_reports.formats import to_csv
+    from lsgm_reports.document import report
+    from lsgm_reports.lossless import to_csv
 
     written: list[Path] = []
 
     def put(name: str, text: Callable[[], str]) -> None:
-        # A reader sees the old file or the new one, never half of it.
+        # A reader sees the old file or the new one, never half of it; no line end is translated.
         temporary = out / f".{name}.{os.getpid()}"
-        temporary.write_text(text(), encoding="utf-8")
+        temporary.write_bytes(text().encode())
         temporary.replace(out / name)
         written.append(out / name)
 
-    pictures = _draw(rows, files, options, out, written)
-    if "md" in options.formats:
-        put("report.md", lambda: markdown(rows, pictures, files, out, recalled=options.recalled))
+    rows = [each.row for each in reading.placed]
+    places = {each.row: each.file for each in reading.placed}
     if "csv" in options.formats:
         put("results.csv", lambda: to_csv(rows))
+    if options.formats == ["csv"]:
+        return written
+    pictures = _draw(rows, files, options, out, written)
+    page = report(
+        rows,
+        pictures,
+        files,
+        out,
+        recalled=options.recalled,
+        places=places,
+        left_out=reading.left_out,
+    )
+    if "md" in options.formats:
+        from lsgm_reports.markdown import markdown
+
+        put("report.md", lambda: markdown(page, out))
     if "tex" in options.formats:
-        put("tables.tex", lambda: _latex(rows, options))
+        from lsgm_reports.tex import tables_tex
+
+        put("tables.tex", lambda: tables_tex(page))
+    if "html" in options.formats:
+        from lsgm_reports.html.page import to_html
+
+        put("report.html", lambda: to_html(page, rows, files, out=out, places=places))
     return written
-
-
-def _latex(rows: Sequence[Row], options: Options) -> str:
-    from lsgm_reports.details import paired_table
-    from lsgm_reports.document import cost_tables, likelihood_tables, only_costs, quality_tables, tasks_of
-    from lsgm_reports.formats import to_latex
-    from lsgm_reports.headline import headline
-    from lsgm_reports.likelihood import only_bounds
-
-    tables: list[Table | None] = []
-    for task, mine in tasks_of(rows).items():
-        tables += [] if only_bounds(mine) or only_costs(mine) else [headline(mine, task)]
-        tables += quality_tables(mine, recalled=options.recalled)
-        tables += [*likelihood_tables(mine, task), paired_table(mine), *cost_tables(mine)]
-    return "% needs \\usepackage{booktabs}\n\n" + "\n".join(to_latex(t) for t in tables if t is not None)
 
 
 def _draw(
@@ -135,13 +173,13 @@ def _draw(
         for folder in ("samples", "neighbours")
     )
     grids.sort(key=lambda grid: grid.stem != "data")
-    if not {"md", "tex"} & set(options.formats):
-        return Pictures()
-    curves, tasks = {}, tasks_of(rows)
+    tasks = tasks_of(rows)
+    curves: dict[str, Path] = {}
     for task, mine in tasks.items():
         if (figure := cost_figure(mine)) is not None:
-            stem = "nfe" if len(tasks) == 1 else f"nfe-{task.replace('/', '-').replace('@', '-')}"
-            made = save(figure, out / "figures" / stem)
+            stem = "nfe" if len(tasks) == 1 else f"nfe-{re.sub(r'[^0-9A-Za-z_.]+', '-', task)[:80]}"
+            taken = [each.stem for each in curves.values()]
+            made = save(figure, out / "figures" / (f"{stem}-{len(taken)}" if stem in taken else stem))
             curves[task] = made[0]
             written += made
     logs = {log for place in options.places if place.is_dir() for log in _logs(place)}
@@ -159,22 +197,26 @@ def _logs(place: Path) -> list[Path]:
     return [file for file in (place / "metrics.jsonl", *place.glob("*/metrics.jsonl")) if file.is_file()]
 
 
-def _print(rows: Sequence[Row], options: Options, written: Sequence[Path]) -> None:
+def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written: Sequence[Path]) -> None:
     from lsgm_reports.document import cost_tables, main_table, only_costs, quality_tables, tasks_of
     from lsgm_reports.likelihood import only_bounds
     from lsgm_reports.published import statement_on
+    from lsgm_reports.status import find_statuses
 
     room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
         # Bounds of different kinds, and costs, are read downwards; models, being few, across as well.
         print(_page(main_table(mine, task), room, turns=not only_bounds(mine) and not only_costs(mine)))
-        below = quality_tables(mine, recalled=options.recalled)
+        below = quality_tables(mine)
         below += cost_tables(mine)[1:] if only_costs(mine) else cost_tables(mine)
         for table in below:
             print(_page(table, room, turns=False))
             print(_filled(table.caption, room), end="\n" if table.caption else "")
-        if statement := statement_on(mine[0].dataset_name):
+        if statement := statement_on(mine[0].dataset_name, recalled=options.recalled):
             print(_filled(statement, room))
+    for status in find_statuses(list(dict.fromkeys(file.parent for file in files))):
+        if status.unfinished:
+            print(_filled(f"Not finished: {status.sentence}", room))
     for path in written:
         print(f"wrote {path}")
 

@@ -1,0 +1,103 @@
+"""Rows as text and back without loss: CSV and JSON lines, numbers by ``repr``, None apart from empty text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from lsgm.errors import DataError
+from lsgm_reports.rows import WHOLE, Row, number_keys, parse_lines, row_from
+
+__all__ = ["from_csv", "rows_from_jsonl", "to_csv", "to_jsonl"]
+
+_KEYS = [field.name for field in fields(Row)]
+
+
+def to_jsonl(rows: Sequence[Row]) -> str:
+    """Return a JSON object of all keys per line; `rows_from_jsonl` is the inverse."""
+    return "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+
+
+def rows_from_jsonl(text: str) -> list[Row]:
+    """Return the rows of JSON lines. Raises DataError naming the line that is malformed."""
+    return [row for _, row in parse_lines(text, "the text").rows]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return all rows with all keys, numbers as they were measured, not rounded; `from_csv` is the inverse.
+
+    As RFC 4180 with a header and line feeds; a field without quotes that is empty is None, ``""`` empty text.
+    """
+    lines = [",".join(_KEYS), *(",".join(_field(value) for value in asdict(row).values()) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return repr(value)
+    quoted = value == "" or any(symbol in value for symbol in ',"\r\n')
+    return '"{}"'.format(value.replace('"', '""')) if quoted else value
+
+
+_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^,"\r\n]*))(,|\r?\n|\Z)')
+
+
+def from_csv(text: str) -> list[Row]:
+    """Return the rows of a table that `to_csv` wrote, or that has some of its columns in any order.
+
+    Raises DataError naming the line of whatever is malformed, lines counted as an editor does.
+    """
+    records = _records(text)
+    if not records:
+        raise DataError("the CSV is empty; `lsgm report` writes one with a header")
+    (_, head), *lines = records
+    rows = []
+    for number, line in lines:
+        if len(line) != len(head):
+            raise DataError(f"line {number} of the CSV has {len(line)} fields and the header {len(head)}")
+        try:
+            mapping = {key or "": _value(key, field) for key, field in zip(head, line, strict=True)}
+            rows.append(row_from(mapping))
+        except (DataError, ValueError) as error:
+            raise DataError(f"line {number} of the CSV: {error}") from None
+    return rows
+
+
+def _records(text: str) -> list[tuple[int, list[str | None]]]:
+    """Return the fields of every record with the line that it begins on."""
+    records: list[tuple[int, list[str | None]]] = []
+    at, line = 0, 1
+    fields_here: list[str | None] = []
+    begins = line
+    while at < len(text) or fields_here:
+        found = _FIELD.match(text, at)
+        if found is None:
+            raise DataError(f"line {line} of the CSV has a quote that is not closed or stands within a field")
+        quoted, bare, end = found.groups()
+        fields_here.append(quoted.replace('""', '"') if quoted is not None else bare or None)
+        line, at = line + found.group().count("\n"), found.end()
+        if end != ",":
+            if fields_here != [None]:  # an empty line is no record
+                records.append((begins, fields_here))
+            fields_here, begins = [], line
+    return records
+
+
+def _value(key: str | None, field: str | None) -> Any:
+    """Return a field as JSON would have it."""
+    if field is None:
+        return None
+    if key in WHOLE:
+        return int(field)
+    if key in number_keys():
+        return float(field)
+    if key == "higher_is_better":
+        if field not in ("True", "False"):
+            raise DataError(f"'higher_is_better' is '{field}', neither True nor False")
+        return field == "True"
+    return field

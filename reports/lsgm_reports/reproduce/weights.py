@@ -1,0 +1,109 @@
+"""Where the very weights lie that a number was measured with, told by their checksum and without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lsgm_reports.provenance import MeasuredModel
+
+__all__ = ["Located", "find_weights", "locate", "newest_checkpoint", "weights_sha256"]
+
+PATTERNS = ("", "*/", "*/*/")
+"""How deep checkpoints and runs are looked for below a folder."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """What to write for a model on a command line, and how sure it is that it is the same one."""
+
+    word: str | None
+    """None where the weights are not found."""
+    state: Literal["ok", "missing", "unknown"]
+    """``unknown`` where only measuring can tell."""
+    text: str
+
+
+def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
+    """Return where a model is, looking at where it was, then below ``places`` for weights of its checksum.
+
+    A run that was trained further still holds what it was measured with as one of its checkpoints, unless
+    that was removed. Ready images and factories are named as they were: their checksum is seen when measured.
+    """
+    was = Path(model.path) if model.path is not None else None
+    if was is None and ":" in model.spec:
+        return Located(model.spec, "unknown", f"{model.name} is made by {model.spec.rpartition('=')[2]}")
+    if was is not None and was.exists() and not _checkpoints(was):
+        return Located(model.spec, "unknown", f"{model.name} is {was}: its images are checked when measured")
+    if model.sha256 is None:
+        return Located(None, "missing", f"nothing says which weights {model.name} had")
+    if was is not None and (found := find_weights(model.sha256, [was])) is not None:
+        newest = found == _checkpoints(was)[-1]
+        word = model.spec if newest else _named(model.name, found)
+        return Located(word, "ok", f"{model.name} is {was if newest else found}, sha256 {model.sha256[:12]}")
+    found = find_weights(model.sha256, [directory / model.spec.rpartition("=")[2], *places])
+    if found is not None:
+        said = f"{model.name} is {found} now, sha256 {model.sha256[:12]}"
+        return Located(_named(model.name, found), "ok", said)
+    there = f"{was} has others" if was is not None and was.exists() else f"not at {was}" if was else "nowhere"
+    return Located(None, "missing", f"{model.name} with weights of sha256 {model.sha256[:12]}: {there}")
+
+
+def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:
+    """Return the first checkpoint, at or below ``places``, whose averaged weights have this checksum.
+
+    The file itself is hashed, not only what lies beside it asked.
+    """
+    for place in places:
+        for checkpoint in reversed(_checkpoints(place)):
+            if _recorded(checkpoint) == sha256 and weights_sha256(checkpoint) == sha256:
+                return checkpoint
+    return None
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint of a run, or the checkpoint that a folder is; None where there is none."""
+    found = _checkpoints(run)
+    return found[-1] if found else None
+
+
+def _checkpoints(place: Path) -> list[Path]:
+    """Return the checkpoints at a folder or a little below it, in the order of their paths."""
+    return sorted(set(_found(place))) if place.is_dir() else []
+
+
+def _found(place: Path) -> Iterator[Path]:
+    if place.name.startswith("step-") or (place / "state.json").is_file():
+        yield place
+        return
+    for depth in PATTERNS:
+        for file in place.glob(f"{depth}state.json"):
+            yield file.parent
+        for file in place.glob(f"{depth}checkpoints/*/state.json"):
+            yield file.parent
+
+
+def _recorded(checkpoint: Path) -> str | None:
+    try:
+        sha256 = json.loads((checkpoint / "state.json").read_bytes())["files"]["ema.safetensors"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return sha256 if isinstance(sha256, str) else None
+
+
+def weights_sha256(checkpoint: Path) -> str | None:
+    """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
+    try:
+        with (checkpoint / "ema.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _named(name: str, path: Path) -> str:
+    """Return ``NAME=PATH``, with a path that holds in every working directory."""
+    return str(path.absolute()) if "/" in name or "=" in name else f"{name}={path.absolute()}"

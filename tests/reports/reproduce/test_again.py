@@ -1,0 +1,199 @@
+"""Where weights, code and data are, told by checksums and revisions, and the whole plan of a measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports.fake_manifest import fake_manifest, write_manifest
+
+from lsgm.errors import DataError
+from lsgm_reports.provenance import MeasuredModel, read_manifest
+from lsgm_reports.reproduce.again import plan_again
+from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
+from lsgm_reports.reproduce.weights import find_weights, locate, newest_checkpoint
+from lsgm_reports.rows import Row
+
+
+def checkpoint(folder: Path, content: bytes) -> str:
+    """Write what a checkpoint's reader looks at, and return the weights' sha256."""
+    folder.mkdir(parents=True)
+    sha256 = hashlib.sha256(content).hexdigest()
+    (folder / "ema.safetensors").write_bytes(content)
+    (folder / "state.json").write_text(json.dumps({"files": {"ema.safetensors": {"sha256": sha256}}}))
+    return sha256
+
+
+def test_weights_are_where_they_were(tmp_path: Path) -> None:
+    sha256 = checkpoint(tmp_path / "run" / "checkpoints" / "step-0000006", b"w")
+    model = MeasuredModel("m", "run", str(tmp_path / "run"), sha256)
+    found = locate(model, tmp_path, [])
+    assert (found.word, found.state) == ("run", "ok")
+
+
+def test_a_run_that_went_on_is_measured_where_it_was(tmp_path: Path) -> None:
+    steps = tmp_path / "run" / "checkpoints"
+    sha256 = checkpoint(steps / "step-0000006", b"w")
+    checkpoint(steps / "step-0000012", b"later")
+    found = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
+    assert (found.word, found.state) == (f"m={steps / 'step-0000006'}", "ok")
+    assert newest_checkpoint(tmp_path / "run") == steps / "step-0000012"
+
+
+def test_weights_that_moved_are_found_by_their_checksum(tmp_path: Path) -> None:
+    sha256 = checkpoint(tmp_path / "elsewhere" / "new name", b"w")
+    model = MeasuredModel("m", "m=runs/m", "/gone/runs/m", sha256)
+    assert locate(model, tmp_path, [tmp_path / "elsewhere"]).word == f"m={tmp_path}/elsewhere/new name"
+    assert locate(model, tmp_path, []).state == "missing"
+
+
+def test_a_file_that_is_not_what_it_says_is_not_taken(tmp_path: Path) -> None:
+    sha256 = checkpoint(tmp_path / "run", b"w")
+    (tmp_path / "run" / "ema.safetensors").write_bytes(b"x")
+    assert find_weights(sha256, [tmp_path]) is None
+    found = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
+    assert (found.word, found.state) == (None, "missing")
+    assert "has others" in found.text
+
+
+def test_images_and_factories_are_named_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "pngs").mkdir()
+    images = MeasuredModel("p", "p=pngs", str(tmp_path / "pngs"), "1f" * 32)
+    factory = MeasuredModel("f", "package.module:factory", None, "2e" * 32)
+    for model, word in ((images, "p=pngs"), (factory, "package.module:factory")):
+        found = locate(model, tmp_path, [])
+        assert (found.word, found.state) == (word, "unknown")
+
+
+A, B = "a" * 40, "b" * 40
+
+
+@pytest.mark.parametrize(
+    ("recorded", "here", "state"),
+    [
+        (A, A, "ok"),
+        (A, B, "differs"),
+        (f"{A}+dirty", f"{B}+dirty", "differs"),
+        (f"{A}+dirty", A, "unknown"),
+        (A, f"{A}+dirty", "unknown"),
+        (f"{A}-dirty", f"{A}+dirty", "unknown"),
+        (None, A, "unknown"),
+        (A, None, "unknown"),
+    ],
+)
+def test_the_code_is_the_same_only_without_local_changes(
+    recorded: str | None, here: str | None, state: str
+) -> None:
+    assert check_code(recorded, here).state == state
+
+
+def test_versions_that_differ_are_named() -> None:
+    check = check_versions({"python": "2.7.18", "no-such-package": "1.0", "nor-this": None})
+    assert check.state == "differs"
+    assert "(was 2.7.18), no-such-package absent (was 1.0)" in check.text
+    assert "nor-this" not in check.text
+
+
+def test_data_are_looked_for_where_they_are_read_from(tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "photos").mkdir()
+    states = [
+        check_data(name, None, [tmp_path], tmp_path).state
+        for name in ("glyphs", "mnist", "cifar10", "./photos", "./absent", "images.zip")
+    ]
+    assert states == ["ok", "ok", "unknown", "ok", "missing", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "differs"),
+        ({"cores": os.cpu_count()}, "ok"),
+        ({"cores": os.cpu_count(), "device": "cuda:0"}, "unknown"),
+    ],
+)
+def test_hardware_is_compared_as_far_as_it_is_seen(
+    tmp_path: Path, changes: dict[str, Any], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.processor", lambda: "x86_64")
+    device = changes.pop("device", "cpu")
+    hardware = fake_manifest()["hardware"] | {"cores": 0} | changes
+    path = write_manifest(tmp_path, fake_manifest(hardware=hardware, device=device))
+    assert check_hardware(read_manifest(path)).state == state
+
+
+ROW = Row("glyphs@1/quick", "vae", "nelbo_nats", 1.0, group="likelihood", manifest="abcabcabcabc")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A result folder whose call was made right here, with weights that are still there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("LSGM_DATA", raising=False)
+    models = fake_manifest()["models"]
+    for model in models:
+        model["path"] = str(tmp_path / "runs" / model["name"])
+        model["sha256"] = checkpoint(tmp_path / "runs" / model["name"], model["name"].encode())
+    write_manifest(tmp_path / "out", fake_manifest(models=models, directory=str(tmp_path)))
+    return tmp_path / "out"
+
+
+def test_the_command_is_narrowed_and_keeps_device_threads_and_data(folder: Path) -> None:
+    again = plan_again(ROW, folder, [], Path("fresh"))
+    assert again.shell == (
+        "OMP_NUM_THREADS=1 LSGM_DATA=/far/data lsgm eval glyphs --only nelbo --model vae=runs/vae "
+        "--device cpu --out fresh"
+    )
+    assert not again.missing
+    assert plan_again(ROW, folder, [], Path("fresh"), "cuda").argv[-4:] == (
+        *("--device", "cuda"),
+        *("--out", "fresh"),
+    )
+
+
+def test_elsewhere_the_command_goes_there_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other place").mkdir()
+    monkeypatch.chdir(tmp_path / "other place")
+    again = plan_again(ROW, folder, [], Path("fresh"))
+    assert again.shell.startswith(f"cd {tmp_path} && ")
+    assert again.shell.endswith(f"--out '{tmp_path}/other place/fresh'")
+
+
+def test_what_is_not_here_any_more_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*fake_manifest()["command"], "--time-budget", "60"]
+    write_manifest(tmp_path / "out", fake_manifest(command=command))
+    again = plan_again(ROW, tmp_path / "out", [], Path("fresh"))
+    assert again.missing == ["vae with weights of sha256 3d3d3d3d3d3d: not at /far/runs/vae"]
+    assert "--model vae=CHECKPOINT" in again.shell
+    assert [remark.split()[0] for remark in again.remarks] == ["/far", "the"]
+    assert "--time-budget" not in again.argv
+
+
+def test_a_row_without_a_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sha256 = checkpoint(tmp_path / "checkpoints" / "x", b"w")
+    row = Row("glyphs@1/quick", "vae", "nelbo_nats", 1.0, group="likelihood", checkpoint_sha256=sha256)
+    again = plan_again(row, tmp_path, [row], Path("fresh"))
+    assert again.shell == (
+        f"lsgm eval glyphs@1 --tier quick --only nelbo --model vae={tmp_path}/checkpoints/x --out fresh"
+    )
+    assert again.remarks[0].startswith(
+        "the row names no manifest: the command is told from the row's own keys"
+    )
+    gone = plan_again(Row("glyphs@1/quick", "a", "fid", 1.0, manifest="gone"), tmp_path, [], Path("fresh"))
+    assert gone.remarks[0].startswith("the manifest gone is not beside the row")
+    assert gone.missing == ["nothing says which weights a had"]
+
+
+def test_a_damaged_manifest_is_an_error(folder: Path) -> None:
+    (folder / "manifests" / "abcabcabcabc.json").write_text("{")
+    with pytest.raises(DataError, match="restore it, or remove it"):
+        plan_again(ROW, folder, [], Path("fresh"))

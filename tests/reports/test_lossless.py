@@ -1,0 +1,80 @@
+"""Any valid rows go to CSV and to JSON lines and come back; what is not a table of rows is named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from reports.any_rows import any_rows
+
+from lsgm.errors import DataError
+from lsgm_reports.lossless import from_csv, rows_from_jsonl, to_csv, to_jsonl
+from lsgm_reports.rows import Row, row_from
+
+BARE: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "m", "value": None}
+CASES = settings(deadline=None, max_examples=150)
+
+
+def same(mine: list[Row], others: list[Row]) -> bool:
+    """Say whether rows agree to the last bit: ``repr`` tells 0.0 from -0.0, and 1 from 1.0 and True."""
+    return repr(mine) == repr(others)
+
+
+@CASES
+@given(any_rows())
+@example([row_from(BARE | {"note": ""}), row_from(BARE | {"note": None})])
+@example([row_from(BARE | {"model": 'x,"y"\r\nz\u2028\x1c', "value": 5e-324, "n": 2**80})])
+def test_csv_and_jsonl_are_inverse_to_themselves(rows: list[Row]) -> None:
+    assert same(from_csv(to_csv(rows)), rows)
+    assert same(rows_from_jsonl(to_jsonl(rows)), rows)
+
+
+@CASES
+@given(any_rows())
+def test_others_read_the_same_numbers_and_words(rows: list[Row]) -> None:
+    read = list(csv.DictReader(io.StringIO(to_csv(rows), newline="")))
+    assert [line["model"] for line in read] == [row.model for row in rows]
+    assert [float(line["value"]) if line["value"] else None for line in read] == [row.value for row in rows]
+    objects = [json.loads(line) for line in to_jsonl(rows).splitlines()]
+    assert [each["value"] for each in objects] == [row.value for row in rows]
+
+
+def test_empty_text_and_none_differ_in_csv() -> None:
+    none, empty = to_csv([row_from(BARE)]), to_csv([row_from(BARE | {"seeds": ""})])
+    assert none.replace(",,", ",") != empty.replace(",,", ",")
+    assert '""' in empty
+    assert '""' not in none
+
+
+def test_columns_may_be_few_and_in_any_order() -> None:
+    text = 'value,task,metric,model\r\n1.5,t@1,m,"a, b"\r\n'
+    assert from_csv(text) == [row_from(BARE | {"model": "a, b", "value": 1.5})]
+
+
+HEAD = "task,model,metric,value\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the CSV is empty"),
+        (HEAD + "t@1,a,m\n", "line 2 of the CSV has 3 fields and the header 4"),
+        (HEAD + "t@1,a,m,1\nt@1,a,m,x\n", "line 3 of the CSV: could not convert"),
+        (HEAD + 't@1,"a\nb",m,1\n,a,m,1\n', "line 4 of the CSV: 'task' is empty"),
+        (HEAD + 't@1,"a,m,1\n', "line 2 of the CSV has a quote that is not closed"),
+        (HEAD + 't@1,a"b,m,1\n', "line 2 of the CSV has a quote"),
+        (HEAD.replace("\n", ",higher_is_better\n") + "t@1,a,m,1,yes\n", "neither True nor False"),
+    ],
+)
+def test_what_is_no_csv_of_rows_is_named_by_its_line(text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words.split("(")[0]):
+        from_csv(text)
+
+
+def test_malformed_jsonl_is_named_by_its_line() -> None:
+    with pytest.raises(DataError, match="line 2 is half-written"):
+        rows_from_jsonl(to_jsonl([row_from(BARE)]) + '{"task"')
