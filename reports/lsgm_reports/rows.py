@@ -16,6 +16,7 @@ __all__ = [
     "Parsed",
     "Row",
     "find_results",
+    "is_bare_run",
     "number_keys",
     "parse_lines",
     "read_rows",
@@ -231,6 +232,12 @@ def read_text(file: Path) -> str:
         raise DataError(f"cannot read {file}: {error}; write it anew with `lsgm eval`") from None
 
 
+def is_bare_run(place: Path) -> bool:
+    """Return whether a folder is a training run without results in it or below it."""
+    trained = (place / "config.toml").is_file() or (place / "checkpoints").is_dir()
+    return trained and not any(place.rglob("results.jsonl"))
+
+
 def find_results(place: Path) -> list[Path]:
     """Return the result files of a file or folder: itself, ``results.jsonl`` in it, or those below it.
 
@@ -248,7 +255,7 @@ def find_results(place: Path) -> list[Path]:
         raise DataError(
             f"{place} is empty; `lsgm eval TASK --model MODEL --out {place}` writes results there"
         )
-    if (place / "config.toml").is_file() or (place / "checkpoints").is_dir():
+    if is_bare_run(place):
         raise DataError(
             f"{place} is a training run without results; run `lsgm eval TASK --model {place}` first"
         )

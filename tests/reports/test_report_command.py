@@ -263,3 +263,18 @@ def test_a_whole_report_imports_no_torch(folder: Path) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "False"
+
+
+def test_a_training_run_beside_results_adds_its_curves_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, run, out = tmp_path / "results", tmp_path / "a run", tmp_path / "out"
+    results.mkdir()
+    (folder / "results.jsonl").rename(results / "results.jsonl")
+    (folder / "lsgm").rename(run)
+    (run / "config.toml").write_text('kind = "lsgm"\n')
+    assert main(["report", str(run), str(results), "--format", "md", "--out", str(out)]) == 0
+    assert "## Training" in (out / "report.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 2
+    assert f"{run} is a training run without results" in capsys.readouterr().err

@@ -33,7 +33,7 @@ class Options:
     """Options of ``lsgm report``."""
 
     places: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN_OR_DIR")]
-    """Result files, or folders that hold them; run directories among them add training curves."""
+    """Result files, or folders that hold them; training runs beside or below them add their curves."""
     format: str = "md,csv,tex,html"
     """What to write, separated by commas: md, csv, tex, html (one page that needs nothing else)."""
     out: Path | None = None
@@ -72,14 +72,13 @@ def run(argv: list[str]) -> int:
         examples=[
             "lsgm report runs/eval-glyphs",
             "lsgm report runs/a runs/b/results.jsonl --format md,tex --out report",
+            "lsgm report results/glyphs-quick runs/glyphs   # with the training curves of the run",
             "lsgm report runs/smoke runs/quick --separate --out report",
         ],
     )
     if not options.places:
         raise ConfigError("RUN_OR_DIR is missing; give a results.jsonl or a folder that holds one")
-    from lsgm_reports.reading import results_of
-
-    files = list(dict.fromkeys(file for place in options.places for file in results_of(place)))
+    files = _files(options.places)
     reading = _read(files, options)
     first = options.places[0]
     out = options.out or (first if first.is_dir() else first.parent)
@@ -92,6 +91,15 @@ def run(argv: list[str]) -> int:
         ) from None
     _print([each.row for each in reading.placed], files, options, written)
     return 0
+
+
+def _files(places: Sequence[Path]) -> list[Path]:
+    """Return the result files of all places, where training runs may stand for their curves alone."""
+    from lsgm_reports.reading import results_of
+    from lsgm_reports.rows import is_bare_run
+
+    holding = [place for place in places if not is_bare_run(place)] or places
+    return list(dict.fromkeys(file for place in holding for file in results_of(place)))
 
 
 def _read(files: Sequence[Path], options: Options) -> Reading:

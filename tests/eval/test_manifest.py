@@ -1,0 +1,187 @@
+"""Every call that measures says what it was given and what it ran on, and its rows name it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lsgm.cli import main
+from lsgm.data import ImageSet
+from lsgm_eval import images as images_module
+from lsgm_eval import manifest as manifest_module
+from lsgm_eval import model_specs, runner
+from lsgm_eval.cells import cell_key
+from lsgm_eval.manifest import write_manifest
+from lsgm_eval.tasks import load_task
+from lsgm_reports.provenance import read_manifest
+
+TASK = """
+name = "bars"
+version = 1
+summary = "bars"
+dataset = "bars"
+spaces = [{ extractor = "glyphs", name = "glyphs" }]
+[tiers.quick]
+n_samples = 60
+nelbo_images = 20
+ode_images = 0
+sampler = { name = "heun", steps = 3 }
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, bernoulli: Callable[..., Any]) -> Callable[..., Path]:
+    """Return what writes the manifest of a call, with some of it changed."""
+
+    def make(**changes: Any) -> Path:
+        given = {
+            "out": tmp_path,
+            "command": ["lsgm", "eval", "glyphs", "--model", "a"],
+            "models": {"a": bernoulli(name="a")},
+            "task": load_task("glyphs"),
+            "tier": "smoke",
+            "dataset": "glyphs@1@ab",
+        } | changes
+        return Path(given["out"]) / "manifests" / f"{write_manifest(**given)}.json"
+
+    return make
+
+
+def test_the_id_is_the_hash_of_all_but_the_time(write: Callable[..., Path]) -> None:
+    content = json.loads(write().read_text())
+    named, started, version = (content.pop(key) for key in ("id", "started", "format"))
+    assert (named, version) == (cell_key(content)[:12], 1)
+    assert started.endswith("+00:00")
+
+
+def test_the_same_call_again_keeps_the_manifest_of_the_first(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write()
+    before = path.read_bytes()
+    monkeypatch.setattr(manifest_module, "_now", lambda: "later")
+    assert write() == path
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command": ["lsgm", "eval", "glyphs"]},
+        {"tier": "quick"},
+        {"dataset": "glyphs@1@cd"},
+        {"device": torch.device("cuda", 1)},
+        {"task": replace(load_task("glyphs"), binarisation_seed=2)},
+    ],
+)
+def test_another_call_has_another_manifest(write: Callable[..., Path], change: dict[str, Any]) -> None:
+    assert write(**change) != write()
+
+
+def test_the_reports_read_what_is_written(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LSGM_DATA", "/somewhere")
+    found = read_manifest(write(dataset="glyphs@1@ef"))
+    assert found.shell == "lsgm eval glyphs --model a"
+    assert (found.directory, found.environment["LSGM_DATA"]) == (str(tmp_path), "/somewhere")
+    assert (found.threads, found.processes, found.device) == (torch.get_num_threads(), 1, "cpu")
+    assert found.versions["torch"] == torch.__version__
+    assert {"python", "numpy", "scipy", "torch-fidelity", "clean-fid"} <= set(found.versions)
+    assert (found.task.identity, found.task.dataset) == ("glyphs@1/smoke", "glyphs@1@ef")
+    assert (found.task.data, found.task.extractors) == ("glyphs", ("glyphs",))
+
+
+def test_a_model_is_described_by_weights_place_and_training_run(
+    write: Callable[..., Path], bernoulli: Callable[..., Any], tmp_path: Path
+) -> None:
+    step = tmp_path / "run" / "checkpoints" / "step-0000006"
+    step.mkdir(parents=True)
+    (tmp_path / "run" / "manifest.json").write_text('{"run_id": "r1"}')
+    (tmp_path / "run" / "config.toml").write_text("seed = 1\n")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "state.json").write_text('{"exported": {"run_id": "r2"}}')
+    words = [str(tmp_path / "run"), f"n={step}", str(tmp_path / "exported"), "package.module:factory"]
+    models = {word: bernoulli(name=f"m{k}") for k, word in enumerate(words)}
+    described = read_manifest(write(models=models)).models
+    assert [model.run_id for model in described] == ["r1", "r1", "r2", None]
+    paths = [str(tmp_path / "run"), str(step), str(tmp_path / "exported"), None]
+    assert [model.path for model in described] == paths
+    # printf 'seed = 1\n' | sha256sum
+    sha256 = "46545c629053298cb8b068758bd6cb0ba83f1533f50a054de71575535afea66b"
+    assert {model.config_sha256 for model in described[:2]} == {sha256}
+    assert [model.spec for model in described] == words
+    assert {model.sha256 for model in described} == {bernoulli().sha256}
+
+
+def test_odd_words_of_the_command_line_survive(write: Callable[..., Path]) -> None:
+    command = ["lsgm", "eval", "glyphs", "--model", 'a"b\n\udcff é']
+    assert read_manifest(write(command=command)).command == tuple(command)
+
+
+@pytest.fixture
+def task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet, bernoulli: Callable[..., Any]
+) -> str:
+    """Let every spec be a Bernoulli model of that name, under a task of bars."""
+    for module in (runner, images_module):
+        monkeypatch.setattr(module, "load", lambda name, **options: bars)
+    monkeypatch.setattr(model_specs, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
+    path = tmp_path / "bars.toml"
+    path.write_text(TASK)
+    return str(path)
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "TASK", "--model", "a", "--model", "b", "--only", "quality", "--only", "nelbo"],
+        ["nll", "a", "b", "--task", "TASK"],
+        [
+            *("nfe", "--model", "a", "--task", "TASK", "--images", "40"),
+            *("--samplers", "heun", "--nfe", "4", "--tol", "none"),
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_new_row_names_the_manifest_of_its_call(task: str, tmp_path: Path, words: list[str]) -> None:
+    argv = [task if word == "TASK" else word for word in words] + ["--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    rows = rows_of(tmp_path / "out")
+    (file,) = (tmp_path / "out" / "manifests").iterdir()
+    assert {row["manifest"] for row in rows} == {file.stem}
+    found = read_manifest(file)
+    assert found.command == ("lsgm", *argv)
+    # An evaluation loads its images when the manifest is written already: its rows name them.
+    assert found.task.dataset in ({None} if words[0] == "eval" else {row["dataset"] for row in rows})
+    assert all(row["dataset"] for row in rows)
+
+
+def test_a_finished_measurement_keeps_the_manifest_that_measured_it(task: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shared = ["eval", task, "--only", "quality", "--out", str(out)]
+    assert main([*shared, "--model", "a"]) == 0
+    first = {row["manifest"] for row in rows_of(out)}
+    # The next call takes the first model out of its cell, also where nobody has its manifest any more.
+    shutil.rmtree(out / "manifests")
+    begun = time.time()
+    assert main([*shared, "--model", "a", "--model", "b"]) == 0
+    rows = rows_of(out)
+    assert {row["manifest"] for row in rows if row["model"] == "a"} == first
+    assert {row["manifest"] for row in rows if row["model"] != "a"}.isdisjoint(first)
+    cells = sorted((out / "cells").iterdir(), key=lambda file: file.stat().st_mtime)
+    assert cells[0].stat().st_mtime <= begun  # it was not measured again
