@@ -116,15 +116,21 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
         row = estimate.row
         values = [estimate.rows.get(unit) for unit in units]
         measured = any(value is not None and value.value is not None for value in values)
+        # What stands beside a bound is missing for the bound's own reason, or was never written down.
+        why = _UNKNOWN if measured else row.note or "not measured"
+        label = estimator_label(estimate.estimator) if estimate.estimator or measured else ""
+        cells = [
+            Cell(label) if label else None,
+            *(cell_of(value, notes, best=id(value) in winners) for value in values),
+            Cell(f"{row.n:,}", sort=row.n) if row.n is not None and measured else None,
+            _evaluations(row),
+            _seconds(row),
+        ]
         grid.append(
             [
                 Cell(estimate.model),
                 Cell(BOUNDS.get(estimate.bound, estimate.bound)),
-                Cell(estimator_label(estimate.estimator) if estimate.estimator or measured else MISSING),
-                *(cell_of(value, notes, best=id(value) in winners) for value in values),
-                Cell(f"{row.n:,}", sort=row.n) if row.n is not None and measured else Cell(MISSING),
-                _evaluations(row),
-                _seconds(row),
+                *(cell or Cell(MISSING, mark=notes.mark(why)) for cell in cells),
             ]
         )
     for bound, group in _competitions(estimates):
@@ -136,6 +142,8 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
     return Table(title, columns, grid, notes.notes, _CAPTION)
 
+
+_UNKNOWN = "not recorded"
 
 _CAPTION = (
     "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets the "
@@ -161,20 +169,20 @@ def winners_of(estimates: Sequence[Estimate], unit: str) -> list[Row]:
     return [winner for column in columns if (winner := best_of(column)) is not None]
 
 
-def _evaluations(row: Row) -> Cell:
+def _evaluations(row: Row) -> Cell | None:
     if row.nfe_mean is None:
-        return Cell(MISSING)
+        return None
     text = plain(row.nfe_mean)
     if row.nfe_max is not None and row.nfe_max > row.nfe_mean:
         text += f" (max {plain(row.nfe_max)})"
     return Cell(text, row=row, sort=row.nfe_mean)
 
 
-def _seconds(row: Row) -> Cell:
+def _seconds(row: Row) -> Cell | None:
     """Return seconds per image with two significant digits."""
     each = seconds_per_image(row)
     if row.value is None or each is None or each <= 0:
-        return Cell(MISSING)
+        return None
     return Cell(fixed(each, 1 - math.floor(math.log10(each))), row=row, sort=each)
 
 

@@ -10,7 +10,7 @@ from lsgm_reports.estimators import estimator_label
 from lsgm_reports.likelihood import labels_of
 from lsgm_reports.metrics import BOUNDS, Term, term_of
 from lsgm_reports.rows import Row
-from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
 
 __all__ = ["TERMS", "decomposition_table", "group_table", "term_explanations"]
 
@@ -75,7 +75,9 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
     for key in _lines([key for key, _, _ in found]):
         mine = [cells.get((key, name)) for name in names]
         shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in mine]
-        grid.append([*_head(key, labels), *shown, _sum(key, [row for row in mine if row is not None], rows)])
+        grid.append(
+            [*_head(key, labels), *shown, _sum(key, [row for row in mine if row is not None], rows, notes)]
+        )
     columns = [*_COLUMNS, *(Column(_named(name)) for name in names), Column("Sum")]
     caption = (
         "Nats per image; KL = negative entropy + cross entropy + terminal. – is no term of that bound. "
@@ -84,10 +86,10 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
     return Table("Terms of the bounds", columns, grid, notes.notes, caption)
 
 
-def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row]) -> Cell:
+def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row], notes: Footnotes) -> Cell:
     values = [row.value for row in terms if row.value is not None]
     if len(values) < len(terms) or not math.isfinite(sum(values)):
-        return Cell("n/a")
+        return Cell(MISSING, mark=notes.mark("a term is missing"))
     model, checkpoint, bound, estimator = key
     whole = [
         row.half_width

@@ -167,16 +167,19 @@ def test_different_bits_are_not_ranked_and_the_reader_is_told() -> None:
     b = estimate("b", "nelbo", "nelbo", 70.0, 0.1, levels_sha256="b2" * 32)
     table = table_of(a, b)
     assert not winners(table)
-    assert table.notes == [("a", "NELBO: the models were scored on different images or bits, none is marked")]
+    assert table.notes == [
+        ("a", "not recorded"),  # evaluations and seconds
+        ("b", "NELBO: the models were scored on different images or bits, none is marked"),
+    ]
 
 
 def test_a_bound_that_a_model_lacks_is_explained_once(rows: list[Row]) -> None:
     table = table_of(fake_bounds())
     assert table.notes == [("a", NO_FLOW)]
     line = next(line for line in table.lines if line[0].text == "vae" and line[1].text == "ODE NLL")
-    assert [cell.text for cell in line[2:]] == ["n/a"] * 6
+    assert [(cell.text, cell.mark) for cell in line[2:]] == [("n/a", "a")] * 6
     half = table_of(estimate("a", "nelbo", "nelbo", 80.0, 0.1)[:1])
-    assert half.notes == [("a", "not measured")]
+    assert half.notes == [("a", "not measured"), ("b", "not recorded")]
 
 
 def test_a_narrow_column_is_a_table_still() -> None:
