@@ -72,7 +72,13 @@ def _remarks(named: Sequence[tuple[str, Row]]) -> list[str]:
     for name, parts in noted:
         if rest := [part for part in parts if part and part not in shared]:
             own.append(f"{name}: {', '.join(rest)}")
+    if len(own) > _OWN:
+        own = [f"{len(own)} rows have remarks of their own, which stand with them in results.csv"]
     return [*(part[:1].upper() + part[1:] for part in shared), *(["; ".join(own)] if own else [])]
+
+
+_OWN = 6
+"""Remarks of single rows that a reader still takes in; of more only the number is said."""
 
 
 def paired_table(rows: Sequence[Row]) -> Table | None:

@@ -159,7 +159,9 @@ def _task(
     sections += _costs(rows, curve)
     if like := paper_tables(rows, ablations, recalled=recalled):
         below = [Section(table.title, [table]) for table in like]
-        sections.append(Section("In the form of the paper's tables", sections=below))
+        # Of an ablation they are what it was made for.
+        place = 0 if ablations else len(sections)
+        sections.insert(place, Section("In the form of the paper's tables", sections=below))
     return Section(task, blocks, sections)
 
 

@@ -278,3 +278,14 @@ def test_a_training_run_beside_results_adds_its_curves_alone(
     capsys.readouterr()
     assert main(["report", str(run)]) == 2
     assert f"{run} is a training run without results" in capsys.readouterr().err
+
+
+def test_the_tables_of_an_ablation_come_first(folder: Path) -> None:
+    models = {"lsgm": {"VAE": "joint", "note": ""}, "vae": {"VAE": "frozen", "note": ""}}
+    study = {"name": "frozen", "factors": ["VAE"], "models": models, "failed": {}}
+    about = {"format": 1, "title": "Ablations of toys", "recipe": "toys", "studies": [study]}
+    (folder / "ablation.json").write_text(json.dumps(about))
+    assert main(["report", str(folder), "--format", "md"]) == 0
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert page.index("### In the form of the paper's tables") < page.index("### What the columns mean")
+    assert "#### Ablation: VAE trained with the prior, or frozen" in page

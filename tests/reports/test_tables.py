@@ -195,6 +195,11 @@ def test_a_shared_remark_stands_once_and_others_after_their_model() -> None:
     assert lines[0].endswith("Floor 3. a: bias 1; b: bias 2.")
 
 
+def test_of_many_remarks_the_number_is_said() -> None:
+    (line,) = explanations([row(f"m{k}", float(k), note=f"floor 3; bias {k}") for k in range(19)])
+    assert line.endswith("Floor 3. 19 rows have remarks of their own, which stand with them in results.csv.")
+
+
 def test_hostile_names_stay_inside_their_cells() -> None:
     table = headline([row("a|b_c & 50%", 1.0, 0.1), row("d", 2.0, 0.1)], "t_1")
     assert "a\\|b_c & 50%" in to_markdown(table)
