@@ -1,0 +1,147 @@
+"""The numbers of two runs side by side: B - A of every metric that both have, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lsgm_eval.compare.differences import (
+    Difference,
+    exact_difference,
+    holm,
+    independent_difference,
+)
+from lsgm_eval.compare.gathered import Shelf, paired_distance
+from lsgm_eval.compare.matching import Match, match_rows, why_not
+from lsgm_eval.compare.scores import paired_likelihood
+from lsgm_eval.compare.sides import Row, Side
+
+__all__ = ["LEVEL", "OTHERWISE", "Line", "compare_numbers"]
+
+LEVEL = 0.05
+"""Chance of calling one or more of all compared numbers better or worse where none is."""
+
+OTHERWISE = ", measured otherwise"
+"""Follows `Line.how` where the task has another sampler or estimator for A's kind of model than for B's."""
+
+UNJUDGED = ("parameters", "seconds")
+"""How metrics begin that have a better side, and yet are no reason to fail."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of a model of A and of one of B."""
+
+    models: tuple[str, str]
+    match: Match
+    difference: Difference | None
+    """B - A; None where the two do not compare."""
+    how: str
+    """``paired over 100 images``, ``unpaired: ...``, or why there is no difference."""
+    p_holm: float | None = None
+    """Chance of so large a difference among all compared numbers (`holm`); None where it is not judged."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return str(self.match["metric"])
+
+    @property
+    def hypothesis(self) -> str:
+        """What the verdict is about; bits per dimension are nats, which count once."""
+        key = [self.match[name] for name in ("task", "group", "target", "sampler")]
+        return repr((self.models, self.metric.replace("_bpd", "_nats"), *key))
+
+    @property
+    def judged(self) -> bool:
+        """Whether it can be better or worse.
+
+        Terms of a bound are neither, and more parameters are no fault. Seconds are not judged either: their
+        intervals are of the batches of one call, and another call on the same machine differs by more.
+        """
+        known = self.difference is not None and self.difference.p is not None
+        return known and self.match["higher_is_better"] is not None and not self.metric.startswith(UNJUDGED)
+
+    @property
+    def verdict(self) -> str:
+        """``better`` and ``worse`` hold for all numbers together; ``leans`` is said of one by itself."""
+        gap = self.difference
+        if gap is None or gap.low is None:
+            return ""
+        if gap.value == gap.low == gap.high == 0:
+            return "same"
+        if self.metric.startswith("seconds"):
+            return "not judged"
+        if not gap.sure:
+            return "not told apart"
+        if not self.judged:
+            return "higher" if gap.value > 0 else "lower"
+        word = "better" if (gap.value > 0) == self.match["higher_is_better"] else "worse"
+        certain = self.p_holm is not None and self.p_holm < LEVEL
+        return word if certain else f"leans {word}"
+
+
+def compare_numbers(a: Side, b: Side, models: Iterable[tuple[str, str]]) -> list[Line]:
+    """Return a line for every metric of every pair of models, A's in their order and then B's own.
+
+    Likelihoods are compared image by image and distances seed by seed where both folders hold what that
+    takes; everything else by its recorded intervals as if independent, which is too wide where errors are
+    shared. Chances are adjusted over all lines that can be better or worse.
+    """
+    shelf = Shelf()
+    lines = [
+        _line(a, b, pair, match, shelf)
+        for pair in models
+        for match in match_rows(a.of(pair[0]), b.of(pair[1]))
+    ]
+    return _adjusted(lines)
+
+
+def _line(a: Side, b: Side, models: tuple[str, str], match: Match, shelf: Shelf) -> Line:
+    if match.rows is None:
+        return Line(models, match, None, why_not(match))
+    first, second = (side.manifest_of(row) for side, row in zip((a, b), match.rows, strict=True))
+    if why := why_not(match, (first.get("hardware"), second.get("hardware"))):
+        return Line(models, match, None, why)
+    difference, how = _difference((a, b), models, match.rows, shelf)
+    first_by, second_by = (row.get("sampler") for row in match.rows)
+    return Line(models, match, difference, how + (OTHERWISE if first_by != second_by else ""))
+
+
+def _difference(
+    sides: tuple[Side, Side], models: tuple[str, str], rows: tuple[Row, Row], shelf: Shelf
+) -> tuple[Difference, str]:
+    a, b = rows
+    folders = sides[0].place, sides[1].place
+    if a["metric"] == "parameters":
+        return exact_difference(float(b["value"]) - float(a["value"])), "exact"
+    if a["value"] == b["value"] and a.get("checkpoint_sha256") == b.get("checkpoint_sha256") is not None:
+        return exact_difference(0.0), "the same weights gave the same value"
+    if a.get("group") in ("likelihood", "terms"):
+        scored = paired_likelihood(folders, models, rows)
+        if not isinstance(scored, str):
+            return scored[0], f"paired over {scored[1]:,} images"
+        how = scored
+    else:
+        drawn = paired_distance(folders, models, rows, shelf)
+        if not isinstance(drawn, str):
+            return drawn, f"paired over {a['n']:,} seeds"
+        how = drawn
+    ends = [_ends(row) for row in rows]
+    if ends[0] is None or ends[1] is None:
+        return Difference(float(b["value"]) - float(a["value"]), None, None, None), "without intervals"
+    return independent_difference(float(a["value"]), ends[0], float(b["value"]), ends[1]), how
+
+
+def _ends(row: Row) -> tuple[float, float] | None:
+    low, high = row.get("ci_low"), row.get("ci_high")
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def _adjusted(lines: Sequence[Line]) -> list[Line]:
+    chances: dict[str, float] = {}
+    for line in lines:
+        if line.judged and line.difference is not None and line.difference.p is not None:
+            chances[line.hypothesis] = max(line.difference.p, chances.get(line.hypothesis, 0.0))
+    adjusted = holm(chances)
+    return [replace(line, p_holm=adjusted[line.hypothesis]) if line.judged else line for line in lines]

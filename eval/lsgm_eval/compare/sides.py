@@ -1,0 +1,135 @@
+"""One of the two runs: a training run's directory, a checkpoint, a folder of results, or all in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lsgm.errors import DataError, UserError, did_you_mean
+from lsgm_eval import manifest
+from lsgm_eval.compare.trainings import Training, json_object, read_training
+from lsgm_eval.rows import read_rows
+
+__all__ = ["Row", "Side", "choose_models", "open_side", "trained_as"]
+
+Row = dict[str, Any]
+RESULTS = "results.jsonl"
+NEEDED = {"task", "model", "metric", "value"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a place holds."""
+
+    place: Path
+    training: Training | None
+    rows: tuple[Row, ...]
+    """Of single models; differences of two models are left out."""
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The models that have rows, in their order."""
+        return list(dict.fromkeys(str(row["model"]) for row in self.rows))
+
+    @cached_property
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """The manifests that rows name, by id; one that is gone or damaged is missing."""
+        names = dict.fromkeys(row.get("manifest") for row in self.rows)
+        read = {
+            str(name): json_object(self.place / manifest.FOLDER / f"{name}.json") for name in names if name
+        }
+        return {name: found for name, found in read.items() if found}
+
+    def of(self, model: str) -> list[Row]:
+        """Return the rows of one model."""
+        return [row for row in self.rows if row["model"] == model]
+
+    def manifest_of(self, row: Row) -> dict[str, Any]:
+        """Return the manifest that a row names, empty where there is none."""
+        return self.manifests.get(str(row.get("manifest")), {})
+
+
+def open_side(place: Path) -> Side:
+    """Return what a folder holds.
+
+    Raises UserError for a folder with neither a training run nor results, and what the readers of both say
+    of damaged files.
+    """
+    if not place.is_dir():
+        raise UserError(f"{place} is no folder: give a training run, or a folder with {RESULTS}")
+    training, results = read_training(place), place / RESULTS
+    rows = read_rows(results) if results.exists() else []
+    for number, row in enumerate(rows, start=1):
+        if missing := NEEDED - row.keys():
+            raise DataError(f"row {number} of {results} has no {min(missing)}: remove it or measure it again")
+    if training is None and not rows:
+        why = f"its {RESULTS} has no rows" if results.exists() else f"neither a training run nor {RESULTS}"
+        raise UserError(
+            f"there is nothing to compare in {place} ({why}): `lsgm train RECIPE --out DIR` makes a run, "
+            "`lsgm eval TASK --model RUN --out DIR` makes results"
+        )
+    # A difference of two models is made anew from both.
+    single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
+    return Side(place, training, tuple(single))
+
+
+def choose_models(a: Side, b: Side, wanted: str = "") -> list[tuple[str, str]]:
+    """Return which models of A are compared with which of B.
+
+    ``wanted`` is a name that both have, or ``A=one,B=other``; without it those of equal names, else the one
+    that each has. Empty where either holds no results. Raises UserError for unknown names, and where there
+    is a choice to make.
+    """
+    if not (a.models and b.models):
+        return []
+    if wanted:
+        return [_named(a, b, wanted)]
+    common = [(name, name) for name in a.models if name in b.models]
+    if common:
+        return common
+    if len(a.models) == len(b.models) == 1:
+        return [(a.models[0], b.models[0])]
+    raise UserError(
+        f"no model of {a.place} ({', '.join(a.models)}) bears the name of one of {b.place} "
+        f"({', '.join(b.models)}): name one of each, --model A={a.models[0]},B={b.models[0]}"
+    )
+
+
+def _named(a: Side, b: Side, wanted: str) -> tuple[str, str]:
+    first, found, second = wanted.partition(",B=")
+    if found and first.startswith("A="):
+        names = (first.removeprefix("A="), second)
+    elif found or wanted.startswith(("A=", "B=")):
+        raise UserError(f"--model is '{wanted}': give NAME, or A=NAME,B=NAME")
+    else:
+        names = (wanted, wanted)
+    for side, name in zip((a, b), names, strict=True):
+        if name not in side.models:
+            hint = did_you_mean(name, side.models) or f"; it has {', '.join(side.models)}"
+            raise UserError(f"{side.place} has no results of a model '{name}'{hint}")
+    return names
+
+
+def trained_as(side: Side, model: str) -> Training | None:
+    """Return how a model was trained: by the side's own folder, else by where its results say it lay.
+
+    A folder that holds another run by now is not taken for it.
+    """
+    if side.training is not None:
+        return side.training
+    for row in side.of(model):
+        for entry in side.manifest_of(row).get("models") or []:
+            path = entry.get("path")
+            if path and entry.get("sha256") == row.get("checkpoint_sha256"):
+                found = read_training(_run_of(Path(path)))
+                if found is not None and found.run_id == entry.get("run_id"):
+                    return found
+    return None
+
+
+def _run_of(path: Path) -> Path:
+    """Return the run that a checkpoint lies in, or the folder itself."""
+    run = path.parent.parent
+    return run if path.parent.name == "checkpoints" and (run / "config.toml").is_file() else path

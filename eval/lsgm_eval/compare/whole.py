@@ -1,0 +1,92 @@
+"""Everything that two runs can be asked, gathered once for whatever it is then printed as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsgm_eval.compare.code import Span, span
+from lsgm_eval.compare.facts import Fact, config_facts, data_facts, machine_facts, training_facts
+from lsgm_eval.compare.numbers import Line, compare_numbers
+from lsgm_eval.compare.sides import Side, choose_models, open_side, trained_as
+from lsgm_eval.compare.trainings import Training
+
+__all__ = ["Compared", "compare_runs"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two runs side by side."""
+
+    places: tuple[Path, Path]
+    models: Sequence[tuple[str, str]]
+    """Which model of A was compared with which of B."""
+    trainings: tuple[Training | None, Training | None]
+    """How both were trained, where that is known and there is one model of each."""
+    config: Sequence[Fact] | None
+    """None where the configuration of either is not known."""
+    training: Sequence[Fact] | None
+    spans: Sequence[tuple[str, Span]]
+    """The code that ``trained`` and that ``measured`` both."""
+    machines: Sequence[Fact]
+    data: Sequence[Fact]
+    numbers: Sequence[Line]
+
+    @property
+    def worse(self) -> list[Line]:
+        """Numbers in which B is worse than A, judged together with all others."""
+        return [line for line in self.numbers if line.verdict == "worse"]
+
+    @property
+    def judged(self) -> int:
+        """How many different questions the verdicts answer."""
+        return len({line.hypothesis for line in self.numbers if line.judged})
+
+
+def compare_runs(a: Path, b: Path, model: str = "", *, clone: Path | None = None) -> Compared:
+    """Return what changed from run A to run B; ``model`` as in `choose_models`, ``clone`` as in `span`.
+
+    Raises UserError where either holds nothing, where it is not clear which models are meant, and what the
+    readers say of damaged files.
+    """
+    sides = open_side(a), open_side(b)
+    models = choose_models(*sides, model)
+    one = models[0] if len(models) == 1 else None
+    first, second = _trainings(sides, one)
+    both = (first, second) if first is not None and second is not None else None
+    calls = [_call(side, [pair[k] for pair in models]) for k, side in enumerate(sides)]
+    spans = [("trained", span(both[0].revision, both[1].revision, clone))] if both else []
+    machines: list[Fact] = []
+    if both:
+        runs = [{"versions": run.versions, "hardware": run.hardware} for run in both]
+        machines += machine_facts(runs[0], runs[1], "training")
+    if models:
+        spans.append(("measured", span(calls[0]["git_revision"], calls[1]["git_revision"], clone)))
+        machines += machine_facts(calls[0], calls[1], "measuring")
+    return Compared(
+        (a, b),
+        models,
+        (first, second),
+        config_facts(*both) if both else None,
+        training_facts(*both) if both else None,
+        spans,
+        machines,
+        data_facts(sides, one, (first, second)),
+        compare_numbers(*sides, models),
+    )
+
+
+def _trainings(sides: tuple[Side, Side], models: tuple[str, str] | None) -> tuple[Training | None, ...]:
+    if models is None:
+        return tuple(side.training for side in sides)
+    return tuple(trained_as(side, name) for side, name in zip(sides, models, strict=True))
+
+
+def _call(side: Side, models: Sequence[str]) -> dict[str, Any]:
+    """Return what the newest row of the models knows of the call that measured it."""
+    rows = [row for row in side.rows if row["model"] in models]
+    if not rows:
+        return {"git_revision": None}
+    return side.manifest_of(rows[-1]) | {"git_revision": rows[-1].get("git_revision")}

@@ -1,0 +1,46 @@
+"""Result rows and folders of results for tests, as `lsgm eval` leaves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsgm_eval.intervals import mean_interval
+from lsgm_eval.rows import Context, write_rows
+
+TASK, DATA = "glyphs@1/quick", "glyphs@1@" + "d" * 64
+
+
+def row(metric: str, value: float | None, model: str = "lsgm", /, **fields: Any) -> dict[str, Any]:
+    """Return a complete row; any key may be given another value."""
+    made = Context(TASK, model, "a" * 64, DATA, "run").row(metric, value)
+    return made | fields
+
+
+def folder(place: Path, *rows: dict[str, Any]) -> Path:
+    write_rows(place / "results.jsonl", rows)
+    return place
+
+
+def bound(
+    place: Path, nats: NDArray[Any], model: str = "lsgm", rows: NDArray[Any] | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Keep a bound of every image [N] as `lsgm nll` does and return the row of its mean."""
+    file = place / "per-image" / f"{model}-nelbo.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    numbers = np.arange(len(nats)) if rows is None else rows
+    np.savez(file, rows=numbers, nats=nats, task=np.array(TASK), levels_sha256=np.array("e" * 64))
+    mean = mean_interval(nats)
+    known = {"n": len(nats), "split": "test", "levels_sha256": "e" * 64, "sampler": "nelbo(times=1)"}
+    ends = {"ci_low": mean.low, "ci_high": mean.high}
+    return row("nelbo_nats", mean.value, model, **known, **ends, **fields)
+
+
+def manifest(place: Path, name: str, **content: Any) -> None:
+    path = place / "manifests" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"format": 1, "id": name, **content}))

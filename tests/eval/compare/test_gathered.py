@@ -1,0 +1,133 @@
+"""Distances of two models paired seed by seed, from what their passes have kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from eval.compare.result_rows import row
+from numpy.typing import NDArray
+
+from lsgm_eval.compare.differences import Difference
+from lsgm_eval.compare.gathered import Shelf, paired_distance
+from lsgm_eval.comparisons import compare_frechet, compare_kernel
+from lsgm_eval.features import Collector, FeatureStats
+from lsgm_eval.frechet import frechet_distance
+from lsgm_eval.kernel import kernel_distance
+from lsgm_eval.moments import Moments
+
+DIM, N = 5, 120
+PIXELS = "f" * 64
+Features = NDArray[np.float32]
+
+
+def features(seed: int, shift: float = 0.0, n: int = N) -> Features:
+    rng = np.random.default_rng(seed)
+    return (shift + rng.normal(size=(n, DIM)) * np.linspace(0.5, 1.5, DIM)).astype(np.float32)
+
+
+A = features(0, 0.3)
+B = A + np.float32(0.1) * features(1)
+REFERENCE = features(2, n=300)
+OTHER = features(3)
+
+
+def keep(folder: Path, *spaces: Features, processes: int = 1, model: str = "lsgm") -> Path:
+    """Write what a pass leaves behind: features of one set of images in several spaces."""
+    (folder / "passes").mkdir(parents=True)
+    for rank in range(processes):
+        numbers = np.arange(rank, N, processes)
+        arrays: dict[str, Any] = {"key": "k", "done": len(numbers), "nfe": np.zeros(len(numbers))}
+        for k, space in enumerate(spaces):
+            collector = Collector(DIM)
+            collector.add(space[numbers], numbers)
+            arrays |= {f"{k}/features/{name}": value for name, value in collector.state().items()}
+        suffix = f"-{rank}-of-{processes}" if processes > 1 else ""
+        np.savez(folder / "passes" / f"{model}{suffix}.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def reference(own_cache: Path) -> Path:
+    """Put the reference's features, and those of another space, into the cache."""
+    (own_cache / "features").mkdir()
+    for name, found in (("1", features(9, n=300)), ("2", REFERENCE)):
+        moments = Moments.of(found)
+        np.savez(
+            own_cache / "features" / f"{name}.npz",
+            rows=found,
+            sha256=np.array(PIXELS),
+            count=moments.count,
+            total=moments.total,
+            scatter=moments.scatter,
+        )
+    return own_cache / "features" / "2.npz"
+
+
+def rows(family: str, a: Features = A, b: Features = B) -> tuple[dict[str, Any], dict[str, Any]]:
+    def value(x: Features) -> float:
+        if family == "kernel":
+            return kernel_distance(x, REFERENCE).value
+        return frechet_distance(Moments.of(x), Moments.of(REFERENCE))
+
+    fields = {"seeds": f"0-{N - 1}", "n": N, "reference_sha256": PIXELS}
+    first, second = (row(f"{family}_glyphs", value(x), **fields) for x in (a, b))
+    return first, second
+
+
+def paired(a: Path, b: Path, found: tuple[dict[str, Any], dict[str, Any]]) -> Difference | str:
+    return paired_distance((a, b), ("lsgm", "lsgm"), found, Shelf())
+
+
+@pytest.mark.parametrize("family", ["frechet", "kernel"])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_distances_of_the_same_seeds_are_paired(tmp_path: Path, family: str, processes: int) -> None:
+    places = [keep(tmp_path / name, OTHER, x, processes=processes) for name, x in (("a", A), ("b", B))]
+    found = paired(*places, rows(family))
+    a, b = (FeatureStats(Moments.of(x), x) for x in (A, B))
+    if family == "kernel":
+        oracle = compare_kernel(B, A, REFERENCE, paired=True).difference
+    else:
+        oracle = compare_frechet(b, a, Moments.of(REFERENCE), paired=True).difference
+    assert isinstance(found, Difference)
+    assert (found.value, found.low, found.high) == pytest.approx((oracle.value, oracle.low, oracle.high))
+
+
+def test_features_that_do_not_give_the_recorded_distance_are_not_its_own(tmp_path: Path) -> None:
+    a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", OTHER)
+    assert paired(a, b, rows("frechet")) == (
+        "unpaired: what was gathered of the images gives other values than the rows"
+    )
+
+
+def test_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
+    first, second = rows("frechet")
+    found = paired(a, b, (first, second | {"seeds": f"1-{N}"}))
+    assert found == f"unpaired: other seeds, 0-{N - 1} and 1-{N}"
+
+
+def test_what_is_gone_unfinished_or_damaged_is_not_paired(tmp_path: Path, reference: Path) -> None:
+    a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
+    kept = b / "passes" / "lsgm.npz"
+    whole, gone = kept.read_bytes(), "unpaired: what was gathered of the images of B is gone"
+    kept.write_bytes(whole[: len(whole) // 2])
+    assert paired(a, b, rows("frechet")) == gone
+    with np.load(a / "passes" / "lsgm.npz") as file:
+        np.savez(kept, **{**file, "done": np.array(N - 1)})
+    assert paired(a, b, rows("frechet")) == gone
+    kept.unlink()
+    assert paired(a, b, rows("frechet")) == gone
+    kept.write_bytes(whole)
+    assert isinstance(paired(a, b, rows("frechet")), Difference)
+    reference.unlink()
+    (reference.parent / "1.npz").unlink()
+    assert paired(a, b, rows("frechet")) == "unpaired: the features of the reference are not in the cache"
+
+
+def test_a_point_of_a_curve_has_kept_nothing(tmp_path: Path) -> None:
+    a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
+    first, second = rows("frechet")
+    assert paired(a, b, (first | {"group": "curve"}, second | {"group": "curve"})) == "unpaired"
