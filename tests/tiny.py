@@ -14,7 +14,7 @@ from lsgm.data import ImageSet, sha256_of
 from lsgm.kinds import recipe_from
 from lsgm.structure import to_dict
 
-__all__ = ["TABLES", "bars", "folder_of_images", "merged", "recipe", "toml"]
+__all__ = ["TABLES", "TASK", "bars", "folder_of_images", "merged", "recipe", "toml"]
 
 TABLES: dict[str, Any] = {
     "kind": "lsgm",
@@ -25,6 +25,15 @@ TABLES: dict[str, Any] = {
     "stage2": {"steps": 6, "batch_size": 8, "log_every": 1, "val_every": 3, "ema": 0.9},
 }
 """An LSGM whose latents are 2 x 4 x 4."""
+
+TASK = """
+name = "bars"
+version = 1
+summary = "bars"
+dataset = "bars"
+spaces = [{ extractor = "glyphs", name = "glyphs" }]
+"""
+"""A task of the pictures of `bars`, without its tiers."""
 
 
 def merged(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

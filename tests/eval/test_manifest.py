@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from lsgm.cli import main
@@ -23,18 +24,16 @@ from lsgm_eval.manifest import write_manifest
 from lsgm_eval.tasks import load_task
 from lsgm_reports.provenance import read_manifest
 
-TASK = """
-name = "bars"
-version = 1
-summary = "bars"
-dataset = "bars"
-spaces = [{ extractor = "glyphs", name = "glyphs" }]
+TASK = (
+    tiny.TASK
+    + """
 [tiers.quick]
 n_samples = 60
 nelbo_images = 20
 ode_images = 0
 sampler = { name = "heun", steps = 3 }
 """
+)
 
 
 @pytest.fixture

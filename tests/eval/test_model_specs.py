@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -20,18 +21,16 @@ from lsgm_eval.runner import evaluate
 from lsgm_eval.sources import ImageModel, fit
 from lsgm_eval.tasks import load_task
 
-TASK = """
-name = "bars"
-version = 1
-summary = "bars"
-dataset = "bars"
-spaces = [{ extractor = "glyphs", name = "glyphs" }]
+TASK = (
+    tiny.TASK
+    + """
 [tiers.quick]
 n_samples = 60
 nelbo_images = 20
 ode_images = 0
 sampler = { name = "heun", steps = 3 }
 """
+)
 
 
 @pytest.fixture

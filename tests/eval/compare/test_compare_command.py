@@ -20,12 +20,9 @@ from lsgm_eval import model_specs, runner
 from lsgm_eval.commands import eval as measuring
 from lsgm_eval.commands.compare import run
 
-TASK = """
-name = "bars"
-version = 1
-summary = "bars"
-dataset = "bars"
-spaces = [{ extractor = "glyphs", name = "glyphs" }]
+TASK = (
+    tiny.TASK
+    + """
 [tiers.quick]
 n_samples = 60
 nelbo_images = 40
@@ -36,6 +33,7 @@ n_samples = 40
 nelbo_images = 20
 ode_images = 0
 """
+)
 
 Runs = tuple[Path, Path]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import tomli_w
 import torch
 from bernoulli import ink
@@ -36,12 +37,9 @@ BARS: dict[str, Any] = {
 }
 """NCSN++ with VE on binary images."""
 
-TASK = """
-name = "bars"
-version = 1
-summary = "bars"
-dataset = "bars"
-spaces = [{ extractor = "glyphs", name = "glyphs" }]
+TASK = (
+    tiny.TASK
+    + """
 [tiers.smoke]
 n_samples = 40
 nelbo_images = 8
@@ -49,6 +47,7 @@ ode_images = 0
 iw_flow_images = 0
 sampler = { name = "heun", steps = 2 }
 """
+)
 
 
 @pytest.fixture(autouse=True)
