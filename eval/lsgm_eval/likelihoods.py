@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from lsgm.structure import to_dict
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.images import ScoredImages, check_pixels
+from lsgm_eval.live.board import Step
+from lsgm_eval.live.journal import Journal
 from lsgm_eval.measure.likelihood import save_scores, score_images
 from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows
 from lsgm_eval.measure.paired import paired_rows, scores_file
 from lsgm_eval.model_specs import packages_of
 from lsgm_eval.rows import Context, keep_rows
-from lsgm_eval.score_store import ScoreStore
+from lsgm_eval.score_store import ScoreStore, select_rows
 
-__all__ = ["Plan", "measure_likelihood", "measure_plans", "why_missing"]
+__all__ = ["Bound", "Plan", "measure_likelihood", "measure_plans", "scored_before", "why_missing"]
 
 Row = dict[str, Any]
 
@@ -55,8 +58,11 @@ def measure_plans(
     batch_size: int,
     allow_failures: bool = False,
     manifest: str | None = None,
+    journal: Journal | None = None,
 ) -> list[Row]:
     """Score every model by every plan, then each pair of models; rows go to ``out/results.jsonl`` at once.
+
+    ``journal`` tells of what is finished.
 
     A bound that a model does not have is a row without a value that says why. All processes return the same
     numbers; the first one writes. Raises UserError where there is nothing to measure at all, for two models
@@ -72,40 +78,75 @@ def measure_plans(
         check_pixels(model, images)
     if all(why for line in reasons for why in line):
         raise UserError(reasons[0][0])
-    rows: list[Row] = []
+    steps: list[Step] = []
     for plan, line in zip(plans, reasons, strict=True):
-        scored = []
-        for model, config, count, why in zip(models, plan.estimators, plan.counts, line, strict=True):
-            context = Context(
-                plan.task, model.name, model.sha256, images.dataset, uuid.uuid4().hex[:12], manifest
-            )
+        asked = _Asked(images, plan, out, world, batch_size, allow_failures)
+        contexts = [
+            Context(plan.task, model.name, model.sha256, images.dataset, uuid.uuid4().hex[:12], manifest)
+            for model in models
+        ]
+        steps += [asked.step(model, contexts[k], k, line[k]) for k, model in enumerate(models)]
+        steps += asked.pairs([context for context, why in zip(contexts, line, strict=True) if not why])
+    title = f"lsgm nll {', '.join(dict.fromkeys(plan.task for plan in plans))}"
+    return (journal or Journal()).run(title, steps, lambda rows: _keep(rows, out, world))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the measurements of one plan share."""
+
+    images: ScoredImages
+    plan: Plan
+    out: Path
+    world: World
+    batch_size: int
+    allow_failures: bool
+
+    @property
+    def method(self) -> str:
+        return self.plan.estimators[0].method
+
+    def step(self, model: GenerativeModel, context: Context, index: int, why: str) -> Step:
+        """Return the measurement of one model's bound, or of its absence with the reason ``why``."""
+        config, count = self.plan.estimators[index], self.plan.counts[index]
+        bound = Bound(model, self.images, config, count)
+
+        def measure() -> list[Row]:
             if why:
-                measured = missing_rows(context, config, images.split, why)
-            else:
-                scored.append(context)
-                measured = measure_likelihood(
-                    model,
-                    images,
-                    config,
-                    count,
-                    out,
-                    context=context,
-                    batch_size=batch_size,
-                    world=world,
-                    allow_failures=allow_failures,
-                    variant=plan.variant,
-                )
-            rows += _keep(measured, out, world)
-        pairs = partial(
-            paired_rows,
-            scored,
-            out,
-            images.split,
-            methods=[plan.estimators[0].method],
-            variant=plan.variant,
-        )
-        rows += _keep(world.on_main(pairs), out, world)
-    return rows
+                return missing_rows(context, config, self.images.split, why)
+            return measure_likelihood(
+                model,
+                self.images,
+                config,
+                count,
+                self.out,
+                context=context,
+                batch_size=self.batch_size,
+                world=self.world,
+                allow_failures=self.allow_failures,
+                variant=self.plan.variant,
+            )
+
+        def finished() -> list[Row] | None:
+            return measure() if why or scored_before(bound, self.out, self.world) else None
+
+        return Step(model.name, self.method, measure, finished, self.method, bound.kind, bound.work)
+
+    def pairs(self, contexts: Sequence[Context]) -> list[Step]:
+        """Return the differences of all pairs of models that have the bound."""
+
+        def measure(pair: Sequence[Context]) -> list[Row]:
+            methods, variant = [self.method], self.plan.variant
+            return self.world.on_main(
+                lambda: paired_rows(pair, self.out, self.images.split, methods=methods, variant=variant)
+            )
+
+        return [
+            Step(
+                " - ".join(context.model for context in pair), f"paired {self.method}", partial(measure, pair)
+            )
+            for pair in combinations(contexts, 2)
+        ]
 
 
 def _reason(model: GenerativeModel, plan: Plan, index: int) -> str:
@@ -125,6 +166,43 @@ def why_missing(model: GenerativeModel, method: str) -> str:
     if method == "ode" and not model.has_prior:
         return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
     return ""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One model's bound on some images by one estimator."""
+
+    model: GenerativeModel
+    images: ScoredImages
+    config: DensityConfig
+    count: int
+
+    @property
+    def store(self) -> str:
+        """The folder of its finished images, named after all that their numbers depend on."""
+        return _key(self.model, self.images, self.config)[:16]
+
+    @property
+    def kind(self) -> str:
+        """What its seconds may be compared with: the same estimator, through a flow or not."""
+        return f"{self.config.method}{' of a prior' if self.model.has_prior else ''}"
+
+    @property
+    def work(self) -> float:
+        """How much there is to do: draws, each of which costs the same."""
+        times = self.config.draws if self.config.method == "nelbo" else 1
+        return float(self.count * self.config.samples * times)
+
+
+def scored_before(bound: Bound, out: Path, world: World) -> bool:
+    """Return whether earlier calls have scored all images of a bound; the same on all processes."""
+
+    def complete() -> bool:
+        wanted = bound.images.order[: bound.count].numpy()
+        done = select_rows(ScoreStore(out / "scores" / bound.store).finished(), wanted)
+        return bool(done) and len(done["rows"]) == bound.count
+
+    return world.on_main(complete)
 
 
 def measure_likelihood(
@@ -147,7 +225,7 @@ def measure_likelihood(
     writes, and all return the same numbers. Errors are those of `score_images`.
     """
     world = world or World(0, 1, torch.device("cpu"))
-    store = ScoreStore(out / "scores" / _key(model, images, config)[:16])
+    store = ScoreStore(out / "scores" / Bound(model, images, config, count).store)
     scores = score_images(
         model,
         images,

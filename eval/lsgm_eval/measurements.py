@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 from lsgm.config import SamplerConfig
+from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
 from lsgm.grid import save_grid
 from lsgm.structure import to_dict
 from lsgm_eval.evaluation import Evaluation
-from lsgm_eval.likelihoods import measure_likelihood, why_missing
+from lsgm_eval.likelihoods import Bound, measure_likelihood, scored_before, why_missing
+from lsgm_eval.live.board import Step
 from lsgm_eval.measure.compared import compare_models
 from lsgm_eval.measure.cost import cost_rows
 from lsgm_eval.measure.curve import curve_point, headline_point
@@ -32,9 +34,10 @@ from lsgm_eval.measure.space import Gathered
 from lsgm_eval.model_specs import remark_of
 from lsgm_eval.passes.run import Pass
 from lsgm_eval.rows import Context
+from lsgm_eval.sweep.plan import expected_nfe
 from lsgm_eval.tasks import Method
 
-__all__ = ["MEASUREMENTS", "METHODS", "Measurement", "compared", "measure_model"]
+__all__ = ["MEASUREMENTS", "METHODS", "Measurement", "steps_of"]
 
 Row = dict[str, Any]
 Measurement = Literal["quality", "nelbo", "iw", "ode", "curve"]
@@ -42,32 +45,63 @@ MEASUREMENTS: tuple[Measurement, ...] = ("quality", "nelbo", "iw", "ode", "curve
 METHODS: tuple[Method, ...] = ("nelbo", "iw", "ode")
 
 
-def measure_model(model: GenerativeModel, bench: Evaluation, only: Sequence[Measurement]) -> list[Row]:
-    """Return the rows of one model, measurement by measurement."""
-    context = bench.context(model)
-    rows: list[Row] = []
+def steps_of(models: Sequence[GenerativeModel], bench: Evaluation, only: Sequence[Measurement]) -> list[Step]:
+    """Return all measurements of the models, one model after the other, then those of pairs of models."""
+    contexts = {model.name: bench.context(model) for model in models}
+    steps = [step for model in models for step in _model_steps(model, bench, contexts[model.name], only)]
+    return steps + [_pair_step(pair, bench, contexts, only) for pair in combinations(models, 2)]
+
+
+def _model_steps(
+    model: GenerativeModel, bench: Evaluation, context: Context, only: Sequence[Measurement]
+) -> list[Step]:
+    steps: list[Step] = []
     if "quality" in only and bench.draws:
-        found = _quality(model, bench, context)
-        rows += [row for row in found if row["group"] != "curve" or "curve" in only]
-    for method in METHODS:
-        if method in only:
-            rows += _likelihood(model, bench, context, method)
+        steps.append(_quality(model, bench, context, only))
+    steps += [
+        _likelihood(model, bench, context, method)
+        for method in METHODS
+        if method in only and bench.tier.images_for(method, model.has_prior)
+    ]
     if "curve" in only and model.has_prior and bench.spaces:
-        for sampler in bench.tier.curve:
-            rows += _curve(model, bench, context, sampler)
-    return rows
+        steps += [_curve(model, bench, context, sampler) for sampler in bench.tier.curve]
+    return steps
 
 
-def _quality(model: GenerativeModel, bench: Evaluation, context: Context) -> list[Row]:
+def _work(model: GenerativeModel, sampler: SamplerConfig, count: int) -> tuple[str, float]:
+    """Return the kind of drawing images, and how much of it that is, in evaluations."""
+    if not model.has_prior:
+        return "drawing at once", count
+    try:
+        return "drawing", count * expected_nfe(sampler)
+    except UserError:  # a factory's own sampler
+        return "drawing", count * sampler.steps
+
+
+def _quality(
+    model: GenerativeModel, bench: Evaluation, context: Context, only: Sequence[Measurement]
+) -> Step:
     tier, how = bench.tier, bench.headline(model)
     grid, pairs = (bench.out / folder / f"{model.name}.png" for folder in ("samples", "neighbours"))
+    settings = to_dict(tier.sampler) | {"n": tier.n_samples, "curve": tier.curve_samples}
+    files = [grid, pairs, *([how.save] if how.save else [])]
 
-    def measure() -> list[Row]:
+    def asked(rows: list[Row]) -> list[Row]:
+        return [row for row in rows if row["group"] != "curve" or "curve" in only]
+
+    def gather() -> list[Row]:
         found = draw(model, bench.spaces, how)
         return bench.world.on_main(lambda: _tell(model, bench, context, found, grid, pairs))
 
-    settings = to_dict(tier.sampler) | {"n": tier.n_samples, "curve": tier.curve_samples}
-    return bench.cell([model], "quality", settings, measure, [grid, pairs, *([how.save] if how.save else [])])
+    def finished() -> list[Row] | None:
+        rows = bench.finished([model], "quality", settings)
+        return None if rows is None else asked(rows)
+
+    def measure() -> list[Row]:
+        return asked(bench.cell([model], "quality", settings, gather, files))
+
+    kind, work = _work(model, tier.sampler, tier.n_samples)
+    return Step(model.name, "quality", measure, finished, "quality", kind, work)
 
 
 def _tell(
@@ -92,57 +126,81 @@ def _tell(
     return rows
 
 
-def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, method: Method) -> list[Row]:
-    """Return the rows of one bound; images that were scored before are not scored again."""
+def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, method: Method) -> Step:
+    """Return the measurement of one bound; images that were scored before are not scored again."""
     config = bench.tier.config_for(method, model.has_prior)
     count = bench.tier.images_for(method, model.has_prior)
-    if not count:
-        return []
-    if why := why_missing(model, method):
-        return missing_rows(context, config, bench.scored.split, why)
-    return measure_likelihood(
-        model,
-        bench.scored,
-        config,
-        count,
-        bench.out,
-        context=context,
-        batch_size=bench.batch_size,
-        world=bench.world,
-        allow_failures=bench.allow_failures,
+    why = why_missing(model, method)
+    bound = Bound(model, bench.scored, config, count)
+
+    def measure() -> list[Row]:
+        if why:
+            return missing_rows(context, config, bench.scored.split, why)
+        return measure_likelihood(
+            model,
+            bench.scored,
+            config,
+            count,
+            bench.out,
+            context=context,
+            batch_size=bench.batch_size,
+            world=bench.world,
+            allow_failures=bench.allow_failures,
+        )
+
+    def finished() -> list[Row] | None:
+        return measure() if why or scored_before(bound, bench.out, bench.world) else None
+
+    return Step(model.name, method, measure, finished, method, bound.kind, bound.work)
+
+
+def _curve(model: GenerativeModel, bench: Evaluation, context: Context, sampler: SamplerConfig) -> Step:
+    how, spaces = bench.point(model, sampler), [as_distances(space) for space in bench.spaces]
+    shown = describe_sampler(sampler)
+    settings = to_dict(sampler) | {"n": len(how.seeds), "shown": shown}
+
+    def gather() -> list[Row]:
+        return curve_point(context, model, spaces, how, bench.task.reference_split)
+
+    return Step(
+        model.name,
+        f"curve {shown}",
+        lambda: bench.cell([model], "curve", settings, gather),
+        lambda: bench.finished([model], "curve", settings),
+        "curve",
+        *_work(model, sampler, len(how.seeds)),
     )
 
 
-def _curve(model: GenerativeModel, bench: Evaluation, context: Context, sampler: SamplerConfig) -> list[Row]:
-    how, spaces = bench.point(model, sampler), [as_distances(space) for space in bench.spaces]
+def _pair_step(
+    pair: tuple[GenerativeModel, GenerativeModel],
+    bench: Evaluation,
+    contexts: Mapping[str, Context],
+    only: Sequence[Measurement],
+) -> Step:
+    """Return the differences of two models: of their bounds and of their distances."""
+    both = contexts[pair[0].name], contexts[pair[1].name]
 
     def measure() -> list[Row]:
-        return curve_point(context, model, spaces, how, bench.task.reference_split)
+        split = bench.task.likelihood_split
+        rows = bench.world.on_main(lambda: paired_rows(both, bench.out, split))
+        if "quality" in only and bench.spaces:
+            rows = rows + _difference(pair, bench, both)
+        return rows
 
-    settings = to_dict(sampler) | {"n": len(how.seeds), "shown": describe_sampler(sampler)}
-    return bench.cell([model], "curve", settings, measure)
-
-
-def compared(models: Sequence[GenerativeModel], bench: Evaluation, only: Sequence[Measurement]) -> list[Row]:
-    """Return the differences of all pairs of models: of their bounds and of their distances."""
-    contexts = [bench.context(model) for model in models]
-    split = bench.task.likelihood_split
-    rows = bench.world.on_main(lambda: paired_rows(contexts, bench.out, split))
-    if "quality" in only and bench.spaces:
-        for first, second in combinations(models, 2):
-            rows += _difference(first, second, bench)
-    return rows
+    return Step(" - ".join(model.name for model in pair), "difference", measure, kind="difference")
 
 
-def _difference(first: GenerativeModel, second: GenerativeModel, bench: Evaluation) -> list[Row]:
+def _difference(
+    pair: Sequence[GenerativeModel], bench: Evaluation, contexts: tuple[Context, Context]
+) -> list[Row]:
     """Return how two models' distances differ, of what was gathered of their images."""
 
     def measure() -> list[Row]:
-        a, b = (draw(model, bench.spaces, bench.headline(model)) for model in (first, second))
-        contexts = bench.context(first), bench.context(second)
+        a, b = (draw(model, bench.spaces, bench.headline(model)) for model in pair)
         return bench.world.on_main(
             lambda: compare_models(*contexts, a, b, bench.spaces, bench.task.reference_split)
         )
 
     settings = to_dict(bench.tier.sampler) | {"n": bench.tier.n_samples}
-    return bench.cell([first, second], "difference", settings, measure)
+    return bench.cell(pair, "difference", settings, measure)

@@ -15,8 +15,9 @@ from lsgm.generative import GenerativeModel
 from lsgm.grid import save_grid
 from lsgm_eval.evaluation import Evaluation
 from lsgm_eval.images import check_pixels, scored_images_of
+from lsgm_eval.live.journal import Journal
 from lsgm_eval.measure.space import Space
-from lsgm_eval.measurements import MEASUREMENTS, METHODS, Measurement, compared, measure_model
+from lsgm_eval.measurements import MEASUREMENTS, METHODS, Measurement, steps_of
 from lsgm_eval.open_spaces import export_references, open_spaces
 from lsgm_eval.reference import choose, data_images
 from lsgm_eval.rows import keep_rows
@@ -45,15 +46,17 @@ def evaluate(
     save: Literal["", "png", "npz"] = "",
     export_reference: Path | None = None,
     manifest: str | None = None,
+    journal: Journal | None = None,
 ) -> list[Row]:
     """Measure models under one task and return their rows, which ``out/results.jsonl`` holds then.
 
-    Beside the rows lie ``samples/*.png``, ``neighbours/*.png``, ``per-image/*.npz``, what was gathered of
-    the images in ``passes``, and the finished cells; rows of other models already in the file stay.
-    Interrupted, the same call goes on where it was. With ``allow_failures`` images whose likelihood cannot be
-    told are left out, which their rows state. ``references`` and ``insist`` are those of `open_spaces`. With
-    ``save`` all images of the headline's numbers are kept below ``out/images``; ``export_reference`` is a
-    folder for the references' statistics.
+    A measurement's rows are written as soon as it is finished, and ``journal`` tells of it. Beside the rows
+    lie ``samples/*.png``, ``neighbours/*.png``, ``per-image/*.npz``, what was gathered of the images in
+    ``passes``, and the finished cells; rows of other models already in the file stay. Interrupted, the same
+    call goes on where it was. With ``allow_failures`` images whose likelihood cannot be told are left out,
+    which their rows state. ``references`` and ``insist`` are those of `open_spaces`. With ``save`` all images
+    of the headline's numbers are kept below ``out/images``; ``export_reference`` is a folder for the
+    references' statistics.
 
     Raises UserError for models that make other images than the task's, for two models of one name, for too
     few images, and for distances alone of a task without a feature space.
@@ -75,10 +78,8 @@ def evaluate(
     )  # fmt: skip
     if export_reference is not None and world.main:
         export_references(spaces, f"{images.identity} {task.reference_split}", export_reference)
-    rows: list[Row] = []
-    for model in models:
-        rows += _keep(bench, measure_model(model, bench, only))
-    return rows + _keep(bench, compared(models, bench, only))
+    title = f"lsgm eval {task.identity(tier)}"
+    return (journal or Journal()).run(title, steps_of(models, bench, only), lambda rows: _keep(bench, rows))
 
 
 def unlike_names(models: Sequence[GenerativeModel]) -> None:

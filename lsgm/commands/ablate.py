@@ -158,7 +158,7 @@ class Plan:
         models = [self.folder(cell) for cell in cells]
         named = [word for model in models for word in ("--model", model)]
         only = ["--only", "quality"] + (["--only", "nelbo"] if self.images is None else [])
-        yield _words("eval", task, *only, *tier, *named)
+        yield _words("eval", task, *only, *tier, "--report", "no", *named)
         if self.images is not None:
             yield _words("nll", *models, "--task", task, "--method", "nelbo", "--limit", self.images, *tier)
 

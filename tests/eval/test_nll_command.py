@@ -136,6 +136,24 @@ def test_failures_end_the_command_unless_they_are_allowed(nll: Command) -> None:
     assert row["note"].startswith("1 of 20 images failed")
 
 
+def test_a_status_file_says_what_was_scored_and_why_the_rest_was_not(nll: Command, tmp_path: Path) -> None:
+    def status() -> tuple[str, list[tuple[str, str, str]]]:
+        found = json.loads((tmp_path / "out" / "status.json").read_text())
+        return found["state"], [(e["model"], e["measurement"], e["state"]) for e in found["planned"]]
+
+    nll("lsgm", "vae")
+    assert status() == (
+        "finished",
+        [("lsgm", "nelbo", "done"), ("vae", "nelbo", "done"), ("lsgm - vae", "paired nelbo", "done")],
+    )
+    with pytest.raises(UserError):
+        nll("broken", "lsgm", "--method", "iw", "--limit", "8")
+    assert status() == (
+        "failed",
+        [("broken", "iw", "failed"), ("lsgm", "iw", "left"), ("broken - lsgm", "paired iw", "left")],
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

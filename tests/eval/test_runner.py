@@ -18,6 +18,7 @@ from lsgm.data.pixels import test_levels as levels_of
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
 from lsgm_eval import evaluation, runner
+from lsgm_eval.live.journal import Journal
 from lsgm_eval.measure.likelihood import paired_scores
 from lsgm_eval.passes import state
 from lsgm_eval.reference import choose
@@ -214,6 +215,44 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(bernoulli: Make, tmp_pat
     evaluate([model], TASK, "quick", tmp_path)
     assert model.scored == 90 + 20 + 10
     assert len(model.sampled) in (2, 3)  # the points of the curve; quality too where the package differs
+
+
+def test_what_is_finished_is_written_before_the_next_measurement_begins(
+    bernoulli: Make, tmp_path: Path
+) -> None:
+    kept: list[set[str]] = []
+
+    class Looking(type(bernoulli())):  # type: ignore[misc]
+        def density(self, levels: Any, seeds: Any, config: DensityConfig) -> Any:
+            path = tmp_path / "results.jsonl"
+            rows = read_rows(path) if path.exists() else []
+            kept.append({row["metric"] for row in rows if row["metric"].endswith(("_nats", "_glyphs"))})
+            if config.method == "ode":
+                raise KeyboardInterrupt
+            return super().density(levels, seeds, config)
+
+    journal, only = Journal(), ("quality", "nelbo", "iw", "ode")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([Looking()], TASK, "quick", tmp_path, only=only, journal=journal)
+    quality = {"frechet_glyphs", "kernel_glyphs"}
+    bounds = {f"{name}{part}_nats" for name in ("nelbo", "iw") for part in ("", "_term_reconstruction")}
+    assert [kept[0], kept[-1]] == [quality, quality | bounds]
+    assert journal.board is not None
+    assert [entry.state for entry in journal.board.entries] == ["done", "done", "done", "running"]
+
+
+def test_what_earlier_calls_finished_is_told_from_what_this_one_measured(
+    bernoulli: Make, tmp_path: Path
+) -> None:
+    evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality", "nelbo"])
+    journal = Journal()
+    evaluate([bernoulli()], TASK, "quick", tmp_path, journal=journal)
+    assert journal.board is not None
+    before = [entry.step.measurement for entry in journal.board.entries if entry.seconds is None]
+    assert before == ["quality", "nelbo"]
+    assert [entry.step.measurement for entry in journal.board.entries] == [
+        "quality", "nelbo", "iw", "ode", "curve heun(steps=2)", "curve dopri5(rtol=0.01, atol=0.01)",
+    ]  # fmt: skip
 
 
 def test_batch_size_changes_no_number_but_the_seconds(bernoulli: Make, tmp_path: Path) -> None:

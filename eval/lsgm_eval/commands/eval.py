@@ -67,6 +67,8 @@ class Options:
     """Leave out images whose likelihood cannot be told, and say how many, instead of ending at the first."""
     json: bool = False
     """Print the rows as JSON lines on standard output instead of a table."""
+    report: Literal["yes", "no"] = "yes"
+    """Whether `lsgm report OUT` is run in the end, also on what is finished when something fails."""
 
 
 def run(argv: list[str]) -> int:
@@ -78,14 +80,17 @@ def run(argv: list[str]) -> int:
         description="Measure models under a named task: every number with its interval and its cost.",
         examples=list(EXAMPLES),
     )
-    return _run(options)
+    return _run(options, argv)
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, evaluate, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.errors import UserError
+    from lsgm_eval.live.call import measuring
+    from lsgm_eval.live.table import measurement_lines
+    from lsgm_eval.manifest import write_manifest
     from lsgm_eval.model_specs import open_model
     from lsgm_eval.runner import MEASUREMENTS, evaluate
     from lsgm_eval.tasks import load_task
@@ -100,20 +105,28 @@ def _run(options: Options) -> int:
     world = join(pick_device(options.device))
     models = [open_model(spec, device=world.device) for spec in options.model]
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
-    rows = evaluate(
-        models,
-        task,
-        options.tier,
-        out,
-        only=options.only or MEASUREMENTS,
-        batch_size=options.batch_size,
-        world=world,
-        allow_failures=options.allow_failures,
-        references=references,
-        insist=bool(options.extractor),
-        save=options.save,
-        export_reference=options.export_reference,
+    named = dict(zip(options.model, models, strict=True))
+    command = ["lsgm", "eval", *argv]
+    manifest = world.on_main(
+        lambda: write_manifest(out, command, named, task, options.tier, device=world.device)
     )
+    with measuring(out, command, measurement_lines, main=world.main, report=options.report) as journal:
+        rows = evaluate(
+            models,
+            task,
+            options.tier,
+            out,
+            only=options.only or MEASUREMENTS,
+            batch_size=options.batch_size,
+            world=world,
+            allow_failures=options.allow_failures,
+            references=references,
+            insist=bool(options.extractor),
+            save=options.save,
+            export_reference=options.export_reference,
+            manifest=manifest,
+            journal=journal,
+        )
     if not world.main:
         return 0
     if options.json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -73,6 +74,8 @@ class Options:
     """Where the model runs, such as cpu or cuda."""
     json: bool = False
     """Print the rows as JSON lines on standard output instead of tables."""
+    report: Literal["yes", "no"] = "yes"
+    """Whether `lsgm report OUT`, which draws the curves, is run in the end, also when something fails."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
@@ -91,14 +94,17 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm nfe", description=DESCRIPTION, examples=EXAMPLES)
     require(bool(options.model), "there is nothing to measure; name a run with --model DIR")
     require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
-    return _run(options)
+    return _run(options, argv)
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, measure, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm_eval.commands.eval import changed_task, named_file
+    from lsgm_eval.live.call import measuring
+    from lsgm_eval.live.curve_table import sweep_lines
+    from lsgm_eval.manifest import write_manifest
     from lsgm_eval.model_specs import open_model
     from lsgm_eval.sweep.prepare import prepare
     from lsgm_eval.sweep.run import check_metric, sweep
@@ -122,10 +128,18 @@ def _run(options: Options) -> int:
         insist=bool(options.extractor),
         references=references,
     )
-    rows = sweep(models, bench, ask, family)
+    named = dict(zip(options.model, models, strict=True))
+    command = ["lsgm", "nfe", *argv]
+    manifest = world.on_main(
+        lambda: write_manifest(
+            out, command, named, task, options.tier, bench.scored.dataset, device=world.device
+        )
+    )
+    with measuring(out, command, sweep_lines, main=world.main, report=options.report) as journal:
+        rows = sweep(models, replace(bench, manifest=manifest), ask, family, journal=journal)
     if world.main:
         _print(rows, as_json=options.json)
-        print(f"lsgm: rows in {out / 'results.jsonl'}; `lsgm report {out}` draws the curves", file=sys.stderr)
+        print(f"lsgm: rows in {out / 'results.jsonl'}", file=sys.stderr)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,7 +102,7 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
     require(bool(options.models), "there is nothing to score; name a run, `lsgm nll RUN --task TASK`")
     require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
-    return _run(options)
+    return _run(options, argv)
 
 
 def estimator(base: DensityConfig, options: Options) -> DensityConfig:
@@ -132,12 +133,15 @@ def estimator(base: DensityConfig, options: Options) -> DensityConfig:
     return config
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, score, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm_eval.images import scored_images
     from lsgm_eval.likelihoods import measure_plans
+    from lsgm_eval.live.call import measuring
+    from lsgm_eval.live.table import measurement_lines
+    from lsgm_eval.manifest import write_manifest
     from lsgm_eval.model_specs import open_model
     from lsgm_eval.tasks import load_task
 
@@ -148,15 +152,24 @@ def _run(options: Options) -> int:
     priors = [model.has_prior for model in models]
     methods = dict.fromkeys(options.method or ("nelbo",))
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
-    rows = measure_plans(
-        models,
-        scored_images(task),
-        [_plan(task, options, method, priors) for method in methods],
-        out,
-        world=world,
-        batch_size=options.batch_size,
-        allow_failures=options.allow_failures,
+    images = scored_images(task)
+    named = dict(zip(options.models, models, strict=True))
+    command = ["lsgm", "nll", *argv]
+    manifest = world.on_main(
+        lambda: write_manifest(out, command, named, task, options.tier, images.dataset, device=world.device)
     )
+    with measuring(out, command, measurement_lines, main=world.main) as journal:
+        rows = measure_plans(
+            models,
+            images,
+            [_plan(task, options, method, priors) for method in methods],
+            out,
+            world=world,
+            batch_size=options.batch_size,
+            allow_failures=options.allow_failures,
+            manifest=manifest,
+            journal=journal,
+        )
     if world.main:
         _print(rows, as_json=options.json)
         print(

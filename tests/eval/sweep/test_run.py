@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +19,10 @@ from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import Pixels
 from lsgm_eval import open_spaces, runner
+from lsgm_eval.live.journal import Journal
+from lsgm_eval.live.screen import Lines
 from lsgm_eval.rows import KEYS, read_rows
 from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.sweep import run as running
 from lsgm_eval.sweep.plan import plan_points
 from lsgm_eval.sweep.prepare import prepare
 from lsgm_eval.sweep.run import Sweep, check_metric, sweep
@@ -56,10 +56,11 @@ def slow(**changes: Any) -> CurveModel:
 def swept(
     models: Sequence[Any], out: Path, ask: Sweep = ASK, family: str = "frechet", **options: Any
 ) -> list[dict[str, Any]]:
+    journal = options.pop("journal", None)
     fitted, bench = prepare(
         models, options.pop("task", TASK), "quick", ask, out, batch_size=60, world=WORLD, **options
     )
-    return sweep(fitted, bench, ask, family)
+    return sweep(fitted, bench, ask, family, journal=journal)
 
 
 def derived(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -191,12 +192,12 @@ def test_more_points_later_reuse_those_of_before_and_replace_what_was_derived(tm
 
 
 def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = itertools.count(0.0, 10.0)
-    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     model = fast()
-    rows = swept([model], tmp_path, replace(ASK, time_budget=100.0))
+    journal = Journal(clock=lambda: next(clock))
+    rows = swept([model], tmp_path, replace(ASK, time_budget=150.0), journal=journal)
     done = [row for row in rows if row["group"] == "curve"]
     assert 0 < len(done) < len(POINTS)
     assert f"{len(POINTS) - len(done)} points are left" in capsys.readouterr().err
@@ -204,10 +205,22 @@ def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
 
 
 def test_progress_is_told_point_by_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    swept([fast()], tmp_path, Sweep(POINTS[:2], 60))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lsgm: [")]
-    assert lines[0].startswith("lsgm: [1/2] fast ")
-    assert "2 NFE, 22 ms/image, frechet_ink " in lines[0]
+    swept([fast()], tmp_path, Sweep(POINTS[:2], 60), journal=Journal(Lines()))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("lsgm: [1/2] fast heun(steps=1): 2 NFE, 22 ms/image, frechet_ink ")
+    assert "1 left" in first
+    assert second.startswith("lsgm: [2/2] fast euler(steps=2): ")
+
+
+def test_every_point_is_written_at_once_and_what_was_derived_of_fewer_is_gone(tmp_path: Path) -> None:
+    both = [fast(), Killed(name="slow", p=0.16, slowness=2.0, sha256="c" * 64)]
+    swept(both, tmp_path, Sweep(POINTS[:2], 60, (50.0,)))
+    assert {row["group"] for row in read_rows(tmp_path / "results.jsonl")} == {"curve", "reach"}
+    with pytest.raises(KeyboardInterrupt):
+        swept(both, tmp_path, ASK)
+    kept = read_rows(tmp_path / "results.jsonl")
+    assert {row["group"] for row in kept} == {"curve"}
+    assert [row["model"] for row in kept] == ["fast", "slow", "fast", "slow", "fast"]
 
 
 def test_another_number_of_images_is_another_protocol(tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def test_the_steps_are_the_commands_one_would_type(
         ["train", "glyphs-small", "--out", vae, "--stage1.steps", "7", "--stage2.steps", "0", *device],
         ["train", "glyphs-small", "--out", joint, *start, *cell, *device],
         ["train", "glyphs-small", "--out", frozen, *start, *cell, *changed, *device],
-        [*measure, *device, "--model", joint],
-        [*measure, *device, "--model", joint, "--model", frozen],
+        [*measure, *device, "--report", "no", "--model", joint],
+        [*measure, *device, "--report", "no", "--model", joint, "--model", frozen],
         ["report", str(out)],
     ]
     said = [line for line in capsys.readouterr().err.splitlines() if line]

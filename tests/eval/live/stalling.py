@@ -1,0 +1,80 @@
+"""``lsgm eval`` of a model that stops at a bound: run as a program, for tests that end it from outside.
+
+``python stalling.py COMMAND STALLS ARGUMENT...`` measures in a world of bars; the model named ``slow``
+sleeps in every density where STALLS is yes, once it has printed ``asleep``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bernoulli import BernoulliModel, ink
+from eval.sweep.curve_models import CurveModel, Ink
+from torch import Tensor
+
+from lsgm.cli import main
+from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.data import ImageSet, sha256_of
+from lsgm.generative import Density, Samples
+from lsgm_eval import model_specs, open_spaces, runner
+
+__all__ = ["TASK", "patched"]
+
+TASK = """
+name = "bars"
+version = 1
+summary = "bars"
+dataset = "bars"
+spaces = [{ extractor = "ink" }]
+[tiers.quick]
+n_samples = 40
+nelbo_images = 20
+ode_images = 10
+curve_samples = 40
+sampler = { name = "heun", steps = 3 }
+"""
+
+
+@dataclass
+class Sleeper(CurveModel):
+    """Sleeps at its second drawing for a sweep, and at every likelihood."""
+
+    stalls: bool = False
+
+    def _sleep(self) -> None:
+        if self.stalls:
+            print("asleep", flush=True)
+            time.sleep(60)
+
+    def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
+        if sampler.steps == 2:
+            self._sleep()
+        return super().sample(seeds, sampler)
+
+    def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
+        if config.method == "ode":
+            self._sleep()
+        return super().density(levels, seeds, config)
+
+
+def patched(stalls: bool) -> None:
+    """Let the task's data be bars, its extractor ink, and every word the model of that name."""
+    splits = {"train": ink(100, 1), "val": ink(20, 2), "test": ink(60, 3)}
+    bars = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
+
+    def opened(word: str, device: Any = "cpu") -> BernoulliModel:
+        model = Sleeper(name=word, sha256=word * 8, p=0.16)
+        return replace(model, stalls=stalls) if word == "slow" else model
+
+    runner.load = lambda name, **options: bars  # type: ignore[assignment]
+    open_spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
+    model_specs.open_model = opened  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    patched(sys.argv[2] == "yes")
+    sys.exit(main([sys.argv[1], *sys.argv[3:]]))
