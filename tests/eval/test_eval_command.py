@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from lsgm.cli import main
@@ -20,12 +21,9 @@ from lsgm_eval import model_specs, runner
 from lsgm_eval.commands.eval import Options
 from lsgm_eval.model_specs import Renamed, open_model
 
-TASK = """
-name = "bars"
-version = 1
-summary = "bars"
-dataset = "bars"
-spaces = [{ extractor = "glyphs", name = "glyphs" }]
+TASK = (
+    tiny.TASK
+    + """
 [tiers.quick]
 n_samples = 60
 nelbo_images = 20
@@ -34,6 +32,7 @@ iw_flow_images = 10
 iw_flow = { method = "iw", samples = 3 }
 sampler = { name = "heun", steps = 3 }
 """
+)
 
 
 @pytest.fixture
