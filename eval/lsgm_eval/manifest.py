@@ -14,12 +14,12 @@ import torch
 
 from lsgm.data.store import atomic_path, file_sha256
 from lsgm.generative import GenerativeModel
+from lsgm.revision import git_revision
 from lsgm.structure import to_dict
 from lsgm.train.provenance import hardware, versions
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.model_specs import packages_of
-from lsgm_eval.rows import git_revision
 from lsgm_eval.tasks import Task
 
 __all__ = ["FOLDER", "FORMAT", "describe_call", "write_manifest"]

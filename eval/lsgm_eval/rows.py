@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError, UserError
+from lsgm.revision import git_revision
 from lsgm_eval.spaces import family_of
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "METRICS",
     "Context",
     "Metric",
-    "git_revision",
     "keep_rows",
     "merge_rows",
     "read_rows",
@@ -159,25 +157,6 @@ class Context:
             "group": about.group,
         }
         return dict.fromkeys(KEYS) | shared | {"metric": metric, "value": value} | fields
-
-
-@cache
-def git_revision() -> str | None:
-    """Return the commit this code is at, with ``+dirty`` where files differ, or None outside a clone."""
-    here = Path(__file__).resolve()
-    try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)
-        changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
-        return _git(here.parent, "rev-parse", "HEAD") + ("+dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
-    )
-    return done.stdout.strip()
 
 
 def read_rows(path: Path) -> list[Row]:

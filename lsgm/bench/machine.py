@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lsgm.train.provenance import git_revision, hardware, versions
+from lsgm.revision import git_revision
+from lsgm.train.provenance import hardware, versions
 
 __all__ = ["describe", "machine"]
 

@@ -44,9 +44,7 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     if name is not None:
         said = f"The recipe `{name}`, nothing changed: `lsgm train {name}` trains such a model again."
     else:
-        said = (
-            "No installed recipe has these settings; `lsgm train FILE.toml` takes them from a file."
-        )
+        said = "No installed recipe has these settings; `lsgm train FILE.toml` takes them from a file."
     try:
         settings = to_dict(recipe_from(tables, "the card's recipe"))
     except ConfigError:
@@ -73,9 +71,7 @@ def limits(state: Mapping[str, Any], *, measured: bool) -> list[str]:
     if not state["finished"]:
         found.append("Its training ended before its recipe's budget was spent.")
     if exported["dtype"] == "bfloat16":
-        found.append(
-            "Its weights were rounded after training, and validated above before that."
-        )
+        found.append("Its weights were rounded after training, and validated above before that.")
     if not measured:
         found.append("No number on this card was measured on test data.")
     found.append("Only averaged weights are here: its training cannot be gone on with bit for bit.")

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["git_revision", "hardware", "provenance", "versions"]
+from lsgm.revision import git_revision
+
+__all__ = ["hardware", "provenance", "versions"]
 
 _PACKAGES = ("lsgm-bench", "torch", "numpy", "scipy", "safetensors", "pillow", "matplotlib")
-
-
-def git_revision() -> str | None:
-    """Return the commit of this source tree, ``-dirty`` where tracked files differ; None outside of git."""
-    here = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        # An installed copy may lie inside somebody else's repository: this file must be git's.
-        git("ls-files", "--error-unmatch", here.name)
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def versions() -> dict[str, str | None]:

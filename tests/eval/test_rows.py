@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval import rows as rows_module
 from lsgm_eval.rows import (
     KEYS,
     METRICS,
     Context,
-    git_revision,
     keep_rows,
     merge_rows,
     read_rows,
@@ -109,16 +106,3 @@ def test_rows_kept_twice_stand_once_beside_those_of_others(tmp_path: Path) -> No
     for value in (1.0, 3.0):
         assert keep_rows(path, [CONTEXT.row("nfe", value)])[0]["value"] == value
     assert [row["value"] for row in read_rows(path)] == [2.0, 3.0]
-
-
-def test_revision_is_a_commit_here_and_none_outside_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*words: object) -> str:
-        raise subprocess.CalledProcessError(128, "git")
-
-    git_revision.cache_clear()
-    revision = git_revision()
-    assert revision is None or len(revision.removesuffix("+dirty")) == 40
-    monkeypatch.setattr(rows_module, "_git", fails)
-    git_revision.cache_clear()
-    assert git_revision() is None
-    git_revision.cache_clear()

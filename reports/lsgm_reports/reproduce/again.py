@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsgm.revision import git_revision
 from lsgm_reports.provenance import Manifest, MeasuredModel, manifest_of, shell_line
 from lsgm_reports.reproduce.checks import (
     Check,
@@ -15,7 +16,6 @@ from lsgm_reports.reproduce.checks import (
     check_data,
     check_hardware,
     check_versions,
-    here_revision,
     thread_setting,
 )
 from lsgm_reports.reproduce.command_line import CommandLine
@@ -75,7 +75,7 @@ def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, devic
         line = line.with_values("device", device or manifest.device)
     data = check_data(manifest.task.data, manifest.task.dataset, _roots(manifest), directory)
     checks = [
-        check_code(manifest.git_revision or row.git_revision, here_revision()),
+        check_code(manifest.git_revision or row.git_revision, git_revision()),
         check_versions(manifest.versions),
         *found,
         data,
@@ -106,7 +106,7 @@ def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Pat
         remarks.append("it depends on all points of its sweep, which the row does not name")
     name = row.dataset_name
     checks = [
-        check_code(row.git_revision, here_revision()),
+        check_code(row.git_revision, git_revision()),
         *found,
         check_data(name, row.dataset, _roots(None), here),
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +18,6 @@ __all__ = [
     "check_data",
     "check_hardware",
     "check_versions",
-    "here_revision",
     "thread_setting",
 ]
 
@@ -36,23 +34,6 @@ class Check:
     def line(self) -> str:
         """One line for a terminal."""
         return f"  {self.state:<8} {self.subject:<9} {self.text}"
-
-
-def here_revision() -> str | None:
-    """Return the commit of this checkout, ``+dirty`` where files differ from it; None outside of git."""
-    # An installed copy may lie inside somebody else's repository: this file must be git's.
-    here = Path(__file__).resolve().parents[1] / "__init__.py"
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def check_code(recorded: str | None, here: str | None) -> Check:

@@ -12,7 +12,8 @@ from typing import Any
 import tomli_w
 
 from lsgm.errors import DataError
-from lsgm_reports.reproduce.checks import Check, check_code, check_versions, here_revision, thread_setting
+from lsgm.revision import git_revision
+from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
 from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256
 
 __all__ = ["Training", "is_training_run", "read_training_run", "same_weights", "write_recipe"]
@@ -88,7 +89,7 @@ def read_training_run(folder: Path, out: Path, device: str = "") -> Training:
         bool(origins),
         thread_setting(threads) if isinstance(threads := hardware.get("threads"), int) else {},
         [
-            check_code(manifest.get("git_revision"), here_revision()),
+            check_code(manifest.get("git_revision"), git_revision()),
             check_versions(versions),
             *(_origin(Path(origin)) for origin in origins.values()),
             Check("data", "unknown", f"{images}: compare with `lsgm data ls`"),
