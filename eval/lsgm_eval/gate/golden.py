@@ -1,0 +1,296 @@
+"""Golden rows: what a checkpoint measured when they were written, how sure that was, and why they changed.
+
+One JSON file for each checkpoint. Three kinds of rows stand in it:
+
+- `ReplayRow`: numbers of single images at fixed seeds. The same code and weights give them again, up to
+  rounding, whose size was recorded.
+- `ImagesRow`: sub-pixels of images drawn at fixed seeds, of which rounding may turn over a few.
+- `EstimateRow`: the mean or the distance that a table would show, measured several times with other seeds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsgm.config import SamplerConfig, require
+from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.structure import from_dict, to_dict
+
+__all__ = [
+    "LARGEST",
+    "Change",
+    "EstimateRow",
+    "Golden",
+    "ImagesRow",
+    "Plan",
+    "ReplayRow",
+    "Row",
+    "default_golden",
+    "pack",
+    "read_golden",
+    "rounded",
+    "unpack",
+    "write_golden",
+]
+
+LARGEST = 100_000
+"""Bytes of a golden file at most: it lies in a repository, and its differences are read."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the gate measures. Golden rows hold for one plan, and so it is written beside them."""
+
+    replay_images: int = 64
+    """Images whose bound is replayed, term by term."""
+    replay_draws: int = 2
+    """Times per image of it."""
+    flow_images: int = 4
+    """Images whose probability flow is replayed; 0 leaves it out."""
+    flow_steps: int = 10
+    """Heun steps of it: fixed ones, since an adaptive solver turns a rounding into another step. So few give
+    a number to be repeated, and no likelihood to be quoted."""
+    drawn: int = 16
+    """Images drawn again at fixed seeds."""
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig("heun", steps=5))
+    """How all images are drawn."""
+    images: int = 512
+    """Images of every estimated bound."""
+    draws: int = 8
+    """Times per image of the score-matching bound: its noise falls with their root."""
+    iw_samples: int = 10
+    """Draws per image of a Normal prior's importance-weighted bound."""
+    samples: int = 100
+    """Images of every estimated distance; 0 leaves distances out."""
+    reference_images: int = 2000
+    """Images of the reference split that they are measured to, drawn at random; 0 takes all."""
+    repeats: int = 12
+    """How often every estimate was measured with seeds of its own when the rows were written."""
+
+    def __post_init__(self) -> None:
+        require(self.replay_images >= 2, f"replay-images is {self.replay_images}; give at least 2")
+        require(self.images >= 2, f"images is {self.images}; an error needs at least 2")
+        require(self.repeats >= 2, f"repeats is {self.repeats}; their spread needs at least 2")
+        require(self.samples == 0 or self.samples >= 40, f"samples is {self.samples}; give 0, or 40 or more")
+        require(
+            self.reference_images == 0 or self.reference_images >= 40,
+            f"reference-images is {self.reference_images}; give 0 for all, or 40 or more",
+        )
+        counts = (self.flow_images, self.drawn)
+        require(min(counts) >= 0, "flow-images and drawn cannot be negative")
+        positive = (self.replay_draws, self.flow_steps, self.draws, self.iw_samples)
+        require(min(positive) >= 1, "draws, flow-steps and iw-samples must be at least 1")
+
+
+@dataclass(frozen=True)
+class ReplayRow:
+    """Numbers of images at fixed seeds, with the rounding they are known to."""
+
+    kind: Literal["replay"]
+    unit: str
+    values: tuple[float, ...]
+    """One for each image."""
+    largest: float
+    """Largest difference of one image between ways of computing the same number."""
+    mean: float
+    """Largest mean difference over all images between two such ways."""
+    ways: tuple[str, ...]
+    """The ways that were tried besides the gate's own."""
+
+    def __post_init__(self) -> None:
+        require(len(self.values) >= 1, "a replayed row needs the numbers of at least one image")
+        require(all(math.isfinite(value) for value in self.values), "a replayed row holds a value not finite")
+        require(0 < self.mean <= self.largest < math.inf, "the differences must satisfy 0 < mean <= largest")
+
+
+@dataclass(frozen=True)
+class ImagesRow:
+    """Sub-pixels of drawn images, and how many of them other ways of computing turned over."""
+
+    kind: Literal["images"]
+    shape: tuple[int, ...]
+    """Images by sub-pixels of each."""
+    packed: str
+    """The levels uint8: deflated, in base 64."""
+    flips: int
+    """Most sub-pixels that a way of computing turned over."""
+    ways: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.shape) == 2 and min(self.shape) >= 1, "the shape is images by sub-pixels")
+        require(0 <= self.flips <= math.prod(self.shape), "flips cannot be negative or more than sub-pixels")
+        self.levels()
+
+    def levels(self) -> NDArray[np.uint8]:
+        """Return the levels uint8 [images, sub-pixels]."""
+        return unpack(self.packed, self.shape)
+
+
+@dataclass(frozen=True)
+class EstimateRow:
+    """A mean or a distance, and how much measuring it again with other seeds moves it."""
+
+    kind: Literal["estimate"]
+    unit: str
+    higher_is_better: bool
+    value: float
+    """Mean of the repeats."""
+    error: float
+    """Standard error of one measurement of the same images (of a distance: of new samples)."""
+    df: float
+    """Degrees of freedom that the error was estimated with."""
+    repeats: int
+    image_error: float | None = None
+    """Standard error over images, as a table's interval shows it; None of a distance."""
+    per_image: tuple[float, ...] = ()
+    """Mean of the repeats for every image, so that a model trained anew is compared in pairs."""
+    cut: tuple[float, ...] = ()
+    """Of a mean over images: values below the first count as it, and above the second as that."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.value, self.error, self.df, *self.per_image, *self.cut)
+        finite = all(math.isfinite(number) for number in numbers)
+        require(finite, "an estimate holds a number that is not finite")
+        require(self.error > 0 and self.df >= 1, "an estimate needs a positive error and df of at least 1")
+        require(self.repeats >= 2, "an estimate needs at least 2 repeats")
+        require(len(self.per_image) != 1, "an estimate of one image has no error over images")
+        require(len(self.cut) == (2 if self.per_image else 0), "values of images are cut at two ends")
+        require(list(self.cut) == sorted(self.cut), "values of images are cut at a lower end, then an upper")
+
+    def cut_values(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the values of images [N] with those beyond the ends moved there; NaN stays."""
+        low, high = self.cut
+        return np.asarray(np.asarray(values, dtype=np.float64).clip(low, high))
+
+
+Row = ReplayRow | ImagesRow | EstimateRow
+
+
+@dataclass(frozen=True)
+class Change:
+    """Why golden rows were written, and what stood there before."""
+
+    date: str
+    reason: str
+    git_revision: str | None
+    checkpoint_sha256: str
+    versions: dict[str, str] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
+    """The values of the rows that moved, as they were: of images, the mean level."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """All golden rows of a checkpoint, and what has to be the same for them to mean anything."""
+
+    format: Literal[1]
+    model: str
+    checkpoint_sha256: str
+    task: str
+    """``glyphs@1``."""
+    dataset: str
+    split: str
+    levels_sha256: str
+    """Of the bits or levels that are scored."""
+    spaces: dict[str, str]
+    """The networks and references of the distances, by the names of their feature spaces."""
+    plan: Plan
+    rows: dict[str, Row]
+    history: tuple[Change, ...]
+    """The newest change last."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.rows), "there is no row in it; write it again by --update --reason TEXT")
+
+
+def default_golden(checkpoint: Path) -> Path:
+    """Return where the golden rows of a checkpoint lie: ``reports/golden/<its folder's name>.json``."""
+    return Path("reports") / "golden" / f"{checkpoint.resolve().name}.json"
+
+
+def read_golden(path: Path) -> Golden:
+    """Return the golden rows of a file.
+
+    Raises UserError where there is no file, DataError where it is not JSON, ConfigError naming the key that
+    is unknown, missing or of a wrong type, each with what to do next.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"the golden rows {path} cannot be read ({error.strerror}): give --golden FILE, or write them by "
+            "`lsgm gate CHECKPOINT --update --reason TEXT`"
+        ) from error
+    try:
+        mapping = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} line {error.lineno} is not JSON ({error.msg}): restore the file, or write it again by "
+            "--update --reason TEXT"
+        ) from error
+    if isinstance(mapping, dict) and mapping.get("format", 1) not in (1,):
+        raise ConfigError(
+            f"{path} has format {mapping['format']} and this version reads format 1: update lsgm-bench"
+        )
+    return from_dict(Golden, mapping, str(path))
+
+
+def write_golden(path: Path, golden: Golden) -> None:
+    """Write golden rows, atomically, with one row's numbers to a line. Raises UserError above `LARGEST`."""
+    from lsgm.data.store import atomic_path
+
+    text = _layout(to_dict(golden), 0) + "\n"
+    size = len(text.encode())
+    if size > LARGEST:
+        raise UserError(
+            f"the golden rows would take {size:,} bytes and {LARGEST:,} are allowed: ask for fewer --images"
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _layout(value: Any, depth: int) -> str:
+    """Return JSON with tables one key to a line and lists of numbers in one, in the order of the fields."""
+    if isinstance(value, dict) and value:
+        inner = "  " * (depth + 1)
+        lines = (
+            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_layout(item, depth + 1)}"
+            for key, item in value.items()
+        )
+        return "{\n" + ",\n".join(lines) + "\n" + "  " * depth + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        inner = "  " * (depth + 1)
+        lines = (inner + _layout(item, depth + 1) for item in value)
+        return "[\n" + ",\n".join(lines) + "\n" + "  " * depth + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def rounded(values: NDArray[Any] | float, digits: int = 9) -> tuple[float, ...]:
+    """Return numbers to so many digits: nine keep a float32 apart from its neighbours."""
+    return tuple(float(f"{value:.{digits}g}") for value in np.atleast_1d(values).tolist())
+
+
+def pack(levels: NDArray[np.uint8]) -> str:
+    """Return levels uint8 as text: deflated, in base 64."""
+    return base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode("ascii")
+
+
+def unpack(packed: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the levels uint8 of `pack`. Raises ConfigError for text that holds something else."""
+    try:
+        raw = zlib.decompress(base64.b64decode(packed, validate=True))
+        return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise ConfigError(
+            f"the drawn images are damaged ({error}): restore the file or write it again"
+        ) from error

@@ -1,0 +1,173 @@
+"""What the gate measures of a model: replays at fixed seeds, images drawn again, and estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsgm.config import DensityConfig
+from lsgm.errors import UserError
+from lsgm.generative import Density, GenerativeModel
+from lsgm_eval.frechet import frechet_distance
+from lsgm_eval.gate.golden import Plan
+from lsgm_eval.images import ScoredImages
+from lsgm_eval.kernel import kernel_distance
+from lsgm_eval.measure.space import Space
+from lsgm_eval.moments import Moments
+from lsgm_eval.reference import choose
+
+__all__ = ["BATCH", "Estimate", "Measured", "Subject", "measure_estimates", "measure_replays"]
+
+Array = NDArray[np.float64]
+
+BATCH = 64
+"""Images at a time. No number depends on it but by roundings, which is one way of telling their size."""
+STRIDE = 1_000_003
+"""Between the seeds of two repeats: a prime above the rows of any split, so that none meets another."""
+SUB_PIXELS = 784
+"""Sub-pixels that are kept of every drawn image, chosen at random where it has more."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with the images and the feature spaces that it is measured by."""
+
+    model: GenerativeModel
+    images: ScoredImages
+    spaces: tuple[Space, ...]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One measurement of a mean over images, or of a distance."""
+
+    metric: str
+    """As result rows call it."""
+    value: float
+    per_image: Array | None = None
+    """[N], of a mean."""
+
+
+@dataclass
+class Measured:
+    """What was measured, by the names of golden rows, and why what could not be was not."""
+
+    replays: dict[str, Array] = field(default_factory=dict)
+    """Numbers [N] of single images at fixed seeds, nats."""
+    drawn: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """Levels [N, K] of drawn images' sub-pixels."""
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """By the beginnings of the names of the rows that it cost."""
+
+    def attempt(self, prefix: str, measure: Callable[[], None]) -> None:
+        """Run a measurement; what it raises for the user is kept as the reason why its rows are missing."""
+        try:
+            measure()
+        except UserError as error:
+            self.failures[prefix] = str(error)
+
+    def why_missing(self, name: str) -> str | None:
+        """Return why a row could not be measured, or None where it was not tried."""
+        return next((why for prefix, why in self.failures.items() if name.startswith(prefix)), None)
+
+
+def measure_replays(subject: Subject, into: Measured | None = None, *, batch: int = BATCH) -> Measured:
+    """Return the numbers of single images at their own seeds, which nothing but rounding may move.
+
+    ``replay/nelbo/<term>``: every term of the bound; ``replay/flow``: the bound by the probability flow;
+    ``replay/images``: sub-pixels of images drawn from seeds 0, 1, ...
+    """
+    found, plan = into or Measured(), subject.plan
+    found.attempt("replay/nelbo", lambda: _replay_bound(subject, found, batch))
+    if subject.model.has_prior and plan.flow_images:
+        found.attempt("replay/flow", lambda: _replay_flow(subject, found, batch))
+    if plan.drawn:
+        found.attempt("replay/images", lambda: _replay_images(subject, found, batch))
+    return found
+
+
+def measure_estimates(subject: Subject, into: Measured | None = None, *, repeat: int = 0) -> Measured:
+    """Return bounds and distances with the seeds of one repeat; repeats are independent of one another."""
+    found, model, plan = into or Measured(), subject.model, subject.plan
+    matching = DensityConfig(draws=plan.draws)
+    found.attempt("nelbo_nats", lambda: _mean(subject, found, matching, "nelbo_nats", repeat))
+    if not model.has_prior:
+        weighted = DensityConfig("iw", samples=plan.iw_samples)
+        found.attempt("iw_nats", lambda: _mean(subject, found, weighted, "iw_nats", repeat))
+    names = [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
+    if names:
+        draws = Measured()
+        draws.attempt("", lambda: _distances(subject, found, repeat))
+        found.failures |= {name: why for name in names for why in draws.failures.values()}
+    return found
+
+
+def _replay_bound(subject: Subject, found: Measured, batch: int) -> None:
+    config = DensityConfig(draws=subject.plan.replay_draws)
+    for name, nats in _scored(subject, config, subject.plan.replay_images, batch).items():
+        found.replays[f"replay/nelbo/{name}" if name else "replay/nelbo"] = nats
+
+
+def _replay_flow(subject: Subject, found: Measured, batch: int) -> None:
+    config = DensityConfig("ode", solver="heun", steps=subject.plan.flow_steps)
+    found.replays["replay/flow"] = _scored(subject, config, subject.plan.flow_images, batch)[""]
+
+
+def _replay_images(subject: Subject, found: Measured, batch: int) -> None:
+    plan = subject.plan
+    levels = torch.cat(list(_drawn(subject, range(plan.drawn), batch))).flatten(1)
+    kept = choose(levels.shape[1], min(SUB_PIXELS, levels.shape[1]), 0)
+    found.drawn["replay/images"] = levels[:, kept].numpy()
+
+
+def _mean(subject: Subject, found: Measured, config: DensityConfig, name: str, repeat: int) -> None:
+    shift = (1 + repeat) * STRIDE  # never the replays' own noise
+    nats = _scored(subject, config, subject.plan.images, BATCH, shift)[""]
+    found.estimates[name] = Estimate(name, float(nats.mean()), nats)
+
+
+def _distances(subject: Subject, found: Measured, repeat: int) -> None:
+    count = subject.plan.samples
+    first = STRIDE + repeat * count
+    images = torch.cat(list(_drawn(subject, range(first, first + count), BATCH)))
+    for space in subject.spaces:
+        rows = space.extractor(images).numpy()
+        reference = space.reference.stats
+        frechet = frechet_distance(Moments.of(rows), reference.moments)
+        kernel = kernel_distance(rows, reference.rows, within_y=reference.within).value
+        for family, value in (("frechet", frechet), ("kernel", kernel)):
+            name = space.metric(family)
+            found.estimates[name] = Estimate(name, value)
+
+
+def _drawn(subject: Subject, seeds: range, batch: int) -> Iterator[Tensor]:
+    for start in range(0, len(seeds), batch):
+        yield subject.model.sample(list(seeds[start : start + batch]), subject.plan.sampler).images
+
+
+def _scored(
+    subject: Subject, config: DensityConfig, count: int, batch: int, shift: int = 0
+) -> dict[str, Array]:
+    """Return the terms [N] of the bound of the first images of the split's order; '' is the bound itself."""
+    images = subject.images
+    rows = images.order[:count]
+    if len(rows) < count:
+        raise UserError(
+            f"the plan asks for {count:,} images and the split {images.split} has {len(rows):,}: write the "
+            "golden rows with fewer --images"
+        )
+    parts: list[Mapping[str, Any]] = []
+    for some in (rows[start : start + batch] for start in range(0, count, batch)):
+        seeds = [int(row) + shift for row in some]
+        density: Density = subject.model.density(images.levels[some], seeds, config)
+        parts.append({"": density.nats, **density.terms})
+    joined = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+    return dict(joined)

@@ -1,0 +1,173 @@
+"""A pytest plug-in: ``pytest --lsgm-checkpoint DIR`` makes a test of every golden row.
+
+    pytest --lsgm-checkpoint runs/mine --lsgm-golden mine.json
+    pytest --lsgm-checkpoint runs/new --lsgm-golden mine.json --lsgm-retrained
+
+Measuring happens once, when the first of the tests runs: the workers of pytest-xdist take turns at a file
+that the first of them fills. Without its option the plug-in does nothing, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["GateItem"]
+
+FOLDER = "lsgm_gate_folder"
+"""What workers are told by the process that started them: where verdicts are shared."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options, in a group of their own."""
+    group = parser.getgroup("lsgm", "golden rows of lsgm-bench")
+    group.addoption(
+        "--lsgm-checkpoint",
+        metavar="DIR",
+        help="a checkpoint whose golden rows are tests: a run directory or what `lsgm gate` takes",
+    )
+    group.addoption(
+        "--lsgm-golden",
+        metavar="FILE",
+        help="its golden rows (default: reports/golden/NAME.json, NAME being the checkpoint's folder)",
+    )
+    group.addoption(
+        "--lsgm-task", metavar="FILE", default="", help="the TOML file of golden rows of a task of one's own"
+    )
+    group.addoption(
+        "--lsgm-retrained",
+        action="store_true",
+        help="the checkpoint was trained anew: leave replays out, fail where an estimate is worse",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the gate answer pytest's further questions where it is asked for."""
+    options = config.option
+    if options.lsgm_checkpoint:
+        config.pluginmanager.register(_Gate(config), "lsgm-gate-session")
+    elif options.lsgm_golden or options.lsgm_retrained or options.lsgm_task:
+        raise pytest.UsageError("--lsgm-golden, --lsgm-task and --lsgm-retrained need --lsgm-checkpoint DIR")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be checked."""
+
+    checkpoint: str
+    golden: Path
+    task: str
+    retrained: bool
+
+
+class _Gate:
+    """The gate of one pytest session, or of one of its workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from lsgm_eval.gate.golden import default_golden
+
+        option = config.option
+        golden = Path(option.lsgm_golden or default_golden(Path(option.lsgm_checkpoint)))
+        self.request = _Request(option.lsgm_checkpoint, golden, option.lsgm_task, option.lsgm_retrained)
+        given = getattr(config, "workerinput", {}).get(FOLDER)
+        self.owner = given is None
+        self.folder = Path(given or tempfile.mkdtemp(prefix="lsgm-gate-"))
+        self._verdicts: dict[str, dict[str, Any]] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of pytest-xdist where verdicts are shared."""
+        node.workerinput[FOLDER] = str(self.folder)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the shared folder once all workers are done."""
+        if self.owner:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add a test for every golden row, before -k and -m choose."""
+        from lsgm.errors import UserError
+        from lsgm_eval.gate.golden import EstimateRow, read_golden
+
+        try:
+            rows = read_golden(self.request.golden).rows
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+        gate = GateFile.from_parent(session, path=self.request.golden.absolute())
+        items += [
+            GateItem.from_parent(gate, name=name, gate=self)
+            for name, row in rows.items()
+            if isinstance(row, EstimateRow) or not self.request.retrained
+        ]
+
+    def verdict(self, row: str) -> dict[str, Any]:
+        """Return the verdict of a row; whoever asks first of all workers measures, the others wait."""
+        from lsgm.data.store import exclusive
+
+        if not self._verdicts:
+            shared = self.folder / "verdicts.json"
+            with exclusive(shared):
+                if not shared.exists():
+                    shared.write_text(json.dumps(self._measured()), encoding="utf-8")
+            self._verdicts = json.loads(shared.read_text(encoding="utf-8"))
+        if error := self._verdicts.get(""):
+            raise GateError(str(error["sentence"]))
+        return self._verdicts[row]
+
+    def _measured(self) -> dict[str, dict[str, Any]]:
+        """Return verdicts by rows, or under an empty name the reason why there are none."""
+        from dataclasses import asdict
+
+        from lsgm.errors import UserError
+        from lsgm_eval.gate.check import check
+
+        asked = self.request
+        try:
+            outcome = check(asked.checkpoint, asked.golden, task=asked.task, retrained=asked.retrained)
+        except UserError as error:
+            return {"": {"sentence": str(error)}}
+        return {verdict.row: asdict(verdict) for verdict in outcome.verdicts}
+
+
+class GateError(Exception):
+    """A golden row that does not stand, or rows that cannot be checked; the message is for the reader."""
+
+
+class GateFile(pytest.File):
+    """The golden file as the parent of its rows' tests."""
+
+    def collect(self) -> list[pytest.Item]:
+        """Return nothing: the rows are added to the session at once."""
+        return []
+
+
+class GateItem(pytest.Item):
+    """One golden row as a test; its name is the row's."""
+
+    def __init__(self, *, gate: _Gate, **others: Any) -> None:
+        super().__init__(**others)
+        self.gate = gate
+
+    def runtest(self) -> None:
+        """Raise GateError with the row's sentence where it does not stand."""
+        verdict = self.gate.verdict(self.name)
+        self.add_report_section("call", "lsgm gate", str(verdict["sentence"]))
+        if not verdict["passed"]:
+            raise GateError(str(verdict["sentence"]))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return the sentence alone for what the gate says, and a traceback for everything else."""
+        if isinstance(excinfo.value, GateError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Return where the row stands, for the report's heading."""
+        return self.path, 0, f"golden row {self.name}"
