@@ -10,6 +10,7 @@ import pytest
 from lsgm.models.card_recipe import shipped_recipe
 from lsgm.models.load import load_model
 from lsgm.train import read_state
+from lsgm_eval.gate.golden import read_golden
 
 HOME = Path(__file__).resolve().parents[1] / "checkpoints"
 FOLDERS = sorted(path.parent for path in HOME.rglob("state.json"))
@@ -68,3 +69,11 @@ def test_a_reference_is_its_recipe_measured_with_its_limits_said(name: str) -> N
     assert read_state(HOME / name)["finished"]
     assert "nelbo_nats" in card.split("## Measured")[1]
     assert len(read_state(HOME / name)["exported"]["limits"]) >= 1
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_goldens_are_of_these_very_weights(name: str) -> None:
+    golden = read_golden(HOME.parent / "reports" / "golden" / f"{name}.json")
+    assert golden.checkpoint_sha256 == read_state(HOME / name)["files"]["ema.safetensors"]["sha256"]
+    assert golden.model == name
+    assert {row.kind for row in golden.rows.values()} == {"replay", "images", "estimate"}
