@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from lsgm.ablation import (
     SHARED,
@@ -23,15 +19,11 @@ from lsgm.ablation import (
     study_lines,
     summary,
 )
+from lsgm.commands import steps
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
-from lsgm.discovery import offers
 from lsgm.errors import ConfigError, UserError
 from lsgm.recipe_files import load_recipe
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
 
 __all__ = ["HELP", "AblateOptions", "Budget", "run"]
 
@@ -190,14 +182,14 @@ def run(argv: list[str]) -> int:
     failed: dict[str, str] = {}
     for cell in cells:
         _note(failed, cell, _impossible(cell, plan.recipe))
-    if status := _step(plan.vae()):
+    if status := steps.step(plan.vae()):
         return status
     status = _train({cell: commands[cell] for cell in cells if cell.name not in failed}, options.jobs, failed)
     _write(out, options.recipe, studies, failed)
     if status or (status := _measure(plan, cells, failed)):
         return status
     _write(out, options.recipe, studies, failed)
-    status = _step(_words("report", out))
+    status = steps.step(_words("report", out))
     print("\n".join(_tables(plan, studies, failed)))
     return status
 
@@ -231,81 +223,11 @@ def _impossible(cell: Cell, recipe: Any) -> str:
 
 def _train(commands: Mapping[Cell, Sequence[str]], jobs: int, failed: dict[str, str]) -> int:
     """Train the cells; note those that fail, and return the status of the first that ended otherwise."""
-    for cell, status, why in _one_by_one(commands) if jobs == 1 else _side_by_side(commands, jobs):
+    for cell, status, why in steps.one_by_one(commands) if jobs == 1 else steps.side_by_side(commands, jobs):
         if status and not why:
             return status
         _note(failed, cell, why)
     return 0
-
-
-def _one_by_one(commands: Mapping[Cell, Sequence[str]]) -> Iterator[tuple[Cell, int, str]]:
-    for cell, argv in commands.items():
-        _announce(argv)
-        yield cell, *_attempt(argv)
-
-
-def _side_by_side(commands: Mapping[Cell, Sequence[str]], jobs: int) -> Iterator[tuple[Cell, int, str]]:
-    """Run the commands in processes, as many at a time; when this one ends, they save and end too."""
-    import multiprocessing
-    import signal
-    from multiprocessing.connection import wait
-
-    context = multiprocessing.get_context("spawn")
-    # An orderly end: Python then stops its daemonic children, which training takes as a request to save.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    waiting = list(commands.items())
-    running: dict[Any, tuple[Cell, SpawnProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell, argv = waiting.pop(0)
-                _announce(argv)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(list(argv), jobs, theirs), daemon=True)
-                process.start()
-                theirs.close()
-                running[ours] = (cell, process)
-            for answer in wait(list(running)):
-                cell, process = running.pop(answer)
-                yield cell, *_outcome(answer, process)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _child(argv: Sequence[str], jobs: int, answer: Connection) -> None:
-    """Train in a process of its own with its share of the cores, without a bar; send the outcome."""
-    import torch
-
-    os.environ["LSGM_PROGRESS"] = "0"
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // jobs)))
-    try:
-        outcome = _attempt(argv)
-    except UserError as error:
-        _say(str(error))
-        outcome = (2, "")
-    with contextlib.suppress(BrokenPipeError):  # the grid was ended, and with it this training
-        answer.send(outcome)
-
-
-def _outcome(answer: Any, process: SpawnProcess) -> tuple[int, str]:
-    """Return what a child sent, or its exit status where it was killed before it could."""
-    try:
-        sent: tuple[int, str] = answer.recv()
-    except EOFError:
-        process.join()
-        return process.exitcode or 1, ""
-    process.join()
-    return sent
-
-
-def _attempt(argv: Sequence[str]) -> tuple[int, str]:
-    """Train a cell; return the exit status, and why it did not stay finite."""
-    from lsgm.train.guard import TrainingError
-
-    try:
-        return _command(argv), ""
-    except TrainingError as error:
-        return 2, str(error).partition(";")[0]
 
 
 def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
@@ -314,16 +236,16 @@ def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
     if not there:
         raise UserError("no cell stayed finite, so there is nothing to measure; lower the learning rates")
     first = SHARED if SHARED in there else there[0]
-    for step in plan.measure([first]):
-        if status := _step(step):
+    for command in plan.measure([first]):
+        if status := steps.step(command):
             return status
     for cell in there:
         if cell == first:
             continue
         try:
-            for step in plan.measure([first, cell]):
-                _announce(step)
-                if status := _command(step):
+            for command in plan.measure([first, cell]):
+                steps.announce(command)
+                if status := steps.run_command(command):
                     return status
         except UserError as error:
             _note(failed, cell, f"could not be measured: {error}")
@@ -349,30 +271,8 @@ def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str
 def _note(failed: dict[str, str], cell: Cell, why: str) -> None:
     if why:
         failed[cell.name] = why
-        _say(f"no {cell.name}: {why}")
+        steps.say(f"no {cell.name}: {why}")
 
 
 def _words(*words: object) -> list[str]:
     return [str(word) for word in words]
-
-
-def _step(argv: Sequence[str]) -> int:
-    """Print a command line as one would type it, and run it in this process."""
-    from lsgm.cli import main
-
-    _announce(argv)
-    return main(argv)
-
-
-def _command(argv: Sequence[str]) -> int:
-    """Run a command line in this process; what it raises is for the caller."""
-    name, *rest = argv
-    return int(offers("lsgm.commands")[name].load().run(rest))
-
-
-def _announce(argv: Sequence[str]) -> None:
-    print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)
-
-
-def _say(sentence: str) -> None:
-    print(f"lsgm: {sentence}", file=sys.stderr, flush=True)

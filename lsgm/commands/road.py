@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from lsgm.commands.options import Positional, arg, parse
+from lsgm.commands.steps import step
 from lsgm.errors import ConfigError
 from lsgm.recipe_files import find_recipes, load_recipe
 
@@ -51,7 +50,7 @@ def run(argv: list[str]) -> int:
     out = options.out or Path("runs") / f"eval-{options.recipe}"
     device = ["--device", options.device]
     models = [out / "lsgm", out / "sgm", out / "vae"]
-    if status := _step("train", options.recipe, "--out", models[0], *device):
+    if status := _run("train", options.recipe, "--out", models[0], *device):
         return status
     seconds = f"{_training_seconds(models[0]):.3f}"
     # Not the importance-weighted bound, which is as long as the rest together: `lsgm nll` has it.
@@ -63,8 +62,8 @@ def run(argv: list[str]) -> int:
         ["eval", task, *only, "--tier", options.tier, "--out", out, *device, *_flags("--model", models)],
         ["report", out],
     )
-    for step in steps:
-        if status := _step(*step):
+    for words in steps:
+        if status := _run(*words):
             return status
     return 0
 
@@ -92,10 +91,5 @@ def _flags(option: str, values: Sequence[object]) -> list[object]:
     return [word for value in values for word in (option, value)]
 
 
-def _step(*words: object) -> int:
-    """Print a command line as one would type it, and run it in this process."""
-    from lsgm.cli import main
-
-    argv = [str(word) for word in words]
-    print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)
-    return main(argv)
+def _run(*words: object) -> int:
+    return step([str(word) for word in words])

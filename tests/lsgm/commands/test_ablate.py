@@ -14,6 +14,7 @@ import tiny
 from lsgm import cli
 from lsgm.ablation import SDES, STUDIES, Cell, Study, all_cells
 from lsgm.commands import ablate
+from lsgm.commands import steps as steps_module
 from lsgm.errors import ConfigError, UserError
 from lsgm.train import find_checkpoint, read_state
 from lsgm.train.guard import TrainingError
@@ -35,7 +36,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, react: Command = lambda argv: 0) -
         return react(argv)
 
     monkeypatch.setattr(cli, "main", command)
-    monkeypatch.setattr(ablate, "_command", command)
+    monkeypatch.setattr(steps_module, "run_command", command)
     return steps
 
 
@@ -184,9 +185,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
             (Path(argv[1]) / "results.jsonl").touch()
         return real(argv) if argv[0] == "train" else 0
 
-    command = ablate._command
+    command = steps_module.run_command
     monkeypatch.setattr(cli, "main", main)
-    monkeypatch.setattr(ablate, "_command", lambda argv: command(argv) if argv[0] == "train" else 0)
+    monkeypatch.setattr(steps_module, "run_command", lambda argv: command(argv) if argv[0] == "train" else 0)
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LSGM_PROGRESS", "0")
     monkeypatch.chdir(tmp_path)
