@@ -6,6 +6,7 @@ sleeps in every density where STALLS is yes, once it has printed ``asleep``.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -76,5 +77,7 @@ def patched(stalls: bool) -> None:
 
 
 if __name__ == "__main__":
+    # A job in the background of a shell is born with SIGINT ignored, and so are its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     patched(sys.argv[2] == "yes")
     sys.exit(main([sys.argv[1], *sys.argv[3:]]))
