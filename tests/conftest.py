@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-# On a machine that is busy with other tests seconds say nothing of a strategy or an example, and the first text
-# that is drawn in a fresh clone takes one for the tables of Unicode alone.
+# Where other tests run too, seconds say nothing of a strategy or an example; and the first text drawn in a
+# fresh clone takes one for the tables of Unicode alone.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
