@@ -129,7 +129,7 @@ def _control() -> Any:
 
 
 _SETTLING = 0.3
-"""Seconds for threads of gloo to put down the tensors of the last message: a hundred times a scheduler's turn."""
+"""Seconds for gloo's threads to put down the tensors of the last message, many turns of a scheduler."""
 
 
 def _leave() -> None:
