@@ -12,7 +12,7 @@ from lsgm_reports.front import front_of
 from lsgm_reports.headline import metrics_of
 from lsgm_reports.provenance import row_id
 from lsgm_reports.rows import Row
-from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, clipped, label_ends, nice_ticks
+from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, clipped, label_ends, nice_ticks, plain_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +104,7 @@ def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level])
         if low is not None and high is not None
     )
     axes.set_yscale("symlog", linthresh=widths[len(widths) // 2] if widths else max(values) / 100)
+    plain_labels(axes.yaxis)
 
 
 def _is_distance(metric: str) -> bool:

@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-__all__ = ["GRID", "INK", "MARKERS", "PALETTE", "STYLE", "clipped", "label_ends", "nice_ticks"]
+__all__ = [
+    "GRID",
+    "INK",
+    "MARKERS",
+    "PALETTE",
+    "STYLE",
+    "clipped",
+    "label_ends",
+    "nice_ticks",
+    "plain_labels",
+]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours (Color Universal Design, 2008), those of strong contrast first."""
@@ -48,7 +58,7 @@ STYLE: Any = {
 
 def nice_ticks(axis: Axis, low: float, high: float) -> None:
     """Label a logarithmic axis at 1, 2, 5, 10, ... as plain numbers, as many as have room."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -57,8 +67,15 @@ def nice_ticks(axis: Axis, low: float, high: float) -> None:
         if sum(len(_label(tick)) + 2 for tick in inside) <= _ROOM:
             break
     axis.set_major_locator(FixedLocator(inside))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _label(value)))
     axis.set_minor_locator(NullLocator())
+    plain_labels(axis)
+
+
+def plain_labels(axis: Axis) -> None:
+    """Label the ticks of an axis as plain numbers; matplotlib writes formulas, which `STYLE` turns off."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _label(value)))
 
 
 _ROOM = 40
@@ -66,7 +83,7 @@ _ROOM = 40
 
 
 def _label(value: float) -> str:
-    number = f"{value:g}"
+    number = f"{value:g}".replace("-", "−", 1) if value < 0 else f"{value:g}"
     mantissa, _, power = number.partition("e")
     return f"{mantissa}e{int(power)}" if power else mantissa
 

@@ -58,6 +58,15 @@ def test_the_figure_names_every_line_and_both_axes(rows: list[Row]) -> None:
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "symlog"]
 
 
+def test_ticks_are_numbers_on_every_scale(rows: list[Row]) -> None:
+    figure = cost_figure(rows)
+    assert figure is not None
+    for axes in figure.axes:
+        for tick in axes.get_xticklabels() + axes.get_yticklabels():
+            # Formulas are off in these figures: one would be printed as its source.
+            float(tick.get_text().replace("−", "-"))
+
+
 def test_a_single_measurement_of_an_adaptive_solver_is_a_point_with_its_interval(rows: list[Row]) -> None:
     kept = [row for row in rows if row.group != "curve" or row.model == "sgm"]
     levels = levels_of(kept, "frechet_glyphs")
