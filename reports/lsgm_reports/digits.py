@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["decimals_for", "error_bar", "fixed", "plain", "scaled"]
+__all__ = ["decimals_for", "error_bar", "fixed", "minus", "plain", "scaled"]
 
 _LARGE, _SMALL = 1e15, 1e-9
 """Beyond these a number is shown with its power of ten."""
@@ -30,13 +30,13 @@ def fixed(value: float, decimals: int) -> str:
     What would be a long row of digits, which no float has, is shown with its power of ten.
     """
     if abs(value) >= _LARGE or decimals > 20:
-        return _minus(f"{value:.3g}")
+        return minus(f"{value:.3g}")
     rounded = round(value, decimals)
     text = f"{rounded:.{max(decimals, 0)}f}"
-    return text.removeprefix("-") if float(text) == 0 else _minus(text)
+    return text.removeprefix("-") if float(text) == 0 else minus(text)
 
 
-def _minus(text: str) -> str:
+def minus(text: str) -> str:
     """Return a number with a minus sign for a hyphen in front."""
     return f"−{text[1:]}" if text.startswith("-") else text
 
@@ -44,13 +44,13 @@ def _minus(text: str) -> str:
 def plain(value: float) -> str:
     """Return a number without an interval: whole numbers whole, others with four significant digits."""
     if value == int(value) and abs(value) < 1e15:
-        return _minus(f"{int(value):,}" if abs(value) >= 10_000 else str(int(value)))
+        return minus(f"{int(value):,}" if abs(value) >= 10_000 else str(int(value)))
     if abs(value) >= 1000:
         return fixed(value, 0)
     if abs(value) >= 1e-4:
         decimals = 3 - math.floor(math.log10(abs(value)))
         return fixed(value, min(decimals, 7))
-    return _minus(f"{value:.3g}")
+    return minus(f"{value:.3g}")
 
 
 def scaled(value: float, power: int) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lsgm_reports.digits import minus
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -83,7 +85,7 @@ _ROOM = 40
 
 
 def _label(value: float) -> str:
-    number = f"{value:g}".replace("-", "−", 1) if value < 0 else f"{value:g}"
+    number = minus(f"{value:g}")
     mantissa, _, power = number.partition("e")
     return f"{mantissa}e{int(power)}" if power else mantissa
 
