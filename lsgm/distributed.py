@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lsgm.errors import ConfigError, UserError
 
-__all__ = ["World", "join"]
+__all__ = ["World", "join", "leave"]
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def join(device: torch.device | str) -> World:
         dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
         # Not left before the process ends: torchrun's store still holds the addresses of the first time,
         # and a second one would call them.
-        atexit.register(_leave)
+        atexit.register(leave)
     return World(dist.get_rank(), dist.get_world_size(), device, _control())
 
 
@@ -132,8 +132,8 @@ _SETTLING = 0.3
 """Seconds for gloo's threads to put down the tensors of the last message, many turns of a scheduler."""
 
 
-def _leave() -> None:
-    """Leave the group before the interpreter goes.
+def leave() -> None:
+    """Leave the group, if this process is in one, before the interpreter goes.
 
     A group's threads end only with its last reference, and DistributedDataParallel keeps one for good. A
     thread that frees a tensor while Python finalises is ended within C++ code that must not be left, and

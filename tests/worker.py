@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
+from lsgm.distributed import leave
 from lsgm.models.load import load_model
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.recompute import recompute
@@ -28,7 +29,7 @@ def sample_a_share(rank: int, run: str, folder: str) -> None:
     dist.all_gather(shares, images)
     if rank == 0:
         torch.save(torch.stack(shares, dim=1).flatten(0, 1), Path(folder) / "images.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 class Recomputed(nn.Sequential):
@@ -70,4 +71,4 @@ def normalise_a_share(rank: int, folder: str) -> None:
         "input": x.grad,
     }
     torch.save(result, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
