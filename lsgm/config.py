@@ -214,6 +214,9 @@ class DensityConfig:
     importance-weighted bound, with that density or, of a Normal prior, the exact one."""
     draws: int = 1
     """nelbo: times t per latent draw, stratified."""
+    control_variate: bool = True
+    """nelbo of a latent prior: estimate what the network adds to a Normal prior, whose own part is known; off
+    estimates the whole, with the same expectation and far more noise."""
     samples: int = 1
     """Latent draws per image (of a data-space model: of its dequantisation): iw's K, else averaged."""
     at_once: int = 500

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
-from lsgm.structure import from_dict
+from lsgm.structure import as_then, from_dict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,10 +52,14 @@ def find_kind(name: str) -> Kind:
     return kind
 
 
-def recipe_from(tables: Mapping[str, Any], where: str) -> Any:
-    """Return the typed recipe that a TOML file's tables describe; ``where`` opens every complaint."""
+def recipe_from(tables: Mapping[str, Any], where: str, *, saved: bool = False) -> Any:
+    """Return the typed recipe that a TOML file's tables describe; ``where`` opens every complaint.
+
+    Of tables that a run has ``saved``, absent keys mean what was the case before there were any.
+    """
     if "kind" not in tables:
         raise ConfigError(
             f"{where}: the key 'kind' is missing; say which model it is: {', '.join(kind_names())}"
         )
-    return from_dict(find_kind(str(tables["kind"])).recipe_type, tables, where)
+    recipe_type = find_kind(str(tables["kind"])).recipe_type
+    return from_dict(recipe_type, as_then(recipe_type, tables) if saved else tables, where)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lsgm.normal import NormalLatents
 from lsgm.proposal import TimeProposal, importance_weight, make_proposal
 from lsgm.proposal.base import Uniform
 from lsgm.score import ScoreModel, per_sample
@@ -78,20 +79,47 @@ class CrossEntropy(NamedTuple):
     """[B, C] float64: ``terminal`` by channels of z_0; no gradient."""
 
 
+class _Error(NamedTuple):
+    """The error of one prediction, as far as its expectation has to be estimated."""
+
+    products: Tensor
+    """[B, C, h, w]: || eps - eps_theta ||^2, less the same of the Normal prediction where that is known."""
+    squares: Tensor
+    """[B, C, h, w]: (eps - eps_theta)^2; no gradient."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """Theorem 1 of arXiv:2106.05931 as a training loss, exact for any cut-off ``time_eps`` = e:
+    r"""Theorem 1 of arXiv:2106.05931 as a training loss, exact for any cut-off ``time_eps`` = e:
 
-        CE(q(z_e | x) || p_e) = int_e^1 g^2 / (2 var) E || eps - eps_theta(z_t, t) ||^2 dt
-                                + D/2 log(2 pi e var_e) + E KL(N(m_1 z_0, var_1) || p(z_1)).
+    .. math:: CE(q(z_e | x) || p_e) = \int_e^1 \frac{g^2}{2 \sigma^2}
+              E || \epsilon - \epsilon_\theta(z_t, t) ||^2 dt
+              + \tfrac D2 \log(2 \pi e \sigma_e^2) + E\, KL(N(m_1 z_0, \sigma_1^2) || p(z_1)).
 
     The VAE is trained with this likelihood weighting, the prior with ``weighting``; t is drawn once for
     both, from the proposal that suits the prior's weighting (algorithm 3), or for each on its own.
 
+    **Control variate.** For a Normal law N(mu, lambda) of the latents, with marginals p^N_t and prediction
+    eps_c = c_t (z_t - m_t mu) (`lsgm.normal`), the theorem's integral is known for *each* z_0:
+
+    .. math:: \int_e^1 \frac{g^2}{2 \sigma^2} E || \epsilon - \epsilon_c ||^2 dt
+              = KL(q_e || p^N_e) - KL(q_1 || p^N_1), \qquad q_t = q(z_t | z_0).
+
+    What is left to estimate is the difference of two errors for one and the same t and eps. With
+    delta = eps_theta - eps_c and r = eps - eps_c,
+
+    .. math:: CE = CE(q_e || p^N_e) + E [ w_q \sum \delta (\delta - 2 r) ]
+              + CE(q_1 || p(z_1)) - CE(q_1 || p^N_1).
+
+    It is unbiased for any network, costs no evaluation of it, and is without any noise where the network says
+    what the Normal prior says. The prior's own gradient does not know the difference, since r depends on no
+    parameter; the VAE's loses the noise that both errors share. It is on for priors that keep such a law or
+    stand on one, and off with ``control_variate`` false.
+
     With ``reference_compat`` weights and terms are those of the authors' code, slips included (see
     docs/corrections.md): unweighted means 1 instead of 1/2, uniform times lack the factor 1 - e, r_un has a
     wrong normaliser, the terminal KL is dropped, and where both objectives are one the prior's gradient
-    carries the KL coefficient.
+    carries the KL coefficient. There is no control variate then.
     """
 
     sde: SDE
@@ -101,6 +129,7 @@ class Objective:
     reference_compat: bool = False
     sigma_data: float = SIGMA_DATA
     """The data's root mean square, for the weighting edm."""
+    control_variate: bool = True
 
     @classmethod
     def make(
@@ -112,6 +141,7 @@ class Objective:
         time_eps: float,
         reference_compat: bool = False,
         sigma_data: float = SIGMA_DATA,
+        control_variate: bool = True,
     ) -> Objective:
         """Build the objective from the names a recipe uses.
 
@@ -121,7 +151,7 @@ class Objective:
         kind: Literal["is", "uniform"] = "is" if importance_sampling else "uniform"
         proposal = make_proposal(sde, chosen, kind, time_eps)
         sde.entropy_const(time_eps)  # refused now, not in the first step
-        return cls(sde, chosen, proposal, time_eps, reference_compat, sigma_data)
+        return cls(sde, chosen, proposal, time_eps, reference_compat, sigma_data, control_variate)
 
     def following(self, sde: SDE) -> Objective:
         """Return this objective for another SDE, itself where it is the same one."""
@@ -158,30 +188,36 @@ class Objective:
         One backward pass trains both. With per-sample weights w_p (prior) and w_q (VAE) the two losses share
         the error || eps - eps_theta ||^2, and no network mixes samples, so their gradients with respect to
         z_t differ by the factor k w_q / w_p per sample. `scale_gradient` multiplies by it exactly where z_t
-        leaves the VAE's part of the graph, before the network and the mixing alike. The prior's gradient is
-        that of its own loss, the VAE's that of k CE.
+        leaves the VAE's part of the graph, before the network, the mixing and the control variate alike. The
+        prior's gradient is that of its own loss, the VAE's that of k CE.
         """
         t, w_p, w_q = times if isinstance(times, Times) else self.draw(times)
         k_p: Tensor | float = kl_weight if self.reference_compat and self.weighting is Weighting.LL else 1.0
-        z_t = diffuse(self.sde, z_0, t, eps).z_t
-        prediction = score.eps(scale_gradient(z_t, kl_weight / k_p * w_q / w_p), t)
-        squares = (eps - prediction) ** 2
-        error = sum_per_sample(squares)
-        score_loss = w_p.to(error.dtype) * error
+        normal = self._normal(score)
+
+        # The error, seen from z_t by both objectives.
+        z_t = scale_gradient(diffuse(self.sde, z_0, t, eps).z_t, kl_weight / k_p * w_q / w_p)
+        error = self._error(score, normal, z_t, t, eps)
+        products = sum_per_sample(error.products)
+        score_loss = w_p.to(products.dtype) * sum_per_sample(error.squares)
+
+        # What is known in closed form, and reaches the VAE alone.
         terminal = self._terminal(z_0)
-        terminal_sum = sum_per_sample(terminal)
-        constant = self.sde.entropy_const(self.time_eps) * z_0[0].numel()
-        value = w_q * error.detach().double() + constant + terminal_sum.detach()
-        by_channel = self._by_channel(squares.detach(), w_q, terminal.detach())
-        # Subtracting the detached terminal keeps the surrogate's scale that of the score loss.
-        surrogate = k_p * score_loss + kl_weight * (terminal_sum - terminal_sum.detach()).to(error.dtype)
+        known = self._known(normal, z_0, terminal)
+        by_channel = w_q[:, None] * _channels(error.products.detach()) + known.detach()
+
+        # Values that carry no gradient keep the surrogate's scale that of the score loss.
+        surrogate = k_p * w_p.to(products.dtype) * products
+        surrogate = surrogate - surrogate.detach() + k_p * score_loss
+        whole = known.sum(dim=1)
+        surrogate = surrogate + kl_weight * (whole - whole.detach()).to(surrogate.dtype)
         return CrossEntropy(
             surrogate,
-            value,
-            terminal_sum.detach(),
-            score_loss.detach(),
+            by_channel.sum(dim=1),
+            terminal.detach().sum(dim=1),
+            score_loss,
             by_channel,
-            terminal.detach().flatten(2).sum(dim=2),
+            terminal.detach(),
         )
 
     def prior_loss(self, score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor) -> Tensor:
@@ -195,17 +231,78 @@ class Objective:
 
         Its gradient is meant for z_0: give a ``score`` whose parameters need none (`lsgm.models.twin`).
         """
+        normal = self._normal(score)
         z_t = diffuse(self.sde, z_0, times.t, eps).z_t
-        squares = (eps - score.eps(z_t, times.t)) ** 2
-        return self._by_channel(squares, times.w_q, self._terminal(z_0))
+        products = self._error(score, normal, z_t, times.t, eps).products
+        return times.w_q[:, None] * _channels(products) + self._known(normal, z_0, self._terminal(z_0))
+
+    def tail(self, score: ScoreModel, z_0: Tensor, eps: Tensor) -> Tensor:
+        r"""Return what the bound owes for the way from z_e down to z_0, by channels: nats, float64 [B, C].
+
+        The cross entropy stands at the smallest time e, a VAE's log q and its decoder at z_0. Between them
+        stands the Normal step p(z_0 | z_e) with the mean (z_e - sigma_e eps_theta) / m_e that the network
+        predicts and the variance lambda sigma_e^2 / V_e that z_0 has given z_e under the Normal law:
+
+        .. math:: -\log p(x) \le E [ -\log p(x | z_0) + \log q(z_0 | x) ] + CE(q_e || p_e) + E[tail], \quad
+                  tail = -\log p(z_0 | z_e) + \log q(z_e | z_0),
+
+        a bound of the model that goes by the reverse SDE from t = 1 to e and takes that step, whatever the
+        network. Of the estimate for one eps [B, C, h, w], as of the cross entropy's, only what the network
+        adds to the Normal law is noisy: with kappa = V_e / (2 m_e^2 lambda),
+
+        .. math:: tail = -\log N(z_0; \mu, \lambda) - CE(q_e || p^N_e)
+                  + \sum \kappa \delta (\delta - 2 r).
+        """
+        normal = score.normal_latents()
+        t = self._time(self.time_eps, z_0)
+        z_e = diffuse(self.sde, z_0, t, eps).z_t
+        gap = normal.gap(self.sde, z_e, t)
+        delta = score.excess(z_e, t) + gap
+        rest = eps - (per_sample(self.sde.unit_eps_coef(t), z_e) * z_e - gap)
+        # The variance of the step is one of every coefficient: their sums must be taken there.
+        delta, rest = normal.rotate(delta.double()), normal.rotate(rest.double())
+        m2 = per_sample(self.sde.mean(t).square(), delta)
+        kappa = normal.marginal_var(self.sde, t) / (2 * m2 * normal.var)
+        known = -normal.log_prob(z_0) - normal.cross_entropy(self.sde, z_0, t)
+        return known + _channels(kappa * delta * (delta - 2 * rest))
+
+    def _normal(self, score: ScoreModel) -> NormalLatents | None:
+        """Return the law that the control variate compares with, or None where there is none."""
+        on = self.control_variate and not self.reference_compat and score.has_control
+        return score.normal_latents() if on else None
+
+    def _error(
+        self, score: ScoreModel, normal: NormalLatents | None, z_t: Tensor, t: Tensor, eps: Tensor
+    ) -> _Error:
+        if normal is None:
+            squares = (eps - score.eps(z_t, t)) ** 2
+            return _Error(squares, squares.detach())
+        gap = normal.gap(self.sde, z_t, t)
+        delta = score.excess(z_t, t) + gap
+        rest = eps - (per_sample(self.sde.unit_eps_coef(t), z_t) * z_t - gap)
+        # Never the difference of two squares, each of which may be a million times larger.
+        return _Error(delta * (delta - 2 * rest), (rest - delta).detach() ** 2)
+
+    def _known(self, normal: NormalLatents | None, z_0: Tensor, terminal: Tensor) -> Tensor:
+        """Return what of the cross entropy needs no estimate, by channels: [B, C] float64."""
+        if normal is None:
+            return self.sde.entropy_const(self.time_eps) * z_0[0, 0].numel() + terminal
+        start, end = self._time(self.time_eps, z_0), self._time(1.0, z_0)
+        # CE(q_1 || p(z_1)) is the terminal KL and the entropy of q_1.
+        at_end = terminal + self.sde.entropy_const(1.0) * z_0[0, 0].numel()
+        at_end = at_end - normal.cross_entropy(self.sde, z_0, end)
+        return normal.cross_entropy(self.sde, z_0, start) + at_end
 
     def _terminal(self, z_0: Tensor) -> Tensor:
+        """Return KL(q(z_1 | z_0) || p(z_1)) by channels: [B, C] float64."""
         if self.reference_compat:
-            return torch.zeros_like(z_0, dtype=torch.float64)
-        return self.sde.terminal_kl(z_0)
+            return z_0.new_zeros(z_0.shape[:2], dtype=torch.float64)
+        return _channels(self.sde.terminal_kl(z_0))
 
-    def _by_channel(self, squares: Tensor, w_q: Tensor, terminal: Tensor) -> Tensor:
-        """Return w_q error + entropy + terminal KL of each channel: [B, C, h, w] -> [B, C] float64."""
-        constant = self.sde.entropy_const(self.time_eps) * squares[0, 0].numel()
-        error = squares.flatten(2).sum(dim=2)
-        return w_q[:, None] * error.double() + constant + terminal.flatten(2).sum(dim=2)
+    def _time(self, t: float, like: Tensor) -> Tensor:
+        return torch.full((len(like),), t, dtype=torch.float64, device=like.device)
+
+
+def _channels(x: Tensor) -> Tensor:
+    """Sum over pixels in float64: [B, C, h, w] -> [B, C]."""
+    return x.double().flatten(2).sum(dim=2)

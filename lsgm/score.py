@@ -1,20 +1,25 @@
-"""The score model: an SDE, a network and the mixing of its prediction with the Normal prior's."""
+"""The score model: an SDE, a network, and how its prediction stands on the Normal prior's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
+from lsgm.normal import NormalLatents, NormalReference, standard_normal
 from lsgm.sde import SDE, VESDE
 
-__all__ = ["ScoreModel", "per_sample"]
+__all__ = ["Parameterisation", "ScoreModel", "per_sample"]
 
 DEAD_LOGIT = -15.0
 """Mixing logit of a dropped channel: a share of 3e-7."""
+
+Parameterisation = Literal["mixed", "velocity"]
+"""How a network stands on the Normal prior: `ScoreModel`."""
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -23,61 +28,97 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 class ScoreModel(nn.Module):
-    """Noise prediction, score and probability flow of z_t; the same type serves latents and pixels.
+    r"""Noise prediction, score and probability flow of z_t; the same type serves latents and pixels.
 
-    Mixed score (arXiv:2106.05931, section 3.2): with a = sigmoid(logit) per channel,
+    c(t) z_t = E[eps | z_t] for standard normal z_0 is the N(0, I) prior's own prediction. A network NN or F
+    stands on it in one of two ways, or, with ``channels`` None, alone: eps = NN, as in data space.
 
-        eps(z_t, t) = (1 - a) c(t) z_t + a NN(z_t, t),
+    ``mixed`` (arXiv:2106.05931, section 3.2): with a = sigmoid(logit) per channel, learnt,
 
-    where c(t) z_t = E[eps | z_t] for a standard normal z_0, so that a = 0 is exactly the N(0, I) prior.
-    ``mixing=None`` leaves the network alone (a = 1), as data-space score models do.
+    .. math:: \epsilon(z_t, t) = (1 - a) c(t) z_t + a NN(z_t, t),
+
+    so that a = 0 is exactly the N(0, I) prior. ``velocity``: the network is added, not mixed in,
+
+    .. math:: \epsilon(z_t, t) = c(t) z_t + m_t F(z_t, t).
+
+    For VP-like SDEs F is the velocity m_t eps - sigma_t z_0 of arXiv:2202.00512, whose expectation is 0 under
+    the Normal prior: F = 0, as a network begins whose last layer starts at zero, is that prior.
 
     A channel that the posterior leaves at its prior carries no information, only noise: `drop_channels` takes
-    it out of the network's input, where it would disturb the prediction for the others, and pins its share
-    near 0. Which channels are in use is a buffer, so that training resumed, averaged weights and evaluation
-    all see the model that was trained.
+    it out of the network's input, where it would disturb the prediction for the others, and leaves it to the
+    Normal prior. Which channels are in use is a buffer, so that training resumed, averaged weights and
+    evaluation all see the model that was trained.
+
+    With ``reference_shape``, that of z_0, the model keeps the moments of its latents, for the control variate
+    of the cross entropy (`lsgm.normal.NormalReference`).
 
     Shapes: z_t [B, C, H, W], t [B] in [0, 1]; all returns like z_t and in its dtype.
     """
 
     active: Tensor
-    """Which channels the network sees, bool [1, C, 1, 1]; only with mixing."""
+    """Which channels the network sees, bool [1, C, 1, 1]; only with a Normal part."""
     sigma2_max: Tensor
     """The variance exploding SDE's largest variance, float64 []; only with that SDE."""
+    logit: nn.Parameter | None
+    """Of the share a, [1, C, 1, 1]; only of a mixed score."""
+    reference: NormalReference | None
 
     def __init__(
-        self, sde: SDE, network: nn.Module, *, channels: int | None = None, mixing_init: float = -3.0
+        self,
+        sde: SDE,
+        network: nn.Module,
+        *,
+        channels: int | None = None,
+        parameterisation: Parameterisation = "mixed",
+        mixing_init: float = -3.0,
+        reference_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.sde = sde
         self.network = network
-        self.logit = (
-            nn.Parameter(torch.full((1, channels, 1, 1), mixing_init)) if channels is not None else None
-        )
+        self.parameterisation = parameterisation
+        self.has_normal_part = channels is not None
+        self.logit = None
         if channels is not None:
+            if parameterisation == "mixed":
+                self.logit = nn.Parameter(torch.full((1, channels, 1, 1), mixing_init))
             # Not a float: averages of weights and changes of precision leave it alone.
             self.register_buffer("active", torch.ones(1, channels, 1, 1, dtype=torch.bool))
         if isinstance(sde, VESDE):
             self.register_buffer("sigma2_max", torch.tensor(sde.sigma2_max, dtype=torch.float64))
+        self.reference = None if reference_shape is None else NormalReference(reference_shape, sde)
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         super()._load_from_state_dict(*arguments, **keywords)
         if isinstance(self.sde, VESDE):
             self.sde = replace(self.sde, sigma2_max=float(self.sigma2_max))
 
+    @property
+    def has_control(self) -> bool:
+        """Whether a Normal law of the latents is known that the network's prediction is near to."""
+        return self.reference is not None or self.has_normal_part
+
+    def normal_latents(self) -> NormalLatents:
+        """Return the Normal law that the control variate takes; N(0, 1 - sigma2_0) where none is kept."""
+        if self.reference is not None:
+            return self.reference.latents()
+        return standard_normal(self.sde, next(self.buffers()).device)
+
     @torch.no_grad()
     def drop_channels(self, inactive: Tensor) -> None:
         """Leave the channels marked in ``inactive``, bool [C], to the N(0, I) prior, for good.
 
-        Raises ConfigError for a model without mixing, which has no such prior.
+        Raises ConfigError for a network that stands alone, without such a prior.
         """
-        if self.logit is None:
+        if not self.has_normal_part:
             raise ConfigError(
-                "inactive latents can only be dropped from a mixed score; give the prior a mixing-init"
+                "inactive latents can only be left to a Normal part, and this prior has none; give it a "
+                'mixing-init, or parameterisation = "velocity"'
             )
         dropped = inactive.to(self.active.device).reshape(1, -1, 1, 1)
         self.active.logical_and_(~dropped)
-        self.logit.masked_fill_(dropped, DEAD_LOGIT)
+        if self.logit is not None:
+            self.logit.masked_fill_(dropped, DEAD_LOGIT)
 
     @torch.no_grad()
     def set_sigma2_max(self, value: float) -> None:
@@ -93,10 +134,24 @@ class ScoreModel(nn.Module):
     def eps(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Return the prediction of the noise in z_t."""
         raw = self._network(z_t, t)
-        if self.logit is None:
+        if not self.has_normal_part:
             return raw
+        normal = per_sample(self.sde.unit_eps_coef(t), z_t) * z_t
+        if self.logit is None:
+            return normal + self._velocity_part(raw, t)
         a = self._share(self.logit, z_t)
-        return (1 - a) * per_sample(self.sde.unit_eps_coef(t), z_t) * z_t + a * raw
+        return (1 - a) * normal + a * raw
+
+    def excess(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return eps(z_t, t) - c(t) z_t, what the network adds to the Normal prior's prediction.
+
+        It is a (NN - c z_t) of a mixed score and m_t F of a velocity: nothing is lost where it is small.
+        """
+        raw = self._network(z_t, t)
+        if self.has_normal_part and self.logit is None:
+            return self._velocity_part(raw, t)
+        difference = raw - per_sample(self.sde.unit_eps_coef(t), z_t) * z_t
+        return difference if self.logit is None else self._share(self.logit, z_t) * difference
 
     def score(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Return grad log p(z_t) = -eps(z_t, t) / sigma_t."""
@@ -106,20 +161,32 @@ class ScoreModel(nn.Module):
         """Return dz/dt of the probability flow, f z + g^2 eps / (2 sigma_t) (arXiv:2011.13456, equation 13).
 
         For variance-preserving SDEs f = -g^2 / 2 and c = sigma_t, so the linear parts cancel analytically to
-        a g^2 / 2 (NN / sigma_t - z). Near t = 1 of the geometric SDE, where g^2 exceeds 10^4, subtracting
-        them numerically would leave rounding noise only.
+        a g^2 / 2 (NN / sigma_t - z) of a mixed score and g^2 m_t F / (2 sigma_t) of a velocity. Near t = 1 of
+        the geometric SDE, where g^2 exceeds 10^4, subtracting them numerically would leave rounding noise
+        only. For the others a velocity's linear part is f + g^2 / (2 V_t), one number per sample.
         """
         half_g2 = per_sample(self.sde.g2(t) / 2, z_t)
         sigma = per_sample(self.sde.sigma(t), z_t)
+        if self.has_normal_part and self.logit is None:
+            # One factor, in float64: near t = 1 of the geometric SDE g^2 is large and m_t small.
+            factor = per_sample(self.sde.g2(t) * self.sde.mean(t) / (2 * self.sde.sigma(t)), z_t)
+            flow = factor * (self._network(z_t, t) * self.active)
+            if self.sde.is_vp_like:
+                return flow
+            linear = self.sde.f(t) + self.sde.g2(t) / (2 * self.sde.marginal_var(t))
+            return per_sample(linear, z_t) * z_t + flow
         if not self.sde.is_vp_like:
             return per_sample(self.sde.f(t), z_t) * z_t + half_g2 * self.eps(z_t, t) / sigma
         flow = half_g2 * (self._network(z_t, t) / sigma - z_t)
         return flow if self.logit is None else self._share(self.logit, z_t) * flow
+
+    def _velocity_part(self, raw: Tensor, t: Tensor) -> Tensor:
+        return per_sample(self.sde.mean(t), raw) * (raw * self.active)
 
     def _share(self, logit: Tensor, like: Tensor) -> Tensor:
         # Pinned through the mask: weight decay moves the logit itself, and averages of weights lag behind it.
         return torch.sigmoid(logit.where(self.active, DEAD_LOGIT)).to(like.dtype)
 
     def _network(self, z_t: Tensor, t: Tensor) -> Tensor:
-        raw: Tensor = self.network(z_t if self.logit is None else z_t * self.active, t)
+        raw: Tensor = self.network(z_t * self.active if self.has_normal_part else z_t, t)
         return raw.to(z_t.dtype)

@@ -12,12 +12,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = ["NONE", "from_dict", "to_dict"]
+__all__ = ["BEFORE", "NONE", "as_then", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
 NONE = "none"
 """How None is written where it is not the default: TOML has no null."""
+
+BEFORE = "before"
+"""Key of a field's metadata: what was the case before there was the field, where that is not its default."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -47,6 +50,23 @@ def to_dict(config: Any) -> dict[str, Any]:
         if value is None and field.default is None:
             continue
         out[field.name] = _plain(value)
+    return out
+
+
+def as_then(cls: type[Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return saved settings with the keys that did not exist when they were saved, as things were then.
+
+    Only fields that say what was the case `BEFORE` them are filled in; others keep to their defaults.
+    """
+    out = {str(key): value for key, value in mapping.items()}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, given = hints[field.name], out.get(field.name)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(given or {}, Mapping):
+            if inner := as_then(hint, given or {}):
+                out[field.name] = inner
+        elif given is None and BEFORE in field.metadata:
+            out[field.name] = field.metadata[BEFORE]
     return out
 
 

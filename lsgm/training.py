@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
+from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
-from lsgm.kinds import find_kind
+from lsgm.kinds import find_kind, recipe_from
 from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
-from lsgm.structure import to_dict
+from lsgm.structure import as_then, to_dict
 from lsgm.train import Outcome, Run, StepTimer, train
 
 __all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train_recipe"]
@@ -40,6 +42,39 @@ def validation_levels(images: ImageSet, pixels: Pixels) -> Tensor:
     return test_levels(images, "val", seed=0, bits=pixels.bits, limit=VALIDATION_LIMIT)
 
 
+_ORIGINS = ("init_from", "init_vae_from")
+
+
+def _as_begun(recipe: Any, run: Run) -> tuple[Any, dict[str, Any] | None]:
+    """Return the recipe as the run goes on with it, and the settings that the run has; None for a new one.
+
+    Settings that did not exist when a run was begun are what was the case then, whatever their default has
+    become: a run ends as it began.
+    """
+    if not run.config_path.exists():
+        return recipe, None
+    saved = run.config()
+    tables = {name: value for name, value in saved.items() if name not in _ORIGINS}
+    try:
+        begun = to_dict(recipe_from(tables, str(run.config_path), saved=True))
+    except ConfigError:  # another version's: `Run.start` says which key differs
+        return recipe, None
+    then = _overlaid(to_dict(recipe), as_then(type(recipe), tables), tables)
+    origins = {name: saved[name] for name in _ORIGINS if name in saved}
+    return recipe_from(then, str(run.config_path)), {**begun, **origins}
+
+
+def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return today's settings with those of ``then`` that a run had not ``saved``."""
+    out = dict(now)
+    for name, value in then.items():
+        if isinstance(value, Mapping):
+            out[name] = _overlaid(dict(now.get(name, {})), value, saved.get(name, {}))
+        elif name not in saved:
+            out[name] = value
+    return out
+
+
 def train_recipe(
     recipe: Any,
     out: Path,
@@ -60,11 +95,12 @@ def train_recipe(
     Raises ConfigError, DataError, CheckpointError and TrainingError, each one sentence.
     """
     images = images if images is not None else load_images(recipe)
+    run = Run(out)
+    recipe, begun = _as_begun(recipe, run)
     pixels = pixels_of(images, recipe.data.bits)
     networks = fresh_networks(recipe, pixels)
     # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
     stages = find_kind(recipe.kind).stages(recipe, networks)
-    run = Run(out)
     dataset = {"name": images.name, "version": images.version, "sha256": images.sha256}
     settings = to_dict(recipe)
     for name, origin, initialise in (
@@ -76,7 +112,7 @@ def train_recipe(
         settings[name] = str(origin)
         if run.newest() is None:  # a run that goes on needs its origin no more
             initialise(networks, origin)
-    run.start(settings, seed=recipe.seed, dataset=dataset)
+    run.start(settings, seed=recipe.seed, dataset=dataset, begun=begun)
     return train(
         run,
         stages,

@@ -18,7 +18,7 @@ __all__ = ["limits", "recipe_lines", "shipped_recipe"]
 def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
     """Return the name of the installed recipe whose settings, defaults filled in, are these, or None."""
     try:
-        wanted = recipe_from(tables, "the card's recipe")
+        wanted = recipe_from(tables, "the card's recipe", saved=True)
     except ConfigError:  # of another version, or of a model that was not trained here
         return None
     for name, path in find_recipes().items():
@@ -46,7 +46,7 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     else:
         said = "No installed recipe has these settings; `lsgm train FILE.toml` takes them from a file."
     try:
-        settings = to_dict(recipe_from(tables, "the card's recipe"))
+        settings = to_dict(recipe_from(tables, "the card's recipe", saved=True))
     except ConfigError:
         settings = dict(tables)
     listing = tomli_w.dumps(settings).strip()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig, require
 from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig, ScoreNetConfig
+from lsgm.structure import BEFORE
 
 __all__ = [
     "JointStage",
@@ -15,6 +16,7 @@ __all__ = [
     "NormPenaltyConfig",
     "ObjectiveConfig",
     "PriorConfig",
+    "PriorStage",
     "VAEConfig",
     "VAEStage",
     "refuse_compiled_recompute",
@@ -87,6 +89,9 @@ class ObjectiveConfig:
     sigma_data: float = 0.5
     """Root mean square of the data, of the weighting and the preconditioning edm: about 0.5 for photographs
     on [-1, 1], 1 for binary pixels."""
+    control_variate: bool = field(default=True, metadata={BEFORE: False})
+    """Take the Normal prior's share of the noise out of the VAE's gradient (docs/mathematics.md); with
+    reference-compat there is none."""
 
     def __post_init__(self) -> None:
         require(0 <= self.time_eps < 1, f"time-eps is {self.time_eps}; it must lie in [0, 1)")
@@ -100,8 +105,12 @@ class PriorConfig:
     sde: SDEConfig = field(default_factory=SDEConfig)
     network: ScoreNetConfig = field(default_factory=ScoreNetConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    parameterisation: Literal["mixed", "velocity"] = "mixed"
+    """How the network stands on the Normal prior: mixed in, with a share that is learnt per channel (section
+    3.2), or added as a velocity, eps = c(t) z_t + m_t F(z_t, t)."""
     mixing_init: float | None = -3.0
-    """Logit of the network's share at the start; none leaves the network alone, as in data space."""
+    """Of a mixed score: logit of the network's share at the start; none leaves the network alone, as in data
+    space. A velocity has no share."""
     preconditioning: Literal["none", "edm", "scaled-score"] = "none"
     """What the network predicts: the noise; (edm) what arXiv:2206.00364 leaves it beside the prediction for
     N(0, sigma_data^2) data, from an input of unit variance, its time being log(sigma) / 4; or (scaled-score)
@@ -115,6 +124,16 @@ class PriorConfig:
             f"preconditioning {self.preconditioning} needs an SDE that is known beforehand; give sigma2-max "
             'a number, not "data"',
         )
+        require(
+            self.preconditioning == "none" or self.parameterisation == "mixed",
+            f"preconditioning {self.preconditioning} is a parameterisation of its own and does not go with "
+            "velocity; leave one of the two out",
+        )
+
+    @property
+    def has_normal_part(self) -> bool:
+        """Whether the network stands on the Normal prior's prediction."""
+        return self.parameterisation == "velocity" or self.mixing_init is not None
 
 
 @dataclass(frozen=True)
@@ -141,9 +160,41 @@ class VAEStage(StageConfig):
 
 
 @dataclass(frozen=True)
-class JointStage(StageConfig):
-    """Stage 2: VAE and score prior end to end, or the prior alone on a VAE that stays as it is."""
+class PriorStage(StageConfig):
+    """Between stages 1 and 2: the prior alone learns, on the VAE as it is."""
 
+    steps: int = 0
+    """Optimiser steps; the horizon of every schedule unless `seconds` is set. 0 skips the stage."""
+    cached_draws: int = 4
+    """Encode the training set this many times once, fewer where memory has no room for them, and train on
+    these latents; 0 encodes each batch anew."""
+    drop_inactive: bool = False
+    """Before the first step, leave channels of z_0 whose KL to N(0, 1) is at most 0.1 nats to that prior."""
+    inactive_batches: int = 1000
+    """Batches over which that KL is averaged, at most one pass over the data."""
+
+    prior: OptimConfig = field(default_factory=OptimConfig)
+    prior_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.cached_draws >= 0, f"cached-draws is {self.cached_draws}; it cannot be negative")
+        require(self.inactive_batches >= 1, "inactive-batches must be at least 1")
+        require(
+            type(self) is not PriorStage or self.steps > 0 or self.seconds is None,
+            "prior-stage has a budget in seconds and 0 steps, which skip it; give it steps above 0 as well",
+        )
+
+
+@dataclass(frozen=True)
+class JointStage(PriorStage):
+    """Stage 2: VAE and score prior end to end, or, without `train-vae`, the prior alone once more."""
+
+    steps: int = 1000
+    """Optimiser steps; the horizon of every schedule unless `seconds` is set. 0 skips the stage."""
+    cached_draws: int = 0
+    """With train-vae off: encode the training set this many times once, and train on these latents; 0 encodes
+    each batch anew."""
     vae_times: Literal["shared", "own", "disjoint"] = "shared"
     """Times of the VAE's objective: the prior's own draw, reweighted (algorithm 3 of arXiv:2106.05931); a
     second draw with the same noise; or a second draw with noise of its own (algorithm 2)."""
@@ -153,19 +204,10 @@ class JointStage(StageConfig):
     """With own or disjoint times: the VAE's objective sees the prior's averaged weights."""
     train_vae: bool = True
     """Off: the VAE stays as it is, in eval mode, and only the prior learns."""
-    cached_draws: int = 0
-    """With train-vae off: encode the training set this many times once, and train on these latents; 0 encodes
-    each batch anew."""
-    drop_inactive: bool = False
-    """Before the first step, leave channels of z_0 whose KL to N(0, 1) is at most 0.1 nats to that prior."""
-    inactive_batches: int = 1000
-    """Batches over which that KL is averaged, at most one pass over the data."""
 
     kl: KLConfig = field(default_factory=lambda: KLConfig(start=1.0, end=1.0, portion=0.0))
     vae: OptimConfig = field(default_factory=OptimConfig)
-    prior: OptimConfig = field(default_factory=OptimConfig)
     vae_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
-    prior_penalty: NormPenaltyConfig = field(default_factory=NormPenaltyConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,14 +219,12 @@ class JointStage(StageConfig):
             self.train_vae or self.vae_times == "shared",
             "without train-vae there is no objective of the VAE; leave vae-times at shared",
         )
-        require(self.cached_draws >= 0, f"cached-draws is {self.cached_draws}; it cannot be negative")
         require(self.cached_draws == 0 or not self.train_vae, "cached-draws needs train-vae = false")
-        require(self.inactive_batches >= 1, "inactive-batches must be at least 1")
 
 
 @dataclass(frozen=True)
 class LSGMRecipe:
-    """An LSGM: its data, its networks and its two stages."""
+    """An LSGM: its data, its networks and its stages."""
 
     kind: Literal["lsgm"] = "lsgm"
     """The model's kind."""
@@ -194,13 +234,16 @@ class LSGMRecipe:
     vae: VAEConfig = field(default_factory=ConvVAEConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     stage1: VAEStage = field(default_factory=VAEStage)
+    prior_stage: PriorStage = field(default_factory=PriorStage)
     stage2: JointStage = field(default_factory=JointStage)
 
     def __post_init__(self) -> None:
-        refuse_compiled_recompute(self.vae, self.stage1, self.stage2)
+        refuse_compiled_recompute(self.vae, self.stage1, self.prior_stage, self.stage2)
+        drops = self.prior_stage.drop_inactive or self.stage2.drop_inactive
         require(
-            not self.stage2.drop_inactive or self.prior.mixing_init is not None,
-            "drop-inactive leaves channels to the Normal part of a mixed score; set prior.mixing-init",
+            not drops or self.prior.has_normal_part,
+            "drop-inactive leaves channels to the Normal part of the prior, and this one has none; set "
+            'prior.mixing-init, or prior.parameterisation = "velocity"',
         )
 
 

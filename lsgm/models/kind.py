@@ -24,7 +24,7 @@ def _build(recipe: LSGMRecipe, pixels: Pixels) -> nn.Module:
 
 
 def _stages(recipe: LSGMRecipe, networks: Any) -> list[StageSpec]:
-    from lsgm.models.stages import JointStep, NormalPriorStep, make_objective, make_vae_objective
+    from lsgm.models.stages import JointStep, NormalPriorStep, PriorStep, make_objective, make_vae_objective
     from lsgm.train.stage import StageSpec
 
     # An objective that does not exist is refused now, not when stage 1 is done.
@@ -35,11 +35,20 @@ def _stages(recipe: LSGMRecipe, networks: Any) -> list[StageSpec]:
     def stage1() -> NormalPriorStep:
         return NormalPriorStep(networks.vae, recipe.stage1)
 
-    def stage2() -> JointStep:
-        objective = recipe.prior.objective
-        return JointStep(networks.vae, networks.prior, objective, recipe.stage2, from_data)
+    def prior_stage() -> PriorStep:
+        return PriorStep(networks.vae, networks.prior, recipe.prior.objective, recipe.prior_stage, from_data)
 
-    return [StageSpec("stage1", recipe.stage1, stage1), StageSpec("stage2", recipe.stage2, stage2)]
+    def stage2() -> PriorStep:
+        kind = JointStep if recipe.stage2.train_vae else PriorStep
+        # The largest variance is found once, by the first stage that has a prior.
+        find = from_data and recipe.prior_stage.steps == 0
+        return kind(networks.vae, networks.prior, recipe.prior.objective, recipe.stage2, find, name="stage2")
+
+    return [
+        StageSpec("stage1", recipe.stage1, stage1),
+        StageSpec("prior_stage", recipe.prior_stage, prior_stage),
+        StageSpec("stage2", recipe.stage2, stage2),
+    ]
 
 
 def _measurable(recipe: LSGMRecipe, networks: Any, state: Mapping[str, Any]) -> GenerativeModel:

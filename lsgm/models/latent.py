@@ -56,6 +56,8 @@ class Encoded(NamedTuple):
     """Whether ``reconstruction`` is of a probability of levels, and so the bound one too."""
     log_q_groups: tuple[Tensor, ...] = ()
     """``log_q`` of every group, the top scale's first; none where the coder has no groups."""
+    is_clean: bool = False
+    """Whether ``log_q`` and ``reconstruction`` stand at ``z_0``, not at the diffusion's smallest time."""
 
     @property
     def top(self) -> int:
@@ -114,7 +116,8 @@ class VAECoder:
         likelihood = self.vae.likelihood(z)
         reconstruction = -sum_per_sample(likelihood.log_prob(repeated(levels, draws)))
         lower = tuple(-sum_per_sample(normal_log_prob(z_l)) for z_l in z[self.vae.groups.top :])
-        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, likelihood.is_mass, log_q_groups)
+        is_mass = likelihood.is_mass
+        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, is_mass, log_q_groups, is_clean=True)
 
     def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
         """Return p(x | z_0, z_lower) with z_lower ~ N(0, I)."""
@@ -122,8 +125,11 @@ class VAECoder:
         return self.vae.likelihood((*groups.split(z), *(noise(*shape) for shape in groups.lower)))
 
 
-def make_prior(config: PriorConfig, shape: Sequence[int]) -> ScoreModel:
-    """Return a freshly initialised score model for latents or pixels of ``shape`` = (C, h, w)."""
+def make_prior(config: PriorConfig, shape: Sequence[int], *, latent: bool = False) -> ScoreModel:
+    """Return a freshly initialised score model for latents or pixels of ``shape`` = (C, h, w).
+
+    A ``latent`` one, and one that stands on a Normal part, keeps the moments that its control variate takes.
+    """
     channels, resolution, _ = shape
     sde = make_sde(config.sde)
     network: nn.Module = NCSNpp(config.network, channels=channels, resolution=resolution)
@@ -131,15 +137,22 @@ def make_prior(config: PriorConfig, shape: Sequence[int]) -> ScoreModel:
         network = EDMPreconditioned(network, sde, config.objective.sigma_data)
     elif config.preconditioning == "scaled-score":
         network = ScaledScore(network, sde, config.sigma_unit)
-    if config.mixing_init is None:
-        return ScoreModel(sde, network)
-    return ScoreModel(sde, network, channels=channels, mixing_init=config.mixing_init)
+    velocity = config.parameterisation == "velocity"
+    normal_part = velocity or config.mixing_init is not None
+    return ScoreModel(
+        sde,
+        network,
+        channels=channels if normal_part else None,
+        parameterisation=config.parameterisation,
+        mixing_init=0.0 if config.mixing_init is None else config.mixing_init,
+        reference_shape=shape if latent or normal_part else None,
+    )
 
 
 def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
     """Return the networks of an LSGM for these pixels, initialised from torch's global generator."""
     vae = build_vae(recipe.vae, pixels, pad=recipe.data.pad)
-    return LSGM(vae, make_prior(recipe.prior, vae.groups.z_0))
+    return LSGM(vae, make_prior(recipe.prior, vae.groups.z_0, latent=True))
 
 
 def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> AnyVAE:

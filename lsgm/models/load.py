@@ -160,7 +160,7 @@ def run_name(checkpoint: Path) -> str:
 def _described(checkpoint: Path, state: Mapping[str, Any]) -> tuple[Any, Pixels]:
     try:
         meta = state["meta"]
-        return recipe_from(meta["recipe"], str(checkpoint)), Pixels(**meta["pixels"])
+        return recipe_from(meta["recipe"], str(checkpoint), saved=True), Pixels(**meta["pixels"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint} does not say what model it holds; give one of lsgm's own"

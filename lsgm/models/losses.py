@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lsgm.models.config import KLConfig, NormPenaltyConfig
-from lsgm.models.kl import active_channels, balanced, channel_sums, group_shares, normal_kl
+from lsgm.models.kl import active_channels, balanced, batch_mean, channel_sums, group_shares, normal_kl
 from lsgm.models.latent import AnyVAE
 from lsgm.models.penalty import NormPenalty
 from lsgm.models.twin import Frozen
@@ -160,12 +161,24 @@ class JointLoss(Penalised):
             halves = self._shared(drawn, noise, k)
         else:
             halves = self._apart(drawn, noise, k, balance=balance)
+        self._observe(drawn.z_0)
         total = (drawn.reconstruction + halves.loss).mean()
         return self.with_penalty(Losses(total, self._terms(drawn, halves)), k, self.kl.end)
 
     def _follow_sde(self) -> None:
         self.objective = self.objective.following(self.prior.sde)
         self.vae_objective = self.vae_objective.following(self.prior.sde)
+
+    def _judged(self, objective: Objective) -> Objective:
+        """Return an objective as the mode wants it: held-out images always have the control variate."""
+        return objective if self.training else replace(objective, control_variate=True)
+
+    def _observe(self, z_0: Tensor) -> None:
+        """Take a training batch's latents into the moments that the control variate of the next ones uses."""
+        reference = self.prior.reference
+        if self.training and reference is not None:
+            z = reference.latents().rotate(z_0.detach().double())
+            reference.update(*batch_mean(torch.stack([z, z.square()], dim=1), everywhere=True))
 
     def _draw(self, levels: Tensor, noise: StepNoise) -> _Drawn:
         groups = self.vae.encode(levels, noise.normal)
@@ -177,7 +190,7 @@ class JointLoss(Penalised):
         """One draw of t, one forward pass (algorithm 3)."""
         eps = noise.normal(*drawn.z_0.shape[1:])
         rho = noise.stratified()
-        ce = self.objective.cross_entropy(self.prior, drawn.z_0, rho, eps, kl_weight=k)
+        ce = self._judged(self.objective).cross_entropy(self.prior, drawn.z_0, rho, eps, kl_weight=k)
         loss = k * self._log_q(drawn) + ce.surrogate
         return _Halves(loss, ce.value, ce.by_channel, ce.score_loss)
 
@@ -187,7 +200,8 @@ class JointLoss(Penalised):
         eps_p = noise.normal(*shape)
         times_p = self.objective.draw(noise.stratified())
         eps_q, times_q = self._second_draw(eps_p, times_p, noise)
-        by_channel = self.vae_objective.vae_loss(self._frozen_prior(), drawn.z_0, times_q, eps_q)
+        vae_objective = self._judged(self.vae_objective)
+        by_channel = vae_objective.vae_loss(self._frozen_prior(), drawn.z_0, times_q, eps_q)
         score_loss = self.objective.prior_loss(self.prior, drawn.z_0, times_p, eps_p)
         by_group = self._by_group(drawn, by_channel)
         if balance:
@@ -265,6 +279,7 @@ class FrozenVAELoss(JointLoss):
         z_0 = levels if levels.is_floating_point() else self._encode(levels, noise)
         eps = noise.normal(*z_0.shape[1:])
         ce = self.objective.cross_entropy(self.prior, z_0, noise.stratified(), eps)
+        self._observe(z_0)
         terms = {"cross_entropy": ce.value.mean(), "score_loss": ce.score_loss.mean()}
         return self.with_penalty(Losses(ce.surrogate.mean(), terms), 1.0, 1.0)
 

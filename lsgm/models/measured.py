@@ -97,9 +97,11 @@ class ScoreBasedModel:
         """Bound -log P(x) by draws of log w = log p(x | z) + log p(z) - log q(z | x), z ~ q(z | x).
 
         ``nelbo``: the mean of -log w with theorem 1 of arXiv:2106.05931 for the cross entropy, each draw of
-        z at ``draws`` times that cover (0, 1) evenly; the terminal KL is a term of its own. The theorem
-        stands at the objective's smallest time e. The bound is strict where log q stands there too, as that
-        of a data-space coder; a VAE's stands at 0, which shifts it by the order of var_e per dimension.
+        z at ``draws`` times that cover (0, 1) evenly, its noise less that of the Normal prior's prediction
+        (``control_variate``); the terminal KL is a term of its own. The theorem stands at the objective's
+        smallest time e, and so does log q of a data-space coder. A VAE's stands at z_0: the way between them
+        is the term ``tail`` (`Objective.tail`), one more evaluation. The bound is strict either way, for the
+        model that goes down the reverse SDE.
 
         ``ode``: the same mean with log p(z) by the probability flow from that very z. Strict for the model as
         it is sampled, to the solver's tolerance: Hutchinson's estimate is unbiased, and so is its mean.
@@ -122,7 +124,7 @@ class ScoreBasedModel:
             encoded = coder.encode(levels, part.normal, count)
             require_mass(encoded.is_mass, self.name)
             if config.method == "nelbo":
-                return _joined(encoded, encoded.log_q_mean, self._score_matching(encoded, part, config.draws))
+                return _joined(encoded, encoded.log_q_mean, self._score_matching(encoded, part, config))
             with _image_named(count):
                 flow = self._flow(encoded, probes.take(count), coder.ode_start, config)
             return _joined(encoded, encoded.log_q, flow)
@@ -141,25 +143,28 @@ class ScoreBasedModel:
             )
         return self.dequantised
 
-    def _score_matching(self, encoded: Encoded, noise: SeededNoise, draws: int) -> Draws:
-        """Return theorem 1's terms as the mean over ``draws`` stratified times for each draw of z_0."""
-        z_0 = encoded.z_0
+    def _score_matching(self, encoded: Encoded, noise: SeededNoise, config: DensityConfig) -> Draws:
+        """Return theorem 1's terms as the mean over stratified times for each draw of z_0, and the tail."""
+        z_0, draws = encoded.z_0, config.draws
+        objective = replace(self.bound, control_variate=config.control_variate)
         offset = noise.uniform(dtype=torch.float64)
         value = torch.zeros(z_0.shape[:2], dtype=torch.float64, device=z_0.device)
         terminal = torch.zeros_like(value)
         for index in range(draws):
             eps = noise.normal(*z_0.shape[1:])
-            ce = self.bound.cross_entropy(self.prior, z_0, (offset + index) / draws, eps)
+            ce = objective.cross_entropy(self.prior, z_0, (offset + index) / draws, eps)
             value += ce.by_channel / draws
             terminal += ce.terminal_by_channel / draws
         split = {"cross_entropy": value - terminal, "terminal": terminal}
+        if encoded.is_clean:
+            split["tail"] = objective.tail(self.prior, z_0, noise.normal(*z_0.shape[1:]))
         terms = {name: channels.sum(dim=1) for name, channels in split.items()}
         groups = {
             f"{name}/{group}": part.sum(dim=1)
             for name, channels in split.items()
             for group, part in enumerate(channels.chunk(encoded.top, dim=1) if encoded.top else ())
         }
-        return Draws(terms, groups, torch.full(offset.shape, draws, device=z_0.device))
+        return Draws(terms, groups, torch.full(offset.shape, draws + encoded.is_clean, device=z_0.device))
 
     def _flow(self, encoded: Encoded, probes: SeededNoise, start: float, config: DensityConfig) -> Draws:
         """Return -log p(z) by the probability flow from where the coder ends."""

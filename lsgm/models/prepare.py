@@ -116,11 +116,15 @@ class LatentCache:
         Each draw has a binarisation of its own where pixels are binary. Raises ConfigError where the latents
         do not fit into memory.
         """
-        pipeline = images.pipeline
-        ways: list[Pipeline] = [pipeline]
-        if isinstance(pipeline, PixelPipeline) and pipeline.flip:
-            ways = [plain := replace(pipeline, flip=False), _Mirrored(plain)]
-        return cls(_encode(vae, images, ways * draws), images.world.device)
+        return cls(_encode(vae, images, _ways(images.pipeline) * draws), images.world.device)
+
+    @classmethod
+    def fitting(cls, vae: AnyVAE, images: TrainingSet, draws: int) -> int:
+        """Return how many draws of every image, at most ``draws``, memory has room for."""
+        once = _bytes((len(images.source), len(_ways(images.pipeline)), *vae.groups.z_0))
+        return int(
+            min(draws, max(SHARE * free_bytes(place) // once for place in _places(images.world.device)))
+        )
 
     def __len__(self) -> int:
         return len(self._latents)
@@ -137,6 +141,13 @@ class LatentCache:
         variants = self._latents.shape[1]
         chosen = (noise.uniform().to(raw.device) * variants).long().clamp(max=variants - 1)
         return self._latents[raw, chosen].to(self._device, non_blocking=True)
+
+
+def _ways(pipeline: Pipeline) -> list[Pipeline]:
+    """Return the ways from an image to levels: one, or two where images are mirrored at random."""
+    if isinstance(pipeline, PixelPipeline) and pipeline.flip:
+        return [plain := replace(pipeline, flip=False), _Mirrored(plain)]
+    return [pipeline]
 
 
 class _Mirrored:
@@ -168,10 +179,20 @@ def _encode(vae: AnyVAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
     return latents
 
 
+def _bytes(shape: tuple[int, ...]) -> int:
+    """Return the size of a float32 tensor."""
+    return 4 * torch.Size(shape).numel()
+
+
+def _places(device: torch.device) -> tuple[torch.device, ...]:
+    """Return where latents may lie, the best place first."""
+    return device, torch.device("cpu")
+
+
 def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Return float32 memory on the device, or on the CPU where it does not fit there."""
-    size = 4 * torch.Size(shape).numel()
-    for place in (device, torch.device("cpu")):
+    size = _bytes(shape)
+    for place in _places(device):
         if size <= SHARE * free_bytes(place):
             return torch.empty(shape, device=place)
     raise ConfigError(

@@ -1,14 +1,15 @@
-"""The stages of an LSGM: the VAE with a Normal prior; then VAE and score prior, or the prior alone."""
+"""The stages of an LSGM: the VAE with a Normal prior, the score prior alone, and both together."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
 from lsgm.flat_vae import FlatVAE
-from lsgm.models.config import JointStage, ObjectiveConfig, VAEStage
+from lsgm.models.config import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.models.latent import AnyVAE
 from lsgm.models.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
 from lsgm.models.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
@@ -23,6 +24,7 @@ __all__ = [
     "JointStep",
     "NormalPriorLoss",
     "NormalPriorStep",
+    "PriorStep",
     "make_objective",
     "make_vae_objective",
     "mean_losses",
@@ -38,6 +40,7 @@ def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
         time_eps=config.time_eps,
         reference_compat=config.reference_compat,
         sigma_data=config.sigma_data,
+        control_variate=config.control_variate,
     )
 
 
@@ -51,6 +54,7 @@ def make_vae_objective(config: ObjectiveConfig, stage: JointStage, prior: ScoreM
         importance_sampling=stage.vae_importance_sampling,
         time_eps=config.time_eps,
         reference_compat=config.reference_compat,
+        control_variate=config.control_variate,
     )
 
 
@@ -90,50 +94,30 @@ class NormalPriorStep:
 
 
 @dataclass(frozen=True)
-class JointStep:
-    """Stage 2: VAE and score prior together, each with its optimiser, or the prior on a VAE that stays."""
+class PriorStep:
+    """The score prior alone, on a VAE that stays as it is."""
 
     vae: AnyVAE
     prior: ScoreModel
     objective: ObjectiveConfig
-    config: JointStage
+    config: PriorStage
     sigma2_max_from_data: bool = False
     """Whether the variance exploding SDE's largest variance is to be found before the first step."""
-    name: str = "stage2"
+    name: str = "prior_stage"
     ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("vae.encoder", "vae.decoder", "prior.network")
 
     @cached_property
     def module(self) -> JointLoss:
         """The loss, with VAE and prior inside."""
-        config = self.config
         objective = make_objective(self.objective, self.prior)
-        if not config.train_vae:
-            return FrozenVAELoss(
-                self.vae, self.prior, objective, config.kl, prior_penalty=config.prior_penalty
-            )
-        return JointLoss(
-            self.vae,
-            self.prior,
-            objective,
-            config.kl,
-            times=config.vae_times,
-            vae_objective=make_vae_objective(self.objective, config, self.prior),
-            vae_penalty=config.vae_penalty,
-            prior_penalty=config.prior_penalty,
+        return FrozenVAELoss(
+            self.vae, self.prior, objective, KLConfig(1.0, 1.0, 0.0), prior_penalty=self.config.prior_penalty
         )
 
     def groups(self) -> list[ParamGroup]:
-        """Return the parameters of the VAE, if it is trained, and of the prior, mixing logits included."""
-        prior = ParamGroup("prior", list(self.prior.parameters()), self.config.prior)
-        if not self.config.train_vae:
-            return [prior]
-        return [ParamGroup("vae", list(self.vae.parameters()), self.config.vae), prior]
-
-    def attach(self, average: WeightAverage) -> None:
-        """Give the averaged weights to the VAE's half of the objective, where it wants them."""
-        if self.config.ema_prior:
-            self.module.attach(average)
+        """Return the prior's parameters, mixing logits included."""
+        return [ParamGroup("prior", list(self.prior.parameters()), self.config.prior)]
 
     def prepare(self, images: TrainingSet, *, fresh: bool) -> Feed | None:
         """Look at the latents of the training set before the first step, and return them if they are cached.
@@ -147,11 +131,54 @@ class JointStep:
             self.prior.drop_channels(inactive)
         if fresh and self.sigma2_max_from_data:
             self.prior.set_sigma2_max(largest_squared_distance(self.vae, images))
-        if not config.cached_draws:
-            return None
-        cache = LatentCache.of(self.vae, images, config.cached_draws)
-        return Feed(cache, cache)
+        cache = self._cache(images) if config.cached_draws else None
+        return Feed(cache, cache) if cache else None
+
+    def _cache(self, images: TrainingSet) -> LatentCache | None:
+        """Return the training set's latents as often as asked, or as memory has room for them, or None."""
+        asked = self.config.cached_draws
+        fitting = images.world.largest([-float(LatentCache.fitting(self.vae, images, asked))])
+        draws = int(-fitting[0])
+        if draws < asked and images.world.main:
+            instead = f"{draws} of each image are" if draws else "each batch is encoded anew: none is"
+            print(
+                f"lsgm: memory has no room for {asked} latents of every training image; {instead} kept",
+                file=sys.stderr,
+            )
+        return LatentCache.of(self.vae, images, draws) if draws else None
 
     def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
         """Return the mean terms of the bound on held-out levels, in nats per image."""
         return mean_losses(self.module, levels, seed)
+
+
+@dataclass(frozen=True)
+class JointStep(PriorStep):
+    """Stage 2: VAE and score prior together, each with its optimiser."""
+
+    config: JointStage
+    name: str = "stage2"
+
+    @cached_property
+    def module(self) -> JointLoss:
+        """The loss, with VAE and prior inside."""
+        config = self.config
+        return JointLoss(
+            self.vae,
+            self.prior,
+            make_objective(self.objective, self.prior),
+            config.kl,
+            times=config.vae_times,
+            vae_objective=make_vae_objective(self.objective, config, self.prior),
+            vae_penalty=config.vae_penalty,
+            prior_penalty=config.prior_penalty,
+        )
+
+    def groups(self) -> list[ParamGroup]:
+        """Return the parameters of the VAE, and of the prior, mixing logits included."""
+        return [ParamGroup("vae", list(self.vae.parameters()), self.config.vae), *super().groups()]
+
+    def attach(self, average: WeightAverage) -> None:
+        """Give the averaged weights to the VAE's half of the objective, where it wants them."""
+        if self.config.ema_prior:
+            self.module.attach(average)

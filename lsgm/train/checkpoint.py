@@ -35,6 +35,7 @@ __all__ = [
     "read_weights",
     "save_checkpoint",
     "serialise",
+    "with_later_buffers",
 ]
 
 FORMAT = 1
@@ -141,12 +142,25 @@ def load_weights(
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> None:
-    """Copy tensors into a module after checking every key and shape; `origin` is the file to name."""
+    """Copy tensors into a module after checking every key and shape; `origin` is the file to name.
+
+    Buffers that a module has come to have since the file was written begin as it says itself.
+    """
+    tensors = with_later_buffers(module, tensors)
     if problem := _difference(module.state_dict(), tensors):
         raise CheckpointError(
             f"{origin} belongs to another model: {problem}; use the configuration that it was trained with"
         )
     module.load_state_dict(dict(tensors))
+
+
+def with_later_buffers(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with what submodules' `later_buffers` say for those that an older file lacks."""
+    complete = dict(tensors)
+    for name, part in module.named_modules():
+        for key, value in getattr(part, "later_buffers", dict)().items():
+            complete.setdefault(f"{name}.{key}" if name else key, value)
+    return complete
 
 
 def load_optimizers(checkpoint: Path, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:

@@ -22,7 +22,14 @@ from lsgm.distributed import World
 from lsgm.errors import CheckpointError
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
-from lsgm.train.checkpoint import load_into, load_optimizers, prune, read_weights, save_checkpoint
+from lsgm.train.checkpoint import (
+    load_into,
+    load_optimizers,
+    prune,
+    read_weights,
+    save_checkpoint,
+    with_later_buffers,
+)
 from lsgm.train.ema import WeightAverage
 from lsgm.train.guard import FiniteGuard, TrainingError
 from lsgm.train.interrupt import Interrupt
@@ -95,7 +102,7 @@ class StageRunner:
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         """Take up weights, average, optimisers, running means from a checkpoint. Raises CheckpointError."""
         load_into(self.stage.module, read_weights(checkpoint, "raw"), checkpoint / "model.safetensors")
-        averaged = read_weights(checkpoint, "ema")
+        averaged = with_later_buffers(self.stage.module, read_weights(checkpoint, "ema"))
         if set(averaged) != set(self.stage.module.state_dict()):
             raise CheckpointError(
                 f"{checkpoint / 'ema.safetensors'} does not fit model.safetensors; "

@@ -88,18 +88,26 @@ class Run:
         seed: int,
         dataset: Mapping[str, Any] | None = None,
         argv: Sequence[str] | None = None,
+        begun: Mapping[str, Any] | None = None,
     ) -> None:
         """Write config and manifest, or check that the run here is the same one and note that it goes on.
 
         `config` is nested mappings of TOML values, None meaning absent. `dataset` has the keys name, version,
-        sha256. All processes call this; the first one writes. Raises ConfigError naming the first key that
-        differs, DataError where the data are others.
+        sha256. `begun` is the configuration that the run here has, completed by keys that did not exist when
+        it was written; without it that is the file as it stands. All processes call this; the first one
+        writes. Raises ConfigError naming the first key that differs, DataError where the data are others.
         """
         wanted = tomllib.loads(tomli_w.dumps(_plain(config)))
-        join("cpu").on_main(lambda: self._start(wanted, seed, dict(dataset or {}), argv))
+        before = None if begun is None else tomllib.loads(tomli_w.dumps(_plain(begun)))
+        join("cpu").on_main(lambda: self._start(wanted, before, seed, dict(dataset or {}), argv))
 
     def _start(
-        self, wanted: dict[str, Any], seed: int, dataset: dict[str, Any], argv: Sequence[str] | None
+        self,
+        wanted: dict[str, Any],
+        before: dict[str, Any] | None,
+        seed: int,
+        dataset: dict[str, Any],
+        argv: Sequence[str] | None,
     ) -> None:
         try:
             with self.locked():
@@ -107,7 +115,7 @@ class Run:
                     folder.mkdir(exist_ok=True)
                 atomic.sweep(self.directory)
                 if self.config_path.exists():
-                    self._same(wanted)
+                    self._same(wanted, self.config() if before is None else before)
                 else:
                     atomic.replace_file(self.config_path, tomli_w.dumps(wanted).encode())
                 self._note(seed, dataset, argv)
@@ -117,8 +125,8 @@ class Run:
                 "choose another one"
             ) from error
 
-    def _same(self, wanted: dict[str, Any]) -> None:
-        before, now = _flat(self.config()), _flat(wanted)
+    def _same(self, wanted: dict[str, Any], begun: dict[str, Any]) -> None:
+        before, now = _flat(begun), _flat(wanted)
         for key in dict.fromkeys([*before, *now]):
             if before.get(key) != now.get(key):
                 raise ConfigError(

@@ -235,10 +235,11 @@ def test_the_terms_add_up_and_so_do_their_groups(method: str) -> None:
     density = model.density(levels, range(6), config)
     torch.testing.assert_close(torch.stack(list(density.terms.values())).sum(dim=0), density.nats, **EXACTLY)
     cross = [f"cross_entropy/{name}" for name in ((0, 1, 2) if method == "nelbo" else ("top", 2))]
-    terminal = ["terminal/0", "terminal/1"] if method == "nelbo" else []
+    ends = [f"{name}/{group}" for name in ("terminal", "tail") for group in range(2)]
+    ends = ends if method == "nelbo" else []
     entropy = [f"negative_entropy/{group}" for group in range(3)]
-    assert set(density.groups) == {*entropy, *cross, *terminal}
-    assert ("terminal" in density.terms) == (method == "nelbo")
+    assert set(density.groups) == {*entropy, *cross, *ends}
+    assert ("terminal" in density.terms) == ("tail" in density.terms) == (method == "nelbo")
     assert ("importance_gain" in density.terms) == (method == "iw")
     for name in {key.split("/")[0] for key in density.groups}:
         parts = [nats for key, nats in density.groups.items() if key.startswith(f"{name}/")]

@@ -181,3 +181,123 @@ def test_a_largest_variance_below_the_smallest_is_refused_and_changes_nothing() 
         model.set_sigma2_max(1e-5)
     assert model.sde == VESDE()
     assert float(model.sigma2_max) == VESDE().sigma2_max
+
+
+class Centred(nn.Module):
+    """sin z_t + t / 2: a velocity network without parameters."""
+
+    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(z_t) + 0.5 * t.reshape(-1, 1, 1, 1).to(z_t.dtype)
+
+
+def velocity(sde: SDE, network: nn.Module | None = None, channels: int = 3) -> ScoreModel:
+    return ScoreModel(sde, network or Centred(), channels=channels, parameterisation="velocity").double()
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_a_velocity_is_added_to_the_normal_priors_prediction(sde: SDE) -> None:
+    z, t = latents()
+    c, m = (x.reshape(-1, 1, 1, 1) for x in (sde.unit_eps_coef(t), sde.mean(t)))
+    model = velocity(sde)
+    torch.testing.assert_close(model.eps(z, t), c * z + m * Centred()(z, t), rtol=1e-13, atol=1e-13)
+    assert "logit" not in model.state_dict()
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), GeometricVPSDE()], ids=lambda sde: type(sde).__name__)
+def test_for_vp_like_sdes_it_is_the_velocity_of_the_literature(sde: SDE) -> None:
+    """F = m eps - sigma z_0 (arXiv:2202.00512), where sigma2_0 is small, makes eps_theta = eps."""
+    z_0, t = latents()
+    eps = torch.randn_like(z_0)
+    m, sigma = (x.reshape(-1, 1, 1, 1) for x in (sde.mean(t), sde.sigma(t)))
+
+    class Velocity(nn.Module):
+        def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
+            return m * eps - sigma * z_0
+
+    found = velocity(sde, Velocity()).eps(m * z_0 + sigma * eps, t)
+    torch.testing.assert_close(found, eps, rtol=0, atol=2 * sde.sigma2_0 * float(eps.abs().max()) + 1e-12)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_a_velocitys_flow_is_the_drift_minus_half_g2_times_the_score(sde: SDE) -> None:
+    z, t = latents()
+    model = velocity(sde)
+    f, g2 = (x.reshape(-1, 1, 1, 1) for x in (sde.f(t), sde.g2(t)))
+    plain = f * z - 0.5 * g2 * model.score(z, t)
+    tolerance = 1e-13 * float((g2 * z.abs().amax()).max()) + 1e-12
+    torch.testing.assert_close(model.drift(z, t), plain, rtol=0, atol=tolerance)
+
+
+def test_a_velocitys_flow_keeps_its_digits_where_g2_is_large() -> None:
+    """In float32 at the end of the geometric SDE, where linear parts of size 10^4 would cancel."""
+    sde, (z, _) = GeometricVPSDE(), latents()
+    t = torch.linspace(0.99, 1.0, 5, dtype=torch.float64)
+    found = velocity(sde).float().drift(z.float(), t).double()
+    torch.testing.assert_close(found, velocity(sde).drift(z, t), rtol=1e-5, atol=1e-5)
+
+
+class Zero(nn.Module):
+    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(z_t)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_a_velocity_of_zero_is_the_normal_prior(sde: SDE) -> None:
+    z, t = latents()
+    model = velocity(sde, Zero())
+    variance = sde.marginal_var(t).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(model.score(z, t), -z / variance, rtol=1e-12, atol=1e-12)
+    if sde.is_vp_like:
+        assert torch.equal(model.drift(z, t), torch.zeros_like(z))
+
+
+@pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
+def test_every_network_starts_as_the_normal_prior_in_velocity_form(progressive: str) -> None:
+    torch.manual_seed(0)
+    config = ScoreNetConfig(
+        width=8,
+        multipliers=(1, 1),
+        blocks=1,
+        embedding=8,
+        progressive=progressive,  # type: ignore[arg-type]
+    )
+    model = velocity(VPSDE(), NCSNpp(config, channels=3, resolution=4))
+    z, t = latents()
+    c = model.sde.unit_eps_coef(t).reshape(-1, 1, 1, 1)
+    # Layers that start as zero have a gain of 1e-5.
+    torch.testing.assert_close(model.eps(z, t), c * z, rtol=0, atol=1e-3)
+
+
+def test_a_dropped_channel_of_a_velocity_is_exactly_the_normal_priors() -> None:
+    z, t = latents()
+    noisy = z.clone()
+    noisy[:, 1] = torch.randn_like(z[:, 1])
+    torch.manual_seed(0)
+    network = NCSNpp(ScoreNetConfig(8, (1,), 1, embedding=8), channels=3, resolution=4)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model = velocity(VPSDE(), network)
+    others = [0, 2]
+    assert not torch.equal(model.eps(noisy, t)[:, others], model.eps(z, t)[:, others])
+    model.drop_channels(torch.tensor([False, True, False]))
+    assert torch.equal(model.eps(noisy, t)[:, others], model.eps(z, t)[:, others])
+    c = model.sde.unit_eps_coef(t).reshape(-1, 1, 1)
+    assert torch.equal(model.eps(z, t)[:, 1], c * z[:, 1])
+    assert torch.equal(model.drift(z, t)[:, 1], torch.zeros_like(z[:, 1]))
+    other = velocity(VPSDE(), network)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.active, model.active)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("form", ["mixed", "velocity", "alone"])
+def test_the_excess_is_what_the_network_adds_to_the_normal_prior(sde: SDE, form: str) -> None:
+    z, t = latents()
+    model = {
+        "mixed": ScoreModel(sde, Wave(), channels=3, mixing_init=0.4).double(),
+        "velocity": velocity(sde),
+        "alone": ScoreModel(sde, Wave()).double(),
+    }[form]
+    c = sde.unit_eps_coef(t).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(model.excess(z, t), model.eps(z, t) - c * z, rtol=1e-12, atol=1e-12)

@@ -28,12 +28,21 @@ def networks(sde: SDE) -> tuple[Any, ScoreModel]:
     return Ladder().double(), double_prior(sde)
 
 
-def objectives(sde: SDE, *, importance_sampling: bool = True) -> tuple[Objective, Objective]:
+def objectives(
+    sde: SDE, *, importance_sampling: bool = True, control: bool = False
+) -> tuple[Objective, Objective]:
     """Return the prior's objective, reweighted, and the VAE's."""
-    return (
-        Objective.make(sde, weighting="re", importance_sampling=True, time_eps=1e-2),
-        Objective.make(sde, weighting="ll", importance_sampling=importance_sampling, time_eps=1e-2),
-    )
+
+    def make(weighting: str, importance: bool) -> Objective:
+        return Objective.make(
+            sde,
+            weighting=weighting,
+            importance_sampling=importance,
+            time_eps=1e-2,
+            control_variate=control,
+        )
+
+    return make("re", True), make("ll", importance_sampling)
 
 
 def noise(step: int = 0) -> StepNoise:
@@ -56,15 +65,39 @@ def squares(score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor) -> Tensor
     return (eps - score.eps(diffuse(score.sde, z_0, times.t, eps).z_t, times.t)) ** 2
 
 
+def vae_error(objective: Objective, score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor) -> Tensor:
+    """Return what the VAE's half estimates: the squares, less those of the Normal prior's prediction."""
+    error = squares(score, z_0, times, eps)
+    if not objective.control_variate:
+        return error
+    c = objective.sde.unit_eps_coef(times.t).reshape(-1, 1, 1, 1)
+    return error - (eps - c * diffuse(objective.sde, z_0, times.t, eps).z_t) ** 2
+
+
+def known(objective: Objective, z_0: Tensor) -> Tensor:
+    """Return what the VAE's half knows, per latent: entropy and terminal KL, or Normal cross entropies."""
+    sde, e = objective.sde, objective.time_eps
+    if not objective.control_variate:
+        return sde.entropy_const(e) + sde.terminal_kl(z_0)
+
+    def cross_entropy(time: float, variance: Tensor | float) -> Tensor:
+        t = torch.tensor(time, dtype=torch.float64)
+        second = sde.mean(t) ** 2 * z_0**2 + sde.var(t)
+        return 0.5 * (torch.log(2 * torch.pi * torch.as_tensor(variance)) + second / variance)
+
+    marginal = [sde.marginal_var(torch.tensor(t, dtype=torch.float64)) for t in (e, 1.0)]
+    prior = cross_entropy(1.0, torch.tensor(sde.prior_var, dtype=torch.float64))
+    return cross_entropy(e, marginal[0]) + prior - cross_entropy(1.0, marginal[1])
+
+
 def bound(
     encoded: Encoded, objective: Objective, times: Times, error: Tensor, weigh: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Return the VAE's loss; ``weigh`` turns the KLs by groups [B, 3] into one."""
-    constant = objective.sde.entropy_const(objective.time_eps) * 8
-    terminal = objective.sde.terminal_kl(encoded.z_0)
+    rest = known(objective, encoded.z_0)
     halves = [slice(0, 2), slice(2, 4)]
     top = [
-        log_q + times.w_q * sum_per_sample(error[:, half]) + constant + sum_per_sample(terminal[:, half])
+        log_q + times.w_q * sum_per_sample(error[:, half]) + sum_per_sample(rest[:, half])
         for log_q, half in zip(encoded.log_q, halves, strict=False)
     ]
     kl = torch.stack([*top, encoded.lower], dim=1)
@@ -98,11 +131,12 @@ def stepped(loss: JointLoss, vae: Ladder, prior: ScoreModel) -> list[Tensor]:
 @pytest.mark.parametrize("times", ["own", "disjoint"])
 @pytest.mark.parametrize("importance_sampling", [True, False])
 @pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("control", [False, True])
 def test_two_draws_of_t_take_the_steps_of_algorithm_2(
-    sde: SDE, times: Literal["own", "disjoint"], importance_sampling: bool, averaged: bool
+    sde: SDE, times: Literal["own", "disjoint"], importance_sampling: bool, averaged: bool, control: bool
 ) -> None:
     """VAE: own pass, backward, step; then the prior on the latents drawn before that step."""
-    objective, vae_objective = objectives(sde, importance_sampling=importance_sampling)
+    objective, vae_objective = objectives(sde, importance_sampling=importance_sampling, control=control)
     kl = KLConfig(K, K, 0.0)
     vae, prior = networks(sde)
     loss = JointLoss(vae, prior, objective, kl, times=times, vae_objective=vae_objective)
@@ -131,7 +165,7 @@ def test_two_draws_of_t_take_the_steps_of_algorithm_2(
     times_p = objective.draw(draw.stratified())
     times_q = vae_objective.draw(draw.stratified())
     eps_q = draw.normal(4, 2, 2) if times == "disjoint" else eps_p
-    error = squares(seen_by_vae, encoded.z_0, times_q, eps_q)
+    error = vae_error(vae_objective, seen_by_vae, encoded.z_0, times_q, eps_q)
     bound(encoded, vae_objective, times_q, error, total).backward()
     torch.optim.SGD(vae.parameters(), lr=1e-3).step()
     prior.zero_grad()
@@ -141,10 +175,11 @@ def test_two_draws_of_t_take_the_steps_of_algorithm_2(
     assert_same(ours, parameters(vae, prior))
 
 
-def test_balanced_groups_get_the_gradients_of_two_backward_passes_on_one_draw() -> None:
+@pytest.mark.parametrize("control", [False, True])
+def test_balanced_groups_get_the_gradients_of_two_backward_passes_on_one_draw(control: bool) -> None:
     """NVAE's coefficients on the groups' KLs act on the VAE alone."""
     sde = VPSDE()
-    objective, _ = objectives(sde)
+    objective, _ = objectives(sde, control=control)
     vae, prior = networks(sde)
     loss = JointLoss(vae, prior, objective, KLConfig(K, K, 0.0, balance=True))
     loss(LEVELS, noise(), 1.0).total.backward()
@@ -162,10 +197,11 @@ def test_balanced_groups_get_the_gradients_of_two_backward_passes_on_one_draw() 
     encoded = Encoded(vae, draw)
     eps = draw.normal(4, 2, 2)
     times = objective.draw(draw.stratified())
-    error = squares(prior, encoded.z_0, times, eps)
+    error = vae_error(objective, prior, encoded.z_0, times, eps)
     bound(encoded, objective, times, error, weigh).backward(retain_graph=True)
     theirs = [p.grad.clone() for p in vae.parameters() if p.grad is not None]
     loss.zero_grad()
+    error = squares(prior, encoded.z_0, times, eps)
     (times.w_p * sum_per_sample(error)).mean().backward()
     theirs += [p.grad.clone() for p in prior.parameters() if p.grad is not None]
     assert_same(ours, theirs)

@@ -54,6 +54,15 @@ MODES: dict[str, dict[str, Any]] = {
             "kl": RISING, "vae_penalty": PENALTY, "prior_penalty": PENALTY,
         },
     },
+    "prior first, velocity": {
+        "prior": {"parameterisation": "velocity"},
+        "prior_stage": {
+            "steps": 6, "batch_size": 4, "ema": 0.8, "log_every": 1, "val_every": 3, "drop_inactive": True,
+            "prior": {"lr": 5e-3}, "prior_penalty": PENALTY,
+        },
+        "data": {"flip": True},
+    },
+    "without control variate": {"prior": {"objective": {"control_variate": False}}},
     "largest variance from the data": {"prior": {"sde": {"kind": "ve", "sigma2_max": "data"}}},
 }
 # fmt: on
@@ -185,6 +194,9 @@ def test_dropped_channels_are_those_without_information_and_only_when_the_stage_
         ({"stage2": {"cached_draws": 2}}, "cached-draws"),
         ({"stage2": {"train_vae": False, "vae_times": "own"}}, "vae-times"),
         ({"stage2": {"drop_inactive": True}, "prior": {"mixing_init": "none"}}, "mixing"),
+        ({"prior_stage": {"steps": 2, "drop_inactive": True}, "prior": {"mixing_init": "none"}}, "mixing"),
+        ({"prior_stage": {"seconds": 5.0}}, "prior-stage has a budget"),
+        ({"prior": {"parameterisation": "velocity", "preconditioning": "edm"}}, "velocity"),
         ({"prior": {"sde": {"sigma2_max": "data"}}}, "sigma2-max"),
         ({"prior": {"objective": {"weighting": "un", "time_eps": 0.0}}}, "time-eps"),
         (
@@ -204,7 +216,14 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-TWO = ["disjoint, averaged prior", "balanced", "VAE stays", "VAE stays, cached", "hierarchical, all at once"]
+TWO = [
+    "disjoint, averaged prior",
+    "balanced",
+    "VAE stays",
+    "VAE stays, cached",
+    "prior first, velocity",
+    "hierarchical, all at once",
+]
 
 
 def comparable(mode: str) -> Any:
