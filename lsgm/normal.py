@@ -128,12 +128,13 @@ class NormalReference(nn.Module):
         super().__init__()
         _, height, width = shape
         self._start = {
-            "mean": torch.zeros(*shape),
-            "var": torch.full(tuple(shape), 1.0 - sde.sigma2_0),
-            "seen": torch.zeros((), dtype=torch.int64),
+            # On the CPU whatever the default device: networks are also built as shapes alone.
+            "mean": torch.zeros(*shape, device="cpu"),
+            "var": torch.full(tuple(shape), 1.0 - sde.sigma2_0, device="cpu"),
+            "seen": torch.zeros((), dtype=torch.int64, device="cpu"),
         }
         for name, value in self._start.items():
-            self.register_buffer(name, value.clone())
+            self.register_buffer(name, value.to(torch.get_default_device(), copy=True))
         self.register_buffer("rows", cosines(height), persistent=False)
         self.register_buffer("columns", cosines(width), persistent=False)
 
@@ -152,11 +153,14 @@ class NormalReference(nn.Module):
         """
         self.seen += 1
         weight = torch.clamp(1.0 / self.seen.double(), min=MOMENTUM)
-        old, new = self.mean.double(), self.var.double() + self.mean.double().square()
-        mean = old.lerp(mean.double(), weight)
-        variance = new.lerp(square.double(), weight) - mean.square()
+        raw = self.var.double() + self.mean.double().square()
+        self.fit(self.mean.double().lerp(mean.double(), weight), raw.lerp(square.double(), weight))
+
+    @torch.no_grad()
+    def fit(self, mean: Tensor, square: Tensor) -> None:
+        """Take the means [C, h, w] of the coefficients and of their squares in place of what was there."""
         self.mean.copy_(mean)
-        self.var.copy_(variance.clamp(min=SMALLEST_VARIANCE))
+        self.var.copy_((square.double() - mean.double().square()).clamp(min=SMALLEST_VARIANCE))
 
     def later_buffers(self) -> dict[str, Tensor]:
         """Return what stands for the buffers in checkpoints that were written before there were any."""

@@ -6,18 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import SamplerConfig, require
 
+if TYPE_CHECKING:
+    from lsgm.models.load import Opened
+
 __all__ = ["HELP", "RecalibrateOptions", "run"]
 
-HELP = "take the decoder's batch statistics anew, over draws from the prior"
+HELP = "take a model's statistics anew: the decoder's over draws from the prior, or the latents' moments"
 
 EXAMPLES = (
     "lsgm recalibrate runs/celeba runs/celeba-recalibrated",
     "lsgm recalibrate runs/celeba runs/celeba-cool --batches 200 --sampler.temperature 0.9",
+    "lsgm recalibrate runs/older runs/older-with-moments --moments",
 )
 
 
@@ -28,7 +32,12 @@ class RecalibrateOptions:
     model: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory or one of its checkpoints."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
-    """The run directory to write; every other command takes it."""
+    """The run directory to write, of an exported model a folder like it; every other command takes it."""
+    moments: bool = False
+    """Instead of the decoder's statistics take the moments of the training images' latents, which the bound's
+    control variate compares with: of models that were trained before training kept any."""
+    images: int = 10_000
+    """With moments: how many training images are encoded."""
     batches: int = 100
     """Batches over which the statistics are averaged."""
     batch_size: int = 64
@@ -45,6 +54,7 @@ class RecalibrateOptions:
         require(self.batches >= 1, f"batches is {self.batches}; it takes at least 1")
         require(self.batch_size >= 2, f"batch-size is {self.batch_size}; a batch's variance takes at least 2")
         require(self.seed >= 0, f"seed is {self.seed}; it cannot be negative")
+        require(self.images >= 2, f"images is {self.images}; a variance takes at least 2")
 
 
 def run(argv: list[str]) -> int:
@@ -57,6 +67,8 @@ def run(argv: list[str]) -> int:
 
     refuse_existing(options.out)
     opened = open_checkpoint(options.model, "ema")
+    if options.moments:
+        return _moments(options, opened, ["lsgm", "recalibrate", *argv])
     decoder = decoder_of(opened)
     model = measurable(opened, pick_device(options.device), "ema")
     re_estimate(model, decoder, _batches(options), options.sampler)
@@ -73,6 +85,21 @@ def run(argv: list[str]) -> int:
     else:
         images = options.batches * options.batch_size
         print(f"statistics of {images} drawn images written to {options.out}; `lsgm sample {options.out}`")
+    return 0
+
+
+def _moments(options: RecalibrateOptions, opened: Opened, argv: list[str]) -> int:
+    from lsgm.devices import pick_device
+    from lsgm.models.moments import fit_moments, training_levels, write_fitted
+
+    opened.networks.to(pick_device(options.device))
+    levels = training_levels(opened, options.images)
+    fit_moments(opened, levels, seed=options.seed)
+    saved = write_fitted(options.out, opened, len(levels), argv)
+    if options.json:
+        print(json.dumps({"checkpoint": str(saved), "images": len(levels), "seed": options.seed}))
+    else:
+        print(f"moments of the latents of {len(levels):,} training images written to {options.out}")
     return 0
 
 

@@ -39,7 +39,7 @@ def _prior(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, T
             "prior/var_t": column(prior.sde.var(t)),
             "prior/mean_coef": column(prior.sde.mean(t)),
             "prior/z_t": z_t,
-            "prior/network_output": prior.network(z_t if prior.logit is None else z_t * prior.active, t),
+            "prior/network_output": prior.network(z_t * prior.active if prior.has_normal_part else z_t, t),
             "prior/eps_prediction": prior.eps(z_t, t),
             "prior/ode_drift": prior.drift(z_t, t),
         }

@@ -23,7 +23,7 @@ from lsgm.train.checkpoint import read_weights
 from lsgm.train.derived import write_derived_run
 from lsgm.train.position import Position
 
-__all__ = ["DECODER", "decoder_of", "re_estimate", "seeds_of", "write_recalibrated"]
+__all__ = ["DECODER", "decoder_of", "re_estimate", "seeds_of", "write_derived", "write_recalibrated"]
 
 DECODER = "vae.decoder"
 """The module whose statistics are taken anew."""
@@ -74,22 +74,34 @@ def write_recalibrated(out: Path, opened: Opened, how: dict[str, Any], argv: Seq
     It is one model: both files of weights hold it. What it was made from and ``how`` go into the checkpoint's
     meta under ``recalibrated``. Returns the checkpoint. Raises CheckpointError.
     """
-    state, meta = opened.state, opened.state["meta"]
-    position = {**Position.of(state).as_dict(), "stage_done": True, "finished": True}
     source = {
         "checkpoint": str(opened.checkpoint.resolve()),
-        "sha256": state["files"]["ema.safetensors"]["sha256"],
+        "sha256": opened.state["files"]["ema.safetensors"]["sha256"],
         **how,
     }
-    tensors = _tensors(opened)
+    decoder = opened.networks.get_submodule(DECODER)
+    own = {f"{DECODER}.{key}": value for key, value in decoder.state_dict().items()}
+    return write_derived(out, opened, {"recalibrated": source}, own, argv)
+
+
+def write_derived(
+    out: Path, opened: Opened, said: dict[str, Any], own: dict[str, Tensor], argv: Sequence[str]
+) -> Path:
+    """Write a run of the opened checkpoint's averaged weights with some tensors of its ``own`` instead.
+
+    ``said`` goes into the checkpoint's meta. Returns the checkpoint. Raises CheckpointError.
+    """
+    state, meta = opened.state, opened.state["meta"]
+    position = {**Position.of(state).as_dict(), "stage_done": True, "finished": True}
+    tensors = {
+        key: value
+        for key, value in read_weights(opened.checkpoint, "ema").items()
+        if key.split(".", 1)[0] not in TRAINING_PARTS
+    } | own
     return write_derived_run(
         out,
         to_dict(opened.recipe),
-        {
-            **position,
-            "ema_updates": state.get("ema_updates", 0),
-            "meta": {**meta, "recalibrated": source},
-        },
+        {**position, "ema_updates": state.get("ema_updates", 0), "meta": {**meta, **said}},
         tensors,
         tensors,
         seed=opened.recipe.seed,
@@ -100,14 +112,3 @@ def write_recalibrated(out: Path, opened: Opened, how: dict[str, Any], argv: Seq
 
 def _norms(decoder: nn.Module) -> list[BatchNorm]:
     return [part for part in decoder.modules() if isinstance(part, BatchNorm)]
-
-
-def _tensors(opened: Opened) -> dict[str, Tensor]:
-    tensors = {
-        key: value
-        for key, value in read_weights(opened.checkpoint, "ema").items()
-        if key.split(".", 1)[0] not in TRAINING_PARTS
-    }
-    decoder = opened.networks.get_submodule(DECODER)
-    tensors.update({f"{DECODER}.{key}": value for key, value in decoder.state_dict().items()})
-    return tensors

@@ -156,11 +156,12 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) ->
 
 def with_later_buffers(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with what submodules' `later_buffers` say for those that an older file lacks."""
-    complete = dict(tensors)
-    for name, part in module.named_modules():
-        for key, value in getattr(part, "later_buffers", dict)().items():
-            complete.setdefault(f"{name}.{key}" if name else key, value)
-    return complete
+    later = {
+        f"{name}.{key}" if name else key: value
+        for name, part in module.named_modules()
+        for key, value in getattr(part, "later_buffers", dict)().items()
+    }
+    return later | dict(tensors)
 
 
 def load_optimizers(checkpoint: Path, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:

@@ -18,6 +18,7 @@ from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
 from lsgm.models.config import LSGMRecipe
 from lsgm.models.latent import LSGM, build_lsgm
 from lsgm.nets.config import NVAEConfig
+from lsgm.train.checkpoint import with_later_buffers
 
 __all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks"]
 
@@ -99,7 +100,8 @@ def _prior(
         out["prior.active"] = _active(recipe, out["prior.logit"], restore=restore)
     if "sigma2_max" in own:
         out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=own["sigma2_max"].dtype)
-    return out
+    # What the authors' code does not know of, as for a checkpoint older than it.
+    return with_later_buffers(networks, out)
 
 
 def _active(recipe: LSGMRecipe, logit: Tensor, *, restore: bool) -> Tensor:

@@ -94,7 +94,7 @@ def test_the_averages_go_to_the_averaged_weights_and_the_last_ones_to_the_others
     assert model.raw.keys() == model.ema.keys() == plain.raw.keys()
     for name, tensor in plain.ema.items():
         assert torch.equal(model.raw[name], tensor), name
-        learned = name.startswith("prior.") and name != "prior.active"
+        learned = name.startswith(("prior.network.", "prior.logit"))
         assert torch.equal(model.ema[name], 2 * tensor if learned else tensor), name
     assert all(torch.equal(plain.raw[name], plain.ema[name]) for name in plain.raw)
 

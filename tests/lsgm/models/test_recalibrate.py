@@ -177,3 +177,57 @@ def test_a_model_opened_for_measuring_is_folded_and_measures_the_same(run: Path)
     a, b = (m.density(levels, range(16), DensityConfig()).nats for m in (folded, plain))
     # Float32 roundings through a score network and a VAE of some twenty layers.
     torch.testing.assert_close(a, b, rtol=1e-4, atol=0)
+
+
+def moments_of(networks: Any, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the cosine coefficients of many draws of z_0."""
+    law = networks.prior.reference.latents()
+    torch.manual_seed(0)
+    draws = []
+    for _ in range(60):
+        z = networks.vae.posterior(levels, lambda *shape: torch.randn(len(levels), *shape)).z
+        draws.append(law.rotate(networks.vae.groups.stack(z).double()))
+    every = torch.cat(draws)
+    return every.mean(dim=0), every.var(dim=0)
+
+
+def with_moments(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from lsgm.models import moments
+
+    monkeypatch.setattr(moments, "load", lambda *_, **__: tiny.bars())
+    words = ["recalibrate", source, out, "--moments", "--device", "cpu", "--images", 1000]
+    assert cli.main([str(word) for word in words]) == 0
+    return open_checkpoint(out, "ema")
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_the_moments_of_a_trained_models_latents_are_taken_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: bool
+) -> None:
+    source = run
+    if exported:
+        assert cli.main(["export", str(run), str(tmp_path / "model"), "--name", "bars"]) == 0
+        source = tmp_path / "model"
+    opened = with_moments(source, tmp_path / "out", monkeypatch)
+    images = test_levels(tiny.bars(), "train", 0)
+    with torch.no_grad():
+        mean, var = moments_of(opened.networks, images)
+    reference: Any = opened.networks.get_submodule("prior.reference")
+    # One draw of each of the training images: a relative error of sqrt(2 / N) of a variance.
+    spread = 6 * (2 / len(images)) ** 0.5
+    torch.testing.assert_close(reference.var.double(), var, rtol=spread, atol=0)
+    assert bool(((reference.mean.double() - mean).abs() < spread * var.sqrt()).all())
+    assert opened.state["meta"]["moments"]["images"] == len(images)
+    assert ("exported" in opened.state) == exported
+    before, after = open_checkpoint(source, "ema"), opened
+    for name, value in before.networks.state_dict().items():
+        if ".reference." not in name:
+            assert torch.equal(after.networks.state_dict()[name], value), name
+
+
+def test_a_vae_has_no_moments_to_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = {"kind": "vae", "seed": 3, "vae": tiny.TABLES["vae"], "stage1": {"steps": 2, "batch_size": 8}}
+    train_recipe(recipe_from(vae, "a VAE"), tmp_path / "vae", images=tiny.bars())
+    words = ["recalibrate", str(tmp_path / "vae"), str(tmp_path / "out"), "--moments", "--device", "cpu"]
+    assert cli.main(words) != 0
+    assert not (tmp_path / "out").exists()
