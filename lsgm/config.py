@@ -111,7 +111,8 @@ class StageConfig:
     clip: float = 1.0
     """Largest norm of each parameter group's gradient; 0 switches clipping off."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Autocast dtype of the networks; latents, log-densities and losses stay float32."""
+    """Autocast dtype of the networks, bfloat16 where the device has arithmetic for it and float32 elsewhere;
+    latents, log-densities and losses stay float32."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     log_every: int = 20

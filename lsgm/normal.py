@@ -24,7 +24,7 @@ __all__ = ["SMALLEST_VARIANCE", "NormalLatents", "NormalReference", "cosines", "
 
 SMALLEST_VARIANCE = 1e-3
 """Variances below it are taken as it: a coefficient that is constant in the data must not divide by 0."""
-MOMENTUM = 0.01
+MOMENTUM = 0.002
 """Weight of a batch's moments in the running ones, once 1 / batches seen has fallen below it."""
 
 

@@ -13,6 +13,7 @@ _OWN = {
     "memory": "lsgm.bench.memory",
     "nll": "lsgm.bench.nll",
     "sample": "lsgm.bench.sample",
+    "variance": "lsgm.bench.variance",
 }
 
 

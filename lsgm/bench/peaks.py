@@ -26,7 +26,7 @@ from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.models.config import JointStage, LSGMRecipe
 from lsgm.models.load import fresh_networks
-from lsgm.models.stages import JointStep
+from lsgm.models.stages import second_step
 from lsgm.rng import StepNoise
 from lsgm.structure import to_dict
 
@@ -78,7 +78,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     pixels, batch = recipe_pixels(recipe), recipe.stage2.batch_size
     networks: Any = fresh_networks(recipe, pixels).to(device)
     config = dataclasses.replace(recipe.stage2, steps=1)
-    loss = JointStep(networks.vae, networks.prior, recipe.prior.objective, config).module.train()
+    loss = second_step(networks.vae, networks.prior, recipe.prior.objective, config).module.train()
     levels = torch.randint(pixels.levels, (batch, *pixels.shape), dtype=torch.uint8, device=device)
     dtype = torch.bfloat16 if config.precision == "bfloat16" else None
     # A small step first: libraries load and gradients come into being, which are not what is asked about.

@@ -84,7 +84,9 @@ def _torch() -> dict[str, Any]:
     except Exception as error:  # a broken install raises OSError, RuntimeError and others
         return {"torch": None, "devices": [f"none: {error}"]}
     devices = ["cpu"]
-    bf16 = {"cpu": "yes"}
+    from lsgm.precision import computes_bfloat16
+
+    bf16 = {"cpu": "yes" if computes_bfloat16(torch.device("cpu")) else "no: float32 is used instead"}
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30
         devices.append(f"cuda:{index} {torch.cuda.get_device_name(index)} {memory:.0f} GiB")

@@ -24,7 +24,13 @@ def _build(recipe: LSGMRecipe, pixels: Pixels) -> nn.Module:
 
 
 def _stages(recipe: LSGMRecipe, networks: Any) -> list[StageSpec]:
-    from lsgm.models.stages import JointStep, NormalPriorStep, PriorStep, make_objective, make_vae_objective
+    from lsgm.models.stages import (
+        NormalPriorStep,
+        PriorStep,
+        make_objective,
+        make_vae_objective,
+        second_step,
+    )
     from lsgm.train.stage import StageSpec
 
     # An objective that does not exist is refused now, not when stage 1 is done.
@@ -39,10 +45,9 @@ def _stages(recipe: LSGMRecipe, networks: Any) -> list[StageSpec]:
         return PriorStep(networks.vae, networks.prior, recipe.prior.objective, recipe.prior_stage, from_data)
 
     def stage2() -> PriorStep:
-        kind = JointStep if recipe.stage2.train_vae else PriorStep
         # The largest variance is found once, by the first stage that has a prior.
         find = from_data and recipe.prior_stage.steps == 0
-        return kind(networks.vae, networks.prior, recipe.prior.objective, recipe.stage2, find, name="stage2")
+        return second_step(networks.vae, networks.prior, recipe.prior.objective, recipe.stage2, find)
 
     return [
         StageSpec("stage1", recipe.stage1, stage1),

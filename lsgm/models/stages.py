@@ -28,6 +28,7 @@ __all__ = [
     "make_objective",
     "make_vae_objective",
     "mean_losses",
+    "second_step",
 ]
 
 
@@ -56,6 +57,18 @@ def make_vae_objective(config: ObjectiveConfig, stage: JointStage, prior: ScoreM
         reference_compat=config.reference_compat,
         control_variate=config.control_variate,
     )
+
+
+def second_step(
+    vae: AnyVAE,
+    prior: ScoreModel,
+    objective: ObjectiveConfig,
+    config: JointStage,
+    sigma2_max_from_data: bool = False,
+) -> PriorStep:
+    """Return stage 2 as its settings want it: VAE and prior together, or the prior alone."""
+    kind = JointStep if config.train_vae else PriorStep
+    return kind(vae, prior, objective, config, sigma2_max_from_data, name="stage2")
 
 
 @dataclass(frozen=True)

@@ -255,14 +255,14 @@ def paired(
 def test_the_bound_of_a_share_of_zero_is_the_normal_priors(
     both: tuple[ScoreBasedModel, NormalPriorModel], levels: Tensor
 ) -> None:
-    """Theorem 1, its control variate and its tail against -log N(z_0; 0, I): image by image, from one draw."""
+    """Theorem 1, its control variate and its tail against -log N(z_0; 0, I), image by image."""
     sde = both[0].prior.sde
     silent = ScoreModel(sde, Silent(), channels=2, mixing_init=-1e4)
     models = (replace(both[0], prior=silent), both[1])
     estimate, exact = paired(models, levels, DensityConfig())
     # -log N is summed in float32 by the VAE: 32 numbers of order one.
     torch.testing.assert_close(estimate, exact.double(), rtol=1e-5, atol=1e-5)
-    # The model itself, whose network has a share of 0, is the same: its own law of reference adds noise alone.
+    # The model itself, whose network has a share of 0, is the same: its law of reference adds noise alone.
     plain = DensityConfig(control_variate=False)
     one, other = (model.density(levels[:4], range(4), plain).terms for model in (models[0], both[0]))
     assert torch.equal(one["cross_entropy"], other["cross_entropy"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from train_toy import CONFIG, IMAGES, Images, Toy, run_toy, two_stages
 
 from lsgm.rng import StepNoise
-from lsgm.train import Losses, ParamGroup, StageSpec, find_checkpoint, read_metrics
+from lsgm.train import Losses, ParamGroup, StageSpec, engine, find_checkpoint, read_metrics
 from lsgm.train.checkpoint import read_weights
 
 
@@ -48,11 +48,19 @@ def spied(tmp_path: Path, **changes: object) -> Spy:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_networks_compute_in_the_precision_asked_for(
-    tmp_path: Path, precision: str, dtype: torch.dtype
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
+    monkeypatch.setattr(engine, "computes_bfloat16", lambda _: True)
     assert {seen[0] for seen in spied(tmp_path, precision=precision).seen} == {dtype}
     stored = read_weights(find_checkpoint(tmp_path), "raw")
     assert {value.dtype for value in stored.values()} == {torch.float32}
+
+
+def test_a_device_without_arithmetic_for_bfloat16_computes_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "computes_bfloat16", lambda _: False)
+    assert {seen[0] for seen in spied(tmp_path, precision="bfloat16").seen} == {torch.float32}
 
 
 def test_progress_is_the_share_of_steps_done(tmp_path: Path) -> None:
