@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = ["BEFORE", "NONE", "as_then", "from_dict", "to_dict"]
+__all__ = ["BEFORE", "NONE", "as_then", "completed_as_then", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,21 @@ def as_then(cls: type[Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
                 out[field.name] = inner
         elif given is None and BEFORE in field.metadata:
             out[field.name] = field.metadata[BEFORE]
+    return out
+
+
+def completed_as_then(config: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return today's settings as tables, with what was the case when ``saved`` was for the keys it lacks."""
+    return _overlaid(to_dict(config), as_then(type(config), saved), saved)
+
+
+def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(now)
+    for name, value in then.items():
+        if isinstance(value, Mapping):
+            out[name] = _overlaid(dict(now.get(name, {})), value, saved.get(name, {}))
+        elif name not in saved:
+            out[name] = value
     return out
 
 

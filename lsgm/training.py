@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
-from lsgm.structure import as_then, to_dict
+from lsgm.structure import completed_as_then, to_dict
 from lsgm.train import Outcome, Run, StepTimer, train
 
 __all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train_recipe"]
@@ -59,20 +58,9 @@ def _as_begun(recipe: Any, run: Run) -> tuple[Any, dict[str, Any] | None]:
         begun = to_dict(recipe_from(tables, str(run.config_path), saved=True))
     except ConfigError:  # another version's: `Run.start` says which key differs
         return recipe, None
-    then = _overlaid(to_dict(recipe), as_then(type(recipe), tables), tables)
+    then = completed_as_then(recipe, tables)
     origins = {name: saved[name] for name in _ORIGINS if name in saved}
     return recipe_from(then, str(run.config_path)), {**begun, **origins}
-
-
-def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return today's settings with those of ``then`` that a run had not ``saved``."""
-    out = dict(now)
-    for name, value in then.items():
-        if isinstance(value, Mapping):
-            out[name] = _overlaid(dict(now.get(name, {})), value, saved.get(name, {}))
-        elif name not in saved:
-            out[name] = value
-    return out
 
 
 def train_recipe(

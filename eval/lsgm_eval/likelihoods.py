@@ -39,7 +39,7 @@ class Plan:
     """One method for all models of a call: under which protocol, and how each model is scored."""
 
     task: str
-    """The task column of the rows, ``mnist@1/full-limit-100``."""
+    """The task column of the rows, ``mnist@2/full-limit-100``."""
     estimators: tuple[DensityConfig, ...]
     """How each model's likelihood is bounded, all by one method."""
     counts: tuple[int, ...]

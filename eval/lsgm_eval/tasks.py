@@ -135,10 +135,10 @@ class Task:
         return self.tiers[name]
 
     def identity(self, tier: str, *, limit: int | None = None, custom: bool = False) -> str:
-        """Return ``glyphs@1/quick``, the task column of a result row.
+        """Return ``glyphs@2/quick``, the task column of a result row.
 
         Fewer images than the tier's (``limit``) and other settings of the estimator (``custom``) are other
-        protocols: ``glyphs@1/full-limit-100``, ``glyphs@1/quick-custom``.
+        protocols: ``glyphs@2/full-limit-100``, ``glyphs@2/quick-custom``.
         """
         fewer = "" if limit is None else f"-limit-{limit}"
         return f"{self.name}@{self.version}/{tier}{fewer}{'-custom' * custom}"
@@ -151,7 +151,7 @@ def task_names() -> tuple[str, ...]:
 
 
 def load_task(name: str) -> Task:
-    """Return the task ``glyphs``, ``glyphs@1``, or that of a TOML file of one's own.
+    """Return the task ``glyphs``, ``glyphs@2``, or that of a TOML file of one's own.
 
     Raises UserError for an unknown name or another version, ConfigError for a key or value that is wrong.
     """

@@ -10,13 +10,16 @@ import tomli_w
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.recipe_files import find_recipes, read_toml
-from lsgm.structure import to_dict
+from lsgm.structure import completed_as_then, to_dict
 
 __all__ = ["limits", "recipe_lines", "shipped_recipe"]
 
 
 def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
-    """Return the name of the installed recipe whose settings, defaults filled in, are these, or None."""
+    """Return the name of the installed recipe whose settings, defaults filled in, are these, or None.
+
+    Settings that there were not when ``tables`` were saved do not tell recipes apart.
+    """
     try:
         wanted = recipe_from(tables, "the card's recipe", saved=True)
     except ConfigError:  # of another version, or of a model that was not trained here
@@ -26,7 +29,8 @@ def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
         # Reading a recipe whole takes a while: only those of this kind and data can be it.
         if found.get("kind") == tables["kind"] and _dataset(found) == _dataset(tables):
             try:
-                same = recipe_from(found, name) == wanted
+                today = recipe_from(found, name)
+                same = today == wanted or recipe_from(completed_as_then(today, tables), name) == wanted
             except ConfigError:
                 continue
             if same:
@@ -42,7 +46,9 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     """Return the section on the recipe: its name where it is installed, and every setting, folded away."""
     name = shipped_recipe(tables)
     if name is not None:
-        said = f"The recipe `{name}`, nothing changed: `lsgm train {name}` trains such a model again."
+        said = f"The recipe `{name}`, nothing changed: `lsgm train {name}` trains such a model again"
+        newer = _came_since(name, tables)
+        said += f", now with {newer}, which was not there then." if newer else "."
     else:
         said = "No installed recipe has these settings; `lsgm train FILE.toml` takes them from a file."
     try:
@@ -51,6 +57,23 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
         settings = dict(tables)
     listing = tomli_w.dumps(settings).strip()
     return [said, "<details><summary>All settings</summary>", f"```toml\n{listing}\n```", "</details>"]
+
+
+def _came_since(name: str, tables: Mapping[str, Any]) -> str:
+    """Return the settings in which an installed recipe has come to differ from the same one then."""
+    today = to_dict(recipe_from(read_toml(find_recipes()[name]), name))
+    then = completed_as_then(recipe_from(today, name), tables)
+    return ", ".join(f"`{path} = {value!r}`".lower() for path, value in _differences(today, then))
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in a.items():
+        if isinstance(value, Mapping):
+            found += _differences(value, b.get(key, {}), f"{prefix}{key}.")
+        elif b.get(key) != value:
+            found.append((prefix + key, value))
+    return found
 
 
 def limits(state: Mapping[str, Any], *, measured: bool) -> list[str]:

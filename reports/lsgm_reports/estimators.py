@@ -34,6 +34,8 @@ def _words(name: str, key: str, value: str) -> str:
             return f"{key} {_short(value)}"
         case "samples", _ if name == "iw":
             return f"K = {_grouped(value)}"
+        case "control_variate", "off":
+            return "no control variate"
         case "divergence", "exact":
             return "exact trace"
         case "divergence", "hutchinson":

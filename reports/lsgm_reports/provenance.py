@@ -64,7 +64,7 @@ class MeasuredTask:
     """The task of a measuring call."""
 
     identity: str
-    """``glyphs@1/quick``."""
+    """``glyphs@2/quick``."""
     sha256: str
     """Of all that the task says, so that two task files of one name and version can be told apart."""
     data: str

@@ -35,7 +35,7 @@ class Row:
     """
 
     task: str
-    """Name, version and tier: ``glyphs@1/quick``."""
+    """Name, version and tier: ``glyphs@2/quick``."""
     model: str
     metric: str
     value: float | None

@@ -1,4 +1,4 @@
-"""Bounds taken apart: reconstruction, posterior entropy, cross entropy to the prior, terminal, and gain."""
+"""Bounds taken apart: reconstruction, posterior entropy, cross entropy to the prior, both ends, and gain."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ TERMS = {
     "reconstruction": "−log P(x | z), the nats that the decoder leaves to the pixels",
     "negative_entropy": "E log q(z | x), what the posterior knows of the latents",
     "cross_entropy": "E −log p(z), what the latents cost under the prior; of the score-matching bound "
-    "without the end of time",
+    "without the ends of time",
     "terminal": "the end of time in the score-matching bound: KL of the diffused latents from the "
     "distribution that sampling starts from",
+    "tail": "the lower end of time in the score-matching bound: from the smallest time's latents down to "
+    "z_0, so that the bound is strict",
     "importance_gain": "by how much the importance-weighted bound is below the mean of its draws, at most 0",
 }
 """Terms in the order of a table, and what they are."""
@@ -80,8 +82,8 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
         )
     columns = [*_COLUMNS, *(Column(_named(name)) for name in names), Column("Sum")]
     caption = (
-        "Nats per image; KL = negative entropy + cross entropy + terminal. – is no term of that bound. "
-        "The error of a sum is that of the bound: its terms go up and down together."
+        "Nats per image; KL = negative entropy + cross entropy + terminal + tail. – is no term of that "
+        "bound. The error of a sum is that of the bound: its terms go up and down together."
     )
     return Table("Terms of the bounds", columns, grid, notes.notes, caption)
 

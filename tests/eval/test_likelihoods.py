@@ -250,6 +250,7 @@ def test_the_files_hold_every_number_of_every_image(tmp_path: Path) -> None:
         ({"sha256": "f" * 64}, False),
         ({"config": replace(NELBO, at_once=3)}, True),
         ({"config": replace(NELBO, draws=5)}, False),
+        ({"config": replace(NELBO, control_variate=False)}, False),
         ({"config": DensityConfig("ode")}, False),
     ],
 )
@@ -312,6 +313,8 @@ def test_a_strict_bound_does_not_speak_of_probes(tmp_path: Path) -> None:
         (DensityConfig(draws=16), True, "nelbo(times=16)"),
         (DensityConfig(draws=16, samples=4), True, "nelbo(times=16, samples=4)"),
         (DensityConfig(draws=16, samples=4), False, "nelbo(samples=4)"),
+        (DensityConfig(draws=16, control_variate=False), True, "nelbo(times=16, control_variate=off)"),
+        (DensityConfig(samples=4, control_variate=False), False, "nelbo(samples=4)"),
         (DensityConfig("iw", samples=1000), False, "iw(samples=1000)"),
         (
             DensityConfig("iw", samples=10, rtol=1e-5, atol=1e-5),

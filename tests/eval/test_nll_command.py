@@ -110,6 +110,18 @@ def test_other_settings_are_another_protocol_too_and_the_tiers_own_are_not(nll: 
     assert row["sampler"] == "ode(solver=dopri5, rtol=1e-06, atol=1e-06, probes=1)"
 
 
+def test_a_bound_without_its_control_variate_is_another_protocol_and_is_scored_for_itself(
+    nll: Command, models: dict[str, KnownModel]
+) -> None:
+    assert nll("lsgm", "--control-variate")[0]["sampler"] == "nelbo(times=4)"
+    off, *_ = nll("lsgm", "--no-control-variate")
+    assert (off["task"], off["sampler"]) == ("known@1/quick-custom", "nelbo(times=4, control_variate=off)")
+    assert len(models["lsgm"].scored) == 2 * 20
+    # The other methods have none, and stay the tier's own.
+    both = nll("lsgm", "--no-control-variate", "--method", "nelbo", "--method", "ode")
+    assert {row["task"] for row in both if row["metric"] == "ode_nll_nats"} == {"known@1/quick"}
+
+
 def test_several_models_are_compared_in_pairs_for_every_bound(nll: Command) -> None:
     found = values(nll("lsgm", "vae", "--method", "nelbo", "--method", "iw", "--limit", "8"))
     for bound in ("nelbo", "iw"):
@@ -187,6 +199,10 @@ def test_a_model_without_a_density_is_told_apart(nll: Command, models: dict[str,
         (["a", "--task", "mnist", "--limit", "1"], "limit is 1; an error needs 2 images"),
         (["a", "--task", "mnist", "--batch-size", "0"], "batch-size is 0"),
         (["a", "--task", "mnist", "--times", "4", "--method", "ode"], "--times is of --method nelbo alone"),
+        (
+            ["a", "--task", "mnist", "--no-control-variate", "--method", "ode", "--method", "iw"],
+            "--no-control-variate is of --method nelbo alone",
+        ),
         (["a", "--task", "mnist", "--tol", "1e-5"], "--tol is of --method ode or iw"),
         (["a", "--task", "mnist", "--method", "ode", "--tol", "1", "--rtol", "1"], "give it or them"),
         (["a", "--task", "mnist", "--method", "flow"], "--method is 'flow'; give 'nelbo'"),
@@ -218,6 +234,16 @@ def test_each_method_takes_the_settings_that_it_has() -> None:
     assert estimator(DensityConfig(), options) == DensityConfig(draws=7, samples=3, at_once=8)
     flow = DensityConfig("ode", samples=3, solver="heun", steps=9, at_once=8)
     assert estimator(DensityConfig("ode"), options) == flow
+
+
+@pytest.mark.parametrize(("tier", "asked"), [(True, False), (False, True), (False, False)])
+def test_the_control_variate_is_off_where_the_tier_or_the_command_line_says_so(
+    tier: bool, asked: bool
+) -> None:
+    options = Options(method=("nelbo", "ode"), control_variate=asked)
+    off = DensityConfig(control_variate=False)
+    assert estimator(DensityConfig(control_variate=tier), options) == off
+    assert estimator(DensityConfig("ode"), options) == DensityConfig("ode")
 
 
 @pytest.mark.usefixtures("models")

@@ -58,6 +58,17 @@ def test_every_embedded_task_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", task_names())
+def test_no_number_of_the_first_version_stands_beside_one_with_a_control_variate(name: str) -> None:
+    task = load_task(name)
+    assert task.version >= 2
+    assert all(tier.nelbo.control_variate for tier in task.tiers.values())
+    with pytest.raises(
+        UserError, match=f"version {task.version} here, not 1: its numbers are not comparable"
+    ):
+        load_task(f"{name}@1")
+
+
+@pytest.mark.parametrize("name", task_names())
 def test_a_larger_tier_measures_no_less_of_anything(name: str) -> None:
     task = load_task(name)
     smoke, quick, full = (task.tier(tier) for tier in ("smoke", "quick", "full"))
@@ -151,12 +162,12 @@ def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 
 def test_tiers_and_versions_are_part_of_the_identity() -> None:
-    task = load_task("glyphs@1")
-    assert task.identity("quick") == "glyphs@1/quick"
-    assert task.identity("full", limit=100) == "glyphs@1/full-limit-100"
-    assert task.identity("quick", custom=True) == "glyphs@1/quick-custom"
-    assert task.identity("quick", limit=10, custom=True) == "glyphs@1/quick-limit-10-custom"
-    with pytest.raises(UserError, match="version 1 here, not 7"):
+    task = load_task("glyphs@2")
+    assert task.identity("quick") == "glyphs@2/quick"
+    assert task.identity("full", limit=100) == "glyphs@2/full-limit-100"
+    assert task.identity("quick", custom=True) == "glyphs@2/quick-custom"
+    assert task.identity("quick", limit=10, custom=True) == "glyphs@2/quick-limit-10-custom"
+    with pytest.raises(UserError, match="version 2 here, not 7"):
         load_task("glyphs@7")
 
 

@@ -47,10 +47,14 @@ _METRICS = (
         "paired_frechet_glyphs",
         "nelbo_term_cross_entropy/0_nats",
         "iw_term_terminal_nats",
+        "nelbo_term_tail_nats",
     ),
     *("nfe_to_reach", "flops_to_reach", "speedup_nfe", "speedup_vs_reference_seconds"),
 )
-_SAMPLERS = ("heun(steps=20)", "dopri5(rtol=0.001, atol=0.001)", "iw(samples=1000)", "nelbo(times=16)")
+_SAMPLERS = (
+    *("heun(steps=20)", "dopri5(rtol=0.001, atol=0.001)"),
+    *("iw(samples=1000)", "nelbo(times=16)", "nelbo(times=16, control_variate=off)"),
+)
 _TASKS = ("glyphs@1/quick", "cifar10@1/full", "omniglot-lake28@1/quick", "mnist@1/quick-limit-5")
 _DATA = ("glyphs@1@ab", "cifar10@1@cd", "mnist@1@ef")
 

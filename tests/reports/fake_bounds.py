@@ -63,7 +63,7 @@ def bound_rows() -> list[dict[str, Any]]:
     few = "iw(samples=10, solver=dopri5, rtol=1e-05, atol=1e-05, probes=4)"
     free = {"nfe_mean": 0.0, "nfe_max": 0.0}
     return [
-        *estimate("lsgm", "nelbo", "nelbo(times=16)", 81.52, 0.44, nfe_mean=16.0, nfe_max=16.0, seconds=61.0),
+        *estimate("lsgm", "nelbo", "nelbo(times=16)", 81.52, 0.44, nfe_mean=17.0, nfe_max=17.0, seconds=61.0),
         *estimate("vae", "nelbo", "nelbo(samples=1)", 88.31, 0.48, seconds=2.1, **free),
         *estimate("lsgm", "ode_nll", loose, 81.7, 0.45, nfe_mean=41.3, nfe_max=62.0, seconds=890.0),
         *estimate("lsgm", "ode_nll", tight, 81.44, 0.45, nfe_mean=137.4, nfe_max=218.0, seconds=3120.0),
@@ -75,7 +75,13 @@ def bound_rows() -> list[dict[str, Any]]:
 
 def _terms() -> list[dict[str, Any]]:
     by_group = {"negative_entropy/0": -70.0, "negative_entropy/1": -30.5, "cross_entropy/top": 128.0}
-    nelbo = {"reconstruction": 54.0, "negative_entropy": -100.5, "cross_entropy": 127.99, "terminal": 0.03}
+    nelbo = {
+        "reconstruction": 54.0,
+        "negative_entropy": -100.5,
+        "cross_entropy": 127.97,
+        "terminal": 0.03,
+        "tail": 0.02,
+    }
     gain = {
         "reconstruction": 58.2,
         "negative_entropy": -95.2,

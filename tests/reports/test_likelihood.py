@@ -73,6 +73,7 @@ def test_golden(name: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch, tmp
     [
         ("nelbo(times=16)", "16 times"),
         ("nelbo(times=1, samples=4)", "1 time, 4 draws"),
+        ("nelbo(times=8, control_variate=off)", "8 times, no control variate"),
         ("iw(samples=1000)", "K = 1,000"),
         (
             "iw(samples=10, solver=dopri5, rtol=1e-05, atol=1e-05, probes=1)",
@@ -261,13 +262,43 @@ def test_terms_add_up_with_the_error_of_their_bound(rows: list[Row]) -> None:
         "Negative entropy",
         "Cross entropy",
         "Terminal",
+        "Tail",
         "Importance gain",
         "Sum",
     ]
-    # 54.00 - 100.50 + 127.99 + 0.03 = 81.52, the bound.
+    # 54.00 - 100.50 + 127.97 + 0.03 + 0.02 = 81.52, the bound.
     assert [line[-1].text for line in table.lines] == ["81.5 ± 0.4", "85.0 ± 0.5"]
     assert [line[heads.index("Terminal")].text for line in table.lines] == ["0.03 ± 0.10", "–"]
+    assert [line[heads.index("Tail")].text for line in table.lines] == ["0.02 ± 0.10", "–"]
     assert not any(cell.best for line in table.lines for cell in line)
+
+
+def test_a_bound_from_before_there_was_a_tail_has_none() -> None:
+    older, newer = (
+        term_rows(model, "nelbo", "nelbo(times=2)", {"terminal": 0.5} | tail)
+        for model, tail in (("older", {}), ("newer", {"tail": 0.25}))
+    )
+    both, alone = (decomposition_table(rows_of(*parts)) for parts in ((older, newer), (older,)))
+    assert both is not None
+    assert alone is not None
+    assert [[cell.text for cell in line[4:]] for line in both.lines] == [
+        ["–", "0.5000"],
+        ["0.25 ± 0.10", "0.7500"],
+    ]
+    assert [column.head for column in alone.columns[3:]] == ["Terminal", "Sum"]
+
+
+def test_a_tail_by_groups_stands_in_their_lines_and_every_term_is_explained() -> None:
+    rows = rows_of(term_rows("a", "nelbo", "nelbo", {"tail": 0.3, "tail/0": 0.1, "tail/1": 0.2}))
+    table = group_table(rows)
+    assert table is not None
+    assert [[cell.text for cell in line[3:]] for line in table.lines] == [
+        ["0", "0.10 ± 0.10"],
+        ["1", "0.20 ± 0.10"],
+    ]
+    (line,) = term_explanations(rows)
+    assert line.startswith("- **Tail**: the lower end of time in the score-matching bound")
+    assert metric_of(rows[1]).label == "NELBO: tail, group 0"
 
 
 def test_a_sum_of_terms_without_their_bound_has_no_error() -> None:

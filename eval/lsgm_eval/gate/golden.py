@@ -197,7 +197,7 @@ class Golden:
     model: str
     checkpoint_sha256: str
     task: str
-    """``glyphs@1``."""
+    """``glyphs@2``."""
     dataset: str
     split: str
     levels_sha256: str

@@ -22,7 +22,7 @@ __all__ = ["identities", "open_subject", "require_same"]
 def open_subject(checkpoint: str, task: str, plan: Plan, *, device: str = "cpu") -> tuple[Subject, Task]:
     """Return a checkpoint's model with a task's images and feature spaces.
 
-    ``task`` is a name, ``glyphs@1``, or a TOML file. Spaces whose networks are not at hand are left out.
+    ``task`` is a name, ``glyphs@2``, or a TOML file. Spaces whose networks are not at hand are left out.
     Raises UserError for an unknown task, one of another version, a model of other pixels or without a
     density, and CheckpointError for what is no checkpoint.
     """

@@ -11,6 +11,7 @@ from torch import Tensor
 from lsgm.config import DensityConfig
 from lsgm.generative import GenerativeModel
 from lsgm_eval.intervals import mean_interval
+from lsgm_eval.live.words import with_error
 from lsgm_eval.model_specs import remark_of, unwrapped
 from lsgm_eval.rows import Context
 
@@ -29,14 +30,16 @@ METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
 def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
     """Return ``iw(samples=10, solver=dopri5, rtol=1e-05, atol=1e-05, probes=1)`` and the like.
 
-    Only what has a say in this model's number is named: a Normal prior has no times and no solver, and only a
-    data-space model is dequantised.
+    Only what has a say in this model's number is named: a Normal prior has no times and no solver, only a
+    data-space model is dequantised, and only a prior that could have a control variate can be without.
     """
     settings: dict[str, Any] = {}
     if config.method == "iw" or (config.method == "nelbo" and not model.has_prior):
         settings["samples"] = config.samples
     if config.method == "nelbo" and model.has_prior:
         settings["times"] = config.draws
+        if not config.control_variate and _controlled(model) is not False:
+            settings["control_variate"] = "off"
     if config.method != "nelbo" and model.has_prior:
         settings |= _flow_settings(config)
     if _dequantises(model):
@@ -56,6 +59,12 @@ def _flow_settings(config: DensityConfig) -> dict[str, Any]:
 def _dequantises(model: GenerativeModel) -> bool:
     """Whether a score model lives on the pixels themselves, whose levels it must make continuous."""
     return getattr(unwrapped(model), "dequantised", None) is not None
+
+
+def _controlled(model: GenerativeModel) -> bool | None:
+    """Whether a model's score-matching bound takes a control variate; None where the model does not say."""
+    known: bool | None = getattr(getattr(unwrapped(model), "prior", None), "has_control", None)
+    return known
 
 
 def likelihood_rows(
@@ -109,7 +118,8 @@ def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: 
     parts = (
         failed,
         "upper bound in expectation" + (" but for probe noise" if noisy else ""),
-        _estimator(config, model.has_prior),
+        _estimator(config, model),
+        _tail(scores),
         _probe_noise(scores, config) if model.has_prior and config.method != "nelbo" else "",
         _monte_carlo_error(scores),
         "" if seed is None else f"binarised with seed {seed}",
@@ -118,19 +128,28 @@ def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: 
     return "; ".join(part for part in parts if part)
 
 
-def _estimator(config: DensityConfig, has_prior: bool) -> str:
+def _estimator(config: DensityConfig, model: GenerativeModel) -> str:
     draws = _count(config.samples, "latent draw") + " per image"
-    if config.method == "nelbo":
-        return draws + (f", {_count(config.draws, 'time')} per draw" if has_prior else "")
+    if config.method == "nelbo" and model.has_prior:
+        control = ", with a control variate" if config.control_variate and _controlled(model) else ""
+        return f"{draws}, {_count(config.draws, 'time')} per draw{control}"
     if config.method == "iw":
         draws = f"importance-weighted over {draws}"
-    if not has_prior:
+    if config.method == "nelbo" or not model.has_prior:
         return draws
     adaptive = f"rtol {config.rtol:g}, atol {config.atol:g}"
     steps = adaptive if config.solver == "dopri5" else _count(config.steps, "step")
     exact = config.divergence == "exact"
     trace = "exact divergence" if exact else f"{_count(config.probes, 'Hutchinson probe')} per draw"
     return f"{draws}, prior by probability flow ({config.solver}, {steps}, {trace})"
+
+
+def _tail(scores: Scores) -> str:
+    """Return by how much the bound moves for the way down to z_0, which makes it strict."""
+    if "tail" not in scores.terms:
+        return ""
+    tail = mean_interval(scores.terms["tail"].numpy())
+    return f"strict at z_0: its tail is {with_error(tail.value, tail.low, tail.high)} nats of it"
 
 
 def _probe_noise(scores: Scores, config: DensityConfig) -> str:

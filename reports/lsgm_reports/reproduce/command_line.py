@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["CommandLine"]
 
-FLAGS = ("json", "allow-failures")
+FLAGS = ("json", "allow-failures", "control-variate")
 """Options of the measuring commands that take no value; every other one takes one."""
 
 
@@ -18,7 +18,7 @@ class CommandLine:
     command: str
     words: tuple[str, ...] = ()
     options: tuple[tuple[str, str | None], ...] = ()
-    """Names without dashes at the front; the value of a flag is None."""
+    """Names without dashes at the front, ``no-`` of a flag included; the value of a flag is None."""
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> CommandLine:

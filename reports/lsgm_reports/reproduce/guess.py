@@ -19,7 +19,7 @@ ESTIMATOR = (
     *("samples", "times", "rtol", "atol", "solver", "steps", "probes", "divergence"),
     "dequantise",
 )
-"""Settings that the label of a bound has in common with the options of `lsgm nll`."""
+"""Settings that the label of a bound has in common with the options of `lsgm nll`, besides its one flag."""
 
 
 def guessed_command(row: Row, siblings: Sequence[Row]) -> CommandLine:
@@ -43,8 +43,10 @@ def guessed_command(row: Row, siblings: Sequence[Row]) -> CommandLine:
         options = [("task", name), ("tier", tier), ("method", method_of(row.metric))]
         options += [("limit", limit)] if limit else []
         label = parse_label(row.sampler or "") if found["custom"] else None
-        options += [(key, value) for key, value in (label[1] if label else {}).items() if key in ESTIMATOR]
-        return CommandLine("nll", (), tuple(options))
+        settings = label[1] if label else {}
+        flags = [("no-control-variate", None)] if settings.get("control_variate") == "off" else []
+        options += [(key, value) for key, value in settings.items() if key in ESTIMATOR]
+        return CommandLine("nll", (), (*options, *flags))
     return narrowed(CommandLine("eval", (name,), (("tier", tier),)), row, siblings)
 
 

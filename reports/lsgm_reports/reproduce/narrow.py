@@ -14,6 +14,9 @@ __all__ = ["method_of", "models_of", "narrowed", "parse_label", "with_models"]
 FLOW = ("tol", "rtol", "atol", "solver", "steps", "probes", "divergence")
 """Options of `lsgm nll` that the score-matching bound refuses."""
 
+MATCHING = ("times", "control-variate", "no-control-variate")
+"""Options of `lsgm nll` that are of the score-matching bound alone."""
+
 ELSEWHERE = ("json", "save", "export-reference", "time-budget")
 """Options that change no number, or stop before the one that is wanted."""
 
@@ -31,7 +34,7 @@ def narrowed(line: CommandLine, row: Row, siblings: Sequence[Row]) -> CommandLin
         return line.with_values("only", *_measurements(row, siblings))
     if line.command == "nll":
         method = method_of(row.metric)
-        unused = FLOW if method == "nelbo" else ("times",)
+        unused = FLOW if method == "nelbo" else MATCHING
         return line.without(*unused).with_values("method", method)
     return _one_point(line, row)
 

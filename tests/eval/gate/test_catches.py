@@ -153,6 +153,16 @@ def test_a_bound_without_its_terminal_term_fails(
     assert "replay/nelbo/terminal" in failing(lsgm_golden, lsgm_run)
 
 
+def test_a_bound_without_its_tail_fails(
+    lsgm_run: Path, lsgm_golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no bound then, whichever way the number moves."""
+    monkeypatch.setattr(
+        lsgm.objective.Objective, "tail", lambda self, score, z_0, eps: 0 * z_0.double().sum(dim=(2, 3))
+    )
+    assert {"replay/nelbo", "replay/nelbo/tail"} <= set(failing(lsgm_golden, lsgm_run))
+
+
 def test_a_model_whose_bound_is_not_finite_fails_by_name(lsgm_run: Path, lsgm_golden: Golden) -> None:
     spoilt = nudged(lsgm_run, scale("vae.", float("nan")))
     found = {verdict.row: verdict for verdict in verdicts(lsgm_golden, spoilt)}

@@ -42,6 +42,9 @@ def test_both_spellings_of_an_option_and_flags_are_understood() -> None:
     )
     assert (line.words, line.values("batch-size"), line.values("tier")) == (("a", "b"), ["5"], ["full"])
     assert line.without("json").argv == CommandLine.parse(line.without("json").argv).argv
+    for flag in ("--control-variate", "--no-control-variate", "--no_control_variate"):
+        flagged = CommandLine.parse(["lsgm", "nll", flag, "a"])
+        assert (flagged.words, flagged.argv[3:]) == (("a",), (flag.replace("_", "-"),))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,15 @@ def test_settings_of_other_methods_are_left_out() -> None:
     assert told(NLL, row("ode_nll_bpd", "likelihood")) == (
         f"{shared} --tol 1e-3 --limit 9 --allow-failures --method ode"
     )
+
+
+@pytest.mark.parametrize("flag", ["--control-variate", "--no-control-variate"])
+def test_whether_there_was_a_control_variate_is_said_again_of_the_bound_that_has_one(flag: str) -> None:
+    shared = "lsgm nll a=x --task t"
+    line = f"{shared} --method nelbo --method iw {flag} --limit 9"
+    assert told(line, row("nelbo_nats", "likelihood")) == f"{shared} {flag} --limit 9 --method nelbo"
+    assert told(line, row("nelbo_term_tail_nats", "terms")) == f"{shared} {flag} --limit 9 --method nelbo"
+    assert told(line, row("iw_nats", "likelihood")) == f"{shared} --limit 9 --method iw"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +141,14 @@ def test_what_is_no_label_is_none(text: str) -> None:
         (
             Row("t@1/full-limit-9-custom", "a", "iw_bpd", 1.0, group="likelihood", sampler="iw(samples=7)"),
             "nll --task t@1 --tier full --method iw --limit 9 --samples 7",
+        ),
+        (
+            Row(
+                *("t@1/full-custom", "a", "nelbo_nats", 1.0),
+                group="likelihood",
+                sampler="nelbo(times=8, control_variate=off, samples=2)",
+            ),
+            "nll --task t@1 --tier full --method nelbo --times 8 --samples 2 --no-control-variate",
         ),
         (
             row("speedup_nfe", "reach", target="fid<=12.3"),
