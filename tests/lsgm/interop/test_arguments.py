@@ -143,6 +143,7 @@ def test_the_networks() -> None:
         True,
     )
     assert (prior.mixing_init, recipe.stage2.drop_inactive) == (-6.0, True)
+    assert prior.parameterisation == "mixed"
     levels = {scales: recipe_of(args("celeba_256", num_scales_dae=scales)).prior.network for scales in (3, 5)}
     assert [network.multipliers for network in levels.values()] == [(1, 1, 1), (1, 1, 2, 2, 2)]
     assert recipe_of(args(mixed_prediction=False)).prior.mixing_init is None
