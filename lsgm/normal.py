@@ -103,9 +103,9 @@ class NormalLatents:
         return (-0.5 * (torch.log(2 * math.pi * self.var) + squares)).flatten(2).sum(dim=2)
 
 
-def standard_normal(sde: SDE, device: torch.device) -> NormalLatents:
-    """Return N(0, 1 - sigma2_0), the latents whose prediction is c(t) z_t."""
-    mean = torch.zeros((), dtype=torch.float64, device=device)
+def standard_normal(sde: SDE) -> NormalLatents:
+    """Return N(0, 1 - sigma2_0), the latents whose prediction is c(t) z_t; its numbers go to any device."""
+    mean = torch.zeros((), dtype=torch.float64, device="cpu")
     return NormalLatents(mean, mean + (1.0 - sde.sigma2_0))
 
 

@@ -256,11 +256,8 @@ class Objective:
         normal = score.normal_latents()
         t = self._time(self.time_eps, z_0)
         z_e = diffuse(self.sde, z_0, t, eps).z_t
-        gap = normal.gap(self.sde, z_e, t)
-        delta = score.excess(z_e, t) + gap
-        rest = eps - (per_sample(self.sde.unit_eps_coef(t), z_e) * z_e - gap)
         # The variance of the step is one of every coefficient: their sums must be taken there.
-        delta, rest = normal.rotate(delta.double()), normal.rotate(rest.double())
+        delta, rest = (normal.rotate(x.double()) for x in self._beside(score, normal, z_e, t, eps))
         m2 = per_sample(self.sde.mean(t).square(), delta)
         kappa = normal.marginal_var(self.sde, t) / (2 * m2 * normal.var)
         known = -normal.log_prob(z_0) - normal.cross_entropy(self.sde, z_0, t)
@@ -277,11 +274,17 @@ class Objective:
         if normal is None:
             squares = (eps - score.eps(z_t, t)) ** 2
             return _Error(squares, squares.detach())
-        gap = normal.gap(self.sde, z_t, t)
-        delta = score.excess(z_t, t) + gap
-        rest = eps - (per_sample(self.sde.unit_eps_coef(t), z_t) * z_t - gap)
+        delta, rest = self._beside(score, normal, z_t, t, eps)
         # Never the difference of two squares, each of which may be a million times larger.
         return _Error(delta * (delta - 2 * rest), (rest - delta).detach() ** 2)
+
+    def _beside(
+        self, score: ScoreModel, normal: NormalLatents, z_t: Tensor, t: Tensor, eps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return delta = eps_theta - eps_c and r = eps - eps_c, [B, C, h, w]."""
+        gap = normal.gap(self.sde, z_t, t)
+        delta = score.excess(z_t, t) + gap
+        return delta, eps - (per_sample(self.sde.unit_eps_coef(t), z_t) * z_t - gap)
 
     def _known(self, normal: NormalLatents | None, z_0: Tensor, terminal: Tensor) -> Tensor:
         """Return what of the cross entropy needs no estimate, by channels: [B, C] float64."""

@@ -102,7 +102,7 @@ class ScoreModel(nn.Module):
         """Return the Normal law that the control variate takes; N(0, 1 - sigma2_0) where none is kept."""
         if self.reference is not None:
             return self.reference.latents()
-        return standard_normal(self.sde, next(self.buffers()).device)
+        return standard_normal(self.sde)
 
     @torch.no_grad()
     def drop_channels(self, inactive: Tensor) -> None:

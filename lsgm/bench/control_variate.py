@@ -131,7 +131,7 @@ def fitted_laws(sde: SDE, latents: Tensor) -> dict[str, NormalLatents]:
         return NormalLatents(mean[0], var[0].clamp(min=SMALLEST_VARIANCE))
 
     return {
-        "N(0, I)": standard_normal(sde, z.device),
+        "N(0, I)": standard_normal(sde),
         "per channel": fit(0, 2, 3),
         "per dimension": fit(0),
         "per frequency": reference.latents(),
@@ -194,7 +194,7 @@ def paired_draws(
     All forms see the same t and eps. The times of a group are (offset + i) / STRATA.
     """
     plain, channels = replace(objective, control_variate=False), z_0.shape[1]
-    standard = _Bare(score.sde, channels, standard_normal(score.sde, z_0.device)).to(z_0.device)
+    standard = _Bare(score.sde, channels, standard_normal(score.sde)).to(z_0.device)
     bare = {name: _Bare(score.sde, channels, law).to(z_0.device) for name, law in laws.items()}
     found: dict[str, list[Tensor]] = {name: [] for name in (PLAIN, *laws)}
     for _ in range(groups):

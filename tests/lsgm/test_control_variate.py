@@ -451,7 +451,7 @@ def test_moments_of_unit_variance_are_the_standard_law() -> None:
         gap = law.gap(sde, z, t)
         # 1 - sigma2_0 was rounded to float32 in the buffer.
         torch.testing.assert_close(gap, torch.zeros_like(z), rtol=0, atol=1e-6)
-        standard = standard_normal(sde, z.device)
+        standard = standard_normal(sde)
         assert torch.equal(standard.gap(sde, z, t), torch.zeros_like(z))
         torch.testing.assert_close(
             law.cross_entropy(sde, z, t), standard.cross_entropy(sde, z, t), rtol=1e-6, atol=1e-6

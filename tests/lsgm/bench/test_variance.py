@@ -96,7 +96,7 @@ def draws(
 def test_against_the_law_that_a_network_predicts_there_is_no_noise(gradient: bool) -> None:
     """The silent network's is N(0, I), another's is by channel; against the other's law each is noisy."""
     sde = VPSDE()
-    standard = standard_normal(sde, torch.device("cpu"))
+    standard = standard_normal(sde)
     laws = {"N(0, I)": standard, "per channel": BY_CHANNEL}
     for law, exact in ((None, "N(0, I)"), (BY_CHANNEL, "per channel")):
         found = draws(Prior(sde, Network(sde, law), standard), laws, gradient=gradient)
@@ -169,7 +169,7 @@ def test_variances_of_stratified_draws_are_unbiased() -> None:
 
 
 def problem(network: nn.Module, sde: SDE) -> Problem:
-    control = standard_normal(sde, torch.device("cpu"))
+    control = standard_normal(sde)
     laws = fitted_laws(sde, latents(5000, seed=1))
     return Problem("a world", "test", Prior(sde, network, control), latents(40), laws, 5000, 0.01)
 
@@ -209,7 +209,7 @@ def test_one_expected_gradient_under_every_weighting_and_form() -> None:
     z_0 = world.z_0.clone().requires_grad_()
     start, end = (torch.full((len(z_0),), t, dtype=torch.float64) for t in (0.01, 1.0))
     ends = BY_CHANNEL.cross_entropy(sde, z_0, start) - BY_CHANNEL.cross_entropy(sde, z_0, end)
-    ends = ends.sum() + standard_normal(sde, z_0.device).cross_entropy(sde, z_0, end).sum()
+    ends = ends.sum() + standard_normal(sde).cross_entropy(sde, z_0, end).sum()
     (gradient,) = torch.autograd.grad(ends, z_0)
     wanted = float(gradient.square().flatten(1).sum(dim=1).mean())
     rows = [row for row in measure(world, draws=16, seed=0) if row["what"] == "gradient"]
