@@ -1,7 +1,8 @@
 """Checkpoints that are pickles, read without executing anything in them.
 
-torch's restricted reader builds tensors, containers and numbers and nothing else. Which class made it refuse
-a file is found by listing the pickle's instructions: nothing is imported or built for that either.
+torch's restricted reader builds tensors, containers and numbers and nothing else; numbers are NumPy's too,
+since training scripts keep scores and rates as they come. Which class made it refuse a file is found by
+listing the pickle's instructions: nothing is imported or built for that either.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lsgm.errors import CheckpointError
@@ -24,8 +26,32 @@ __all__ = ["foreign_class", "read_pickle"]
 EXPECTED = re.compile(
     r"argparse\.Namespace|collections\.OrderedDict|_codecs\.encode|torch\.\w+"
     r"|torch\.(_utils|storage|nn\.parameter|serialization)\.\w+"
+    r"|numpy\.dtype|numpy\.(_core|core)\.multiarray\.scalar"
 )
-"""The names that tensors, containers and arguments need."""
+"""The names that tensors, containers, numbers and arguments need."""
+
+NUMBERS = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
+"""The types of NumPy numbers that are read: truth values, whole and floating-point numbers."""
+
+
+def _number(dtype: Any, content: Any = None) -> bool | int | float:
+    """Return what a pickled NumPy scalar says, as Python's own number.
+
+    It stands in for NumPy's constructor, which would take objects as well. Raises ValueError for other types.
+    """
+    if dtype not in NUMBERS or not isinstance(content, bytes) or len(content) != dtype.itemsize:
+        raise ValueError("a NumPy scalar is no number")
+    value: bool | int | float = np.frombuffer(content, dtype)[0].item()
+    return value
+
+
+NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    # Under the name that NumPy 1 wrote, and under that of NumPy 2.
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (np.dtype, "numpy.dtype"),
+    *{type(dtype) for dtype in NUMBERS},
+]
 
 
 def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
@@ -37,7 +63,7 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give a checkpoint of {origin}")
     try:
-        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
+        with torch.serialization.safe_globals([*NUMPY, *allowed]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common class for what a broken file raises

@@ -78,7 +78,7 @@ class SlowNCSNpp:
             h = self.block(hs[-1], hs[-1].shape[1], temb, "down")
             if c.progressive_input == "input_skip":
                 pyramid = self.plain_down(pyramid)
-                own = self.conv(pyramid, h.shape[1], 1, inside=".Conv")
+                own = self.conv(pyramid, h.shape[1], 1, inside=".Conv_0")
                 h = own + h if c.progressive_combine == "sum" else torch.cat([own, h], dim=1)
             elif c.progressive_input == "residual":
                 h = pyramid = (self.conv_down(pyramid, h.shape[1]) + h) / root2

@@ -40,6 +40,9 @@ INPUTS: dict[str, Literal["none", "input_skip", "residual"]] = {
 }
 COMBINE: dict[str, Literal["sum", "cat"]] = {"sum": "sum", "cat": "cat"}
 
+NUM_X_BITS, CHANNEL_MULT, MIXING_LOGIT_INIT = 8, (1, 2), -3.0
+"""What the authors' evaluation takes where an older file lacks the argument (evaluate_vada.py)."""
+
 PROPOSALS: dict[str, tuple[Weighting, bool]] = {
     "ll_uniform": ("ll", False),
     "ll_iw": ("ll", True),
@@ -87,11 +90,12 @@ def pixels_of_args(args: Mapping[str, Any]) -> Pixels:
     images = images_of(values)
     if images.binary:
         return Pixels(images.channels, images.side, images.side, "binary", 1)
-    return Pixels(images.channels, images.side, images.side, "discrete", values.whole("num_x_bits"))
+    bits = values.whole("num_x_bits", NUM_X_BITS)
+    return Pixels(images.channels, images.side, images.side, "discrete", bits)
 
 
 def _data(args: Arguments, images: Images) -> DataConfig:
-    bits = DataConfig.bits if images.binary else args.whole("num_x_bits")
+    bits = DataConfig.bits if images.binary else args.whole("num_x_bits", NUM_X_BITS)
     size = DataConfig.image_size if images.named else images.side
     return DataConfig(images.dataset, flip=images.flip, pad=images.pad, bits=bits, image_size=size)
 
@@ -108,11 +112,13 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
             "the checkpoint's arguments 'num_preprocess_blocks' and 'num_postprocess_blocks' differ, so its "
             "images would not have the size of its data; its model cannot be built here"
         )
+    args.choice("progressive_output_vae", {"none": None}, "none")
+    sides = args.whole("num_preprocess_blocks") + args.whole("num_latent_scales")
     width, decoder_width = args.whole("num_channels_enc"), args.whole("num_channels_dec")
     return NVAEConfig(
         width=width,
         decoder_width=None if decoder_width == width else decoder_width,
-        multipliers=args.wholes("channel_mult"),
+        multipliers=args.wholes("channel_mult", CHANNEL_MULT if len(CHANNEL_MULT) == sides else None),
         blocks=args.whole("num_preprocess_blocks"),
         pre_cells=args.whole("num_preprocess_cells"),
         post_cells=args.whole("num_postprocess_cells"),
@@ -133,6 +139,7 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
 def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConfig:
     args.choice("dae_arch", {"ncsnpp": None})
     weighting, importance = args.choice("iw_sample_p", PROPOSALS)
+    mixed = args.flag("mixed_prediction", True)
     return PriorConfig(
         sde=_sde(args),
         network=ScoreNetConfig(
@@ -150,7 +157,7 @@ def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConf
             progressive_combine=args.choice("progressive_combine", COMBINE),
         ),
         objective=ObjectiveConfig(weighting, importance, args.number("time_eps"), reference_compat),
-        mixing_init=args.number("mixing_logit_init") if args.flag("mixed_prediction", True) else None,
+        mixing_init=args.number("mixing_logit_init", MIXING_LOGIT_INIT) if mixed else None,
     )
 
 

@@ -17,7 +17,7 @@ _TRANSLATED = """
     arch_instance use_se num_nf log_sig_q_scale num_latent_scales num_groups_per_scale num_latent_per_group
     num_channels_enc num_channels_dec channel_mult num_preprocess_blocks num_preprocess_cells
     num_postprocess_blocks num_postprocess_cells num_cell_per_cond_enc num_cell_per_cond_dec
-    progressive_input_vae
+    progressive_input_vae progressive_output_vae
     dae_arch num_channels_dae num_scales_dae num_cell_per_scale_dae embedding_dim embedding_type
     embedding_scale fir progressive progressive_input progressive_combine dropout
     mixed_prediction mixing_logit_init drop_inactive_var
@@ -39,13 +39,14 @@ _REASONS = {
     "it names a place on the authors' machines": "root save data fid_dir vae_checkpoint vada_checkpoint",
     "it says how the run was started or went on": (
         "cont_training discard_vae_weights discard_dae_weights skip_final_eval distributed node_rank "
-        "local_rank global_rank master_address"
+        "local_rank global_rank master_address num_total_iter"
     ),
     "it is a setting of evaluation, which `lsgm sample` and `lsgm eval` ask for anew": (
         "train_ode_eps train_ode_solver_tol eval_ode_eps eval_ode_solver_tol no_autograd_jvp autocast_eval "
         "diffusion_steps denoising_stddevs"
     ),
     "the authors' code parses it and never looks at it": "vpsde_power apply_sqrt2_res arch_instance_dae",
+    "older versions of their code trained with it; the model is the same": "latent_grad_cutoff",
     "the sub-VP SDE here always draws its times like that": "iw_subvp_like_vp_sde",
 }
 

@@ -79,7 +79,7 @@ def numbered_rows(network: NCSNpp, layers: Iterable[nn.Module], first: int = 0) 
 
 
 def layers_in_order(network: NCSNpp) -> Iterator[nn.Module]:
-    """Yield the layers that they number, those without parameters included, in the order of execution."""
+    """Yield the layers that they number, in the order of execution; those without parameters have none."""
     yield from (network.embed.first, network.embed.second, network.stem)
     for stack, join in zip(network.down, network.joins_down, strict=True):
         yield from _stack(stack)
@@ -108,13 +108,13 @@ def _stack(stack: nn.Module) -> Iterator[nn.Module]:
 def _join(join: nn.Module) -> Iterator[nn.Module]:
     match join:
         case InputSkip():
-            yield join.resample
+            # Resampling without parameters is one module for all levels there, which stands outside the list.
             # The 1 x 1 convolution lies in a layer of theirs that has nothing else; it stands for that layer.
             yield join
         case InputResidual():
             yield join.resample
         case OutputSkip() | OutputResidual():
-            if not isinstance(join.resample, nn.Identity):
+            if any(True for _ in join.resample.parameters()):
                 yield join.resample
             yield from _head(join.head)
 
@@ -133,7 +133,7 @@ def _layer(layer: nn.Module, ours: str, theirs: str) -> Table:
         case Attention():
             return _attention(ours, theirs)
         case InputSkip():
-            return _same(f"{ours}.project", f"{theirs}.Conv")
+            return _same(f"{ours}.project", f"{theirs}.Conv_0")
         case FIRConv():
             return _same(ours, f"{theirs}.Conv2d_0")
         case StridedConv() | RepeatConv():

@@ -63,13 +63,20 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
     if not isinstance(args, argparse.Namespace):
         raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")
     epoch, step = (_count(content, key, path) for key in ("epoch", "global_step"))
-    if "dae_state_dict" not in content and "vae_state_dict" not in content and "state_dict" in content:
-        return Official(vars(args), _tensors(content, "state_dict", path), None, "vae", None, epoch, step)
+    if own := _stage_1(content):
+        return Official(vars(args), _tensors(content, own, path), None, "vae", None, epoch, step)
     vae, prior = _tensors(content, "vae_state_dict", path), _tensors(content, "dae_state_dict", path)
     if content.get("dae_optimizer") is None:
         return Official(vars(args), vae, prior, "averaged", None, epoch, step)
     ema = _averages(content["dae_optimizer"], prior, float(vars(args).get("ema_decay", 1.0)), path)
     return Official(vars(args), vae, prior, "raw", ema, epoch, step)
+
+
+def _stage_1(content: Mapping[str, Any]) -> str:
+    """Return where a file of stage 1 keeps the VAE, empty where it is none; theirs is the first."""
+    if "dae_state_dict" in content or "dae_optimizer" in content:
+        return ""
+    return next((key for key in ("vae_state_dict", "state_dict") if key in content), "")
 
 
 def _averages(

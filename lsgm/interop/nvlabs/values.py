@@ -43,16 +43,16 @@ class Arguments:
             raise self._refused(name, value, "True or False")
         return value
 
-    def wholes(self, name: str) -> tuple[int, ...]:
+    def wholes(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """Return a list of whole numbers."""
-        value = self._get(name, None)
+        value = self._get(name, default)
         if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
             raise self._refused(name, value, "a list of whole numbers")
         return tuple(value)
 
-    def choice(self, name: str, table: Mapping[str, T]) -> T:
+    def choice(self, name: str, table: Mapping[str, T], default: str | None = None) -> T:
         """Return what a table says of the argument's value."""
-        value = self._get(name, None)
+        value = self._get(name, default)
         if not isinstance(value, str) or value not in table:
             hint = did_you_mean(value, table) if isinstance(value, str) else ""
             raise self._refused(name, value, "one of " + ", ".join(table) + hint.removesuffix("?"))
