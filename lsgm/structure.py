@@ -79,7 +79,8 @@ def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, 
     out = dict(now)
     for name, value in then.items():
         if isinstance(value, Mapping):
-            out[name] = _overlaid(dict(now.get(name, {})), value, saved.get(name, {}))
+            if isinstance(table := now.get(name), dict):  # saved settings may be of another kind
+                out[name] = _overlaid(table, value, saved.get(name, {}))
         elif name not in saved:
             out[name] = value
     return out

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lsgm.config import DensityConfig
 from lsgm.errors import ConfigError
+from lsgm.kinds import recipe_from
 from lsgm.models.config import LSGMRecipe
 from lsgm.models.load import load_model
 from lsgm.structure import as_then, from_dict
@@ -80,6 +81,12 @@ def test_it_may_be_gone_on_with_again_and_again(older: Path) -> None:
     assert not train_recipe(tiny.recipe(), older, images=tiny.bars(), max_steps=1).finished
     assert not train_recipe(tiny.recipe(), older, images=tiny.bars(), max_steps=1).finished
     assert train_recipe(tiny.recipe(), older, images=tiny.bars()).finished
+
+
+def test_a_recipe_of_another_kind_is_another_run_in_those_words(older: Path) -> None:
+    vae = recipe_from({"kind": "vae", "seed": 3, "vae": tiny.TABLES["vae"]}, "a VAE")
+    with pytest.raises(ConfigError, match="was started with kind = 'lsgm', not 'vae'"):
+        train_recipe(vae, older, images=tiny.bars())
 
 
 def test_its_model_is_measured_against_standard_normal_latents(older: Path) -> None:
