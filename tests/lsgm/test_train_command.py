@@ -150,7 +150,8 @@ def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: C
     started = read_weights(find_checkpoint("more"), "raw")
     assert origin.keys() == started.keys()
     for name, value in origin.items():
-        torch.testing.assert_close(started[name], value, rtol=0, atol=1e-20)
+        if ".reference." not in name:  # running moments of the latents, which no rate holds back
+            torch.testing.assert_close(started[name], value, rtol=0, atol=1e-20)
     assert not torch.equal(
         origin["vae.decoder.head.weight"],
         read_weights(find_checkpoint("first"), "raw")["vae.decoder.head.weight"],
@@ -212,7 +213,7 @@ def complaint(lsgm: Command, *words: object) -> str:
         (["absent.toml"], "there is no file absent.toml; give the path of a TOML file or a recipe's name"),
         ([], "name a recipe to train"),
         (["small.toml", "--stage1.stpes", "3"], "no option '--stage1.stpes'; did you mean '--stage1.steps'?"),
-        (["small.toml", "--steps", "3"], "did you mean --stage1.steps or --stage2.steps?"),
+        (["small.toml", "--steps", "3"], "--prior-stage.steps or --stage1.steps or --stage2.steps?"),
         (["small.toml", "--stage1.steps", "many"], "--stage1.steps is 'many', not a whole number"),
         (["small.toml", "--stage1.ema", "2"], "ema is 2.0; give a decay in [0, 1)"),
         (["small.toml", "--max-seconds", "0"], "max-seconds is 0.0; it must be above 0"),

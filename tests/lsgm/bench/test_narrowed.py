@@ -28,12 +28,14 @@ def test_widths_are_rounded_to_what_group_norm_divides() -> None:
 
 def test_nothing_but_widths_and_batches_changes() -> None:
     small = narrowed(recipe({"prior": {"network": {"width": 64}}}), 0.5, batch=3)
-    assert (small.stage1.batch_size, small.stage2.batch_size) == (3, 3)
+    stages = (small.stage1, small.prior_stage, small.stage2)
+    assert [stage.batch_size for stage in stages] == [3, 3, 3]
     back = dataclasses.replace(
         small,
         vae=dataclasses.replace(small.vae, width=recipe().vae.width),
         prior=recipe().prior,
         stage1=dataclasses.replace(small.stage1, batch_size=8),
+        prior_stage=recipe().prior_stage,
         stage2=dataclasses.replace(small.stage2, batch_size=8),
     )
     assert back == recipe()
