@@ -25,7 +25,7 @@ from lsgm.train.checkpoint import FORMAT, STATE, WEIGHTS, read_weights, serialis
 from lsgm.train.derived import refuse_existing
 from lsgm.train.position import Position
 
-__all__ = ["CARD", "Dtype", "checkpoint_to_export", "export", "rounded", "write_card"]
+__all__ = ["CARD", "Dtype", "checkpoint_to_export", "export", "rounded", "write_card", "write_folder"]
 
 CARD = "MODEL_CARD.md"
 
@@ -78,8 +78,17 @@ def export(
         for key, value in read_weights(checkpoint, "ema").items()
         if key.split(".", 1)[0] not in TRAINING_PARTS
     }
-    content = serialise(rounded(tensors, dtype))
-    state["files"] = {WEIGHTS["ema"]: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    return write_folder(out, state, rounded(tensors, dtype))
+
+
+def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write weights, `state.json` with their hash, and a card into ``out``; return the state as written.
+
+    Raises CheckpointError where ``out`` cannot be written; then nothing of it is there.
+    """
+    content = serialise(tensors)
+    described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    state = {**state, "files": {WEIGHTS["ema"]: described}}
     try:
         with atomic.directory(out) as temporary:
             atomic.write_synced(temporary / WEIGHTS["ema"], content)

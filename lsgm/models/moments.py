@@ -6,26 +6,21 @@ over training images, each encoded once: the bound's control variate then compar
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsgm.data import load, test_levels
-from lsgm.errors import CheckpointError, UserError
-from lsgm.models.card import render_card
-from lsgm.models.export import CARD, rounded
+from lsgm.errors import UserError
+from lsgm.models.export import rounded, write_folder
 from lsgm.models.latent import LSGM
 from lsgm.models.load import Opened
 from lsgm.models.recalibrate import write_derived
 from lsgm.progress import bar
 from lsgm.rng import StepNoise
-from lsgm.train import atomic
-from lsgm.train.checkpoint import STATE, WEIGHTS, read_weights, serialise
+from lsgm.train.checkpoint import WEIGHTS, read_weights
 from lsgm.train.derived import refuse_existing
 
 __all__ = ["fit_moments", "training_levels", "write_fitted"]
@@ -82,20 +77,6 @@ def write_fitted(out: Path, opened: Opened, images: int, argv: Sequence[str]) ->
     if "exported" not in opened.state:
         return write_derived(out, opened, {"moments": source}, own, argv)
     tensors = {**read_weights(opened.checkpoint, "ema"), **own}
-    content = serialise(rounded(tensors, opened.state["exported"]["dtype"]))
-    described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    state: dict[str, Any] = {
-        **opened.state,
-        "files": {WEIGHTS["ema"]: described},
-        "meta": {**opened.state["meta"], "moments": source},
-    }
-    try:
-        with atomic.directory(out) as temporary:
-            atomic.write_synced(temporary / WEIGHTS["ema"], content)
-            atomic.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
-            atomic.write_synced(temporary / CARD, render_card(state, out.name).encode())
-    except OSError as error:
-        raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
-        ) from error
+    state = {**opened.state, "meta": {**opened.state["meta"], "moments": source}}
+    write_folder(out, state, rounded(tensors, opened.state["exported"]["dtype"]))
     return out
