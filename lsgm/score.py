@@ -94,6 +94,10 @@ class ScoreModel(nn.Module):
             self.sde = replace(self.sde, sigma2_max=float(self.sigma2_max))
 
     @property
+    def _is_velocity(self) -> bool:
+        return self.has_normal_part and self.parameterisation == "velocity"
+
+    @property
     def has_control(self) -> bool:
         """Whether a Normal law of the latents is known that the network's prediction is near to."""
         return self.reference is not None or self.has_normal_part
@@ -148,7 +152,7 @@ class ScoreModel(nn.Module):
         It is a (NN - c z_t) of a mixed score and m_t F of a velocity: nothing is lost where it is small.
         """
         raw = self._network(z_t, t)
-        if self.has_normal_part and self.logit is None:
+        if self._is_velocity:
             return self._velocity_part(raw, t)
         difference = raw - per_sample(self.sde.unit_eps_coef(t), z_t) * z_t
         return difference if self.logit is None else self._share(self.logit, z_t) * difference
@@ -167,7 +171,7 @@ class ScoreModel(nn.Module):
         """
         half_g2 = per_sample(self.sde.g2(t) / 2, z_t)
         sigma = per_sample(self.sde.sigma(t), z_t)
-        if self.has_normal_part and self.logit is None:
+        if self._is_velocity:
             # One factor, in float64: near t = 1 of the geometric SDE g^2 is large and m_t small.
             factor = per_sample(self.sde.g2(t) * self.sde.mean(t) / (2 * self.sde.sigma(t)), z_t)
             flow = factor * (self._network(z_t, t) * self.active)
