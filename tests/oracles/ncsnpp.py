@@ -171,11 +171,9 @@ class SlowNCSNpp:
         return torch.einsum("bci,cd->bdi", h, matrix) + self.weight(f"{name}.b", channels)[:, None]
 
     def plain_down(self, x: Tensor) -> Tensor:
-        self.layer += 1
         return slow_down(x, fir=self.config.fir)
 
     def plain_up(self, x: Tensor) -> Tensor:
-        self.layer += 1
         return slow_up(x, fir=self.config.fir)
 
     def conv_down(self, x: Tensor, c_out: int) -> Tensor:
