@@ -15,6 +15,7 @@ from lsgm.errors import UserError
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.kernel import within_sums
 from lsgm_eval.moments import Array, Moments
+from lsgm_eval.subset import mixed
 
 __all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers"]
 
@@ -126,7 +127,7 @@ class _LowestHashes:
         held, every = len(self.index), np.concatenate([self.index, np.asarray(index, np.int64)])
         chosen = np.arange(len(every))
         if len(every) > self.capacity:
-            chosen = np.sort(np.argsort(_mix(every), kind="stable")[: self.capacity])
+            chosen = np.sort(np.argsort(mixed(every), kind="stable")[: self.capacity])
         new = chosen[chosen >= held]
         stay = np.zeros(min(len(every), self.capacity), dtype=bool)
         stay[chosen[chosen < held]] = True
@@ -150,12 +151,4 @@ def collect(
 
 def kept_numbers(count: int, *, capacity: int = CAPACITY) -> NDArray[np.int64]:
     """Return which of the images 0..count-1 the rows of their `FeatureStats` are of, ascending."""
-    return np.sort(np.argsort(_mix(np.arange(count)), kind="stable")[:capacity])
-
-
-def _mix(index: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return a well-mixed 64-bit hash of each index (the finaliser of SplitMix64)."""
-    z = index.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+    return np.sort(np.argsort(mixed(np.arange(count)), kind="stable")[:capacity])
