@@ -9,8 +9,12 @@ Langevin steps at the time t_k, of the length epsilon that gives noise and score
 then one step of reverse diffusion to t_{k+1}. alpha_k is 1 - beta_k under the VP SDE (algorithm 5) and 1
 under the VE SDE (algorithm 4).
 
-The norms are those of each sample, where the paper averages them over the batch: a sample must not depend on
-the others that are drawn beside it. For images both are close, since norms of so many dimensions hardly vary.
+The norms are those that d dimensions have on average, sqrt(d) of the noise and sqrt(d) / sigma_k of the score
+of q(z_k | z_0), so that epsilon = 2 alpha_k snr^2 sigma_k^2. The paper takes the batch's, by which a sample
+would depend on the others that are drawn beside it. Those of each sample make the length depend on z, and
+Langevin steps of such a length have another stationary law: about d / (d - 2) times the variance of a Normal
+one. The score of p_k is on average no longer than that of q(z_k | z_0), and the steps no longer than the
+paper's.
 """
 
 from __future__ import annotations
@@ -46,8 +50,9 @@ def predictor_corrector(
 ) -> Tensor:
     """Langevin steps at every time, then reverse diffusion to the next.
 
-    Without an order: the length of the Langevin steps does not shrink with the grid's, so that the variance
-    tends to 1 / (1 - snr^2) of the right one, 2.6 % too much at snr = 0.16, however many steps there are.
+    Without an order: the length of the Langevin steps does not shrink with the grid's. A variance V at t_k
+    tends to V / (1 - alpha_k snr^2 sigma_k^2 / V), at most 1 / (1 - snr^2) of the right one, 2.6 % too much
+    at snr = 0.16, however many steps and dimensions there are.
     """
     from lsgm.samplers.nodes import Nodes
 
@@ -62,14 +67,6 @@ def predictor_corrector(
 def _langevin(nodes: Nodes, z: Tensor, k: int, noise: SeededNoise, config: SamplerConfig) -> Tensor:
     """Return z after a Langevin step at node k. With the score -eps / sigma, epsilon holds a sigma^2."""
     eps = nodes.eps(z, k)
-    # Cooled before its norm is taken, so that the step's length does not depend on the temperature.
     fresh = config.temperature * noise.normal(*z.shape[1:], dtype=z.dtype)
-    ratio = transition(nodes, k)[0]
-    root = (math.sqrt(2) * ratio * config.snr) * _norm(fresh) / _norm(eps)  # sqrt(epsilon) / sigma_k
-    return z - (nodes.sigma[k] * root.square()) * eps + (math.sqrt(2) * nodes.sigma[k] * root) * fresh
-
-
-def _norm(values: Tensor) -> Tensor:
-    """Return the norm of each sample, [B, 1, ...]."""
-    norms: Tensor = values.flatten(1).norm(dim=1)
-    return norms.view(-1, *[1] * (values.ndim - 1))
+    root = math.sqrt(2) * transition(nodes, k)[0] * config.snr  # sqrt(epsilon) / sigma_k
+    return z - (nodes.sigma[k] * root**2) * eps + (math.sqrt(2) * nodes.sigma[k] * root) * fresh

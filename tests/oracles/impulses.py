@@ -40,7 +40,7 @@ def exact_moments(
     world: GaussianWorld, config: SamplerConfig, times: Tensor, *, from_prior: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance [D] of a sampler's output, begun at p_1, or at the prior as ``draw`` does."""
-    noise = _Impulses(rows=2 * len(times) + 2)
+    noise = _Impulses(rows=(2 + config.corrector_steps) * len(times) + 2)
     mean, var = torch.zeros_like(world.mu), torch.full_like(world.mu, world.sde.prior_var)
     if not from_prior:
         mean, var = world.moments(1.0)
