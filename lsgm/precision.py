@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -28,10 +30,19 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """Return the dtype of a module's parameters."""
-    return next(module.parameters()).dtype
+    """Return the dtype a module computes in: that of its first floating-point parameter, else buffer.
+
+    Modules with neither compute in whatever they are given, and get torch's default.
+    """
+    found = (tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point())
+    return next(found, torch.get_default_dtype())
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return the device of a module's parameters."""
-    return next(module.parameters()).device
+    """Return the device of a module's first parameter, else of its first buffer, else torch's default."""
+    return next((tensor.device for tensor in _tensors(module)), torch.get_default_device())
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

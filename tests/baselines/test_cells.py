@@ -53,10 +53,6 @@ class UniformNoise(nn.Module):
     p_t(z) = (Phi((z + m) / sigma) - Phi((z - m) / sigma)) / (2 m), mirrored to where the tails are accurate.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.device_marker = nn.Parameter(torch.zeros(()))
-
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         m, sigma = (x[:, None, None, None] for x in (VPSDE().mean(t), VPSDE().sigma(t)))
         size = z_t.double().abs()
@@ -72,7 +68,6 @@ class GaussianNoise(nn.Module):
     def __init__(self, variance: float) -> None:
         super().__init__()
         self.variance = variance
-        self.device_marker = nn.Parameter(torch.zeros(()))
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         m, var = VPSDE().mean(t), VPSDE().var(t)

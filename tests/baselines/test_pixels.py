@@ -100,12 +100,11 @@ ENTROPY = float(-(P * P.log()).sum())
 
 
 class ExactNoise(nn.Module):
-    """E[eps | z_t] of the noised points, in closed form: what a perfect network predicts."""
+    """E[eps | z_t] of the noised points, in closed form: what a perfect network predicts. No parameters."""
 
     def __init__(self, sde: VPSDE) -> None:
         super().__init__()
         self.sde = sde
-        self.device_marker = nn.Parameter(torch.zeros(()))
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         m, var = self.sde.mean(t)[:, None], self.sde.var(t)[:, None]

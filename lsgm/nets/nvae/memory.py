@@ -7,6 +7,8 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from lsgm.precision import device_of, dtype_of
+
 __all__ = ["StateMemory"]
 
 Moment = tuple[object, ...]
@@ -46,7 +48,7 @@ class StateMemory:
 
 def _moment(module: nn.Module) -> Moment:
     """Return what a state depends on besides z; optimisers and loading alter all parameters, so one tells."""
-    parameter = next(module.parameters())
-    version = None if parameter.is_inference() else parameter._version
-    autocast = torch.is_autocast_enabled(parameter.device.type)
-    return parameter.dtype, version, module.training, torch.is_grad_enabled(), autocast
+    parameter = next(module.parameters(), None)
+    version = None if parameter is None or parameter.is_inference() else parameter._version
+    autocast = torch.is_autocast_enabled(device_of(module).type)
+    return dtype_of(module), version, module.training, torch.is_grad_enabled(), autocast
