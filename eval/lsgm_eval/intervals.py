@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from lsgm_eval.moments import Array, Moments
 __all__ = [
     "Interval",
     "bootstrap_error",
+    "difference_ends",
     "frechet_bias",
     "frechet_influence",
     "frechet_interval",
@@ -80,6 +82,19 @@ def paired_difference(a: NDArray[Any], b: NDArray[Any]) -> Interval:
     if np.shape(a) != np.shape(b):
         raise ValueError(f"paired values need one shape, not {np.shape(a)} and {np.shape(b)}")
     return mean_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+
+
+def difference_ends(
+    a: float, ends_a: tuple[float, float], b: float, ends_b: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the ends of the interval of b - a, from two values and the ends (low, high) of their intervals.
+
+    Zou and Donner's method (2008) for independent errors: the lower end is
+    b - a - ((b - low_b)^2 + (high_a - a)^2)^(1/2) and the upper end its mirror image, which for symmetric
+    intervals is the sum of variances, and which keeps the lopsided intervals of shares and ratios.
+    """
+    down, up = math.hypot(b - ends_b[0], ends_a[1] - a), math.hypot(ends_b[1] - b, a - ends_a[0])
+    return b - a - down, b - a + up
 
 
 def frechet_interval(model: Moments, reference: Moments, rows: NDArray[Any]) -> Interval:

@@ -1,8 +1,10 @@
 """Does a model repeat its training images? Nearest training neighbours, calibrated by held-out images.
 
 A small distance to the training set means nothing by itself: in a dense place every honest image has one.
-What held-out images of the same population are at says what is ordinary. Distances are Euclidean in whatever
-rows are given, pixels or features; copies that were shifted or recoloured are found in features only.
+What held-out images of the same population are at says what is ordinary, within the error of how few they
+are: the threshold is one of their distances, and another draw of them would have another. Distances are
+Euclidean in whatever rows are given, pixels or features; copies that were shifted or recoloured are found in
+features only.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import beta, rankdata
 
 from lsgm.errors import UserError
-from lsgm_eval.intervals import Interval
+from lsgm_eval.intervals import Interval, difference_ends
 from lsgm_eval.moments import Array
 from lsgm_eval.neighbours import nearest
 from lsgm_eval.proportions import binomial_interval
@@ -34,9 +36,12 @@ class Memorisation:
     threshold: float
     """The q quantile of held-out images' distances: one of them."""
     held_out_share: float
-    """Share of held-out images within the threshold: what an honest model has on average; q but for ties."""
-    share: Interval
-    """Share of samples within the threshold; its binomial interval takes the threshold as fixed."""
+    """Share of held-out images within the threshold; q but for ties."""
+    share: float
+    """Share of samples within the threshold."""
+    excess: Interval
+    """``share`` - ``held_out_share``, whose interval has the errors of both: it covers how much likelier a
+    sample is within the threshold than an image of the population, 0 for an honest model."""
     closer: Interval
     """P(a sample is closer than a held-out image), ties half: 0.5 for an honest model, 1 for copies."""
     c_t: float
@@ -76,7 +81,8 @@ def memorisation(
         index=found.index[:, 0],
         threshold=threshold,
         held_out_share=float((ordinary <= threshold).mean()),
-        share=binomial_interval(int((distance <= threshold).sum()), len(distance)),
+        share=float((distance <= threshold).mean()),
+        excess=_excess(distance, ordinary, threshold),
         closer=_closer(distance, ordinary),
         c_t=three_sample_z(distance, ordinary),
     )
@@ -100,6 +106,25 @@ def three_sample_z(distance: NDArray[Any], held_out: NDArray[Any]) -> float:
         return 0.0
     count = float(rankdata(both)[:n].sum()) - n * (n + 1) / 2
     return (count - n * h / 2) / float(np.sqrt(variance))
+
+
+def _excess(distance: Array, held_out: Array, threshold: float) -> Interval:
+    """Return the share of samples within the threshold less that of held-out images, by `difference_ends`.
+
+    Samples do not know the threshold: theirs is a binomial share. It is itself a held-out distance, the m-th
+    of H, so that the population's share within it follows Beta(m, H - m + 1), whatever the law of distances
+    is; where distances are tied its upper end is that of a share. A threshold that lies high by chance raises
+    both shares alike and cancels.
+    """
+    n, h = len(distance), len(held_out)
+    within, m = int((distance <= threshold).sum()), int((held_out <= threshold).sum())
+    tied = int((held_out == threshold).sum()) > 1
+    low, high = beta.ppf(0.025, m, h - m + 1), 1.0 if m == h else beta.ppf(0.975, m + tied, h - m + 1 - tied)
+    ours = binomial_interval(within, n)
+    share = m / h
+    ends = difference_ends(share, (float(low), float(high)), ours.value, (ours.low, ours.high))
+    error = float(np.hypot(ours.standard_error, np.sqrt(share * (1 - share) / h)))
+    return Interval(ours.value - share, *ends, error)
 
 
 def _closer(distance: Array, held_out: Array) -> Interval:

@@ -46,7 +46,7 @@ def write_neighbours(
 def _title(found: Memorisation) -> str:
     return (
         f"sample above, nearest training image below; * within {found.threshold:.4g}, as are "
-        f"{found.held_out_share:.2%} of held-out images and {found.share.value:.2%} of samples"
+        f"{found.held_out_share:.2%} of held-out images and {found.share:.2%} of samples"
     )
 
 

@@ -53,8 +53,8 @@ FAMILIES = {
     ),
     "memorised": (
         "Memorised",
-        "share of samples nearer to a training image than 1 in 100 held-out images is, in the feature space "
-        "'{space}': about 0.01 where nothing is copied",
+        "share of samples nearer to a training image than 1 in 100 held-out images is, less the share of "
+        "held-out images, in the feature space '{space}': about 0 where nothing is copied",
     ),
 }
 """Family -> label and meaning; the table's columns are in this order."""

@@ -130,7 +130,7 @@ def test_they_are_those_of_the_features_computed_at_once(
     held_out = reference_features(bars, "test", 3, net, rows=200).stats.rows
     assert set(map(tuple, held_out)) <= set(map(tuple, test))
     found = memorisation(ours, train, held_out)
-    assert rows["memorised_squares"]["value"] == found.share.value
+    assert rows["memorised_squares"]["value"] == found.excess.value
 
 
 def test_one_pass_serves_all_spaces(bernoulli: Make, squares: Squares, tmp_path: Path) -> None:

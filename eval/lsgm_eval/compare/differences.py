@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr, stdtrit
 
-from lsgm_eval.intervals import NORMAL_95, Interval
+from lsgm_eval.intervals import NORMAL_95, Interval, difference_ends
 
 __all__ = ["Difference", "exact_difference", "holm", "independent_difference", "of_interval", "paired_mean"]
 
@@ -59,20 +59,17 @@ def independent_difference(
 ) -> Difference:
     """Return b - a from two values and the ends (low, high) of their 95 % intervals, errors independent.
 
-    Zou and Donner's method (2008): the lower end is b - a - ((b - low_b)^2 + (high_a - a)^2)^(1/2) and the
-    upper end its mirror image, which for symmetric intervals is the sum of variances, and which keeps the
-    lopsided intervals of shares and ratios. Where both share a reference, or images, their errors go
-    together and the interval is too wide rather than too narrow.
+    By `difference_ends`. Where both share a reference, or images, their errors go together and the interval
+    is too wide rather than too narrow.
     """
     gap = b - a
-    down = math.hypot(b - ends_b[0], ends_a[1] - a)
-    up = math.hypot(ends_b[1] - b, a - ends_a[0])
-    towards_zero = down if gap > 0 else up
+    low, high = difference_ends(a, ends_a, b, ends_b)
+    towards_zero = gap - low if gap > 0 else high - gap
     if gap == 0 or towards_zero == 0:
         p = float(gap == 0)
     else:
         p = 2 * float(ndtr(-abs(gap) * NORMAL_95 / towards_zero))
-    return Difference(gap, gap - down, gap + up, p)
+    return Difference(gap, low, high, p)
 
 
 def of_interval(found: Interval) -> Difference:

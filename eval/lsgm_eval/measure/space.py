@@ -190,11 +190,11 @@ def _density(job: _Job) -> list[Finding]:
 def _memorised(job: _Job) -> list[Finding]:
     found = job.memorisation
     note = (
-        f"share of samples nearer to a training image than {found.threshold:.4g}, as are "
+        f"{found.share:.2%} of samples are nearer to a training image than {found.threshold:.4g}, less "
         f"{found.held_out_share:.2%} of held-out images; C_T = {found.c_t:.1f}, below -3 is copying; "
         f"nearer than a held-out image with probability {found.closer.value:.3f}"
     )
-    return [Finding("memorised", found.share, note)]
+    return [Finding("memorised", found.excess, note)]
 
 
 _MEASURES: Mapping[Statistic, Callable[[_Job], list[Finding]]] = {
