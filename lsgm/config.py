@@ -41,6 +41,9 @@ class DataConfig:
     """Side to which the images of a folder or zip are centre-cropped and resized."""
 
     def __post_init__(self) -> None:
+        require(
+            bool(self.dataset.strip()), "data.dataset is empty; name a dataset, or a folder or zip of images"
+        )
         require(0 <= self.pad <= 16, f"data.pad is {self.pad}; give a number of pixels from 0 to 16")
         require(1 <= self.bits <= 8, f"data.bits is {self.bits}; give 1 to 8 bits")
         require(self.image_size >= 8, f"data.image-size is {self.image_size}; give at least 8 pixels")

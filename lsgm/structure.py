@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = ["BEFORE", "NONE", "as_then", "completed_as_then", "from_dict", "to_dict"]
+__all__ = ["BEFORE", "NONE", "as_then", "completed_as_then", "from_dict", "refuse_huge", "to_dict"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,9 @@ NONE = "none"
 
 BEFORE = "before"
 """Key of a field's metadata: what was the case before there was the field, where that is not its default."""
+
+LARGEST = 2**63 - 1
+"""The largest whole number that tensors and files of numbers hold, and so the largest seed, count or step."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -84,6 +87,16 @@ def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, 
         elif name not in saved:
             out[name] = value
     return out
+
+
+def refuse_huge(config: Any, path: str = "") -> None:
+    """Raise ConfigError for a whole number in a dataclass, or in one inside it, that 64 bits do not hold."""
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), _join(path, field.name.replace("_", "-"))
+        if dataclasses.is_dataclass(value):
+            refuse_huge(value, key)
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(f"{key} is {value}; give a whole number of at most 2^63 - 1 = {LARGEST}")
 
 
 def _plain(value: Any) -> Any:
@@ -159,9 +172,15 @@ def _scalar(hint: Any, value: Any, where: str, path: str) -> Any:
             raise _choice(value, [member.value for member in hint], where, path)
         return hint(value)
     if hint is Path and isinstance(value, str):
+        if not value.strip():  # it would be the working directory
+            raise ConfigError(f"{where}: '{path}' is empty; give a path")
         return Path(value)
     if hint is float and type(value) is int:
         return float(value)
+    if hint is int and type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(
+            f"{where}: '{path}' is {value}; give a whole number of at most 2^63 - 1 = {LARGEST}"
+        )
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     expected = _WORDS.get(hint, getattr(hint, "__name__", str(hint)))

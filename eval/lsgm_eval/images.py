@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from lsgm.data import load, test_levels
+from lsgm.data import test_levels
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.errors import DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.reference import choose
 from lsgm_eval.tasks import Task
 
-__all__ = ["ScoredImages", "check_pixels", "scored_images", "scored_images_of"]
+__all__ = ["ScoredImages", "check_pixels", "scored_images_of"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,11 @@ class ScoredImages:
     """Seed by which grey values became bits; None where levels are more than two, or were bits already."""
 
 
-def scored_images(task: Task, *, root: Path | None = None) -> ScoredImages:
-    """Return the likelihood split of a task.
-
-    Raises DataError where the data are not there or give other levels than the task knows of them.
-    """
-    return scored_images_of(task, load(task.dataset, root=root))
-
-
 def scored_images_of(task: Task, images: ImageSet) -> ScoredImages:
-    """Return the likelihood split of an image set that is loaded already. Raises as `scored_images`."""
+    """Return the likelihood split of a task's images (`lsgm_eval.runner.task_images`).
+
+    Raises DataError where they give other levels than the task knows of them.
+    """
     levels = test_levels(images, task.likelihood_split, task.binarisation_seed, bits=task.bits)
     sha256 = sha256_of(levels)
     known = task.levels.get(images.sha256, sha256)

@@ -75,6 +75,8 @@ def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeMo
     directory. Raises UserError, or whatever the checkpoint's or the images' reader says of them.
     """
     name, found, rest = spec.partition("=")
+    if not spec.strip() or (found and not rest.strip() and not Path(spec).exists()):
+        raise UserError(f"the model '{spec}' names no place: give a run directory, or NAME=DIR")
     if found and "/" not in name and not Path(spec).exists():
         model: GenerativeModel | ImageModel = open_model(rest, device=device)
         return _seen(model.renamed(name)) if isinstance(model, ImageModel) else Renamed(model, name)

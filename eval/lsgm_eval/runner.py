@@ -10,7 +10,7 @@ import torch
 
 from lsgm.data import ImageSet, dataset_names, load
 from lsgm.distributed import World
-from lsgm.errors import DataError, UserError
+from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import GenerativeModel
 from lsgm.grid import save_grid
 from lsgm_eval.evaluation import Evaluation
@@ -91,7 +91,12 @@ def unlike_names(models: Sequence[GenerativeModel]) -> None:
 
 
 def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None = None) -> ImageSet:
-    """Return the task's images; those of a folder or zip at the size of the models'."""
+    """Return the task's images; those of a folder, a zip or a file at the size of the models'.
+
+    Raises ConfigError for a task without a data set, DataError where the data are not there.
+    """
+    if not task.dataset:
+        raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     if task.dataset in dataset_names() or not models:
         return load(task.dataset, root=root)
     return load(task.dataset, root=root, image_size=models[0].pixels.height)

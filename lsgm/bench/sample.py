@@ -93,7 +93,14 @@ def fixed_steps(name: str, nfe: int) -> SamplerConfig:
 
 def run(argv: list[str]) -> int:
     """Measure, then print or write; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench sample", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(
+        Options,
+        argv,
+        prog="lsgm bench sample",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        may_be_empty=("--overhead", "--samplers"),
+    )
     sampler = fixed_steps(options.sampler, options.nfe)
     names = [name.strip() for name in options.samplers.split(",") if name.strip()]
     others = [fixed_steps(name, options.nfe) for name in names]

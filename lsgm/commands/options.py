@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.structure import refuse_huge
 
 __all__ = ["Positional", "arg", "parse"]
 
@@ -48,22 +49,27 @@ def parse(
     description: str,
     examples: Sequence[str] = (),
     default: T | None = None,
+    may_be_empty: Sequence[str] = (),
 ) -> T:
     """Return the ``config_type`` that ``argv`` describes, starting from ``default`` where one is given.
 
     Nested dataclasses become dotted options (``--stage1.optim.lr``); ``--help`` prints the description and
-    the worked examples, then leaves with status 0 (SystemExit).
+    the worked examples, then leaves with status 0 (SystemExit). ``may_be_empty`` are options of which an
+    empty value means something.
 
-    Raises ConfigError, one sentence, for unknown options (with a "did you mean"), missing or malformed
-    values, and whatever a dataclass refuses on construction.
+    Raises ConfigError, one sentence, for unknown options (with a "did you mean"), for missing, empty or
+    malformed values, whole numbers of more than 63 bits, and whatever a dataclass refuses on construction.
     """
+    _refuse_empty(argv, prog, may_be_empty)
     shown = description
     if examples:
         shown += "\n\nexamples:\n" + "\n".join(f"  {line}" for line in examples)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return _tyro(config_type, argv, prog, shown, default)
+            parsed = _tyro(config_type, argv, prog, shown, default)
+        refuse_huge(parsed)
+        return parsed
     except SystemExit as leaving:
         if not leaving.code:
             raise
@@ -71,6 +77,22 @@ def parse(
     sentence = _unknown_option(config_type, argv, prog, default) or _first_sentence(text)
     link = " " if sentence.endswith("?") else "; "
     raise ConfigError(f"{sentence}{link}`{prog} --help` lists the options")
+
+
+def _refuse_empty(argv: Sequence[str], prog: str, allowed: Sequence[str]) -> None:
+    """Raise ConfigError for an empty word, as a shell makes of a variable that is not set.
+
+    Taken for a path it would be the working directory, and for a name no name at all.
+    """
+    for index, word in enumerate(argv):
+        option, equals, value = word.partition("=")
+        if not word.strip():
+            option = argv[index - 1] if index else ""
+        elif not equals or value.strip() or not _OPTION.fullmatch(option):
+            continue
+        if option not in allowed:
+            what = option if _OPTION.fullmatch(option) else f"word {index + 1} after `{prog}`"
+            raise ConfigError(f"{what} is empty; give it a value or leave it out")
 
 
 def _tyro(config_type: type[T], argv: Sequence[str], prog: str, description: str, default: T | None) -> T:

@@ -26,7 +26,7 @@ from lsgm.data.store import atomic_path, cache_dir, exclusive
 from lsgm.errors import DataError
 from lsgm.progress import bar
 
-__all__ = ["Entry", "decode", "list_images", "memory_mapped", "read_folder", "split_names"]
+__all__ = ["Entry", "decode", "list_images", "memory_mapped", "read_folder", "read_image", "split_names"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
@@ -232,3 +232,16 @@ def read_folder(path: Path, size: int) -> ImageSet:
     parts = split_names(entries)
     splits, sha256 = memory_mapped(path, parts, size)
     return ImageSet(path.resolve().name, f"{size}px+{sha256[:12]}", sha256, "uint8", splits)
+
+
+def read_image(path: Path, size: int) -> ImageSet:
+    """Return one image file at ``size`` x ``size`` as a set whose only split is ``test``.
+
+    Raises:
+        DataError: it is refused.
+    """
+    entry = Entry(path.name, "", path.read_bytes)
+    channels = 1 if _is_grey(entry, path.parent) else 3
+    rows = torch.from_numpy(decode(entry, path.parent, size, channels).copy())[None]
+    sha256 = sha256_of(rows)
+    return ImageSet(path.name, f"{size}px+{sha256[:12]}", sha256, "uint8", {"test": rows})

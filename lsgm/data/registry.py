@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsgm.data import celeba, cifar, glyphs, mnist, omniglot
-from lsgm.data.folder import read_folder
+from lsgm.data.folder import SUFFIXES, read_folder, read_image
 from lsgm.data.images import ImageSet, PixelKind
 from lsgm.data.mirror import find_mirror
 from lsgm.data.remote import RemoteFile
@@ -132,17 +132,22 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, image_size: i
     """Return a dataset by name, or the images of a folder or zip by path. The network is never used.
 
     Args:
-        name: One of `dataset_names`, or a path; a folder named like a dataset is reached as ``./mnist``.
+        name: One of `dataset_names`, or a path; a folder named like a dataset is reached as ``./mnist``. A
+            single image file is a set whose only split is ``test``.
         root: A folder to look in before ``$LSGM_DATA`` and the cache.
         image_size: Side to which the images of a folder or zip are cropped and resized.
 
     Raises:
-        DataError: unknown name, or a file that is absent, truncated, corrupted or unreadable.
+        DataError: no name, an unknown one, or a file that is absent, truncated, corrupted or unreadable.
     """
     if name in DATASETS:
         return DATASETS[name].read(roots(root))
+    if not name.strip():  # as a path it would be the working directory
+        raise DataError("the name of the dataset is empty; give a dataset's name, or the path of your images")
     path = Path(name).expanduser()
-    if path.exists() or os.sep in name or path.suffix == ".zip":
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return read_image(path, image_size)
+    if path.exists() or os.sep in name or path.suffix.lower() in (".zip", *SUFFIXES):
         return read_folder(path, image_size)
     hint = (
         did_you_mean(name, DATASETS) or f"; give one of {', '.join(DATASETS)}, or the path of a folder or zip"

@@ -84,3 +84,5 @@ def test_what_is_missing_is_named(hub: Path, tmp_path: Path) -> None:
         load_extractor(f"dinov2:{hub}:offline", (3, 32, 32))
     with pytest.raises(UserError, match=r"the torch.hub model flat must return features N x D"):
         load_extractor(f"dinov2:{hub}:flat", (3, 32, 32))
+    with pytest.raises(UserError, match=r"dinov2::shifted names no folder"):
+        load_extractor("dinov2::shifted", (3, 32, 32))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
-from lsgm.errors import CheckpointError, DataError
+from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import Pixels
 from lsgm_eval import runner
 from lsgm_eval.model_specs import open_model, remark_of
@@ -111,3 +111,19 @@ def test_a_run_that_has_pictures_is_still_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         open_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("spec", ["", " ", "a=", "a= "])
+def test_a_model_without_a_place_is_refused_and_never_the_working_directory(spec: str) -> None:
+    with pytest.raises(UserError, match=f"^the model '{spec}' names no place"):
+        open_model(spec)
+
+
+def test_names_with_signs_of_equality_spaces_and_other_scripts_are_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=0.1", "two words", "модель", "ends="):
+        tiny.folder_of_images(tmp_path / name)
+        assert open_model(name).name == name
+        assert open_model(f"mine={name}").name == "mine"

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scoring import KnownModel, known_images
 
 from lsgm.config import DensityConfig
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
-from lsgm_eval import images, model_specs
+from lsgm_eval import images, model_specs, runner
 from lsgm_eval.commands.nll import Options, estimator, run
 from lsgm_eval.rows import read_rows
 
@@ -51,7 +52,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
         "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
     }
     monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
-    monkeypatch.setattr(images, "scored_images", lambda task: known_images())
+    monkeypatch.setattr(runner, "task_images", lambda task, models: None)
+    monkeypatch.setattr(images, "scored_images_of", lambda task, images: known_images())
     return known
 
 
@@ -270,3 +272,60 @@ def test_help_shows_worked_examples_and_does_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "lsgm nll runs/mnist-small --task mnist" in done.stdout, done.stderr
     assert "loaded []" in done.stdout
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 100 colour images of 12 x 10, and models of 3 x 8 x 8 that score what they are given."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (100, 12, 10, 3), dtype=np.uint8)
+    for index, image in enumerate(values):
+        Image.fromarray(image).save(folder / f"{index:03d}.png")
+    known = {name: KnownModel(name, pixels=Pixels(3, 8, 8, "discrete", 8)) for name in ("a", "b")}
+    monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(folder)  # a folder of images: nothing may score it unasked
+    return folder
+
+
+def scored(tmp_path: Path, *words: str) -> list[dict[str, Any]]:
+    assert run([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    return read_rows(tmp_path / "out" / "results.jsonl")
+
+
+def test_a_folder_is_scored_at_the_models_size_and_a_task_need_not_be_named(
+    photos: Path, tmp_path: Path
+) -> None:
+    first, *_ = rows = scored(tmp_path, "a", "--data", str(photos), "--limit", "4")
+    assert first["task"] == "image-folder@2/quick-limit-4"
+    assert first["dataset"].startswith("photos@8px+")
+    again = scored(tmp_path, "a", "--task", "image-folder", "--data", str(photos), "--limit", "4")
+    assert [(row["metric"], row["value"]) for row in again] == [(row["metric"], row["value"]) for row in rows]
+
+
+def test_a_single_image_is_scored_has_no_interval_and_says_so(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["a", "b", "--data", str(photos / "003.png"), "--method", "nelbo", "--method", "iw"]
+    rows = scored(tmp_path, *words)
+    assert {row["n"] for row in rows} == {1}
+    assert {row["task"] for row in rows} == {"image-folder@2/quick-limit-1"}
+    assert all(row["value"] is not None and row["ci_low"] is row["ci_high"] is None for row in rows)
+    assert all("one image, so no interval over images" in row["note"] for row in rows)
+    assert "one image, so no interval" in capsys.readouterr().out
+    with pytest.raises(UserError, match="5 images are asked for and the split test has 1"):
+        run([*words, "--limit", "5", "--out", str(tmp_path / "out")])
+
+
+def test_no_data_is_said_and_the_working_directory_is_not_scored(photos: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    for words, says in (
+        (["a", "--task", "image-folder"], "image-folder has no data set of its own: name a folder or zip by"),
+        (["a", "--task", "image-folder", "--data", ""], "^--data is empty"),
+        (["a", "--data="], "^--data is empty"),
+        (["a", "--data", str(tmp_path / "none.png")], "none.png does not exist"),
+    ):
+        with pytest.raises(UserError, match=says):
+            run([*words, *out])
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,8 @@ from lsgm.nets.config import NVAEConfig
     [
         (lambda: DataConfig(pad=-1), "pad"),
         (lambda: DataConfig(bits=9), "bits"),
+        (lambda: DataConfig(dataset=""), "data.dataset is empty"),
+        (lambda: DataConfig(dataset=" "), "data.dataset is empty"),
         (lambda: OptimConfig(lr=0.0), "learning rate"),
         (lambda: OptimConfig(lr=1e-3, lr_min=1e-2), "lr-min"),
         (lambda: OptimConfig(beta1=1.0), "beta1"),

@@ -114,3 +114,13 @@ def test_a_wrong_table_is_answered_with_the_path_of_the_key(table: dict[str, Any
 
 def test_dashes_and_whole_numbers_are_understood() -> None:
     assert from_dict(StageConfig, {"batch-size": 3, "ema": 0}, "file") == StageConfig(batch_size=3, ema=0.0)
+
+
+def test_an_empty_path_is_refused_and_never_the_working_directory() -> None:
+    @dataclass(frozen=True)
+    class Place:
+        where: Path
+
+    assert from_dict(Place, {"where": "."}, "x.toml") == Place(Path("."))
+    with pytest.raises(ConfigError, match=r"x\.toml: 'where' is empty; give a path"):
+        from_dict(Place, {"where": ""}, "x.toml")

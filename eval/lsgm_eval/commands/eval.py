@@ -79,6 +79,7 @@ def run(argv: list[str]) -> int:
         prog="lsgm eval",
         description="Measure models under a named task: every number with its interval and its cost.",
         examples=list(EXAMPLES),
+        may_be_empty=("--save",),
     )
     return _run(options, argv)
 

@@ -55,6 +55,8 @@ class GateOptions:
     """Why new golden rows are right; --update needs it."""
     task: str = ""
     """The task, where the golden rows do not exist yet or are of a TOML file of your own."""
+    data: str = ""
+    """The folder or zip of images that golden rows of the task image-folder are of."""
     images: int | None = None
     """--update: images of every estimated bound (512)."""
     draws: int | None = None
@@ -89,7 +91,14 @@ class GateOptions:
 
 def run(argv: list[str]) -> int:
     """Check the checkpoint named on the command line, or write its golden rows."""
-    options = parse(GateOptions, argv, prog="lsgm gate", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(
+        GateOptions,
+        argv,
+        prog="lsgm gate",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        may_be_empty=("--reason",),
+    )
     return _update(options) if options.update else _check(options)
 
 
@@ -101,6 +110,7 @@ def _check(options: GateOptions) -> int:
         options.checkpoint,
         options.golden,
         task=options.task,
+        data=options.data,
         seeds=options.seeds,
         retrained=options.retrained,
         device=options.device,
@@ -137,7 +147,7 @@ def _update(options: GateOptions) -> int:
     task = options.task or (previous.task.partition("@")[0] if previous else "")
     require(bool(task), f"{path} does not exist yet: say by --task what its rows are measured on")
     subject, described = open_subject(
-        options.checkpoint, task, _plan(options, previous), device=options.device
+        options.checkpoint, task, _plan(options, previous), data=options.data, device=options.device
     )
     golden = record(subject, described, options.reason, previous)
     write_golden(path, golden)

@@ -91,7 +91,14 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Sweep the models named on the command line; 0 where every point was measured or is left for later."""
-    options = parse(Options, argv, prog="lsgm nfe", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(
+        Options,
+        argv,
+        prog="lsgm nfe",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        may_be_empty=("--tol", "--reach"),
+    )
     require(bool(options.model), "there is nothing to measure; name a run with --model DIR")
     require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
     return _run(options, argv)

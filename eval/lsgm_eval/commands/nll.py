@@ -33,6 +33,8 @@ EXAMPLES = (
     "lsgm nll runs/mnist-small --task mnist --method ode --tol 1e-5 --limit 500",
     "lsgm nll runs/mnist-small --task mnist --times 64 --no-control-variate",
     "lsgm nll lsgm=runs/a sgm=runs/b --task cifar10 --method ode --dequantise uniform --samples 4",
+    "lsgm nll runs/photos --data ./photos --limit 20   # images of your own, at the model's size",
+    "lsgm nll runs/photos --data one.png               # a single image, which has no interval",
 )
 
 FLOW = ("rtol", "atol", "solver", "steps", "probes", "divergence")
@@ -46,7 +48,10 @@ class Options:
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
     """Run directories, checkpoints or package.module:factory, each named by NAME= before it."""
     task: str = ""
-    """A task of `lsgm ls tasks`, or a TOML file of your own."""
+    """A task of `lsgm ls tasks`, or a TOML file of your own (with --data: image-folder)."""
+    data: str = ""
+    """A folder or zip of images, or one image, in the place of the task's, cropped and resized to the models'
+    size."""
     method: UseAppendAction[tuple[Literal["nelbo", "iw", "ode"], ...]] = ()
     """nelbo (default): score matching; iw: importance weighted; ode: probability flow. May be repeated."""
     tier: str = "quick"
@@ -107,7 +112,8 @@ def run(argv: list[str]) -> int:
     """Score the models named on the command line; 0 where every number was measured."""
     options = parse(Options, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
     require(bool(options.models), "there is nothing to score; name a run, `lsgm nll RUN --task TASK`")
-    require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
+    named = bool(options.task or options.data)
+    require(named, "--task is missing; `lsgm ls tasks` lists them, and --data names images of your own")
     return _run(options, argv)
 
 
@@ -144,22 +150,24 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, score, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
-    from lsgm_eval.images import scored_images
+    from lsgm_eval.commands.eval import changed_task
+    from lsgm_eval.images import scored_images_of
     from lsgm_eval.likelihoods import measure_plans
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.table import measurement_lines
     from lsgm_eval.manifest import write_manifest
     from lsgm_eval.model_specs import open_model
+    from lsgm_eval.runner import task_images
     from lsgm_eval.tasks import load_task
 
-    task = load_task(options.task)
+    task = changed_task(load_task(options.task or "image-folder"), (), options.data)
     task.tier(options.tier)
     world = join(pick_device(options.device))
     models = [open_model(word, device=world.device) for word in options.models]
     priors = [model.has_prior for model in models]
     methods = dict.fromkeys(options.method or ("nelbo",))
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
-    images = scored_images(task)
+    images = scored_images_of(task, task_images(task, models))
     named = dict(zip(options.models, models, strict=True))
     command = ["lsgm", "nll", *argv]
     manifest = world.on_main(
@@ -169,7 +177,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         rows = measure_plans(
             models,
             images,
-            [_plan(task, options, method, priors) for method in methods],
+            [_plan(task, options, method, priors, single=len(images.levels) == 1) for method in methods],
             out,
             world=world,
             batch_size=options.batch_size,
@@ -186,21 +194,23 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     return 0
 
 
-def _plan(task: Task, options: Options, method: Method, priors: list[bool]) -> Plan:
+def _plan(task: Task, options: Options, method: Method, priors: list[bool], *, single: bool) -> Plan:
     """Return what is measured by one method: the tier's, unless the command line changes it.
 
-    Changed for one of the models it is another protocol for all, so that they stand in one table.
+    Changed for one of the models it is another protocol for all, so that they stand in one table. A single
+    image is a protocol of its own, whatever the tier asks for.
     """
     from lsgm_eval.likelihoods import Plan
 
     tier = task.tier(options.tier)
     bases = [tier.config_for(method, prior) for prior in priors]
     configs = tuple(estimator(base, options) for base in bases)
-    counts = tuple(options.limit or tier.images_for(method, prior) for prior in priors)
+    limit = options.limit or (1 if single else None)
+    counts = tuple(limit or tier.images_for(method, prior) for prior in priors)
     custom = any(
         replace(config, at_once=base.at_once) != base for config, base in zip(configs, bases, strict=True)
     )
-    name = task.identity(options.tier, limit=options.limit, custom=custom)
+    name = task.identity(options.tier, limit=limit, custom=custom)
     return Plan(name, configs, counts, name.removeprefix(task.identity(options.tier)))
 
 

@@ -74,6 +74,8 @@ def state_sha256(net: torch.nn.Module) -> str:
 def _split(spec: str) -> tuple[Path, str]:
     """Return (folder, model) of DIR[:MODEL]; a model is a Python name, which no drive or path is."""
     folder, colon, model = spec.rpartition(":")
+    if colon and not folder.strip():
+        raise UserError(f"the extractor dinov2:{spec} names no folder: write dinov2:DIR or dinov2:DIR:MODEL")
     return (
         (Path(folder).expanduser(), model)
         if colon and model.isidentifier()

@@ -33,6 +33,7 @@ def check(
     golden: Path | None = None,
     *,
     task: str = "",
+    data: str = "",
     seeds: int = 0,
     retrained: bool = False,
     device: str = "cpu",
@@ -40,11 +41,12 @@ def check(
     """Measure a checkpoint again and judge every golden row.
 
     ``seeds`` chooses the seeds of the estimates, which are never those that the golden rows were made with;
-    replays have their own. ``task`` is a TOML file where the golden rows are of a task of one's own.
+    replays have their own. ``task`` is a TOML file where the golden rows are of a task of one's own,
+    ``data`` a folder or zip of images where they are of one.
     Raises UserError where the rows cannot be checked: no such file, another task version, other data.
     """
     rows = read_golden(golden or default_golden(Path(checkpoint)))
-    subject, described = open_subject(checkpoint, task or rows.task, rows.plan, device=device)
+    subject, described = open_subject(checkpoint, task or rows.task, rows.plan, data=data, device=device)
     require_same(rows, subject, described)
     found = Measured()
     if not retrained:

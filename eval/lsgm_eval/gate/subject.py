@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lsgm.data import load
 from lsgm.distributed import join
 from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
@@ -14,17 +13,20 @@ from lsgm_eval.images import check_pixels, scored_images_of
 from lsgm_eval.measure.space import Space
 from lsgm_eval.model_specs import open_model
 from lsgm_eval.open_spaces import open_spaces
+from lsgm_eval.runner import task_images
 from lsgm_eval.tasks import Task, Tier, load_task
 
 __all__ = ["identities", "open_subject", "require_same"]
 
 
-def open_subject(checkpoint: str, task: str, plan: Plan, *, device: str = "cpu") -> tuple[Subject, Task]:
+def open_subject(
+    checkpoint: str, task: str, plan: Plan, *, data: str = "", device: str = "cpu"
+) -> tuple[Subject, Task]:
     """Return a checkpoint's model with a task's images and feature spaces.
 
-    ``task`` is a name, ``glyphs@2``, or a TOML file. Spaces whose networks are not at hand are left out.
-    Raises UserError for an unknown task, one of another version, a model of other pixels or without a
-    density, and CheckpointError for what is no checkpoint.
+    ``task`` is a name, ``glyphs@2``, or a TOML file; ``data`` are images in the place of its own. Spaces
+    whose networks are not at hand are left out. Raises UserError for an unknown task, one of another version,
+    a model of other pixels or without a density, and CheckpointError for what is no checkpoint.
     """
     from lsgm.devices import pick_device
 
@@ -32,10 +34,12 @@ def open_subject(checkpoint: str, task: str, plan: Plan, *, device: str = "cpu")
     if world.size > 1:
         raise UserError("the gate measures in one process: start it without torchrun")
     described = load_task(task)
+    if data:
+        described = replace(described, dataset=data, levels={})
     model: GenerativeModel = open_model(checkpoint, device=world.device)
     if not callable(getattr(model, "density", None)):
         raise UserError(f"{model.name} has no density: the gate is for trained models, not for images")
-    images = load(described.dataset)
+    images = task_images(described, [model])
     scored = scored_images_of(described, images)
     check_pixels(model, scored)
     spaces: list[Space] = []

@@ -95,9 +95,17 @@ def likelihood_rows(
     }
     rows = []
     for metric, (nats, scale) in values.items():
-        mean = mean_interval(nats.numpy() * scale)
-        rows.append(context.row(metric, mean.value, ci_low=mean.low, ci_high=mean.high, **shared))
+        value, low, high = _mean(nats * scale)
+        rows.append(context.row(metric, value, ci_low=low, ci_high=high, **shared))
     return rows
+
+
+def _mean(nats: Tensor) -> tuple[float, float | None, float | None]:
+    """Return the mean over images and the ends of its 95 % interval; one image alone has none."""
+    if len(nats) == 1:
+        return float(nats), None, None
+    mean = mean_interval(nats.numpy())
+    return mean.value, mean.low, mean.high
 
 
 def missing_rows(context: Context, config: DensityConfig, split: str, why: str) -> list[Row]:
@@ -117,6 +125,7 @@ def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: 
     seed = images.binarisation_seed
     parts = (
         failed,
+        "one image, so no interval over images" if len(scores.rows) == 1 else "",
         "upper bound in expectation" + (" but for probe noise" if noisy else ""),
         _estimator(config, model),
         _tail(scores),
@@ -148,8 +157,9 @@ def _tail(scores: Scores) -> str:
     """Return by how much the bound moves for the way down to z_0, which makes it strict."""
     if "tail" not in scores.terms:
         return ""
-    tail = mean_interval(scores.terms["tail"].numpy())
-    return f"strict at z_0: its tail is {with_error(tail.value, tail.low, tail.high)} nats of it"
+    tail, low, high = _mean(scores.terms["tail"])
+    shown = f"{tail:.2g}" if low is None or high is None else with_error(tail, low, high)
+    return f"strict at z_0: its tail is {shown} nats of it"
 
 
 def _probe_noise(scores: Scores, config: DensityConfig) -> str:

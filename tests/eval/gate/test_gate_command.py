@@ -16,16 +16,19 @@ import tiny
 import torch
 from bernoulli import BernoulliModel, ink
 from eval.gate.gated import trained
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from scoring import KnownModel
 
 from lsgm.data import ImageSet, sha256_of
 from lsgm.data.store import file_sha256
 from lsgm.errors import ConfigError, UserError
+from lsgm.generative import Pixels
 from lsgm.train import find_checkpoint
 from lsgm_eval.commands.gate import run
 from lsgm_eval.gate import subject
 from lsgm_eval.gate.check import check
-from lsgm_eval.gate.golden import read_golden
+from lsgm_eval.gate.golden import Plan, read_golden
 from lsgm_eval.gate.measure import measure_estimates, measure_replays
 from lsgm_eval.gate.verdict import judge
 
@@ -45,7 +48,7 @@ def place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vae_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> Path:
     """A folder with a task and the golden rows of the tiny VAE, written by the command itself."""
-    monkeypatch.setattr(subject, "load", lambda name: tiny.bars())
+    monkeypatch.setattr(subject, "task_images", lambda task, models: tiny.bars())
     (tmp_path / "bars.toml").write_text(TASK)
     words = ["--update", "--reason", "first", "--images", "64", "--repeats", "4"]
     assert gate(vae_run, tmp_path, *words) == 0
@@ -202,7 +205,7 @@ def test_a_model_of_other_pixels_is_not_checked(
 ) -> None:
     splits = {name: ink(70, seed) for seed, name in enumerate(("train", "val", "test"))}
     larger = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
-    monkeypatch.setattr(subject, "load", lambda name: larger)
+    monkeypatch.setattr(subject, "task_images", lambda task, models: larger)
     with pytest.raises(UserError, match="vae makes 1x8x8 binary images and the task needs 1x28x28"):
         gate(vae_run, place)
 
@@ -216,7 +219,7 @@ def test_distances_raise_no_alarm_in_a_hundred_gates_and_fail_for_another_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet
 ) -> None:
     """Of 40 images each, in the glyph features; black pixels have probability 0.1, then 0.2."""
-    monkeypatch.setattr(subject, "load", lambda name: bars)
+    monkeypatch.setattr(subject, "task_images", lambda task, models: bars)
     monkeypatch.setattr(subject, "open_model", lambda spec, device: BernoulliModel(p=float(spec)))
     (tmp_path / "bars.toml").write_text(TASK + GLYPHS)
     where = ["--golden", str(tmp_path / "x.json"), "--task", str(tmp_path / "bars.toml")]
@@ -235,11 +238,26 @@ def test_distances_raise_no_alarm_in_a_hundred_gates_and_fail_for_another_model(
 
 
 def test_images_alone_have_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "load", lambda name: tiny.bars())
+    monkeypatch.setattr(subject, "task_images", lambda task, models: tiny.bars())
     tiny.folder_of_images(tmp_path / "images")
     (tmp_path / "bars.toml").write_text(TASK)
     with pytest.raises(UserError, match="images has no density: the gate is for trained models"):
         gate(tmp_path / "images", tmp_path, "--update", "--reason", "x")
+
+
+def test_a_folder_is_opened_at_the_models_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(4):
+        Image.new("RGB", (12, 9 + index), (index, 0, 0)).save(folder / f"{index}.png")
+    monkeypatch.setattr(
+        subject, "open_model", lambda spec, device: KnownModel(pixels=Pixels(3, 8, 8, "discrete"))
+    )
+    plan = Plan(images=2, samples=0)
+    opened, _ = subject.open_subject("x", "image-folder", plan, data=str(folder))
+    assert opened.images.pixels.shape == (3, 8, 8)
+    with pytest.raises(UserError, match="image-folder has no data set of its own: name a folder or zip by"):
+        subject.open_subject("x", "image-folder", plan)
 
 
 def test_help_needs_neither_torch_nor_numpy() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import StageConfig
 from lsgm.errors import ConfigError
+from lsgm.structure import from_dict
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,41 @@ def test_bad_input_is_one_line_that_names_the_thing_and_the_help(argv: list[str]
 
 def test_a_value_that_the_dataclass_refuses_keeps_its_own_sentence() -> None:
     assert complaint("g", "--stage1.warmup", "3").startswith("warmup is 3.0; give a share")
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("where", ["option", "equals", "positional"])
+def test_an_empty_word_is_refused_and_never_the_working_directory(where: str, value: str) -> None:
+    @dataclass(frozen=True)
+    class Places:
+        model: Annotated[Positional[Path], arg(metavar="RUN")]
+        out: Path | None = None
+
+    argv = {"option": ["run", "--out", value], "equals": ["run", f"--out={value}"], "positional": [value]}
+    says = {
+        "option": "^--out is empty",
+        "equals": "^--out is empty",
+        "positional": "^word 1 after `lsgm x` is",
+    }
+    with pytest.raises(ConfigError, match=says[where]):
+        parse(Places, argv[where], prog="lsgm x", description="")
+
+
+def test_an_option_of_which_an_empty_value_means_something_takes_it() -> None:
+    @dataclass(frozen=True)
+    class Reach:
+        reach: str = "1"
+
+    assert parse(Reach, ["--reach", ""], prog="x", description="", may_be_empty=["--reach"]) == Reach("")
+    assert parse(Reach, ["--reach=a="], prog="x", description="") == Reach("a=")
+
+
+@pytest.mark.parametrize("number", [2**63, 10**30])
+def test_whole_numbers_of_more_than_63_bits_are_refused_wherever_they_stand(number: int) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"stage1\.steps is {number}; give a whole number of at most 2\^63"
+    ):
+        order("glyphs", f"--stage1.steps={number}")
+    with pytest.raises(ConfigError, match=rf"x: 'stage1\.steps' is {number}; give a whole number of at most"):
+        from_dict(Order, {"recipe": "x", "stage1": {"steps": number}}, "x")
+    assert order("glyphs", f"--stage1.keep={2**63 - 1}").stage1.keep == 2**63 - 1

@@ -197,6 +197,23 @@ def test_paths_without_images_are_refused(tmp_path: Path) -> None:
     photo(0).save(tmp_path / "empty" / "a.png")
     with pytest.raises(DataError, match="has 1 images; at least 3"):
         read(tmp_path / "empty")
+    for name in ("", " "):
+        with pytest.raises(DataError, match="the name of the dataset is empty"):
+            load(name)
+
+
+def test_a_single_image_is_a_set_whose_only_split_is_test(tmp_path: Path) -> None:
+    photo(3).save(tmp_path / "one.PNG")
+    images = load(str(tmp_path / "one.PNG"), image_size=16)
+    assert list(images.splits) == ["test"]
+    assert images.image_shape == (3, 16, 16)
+    assert images.version == f"16px+{images.sha256[:12]}"
+    (entry,) = folder.list_images(tmp_path)
+    assert torch.equal(
+        images.splits["test"][0], torch.from_numpy(folder.decode(entry, tmp_path, 16, 3).copy())
+    )
+    with pytest.raises(DataError, match=r"one\.PNG has no split 'train'; it has test"):
+        images.split("train")
 
 
 def test_celebahq_is_split_by_order_from_array_or_folder(tmp_path: Path) -> None:
