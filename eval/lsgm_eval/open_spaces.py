@@ -27,7 +27,7 @@ __all__ = ["export_references", "open_spaces"]
 
 NO_REFERENCE = Reference(FeatureStats(Moments.empty(0), np.empty((0, 0), np.float32)), "")
 """What a process holds that draws and extracts for the first one and measures nothing itself."""
-ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor torchscript:FILE"
+ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
 
 
 def open_spaces(
@@ -57,8 +57,10 @@ def open_spaces(
             closed.append(Closed(spec, f"{error}; {ELSEWHERE}"))
             continue
         opened.append(_space(task, tier, images, spec, extractor, world, given or {}))
-    names = [space.name for space in opened]
-    _check_names(names, given or {})
+    # A file for a space that is closed is no slip: what is wrong is said of the space.
+    _check_names(
+        [space.name for space in opened], [s.spec.name or s.spec.extractor for s in closed], given or {}
+    )
     return opened, closed
 
 
@@ -77,13 +79,13 @@ def export_references(spaces: Sequence[Space], dataset: str, folder: Path) -> li
     return paths
 
 
-def _check_names(names: Sequence[str], given: Mapping[str, Path]) -> None:
+def _check_names(names: Sequence[str], closed: Sequence[str], given: Mapping[str, Path]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two feature spaces are called '{name}': give each extractor once")
     for name in given:
-        if name not in names:
-            hint = did_you_mean(name, names) or f"; they are {', '.join(names) or 'none'}"
+        if name not in (known := [*names, *closed]):
+            hint = did_you_mean(name, known) or f"; they are {', '.join(known) or 'none'}"
             raise UserError(f"there is no feature space '{name}' to take reference statistics for{hint}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lsgm.data.folder import Entry, list_images, memory_mapped
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.store import atomic_path, cache_dir, missing
+from lsgm.data.store import atomic_path, cache_dir, first_good, is_there, missing
 from lsgm.errors import DataError
 
 __all__ = ["COUNTS", "HOW", "find_celebahq", "read_celebahq"]
@@ -28,6 +29,10 @@ HOW = (
 
 def find_celebahq(root: Path) -> Path | None:
     """Return ``celebahq256`` in a root: an .npy, a zip, or a folder that holds one of these or images."""
+    return next(iter(_places(root)), None)
+
+
+def _places(root: Path) -> list[Path]:
     base = root / "celebahq256"
     places = [
         base.with_suffix(".npy"),
@@ -35,7 +40,8 @@ def find_celebahq(root: Path) -> Path | None:
         *sorted(base.glob("*.npy")),
         *sorted(base.glob("*.zip")),
     ]
-    return next((place for place in places if place.is_file()), base if base.is_dir() else None)
+    found = [place for place in places if is_there(place)]
+    return found or ([base] if base.is_dir() else [])
 
 
 def read_celebahq(search: list[Path], *, counts: tuple[int, int] = COUNTS) -> ImageSet:
@@ -46,9 +52,13 @@ def read_celebahq(search: list[Path], *, counts: tuple[int, int] = COUNTS) -> Im
     Raises:
         DataError: absent, another number of images, or images of another size.
     """
-    path = next((found for root in search if (found := find_celebahq(root)) is not None), None)
-    if path is None:
+    places = [place for root in search for place in _places(root)]
+    if not places:
         raise missing("celebahq256", "the folder, zip or .npy celebahq256", search, how=HOW)
+    return first_good([partial(_read_at, place, counts) for place in places], search)
+
+
+def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
     val = (
         counts[0] // 20
     )  # the last 5 % of train: slices stay views of the file, a random choice would be a copy

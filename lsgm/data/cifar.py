@@ -6,6 +6,7 @@ import hashlib
 import re
 import tarfile
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import Mirror, find_mirror
+from lsgm.data.mirror import Mirror, mirror_ways
 from lsgm.data.order import carve_validation
 from lsgm.data.remote import RemoteFile
-from lsgm.data.store import cached_set, find_file, missing
+from lsgm.data.store import cached_set, first_good, missing, places_of
 from lsgm.data.unpickle import load_arrays
 from lsgm.errors import DataError
 from lsgm.progress import bar
@@ -44,20 +45,28 @@ def read_cifar10(search: list[Path]) -> ImageSet:
     The first load hashes every file and caches the decoded pixels under a name that carries the checksum;
     later loads hash those pixels.
     """
+    ways: list[Callable[[], ImageSet]] = []
     for root in search:
-        path, mirror = find_file("cifar10", CIFAR_FILES[0].file, [root]), find_mirror("cifar10", root)
-        if path is not None:
-            return cached_set(f"cifar10-official-{CIFAR_FILES[0].sha256[:16]}", partial(_official, path))
-        if mirror is not None:
-            for entry in mirror.files:
-                mirror.path(entry.file)  # present and of the right size, at every load
-            return cached_set(mirror.key, partial(read_sheets, mirror))
-    raise missing("cifar10", CIFAR_FILES[0].file, search, check=CIFAR_FILES[0].check)
+        ways += [partial(_official, path) for path in places_of("cifar10", CIFAR_FILES[0].file, [root])]
+        ways += mirror_ways("cifar10", [root], _mirrored)
+    if not ways:
+        raise missing("cifar10", CIFAR_FILES[0].file, search, check=CIFAR_FILES[0].check)
+    return first_good(ways, search)
 
 
 def _official(path: Path) -> ImageSet:
+    return cached_set(f"cifar10-official-{CIFAR_FILES[0].sha256[:16]}", partial(_verified, path))
+
+
+def _verified(path: Path) -> ImageSet:
     CIFAR_FILES[0].verify(path, dataset="cifar10")
     return read_archive(path)
+
+
+def _mirrored(mirror: Mirror) -> ImageSet:
+    for entry in mirror.files:
+        mirror.path(entry.file)  # present and of the right size, at every load
+    return cached_set(mirror.key, partial(read_sheets, mirror))
 
 
 def read_archive(path: Path) -> ImageSet:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lsgm.data.store import file_sha256
+from lsgm.data.store import file_sha256, first_good
 from lsgm.errors import DataError
 
-__all__ = ["Mirror", "MirrorFile", "find_mirror", "read_manifest"]
+__all__ = ["Mirror", "MirrorFile", "find_mirror", "mirror_ways", "read_manifest"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,15 +113,31 @@ def find_mirror(name: str, root: Path) -> Mirror | None:
         DataError: there is none, but a folder that bears the dataset's name has a broken manifest. Broken
             manifests elsewhere belong to something else and are passed over.
     """
-    broken: DataError | None = None
-    for manifest in sorted([*root.glob("manifest.json"), *root.glob("*/manifest.json")]):
-        try:
-            mirror = read_manifest(manifest.parent)
-        except DataError as error:
-            broken = error if manifest.parent.name == name else broken
-            continue
-        if mirror.name == name:
-            return mirror
-    if broken is not None:
-        raise broken
-    return None
+    return first_good(ways, []) if (ways := mirror_ways(name, [root], _itself)) else None
+
+
+def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) -> list[Callable[[], T]]:
+    """Return for every mirror of a dataset in some folders how to ``read`` it, for `first_good`.
+
+    A broken manifest in a folder that bears the dataset's name is a way too, which says what is wrong.
+    """
+    ways: list[Callable[[], T]] = []
+    for root in search:
+        for manifest in sorted([*root.glob("manifest.json"), *root.glob("*/manifest.json")]):
+            try:
+                mirror = read_manifest(manifest.parent)
+            except DataError:
+                if manifest.parent.name == name:
+                    ways.append(partial(_read_at, manifest.parent, read))
+                continue
+            if mirror.name == name:
+                ways.append(partial(read, mirror))
+    return ways
+
+
+def _read_at(folder: Path, read: Callable[[Mirror], T]) -> T:
+    return read(read_manifest(folder))
+
+
+def _itself(mirror: Mirror) -> Mirror:
+    return mirror

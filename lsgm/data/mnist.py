@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import find_mirror
+from lsgm.data.mirror import Mirror, mirror_ways
 from lsgm.data.order import carve_validation
 from lsgm.data.remote import RemoteFile, gunzip
-from lsgm.data.store import find_file, missing
+from lsgm.data.store import first_good, missing, places_of
 from lsgm.errors import DataError
 
 __all__ = ["FIXED_FILES", "MNIST_FILES", "read_amat", "read_idx", "read_mnist", "read_mnist_fixed"]
@@ -64,16 +66,10 @@ def read_mnist(search: list[Path]) -> ImageSet:
     """
     arrays = []
     for item in MNIST_FILES:
-        path = find_file("mnist", item.file, search)
-        if path is None:
+        places = places_of("mnist", item.file, search)
+        if not places:
             raise missing("mnist", item.file, search, check=item.check)
-        try:
-            contents = gunzip(path)
-        except DataError as error:
-            raise DataError(f"{error}; delete it and run `lsgm data fetch mnist`") from error
-        if hashlib.md5(contents, usedforsecurity=False).hexdigest() != item.contents_md5:
-            item.verify(path, dataset="mnist")
-        arrays.append(read_idx(contents, path))
+        arrays.append(first_good([partial(_read_official, item, path) for path in places], search))
     train, train_digits, test, test_digits = arrays
     rows, val_rows = carve_validation(len(train))
     splits = {"train": train[rows, None], "val": train[val_rows, None], "test": test[:, None].contiguous()}
@@ -81,6 +77,16 @@ def read_mnist(search: list[Path]) -> ImageSet:
     labels = {split: {"digit": values.long()} for split, values in digits.items()}
     classes = {"digit": tuple("0123456789")}
     return ImageSet("mnist", "official", sha256_of(splits.values()), "binary", splits, labels, classes)
+
+
+def _read_official(item: RemoteFile, path: Path) -> Tensor:
+    try:
+        contents = gunzip(path)
+    except DataError as error:
+        raise DataError(f"{error}; delete it and run `lsgm data fetch mnist`") from error
+    if hashlib.md5(contents, usedforsecurity=False).hexdigest() != item.contents_md5:
+        item.verify(path, dataset="mnist")
+    return read_idx(contents, path)
 
 
 def read_amat(path: Path) -> Tensor:
@@ -103,22 +109,34 @@ def read_mnist_fixed(search: list[Path]) -> ImageSet:
 
     Binarising {0, 255} dynamically changes nothing, so the same code serves both datasets.
     """
+    ways: list[Callable[[], ImageSet]] = []
     for root in search:
-        paths = [find_file("mnist-fixed", item.file, [root]) for item in FIXED_FILES]
-        if all(paths):
-            splits = {s: read_amat(path) for s, path in zip(FIXED_COUNTS, paths, strict=True) if path}
-            return _fixed(splits, "official-amat", mirror=False, source=paths[0])
-        if (mirror := find_mirror("mnist-fixed", root)) is not None:
-            mirror.verify()
-            path = mirror.path(mirror.files[0].file)
-            with np.load(path) as packed:
-                bits = {s: np.unpackbits(packed[name], axis=1)[:, :784] for s, name in _FIXED_NAMES.items()}
-            splits = {s: torch.from_numpy(b * np.uint8(255)).reshape(-1, 1, 28, 28) for s, b in bits.items()}
-            return _fixed(splits, mirror.version, mirror=True, source=path)
-    raise missing("mnist-fixed", FIXED_FILES[0].file, search)
+        if all(places_of("mnist-fixed", item.file, [root]) for item in FIXED_FILES):
+            ways.append(partial(_read_texts, root))
+        ways += mirror_ways("mnist-fixed", [root], _read_packed)
+    if not ways:
+        raise missing("mnist-fixed", FIXED_FILES[0].file, search)
+    return first_good(ways, search)
 
 
-def _fixed(splits: dict[str, Tensor], version: str, *, mirror: bool, source: Path | None) -> ImageSet:
+def _read_texts(root: Path) -> ImageSet:
+    splits: dict[str, Tensor] = {}
+    for split, item in zip(FIXED_COUNTS, FIXED_FILES, strict=True):
+        places = places_of("mnist-fixed", item.file, [root])
+        splits[split] = first_good([partial(read_amat, path) for path in places], [])
+    return _fixed(splits, "official-amat", mirror=False, source=root)
+
+
+def _read_packed(mirror: Mirror) -> ImageSet:
+    mirror.verify()
+    path = mirror.path(mirror.files[0].file)
+    with np.load(path) as packed:
+        bits = {s: np.unpackbits(packed[name], axis=1)[:, :784] for s, name in _FIXED_NAMES.items()}
+    splits = {s: torch.from_numpy(b * np.uint8(255)).reshape(-1, 1, 28, 28) for s, b in bits.items()}
+    return _fixed(splits, mirror.version, mirror=True, source=path)
+
+
+def _fixed(splits: dict[str, Tensor], version: str, *, mirror: bool, source: Path) -> ImageSet:
     counts = {split: len(images) for split, images in splits.items()}
     if counts != FIXED_COUNTS:
         raise DataError(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import Mirror, find_mirror
+from lsgm.data.mirror import Mirror, mirror_ways
 from lsgm.data.order import carve_validation
 from lsgm.data.remote import RemoteFile
-from lsgm.data.store import cached_set, file_sha256, find_file, missing
+from lsgm.data.store import cached_set, file_sha256, first_good, missing, places_of
 from lsgm.errors import DataError
 
 __all__ = ["OMNIGLOT_FILES", "box_reduce", "read_chardata", "read_lake28", "read_omniglot"]
@@ -34,9 +34,13 @@ def read_omniglot(search: list[Path]) -> ImageSet:
     No checksum of chardata.mat is published, so its shapes and value range are checked and its own sha256
     becomes part of the version.
     """
-    path = find_file("omniglot", OMNIGLOT_FILES[0].file, search)
-    if path is None:
+    places = places_of("omniglot", OMNIGLOT_FILES[0].file, search)
+    if not places:
         raise missing("omniglot", OMNIGLOT_FILES[0].file, search)
+    return first_good([partial(_official, path) for path in places], search)
+
+
+def _official(path: Path) -> ImageSet:
     sha256 = file_sha256(path)
     return cached_set(f"omniglot-{sha256[:16]}", partial(read_chardata, path, f"official+{sha256[:12]}"))
 
@@ -87,13 +91,16 @@ def read_lake28(search: list[Path]) -> ImageSet:
 
     The set has as many training images as `omniglot` but other pictures: its likelihoods are not comparable.
     """
-    for root in search:
-        if (mirror := find_mirror("omniglot-lake28", root)) is not None:
-            for entry in mirror.files:
-                mirror.path(entry.file)
-            return cached_set(mirror.key, partial(_lake, mirror))
+    if ways := mirror_ways("omniglot-lake28", search, _mirrored):
+        return first_good(ways, search)
     how = f"copy the mirror {LAKE_MIRROR} into one of them, or set LSGM_DATA to the folder that holds it"
     raise missing("omniglot-lake28", f"{LAKE_MIRROR}/manifest.json", search, how=how)
+
+
+def _mirrored(mirror: Mirror) -> ImageSet:
+    for entry in mirror.files:
+        mirror.path(entry.file)
+    return cached_set(mirror.key, partial(_lake, mirror))
 
 
 def box_reduce(ink: NDArray[np.bool_]) -> NDArray[np.uint8]:

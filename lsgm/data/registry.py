@@ -117,14 +117,20 @@ def dataset_names() -> tuple[str, ...]:
 def find_dataset(name: str, search: list[Path]) -> Path | None:
     """Return the folder or file from which a dataset would be read, None where it is absent or bundled."""
     dataset = DATASETS[name]
+    broken: DataError | None = None
     for root in search:
         found = [find_file(name, item.file, [root]) for item in dataset.files]
         if dataset.files and all(found) and found[0] is not None:
             return found[0] if len(found) == 1 else found[0].parent
-        if (mirror := find_mirror(name, root)) is not None:
-            return mirror.folder
+        try:
+            if (mirror := find_mirror(name, root)) is not None:
+                return mirror.folder
+        except DataError as error:
+            broken = broken or error  # which matters only where nothing else is found
         if name == "celebahq256" and (path := celeba.find_celebahq(root)) is not None:
             return path
+    if broken is not None:
+        raise broken
     return None
 
 

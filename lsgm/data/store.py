@@ -7,9 +7,11 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -23,9 +25,14 @@ __all__ = [
     "exclusive",
     "file_sha256",
     "find_file",
+    "first_good",
+    "is_there",
     "missing",
+    "places_of",
     "roots",
 ]
+
+T = TypeVar("T")
 
 
 def cache_dir() -> Path:
@@ -42,10 +49,45 @@ def roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
     return ([Path(root)] if root is not None else []) + named + [cache_dir() / "data"]
 
 
+def places_of(dataset: str, file: str, search: Iterable[Path]) -> list[Path]:
+    """Return those of ``root/dataset/file`` and ``root/file`` at which there is something, in order."""
+    return [place for root in search for place in (root / dataset / file, root / file) if is_there(place)]
+
+
 def find_file(dataset: str, file: str, search: list[Path]) -> Path | None:
     """Return the first of ``root/dataset/file`` and ``root/file`` that exists."""
-    places = [place for root in search for place in (root / dataset / file, root / file)]
-    return next((place for place in places if place.exists()), None)
+    return next(iter(places_of(dataset, file, search)), None)
+
+
+def is_there(place: Path) -> bool:
+    """Return whether there is something at a place, also something that this process may not look into."""
+    try:
+        place.stat()
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+    return True
+
+
+def first_good(ways: Iterable[Callable[[], T]], nothing_in: Sequence[Path]) -> T:
+    """Return what the first of several ways to the same thing gives: a bad copy hides no good one behind it.
+
+    What was wrong with the copies before it is said on standard error. Raises DataError where every way
+    fails: what is wrong with each copy, and in which places there is none.
+    """
+    wrong: dict[str, None] = {}
+    for way in ways:
+        try:
+            found = way()
+        except DataError as error:
+            wrong[str(error)] = None
+        except OSError as error:
+            wrong[f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"] = None
+        else:
+            for sentence in wrong:
+                print(f"lsgm: another copy is used, because {sentence}", file=sys.stderr)
+            return found
+    places = ", ".join(dict.fromkeys(map(str, nothing_in)))
+    raise DataError("; ".join(wrong) + (f"; there is no other copy in {places}" if places else ""))
 
 
 def missing(dataset: str, file: str, search: list[Path], *, check: str = "", how: str = "") -> DataError:

@@ -6,13 +6,14 @@ import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lsgm.data.remote import RemoteFile
 from lsgm.errors import DataError
 from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_own, find_weights
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_weights, open_own
 
 RAW = b"weights" * 100
 UNREACHABLE = "http://127.0.0.1:9/net.pth"
@@ -111,15 +112,63 @@ def test_without_file_and_network_the_error_says_what_to_run(
         str(elsewhere / "torch" / "hub" / "checkpoints" / known.file),
         "could not download",
         f"run `curl -L --create-dirs -o {target} {UNREACHABLE}`",
-        "torchscript:FILE",
+        "export:FILE.pt2",
     ):
         assert part in sentence
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("bad", [RAW[:-1], b"", b"<html>"], ids=["cut", "empty", "page"])
+def test_a_bad_copy_hides_no_good_one_in_the_next_place(
+    bad: bytes, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = put(elsewhere / "data" / "net.pth", bad)
+    good = put(elsewhere / "torch" / "hub" / "checkpoints" / "net.pth")
+    assert find_weights(remote()) == good
+    assert f"lsgm: another copy is used, because {first} is truncated" in capsys.readouterr().err
+
+
+def test_a_copy_that_may_not_be_read_hides_no_good_one(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, good = put(elsewhere / "data" / "net.pth"), put(elsewhere / "temporary" / "net.pth")
+    read = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path == first:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert find_weights(remote()) == good
+    good.unlink()
+    with pytest.raises(DataError, match=f"{first} cannot be read .Permission denied.; the weights net.pth"):
+        find_weights(remote())
+
+
+def test_of_several_bad_copies_each_is_named(elsewhere: Path) -> None:
+    copies = [put(elsewhere / place / "net.pth", RAW[:k]) for k, place in ((3, "data"), (4, "temporary"))]
+    with pytest.raises(DataError) as error:
+        find_weights(remote())
+    for path in copies:
+        assert f"{path} is truncated or corrupted" in str(error.value)
+    assert "could not download" in str(error.value)
+
+
+def test_a_download_takes_the_place_of_a_bad_copy_elsewhere(
+    elsewhere: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = put(elsewhere / "data" / "net.pth", b"cut")
+    source = put(elsewhere / "server" / "net.pth")
+    assert find_weights(remote(source.as_uri())) == own_cache / "data" / "features" / "net.pth"
+    assert f"is downloaded, because {bad} is truncated" in capsys.readouterr().err
+    assert bad.read_bytes() == b"cut"
+
+
 def test_weights_of_ones_own_are_looked_for_as_given_and_below_the_data(elsewhere: Path) -> None:
     path = put(elsewhere / "data" / "features" / "mine.pth")
-    assert find_own("mine.pth", "mine") == find_own(str(path), "mine") == path
+    for word in ("mine.pth", str(path)):
+        assert open_own(word, "mine", str) == (path, str(path))
     for spec in ("inception:other.pth", "inception-clean:other.pth"):
         with pytest.raises(DataError, match=r"the weights other.pth is not here; .*features/other.pth"):
             load_extractor(spec, (3, 32, 32))

@@ -255,10 +255,10 @@ class Short(nn.Module):
 
 
 def test_scripts_of_another_format_are_pointed_to_the_general_extractor(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"plain.pt is not a TorchScript in the format .*torchscript:FILE"):
+    with pytest.raises(DataError, match=r"plain.pt is not a TorchScript in the format .*export:FILE.pt2"):
         CleanInception(str(random_script(tmp_path / "plain.pt", Plain())))
     short = CleanInception(str(random_script(tmp_path / "short.pt", Short())))
-    with pytest.raises(DataError, match=r"give 6 features instead of 2048: .*torchscript:FILE"):
+    with pytest.raises(DataError, match=r"give 6 features instead of 2048: .*export:FILE.pt2"):
         short(noise(1))
 
 

@@ -158,10 +158,26 @@ def test_a_space_without_its_network_is_a_row_that_says_which_file_is_missing(
     assert rows["frechet_absent"]["value"] is None
     note = rows["frechet_absent"]["note"]
     assert note.startswith("absent.pth is not here: fetch it; or take a distance")
-    assert note.endswith("never called FID: --extractor torchscript:FILE")
+    assert note.endswith("never called FID: --extractor export:FILE.pt2")
     assert rows["frechet_squares"]["value"] > 0
     with pytest.raises(DataError, match=r"absent\.pth is not here"):
         evaluate([bernoulli()], task, "quick", tmp_path, only=["quality"], insist=True)
+
+
+def test_statistics_for_a_space_without_its_network_do_not_hide_why_it_is_closed(
+    bernoulli: Make, tmp_path: Path
+) -> None:
+    given = {"absent": tmp_path / "train.npz"}
+
+    def quality(task: Task, given: dict[str, Path]) -> list[dict[str, Any]]:
+        return evaluate([bernoulli()], task, "quick", tmp_path, only=["quality"], references=given)
+
+    with pytest.raises(DataError, match=r"absent\.pth is not here: fetch it"):
+        quality(task_of(SpaceSpec("absent")), given)
+    rows = {row["metric"]: row for row in quality(task_of(SpaceSpec("absent"), SpaceSpec("squares")), given)}
+    assert rows["frechet_absent"]["note"].startswith("absent.pth is not here: fetch it")
+    with pytest.raises(UserError, match=r"no feature space 'abscent' .*; did you mean 'absent'"):
+        quality(task_of(SpaceSpec("absent"), SpaceSpec("squares")), {"abscent": tmp_path / "train.npz"})
 
 
 def test_with_no_network_at_all_bounds_and_costs_are_measured_still(bernoulli: Make, tmp_path: Path) -> None:

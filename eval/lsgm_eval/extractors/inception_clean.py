@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lsgm.errors import DataError
 from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
 from lsgm_eval.extractors.clean_resize import CleanResize
 from lsgm_eval.extractors.torchscript import load_script
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, find_own, find_weights
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, find_weights, open_own
 
 __all__ = ["CleanInception"]
 
@@ -38,12 +39,16 @@ class CleanInception:
     """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
-        path = find_own(file, f"the weights {file}") if file else find_weights(CLEAN_INCEPTION)
+        self.device = torch.device(device)
+        read = partial(_open, device=self.device)
+        if file:
+            path, (self.layers, self.weight) = open_own(file, f"the weights {file}", read)
+        else:
+            path = find_weights(CLEAN_INCEPTION)
+            self.layers, self.weight = read(path)
         self.sha256 = file_sha256(path)
         self.official = self.sha256 == CLEAN_INCEPTION.sha256
         self.name = "inception-clean" if self.official else f"inception-clean-own-{path.stem}"
-        self.device = torch.device(device)
-        self.layers, self.weight = _open(path, self.device)
         self.to_size = CleanResize(SIDE)
         self.classes = len(self.weight)
 
@@ -68,7 +73,7 @@ def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
     if features.shape[1] != CleanInception.dim:
         raise DataError(
             f"the layers of {name} give {features.shape[1]} features instead of {CleanInception.dim}: "
-            "name another network as torchscript:FILE"
+            "name another network as export:FILE.pt2"
         )
     return features.float()
 
@@ -80,7 +85,7 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Tensor]:
     if layers is None or not isinstance(weight, Tensor) or weight.shape[1:] != (CleanInception.dim,):
         raise DataError(
             f"{path} is not a TorchScript in the format of {CLEAN_INCEPTION.file} (`layers`, and an `output` "
-            f"with a weight classes x {CleanInception.dim}): name another network as torchscript:FILE"
+            f"with a weight classes x {CleanInception.dim}): name another network as export:FILE.pt2"
         )
     return layers, weight.detach().float()
 

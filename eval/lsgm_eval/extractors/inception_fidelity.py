@@ -13,7 +13,7 @@ from torch import Tensor
 from lsgm.data.store import file_sha256
 from lsgm.errors import DataError
 from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
-from lsgm_eval.extractors.weights import FIDELITY_INCEPTION, find_own, find_weights
+from lsgm_eval.extractors.weights import FIDELITY_INCEPTION, find_weights, open_own
 from lsgm_eval.torchvision_import import ensure_torchvision
 
 __all__ = ["FidelityInception"]
@@ -42,12 +42,16 @@ class FidelityInception:
     """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
-        path = find_own(file, f"the weights {file}") if file else find_weights(FIDELITY_INCEPTION)
+        if file:
+            path, net = open_own(file, f"the weights {file}", _build)
+        else:
+            path = find_weights(FIDELITY_INCEPTION)
+            net = _build(path)
         self.sha256 = file_sha256(path)
         self.official = self.sha256 == FIDELITY_INCEPTION.sha256
         self.name = "inception" if self.official else f"inception-own-{path.stem}"
         self.device = torch.device(device)
-        self.net = _build(path).to(self.device)
+        self.net = net.to(self.device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

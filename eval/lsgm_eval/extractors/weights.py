@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from lsgm.data.download import download
 from lsgm.data.remote import RemoteFile
-from lsgm.data.store import cache_dir, roots
+from lsgm.data.store import cache_dir, first_good, is_there, roots
 from lsgm.errors import DataError
 
-__all__ = ["CLEAN_INCEPTION", "FIDELITY_INCEPTION", "find_own", "find_weights", "places_of"]
+__all__ = ["CLEAN_INCEPTION", "FIDELITY_INCEPTION", "find_weights", "open_own", "places_of", "read_own"]
+
+T = TypeVar("T")
 
 FIDELITY_INCEPTION = RemoteFile(
     "weights-inception-2015-12-05-6726825d.pth",
@@ -42,18 +48,34 @@ def places_of(file: str) -> list[Path]:
     return [*below, Path(torch.hub.get_dir()) / "checkpoints" / file, Path(tempfile.gettempdir()) / file]
 
 
-def find_own(file: str, what: str) -> Path:
-    """Return a user's own file as given, or below a data folder. Raises DataError naming every place."""
-    places = [Path(file).expanduser()]
-    places += [place for root in roots() for place in (root / "features" / file, root / file)]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        looked = ", ".join(str(place) for place in places)
+def open_own(file: str, what: str, use: Callable[[Path], T]) -> tuple[Path, T]:
+    """Return the place of a user's own file, as given or below a data folder, and what ``use`` makes of it.
+
+    A copy that ``use`` refuses by a DataError does not hide a good one in the next place. Raises DataError
+    naming every place, and what is wrong with each copy.
+    """
+    below = [place for root in roots() for place in (root / "features" / file, root / file)]
+    places = list(dict.fromkeys([Path(file).expanduser(), *below]))
+    there = [place for place in places if is_there(place)]
+    if not there:
+        looked = ", ".join(map(str, places))
         raise DataError(
             f"{what} is not here; looked for {looked}: give its path, "
             "or set LSGM_DATA to a folder that holds features/"
         )
-    return found
+
+    def opened(place: Path) -> tuple[Path, T]:
+        return place, use(place)
+
+    return first_good([partial(opened, place) for place in there], [p for p in places if p not in there])
+
+
+def read_own(path: Path) -> bytes:
+    """Return the bytes of a file. Raises DataError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): give another copy") from error
 
 
 def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0) -> Path:
@@ -64,17 +86,25 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
         attempts: Connections tried in a row without progress.
         timeout: Seconds of silence after which a connection is given up.
 
+    A copy of another sha256, or one that cannot be read, is named on standard error and passed over.
+
     Raises:
-        DataError: a file of another sha256, or no file and no network; says what to run.
+        DataError: no good copy and no network; says what is wrong with each copy, and what to run.
     """
     names = (remote.file, *ALIASES.get(remote.file, ()))
     places = [place for name in names for place in places_of(name)]
-    found = next((place for place in places if place.is_file()), None)
-    if found is not None:
-        if problem := remote.problem(found):
-            raise DataError(f"{problem}; delete it and run the same command again")
-        return found
     target = cache_dir() / "data" / "features" / remote.file
+    there, wrong = [place for place in places if is_there(place)], ""
+    try:
+        if there:
+            copies = [partial(_verified, remote, place) for place in there]
+            # Where a download follows, what it says names all places.
+            nothing_in = [place for place in places if place not in there and target in there]
+            return first_good(copies, nothing_in)
+    except DataError as error:
+        if target in there:  # a download does not overwrite
+            raise
+        wrong = f"{error}; "
     try:
         download(
             remote.url,
@@ -84,8 +114,16 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
             timeout=timeout,
         )
     except DataError as error:
-        raise _missing(remote, target, error) from error
+        raise _missing(remote, target, error, wrong) from error
+    if wrong:
+        print(f"lsgm: {target} is downloaded, because {wrong.removesuffix('; ')}", file=sys.stderr)
     return target
+
+
+def _verified(remote: RemoteFile, place: Path) -> Path:
+    if problem := remote.problem(place):
+        raise DataError(f"{problem}; delete it and run the same command again")
+    return place
 
 
 def _accept(remote: RemoteFile, part: Path) -> None:
@@ -93,11 +131,11 @@ def _accept(remote: RemoteFile, part: Path) -> None:
         raise DataError(f"what {remote.url} sent is not the file wanted: {problem}")
 
 
-def _missing(remote: RemoteFile, target: Path, error: DataError) -> DataError:
+def _missing(remote: RemoteFile, target: Path, error: DataError, wrong: str) -> DataError:
     looked = ", ".join(map(str, places_of(remote.file)))
     reason = str(error).partition(";")[0]
     return DataError(
-        f"the weights {remote.file} (sha256 {remote.sha256}) are not here; looked for {looked}; "
+        wrong + f"the weights {remote.file} (sha256 {remote.sha256}) are not here; looked for {looked}; "
         f"{reason}; run `curl -L --create-dirs -o {target} {remote.url}`, "
-        "or copy the file to one of these places, or choose another feature space (torchscript:FILE)"
+        "or copy the file to one of these places, or choose another feature space (export:FILE.pt2)"
     )
