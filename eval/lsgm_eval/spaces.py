@@ -64,8 +64,8 @@ class SpaceSpec:
     """A feature space of a task, and what is measured in it."""
 
     extractor: str
-    """As on the command line: ``inception``, ``inception-clean``, ``torchscript:FILE``, ``dinov2:DIR`` or
-    ``glyphs``."""
+    """As on the command line: ``inception``, ``inception-clean``, ``export:FILE.pt2``, ``torchscript:FILE``,
+    ``dinov2:DIR`` or ``glyphs``."""
     name: str = ""
     """What follows the family in the names of its metrics (empty: the extractor's own name)."""
     statistics: tuple[Statistic, ...] = DISTANCES

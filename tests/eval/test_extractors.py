@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import random
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from lsgm.data import ImageSet, load, sha256_of
 from lsgm.errors import DataError, UserError
 from lsgm_eval.extractors import load_extractor, train_glyphs
 from lsgm_eval.extractors.glyphs import WEIGHTS, GlyphExtractor, read_card
-from lsgm_eval.extractors.torchscript import TorchScriptExtractor, find_script
+from lsgm_eval.extractors.torchscript import TorchScriptExtractor
 from lsgm_eval.extractors.train_glyphs import TrainGlyphs, accuracy, train
 from lsgm_eval.features import collect
 from lsgm_eval.frechet import frechet_distance
@@ -166,13 +169,60 @@ def test_scripts_that_break_the_contract_are_refused(tmp_path: Path) -> None:
         TorchScriptExtractor(str(noise), (3, 32, 32))
 
 
-def test_scripts_are_found_below_the_data_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "features").mkdir()
-    (tmp_path / "features" / "net.ts").write_bytes(b"x")
-    monkeypatch.setenv("LSGM_DATA", str(tmp_path))
-    assert find_script("net.ts") == tmp_path / "features" / "net.ts"
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_script_below_the_data_folders_is_found_past_a_damaged_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "features").mkdir(parents=True)
+    whole = script(Means(), second / "features" / "net.ts").read_bytes()
+    (first / "features" / "net.ts").write_bytes(whole[:500])
+    monkeypatch.setenv("LSGM_DATA", f"{first}:{second}")
+    assert load_extractor("torchscript:net.ts", (3, 32, 32)).sha256 == hashlib.sha256(whole).hexdigest()
+    assert f"another copy is used, because {first}/features/net.ts is not a Torch" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"other.ts is not here; looked for .*features/other.ts"):
-        find_script("other.ts")
+        load_extractor("torchscript:other.ts", (3, 32, 32))
+    (second / "features" / "net.ts").write_bytes(whole[:300])
+    with pytest.raises(DataError) as error:
+        load_extractor("torchscript:net.ts", (3, 32, 32))
+    for folder in (first, second):
+        assert f"{folder}/features/net.ts is not a TorchScript file" in str(error.value)
+
+
+class Scaled(nn.Module):
+    """A parameter that the output needs a gradient of, as every trained network has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.scale * x.to(torch.float32)).mean(dim=(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("write", [torch.jit.script, torch.jit.trace], ids=["script", "trace"])
+def test_a_script_whose_parameters_require_gradients_gives_features(write: Any, tmp_path: Path) -> None:
+    example = () if write is torch.jit.script else (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),)
+    write(Scaled(), *example).save(str(tmp_path / "trained.ts"))
+    extractor = load_extractor(f"torchscript:{tmp_path / 'trained.ts'}", (3, 32, 32))
+    for count in (5, 2, 7):
+        images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+        torch.testing.assert_close(extractor(images), images.float().mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_damaged_script_is_one_sentence(tmp_path: Path) -> None:
+    raw, draw = script(Means(), tmp_path / "whole.ts").read_bytes(), random.Random(0)
+    path = tmp_path / "bad.ts"
+    for _ in range(60):
+        flipped = bytearray(raw)
+        for _ in range(5):
+            flipped[draw.randrange(len(raw))] = draw.randrange(256)
+        path.write_bytes(flipped)
+        with contextlib.suppress(DataError, UserError):  # what is hit may be padding
+            load_extractor(f"torchscript:{path}", (3, 32, 32))
 
 
 def test_shared_cifar_features_load_and_separate_noise_from_flat_images() -> None:
@@ -199,7 +249,7 @@ def test_train_is_as_far_from_test_of_cifar10_as_it_was(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "spec", ["glyfs", "torchscript:", "glyphs:file", "inception:", "inception-clean:", "dinov2"]
+    "spec", ["glyfs", "torchscript:", "glyphs:file", "inception:", "inception-clean:", "dinov2", "export:"]
 )
 def test_unknown_extractors_are_refused(spec: str) -> None:
     with pytest.raises(UserError, match=f"unknown feature extractor '{spec}'"):

@@ -48,7 +48,8 @@ class Options:
     """Folder of results.jsonl, samples/ and per-image/ (default: results/TASK-TIER)."""
     extractor: UseAppendAction[tuple[str, ...]] = ()
     """Measure sample quality in this feature space in the place of the task's: inception, inception-clean,
-    torchscript:FILE, dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official Inceptions give FID."""
+    export:FILE.pt2, torchscript:FILE, dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official
+    Inceptions give FID."""
     reference: UseAppendAction[tuple[str, ...]] = ()
     """SPACE=FILE.npz: take mean and covariance of the reference (mu, sigma) from a file; may be repeated."""
     export_reference: Path | None = None

@@ -1,4 +1,4 @@
-"""Feature spaces by name: glyphs, Inception-v3 by two protocols, DINOv2, or any TorchScript file."""
+"""Feature spaces by name: glyphs, Inception-v3 by two protocols, DINOv2, or a network of one's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["check_spec", "load_extractor"]
 
-KINDS = ("glyphs", "inception", "inception-clean", "torchscript", "dinov2")
-FORMS = "glyphs, inception[:FILE], inception-clean[:FILE], torchscript:FILE and dinov2:DIR[:MODEL]"
+KINDS = ("glyphs", "inception", "inception-clean", "export", "torchscript", "dinov2")
+FORMS = (
+    "glyphs, inception[:FILE], inception-clean[:FILE], export:FILE.pt2, torchscript:FILE and "
+    "dinov2:DIR[:MODEL]"
+)
 
 
 def load_extractor(
@@ -33,6 +36,10 @@ def load_extractor(
         from lsgm_eval.extractors.glyphs import GlyphExtractor
 
         return GlyphExtractor(device=device)
+    if kind == "export":
+        from lsgm_eval.extractors.exported import ExportedExtractor
+
+        return ExportedExtractor(file, image_shape, device=device)
     if kind == "torchscript":
         from lsgm_eval.extractors.torchscript import TorchScriptExtractor
 
@@ -53,7 +60,7 @@ def load_extractor(
 def check_spec(spec: str) -> None:
     """Raise UserError unless ``spec`` is of a form that `load_extractor` knows."""
     kind, colon, file = spec.partition(":")
-    whole = {"glyphs": not colon, "torchscript": bool(file), "dinov2": bool(file)}
+    whole = {"glyphs": not colon, "export": bool(file), "torchscript": bool(file), "dinov2": bool(file)}
     if kind not in KINDS or not whole.get(kind, bool(colon) == bool(file)):
         hint = "" if kind in KINDS else did_you_mean(kind, KINDS)
         raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -93,7 +94,8 @@ def _load(folder: Path, model: str) -> Any:
     os.environ.setdefault("XFORMERS_DISABLED", "1")
     try:
         net: Any = torch.hub.load(str(folder), model, source="local")  # type: ignore[no-untyped-call]
-    except (OSError, RuntimeError, ImportError) as error:
+    # Of weights that are cut short torch's reader says any of the last four.
+    except (OSError, RuntimeError, ImportError, EOFError, ValueError, LookupError, UnpicklingError) as error:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
             f"{folder} did not give the model {model} ({last}): name one of its hubconf.py as "
