@@ -1,24 +1,50 @@
-"""``lsgm sample``: images of a trained model, one file per seed or one grid."""
+"""``lsgm sample``: images of a trained model, written as they are drawn; the same command goes on."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import SamplerConfig, require
 
+if TYPE_CHECKING:
+    from lsgm.distributed import World
+    from lsgm.drawn import Identity, Record
+    from lsgm.generative import GenerativeModel
+    from lsgm.keep import Output
+
 __all__ = ["HELP", "SampleOptions", "run"]
 
-HELP = "draw images from a checkpoint: a grid, and a file per seed if asked"
+HELP = "draw images from a checkpoint into a folder or npz; interrupt it, and the same command goes on"
+
+DESCRIPTION = """Draw images from a checkpoint, one for each seed, and write them as they are drawn.
+
+The place that is printed at the end holds the images and nothing else that counts as one: it can be measured
+as it is (`lsgm eval TASK --model PLACE`). Beside it lie PLACE.sheet.png, a picture of the first 100 images at
+most, and PLACE.json, a manifest: model, sha256 of its weights, sampler, seeds, network evaluations, seconds.
+
+Interrupt it at any moment; the same command goes on where it stopped, and a larger --n draws what is missing.
+Images of another model or sampler are never overwritten. `torchrun --nproc-per-node 2 -m -- lsgm sample ...`
+shares the work (the -- keeps torchrun from taking --n for one of its own options)."""
 
 EXAMPLES = (
     "lsgm sample runs/glyphs",
     "lsgm sample runs/glyphs --n 256 --sampler.name dopri5 --sampler.rtol 1e-5",
-    "lsgm sample runs/glyphs --first-seed 1000 --images --out pictures",
+    "lsgm sample checkpoints/glyphs-lsgm --n 50000 --out pictures      # pictures/000000.png ...",
+    "lsgm sample runs/glyphs --n 50000 --first-seed 1000 --format npz --out pictures.npz",
 )
+
+SHEET = 100
+"""Images on the sheet, at most."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +58,15 @@ class SampleOptions:
     first_seed: int = 0
     """Image k is drawn from seed first-seed + k alone."""
     batch: int = 64
-    """Images drawn at once; it changes nothing but the speed."""
+    """Images drawn at once by each process; it changes nothing but the speed."""
     out: Path | None = None
-    """Folder to write to; RUN/samples unless given."""
-    images: bool = False
-    """Also write every image as its own PNG, named by its seed."""
+    """Folder, or file of .npz, to write to. Unless given, a name made of model, sampler and a hash of both,
+    in RUN/samples, or in ./samples for a checkpoint that lies outside of a run."""
+    format: Literal["auto", "png", "npz"] = "auto"
+    """A folder of PNGs named by their seeds, or one npz, arr_0 uint8 [n, height, width, channels] in the
+    order of the seeds; auto takes npz where --out ends with it, else png."""
+    images: bool = True
+    """Images are always written; earlier versions wrote them only when this was given."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
     json: bool = False
@@ -47,62 +77,269 @@ class SampleOptions:
         require(self.n >= 1, f"n is {self.n}; ask for at least 1 image")
         require(self.batch >= 1, f"batch is {self.batch}; it must be at least 1")
         require(self.first_seed >= 0, f"first-seed is {self.first_seed}; it cannot be negative")
+        require(
+            self.images,
+            "no-images has no meaning any more, because images are written as they are drawn; leave it out",
+        )
+        require(
+            self.format != "png" or not self._names_npz,
+            f"format is png and out is {self.out}; name a folder, or leave --format out",
+        )
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the images."""
+        return range(self.first_seed, self.first_seed + self.n)
+
+    @property
+    def npz(self) -> bool:
+        """Whether the images go into one npz."""
+        return self._names_npz or self.format == "npz"
+
+    @property
+    def _names_npz(self) -> bool:
+        return self.out is not None and self.out.suffix.lower() == ".npz"
 
 
 def run(argv: list[str]) -> int:
-    """Draw the images, write them, and say where they are."""
-    options = parse(SampleOptions, argv, prog="lsgm sample", description=HELP, examples=EXAMPLES)
+    """Draw the images, write them, and say where they are; 130 and 143 are the status of an interruption."""
+    options = parse(SampleOptions, argv, prog="lsgm sample", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.devices import pick_device
+    from lsgm.distributed import join
     from lsgm.models.load import load_model
     from lsgm.train import find_checkpoint
 
-    checkpoint = find_checkpoint(options.model)
-    model = load_model(checkpoint, device=pick_device(options.device))
-    summary = _draw(model, options, options.out or _samples_folder(checkpoint))
-    if options.json:
-        print(json.dumps(summary))
-    else:
-        cost = (
-            f"{summary['nfe_mean']:.1f} network evaluations each"
-            if model.has_prior
-            else "one decoder pass each"
+    checkpoint = find_checkpoint(options.model.expanduser())
+    world = join(pick_device(options.device))
+    model = load_model(checkpoint, device=world.device)
+    job = _Job.of(options, model, checkpoint, world)
+    stopped = job.draw()
+    if world.main:
+        job.tell(stopped)
+    return stopped and 128 + stopped
+
+
+class _Stopped(KeyboardInterrupt):
+    """Ended by a signal other than Ctrl-C."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end what is going on as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The images of one command: what draws them, where they go, and which of them are there."""
+
+    options: SampleOptions
+    model: GenerativeModel
+    world: World
+    place: Path
+    output: Output
+    record: Record
+
+    @classmethod
+    def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Job:
+        from lsgm.drawn import Identity, Record
+        from lsgm.keep import open_output
+
+        identity = Identity(
+            model.name,
+            model.sha256,
+            options.sampler if model.has_prior else None,
+            options.sampler.temperature,
+            options.first_seed if options.npz else None,
         )
-        print(f"{options.n} images in {summary['seconds']:.1f} s, {cost}: {summary['grid']}")
-    return 0
+        place = _place(options, checkpoint, identity)
+        note = place.with_name(f".{place.name}.samples.jsonl") if options.npz else place / ".samples.jsonl"
+        output = open_output(place, identity.key, options.seeds, model.pixels, digits=6)
+        return cls(options, model, world, place, output, Record(note, identity, place))
+
+    @property
+    def sheet(self) -> Path:
+        """A picture of the first images."""
+        return self.place.with_name(f"{self.place.name}.sheet.png")
+
+    @property
+    def manifest(self) -> Path:
+        """What the place holds and where it comes from."""
+        return self.place.with_name(f"{self.place.name}.json")
+
+    def draw(self) -> int:
+        """Draw and write what is missing; return the number of the signal that ended it early, or 0."""
+        with ExitStack() as stack:
+            self.world.on_main(lambda: self._enter(stack))
+            if self.world.main:
+                stack.callback(self._leave)
+            stopped = 0
+            try:
+                with _stoppable():
+                    self._go_on()
+            except _Stopped:
+                stopped = signal.SIGTERM
+            except KeyboardInterrupt:
+                stopped = signal.SIGINT
+            if not stopped:
+                self.world.on_main(self._finish)
+            elif self.world.main:
+                self._describe()
+        return stopped
+
+    def _enter(self, stack: ExitStack) -> None:
+        """See that the place is free or holds these very images, and take up what is there."""
+        self.record.check()
+        self._refuse_foreign()
+        # A folder says itself which images it holds; of an npz the record does.
+        whole = self.options.npz and all(seed in self.record.costs for seed in self.options.seeds)
+        kept = self.output.prepare(self.options.n if whole else 0)
+        stack.enter_context(self.record.open(fresh=not kept))
+
+    def _leave(self) -> None:
+        """Take away the place that was made for images of which there is none, as of a sampler's mistake."""
+        if not self.record.costs:
+            self.record.path.unlink(missing_ok=True)
+            self.output.discard()
+
+    def _refuse_foreign(self) -> None:
+        """Raise UserError where sheet or manifest would take the place of somebody else's file."""
+        from lsgm.errors import UserError
+
+        try:
+            found = json.loads(self.manifest.read_bytes())
+            ours = not self.record.identity.difference(found)
+        except FileNotFoundError:
+            ours = not self.sheet.exists() or bool(self.record.costs)
+        except (OSError, ValueError, AttributeError):
+            ours = False
+        if not ours:
+            name = self.manifest if self.manifest.exists() else self.sheet
+            raise UserError(
+                f"{name} is there and does not belong to these images: move it, or name another --out"
+            )
+
+    def _go_on(self) -> None:
+        """Draw what is missing, block by block, each process its share; a block that is there is recorded."""
+        from lsgm.errors import UserError
+        from lsgm.progress import bar
+
+        total, world, size = self.options.n, self.world, self.options.batch * self.world.size
+        with bar(total=total, desc="sampling", unit="image") as progress:
+            for start in range(0, total, size):
+                block = range(start, min(start + size, total))
+                missing = world.on_main(partial(self._missing, block))
+                shares = world.gather(self._draw_share(missing[world.rank :: world.size]))
+                if refused := [share for share in shares if isinstance(share, str)]:
+                    raise UserError(refused[0])
+                world.on_main(partial(self._note, shares))
+                progress.update(len(block))
+
+    def _draw_share(self, numbers: list[int]) -> tuple[list[int], list[float], float] | str:
+        """Draw and write some images; return their seeds, evaluations and seconds, or what went wrong."""
+        import numpy as np
+
+        from lsgm.errors import UserError
+
+        seeds = [self.options.seeds[k] for k in numbers]
+        if not seeds:
+            return [], [], 0.0
+        try:
+            drawn = self.model.sample(seeds, self.options.sampler)
+            self.output.write(np.array(numbers, dtype=np.int64), drawn.images.cpu())
+        except UserError as error:  # raised by all processes together, so that none waits for another
+            return str(error)
+        return seeds, drawn.nfe.tolist(), drawn.seconds
+
+    def _note(self, shares: list[tuple[list[int], list[float], float] | str]) -> None:
+        for share in shares:
+            if share[0] and not isinstance(share, str):
+                self.record.add(*share)
+
+    def _finish(self) -> None:
+        self.output.finish()
+        self._describe()
+
+    def _missing(self, numbers: range) -> list[int]:
+        return [number for number in numbers if not self._is_there(number)]
+
+    def _is_there(self, number: int) -> bool:
+        return self.options.seeds[number] in self.record.costs and self.output.holds(number)
+
+    def _describe(self) -> None:
+        """Write sheet and manifest of what is there."""
+        from lsgm.grid import save_grid
+        from lsgm.keep import keeping
+        from lsgm.train import atomic
+        from lsgm.train.provenance import provenance
+
+        there = [number for number in range(self.options.n) if self._is_there(number)]
+        if not there:
+            return
+        with keeping(self.place):
+            save_grid(self.output.read(there[:SHEET]), self.sheet)
+            where = {"device": str(self.world.device), **provenance()}
+            content = {
+                **self.record.identity.as_dict(),
+                **self.record.summary(sorted(self.record.costs)),
+                **{name: where[name] for name in ("device", "time", "argv", "git_revision", "versions")},
+            }
+            atomic.replace_file(self.manifest, (json.dumps(content, indent=1) + "\n").encode())
+
+    def tell(self, stopped: int) -> None:
+        """Say what was done, or how to go on."""
+        asked = self.record.summary(self.options.seeds)
+        if stopped:
+            drawn = f"{asked['n']:,} of {self.options.n:,} images are drawn and kept for {self.place}"
+            print(f"lsgm: interrupted; {drawn}: run the same command again to go on", file=sys.stderr)
+        elif self.options.json:
+            line = {
+                "model": self.model.name,
+                "sha256": self.model.sha256,
+                "seeds": [self.options.seeds[0], self.options.seeds[-1]],
+                "sampler": self.record.identity.settings,
+                "nfe_mean": asked["nfe_mean"],
+                "nfe_max": asked["nfe_max"],
+                "seconds": asked["seconds"],
+                "grid": str(self.sheet),
+                "images": str(self.place),
+                "manifest": str(self.manifest),
+            }
+            print(json.dumps(line))
+        else:
+            cost = (
+                f"{asked['nfe_mean']:.1f} network evaluations each"
+                if self.model.has_prior
+                else "one decoder pass each"
+            )
+            shown = f"the first {min(SHEET, self.options.n)} are on {self.sheet}"
+            print(f"{shown}, and {self.manifest} says what they are")
+            print(f"{self.options.n} images in {asked['seconds']:.1f} s, {cost}: {self.place}")
+            if (more := len(self.record.costs)) > self.options.n:
+                print(f"{self.place} holds {more} with those of other seeds, and all are measured")
 
 
-def _draw(model: Any, options: SampleOptions, folder: Path) -> dict[str, Any]:
-    import torch
-
-    from lsgm.grid import save_grid, save_image
-    from lsgm.progress import bar
-
-    seeds = range(options.first_seed, options.first_seed + options.n)
-    drawn = []
-    with bar(total=options.n, desc="sampling", unit="image") as progress:
-        for start in range(0, options.n, options.batch):
-            drawn.append(model.sample(seeds[start : start + options.batch], options.sampler))
-            progress.update(len(drawn[-1].images))
-    images = torch.cat([samples.images for samples in drawn])
-    nfe = torch.cat([samples.nfe for samples in drawn]).double()
-    grid = save_grid(images, folder / f"grid-{seeds[0]}-{seeds[-1]}.png")
-    if options.images:
-        for seed, image in zip(seeds, images, strict=True):
-            save_image(image, folder / f"{seed:06d}.png")
-    return {
-        "model": model.name,
-        "sha256": model.sha256,
-        "seeds": [seeds[0], seeds[-1]],
-        "sampler": asdict(options.sampler),
-        "nfe_mean": float(nfe.mean()),
-        "nfe_max": int(nfe.max()),
-        "seconds": sum(samples.seconds for samples in drawn),
-        "grid": str(grid),
-    }
-
-
-def _samples_folder(checkpoint: Path) -> Path:
-    """Return the run's samples folder, or one inside a checkpoint that lies outside of a run."""
-    if checkpoint.parent.name == "checkpoints":
-        return checkpoint.parent.parent / "samples"
-    return checkpoint / "samples"
+def _place(options: SampleOptions, checkpoint: Path, identity: Identity) -> Path:
+    """Return the folder or file to write to; its default differs for any two models and samplers."""
+    if options.out is not None:
+        out = options.out.expanduser()
+        out = out if out.name not in ("", "..") else out.resolve()
+        return out.with_name(f"{out.name}.npz") if options.npz and out.suffix.lower() != ".npz" else out
+    sampler = [identity.sampler.name] if identity.sampler else []
+    name = "-".join([identity.model.replace("/", "-"), *sampler, identity.key[:8]])
+    folder = Path("samples")
+    parent = checkpoint.parent if checkpoint.name else checkpoint.resolve().parent
+    if parent.name == "checkpoints" and (parent.parent / "config.toml").exists():
+        folder = parent.parent / "samples"
+    return folder / (f"{name}.npz" if options.npz else name)

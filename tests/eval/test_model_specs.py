@@ -11,10 +11,13 @@ import tiny
 import torch
 from PIL import Image
 
+from lsgm import cli
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import Pixels
+from lsgm.models.load import load_model
+from lsgm.training import train_recipe
 from lsgm_eval import runner
 from lsgm_eval.model_specs import open_model, remark_of
 from lsgm_eval.runner import evaluate
@@ -43,6 +46,23 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str
 
 def rows_of(model: Any, task: str, out: Path) -> dict[str, dict[str, Any]]:
     return {row["metric"]: row for row in evaluate([model], load_task(task), "quick", out, batch_size=25)}
+
+
+@pytest.mark.parametrize("place", ["pictures", "pictures.npz"])
+def test_what_lsgm_sample_writes_is_measured_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet, place: str
+) -> None:
+    """Sheet, manifest and record are beside the images or hidden: none of them counts as one."""
+    monkeypatch.setenv("LSGM_PROGRESS", "0")
+    changes = {"stage1": {"steps": 2}, "stage2": {"steps": 2}}
+    train_recipe(tiny.recipe(changes), tmp_path / "run", images=bars)
+    where = [str(tmp_path / "run"), "--n", "5", "--out", str(tmp_path / place), "--sampler.steps", "2"]
+    assert cli.main(["sample", *where, "--device", "cpu"]) == 0
+    ready = open_model(str(tmp_path / place))
+    assert isinstance(ready, ImageModel)
+    assert len(ready) == 5
+    expected = load_model(tmp_path / "run").sample(range(5), SamplerConfig(steps=2)).images
+    assert torch.equal(ready.sample(range(5), SamplerConfig()).images, expected)
 
 
 def test_samples_stored_as_npz_get_the_distances_of_the_model_that_drew_them(

@@ -132,8 +132,13 @@ def test_files_are_named_by_their_seeds_in_order(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_images_is_never_mixed_with_a_pass(tmp_path: Path) -> None:
     keep(tmp_path / "png")
-    with pytest.raises(UserError, match="png is not empty and its files are not of this pass"):
+    with pytest.raises(UserError, match="png is not empty and what is in it are other images"):
         keep(tmp_path / "png", seeds=range(10))
+    keep(tmp_path / "images.npz")
+    before = (tmp_path / "images.npz").read_bytes()
+    with pytest.raises(UserError, match=r"images\.npz is there and is of other images"):
+        keep(tmp_path / "images.npz", seeds=range(10))
+    assert (tmp_path / "images.npz").read_bytes() == before
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "me.png").write_bytes(b"")
     with pytest.raises(UserError, match="holiday is not empty"):
