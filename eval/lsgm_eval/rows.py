@@ -58,11 +58,16 @@ KEYS = (
     "decoder_flops_per_image",
     "target",
     "manifest",
+    "n_of",
 )
-"""Every row has every key, in this order; what does not apply is null."""
+"""Every row has every key, in this order; what does not apply is null. ``n_of`` is how many images the ``n``
+measured ones were drawn from, null where these are all there are."""
 
-IDENTITY = ("task", "model", "metric", "group", "sampler", "split", "target")
-"""Rows that agree in these measure the same thing: the newer one stands."""
+IDENTITY = ("task", "model", "metric", "group", "sampler", "split", "target", "dataset")
+"""Rows that agree in these, and in `SPACE`, measure the same thing: the newer one stands."""
+
+SPACE = ("extractor", "reference_sha256")
+"""In what a distance is measured and to what. A row without a value need not know either."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +187,36 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def merge_rows(old: Iterable[Row], new: Sequence[Row]) -> list[Row]:
-    """Return ``old`` without what ``new`` measures again, then ``new``."""
+    """Return ``old`` without what ``new`` measures again, then ``new``.
+
+    Numbers of other data, of another extractor or of another reference stay. A row that says only why there
+    is no number gives way to whatever is measured in its place, and takes the place of numbers of another
+    checkpoint alone: those of its own hold, whatever was missing at the later call.
+    """
 
     def identity(row: Row) -> tuple[Any, ...]:
         return tuple(row.get(key) for key in IDENTITY)
 
-    replaced = {identity(row) for row in new}
-    return [row for row in old if identity(row) not in replaced] + list(new)
+    def space(row: Row) -> tuple[Any, ...]:
+        return tuple(row.get(key) for key in SPACE)
+
+    measured: dict[tuple[Any, ...], list[Row]] = {}
+    for row in new:
+        measured.setdefault(identity(row), []).append(row)
+
+    def stands(row: Row) -> bool:
+        again = measured.get(identity(row), [])
+        if row.get("value") is None:
+            return not again
+        return not any(
+            space(other) == space(row)
+            or (other.get("value") is None and other.get("checkpoint_sha256") != row.get("checkpoint_sha256"))
+            for other in again
+        )
+
+    kept = [row for row in old if stands(row)]
+    numbers = {identity(row) for row in kept}
+    return kept + [row for row in new if row.get("value") is not None or identity(row) not in numbers]
 
 
 def keep_rows(path: Path, measured: list[Row]) -> list[Row]:

@@ -13,10 +13,12 @@ from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.structure import from_dict
 from lsgm_eval.spaces import SpaceSpec
 
-__all__ = ["Method", "Task", "Tier", "load_task", "task_names"]
+__all__ = ["Images", "Method", "Task", "Tier", "load_task", "task_names"]
 
 
 Method = Literal["nelbo", "iw", "ode"]
+Images = int | Literal["all"]
+"""How many images are drawn in the place of a tier's number; all that there are, of ready images."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Tier:
     n_samples: int
     """Images drawn for the distances and the costs; 0 where the task measures likelihoods only."""
     nelbo_images: int
-    """Images of the likelihood split scored by the score-matching bound."""
+    """Images of the likelihood split scored by the score-matching bound, drawn at random."""
     ode_images: int
-    """Images scored by the probability flow, the first of those above; 0 leaves it out."""
+    """Images scored by the probability flow, a random part of those above; 0 leaves it out."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """The sampler of the headline distances and costs."""
     nelbo: DensityConfig = field(default_factory=DensityConfig)
@@ -134,14 +136,18 @@ class Task:
             raise ConfigError(f"task {self.name}@{self.version} has no tier '{name}'{hint}")
         return self.tiers[name]
 
-    def identity(self, tier: str, *, limit: int | None = None, custom: bool = False) -> str:
+    def identity(
+        self, tier: str, *, limit: int | None = None, custom: bool = False, images: Images | None = None
+    ) -> str:
         """Return ``glyphs@2/quick``, the task column of a result row.
 
-        Fewer images than the tier's (``limit``) and other settings of the estimator (``custom``) are other
-        protocols: ``glyphs@2/full-limit-100``, ``glyphs@2/quick-custom``.
+        Fewer scored images than the tier's (``limit``), another number of drawn ones (``images``) and other
+        settings of the estimator (``custom``) are other protocols: ``glyphs@2/full-limit-100``,
+        ``glyphs@2/quick-images-500``, ``glyphs@2/quick-images-all``, ``glyphs@2/quick-custom``.
         """
         fewer = "" if limit is None else f"-limit-{limit}"
-        return f"{self.name}@{self.version}/{tier}{fewer}{'-custom' * custom}"
+        drawn = "" if images is None else f"-images-{images}"
+        return f"{self.name}@{self.version}/{tier}{fewer}{drawn}{'-custom' * custom}"
 
 
 def task_names() -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def explained(head: str, meaning: str, named: Sequence[tuple[str, Row]]) -> str:
     """
     rows = [row for _, row in named]
     parts = [f"**{head}**: {meaning}"]
-    counts = _joined(f"{row.n:,}" for row in rows if row.n is not None)
+    counts = _joined(row.counted for row in rows)
     splits = _joined(row.split for row in rows)
     if counts:
         parts.append(f"n = {counts}" + (f" (split {splits})" if splits else ""))
@@ -102,7 +102,7 @@ def paired_table(rows: Sequence[Row]) -> Table | None:
                 Cell(head),
                 difference,
                 Cell(_verdict(row)),
-                Cell(f"{row.n:,}" if row.n is not None else "not stated"),
+                Cell(row.counted or "not stated"),
             ]
         )
     columns = [Column("Models", "left"), Column("Difference of", "left"), Column("Difference")]

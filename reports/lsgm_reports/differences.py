@@ -32,7 +32,7 @@ def difference_table(rows: Sequence[Row]) -> Table | None:
             Cell(_what(row)),
             cell_of(row, notes),
             Cell(_real(row)),
-            Cell(f"{row.n:,}" if row.n is not None else "not stated"),
+            Cell(row.counted or "not stated"),
         ]
         for row in mine
     ]

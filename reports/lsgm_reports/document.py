@@ -22,7 +22,7 @@ from lsgm_reports.published import kin_of, statement_on
 from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table
 from lsgm_reports.rows import Row
 from lsgm_reports.status import find_statuses, not_finished
-from lsgm_reports.table import Table
+from lsgm_reports.table import Table, short
 from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
 __all__ = [
@@ -51,11 +51,46 @@ class Pictures:
 
 
 def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows by task, in the order of the file."""
+    """Return the rows by task, in the order of the file, and by what one number of a task was measured on.
+
+    Where a model has a number twice, of other data, by another extractor or to another reference, no table
+    can hold both: each has a section of its own, ``image-folder@2/quick on photos (1a2b3c4d)``.
+    """
     tasks: dict[str, list[Row]] = {}
     for row in rows:
         tasks.setdefault(row.task, []).append(row)
+    for key, said in (("dataset", "on"), ("extractor", "by"), ("reference_sha256", "to the reference")):
+        tasks = {
+            name: part for task, mine in tasks.items() for name, part in _apart(task, mine, key, said).items()
+        }
     return tasks
+
+
+def _apart(task: str, rows: list[Row], key: str, said: str) -> dict[str, list[Row]]:
+    """Return the rows by a key of which a number has several values; all of them in one part where none has.
+
+    Rows that have another value of the key, or none, stand in the first part.
+    """
+    found: dict[tuple[object, ...], list[str]] = {}
+    for row in rows:
+        value = getattr(row, key)
+        number = (row.model, row.metric, row.group, row.sampler, row.split, row.target, row.checkpoint_sha256)
+        if value is not None and value not in found.setdefault(number, []):
+            found[number].append(value)
+    values = list(dict.fromkeys(value for several in found.values() if len(several) > 1 for value in several))
+    if not values:
+        return {task: rows}
+    parts: dict[str, list[Row]] = {f"{task} {said} {_called(value)}": [] for value in values}
+    for row in rows:
+        value = getattr(row, key)
+        parts[f"{task} {said} {_called(value if value in values else values[0])}"].append(row)
+    return parts
+
+
+def _called(value: str) -> str:
+    """Return the name in ``name@version@sha256`` and the digits that tell it from others of its name."""
+    name, _, digest = value.rpartition("@")
+    return f"{name.partition('@')[0]} ({short(digest, 8)})" if name else short(digest, 8)
 
 
 def report(
@@ -94,7 +129,7 @@ def report(
         caption = "Training curves; dotted: a new stage begins"
         sections.append(Section("Training", [Picture(pictures.training, caption)]))
     sections.append(_provenance(rows, sources, out, places or {}))
-    return Report(f"Results: {', '.join(tasks)}", sections)
+    return Report(f"Results: {', '.join(dict.fromkeys(row.task for row in rows))}", sections)
 
 
 def main_table(rows: Sequence[Row], task: str) -> Table:
@@ -239,8 +274,9 @@ def _provenance(
 
 
 def _caption(grid: Path) -> str:
-    if grid.stem == "data":
-        return "Images of the data"
+    name, _, data = grid.stem.partition("@")
+    if name == "data":
+        return f"Images of the data {data}".strip()
     return f"Samples of {grid.stem}: the first seeds, not chosen"
 
 

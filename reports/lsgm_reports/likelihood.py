@@ -122,7 +122,7 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
         cells = [
             Cell(label) if label else None,
             *(cell_of(value, notes, best=id(value) in winners) for value in values),
-            Cell(f"{row.n:,}", sort=row.n) if row.n is not None and measured else None,
+            Cell(row.counted, sort=row.n) if row.counted and measured else None,
             _evaluations(row),
             _seconds(row),
         ]

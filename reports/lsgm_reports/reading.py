@@ -74,12 +74,13 @@ def read_placed(files: Iterable[Path], *, skip_malformed: bool = False) -> Readi
 def one_protocol(placed: Sequence[Placed]) -> None:
     """Raise DataError where a task occurs at two versions or tiers, whose numbers do not compare.
 
-    ``-limit-N`` and ``-custom`` behind a tier are the same protocol on fewer images or other samplers.
+    ``-limit-N``, ``-images-N`` and ``-custom`` behind a tier are the same protocol on other numbers of images
+    or with other samplers.
     """
     first: dict[str, tuple[str, Placed]] = {}
     for each in placed:
         task = each.row.task
-        protocol = re.sub(r"(-limit-\d+)?(-custom)?$", "", task)
+        protocol = re.sub(r"(-limit-\d+)?(-images-(\d+|all))?(-custom)?$", "", task)
         known, other = first.setdefault(task.partition("@")[0], (protocol, each))
         if known != protocol:
             raise DataError(
@@ -92,8 +93,8 @@ def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list
     """Return the rows without repetitions, and a sentence for each kind of what was dropped.
 
     Equal rows count once. Rows that measure the same thing (task, model, metric, group, sampler, split,
-    target, checkpoint, seeds and n) are one where value and interval agree: the last stands. Where they do
-    not, DataError names both places, or with ``keep_last`` the last stands as well.
+    target, data, extractor, reference, checkpoint, seeds and n) are one where value and interval agree: the
+    last stands. Where they do not, DataError names both places, or with ``keep_last`` the last stands too.
     """
     found: dict[tuple[object, ...], Placed] = {}
     equal = again = replaced = 0
@@ -126,7 +127,7 @@ def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list
 def _identity(row: Row) -> tuple[object, ...]:
     return (
         *(row.task, row.model, row.metric, row.group, row.sampler, row.split, row.target),
-        *(row.checkpoint_sha256, row.seeds, row.n),
+        *(row.dataset, row.extractor, row.reference_sha256, row.checkpoint_sha256, row.seeds, row.n),
     )
 
 

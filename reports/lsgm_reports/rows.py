@@ -77,6 +77,15 @@ class Row:
     """Of a cost: the quality that it buys, ``frechet_glyphs<=12.3``."""
     manifest: str | None = None
     """The file ``manifests/<manifest>.json`` beside the rows says how they were measured."""
+    n_of: int | None = None
+    """Images that the ``n`` measured ones were drawn from; None where these are all."""
+
+    @property
+    def counted(self) -> str | None:
+        """How many images were measured, ``1,000 of 50,000`` where these are not all; None if unknown."""
+        if self.n is None:
+            return None
+        return f"{self.n:,}" if self.n_of is None else f"{self.n:,} of {self.n_of:,}"
 
     @property
     def dataset_name(self) -> str:
@@ -100,7 +109,7 @@ _COSTS = (
     *("nfe_mean", "nfe_max", "seconds", "decoder_seconds", "flops_per_image"),
     "decoder_flops_per_image",
 )
-WHOLE = ("n", "peak_bytes")
+WHOLE = ("n", "peak_bytes", "n_of")
 """Keys of whole numbers."""
 _GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 _KNOWN = [field.name for field in fields(Row)]

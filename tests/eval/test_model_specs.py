@@ -89,6 +89,55 @@ def test_ready_images_have_no_likelihood_and_the_row_says_why(
     assert "draws images and bounds no likelihood" in found["nelbo_nats"]["note"]
 
 
+def test_of_more_images_than_asked_for_a_uniform_subset_is_measured_whatever_their_order(
+    task: str, tmp_path: Path, bernoulli: Any
+) -> None:
+    # Two classes, sorted: the first images of the file are of one of them alone.
+    classes = [bernoulli(p=p).sample(range(200), SamplerConfig()).images for p in (0.02, 0.6)]
+    stored = torch.cat(classes).permute(0, 2, 3, 1).numpy()
+    order = np.random.default_rng(0).permutation(400)
+    found = []
+    for name, rows in (("sorted", stored), ("shuffled", stored[order])):
+        np.savez(tmp_path / f"{name}.npz", rows)
+        found.append(rows_of(open_model(str(tmp_path / f"{name}.npz")), task, tmp_path / name))
+    a, b = (rows["frechet_glyphs"] for rows in found)
+    assert (a["n"], a["n_of"]) == (b["n"], b["n_of"]) == (60, 400)
+    assert "60 of its 400 images, a uniform subset drawn with seed 0" in a["note"]
+    # Both are samples of one mixture: they differ by chance, not by a class.
+    assert a["value"] == pytest.approx(b["value"], rel=0.3)
+    assert found[0]["nelbo_nats"]["n_of"] is None
+
+
+def test_the_subset_is_of_every_class_and_pairs_stay_pairs(tmp_path: Path) -> None:
+    stored = np.repeat(np.arange(1, 201, dtype=np.uint8), 48).reshape(200, 4, 4, 3)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", stored)
+    models = [open_model(str(tmp_path / f"{name}.npy")) for name in ("a", "b")]
+    drawn = [
+        fit(model, model.pixels, 50).sample(range(50), SamplerConfig()).images[:, 0, 0, 0] for model in models
+    ]
+    assert torch.equal(*drawn)
+    assert len(drawn[0].unique()) == 50
+    quarters = torch.bincount((drawn[0].long() - 1) // 50, minlength=4)
+    assert quarters.min() >= 5  # of 12.5 expected, with a standard deviation of 2.7
+    with pytest.raises(DataError, match="200 images and 51 are asked for"):
+        fit(models[0], models[0].pixels, 50).sample([50], SamplerConfig())
+
+
+def test_all_images_stay_in_their_order_and_later_seeds_draw_others(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(1, 21, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3))
+    model = open_model(str(tmp_path / "rows.npy"))
+
+    def drawn(count: int, first: int = 0) -> list[int]:
+        seeds = range(first, count)
+        return (
+            fit(model, model.pixels, count, first).sample(seeds, SamplerConfig()).images[:, 0, 0, 0].tolist()
+        )
+
+    assert drawn(20) == list(range(1, 21))
+    assert not set(drawn(8)) & set(drawn(16, first=8))
+
+
 def test_a_folder_too_small_for_the_tier_is_named(task: str, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.mkdir()

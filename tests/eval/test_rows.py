@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,35 @@ def test_new_rows_take_the_place_of_those_they_measure_again() -> None:
     old = [CONTEXT.row("nfe", 1.0), CONTEXT.row("nelbo_nats", 2.0), CONTEXT.row("nfe", 5.0, group="curve")]
     new = [CONTEXT.row("nfe", 3.0)]
     assert [row["value"] for row in merge_rows(old, new)] == [2.0, 5.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "photos@64px@ff"},
+        {"extractor": "inception@ff"},
+        {"reference_sha256": "ff"},
+    ],
+)
+def test_numbers_of_other_data_another_extractor_or_reference_stand_beside_the_new(
+    other: dict[str, Any], tmp_path: Path
+) -> None:
+    fields = {"extractor": "inception@aa", "reference_sha256": "bb"}
+    first = CONTEXT.row("fid", 1.0, **fields)
+    keep_rows(tmp_path / "results.jsonl", [first])
+    keep_rows(tmp_path / "results.jsonl", [first | other | {"value": 2.0}])
+    keep_rows(tmp_path / "results.jsonl", [first | {"value": 3.0}])
+    assert [row["value"] for row in read_rows(tmp_path / "results.jsonl")] == [2.0, 3.0]
+
+
+def test_why_there_is_no_number_gives_way_to_one_and_takes_the_place_of_another_checkpoints_alone() -> None:
+    number = CONTEXT.row("fid", 1.0, extractor="inception@aa", reference_sha256="bb")
+    missing = CONTEXT.row("fid", None, note="the weights are not here")
+    retrained = missing | {"checkpoint_sha256": "another"}
+    assert merge_rows([missing], [number]) == [number]
+    assert merge_rows([number], [missing]) == [number]
+    assert merge_rows([number], [retrained]) == [retrained]
+    assert merge_rows([missing], [retrained]) == [retrained]
 
 
 def test_rows_kept_twice_stand_once_beside_those_of_others(tmp_path: Path) -> None:

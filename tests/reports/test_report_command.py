@@ -165,6 +165,44 @@ def test_two_tiers_are_refused_then_each_in_its_own_section(
     assert "77.0" not in page[first:second]
 
 
+@pytest.mark.parametrize(
+    ("other", "heads"),
+    [
+        (
+            {"dataset": f"photos@64px@{'12' * 32}"},
+            ("glyphs@1/quick on glyphs (efefefef)", "glyphs@1/quick on photos (12121212)"),
+        ),
+        (
+            {"reference_sha256": "12" * 32},
+            (
+                "glyphs@1/quick to the reference cdcdcdcd",
+                "glyphs@1/quick to the reference 12121212",
+            ),
+        ),
+        (
+            {"extractor": f"glyph-net@{'12' * 32}"},
+            ("glyphs@1/quick by glyph-net (abababab)", "glyphs@1/quick by glyph-net (12121212)"),
+        ),
+    ],
+)
+def test_a_number_of_two_data_extractors_or_references_stands_in_two_sections(
+    other: dict[str, str], heads: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = fake_rows()
+    again = [row | other | {"value": 2 * row["value"]} for row in rows if row["metric"] == "frechet_glyphs"]
+    for row in again:
+        row["ci_low"] = row["ci_high"] = None
+    write_rows(tmp_path / "results.jsonl", rows + again)
+    assert main(["report", str(tmp_path), "--format", "md,csv"]) == 0
+    captured = capsys.readouterr()
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("## glyphs")] == [f"## {h}" for h in heads]
+    for text in (page, captured.out):
+        first, second = (text.index(head) for head in heads)
+        assert first < text.index("5.21 ± 0.15") < second < text.index("10.43")
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows) + len(again)
+
+
 def test_repetitions_count_once_and_contradictions_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,12 +179,13 @@ def named_file(word: str) -> tuple[str, Path]:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return aligned lines: model, metric, value, interval, n, sampler."""
+    from lsgm_eval.live.words import count_words
+
     cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.5g}"
         interval = "" if row["ci_low"] is None else f"{row['ci_low']:.5g} .. {row['ci_high']:.5g}"
-        n = "" if row["n"] is None else str(row["n"])
-        cells.append((row["model"], row["metric"], value, interval, n, row["sampler"] or ""))
+        cells.append((row["model"], row["metric"], value, interval, count_words(row), row["sampler"] or ""))
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

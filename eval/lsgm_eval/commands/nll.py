@@ -227,15 +227,18 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return aligned lines; terms by latent groups are in the rows alone."""
+    from lsgm_eval.live.words import count_words
+
     cells = [("model", "metric", "value", "± 95 %", "n", "NFE", "estimator")]
     for row in rows:
         if "/" in row["metric"]:
             continue
         value = "-" if row["value"] is None else f"{row['value']:.6g}"
         margin = "" if row["ci_high"] is None else f"± {row['ci_high'] - row['value']:.2g}"
-        n = "" if row["n"] is None else str(row["n"])
         nfe = f"{row['nfe_mean']:.1f}" if row["nfe_mean"] else ""
-        cells.append((row["model"], row["metric"], value, margin, n, nfe, row["sampler"] or ""))
+        cells.append(
+            (row["model"], row["metric"], value, margin, count_words(row), nfe, row["sampler"] or "")
+        )
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lsgm_eval.compare.sides import Row
 
-__all__ = ["Match", "match_rows", "why_not"]
+__all__ = ["MEASURED_ON", "Match", "match_rows", "why_not"]
 
 SAME = (
     ("dataset", "data"),
@@ -18,6 +18,9 @@ SAME = (
     ("reference_sha256", "reference"),
 )
 """What must agree in both rows, and what it is called."""
+
+MEASURED_ON = ("dataset", "extractor", "reference_sha256")
+"""Of which a folder may hold the same number several times."""
 
 Key = Callable[[Row], tuple[Any, ...]]
 
@@ -46,13 +49,14 @@ class Match:
 def match_rows(a: Sequence[Row], b: Sequence[Row]) -> list[Match]:
     """Return the rows of two models side by side, A's in their order and then what B alone has.
 
-    First rows of one task, metric, group, target and sampler meet. Of what is left, a single row on either
+    First rows of one task, metric, group, target and sampler meet that are of the same data, extractor and
+    reference, and then those that are not, which `why_not` refuses. Of what is left, a single row on either
     side meets the other of its metric under another sampler, as a VAE, which needs none, meets a diffusion
-    under one task; and then under another version or tier of the task, which `why_not` refuses.
+    under one task; and then under another version or tier of the task, which is refused as well.
     """
     pairs: list[Match] = []
     left, right = list(a), list(b)
-    for key in (_exactly, _but_for_sampler, _but_for_version):
+    for key in (_all_alike, _exactly, _but_for_sampler, _but_for_version):
         pairs += _meet(left, right, key)
     order = {id(row): place for place, row in enumerate(a)}
     pairs += [Match(row, None) for row in left]
@@ -75,6 +79,10 @@ def _only(rows: Sequence[Row], key: Key) -> dict[tuple[Any, ...], Row]:
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return {name: several[0] for name, several in found.items() if len(several) == 1}
+
+
+def _all_alike(row: Row) -> tuple[Any, ...]:
+    return (*_exactly(row), *(row.get(key) for key in MEASURED_ON))
 
 
 def _exactly(row: Row) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsgm_eval.compare.facts import Fact, differing
+from lsgm_eval.compare.matching import MEASURED_ON
 from lsgm_eval.compare.numbers import LEVEL, OTHERWISE, Line
 from lsgm_eval.compare.whole import Compared
 
@@ -122,50 +123,68 @@ def _of_models(found: Compared, pair: tuple[str, str]) -> Part:
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} (A) and {pair[1]} (B)"
     title = f"Numbers of {name}" + (f", {tasks[0]}" if len(tasks) == 1 else "")
     told = [line for line in lines if line.difference is not None]
+    several = _several(lines)
     head = ("metric", "A", "B", "B - A", "95 % interval", "verdict", "how")
-    table = [head, *(_cells(line, tasks) for line in told)] if told else []
+    table = [head, *(_cells(line, tasks, several) for line in told)] if told else []
     said = ["Nothing here compares."] if not told else []
-    return Part(title, said, table, points=[*_measured_otherwise(told, tasks), *_not_compared(lines, tasks)])
+    return Part(
+        title,
+        said,
+        table,
+        points=[*_measured_otherwise(told, tasks, several), *_not_compared(lines, tasks, several)],
+    )
 
 
-def _measured_otherwise(lines: Sequence[Line], tasks: Sequence[str]) -> list[str]:
+def _measured_otherwise(lines: Sequence[Line], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
     """Return by what either model was measured, where the task has not the same for both."""
     found: dict[str, list[str]] = {}
     for line in lines:
         if line.how.endswith(OTHERWISE) and line.match.rows is not None:
             by = [row.get("sampler") or "nothing" for row in line.match.rows]
-            found.setdefault(f"A by {by[0]} and B by {by[1]}", []).append(_name(line, tasks))
+            found.setdefault(f"A by {by[0]} and B by {by[1]}", []).append(_name(line, tasks, several))
     return [f"measured otherwise, {how}: {', '.join(names)}" for how, names in found.items()]
 
 
-def _not_compared(lines: Sequence[Line], tasks: Sequence[str]) -> list[str]:
+def _not_compared(lines: Sequence[Line], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
     """Return the reasons, each with the numbers that it is about."""
     found: dict[str, list[str]] = {}
     for line in lines:
         if line.difference is None:
-            found.setdefault(line.how, []).append(_name(line, tasks))
+            found.setdefault(line.how, []).append(_name(line, tasks, several))
     return [f"not compared, {why}: {', '.join(names)}" for why, names in found.items()]
 
 
-def _cells(line: Line, tasks: Sequence[str]) -> tuple[str, ...]:
+def _cells(line: Line, tasks: Sequence[str], several: Sequence[str]) -> tuple[str, ...]:
     gap = line.difference
     if gap is None or line.match.rows is None:
         raise ValueError(f"{line.metric} has no difference to show")
     values = [f"{row['value']:.6g}" for row in line.match.rows]
     known = gap.low is not None and gap.high is not None and gap.low < gap.high
     interval = f"{_signed(gap.low)} .. {_signed(gap.high)}" if known else ""
-    return (_name(line, tasks), *values, _signed(gap.value), interval, line.verdict, line.how)
+    return (_name(line, tasks, several), *values, _signed(gap.value), interval, line.verdict, line.how)
 
 
 def _signed(value: float | None) -> str:
     return "0" if not value else f"{value:+.3g}"
 
 
-def _name(line: Line, tasks: Sequence[str]) -> str:
+def _several(lines: Sequence[Line]) -> list[str]:
+    """Return what of data, extractor and reference one number has several of."""
+    seen: dict[tuple[Any, ...], set[Any]] = {}
+    for line in lines:
+        number = [line.match[key] for key in ("task", "metric", "group", "sampler", "target")]
+        for key in MEASURED_ON:
+            seen.setdefault((key, *number), set()).add(line.match[key])
+    return [key for key in MEASURED_ON if any(len(seen[of]) > 1 for of in seen if of[0] == key)]
+
+
+def _name(line: Line, tasks: Sequence[str], several: Sequence[str]) -> str:
     """Return the metric, and what tells it from others of its name."""
     match = line.match
     keys = ("sampler", "target") if match["group"] in ("curve", "reach") else ()
     more = [str(match[key]) for key in keys if match[key]]
+    words = {"dataset": "data", "extractor": "extractor", "reference_sha256": "reference"}
+    more += [f"{words[key]} {_shown(match[key])}" for key in several if match[key]]
     task = f"{match['task']} " if len(tasks) > 1 else ""
     return f"{task}{line.metric}" + (f" [{', '.join(more)}]" if more else "")
 

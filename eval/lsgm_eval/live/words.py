@@ -7,7 +7,16 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["aligned", "clipped", "columns_of", "duration", "headline", "value_words", "with_error"]
+__all__ = [
+    "aligned",
+    "clipped",
+    "columns_of",
+    "count_words",
+    "duration",
+    "headline",
+    "value_words",
+    "with_error",
+]
 
 Row = dict[str, Any]
 
@@ -42,6 +51,12 @@ def value_words(row: Row) -> str:
     if row["value"] is None:
         return "not measured"
     return with_error(row["value"], row["ci_low"], row["ci_high"])
+
+
+def count_words(row: Row) -> str:
+    """Return how many images a row is of, ``1000 of 50000`` where these are not all; nothing if unknown."""
+    n, n_of = row["n"], row.get("n_of")
+    return "" if n is None else f"{n}" if n_of is None else f"{n} of {n_of}"
 
 
 def headline(rows: Sequence[Row]) -> Row | None:

@@ -46,7 +46,7 @@ def _pair(
             ci_high=found.difference.high,
             n=a.stats.moments.count,
             split=split,
-            extractor=f"{space.extractor.name}@{space.extractor.sha256}",
+            extractor=space.label,
             reference_sha256=space.reference.sha256,
             note=found.verdict(first.model, second.model),
         )

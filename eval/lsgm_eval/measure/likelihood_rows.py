@@ -82,8 +82,10 @@ def likelihood_rows(
     }
     for term, nats in (*scores.terms.items(), *scores.groups.items()):
         values[f"{name}_term_{term}_nats"] = (nats, 1.0)
+    total = len(scores.rows) + len(scores.failures)
     shared = {
         "n": len(scores.rows),
+        "n_of": len(images.order) if len(images.order) > total else None,
         "split": images.split,
         "sampler": estimator_label(config, model),
         "nfe_mean": float(scores.nfe.double().mean()),

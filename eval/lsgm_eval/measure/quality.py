@@ -83,8 +83,10 @@ def sampling(model: GenerativeModel, found: Pass, how: Drawing) -> dict[str, Any
     """Return the fields of a row that say how its images were made and what they cost."""
     known = getattr(model, "costs_known", True)
     nfe, flops = float(found.nfe.double().mean()), flops_of(model)
+    available = getattr(model, "available", len(found.nfe))
     return {
         "n": len(found.nfe),
+        "n_of": available if available > len(found.nfe) else None,
         "sampler": describe_sampler(how.sampler) if model.has_prior else None,
         "nfe_mean": nfe if known else None,
         "nfe_max": float(found.nfe.max()) if known else None,
@@ -104,7 +106,7 @@ def space_rows(
     findings, neighbours = measure_space(gathered, space)
     remarks = (space.floor, space.reference.remark, note)
     fields = shared | {
-        "extractor": f"{space.extractor.name}@{space.extractor.sha256}",
+        "extractor": space.label,
         "reference_sha256": space.reference.sha256,
     }
     rows = []

@@ -50,6 +50,11 @@ class Space:
         stranger = name in OFFICIAL and not getattr(self.extractor, "official", False)
         return f"{name}-unofficial" if stranger else name
 
+    @property
+    def label(self) -> str:
+        """``name@sha256`` of the network, the extractor column of a result row."""
+        return f"{self.extractor.name}@{self.extractor.sha256}"
+
     def metric(self, family: str) -> str:
         """Return what a family's number is called here."""
         return metric_name(family, self.name)

@@ -53,11 +53,12 @@ def open_source(path: Path, name: str | None = None) -> ImageModel:
     return ImageModel(images, name or (path.resolve().name if path.is_dir() else path.stem))
 
 
-def fit(model: GenerativeModel, pixels: Pixels, count: int) -> GenerativeModel:
-    """Return ready images as images of a task with ``pixels``, for seeds below ``count``; others as they are.
+def fit(model: GenerativeModel, pixels: Pixels, count: int, first: int = 0) -> GenerativeModel:
+    """Return ready images as images of a task with ``pixels``, for seeds ``first`` to ``count - 1``.
 
-    Raises DataError naming the file where they are not such images, and where there are fewer than ``count``.
+    Other models are returned as they are; of more images than ``count`` a uniform subset is drawn. Raises
+    DataError naming the file where they are not such images, and where there are fewer than ``count``.
     """
     if not isinstance(model, ImageModel):
         return model
-    return model.fitted(pixels, count)
+    return model.fitted(pixels, count, first)

@@ -119,7 +119,7 @@ class _Measured:
     def fields(self, metric: str, target: float) -> dict[str, Any]:
         """Return what a derived row shares with the points that it is of."""
         first = self.rows[0]
-        shared = {key: first[key] for key in ("n", "split", "extractor", "reference_sha256", "seeds")}
+        shared = {key: first[key] for key in ("n", "n_of", "split", "extractor", "reference_sha256", "seeds")}
         return shared | {"target": f"{metric}{'>=' if self.higher else '<='}{target:.6g}"}
 
 

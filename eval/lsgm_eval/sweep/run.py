@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,15 +112,31 @@ class _Points:
         return [row for row in rows if row["metric"] in names]
 
     def keep(self, rows: list[Row]) -> None:
-        """Write rows; what earlier points said of the same models' costs to reach anything is gone."""
+        """Write rows; what earlier points said of the same models' costs to reach a quality is gone.
+
+        What points of other data, in another space or by another metric said stays.
+        """
         if not self.bench.world.main:
             return
         path = self.bench.out / "results.jsonl"
         old = read_rows(path) if path.exists() else []
         names = [*self.contexts, *(" / ".join(pair) for pair in combinations(self.contexts, 2))]
-        about = {(context.task, name) for context in self.contexts.values() for name in names}
-        old = [row for row in old if row["group"] != "reach" or (row["task"], row["model"]) not in about]
-        write_rows(path, merge_rows(old, rows))
+        about = {
+            (context.task, context.dataset, name) for context in self.contexts.values() for name in names
+        }
+        spaces = {
+            (space.metric(self.family), space.label, space.reference.sha256) for space in self.bench.spaces
+        }
+
+        def gone(row: Row) -> bool:
+            metric = re.split("[<>]=", row["target"] or "")[0]
+            return (
+                row["group"] == "reach"
+                and (row["task"], row["dataset"], row["model"]) in about
+                and (metric, row["extractor"], row["reference_sha256"]) in spaces
+            )
+
+        write_rows(path, merge_rows([row for row in old if not gone(row)], rows))
 
     def step(self, model: GenerativeModel, point: SamplerConfig) -> Step:
         """Return the measurement of one point: taken from its cell, or measured while there is time."""

@@ -180,7 +180,7 @@ def _draw(
         [picture for file in files for picture in sorted((file.parent / folder).glob("*.png"))]
         for folder in ("samples", "neighbours")
     )
-    grids.sort(key=lambda grid: grid.stem != "data")
+    grids.sort(key=lambda grid: grid.stem.partition("@")[0] != "data")
     tasks = tasks_of(rows)
     curves: dict[str, Path] = {}
     for task, mine in tasks.items():

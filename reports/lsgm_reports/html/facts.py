@@ -49,7 +49,7 @@ def row_facts(row: Row) -> Facts:
         ("Metric", row.metric, True),
         ("Unit", row.unit, False),
         ("Better", better, False),
-        ("Images", None if row.n is None else f"{row.n:,}", False),
+        ("Images", row.counted, False),
         ("Split", row.split, False),
         ("Sampler", row.sampler, True),
         ("Reaches", row.target, True),

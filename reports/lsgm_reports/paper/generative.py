@@ -83,6 +83,6 @@ def _bound_cell(row: Row | None, notes: Footnotes, winner: Row | None) -> Cell:
 def _measured_with(line: Line, bound: Row | None) -> str:
     parts = [sampler_label(line.sampler)] if line.sampler else []
     for name, row in (("NLL", bound), ("FID", fid_row(line.rows))):
-        if row is not None and row.value is not None and row.n is not None:
-            parts.append(f"{name} of n = {row.n:,}")
+        if row is not None and row.value is not None and row.counted:
+            parts.append(f"{name} of n = {row.counted}")
     return "; ".join(parts)

@@ -54,5 +54,5 @@ def _measured_with(estimate: Estimate) -> str:
     bound = BOUNDS.get(estimate.bound, estimate.bound)
     if row.value is None:
         return bound
-    count = f"; n = {row.n:,}" if row.n else ""
+    count = f"; n = {row.counted}" if row.n else ""
     return f"{bound}, {estimator_label(estimate.estimator)}{count}"

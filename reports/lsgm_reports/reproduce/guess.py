@@ -13,7 +13,9 @@ from lsgm_reports.rows import Row
 
 __all__ = ["guessed_command", "guessed_models"]
 
-TASK = re.compile(r"(?P<task>[^/]+)/(?P<tier>[^/]+?)(-limit-(?P<limit>\d+))?(?P<custom>-custom)?")
+TASK = re.compile(
+    r"(?P<task>[^/]+)/(?P<tier>[^/]+?)(-limit-(?P<limit>\d+))?(-images-(?P<images>\d+|all))?(?P<custom>-custom)?"
+)
 
 ESTIMATOR = (
     *("samples", "times", "rtol", "atol", "solver", "steps", "probes", "divergence"),
@@ -47,7 +49,8 @@ def guessed_command(row: Row, siblings: Sequence[Row]) -> CommandLine:
         flags = [("no-control-variate", None)] if settings.get("control_variate") == "off" else []
         options += [(key, value) for key, value in settings.items() if key in ESTIMATOR]
         return CommandLine("nll", (), (*options, *flags))
-    return narrowed(CommandLine("eval", (name,), (("tier", tier),)), row, siblings)
+    drawn = [("images", found["images"])] if found["images"] else []
+    return narrowed(CommandLine("eval", (name,), (("tier", tier), *drawn)), row, siblings)
 
 
 def guessed_models(row: Row, siblings: Sequence[Row]) -> list[MeasuredModel]:

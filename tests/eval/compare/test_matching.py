@@ -36,6 +36,19 @@ def test_two_settings_that_could_both_be_meant_do_not_meet() -> None:
     assert [why_not(match) for match in found] == ["only in A", "only in A", "only in B"]
 
 
+def test_numbers_of_several_data_or_references_meet_those_of_their_own() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"dataset": "photos@64px@" + "f" * 64},
+        {"reference_sha256": "f" * 64},
+        {"extractor": "glyphs@" + "f" * 64},
+    ]
+    several = [distance(**change) for change in changes]
+    found = match_rows(several, several[::-1])
+    assert [match.rows for match in found] == [(one, one) for one in several]
+    assert not any(why_not(match) for match in found)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
