@@ -61,12 +61,15 @@ def recipe_of(
     vae_only: bool = False,
     reference_compat: bool = False,
     ignore: tuple[str, ...] = (),
+    rule: Literal["adam", "adamw"] = "adamw",
 ) -> LSGMRecipe:
     """Return the recipe that arguments describe; with ``vae_only`` they are those of stage 1.
 
     Where the authors' code keeps the settings of stage 1 beside those of stage 2, both stages are told;
-    where it does not, stage 1 has the published ones. Raises CheckpointError, one sentence naming the
-    argument, for one that is missing, not known (unless in ``ignore``) or of a value with no equal here.
+    where it does not, stage 1 has the published ones. ``rule`` says which Adam stepped stage 2.
+
+    Raises CheckpointError, one sentence naming the argument, for one that is missing, not known (unless in
+    ``ignore``) or of a value with no equal here.
     """
     check_names(args, ignore)
     values = Arguments(args)
@@ -78,7 +81,7 @@ def recipe_of(
             vae=_vae(values, images),
             prior=PriorConfig() if vae_only else _prior(values, images, reference_compat),
             stage1=vae_stage(values, images, alone=vae_only),
-            stage2=JointStage() if vae_only else joint_stage(values, images),
+            stage2=JointStage() if vae_only else joint_stage(values, images, rule),
         )
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from None
@@ -138,6 +141,13 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
 
 def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConfig:
     args.choice("dae_arch", {"ncsnpp": None})
+    progressive, fir = args.choice("progressive", OUTPUTS), args.flag("fir")
+    if progressive == "residual" and fir:
+        # Their convolution after filtered doubling reverses a tensor by a slice, which torch has not.
+        raise CheckpointError(
+            "the checkpoint's arguments 'progressive' = 'residual' and 'fir' = True are of a network that "
+            "the authors' code builds and cannot run; give a checkpoint that their code has trained"
+        )
     weighting, importance = args.choice("iw_sample_p", PROPOSALS)
     mixed = args.flag("mixed_prediction", True)
     return PriorConfig(
@@ -151,8 +161,8 @@ def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConf
             embedding=args.whole("embedding_dim"),
             embedding_scale=args.number("embedding_scale"),
             embedding_kind=args.choice("embedding_type", EMBEDDINGS),
-            fir=args.flag("fir"),
-            progressive=args.choice("progressive", OUTPUTS),
+            fir=fir,
+            progressive=progressive,
             progressive_input=args.choice("progressive_input", INPUTS),
             progressive_combine=args.choice("progressive_combine", COMBINE),
         ),

@@ -31,6 +31,7 @@ EXAMPLES = (
 
 KINDS = {
     "raw": "the last weights, and the prior's averaged ones from the optimiser's state",
+    "last": "the last weights alone, without the optimiser's state that had the averaged ones",
     "averaged": "the prior's averaged weights alone, which stand for the last ones too",
     "vae": "the VAE of stage 1, without a score prior",
 }
@@ -66,7 +67,7 @@ def run(argv: list[str]) -> int:
     native = convert(official, reference_compat=options.reference_compat, ignore=options.ignore)
     command = ["lsgm", "import", "nvlabs", *argv]
     write_run(options.out, official, native, _source(options, official), command)
-    print("\n".join(_found(official, native)))
+    print("\n".join(_found(official, native, compat=options.reference_compat)))
     print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
     return 0
 
@@ -90,8 +91,9 @@ def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     }
 
 
-def _found(official: Official, native: Native) -> list[str]:
+def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
     from lsgm.interop.nvlabs.convert import empty_networks
+    from lsgm.interop.nvlabs.dropped import channels_in_use
     from lsgm.models.latent import parameter_counts
 
     counts = parameter_counts(empty_networks(native.recipe, native.pixels))
@@ -104,4 +106,11 @@ def _found(official: Official, native: Native) -> list[str]:
     active = native.ema.get("prior.active")
     if active is not None and not active.all():
         lines.append(f"inactive: {int((~active).sum())} of {active.numel()} channels of z_0, masked again")
+    if active is not None and not compat and (again := channels_in_use(official, native.recipe).seen_again):
+        lines.append(
+            f"{again} channels of z_0 were dropped at first and seen again later, as a resumed run of the "
+            "authors' code forgets its mask; they are left as they were trained"
+        )
+    if official.rule == "adam":
+        lines.append("stepped by torch's Adam, which adds weight decay to the gradient, as the recipe says")
     return lines

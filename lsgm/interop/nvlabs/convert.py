@@ -12,6 +12,7 @@ from torch import Tensor
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
+from lsgm.interop.nvlabs.dropped import INACTIVE_BELOW, channels_in_use
 from lsgm.interop.nvlabs.prior_table import Source, prior_table
 from lsgm.interop.nvlabs.read import Official
 from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
@@ -21,9 +22,6 @@ from lsgm.nets.config import NVAEConfig
 from lsgm.train.checkpoint import with_later_buffers
 
 __all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks"]
-
-INACTIVE_BELOW = -10.0
-"""Mixing logits below this mark dropped channels: the authors' code sets them to -15, where they stay."""
 
 
 class Native(NamedTuple):
@@ -41,23 +39,31 @@ def convert(official: Official, *, reference_compat: bool = False, ignore: tuple
     """Return the model of a checkpoint; a file of stage 1 gives state dicts of the VAE alone.
 
     The authors' files do not keep which channels of z_0 were dropped, so that their own evaluation feeds
-    noise to weights that have never seen any. Here these channels are told by their mixing logits and
-    masked again, unless ``reference_compat`` asks for what the authors' evaluation does.
+    noise to weights that have never seen any. Here these channels are told by their weights, moments and
+    mixing logits and masked again, unless ``reference_compat`` asks for what the authors' evaluation does.
 
     Raises CheckpointError, one sentence that names the tensor or the argument, where anything is missing,
     surplus, of a wrong shape, or not known.
     """
-    vae_only = official.prior is None
-    recipe = recipe_of(official.args, vae_only=vae_only, reference_compat=reference_compat, ignore=ignore)
+    recipe = recipe_of(
+        official.args,
+        vae_only=official.prior is None,
+        reference_compat=reference_compat,
+        ignore=ignore,
+        rule=official.rule or "adamw",
+    )
     pixels = pixels_of_args(official.args)
     networks = empty_networks(recipe, pixels)
     vae = _vae(recipe, networks, official.vae)
     if official.prior is None:
         return Native(recipe, pixels, vae, vae)
-    raw = vae | _prior(recipe, networks, official.prior, reference_compat)
-    if official.ema is None:
-        return Native(recipe, pixels, raw, raw)
-    return Native(recipe, pixels, raw, vae | _prior(recipe, networks, official.ema, reference_compat))
+    raw, ema = (
+        _prior(recipe, networks, weights) for weights in (official.prior, official.ema or official.prior)
+    )
+    if "prior.active" in raw and not reference_compat:
+        active = channels_in_use(official, recipe).active.reshape(raw["prior.active"].shape)
+        raw["prior.active"] = ema["prior.active"] = active
+    return Native(recipe, pixels, vae | raw, vae | ema)
 
 
 def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
@@ -82,9 +88,8 @@ def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> di
     return out
 
 
-def _prior(
-    recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor], reference_compat: bool
-) -> dict[str, Tensor]:
+def _prior(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the prior's state dict, all channels in use."""
     channels, resolution, _ = networks.vae.groups.z_0
     table = dict(prior_table(recipe.prior.network, channels, resolution))
     if recipe.prior.mixing_init is None:
@@ -96,25 +101,11 @@ def _prior(
         for ours, row in table.items()
     }
     if "active" in own:
-        restore = recipe.stage2.drop_inactive and not reference_compat
-        out["prior.active"] = _active(recipe, out["prior.logit"], restore=restore)
+        out["prior.active"] = torch.ones(own["active"].shape, dtype=torch.bool)
     if "sigma2_max" in own:
         out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=own["sigma2_max"].dtype)
     # What the authors' code does not know of, as for a checkpoint older than it.
     return with_later_buffers(networks, out)
-
-
-def _active(recipe: LSGMRecipe, logit: Tensor, *, restore: bool) -> Tensor:
-    """Return the mask of the channels in use, bool [1, C, 1, 1]."""
-    if not restore:
-        return torch.ones_like(logit, dtype=torch.bool)
-    start = recipe.prior.mixing_init
-    if start is not None and start < INACTIVE_BELOW:
-        raise CheckpointError(
-            f"the checkpoint's argument 'mixing_logit_init' is {start}, so that dropped channels cannot be "
-            "told by their logits; `--reference-compat` imports the model with none dropped"
-        )
-    return logit >= INACTIVE_BELOW
 
 
 def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:

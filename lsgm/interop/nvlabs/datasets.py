@@ -40,12 +40,13 @@ class Images:
     def multipliers(self, args: Arguments) -> tuple[int, ...]:
         """Return the channel multipliers of the score network's levels. Raises CheckpointError."""
         scales = args.whole("num_scales_dae")
-        if len(self.levels) == 1:  # the authors' code looks at the number only where it has a choice
-            return self.levels[0]
+        if len(self.levels) == 1 and 1 <= scales <= len(self.levels[0]):
+            return self.levels[0][:scales]  # the authors' code leaves out the lowest resolutions
         for levels in self.levels:
             if len(levels) == scales:
                 return levels
         known = " or ".join(str(len(levels)) for levels in self.levels)
+        known = known if len(self.levels) > 1 else f"at most {known}"
         raise CheckpointError(
             f"the checkpoint's argument 'num_scales_dae' is {scales}, and the authors' code has {known} "
             f"levels for '{args.values['dataset']}'; its model cannot be built here"

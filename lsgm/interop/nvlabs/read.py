@@ -17,9 +17,18 @@ from torch import Tensor
 from lsgm.errors import CheckpointError
 from lsgm.interop.pickled import read_pickle
 
-__all__ = ["Official", "official_of", "read_checkpoint"]
+__all__ = ["STEM", "Official", "Rule", "official_of", "read_checkpoint"]
 
-Kind = Literal["raw", "averaged", "vae"]
+Kind = Literal["raw", "last", "averaged", "vae"]
+Rule = Literal["adam", "adamw"]
+
+STEM = "all_modules.2.weight"
+"""The convolution through which z_t enters the score network."""
+
+RESUMED = frozenset(
+    f"{part}_{kept}" for part in ("dae", "vae") for kept in ("scheduler", "optimizer", "sn_calculator")
+) | {"grad_scalar"}
+"""What only files to go on from have."""
 
 FREQUENCIES = "temb_fun.w"
 """The one tensor of the score network that is not trained."""
@@ -37,11 +46,17 @@ class Official:
     """The score prior's state dict; none in a file of stage 1."""
     kind: Kind
     """raw: the last weights, with the averaged ones in the optimiser's state (checkpoint.pt); averaged: the
-    averaged weights alone (checkpoint_fid.pt, checkpoint_nll.pt); vae: stage 1, without a prior."""
+    averaged weights alone (checkpoint_fid.pt, checkpoint_nll.pt); last: a checkpoint.pt without its
+    optimiser, which had the averaged weights; vae: stage 1, without a prior."""
     ema: dict[str, Tensor] | None
     """With raw: the prior's averaged weights."""
     epoch: int
     step: int
+    rule: Rule | None = None
+    """Which Adam stepped stage 2, where the file says it: adam adds weight decay to the gradient (torch's),
+    adamw decouples it (apex's, which the authors' code takes where there is one)."""
+    second_moment: Tensor | None = None
+    """With raw: Adam's average of the squared gradients of `STEM`."""
 
 
 def read_checkpoint(path: Path | str) -> Official:
@@ -66,10 +81,16 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
     if own := _stage_1(content):
         return Official(vars(args), _tensors(content, own, path), None, "vae", None, epoch, step)
     vae, prior = _tensors(content, "vae_state_dict", path), _tensors(content, "dae_state_dict", path)
+    rule = _rule(content.get("dae_optimizer")) or _rule(content.get("vae_optimizer"))
     if content.get("dae_optimizer") is None:
-        return Official(vars(args), vae, prior, "averaged", None, epoch, step)
-    ema = _averages(content["dae_optimizer"], prior, float(vars(args).get("ema_decay", 1.0)), path)
-    return Official(vars(args), vae, prior, "raw", ema, epoch, step)
+        # Their files of averaged weights say nothing of the training's state.
+        kind: Kind = "averaged" if RESUMED.isdisjoint(content) else "last"
+        return Official(vars(args), vae, prior, kind, None, epoch, step, rule)
+    state = _state(content["dae_optimizer"], prior, path)
+    ema = _averages(state, prior, float(vars(args).get("ema_decay", 1.0)), path)
+    moment = state.get(STEM, {}).get("exp_avg_sq")
+    fits = isinstance(moment, Tensor) and moment.shape == prior[STEM].shape
+    return Official(vars(args), vae, prior, "raw", ema, epoch, step, rule, moment if fits else None)
 
 
 def _stage_1(content: Mapping[str, Any]) -> str:
@@ -79,13 +100,25 @@ def _stage_1(content: Mapping[str, Any]) -> str:
     return next((key for key in ("vae_state_dict", "state_dict") if key in content), "")
 
 
-def _averages(
-    optimizer: Any, prior: Mapping[str, Tensor], decay: float, path: Path
-) -> dict[str, Tensor] | None:
-    """Return the averaged weights in an optimiser's state: entry i belongs to the i-th parameter.
+def _rule(optimizer: Any) -> Rule | None:
+    """Return which Adam an optimiser's state is of, told by what its group keeps; None where of neither.
 
-    The score network's state dict lists its parameters in that very order. The frequencies of a Fourier
-    embedding are never trained: with or without an entry, they are their own average.
+    Apex's FusedAdam keeps `bias_correction`, and decouples weight decay unless asked not to, as the authors'
+    code never does. torch's Adam and AdamW keep `amsgrad`; newer ones say which of the two they are.
+    """
+    try:
+        group = optimizer["param_groups"][0]
+        if "amsgrad" in group:
+            return "adamw" if group.get("decoupled_weight_decay", False) else "adam"
+        return "adamw" if "bias_correction" in group else None
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def _state(optimizer: Any, prior: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Any]]:
+    """Return an optimiser's state by the names of what it steps: entry i belongs to the i-th parameter.
+
+    The score network's state dict lists its parameters in that very order. What is never trained has none.
     """
     try:
         indices = [index for group in optimizer["param_groups"] for index in group["params"]]
@@ -99,14 +132,22 @@ def _averages(
         raise _other(
             path, f"its 'dae_optimizer' steps {len(indices)} tensors and 'dae_state_dict' has {len(prior)}"
         )
+    return {name: entries[index] for index, name in zip(indices, names, strict=True) if index in entries}
+
+
+def _averages(
+    state: Mapping[str, Mapping[str, Any]], prior: Mapping[str, Tensor], decay: float, path: Path
+) -> dict[str, Tensor] | None:
+    """Return the averaged weights in an optimiser's state.
+
+    The frequencies of a Fourier embedding are never trained: with or without an entry, they are their own
+    average.
+    """
     if decay <= 0:  # the authors' code then keeps no average
         return None
-    ema = {FREQUENCIES: prior[FREQUENCIES]} if FREQUENCIES in prior else {}
-    for index, name in zip(indices, names, strict=True):
-        if name == FREQUENCIES:
-            continue
-        entry, raw = entries.get(index), prior[name]
-        average = None if entry is None else entry.get("ema")
+    ema = {}
+    for name, raw in prior.items():
+        average = raw if name == FREQUENCIES else state.get(name, {}).get("ema")
         if not isinstance(average, Tensor):
             raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{name}'")
         if average.shape != raw.shape:
@@ -124,7 +165,9 @@ def _tensors(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tens
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise _other(path, f"'{name}' in its '{key}' is not a tensor")
-    return {str(name): value.detach() for name, value in state.items()}
+    # A model that DataParallel or DistributedDataParallel wraps says so before every name.
+    wrapped = all(str(name).startswith("module.") for name in state)
+    return {str(name).removeprefix("module." * wrapped): value.detach() for name, value in state.items()}
 
 
 def _count(content: Mapping[str, Any], key: str, path: Path) -> int:

@@ -1,8 +1,9 @@
 """The two stages that a checkpoint's arguments describe: budgets, optimisers, penalties, schedules.
 
 What the arguments leave open is what the authors published (arXiv:2106.05931, appendix G, and their code):
-Adamax with eps 1e-3 for the VAE alone, then Adam with eps 1e-3 for the VAE and 1e-4 for the prior, with
-decoupled weight decay, as the fused optimiser of their container has it.
+Adamax with eps 1e-3 for the VAE alone, then Adam with eps 1e-3 for the VAE and 1e-4 for the prior. Apex's
+fused Adam, the one of their container, decouples weight decay; torch's, which their code takes where there is
+no apex, adds it to the gradient.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def vae_stage(args: Arguments, images: Images, *, alone: bool) -> VAEStage:
     return VAEStage(steps=0, ema=0.0, clip=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
 
 
-def joint_stage(args: Arguments, images: Images) -> JointStage:
-    """Return the stage in which the prior learns, with the VAE or on a frozen one."""
+def joint_stage(args: Arguments, images: Images, rule: Literal["adam", "adamw"] = "adamw") -> JointStage:
+    """Return the stage in which the prior learns, with the VAE or on a frozen one; ``rule`` stepped it."""
     train_vae = args.flag("train_vae")
     by_importance = args.choice("iw_sample_q", Q_TIMES)
     norm_vae = args.number("weight_decay_norm_vae") if train_vae else 0.0
@@ -59,8 +60,8 @@ def joint_stage(args: Arguments, images: Images) -> JointStage:
         train_vae=train_vae,
         drop_inactive=args.flag("drop_inactive_var"),
         kl=_kl(args),
-        vae=_rates(args, "vae", name="adamw", eps=1e-3),
-        prior=_rates(args, "dae", name="adamw", eps=1e-4),
+        vae=_rates(args, "vae", name=rule, eps=1e-3),
+        prior=_rates(args, "dae", name=rule, eps=1e-4),
         vae_penalty=NormPenaltyConfig(norm_vae, norm_vae),
         # With custom_conv_dae the authors' penalty finds no convolution, only the normalisations' gains.
         prior_penalty=NormPenaltyConfig(0.0 if args.flag("custom_conv_dae") else norm_prior, norm_prior),
@@ -113,7 +114,7 @@ def _rates(
     args: Arguments,
     part: str,
     *,
-    name: Literal["adamw", "adamax"],
+    name: Literal["adam", "adamw", "adamax"],
     eps: float,
     lr: float | None = None,
     lr_min: float | None = None,

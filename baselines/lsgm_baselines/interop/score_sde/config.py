@@ -12,7 +12,7 @@ from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.structure import from_dict
 
-__all__ = ["PUBLISHED", "ScoreSDEConfig", "find_config"]
+__all__ = ["LARGE", "PUBLISHED", "ScoreSDEConfig", "find_config"]
 
 PUBLISHED = tuple(
     f"{sde}/cifar10_{network}{deep}_continuous"
@@ -20,7 +20,20 @@ PUBLISHED = tuple(
     for network in networks
     for deep in ("", "_deep")
 )
-"""Names of the configurations whose checkpoints were published, folder included."""
+"""Names of the configurations on CIFAR-10 whose checkpoints were published, folder included."""
+
+LARGE: dict[str, tuple[str, float]] = {
+    "ve/celebahq_256_ncsnpp_continuous": ("./celebahq_256", 348.0),
+    "ve/ffhq_256_ncsnpp_continuous": ("./ffhq_256", 348.0),
+    "ve/bedroom_ncsnpp_continuous": ("./lsun_bedroom", 378.0),
+    "ve/church_ncsnpp_continuous": ("./lsun_church", 380.0),
+    "ve/ffhq_ncsnpp_continuous": ("./ffhq_1024", 1348.0),
+    "ve/celebahq_ncsnpp_continuous": ("./celebahq_1024", 1348.0),
+}
+"""Names of the configurations on larger images: the folder of images that goes with each, and sigma_max."""
+
+SAME = {"ve/ffhq_1024_ncsnpp_continuous": "ve/ffhq_ncsnpp_continuous"}
+"""The checkpoint's folder has another name than its configuration."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,11 @@ class ScoreSDEConfig:
             "that was trained with centered = True",
         )
         require(
+            not (self.fir and self.progressive == "residual"),
+            "progressive is 'residual' with fir = True, a network that score_sde_pytorch builds and cannot "
+            "run; take the settings of a checkpoint that it has trained",
+        )
+        require(
             0 < self.sigma_min < self.sigma_max,
             f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}; give 0 < sigma_min < sigma_max",
         )
@@ -139,13 +157,17 @@ def find_config(word: str) -> ScoreSDEConfig:
     Raises ConfigError for a name that is not known, one of a model trained at discrete times, and a file that
     cannot be read or says something that is not known.
     """
+    word = SAME.get(word, word)
     if word in PUBLISHED:
         return _published(word)
+    if word in LARGE:
+        return _large(word)
     if word.endswith(".toml"):
         return _from_file(Path(word))
     if re.fullmatch(r"(\w+/)*\w*cifar10\w*", word) and not word.endswith("_continuous"):
         raise ConfigError(_discrete(f"the configuration '{word}'"))
-    hint = did_you_mean(word, PUBLISHED) or f"; there is {', '.join(PUBLISHED)}, or a TOML file of settings"
+    known = (*PUBLISHED, *LARGE)
+    hint = did_you_mean(word, known) or f"; there is {', '.join(known)}, or a TOML file of settings"
     raise ConfigError(f"there is no configuration '{word}'{hint}")
 
 
@@ -168,6 +190,35 @@ def _published(name: str) -> ScoreSDEConfig:
             ema_rate=0.999,
         )
     return config
+
+
+def _large(name: str) -> ScoreSDEConfig:
+    """Return NCSN++ on images of 256 x 256 or 1024 x 1024 (arXiv:2011.13456, appendix H.3)."""
+    images, sigma_max = LARGE[name]
+    config = replace(
+        _published("ve/cifar10_ncsnpp_continuous"),
+        dataset=images,
+        sigma_max=sigma_max,
+        image_size=256,
+        ch_mult=(1, 1, 2, 2, 2, 2, 2),
+        num_res_blocks=2,
+        dropout=0.0,
+        progressive="output_skip",
+        progressive_input="input_skip",
+        batch_size=64,
+        n_iters=2_400_001,
+    )
+    if not images.endswith("1024"):
+        return config
+    return replace(
+        config,
+        image_size=1024,
+        nf=16,
+        ch_mult=(1, 2, 4, 8, 16, 32, 32, 32),
+        num_res_blocks=1,
+        ema_rate=0.9999,
+        batch_size=8,
+    )
 
 
 def _from_file(path: Path) -> ScoreSDEConfig:
