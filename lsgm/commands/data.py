@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from lsgm.commands.options import Positional, arg, parse
-from lsgm.errors import DataError, UserError, did_you_mean
+from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 
 __all__ = ["HELP", "FetchOptions", "ListOptions", "VerifyOptions", "run"]
 
@@ -21,12 +22,14 @@ _PAGE = f"""usage: lsgm data ls | fetch | verify [OPTIONS]
 ($LSGM_CACHE, else ~/.cache/lsgm); only `fetch` uses the network.
 
   ls      the datasets, and where each one is
-  fetch   download official archives, checked; a broken download goes on where it stopped
+  fetch   get official archives and weights (inception, inception-clean) that are not here, checked; a
+          broken download goes on where it stopped
   verify  hash every file of the datasets that are here
 
 examples:
   lsgm data ls
   lsgm data fetch mnist cifar10
+  lsgm data fetch cifar10 inception inception-clean    # all that `lsgm eval cifar10` needs
   LSGM_DATA=/mnt/datasets lsgm data verify cifar10 --json
   lsgm train --data ./photos      # a folder or zip of images needs no preparation
 """
@@ -45,9 +48,9 @@ class FetchOptions:
     """Options of ``lsgm data fetch``."""
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...")]
-    """Datasets to download."""
+    """Datasets, and published weights, to download where they are not here."""
     to: Path | None = None
-    """Folder that will hold them, a sub-folder each (default: the cache)."""
+    """Folder that will hold the datasets, a sub-folder each, wherever else they are (default: the cache)."""
 
 
 @dataclass(frozen=True)
@@ -132,34 +135,36 @@ def _fetch(argv: list[str]) -> int:
         FetchOptions,
         argv,
         prog="lsgm data fetch",
-        description="Download official archives. A broken download goes on where it stopped.",
-        examples=["lsgm data fetch mnist", "lsgm data fetch cifar10 omniglot --to /mnt/datasets"],
+        description="Download official archives and published weights that are nowhere here. A broken "
+        "download goes on where it stopped.",
+        examples=[
+            "lsgm data fetch mnist",
+            "lsgm data fetch cifar10 inception inception-clean",
+            "lsgm data fetch cifar10 omniglot --to /mnt/datasets",
+        ],
     )
     if not options.names:
         raise DataError("name a dataset to fetch; `lsgm data ls` lists them")
-    from lsgm.data.registry import DATASETS
-    from lsgm.data.remote import fetch
-    from lsgm.data.store import cache_dir, file_sha256
+    from lsgm.data.fetch import fetch_dataset, fetch_weights, published_weights
 
+    weights = published_weights()
+    for name in options.names:  # a slip at the end of the line is said before the first download
+        _known(name, weights)
+        if options.to is not None and name in weights:
+            raise ConfigError(f"--to is of datasets; the weights {name} go into the cache: leave it out")
     for name in options.names:
-        _known(name)
-        dataset = DATASETS[name]
-        if dataset.bundled:
-            print(f"{name}: nothing to fetch, it is rendered here")
-            continue
-        if not dataset.files:
-            raise DataError(f"{name} cannot be downloaded; {dataset.how}")
-        folder = (options.to if options.to is not None else cache_dir() / "data") / name
-        for path in fetch(dataset.files, folder, dataset=name):
-            print(f"{path}  sha256 {file_sha256(path)}")
+        published = weights.get(name)
+        lines = fetch_weights(name, published) if published else fetch_dataset(name, options.to)
+        print("\n".join(lines), flush=True)
     return 0
 
 
-def _known(name: str) -> None:
+def _known(name: str, weights: Iterable[str] = ()) -> None:
     from lsgm.data.registry import DATASETS
 
-    if name not in DATASETS:
-        hint = did_you_mean(name, DATASETS) or f"; it is one of {', '.join(DATASETS)}"
+    known = [*DATASETS, *weights]
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; it is one of {', '.join(known)}"
         raise DataError(f"unknown dataset '{name}'{hint}")
 
 

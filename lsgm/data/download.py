@@ -8,15 +8,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lsgm.data.store import exclusive
+from lsgm.data.store import exclusive, unwritable
 from lsgm.errors import DataError
 from lsgm.progress import bar
 
-__all__ = ["download"]
+__all__ = ["UnreachableError", "download"]
 
 CHUNK = 1 << 18
+
+
+class UnreachableError(DataError):
+    """No connection, or an answer that is not the file; what has come so far is kept."""
 
 
 def download(
@@ -37,19 +41,37 @@ def download(
         timeout: Seconds of silence after which a connection is given up.
 
     Raises:
-        DataError: no connection, or contents that are refused.
+        UnreachableError: no connection, or an answer that is not the file.
+        DataError: contents that are refused, or a place that cannot be written.
     """
+    if target.is_file():
+        return
     with exclusive(target):
-        if target.exists():
+        if target.is_file():
             return
         part = target.with_name(target.name + ".part")
+        resumed = part.exists()
         _fill(url, part, attempts, timeout)
         try:
-            check(part)
+            _checked(part, check)
         except DataError:
-            part.unlink()
-            raise
-        part.replace(target)
+            if not resumed:
+                raise
+            # What an earlier call left may have been of another file, or damaged since: once from the start.
+            _fill(url, part, attempts, timeout)
+            _checked(part, check)
+        try:
+            part.replace(target)
+        except OSError as error:
+            raise unwritable(target, error) from error
+
+
+def _checked(part: Path, check: Callable[[Path], None]) -> None:
+    try:
+        check(part)
+    except DataError:
+        part.unlink()
+        raise
 
 
 def _fill(url: str, part: Path, attempts: int, timeout: float) -> None:
@@ -64,7 +86,9 @@ def _fill(url: str, part: Path, attempts: int, timeout: float) -> None:
             if error.code == 416 and before:  # a part as long as the file or longer: start again
                 part.unlink()
             elif error.code < 500:
-                raise DataError(f"{url} answered {error.code} {error.reason}; check the address") from error
+                raise UnreachableError(
+                    f"{url} answered {error.code} {error.reason}; check the address"
+                ) from error
             last = f"{error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             last = str(getattr(error, "reason", error)) or type(error).__name__
@@ -72,7 +96,7 @@ def _fill(url: str, part: Path, attempts: int, timeout: float) -> None:
         failures = 0 if grown else failures + 1
         time.sleep(0.2 * failures)
     kept = f"; {part} is kept" if part.exists() else ""
-    raise DataError(f"could not download {url} ({last}){kept}; run the same command again to go on")
+    raise UnreachableError(f"could not download {url} ({last}){kept}; run the same command again to go on")
 
 
 def _fetch(url: str, part: Path, have: int, timeout: float) -> bool:
@@ -86,16 +110,24 @@ def _fetch(url: str, part: Path, have: int, timeout: float) -> bool:
         have = have if resumed else 0  # a server without ranges sends everything: begin again
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            bar(total=total, desc=part.name.removesuffix(".part"), unit="B") as progress,
-        ):
+        with bar(total=total, desc=part.name.removesuffix(".part"), unit="B") as progress:
             progress.unit_scale = True
             progress.update(have)
+            if not resumed:
+                _write(part, b"", "wb")
             while chunk := response.read(CHUNK):
-                file.write(chunk)
+                _write(part, chunk, "ab")
                 progress.update(len(chunk))
     return total is None or part.stat().st_size == total
+
+
+def _write(part: Path, chunk: bytes, mode: Literal["ab", "wb"]) -> None:
+    """Write to the file; a full disk is no fault of the connection, and no second attempt mends it."""
+    try:
+        with part.open(mode) as file:
+            file.write(chunk)
+    except OSError as error:
+        raise unwritable(part, error) from error
 
 
 def _range_start(response: Any) -> int:

@@ -31,6 +31,7 @@ class Dataset:
         files: The official files that `lsgm data fetch` gets; none where there is no such place.
         bundled: Whether it needs no file at all.
         how: What to do where nothing can be fetched.
+        together: Whether the official files must lie in one place; each may lie in another otherwise.
     """
 
     name: str
@@ -41,13 +42,17 @@ class Dataset:
     files: tuple[RemoteFile, ...] = ()
     bundled: bool = False
     how: str = ""
+    together: bool = False
 
 
 def _read_glyphs(search: list[Path]) -> ImageSet:
     return cached_set(glyphs.cache_key(), glyphs.build)
 
 
-_LAKE_HOW = f"copy its mirror {omniglot.LAKE_MIRROR} into a folder named by LSGM_DATA"
+_LAKE_HOW = (
+    f"copy its mirror, the folder {omniglot.LAKE_MIRROR} with its manifest.json, "
+    "into a folder named by LSGM_DATA"
+)
 _ALL = (
     Dataset(
         "glyphs",
@@ -72,6 +77,7 @@ _ALL = (
         (1, 28, 28),
         mnist.read_mnist_fixed,
         mnist.FIXED_FILES,
+        together=True,
     ),
     Dataset(
         "omniglot",

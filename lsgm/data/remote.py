@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lsgm.data.download import download
+from lsgm.data.download import UnreachableError, download
 from lsgm.data.store import file_sha256
 from lsgm.errors import DataError
 
@@ -40,7 +41,9 @@ class RemoteFile:
         return f"md5 of the uncompressed contents {self.contents_md5}" if self.contents_md5 else ""
 
     def problem(self, path: Path) -> str:
-        """Return what is wrong with the file at a path, in a sentence without advice, or ""."""
+        """Return what is wrong with the file at a path, in a sentence without advice, or "" (OSError)."""
+        if not self.check and _is_page(path):
+            return f"{path} is a web page"
         if self.sha256 and (found := file_sha256(path)) != self.sha256:
             return f"{path} is truncated or corrupted: its sha256 is {found} instead of {self.sha256}"
         if self.contents_md5:
@@ -54,6 +57,13 @@ class RemoteFile:
                 )
         return ""
 
+    def is_good(self, path: Path) -> bool:
+        """Return whether the file at a path can be read and is the one."""
+        try:
+            return not self.problem(path)
+        except OSError:
+            return False
+
     def verify(self, path: Path, *, dataset: str) -> None:
         """Check the file at a path.
 
@@ -62,6 +72,11 @@ class RemoteFile:
         """
         if problem := self.problem(path):
             raise DataError(f"{problem}; delete it and run `lsgm data fetch {dataset}`")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(512).lstrip().startswith(b"<")
 
 
 def gunzip(path: Path) -> bytes:
@@ -76,12 +91,30 @@ def gunzip(path: Path) -> bytes:
         raise DataError(f"{path} is truncated or corrupted ({error})") from error
 
 
-def fetch(files: tuple[RemoteFile, ...], folder: Path, *, dataset: str) -> list[Path]:
-    """Download what is not in ``folder`` yet, each file verified before it takes its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+def fetch(files: Sequence[RemoteFile], folder: Path, *, dataset: str) -> list[Path]:
+    """Download what is not in ``folder`` yet, each file verified before it takes its name.
+
+    Raises:
+        DataError: no connection, contents that are refused, or a folder that cannot be written; names the
+            file, the place and the command.
+    """
     for item in files:
-        download(item.url, folder / item.file, check=partial(_accept, item, dataset))
+        try:
+            download(item.url, folder / item.file, check=partial(_accept, item, dataset))
+        except UnreachableError as error:
+            raise _absent(item, folder, dataset, error) from error
     return [folder / item.file for item in files]
+
+
+def _absent(item: RemoteFile, folder: Path, dataset: str, error: UnreachableError) -> DataError:
+    part = folder / f"{item.file}.part"
+    kept = f"; {part} is kept" if part.exists() else ""
+    known = f" ({item.check})" if item.check else ""
+    reason = str(error).partition(";")[0]
+    return DataError(
+        f"{dataset}: {item.file}{known} is not here; {reason}{kept}; run `lsgm data fetch {dataset}` where "
+        f"there is a network, or put the file into {folder} or a folder named by LSGM_DATA"
+    )
 
 
 def _accept(item: RemoteFile, dataset: str, part: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "missing",
     "places_of",
     "roots",
+    "unwritable",
 ]
 
 T = TypeVar("T")
@@ -119,14 +120,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         # What else goes wrong while the file is made is the caller's to explain.
         if temporary is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> DataError:
+def unwritable(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that cannot be written: its name, why, and what to do."""
     return DataError(
         f"cannot write {path} ({error.strerror or error}); make room, or use another folder (LSGM_CACHE)"
     )
@@ -139,7 +141,7 @@ def exclusive(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("w")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     with lock:
         # Without such locks (Windows, some network disks) work may be done twice, and is still atomic.
         with contextlib.suppress(ImportError, OSError):

@@ -53,7 +53,10 @@ def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Findin
     for item in DATASETS[name].files:
         path = find_file(name, item.file, search)
         if path is not None:
-            problem = item.problem(path)
+            try:
+                problem = item.problem(path)
+            except OSError as error:
+                problem = f"{path} cannot be read ({error.strerror or error})"
             advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
             yield Finding(name, str(path), problem + advice)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scoring import KnownModel
 
 from lsgm.data.remote import RemoteFile
 from lsgm.errors import DataError
+from lsgm_eval import model_specs, runner
+from lsgm_eval.commands import nfe
 from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
 from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_weights, open_own
+from lsgm_eval.tasks import load_task
 
 RAW = b"weights" * 100
 UNREACHABLE = "http://127.0.0.1:9/net.pth"
@@ -172,3 +178,55 @@ def test_weights_of_ones_own_are_looked_for_as_given_and_below_the_data(elsewher
     for spec in ("inception:other.pth", "inception-clean:other.pth"):
         with pytest.raises(DataError, match=r"the weights other.pth is not here; .*features/other.pth"):
             load_extractor(spec, (3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["inception", "inception-clean"])
+def test_lsgm_data_fetch_knows_the_weights_by_the_names_of_their_spaces(
+    name: str, elsewhere: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = weights.PUBLISHED[name]
+    source = put(elsewhere / "server" / "net.pth")
+    known = weights._weights(remote(source.as_uri()))
+    assert known.find() is None
+    assert known.get() == known.find() == own_cache / "data" / "features" / "net.pth"
+    put(elsewhere / "data" / "features" / "net.pth", b"damaged")
+    assert known.find() == own_cache / "data" / "features" / "net.pth"
+    for folder in (elsewhere / "data", own_cache / "data"):
+        (folder / "features" / "net.pth").unlink()
+    assert published.remote.sha256 in {FIDELITY_INCEPTION.sha256, CLEAN_INCEPTION.sha256}
+    monkeypatch.setitem(weights.PUBLISHED, name, weights._weights(remote()))
+    with pytest.raises(
+        DataError, match=rf"run `lsgm data fetch {name}` where there is a network, or run `curl"
+    ):
+        find_weights(remote())
+
+
+def test_a_sweep_without_any_space_ends_before_the_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("inception", "inception-clean"):
+        monkeypatch.setitem(weights.PUBLISHED, name, weights._weights(remote()))
+    monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
+    monkeypatch.setattr(model_specs, "open_model", lambda spec, device: KnownModel(spec))
+    words = ["--model", "a", "--task", "cifar10", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here; .*curl -L"):
+        nfe.run(words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_space_that_needs_no_published_weights_is_enough(elsewhere: Path) -> None:
+    weights.require_weights(["inception", "torchscript:mine.ts"])
+    weights.require_weights(["glyphs"])
+    weights.require_weights([])
+
+
+@pytest.mark.parametrize(
+    "environment", ["eval-mnist", "eval-cifar10", "eval-omniglot", "nfe-mnist", "nfe-cifar10"]
+)
+def test_an_environment_fetches_the_data_of_its_task_first(environment: str) -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(Path(__file__).parents[2] / "tox.ini")
+    first, second, *_ = tox[f"testenv:{environment}"]["commands"].replace("\\\n", "").strip().splitlines()
+    task = re.search(r"lsgm eval (\S+)|--task (\S+)", second)
+    assert task is not None
+    assert first == f"lsgm data fetch {load_task(task[1] or task[2]).dataset}"

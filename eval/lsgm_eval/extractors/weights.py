@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +12,21 @@ from typing import TypeVar
 import torch
 
 from lsgm.data.download import download
+from lsgm.data.fetch import Weights
 from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cache_dir, first_good, is_there, roots
 from lsgm.errors import DataError
 
-__all__ = ["CLEAN_INCEPTION", "FIDELITY_INCEPTION", "find_weights", "open_own", "places_of", "read_own"]
+__all__ = [
+    "CLEAN_INCEPTION",
+    "FIDELITY_INCEPTION",
+    "PUBLISHED",
+    "find_weights",
+    "open_own",
+    "places_of",
+    "read_own",
+    "require_weights",
+]
 
 T = TypeVar("T")
 
@@ -136,6 +146,43 @@ def _missing(remote: RemoteFile, target: Path, error: DataError, wrong: str) -> 
     reason = str(error).partition(";")[0]
     return DataError(
         wrong + f"the weights {remote.file} (sha256 {remote.sha256}) are not here; looked for {looked}; "
-        f"{reason}; run `curl -L --create-dirs -o {target} {remote.url}`, "
+        f"{reason}; {_command(remote)}run `curl -L --create-dirs -o {target} {remote.url}`, "
         "or copy the file to one of these places, or choose another feature space (export:FILE.pt2)"
     )
+
+
+def _command(remote: RemoteFile) -> str:
+    names = [name for name, known in PUBLISHED.items() if known.remote.file == remote.file]
+    return "".join(f"run `lsgm data fetch {name}` where there is a network, or " for name in names)
+
+
+def _here(remote: RemoteFile) -> Path | None:
+    """Return a verified copy, None where there is none; nothing is downloaded."""
+    places = [place for name in (remote.file, *ALIASES.get(remote.file, ())) for place in places_of(name)]
+    return next((place for place in places if remote.is_good(place)), None)
+
+
+def _weights(remote: RemoteFile) -> Weights:
+    return Weights(remote, partial(_here, remote), partial(find_weights, remote, attempts=5, timeout=60.0))
+
+
+PUBLISHED = {"inception": _weights(FIDELITY_INCEPTION), "inception-clean": _weights(CLEAN_INCEPTION)}
+"""What `lsgm data fetch` knows besides datasets, by the names of the feature spaces."""
+
+
+def require_weights(extractors: Sequence[str]) -> None:
+    """Get the published weights of these feature spaces where they are not here, before anything is computed.
+
+    Raises DataError, with what to run, where not one of the spaces can be had; others may be left out.
+    """
+    wanted = [PUBLISHED.get(spec) for spec in extractors]
+    if not all(wanted):  # one of them has other weights, which are the user's own or ship with the package
+        return
+    missing: list[DataError] = []
+    for weights in filter(None, wanted):
+        try:
+            find_weights(weights.remote)
+        except DataError as error:
+            missing.append(error)
+    if len(missing) == len(wanted) > 0:
+        raise missing[0]

@@ -10,6 +10,7 @@ from lsgm.distributed import World
 from lsgm.errors import DataError, UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.evaluation import Evaluation
+from lsgm_eval.extractors.weights import require_weights
 from lsgm_eval.images import check_pixels, scored_images_of
 from lsgm_eval.open_spaces import open_spaces
 from lsgm_eval.runner import task_images, unlike_names
@@ -47,6 +48,7 @@ def prepare(
             check_fit(model, ask.points)
     if not task.spaces:
         raise UserError(f"task {task.name} has no feature space: name one with --extractor")
+    require_weights([space.extractor for space in task.spaces])
     require(ask.n >= 40, f"n is {ask.n}; a distance needs at least 40 images")
     images = task_images(task, models)
     scored = scored_images_of(task, images)

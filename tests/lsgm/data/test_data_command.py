@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,117 @@ def test_fetch_puts_files_where_load_finds_them(
     assert run(["verify", "mnist-fixed"]) == 0
     assert run(["fetch", "mnist-fixed", "--to", str(tmp_path / "there")]) == 0
     assert len(load("mnist-fixed", root=tmp_path / "there").splits["test"]) == 1
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that three files of mnist, and of mnist-fixed, are fetched from: one image in each, `ROW`."""
+    source = tmp_path / "source"
+    source.mkdir()
+    files = []
+    for item in mnist.FIXED_FILES:
+        (source / item.file).write_text(" ".join(map(str, ROW)) + "\n")
+        digest = hashlib.sha256((source / item.file).read_bytes()).hexdigest()
+        files.append(RemoteFile(item.file, (source / item.file).as_uri(), sha256=digest))
+    for name in ("mnist", "mnist-fixed"):
+        changed = replace(registry.DATASETS[name], files=tuple(files))
+        monkeypatch.setitem(registry.DATASETS, name, changed)
+    return source
+
+
+def test_what_a_mirror_holds_is_not_fetched_and_nothing_is_written(
+    fixed_mirror: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LSGM_CACHE", "/dev/null/read-only")
+    assert run(["fetch", "mnist-fixed"]) == 0
+    assert capsys.readouterr().out == f"mnist-fixed: nothing to fetch, it is in {fixed_mirror}\n"
+
+
+def test_a_damaged_mirror_is_not_at_hand(fixed_mirror: Path, server: Path, tmp_path: Path) -> None:
+    (fixed_mirror / "b.npz").write_bytes(b"short")
+    assert run(["fetch", "mnist-fixed"]) == 0
+    assert sorted(p.name for p in (tmp_path / "cache" / "data" / "mnist-fixed").glob("*.amat")) == sorted(
+        item.file for item in mnist.FIXED_FILES
+    )
+
+
+@pytest.mark.parametrize(("name", "lacking"), [("mnist", (1, 2)), ("mnist-fixed", (0, 1, 2))])
+def test_only_what_is_nowhere_is_fetched_and_a_damaged_file_of_the_cache_again(
+    name: str,
+    lacking: tuple[int, ...],
+    server: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The files of mnist-fixed are read from one place, those of mnist from any."""
+    files = [item.file for item in mnist.FIXED_FILES]
+    mine, cache = tmp_path / "mine", tmp_path / "cache" / "data" / name
+    for folder in (mine, cache):
+        folder.mkdir(parents=True)
+    (mine / files[0]).write_bytes((server / files[0]).read_bytes())
+    (cache / files[1]).write_bytes((server / files[1]).read_bytes()[:-7])
+    monkeypatch.setenv("LSGM_DATA", str(mine))
+    assert run(["fetch", name]) == 0
+    captured = capsys.readouterr()
+    fetched = [line.split("  ")[0] for line in captured.out.splitlines()]
+    assert fetched == [str(cache / files[index]) for index in lacking]
+    assert f"{cache / files[1]} is not the file that it should be; it is fetched again" in captured.err
+    assert captured.err.count("it is fetched again") == 1
+    assert (cache / files[1]).read_bytes() == (server / files[1]).read_bytes()
+    assert run(["fetch", name]) == 0
+    assert "nothing to fetch" in capsys.readouterr().out
+
+
+def test_a_damaged_file_outside_of_the_cache_is_the_users_to_delete(server: Path, tmp_path: Path) -> None:
+    path = tmp_path / "to" / "mnist-fixed" / mnist.FIXED_FILES[0].file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"0 1")
+    with pytest.raises(DataError, match=f"{path} is not the file that it should be; delete it"):
+        run(["fetch", "mnist-fixed", "--to", str(tmp_path / "to")])
+    assert path.read_bytes() == b"0 1"
+
+
+def test_weights_that_packages_offer_are_fetched_by_their_names_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lsgm.data import fetch
+
+    there = tmp_path / "net.pth"
+
+    def get() -> Path:
+        there.write_bytes(b"weights")
+        return there
+
+    remote = RemoteFile("net.pth", "http://127.0.0.1:9/net.pth")
+    known = {"net": fetch.Weights(remote, lambda: there if there.exists() else None, get)}
+    monkeypatch.setattr(fetch, "published_weights", lambda: known)
+    assert run(["fetch", "net"]) == 0
+    assert capsys.readouterr().out.startswith(f"{there}  sha256 ")
+    assert run(["fetch", "net"]) == 0
+    assert capsys.readouterr().out == f"net: nothing to fetch, it is in {there}\n"
+    for argv, error, words in (
+        (["fetch", "net", "--to", str(tmp_path)], ConfigError, "--to is of datasets"),
+        (["fetch", "nett"], DataError, "did you mean 'net'"),
+    ):
+        with pytest.raises(error, match=words):
+            run(argv)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("omniglot-lake28", ["the folder omniglot-lake105 with its manifest.json", "named by LSGM_DATA"]),
+        ("celebahq256", ["put 30,000 images", "named celebahq256"]),
+    ],
+)
+def test_what_has_no_official_place_is_one_sentence_with_file_place_and_command(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"^{name} cannot be downloaded") as caught:
+        run(["fetch", name])
+    for part in (*words, f"looked in {tmp_path / 'cache' / 'data'}", f"`lsgm data verify {name}`"):
+        assert part in str(caught.value)
 
 
 def test_what_cannot_be_fetched_says_what_to_do_instead(capsys: pytest.CaptureFixture[str]) -> None:

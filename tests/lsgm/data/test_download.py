@@ -142,6 +142,61 @@ def test_no_connection_says_so(tmp_path: Path) -> None:
         download("http://127.0.0.1:9/x", tmp_path / "x", attempts=1)
 
 
+def test_without_a_network_one_sentence_names_file_place_and_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsgm.data.download.time.sleep", lambda seconds: None)
+    item = RemoteFile("file.bin", "http://127.0.0.1:9/file.bin", sha256=SHA256)
+    with pytest.raises(DataError) as caught:
+        fetch((item,), tmp_path / "mnist", dataset="mnist")
+    sentence = str(caught.value)
+    for words in (
+        f"mnist: file.bin (sha256 {SHA256}) is not here; could not download http://127.0.0.1:9/file.bin",
+        "run `lsgm data fetch mnist` where there is a network",
+        f"put the file into {tmp_path / 'mnist'}",
+    ):
+        assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_a_leftover_of_another_file_costs_a_second_download_and_no_second_call(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 700_000)
+    item = RemoteFile("file.bin", server.url, sha256=SHA256)
+    assert fetch((item,), tmp_path, dataset="mnist")[0].read_bytes() == CONTENT
+    assert server.asked == ["bytes=700000-", None]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_at_once_and_is_no_fault_of_the_connection(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "file.bin.part").symlink_to("/dev/full")
+    with pytest.raises(
+        DataError, match=r"cannot write .*file\.bin\.part \(No space left on device\); make room"
+    ):
+        download(server.url, tmp_path / "file.bin")
+    assert len(server.asked) == 1
+
+
+def test_a_place_that_cannot_hold_a_file_is_said(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where a folder is wanted")
+    (tmp_path / "folder" / "file.bin").mkdir(parents=True)
+    item = RemoteFile("file.bin", server.url, sha256=SHA256)
+    for folder in ("taken", "folder"):
+        with pytest.raises(DataError, match=f"cannot write {tmp_path / folder}"):
+            fetch((item,), tmp_path / folder, dataset="mnist")
+
+
+def test_a_page_in_the_place_of_a_file_without_a_checksum_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("\n<!DOCTYPE html><title>log in</title>")
+    item = RemoteFile("chardata.mat", (tmp_path / "page").as_uri())
+    with pytest.raises(DataError, match=r"is not the file wanted: .* is a web page"):
+        fetch((item,), tmp_path / "to", dataset="omniglot")
+    assert not list((tmp_path / "to").glob("chardata*"))
+
+
 def test_two_downloads_of_one_file_share_it(server: Server, tmp_path: Path) -> None:
     threads = [threading.Thread(target=download, args=(server.url, tmp_path / "file.bin")) for _ in range(3)]
     for thread in threads:
