@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,18 +47,24 @@ class HierarchicalVAE(nn.Module):
 
         The bottom-up half runs once per image, the top-down half, which follows the draws, on B * draws rows.
         """
+        return tuple(draw for _, _, draw in self.gaussians(levels, noise, draws))
+
+    def gaussians(
+        self, levels: Tensor, noise: Noise, draws: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor, LatentDraw]]:
+        """Yield (mean, log sigma, draw) of every group as `encode` draws them; before the shifts, if any."""
         features = self.encoder(self._input(levels))
-        s, drawn = self.decoder.begin(len(levels) * draws), list[LatentDraw]()
+        s, drawn = self.decoder.begin(len(levels) * draws), list[Tensor]()
         for group, shape in enumerate(self.groups.shapes):
             s = self.decoder.climb(group, s)
             mean, log_sigma = self.encoder.gaussian(group, repeated(features[group], draws), s)
             n = noise(*shape).to(mean)
             z = self.encoder.shift(group, mean + torch.exp(log_sigma) * n)
+            drawn.append(z)
             # The shifts preserve volume: the density of z is the Gaussian's where they began.
-            drawn.append(LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI))
+            yield mean, log_sigma, LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI)
             s = self.decoder.absorb(group, s, z)
-        self._memory.keep(self.decoder, tuple(draw.z for draw in drawn), s)
-        return tuple(drawn)
+        self._memory.keep(self.decoder, tuple(drawn), s)
 
     def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
         """Draw as `encode` does: z_l [B * draws, L, h, w] and log q [B * draws], summed, of every group."""

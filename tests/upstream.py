@@ -11,10 +11,12 @@ import argparse
 import ast
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from oracles.ncsnpp import SlowNCSNpp
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
@@ -22,7 +24,7 @@ from lsgm.interop.nvlabs.vae_table import vae_table
 from lsgm.models.latent import build_lsgm
 from lsgm.nets.config import NVAEConfig
 
-__all__ = ["arguments", "slow_network", "stage1", "stage2", "without_optimisers"]
+__all__ = ["arguments", "slow_network", "stage1", "stage2", "without_optimisers", "write_folder"]
 
 IMAGES_AND_VAE = """
     dataset='mnist' num_x_bits=8 decoder_dist='bin' seed=1 num_total_iter=1600
@@ -137,6 +139,48 @@ def without_optimisers(content: Mapping[str, Any]) -> dict[str, Any]:
     averages = [entry["ema"] for entry in content["dae_optimizer"]["state"].values()]
     prior = OrderedDict(zip(content["dae_state_dict"], averages, strict=True))
     return {**{key: content[key] for key in kept}, "dae_state_dict": prior}
+
+
+def write_folder(folder: Path, content: Mapping[str, Any], dropped: tuple[int, ...] = ()) -> Path:
+    """Write a stage-2 checkpoint and, as far as it is known without the authors' code, its expected values.
+
+    The prior's values follow from the slow copy of its network and the formulas of the linear VPSDE; the mask
+    is that of training, the logits the file's.
+    """
+    folder.mkdir()
+    torch.save(dict(content), folder / "checkpoint.pt")
+    args = vars(content["args"])
+    generator = torch.Generator().manual_seed(11)
+    raw = content["dae_state_dict"]
+    channels = raw[STEM].shape[1]
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    z_0, noise, t = drawn(2, channels, 8, 8), drawn(2, channels, 8, 8), torch.tensor([0.1, 0.8]).double()
+    low, high = args["beta_start"], args["beta_end"]
+    mean = torch.exp(-(low * t + (high - low) * t**2 / 2) / 2).reshape(-1, 1, 1, 1)
+    var, g2 = 1 - mean**2, (low + (high - low) * t).reshape(-1, 1, 1, 1)
+    z_t = mean * z_0 + var.sqrt() * noise
+    values = {"prior/t": t, "prior/z0": z_0, "prior/noise": noise}
+    values |= {"prior/var_t": var, "prior/mean_coef": mean, "prior/z_t": z_t}
+    mask = torch.ones(1, channels, 1, 1, dtype=torch.float64)
+    mask[0, list(dropped)] = 0.0
+    averages = [entry["ema"] for entry in content["dae_optimizer"]["state"].values()]
+    for weights, tensors in {"raw": raw, "ema": dict(zip(raw, averages, strict=True))}.items():
+        slow = slow_network(args)
+        slow.weights = {name: tensors[name].double() for name in slow.weights}
+        share = torch.sigmoid(tensors["mixing_logit"].double())
+        for suffix, seen in (("", torch.ones_like(mask)), ("_masked", mask)):
+            output = slow.forward(z_t * seen, t)
+            eps = (1 - share) * var.sqrt() * z_t + share * output
+            drift = g2 / 2 * (eps / var.sqrt() - z_t)
+            found = {"network_output": output, "eps_prediction": eps, "ode_drift": drift}
+            values |= {f"prior/{weights}{suffix}/{name}": value for name, value in found.items()}
+    images = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    masks = {"prior/is_active": mask.flatten().to(torch.uint8)}
+    save_file({"x_uint8": images, **masks, **values}, folder / "expected.safetensors")
+    return folder
 
 
 def _vae(args: Mapping[str, Any]) -> OrderedDict[str, Tensor]:

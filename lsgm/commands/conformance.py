@@ -13,9 +13,12 @@ __all__ = ["HELP", "Options", "run"]
 
 HELP = "compare every stage of a model with reference vectors, in float64"
 
-DESCRIPTION = """Read a golden folder (checkpoint.pt, meta.json, io.safetensors), build its model in float64,
-run every stage that it has values for, and print the largest absolute and relative error of each. What
-decides is max|ours - golden| / max(1, max|golden|) against the tolerance. The exit status is 0 where nothing
+DESCRIPTION = """Read a folder of a model with reference values, build the model in float64, run every stage
+that it has values for, and print the largest absolute and relative error of each. The folder is a golden one
+(checkpoint.pt, meta.json, io.safetensors) or holds a file that an original code wrote (checkpoint.pt, or
+checkpoint.pth and config.toml of score_sde_pytorch, and expected.safetensors). What decides is
+max|ours - golden| / max(1, max|golden|) against the tolerance, to which is added what a stage differs by on
+purpose, for the reason that is printed. The exit status is 0 where nothing
 failed, 1 where something did, 2 where the folder cannot be read. A stage whose values are absent is not
 listed; one that cannot be run is listed as SKIP with the reason."""
 
@@ -23,6 +26,7 @@ EXAMPLES = (
     "lsgm conformance golden/mnist",
     "lsgm conformance golden/cifar10_fid --json > stages.jsonl",
     "lsgm conformance golden/omniglot --tolerance 1e-10 --verbose",
+    "lsgm conformance upstream/score_sde/ncsnpp_ve",
 )
 
 
@@ -31,7 +35,7 @@ class Options:
     """Options of ``lsgm conformance``."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """The golden folder."""
+    """The folder."""
     tolerance: float = 1e-9
     """Largest error that a stage of the forward pass may have."""
     gradient_tolerance: float = 1e-7
@@ -52,13 +56,12 @@ class Options:
 def run(argv: list[str]) -> int:
     """Run the stages and print them; 0 where nothing failed."""
     options = parse(Options, argv, prog="lsgm conformance", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.conformance.folder import read_folder
     from lsgm.conformance.report import as_json, as_lines, passed, summary
-    from lsgm.conformance.run import conform
+    from lsgm.conformance.run import conform_folder
     from lsgm.conformance.stages import Tolerances
 
-    golden = read_folder(options.folder)
-    results = conform(golden, Tolerances(options.tolerance, options.gradient_tolerance))
+    tolerances = Tolerances(options.tolerance, options.gradient_tolerance)
+    results = conform_folder(options.folder, tolerances)
     if options.json:
         print("\n".join(map(as_json, results)))
     else:

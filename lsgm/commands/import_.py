@@ -1,8 +1,8 @@
 """``lsgm import``: models trained by other code become run directories of this one; the format is a word.
 
 Packages offer formats through the entry-point group ``lsgm.importers``: each is a module with ``HELP: str``,
-one line, and ``run(argv: list[str]) -> int``, which takes the words after the format. The list of formats is
-printed without importing any of them.
+one line, and ``run(argv: list[str]) -> int``, which takes the words after the format; with ``CHECKPOINT`` and
+``conform`` it also takes part in `lsgm conformance`. The list of formats is printed without importing any.
 """
 
 from __future__ import annotations

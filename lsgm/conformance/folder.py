@@ -3,6 +3,9 @@
 `checkpoint.pt` is laid out as an official checkpoint; `meta.json` repeats its arguments and holds, under
 `step`, the averages of one training step; `io.safetensors` holds inputs (images, noises, times) and what
 follows from them, float64. A folder may leave out any of the results, and none of their inputs.
+
+A folder of a file that the original code itself wrote has no `meta.json`, and the numbers in
+`expected.safetensors`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,20 @@ from torch import Tensor
 
 from lsgm.errors import DataError
 
-__all__ = ["AVERAGES", "CHECKPOINT", "Golden", "numbered", "read_folder"]
+__all__ = [
+    "AVERAGES",
+    "CHECKPOINT",
+    "EXPECTED",
+    "Golden",
+    "numbered",
+    "read_folder",
+    "read_values",
+]
 
 CHECKPOINT, META, VALUES = "checkpoint.pt", "meta.json", "io.safetensors"
+
+EXPECTED = "expected.safetensors"
+"""The values beside a file that the original code wrote."""
 
 AVERAGES = ("recon", "kl", "kl_per_group", "nelbo", "loss")
 """Entries of meta.json's `step` that are results; its other entries say where in training it stands."""
@@ -36,17 +50,24 @@ class Golden:
     args: Mapping[str, Any]
     step: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    values: str = VALUES
+    """Name of the file that the tensors come from."""
 
     @property
     def checkpoint(self) -> Path:
         """The model."""
         return self.path / CHECKPOINT
 
+    @property
+    def original(self) -> bool:
+        """Whether the original code wrote the file, with weights that it had trained."""
+        return self.values == EXPECTED
+
     def take(self, name: str, result: str) -> Tensor:
         """Return an input that a result follows from; raises DataError where the folder lacks it."""
         if name not in self.tensors:
             raise DataError(
-                f"{self.path / VALUES} holds {result} but not {name}, from which it follows; "
+                f"{self.path / self.values} holds {result} but not {name}, from which it follows; "
                 "write the folder again with both"
             )
         return self.tensors[name]
@@ -56,7 +77,7 @@ class Golden:
         value = self.take(name, result)
         if tuple(value.shape[1:]) != shape:
             raise DataError(
-                f"{self.path / VALUES}: {name} has the shape {list(value.shape)}, and the model of "
+                f"{self.path / self.values}: {name} has the shape {list(value.shape)}, and the model of "
                 f"{CHECKPOINT} takes {['N', *shape]}; the two do not belong together"
             )
         return value
@@ -71,11 +92,16 @@ def read_folder(path: Path) -> Golden:
     """Read a golden folder; raises DataError, in one sentence, where it is incomplete or damaged."""
     if not path.is_dir():
         raise DataError(f"{path} is no folder; give one that holds {CHECKPOINT}, {META} and {VALUES}")
+    if (path / EXPECTED).is_file() and (path / CHECKPOINT).is_file():
+        return Golden(path, {}, {}, _with_images(path / EXPECTED), EXPECTED)
     for name in (CHECKPOINT, META, VALUES):
         if not (path / name).is_file():
-            raise DataError(f"{path} has no {name}; a golden folder holds {CHECKPOINT}, {META} and {VALUES}")
+            raise DataError(
+                f"{path} has no {name}; a golden folder holds {CHECKPOINT}, {META} and {VALUES}, and the one "
+                f"of a file that the original code wrote {CHECKPOINT} and {EXPECTED}"
+            )
     args, step = _meta(path / META)
-    tensors = _tensors(path / VALUES)
+    tensors = _with_images(path / VALUES)
     tensors |= {f"step/{name}": _average(path / META, name, step[name]) for name in AVERAGES if name in step}
     return Golden(path, args, step, tensors)
 
@@ -102,17 +128,23 @@ def _average(path: Path, name: str, value: Any) -> Tensor:
         ) from None
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); fetch the folder again") from None
+def _with_images(path: Path) -> dict[str, Tensor]:
+    tensors = read_values(path)
     if "x_uint8" not in tensors:
         raise DataError(f"{path} has no x_uint8, the images that everything follows from; write it again")
     images = tensors["x_uint8"]
     if images.ndim != 4 or not len(images):
         raise DataError(f"{path}: x_uint8 has the shape {list(images.shape)}; it must be [N, C, H, W]")
+    return tensors
+
+
+def read_values(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name, float64 but for images and masks; raises DataError, in one sentence."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); fetch the folder again") from None
     for name, value in tensors.items():
-        if name != "x_uint8" and value.dtype != torch.float64:
+        if name not in ("x_uint8", "prior/is_active") and value.dtype != torch.float64:
             raise DataError(f"{path}: {name} is {value.dtype}; golden values are float64, write it again")
     return dict(tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,10 @@ from lsgm.models.config import LSGMRecipe
 from lsgm.score import ScoreModel
 from lsgm.vae import Noise, Shape
 
+if TYPE_CHECKING:
+    from lsgm.interop.nvlabs.convert import Native
+    from lsgm.models.latent import LSGM
+
 __all__ = ["Model", "levels_of", "load", "noise_of"]
 
 
@@ -28,7 +32,10 @@ class Model:
     pixels: Pixels
     vae: HierarchicalVAE
     prior: ScoreModel | None
-    """None where the checkpoint is of a VAE alone."""
+    """With the last weights, as the authors' code evaluates it; None where there is a VAE alone."""
+    variants: Mapping[str, ScoreModel]
+    """Of a file that the original code wrote, the prior with its last (raw) and averaged (ema) weights, and
+    each as it is imported, with the dropped channels masked (raw_masked, ema_masked)."""
 
 
 def load(golden: Golden) -> Model:
@@ -39,17 +46,33 @@ def load(golden: Golden) -> Model:
     """
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
-    from lsgm.models.latent import build_lsgm
 
     official = read_checkpoint(golden.checkpoint)
     _same_arguments(golden, official.args)
     # As the authors' code evaluates it: with its weights, and without the mask that no checkpoint keeps.
-    recipe, pixels, raw, _ = convert(official, reference_compat=True)
-    networks = build_lsgm(recipe, pixels).double()
-    networks.load_state_dict(raw, strict=official.prior is not None)
-    vae = networks.eval().vae
+    plain = convert(official, reference_compat=True)
+    networks = _built(plain, plain.raw)
+    vae = networks.vae
     assert isinstance(vae, HierarchicalVAE)
-    return Model(recipe, pixels, vae, networks.prior if official.prior is not None else None)
+    if official.prior is None:
+        return Model(plain.recipe, plain.pixels, vae, None, {})
+    variants: dict[str, ScoreModel] = {}
+    if golden.original:
+        masked = convert(official)
+        variants = {"raw": networks.prior, "ema": _built(plain, plain.ema).prior}
+        variants |= {
+            "raw_masked": _built(masked, masked.raw).prior,
+            "ema_masked": _built(masked, masked.ema).prior,
+        }
+    return Model(plain.recipe, plain.pixels, vae, networks.prior, variants)
+
+
+def _built(native: Native, state: Mapping[str, Tensor]) -> LSGM:
+    from lsgm.models.latent import build_lsgm
+
+    networks = build_lsgm(native.recipe, native.pixels).double()
+    networks.load_state_dict(dict(state), strict=any(name.startswith("prior.") for name in state))
+    return networks.eval()
 
 
 def _same_arguments(golden: Golden, args: Mapping[str, Any]) -> None:

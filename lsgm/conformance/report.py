@@ -59,7 +59,8 @@ def summary(results: Sequence[Result]) -> str:
 def _row(result: Result) -> tuple[str, ...]:
     if result.deviation is None:
         return (result.stage, "", "", "", "", result.verdict, result.reason or "")
-    note = f"{result.tensors} tensors, worst {result.worst}" if result.worst is not None else ""
+    several = f"{result.tensors} tensors, worst {result.worst}" if result.worst is not None else ""
+    note = "; ".join(filter(None, (several, result.reason)))
     return (result.stage, *_cells(result.deviation), f"{result.tolerance:.0e}", result.verdict, note)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from lsgm.conformance.deviation import Deviation, deviation, worst
-from lsgm.conformance.folder import VALUES, Golden
-from lsgm.conformance.model import Model
+from lsgm.conformance.folder import Golden
 from lsgm.errors import DataError
 
-__all__ = ["CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
+__all__ = ["Allowance", "CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
+
+M = TypeVar("M")
+"""The model that a folder is of."""
 
 
 class CannotRunError(Exception):
@@ -42,25 +44,35 @@ class Result:
     worst: str | None = None
     """Where there are several, the one with the largest error."""
     reason: str | None = None
-    """Why it was skipped."""
+    """Why it was skipped, or what its tolerance allows for by design."""
     members: Mapping[str, Deviation] | None = None
     """Every tensor of a stage of several."""
 
 
+class Allowance(NamedTuple):
+    """How far a stage lies from the folder's values by design, and why."""
+
+    absolute: float
+    """Largest difference of an entry."""
+    reason: str
+
+
 @dataclass(frozen=True)
-class Family:
+class Family(Generic[M]):
     """Stages that one run of the model gives the values of."""
 
     covers: Callable[[str], bool]
     """Whether a tensor of the folder is a result of this family."""
-    run: Callable[[Golden, Model, Sequence[str]], Mapping[str, Tensor]]
+    run: Callable[[Golden, M, Sequence[str]], Mapping[str, Tensor]]
     """(folder, model, names of results) -> ours by name; raises CannotRunError."""
     cropped: tuple[str, ...] = ()
     """Results of which a folder may hold the top left corner only."""
     gradients: bool = False
     """Whether the tolerance is that of gradients, and a stage a part of the model, ``step/grad/PART``."""
-    translate: Callable[[Golden, Model, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    translate: Callable[[Golden, M, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     """Golden values under other names and layouts, where ours have others: gradients."""
+    by_design: Callable[[Golden, M, str], Allowance | None] | None = None
+    """What a stage may differ by besides rounding; None where it may not."""
 
 
 def is_input(name: str) -> bool:
@@ -74,12 +86,19 @@ def is_input(name: str) -> bool:
     )
 
 
-def examine(golden: Golden, model: Model, families: Sequence[Family], tolerances: Tolerances) -> list[Result]:
+def examine(
+    golden: Golden,
+    model: M,
+    families: Sequence[Family[M]],
+    tolerances: Tolerances,
+    given: Callable[[str], bool] = is_input,
+) -> list[Result]:
     """Return the result of every stage that the folder has values for; values of no family are skipped.
 
-    Raises DataError where the folder is not of this model: an input is missing, or a shape is another.
+    ``given`` says of a tensor's name whether it is an input. Raises DataError where the folder is not of
+    this model: an input is missing, or a shape is another.
     """
-    names = [name for name in golden.tensors if not is_input(name)]
+    names = [name for name in golden.tensors if not given(name)]
     results: list[Result] = []
     for family in families:
         own = sorted(name for name in names if family.covers(name))
@@ -88,12 +107,12 @@ def examine(golden: Golden, model: Model, families: Sequence[Family], tolerances
             results += _run(golden, model, family, own, tolerances)
     results += [Result(name, "SKIP", reason="this version knows no stage of that name") for name in names]
     if not results:
-        raise DataError(f"{golden.path / VALUES} holds inputs only, so there is nothing to compare")
+        raise DataError(f"{golden.path / golden.values} holds inputs only, so there is nothing to compare")
     return results
 
 
 def _run(
-    golden: Golden, model: Model, family: Family, names: Sequence[str], tolerances: Tolerances
+    golden: Golden, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
 ) -> list[Result]:
     stages = _by_stage(names) if family.gradients else {name: [name] for name in names}
     try:
@@ -106,17 +125,19 @@ def _run(
         theirs: Mapping[str, Tensor] = {name: golden.tensors[name] for name in own}
         if family.translate is not None:
             theirs = family.translate(golden, model, theirs)
-        results += _compare(golden, stage, family, ours, theirs, tolerance)
+        allowed = None if family.by_design is None else family.by_design(golden, model, stage)
+        results += _compare(golden, stage, family, ours, theirs, tolerance, allowed)
     return results
 
 
 def _compare(
     golden: Golden,
     stage: str,
-    family: Family,
+    family: Family[M],
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     tolerance: float,
+    allowed: Allowance | None,
 ) -> list[Result]:
     known = {name: value for name, value in theirs.items() if name in ours}
     lost = sorted(theirs.keys() - known.keys())
@@ -128,11 +149,13 @@ def _compare(
         mine = _corner(ours[name], value) if name in family.cropped else ours[name]
         if mine.shape != value.shape:
             raise DataError(
-                f"{golden.path / VALUES}: {name} has the shape {list(value.shape)}, and the model gives "
-                f"{list(mine.shape)}; the two do not belong together"
+                f"{golden.path / golden.values}: {name} has the shape {list(value.shape)}, and the model "
+                f"gives {list(mine.shape)}; the two do not belong together"
             )
         found[name] = deviation(mine, value)
     name, largest = worst(found)
+    if allowed is not None:
+        tolerance += allowed.absolute / max(1.0, float(known[name].double().abs().max()))
     verdict: Literal["PASS", "FAIL"] = "PASS" if largest.within(tolerance) else "FAIL"
     several = family.gradients
     return [
@@ -143,6 +166,7 @@ def _compare(
             tolerance,
             tensors=len(found),
             worst=name.removeprefix(f"{stage}/") if several else None,
+            reason=None if allowed is None else allowed.reason,
             members=found if several else None,
         ),
         *results,

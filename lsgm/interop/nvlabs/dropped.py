@@ -82,7 +82,8 @@ def _seen_the_data(official: Official, recipe: LSGMRecipe) -> Tensor | None:
     penalty = recipe.stage2.prior_penalty.spectral / math.sqrt(weight[:, 0].numel())
     decay = recipe.stage2.prior.weight_decay if official.rule == "adam" else 0.0
     without_data = decay * _size(weight).clamp(min=start) + penalty
-    seen = gradient > without_data
+    # Twice, since weights that were larger a thousand steps ago are still in the moments.
+    seen = gradient > 2 * without_data
     telling = float(gradient.max()) > CONTRAST * float(without_data.max())
     return seen if telling else None
 

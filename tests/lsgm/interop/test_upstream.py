@@ -16,11 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lsgm.cli import main
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import read_checkpoint
 from lsgm.interop.pickled import read_pickle
 from lsgm.models.latent import LSGM, build_lsgm
+from lsgm.models.load import load_model
 from lsgm.vae import sum_per_sample
 
 SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[3].parent / "shared"))
@@ -54,6 +56,23 @@ def test_every_file_opens_and_says_which_kind_it_is(path: Path) -> None:
     expected = kinds.get(path.parent.name) or kinds.get(path.stem, "raw")
     assert official.kind == expected
     assert official.args["num_total_iter"] > 0
+
+
+@upstream
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_every_file_becomes_a_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSGM_PROGRESS", "0")
+    assert main(["import", "nvlabs", str(path), str(tmp_path / "run")]) == 0
+    model = load_model(tmp_path / "run")
+    assert model.has_prior == (path.parent.name == "stage2")
+
+
+@upstream
+@pytest.mark.parametrize("path", [f for f in FILES if f.parent.name == "stage2"], ids=label)
+def test_files_of_averages_alone_hold_the_averages_of_the_files_beside_them(path: Path) -> None:
+    beside, alone = (convert(read_checkpoint(file)) for file in (path.parent / "checkpoint.pt", path))
+    for name, value in alone.ema.items():
+        assert torch.equal(value, beside.ema[name]), name
 
 
 @upstream

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lsgm.commands.options import Positional, arg, parse
 
 if TYPE_CHECKING:
+    from lsgm.conformance.stages import Result, Tolerances
     from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig
     from lsgm_baselines.interop.score_sde.convert import Native
     from lsgm_baselines.interop.score_sde.read import Checkpoint
 
-__all__ = ["HELP", "ScoreSDEOptions", "run"]
+__all__ = ["CHECKPOINT", "HELP", "ScoreSDEOptions", "conform", "run"]
 
 HELP = "checkpoints of score_sde_pytorch: DDPM++ and NCSN++ with VP, sub-VP or VE"
+
+CHECKPOINT = "checkpoint.pth"
+"""The file of a folder that `lsgm conformance` hands to `conform`."""
 
 DESCRIPTION = """Turn a checkpoint of score_sde_pytorch (arXiv:2011.13456) into a run directory.
 
@@ -63,6 +67,13 @@ def run(argv: list[str]) -> int:
     print(f"last and averaged weights; step {checkpoint.step}; {parameters:,} parameters")
     print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
     return 0
+
+
+def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
+    """Compare a checkpoint with what score_sde_pytorch computes of it: see the module `conformance`."""
+    from lsgm_baselines.interop.score_sde.conformance import conform as conform_folder
+
+    return conform_folder(folder, tolerances)
 
 
 def _write(

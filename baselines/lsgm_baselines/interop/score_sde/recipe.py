@@ -11,7 +11,7 @@ from lsgm.nets.config import ScoreNetConfig
 from lsgm_baselines.config import ScoreStage, SGMRecipe
 from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig
 
-__all__ = ["pixels_of", "recipe_of"]
+__all__ = ["TIME_SCALE", "pixels_of", "recipe_of", "unit_of"]
 
 TIME_EPS = 1e-5
 """Smallest time of their training, and of their likelihoods."""
@@ -53,7 +53,7 @@ def _prior(config: ScoreSDEConfig) -> PriorConfig:
     weighting: Literal["ll", "un"] = "ll" if config.likelihood_weighting else "un"
     objective = ObjectiveConfig(weighting, importance_sampling=False, time_eps=TIME_EPS)
     if config.sde == "vesde":
-        unit = _unit(config)
+        unit = unit_of(config)
         return PriorConfig(
             sde=SDEConfig(
                 "ve",
@@ -71,7 +71,7 @@ def _prior(config: ScoreSDEConfig) -> PriorConfig:
     return PriorConfig(sde=sde, network=_network(config), objective=objective, mixing_init=None)
 
 
-def _unit(config: ScoreSDEConfig) -> float:
+def unit_of(config: ScoreSDEConfig) -> float:
     """Return the length of their pixels' unit on ours."""
     return 1.0 if config.centered else 2.0
 
