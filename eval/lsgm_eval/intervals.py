@@ -1,19 +1,25 @@
 """95 % intervals, one per kind of estimate, each of which says what it covers.
 
-- Likelihoods: the mean over images covers the expectation over the split's population (central limit).
+- Likelihoods: the mean over images covers the expectation over the split's population, by Student's law with
+  Hall's correction for skewed values. What no image shows, no interval of theirs knows: of outliers of 1 %,
+  100 images hold none in 37 of 100 cases.
 - Frechet distance: the plug-in estimate is biased upwards by about c / N. The interval does *not* pretend
   otherwise: it covers the *expectation of the plug-in estimate at this N against this reference*, by which
   models of one protocol are compared; the size of the bias is estimated and reported beside it. A
   percentile bootstrap would be biased a second time, so that its interval lies above the quantity.
+  Its error grows with it, so that the interval is even in its logarithm (`Interval.of_distance`).
 - Inception Score: Student's interval over the splits; it covers the expectation of one split's score.
-- Kernel distance: unbiased; the interval covers the population's MMD^2, with the noise of both samples.
+- Kernel distance: unbiased; the interval covers the population's MMD^2, with the noise of both samples, the
+  reference's rows among them. It is `Interval.of_distance` too.
+
+How often they cover on laws of known answers, heavy tails among them, is measured by ``lsgm bench coverage``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,33 +61,77 @@ class Interval:
         margin = NORMAL_95 * standard_error
         return cls(value, value - margin, value + margin, standard_error)
 
+    @classmethod
+    def of_distance(cls, value: float, standard_error: float, *, even: float = 1.0) -> Interval:
+        """Return the interval of a distance whose error grows with it, as heavy tails have it.
+
+        Images far out enlarge a distance and its error together, so that value +- 1.96 errors lies too low
+        where they are missing. With s = ``even`` standard errors it is even in arcsinh(distance / s): in the
+        logarithm of distances above s, and about value +- 1.96 errors near 0, where an unbiased estimate may
+        be negative. The arms are those of `normal` to (error / value)^2.
+        """
+        if standard_error == 0:
+            return cls(value, value, value, 0.0)
+        size = math.hypot(value, even * standard_error)
+        arm = NORMAL_95 * standard_error / size
+        # s sinh(arcsinh(v / s) -+ arm), s cosh(arcsinh(v / s)) being the size.
+        middle, reach = value * math.cosh(arm), size * math.sinh(arm)
+        return cls(value, min(middle - reach, value), max(middle + reach, value), standard_error)
+
 
 def mean_interval(values: NDArray[Any]) -> Interval:
-    """Return the mean of ``values`` [N] +- 1.96 standard errors; N >= 2, ValueError otherwise."""
+    """Return the mean of ``values`` [N] with its 95 % interval; N >= 2, ValueError otherwise.
+
+    Student's with N - 1 degrees of freedom, for t = (mean - mu) / error transformed as Hall (1992) does to
+    take out the skewness g of the values, with a = g / sqrt(N):
+
+        t + a t^2 / 3 + a^2 t^3 / 27 + a / 6.
+
+    The longer arm is on the side of the longer tail; Student's own interval misses on that side.
+    """
+    mean, error, skew = _mean_error_skew(values)
+    margin = float(stdtrit(len(values) - 1, 0.975))
+    low, high = (mean - _skewed_back(end, skew) * error for end in (margin, -margin))
+    return Interval(mean, low, high, error)
+
+
+def _mean_error_skew(values: NDArray[Any]) -> tuple[float, float, float]:
+    """Return the mean, its standard error, and the values' skewness over sqrt(N)."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"a mean with an error needs at least 2 values in one row, not shape {x.shape}")
-    return Interval.normal(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))
+    mean, spread = float(x.mean()), float(x.std())
+    third = float((((x - mean) / spread) ** 3).mean()) if spread else 0.0
+    return mean, float(x.std(ddof=1) / np.sqrt(len(x))), third / math.sqrt(len(x))
+
+
+def _skewed_back(y: float, skew: float) -> float:
+    """Return the t that Hall's transformation takes to y: it is a cube but for its ends."""
+    shifted = y - skew / 6
+    root = float(np.cbrt(1 + skew * shifted))
+    return 3 * shifted / (root**2 + root + 1)
 
 
 def replicate_interval(values: NDArray[Any]) -> Interval:
     """Return the mean of independent replicates [S] and its Student interval with S - 1 degrees of freedom.
 
-    It covers the expectation of one replicate, however few there are; S >= 2, ValueError otherwise.
+    It covers the expectation of one replicate, of Normal ones however few there are; S >= 2, ValueError
+    otherwise.
     """
-    mean = mean_interval(values)
-    margin = float(stdtrit(len(values) - 1, 0.975)) * mean.standard_error
-    return Interval(mean.value, mean.value - margin, mean.value + margin, mean.standard_error)
+    mean, error, _ = _mean_error_skew(values)
+    margin = float(stdtrit(len(values) - 1, 0.975)) * error
+    return Interval(mean, mean - margin, mean + margin, error)
 
 
 def paired_difference(a: NDArray[Any], b: NDArray[Any]) -> Interval:
     """Return mean(a - b) with its own error, for two models scored on the same images in the same order [N].
 
-    What images have in common cancels, so that the error is usually far below the two single errors.
+    What images have in common cancels, so that the error is usually far below the two single errors, and
+    so does most of the skewness: Student's interval with N - 1 degrees of freedom.
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(f"paired values need one shape, not {np.shape(a)} and {np.shape(b)}")
-    return mean_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+    return replicate_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
 
 
 def difference_ends(
@@ -105,13 +155,13 @@ def frechet_interval(model: Moments, reference: Moments, rows: NDArray[Any]) -> 
         psi(x) = 2 (mu - nu) . (x - mu) + (x - mu)^T (I - T) (x - mu) - tr((I - T) Sigma),
 
     T the optimal transport map from model to reference, whose statistics are fixed as part of the task. The
-    standard error is std(psi) / sqrt(N). ``rows`` [R, D] are the model's features or a uniform sample of
-    them. Towards P = Q the first order vanishes and the error is overstated.
+    standard error is std(psi) / sqrt(N), the interval `Interval.of_distance`. ``rows`` [R, D] are the model's
+    features or a uniform sample of them. Towards P = Q the first order vanishes and the error is overstated.
     """
     psi = frechet_influence(model, reference, rows)
     error = float(psi.std(ddof=1) / np.sqrt(model.count))
-    interval = Interval.normal(frechet_distance(model, reference), error)
-    return Interval(interval.value, max(interval.low, 0.0), interval.high, error)
+    interval = Interval.of_distance(frechet_distance(model, reference), error)
+    return replace(interval, low=max(interval.low, 0.0))
 
 
 def frechet_influence(model: Moments, reference: Moments, rows: NDArray[Any]) -> Array:
@@ -135,9 +185,14 @@ def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: 
 
 
 def kernel_interval(x: NDArray[Any], y: NDArray[Any], *, within_y: Array | None = None) -> Interval:
-    """Return the unbiased kernel distance between features [N, D] and [M, D] and its jackknife interval."""
+    """Return the unbiased kernel distance between features [N, D] and [M, D] and its jackknife interval.
+
+    The jackknife leaves out rows of x and of y: the distance is that of the populations, of which the
+    reference's rows are a sample as well. `Interval.of_distance`, even over two errors around 0, where the
+    jackknife errs on the wide side already.
+    """
     distance = kernel_distance(x, y, within_y=within_y)
-    return Interval.normal(distance.value, distance.standard_error)
+    return Interval.of_distance(distance.value, distance.standard_error, even=2.0)
 
 
 def bootstrap_error(

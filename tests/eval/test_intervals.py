@@ -2,35 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.random import Generator
+from scipy import stats
 
 from lsgm_eval.frechet import frechet_distance
 from lsgm_eval.intervals import (
+    Interval,
     bootstrap_error,
     frechet_bias,
     frechet_interval,
+    kernel_interval,
     mean_interval,
     paired_difference,
     replicate_interval,
 )
 from lsgm_eval.moments import Array, Moments
 
+LAWS: dict[str, tuple[Callable[[Generator, tuple[int, int]], Array], float, int, float]] = {
+    "normal": (lambda rng, size: rng.normal(size=size), 0.0, 100, 0.95),
+    "few": (lambda rng, size: rng.normal(size=size), 0.0, 5, 0.93),
+    "exponential": (lambda rng, size: rng.exponential(size=size), 1.0, 40, 0.94),
+    "lognormal": (lambda rng, size: rng.lognormal(size=size), np.exp(0.5), 100, 0.94),
+    "steep lognormal": (lambda rng, size: rng.lognormal(0, 1.5, size), np.exp(1.125), 100, 0.91),
+    "mixed": (lambda rng, size: rng.normal(5.0 * (rng.random(size) < 0.01)), 0.05, 100, 0.93),
+}
+"""Draws, their mean, how many are averaged, and how often an interval of theirs covers it in the long run."""
 
-def test_mean_is_covered_near_nominal() -> None:
-    rng = np.random.default_rng(0)
-    intervals = [mean_interval(rng.exponential(size=200)) for _ in range(1000)]
-    covered = np.mean([i.low <= 1.0 <= i.high for i in intervals])
-    assert covered == pytest.approx(0.95, abs=0.03)  # 1.4 standard errors short for the skew, 2.9 of noise
+
+@pytest.mark.parametrize("law", LAWS)
+def test_means_of_skewed_values_are_covered(law: str) -> None:
+    """1.96 errors cover 0.88 (of five), 0.92 (of exponentials and lognormals) and 0.85 (of steep ones)."""
+    draw, mean, count, share = LAWS[law]
+    rng, repeats = np.random.default_rng(0), 3000
+    found = [mean_interval(row) for row in draw(rng, (repeats, count))]
+    covered = np.mean([i.low <= mean <= i.high for i in found])
+    assert covered > share - 3 * (share * (1 - share) / repeats) ** 0.5
+    assert covered < 0.965
 
 
-def test_mean_interval_is_196_standard_errors() -> None:
+def test_no_interval_knows_an_outlier_that_no_image_shows() -> None:
+    """Of 1 % large outliers, 100 images have none in 0.99^100 = 37 % of cases."""
+    rng, repeats = np.random.default_rng(1), 2000
+    found = [mean_interval(rng.normal(size=100) + 1000 * (rng.random(100) < 0.01)) for _ in range(repeats)]
+    covered = np.mean([i.low <= 10 <= i.high for i in found])
+    # All that show one or more are covered: 1 - 0.99^100, known to 1.1 points.
+    assert covered == pytest.approx(1 - 0.99**100, abs=4 * 0.011)
+
+
+def test_mean_interval_of_even_values_is_students() -> None:
     interval = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]))
-    error = np.sqrt(5 / 3 / 4)
     assert interval.value == 2.5
-    assert interval.high - interval.value == pytest.approx(1.959964 * error)
+    assert (interval.low, interval.high) == pytest.approx(stats.t(3, 2.5, np.sqrt(5 / 3 / 4)).interval(0.95))
+    same = mean_interval(np.full(9, 0.3))
+    assert same.low == pytest.approx(0.3) == same.high
     with pytest.raises(ValueError, match="at least 2"):
         mean_interval(np.array([1.0]))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.floats(-1e3, 1e3))
+def test_mean_interval_moves_scales_and_mirrors_with_its_values(values: list[float], shift: float) -> None:
+    x = np.array(values)
+    found, moved, mirrored = mean_interval(x), mean_interval(x + shift), mean_interval(-2 * x)
+    size = 1e-6 * (1 + np.abs(x).max() + abs(shift))
+    assert found.low <= found.value + size
+    assert found.value <= found.high + size
+    if x.std() > 1e-3 * (1 + np.abs(x).max()):
+        far = size + 1e-6 * (found.high - found.low)
+        assert (moved.low, moved.high) == pytest.approx((found.low + shift, found.high + shift), abs=far)
+        assert (mirrored.low, mirrored.high) == pytest.approx((-2 * found.high, -2 * found.low), abs=4 * far)
 
 
 def test_ten_replicates_are_covered_exactly_as_often_as_promised() -> None:
@@ -79,6 +124,54 @@ def test_frechet_interval_covers_the_expectation_at_this_n(
     assert covered > 0.95 - (0.06 if dim == 64 else 0.035)
     spread = np.std([i.value for i in intervals])
     assert np.mean([i.standard_error for i in intervals]) > 0.9 * spread
+
+
+def test_frechet_interval_of_a_steep_spectrum_is_even_in_the_logarithm() -> None:
+    """A few directions hold the distance, which is then about a chi-squared: 1.96 errors cover 0.89."""
+    spread = 1 / np.arange(1, 65)
+    rng, fixed = np.random.default_rng(3), Moments.given(np.zeros(64), np.diag(spread**2), 10**6)
+    samples = [spread * (0.1 + rng.normal(size=(100, 64))) for _ in range(400)]
+    found = [frechet_interval(Moments.of(x), fixed, x) for x in samples]
+    expectation = np.mean([i.value for i in found])
+    covered = np.mean([i.low <= expectation <= i.high for i in found])
+    assert covered > 0.95 - 4 * 0.011  # 400 repeats
+
+
+def lognormal_kernel(a: float, b: float, dim: int, sigma: float) -> float:
+    """E (x . y / D + 1)^3 of independent lognormal features of scales a and b, from their moments."""
+    one, two, three = ((a * b) ** j * np.exp(j**2 * sigma**2) for j in (1, 2, 3))
+    square = two / dim + (dim - 1) / dim * one**2
+    cube = (three + 3 * (dim - 1) * two * one + (dim - 1) * (dim - 2) * one**3) / dim**2
+    return float(1 + 3 * one + 3 * square + cube)
+
+
+@pytest.mark.parametrize(("sigma", "least", "gain"), [(0.7, 0.92, 0.02), (1.0, 0.80, 0.04)])
+def test_kernel_interval_reaches_up_on_heavy_tails(sigma: float, least: float, gain: float) -> None:
+    """Features of infinite skewness in all but name: rare images hold the distance and its error."""
+    rng, dim, repeats = np.random.default_rng(4), 8, 800
+    both = [lognormal_kernel(*scales, dim, sigma) for scales in ((1.3, 1.3), (1.0, 1.0), (1.3, 1.0))]
+    truth = both[0] + both[1] - 2 * both[2]
+    found = []
+    for _ in range(repeats):
+        x, y = np.exp(sigma * rng.normal(size=(2, 100, dim)))
+        found.append(kernel_interval(1.3 * x, y))
+    covered = np.mean([i.low <= truth <= i.high for i in found])
+    normal = np.mean([abs(i.value - truth) < 1.96 * i.standard_error for i in found])
+    assert covered > least
+    assert covered - normal > gain
+
+
+@given(st.floats(-1e3, 1e3), st.floats(0, 1e3), st.sampled_from([1.0, 2.0]))
+def test_interval_of_a_distance_holds_it_and_is_even_where_the_error_is_small(
+    value: float, error: float, even: float
+) -> None:
+    found = Interval.of_distance(value, error, even=even)
+    assert found.low <= found.value <= found.high
+    mirrored = Interval.of_distance(-value, error, even=even)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low), abs=1e-9)
+    if error and value > 100 * error:
+        arms = (value - found.low, found.high - value)
+        assert arms == pytest.approx((1.96 * error,) * 2, rel=1e-3 + 1.96 * error / value, abs=1e-12 * value)
 
 
 def test_frechet_bias_is_the_gap_to_the_population() -> None:
