@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -30,15 +31,19 @@ class DataConfig:
     """Which images a model is trained on and how they reach it."""
 
     dataset: str = "glyphs"
-    """Name of a dataset (`lsgm data ls`) or the path of a folder or zip of images."""
+    """Name of a dataset (`lsgm data ls`) or the path of a folder, zip, npz or npy of images."""
     flip: bool = False
     """Mirror training images left to right at random."""
     pad: int = 0
     """Zero pixels added on every side; they are never scored."""
     bits: int = 8
     """Bits per sub-pixel of a non-binary dataset."""
-    image_size: int = 64
-    """Side to which the images of a folder or zip are centre-cropped and resized."""
+    image_size: int | str = 64
+    """Size to which images by path are cropped at their centre and reduced: a side, height x width as 64x96,
+    or native, which leaves them as they are."""
+    convert: str = ""
+    """What is allowed for images by path that are not plain greyscale or RGB: all, or some of grey, palette,
+    cmyk, alpha, alpha-black, rotated, 16bit, frame."""
 
     def __post_init__(self) -> None:
         require(
@@ -46,7 +51,32 @@ class DataConfig:
         )
         require(0 <= self.pad <= 16, f"data.pad is {self.pad}; give a number of pixels from 0 to 16")
         require(1 <= self.bits <= 8, f"data.bits is {self.bits}; give 1 to 8 bits")
-        require(self.image_size >= 8, f"data.image-size is {self.image_size}; give at least 8 pixels")
+        require(
+            self.size is None or min(self.size) >= 8,
+            f"data.image-size is {self.image_size}; give at least 8 pixels",
+        )
+        if self.convert:
+            from lsgm.data.convert import parse_convert
+
+            parse_convert(self.convert)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of images by path, None where they keep their own.
+
+        Raises ConfigError for text that is no size.
+        """
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        words = self.image_size.lower().strip()
+        sides = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", words)
+        require(
+            words == "native" or words.isdigit() or sides is not None,
+            f"data.image-size is '{self.image_size}'; give a side, height x width as 64x96, or native",
+        )
+        if words.isdigit():
+            return int(words), int(words)
+        return (int(sides[1]), int(sides[2])) if sides else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["bar"]
+__all__ = ["bar", "say"]
 
 
 def bar(
@@ -22,3 +22,9 @@ def bar(
     return tqdm(
         iterable, total=total, desc=desc, unit=unit, disable=silent, file=sys.stderr, mininterval=interval
     )
+
+
+def say(sentence: str) -> None:
+    """Print a sentence for the user on standard error, on the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"lsgm: {sentence}", file=sys.stderr, flush=True)

@@ -24,8 +24,15 @@ VALIDATION_LIMIT = 2000
 
 
 def load_images(recipe: Any) -> ImageSet:
-    """Return the recipe's dataset; a path of a folder or zip is resized to the recipe's image size."""
-    return load(recipe.data.dataset, image_size=recipe.data.image_size)
+    """Return the recipe's dataset; images by path are brought to the recipe's image size."""
+    return load(recipe.data.dataset, image_size=recipe.data.size, convert=recipe.data.convert)
+
+
+def _splits_of(images: ImageSet) -> str:
+    """Return the sizes of the splits of images by path in a sentence, and what decided them."""
+    channels, height, width = images.image_shape
+    kind = "greyscale" if channels == 1 else "RGB"
+    return f"{images.name}: {kind} images {height} high and {width} wide: {images.remark}"
 
 
 def pixels_of(images: ImageSet, bits: int) -> Pixels:
@@ -114,4 +121,5 @@ def train_recipe(
         meta=checkpoint_meta(recipe, pixels, images.identity),
         tensorboard=tensorboard,
         timer=timer,
+        remark=_splits_of(images) if images.remark else "",
     )

@@ -99,7 +99,8 @@ def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None
         raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     if task.dataset in dataset_names() or not models:
         return load(task.dataset, root=root)
-    return load(task.dataset, root=root, image_size=models[0].pixels.height)
+    pixels = models[0].pixels
+    return load(task.dataset, root=root, image_size=(pixels.height, pixels.width))
 
 
 def _keep(bench: Evaluation, rows: list[Row]) -> list[Row]:

@@ -86,7 +86,8 @@ def lsgm_problem(path: str, *, images: int | None, fit: int, seed: int, device: 
     networks = opened.networks
     if not isinstance(networks, LSGM):
         raise ConfigError(f"{path} has no score prior of latents; give an LSGM")
-    data = load(opened.recipe.data.dataset, image_size=opened.recipe.data.image_size)
+    chosen = opened.recipe.data
+    data = load(chosen.dataset, image_size=chosen.size, convert=chosen.convert)
     networks.to(device)
     shape = networks.vae.groups.z_0
     count = images or max(2, min(MOST_IMAGES, NUMBERS // torch.Size(shape).numel()))

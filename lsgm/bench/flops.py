@@ -58,8 +58,9 @@ class Forward:
 
 def recipe_pixels(recipe: Any) -> Pixels:
     """Return the pixels of a recipe's dataset without reading it; a folder's images count as coloured."""
-    known, side = DATASETS.get(recipe.data.dataset), recipe.data.image_size
-    channels, height, width = known.image_shape if known else (3, side, side)
+    known, size = DATASETS.get(recipe.data.dataset), recipe.data.size
+    require(known is not None or size is not None, "the cost of images at their own size is not known")
+    channels, height, width = known.image_shape if known else (3, *(size or (0, 0)))
     if known is not None and known.pixels == "binary":
         return Pixels(channels, height, width, "binary", 1)
     return Pixels(channels, height, width, "discrete", recipe.data.bits)

@@ -41,7 +41,9 @@ class TrainOptions:
     recipe: str = ""
     """The same, as an option."""
     data: str = ""
-    """Short for --data.dataset: a dataset's name, or a folder or zip of images."""
+    """Short for --data.dataset: a dataset's name, or a folder, zip, npz or npy of images."""
+    convert: str = ""
+    """Short for --data.convert: what is allowed for images that are not plain greyscale or RGB (all, ...)."""
     out: Path | None = None
     """Run directory; runs/RECIPE unless given."""
     device: str = "auto"
@@ -73,8 +75,9 @@ def run(argv: list[str]) -> int:
     recipe = _default_recipe("glyphs" if asks_help and not named else named)
     options = _parse(argv, recipe)
     recipe = options.config
-    if options.data:
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dataset=options.data))
+    given = {"dataset": options.data, "convert": options.convert}
+    if short := {key: value for key, value in given.items() if value}:
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **short))
     return _train(recipe, options, named)
 
 

@@ -1,5 +1,7 @@
 """Image datasets: found or rendered, verified, split, and served to training in a reproducible order."""
 
+from lsgm.data.convert import Convert, parse_convert
+from lsgm.data.folder import is_images, open_images
 from lsgm.data.images import ImageSet, PixelKind, sha256_of
 from lsgm.data.order import batch_indices, carve_validation, epoch_order
 from lsgm.data.pixels import PixelPipeline, test_levels
@@ -7,6 +9,7 @@ from lsgm.data.registry import dataset_names, load
 from lsgm.data.source import Resident, Source, Streaming, make_source
 
 __all__ = [
+    "Convert",
     "ImageSet",
     "PixelKind",
     "PixelPipeline",
@@ -17,8 +20,11 @@ __all__ = [
     "carve_validation",
     "dataset_names",
     "epoch_order",
+    "is_images",
     "load",
     "make_source",
+    "open_images",
+    "parse_convert",
     "sha256_of",
     "test_levels",
 ]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lsgm.data.folder import Entry, list_images, memory_mapped
+from lsgm.data.convert import Convert
+from lsgm.data.decoded import file_stamp, remembered
+from lsgm.data.folder import decode_files
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.store import atomic_path, cache_dir, first_good, is_there, missing
+from lsgm.data.listing import list_files
+from lsgm.data.store import first_good, is_there, missing
 from lsgm.errors import DataError
 
 __all__ = ["COUNTS", "HOW", "find_celebahq", "read_celebahq"]
@@ -64,25 +64,28 @@ def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
     )  # the last 5 % of train: slices stay views of the file, a random choice would be a copy
     sizes = dict(zip(("train", "val", "test"), (counts[0] - val, val, counts[1]), strict=True))
     if path.suffix == ".npy":
-        splits = _cut(_from_array(path), sizes, path)
-        sha256 = _remembered_sha256(path, splits)
+        array = _from_array(path)
+        cut = _cut(len(array), sizes, path)
+        splits = {split: array[rows.start : rows.stop] for split, rows in cut.items()}
+        stamps = [(str(path.resolve()), file_stamp(path))]
+        sha256 = str(remembered("pixels", stamps, lambda: {"sha256": sha256_of(splits.values())})["sha256"])
     else:
-        splits, sha256 = memory_mapped(path, _cut(list_images(path), sizes, path), 256)
+        listing = list_files(path)
+        listing.say()
+        parts = _cut(len(listing.files), sizes, path)
+        splits, sha256, _ = decode_files(listing, listing.files, parts, (256, 256), Convert())
     if splits["train"].shape[1] != 3:
         raise DataError(f"{path} has grey images; {HOW}")
     return ImageSet("celebahq256", f"27000-3000+{sha256[:12]}", sha256, "uint8", splits, bits=5)
 
 
-S = TypeVar("S", Tensor, list[Entry])
-
-
-def _cut(rows: S, sizes: dict[str, int], path: Path) -> dict[str, S]:
+def _cut(total: int, sizes: dict[str, int], path: Path) -> dict[str, range]:
     """Return consecutive stretches of all rows by split."""
-    if len(rows) != sum(sizes.values()):
-        raise DataError(f"{path} has {len(rows):,} images; {HOW}")
+    if total != sum(sizes.values()):
+        raise DataError(f"{path} has {total:,} images; {HOW}")
     parts, start = {}, 0
     for split, size in sizes.items():
-        parts[split] = rows[start : start + size]
+        parts[split] = range(start, start + size)
         start += size
     return parts
 
@@ -95,14 +98,3 @@ def _from_array(path: Path) -> Tensor:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (256, 256, 3):
         raise DataError(f"{path} is {array.dtype} {array.shape}; {HOW}")
     return torch.from_numpy(array).permute(0, 3, 1, 2)
-
-
-def _remembered_sha256(path: Path, splits: dict[str, Tensor]) -> str:
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:24]
-    note = cache_dir() / "derived" / f"sha256-{key}.json"
-    if not note.exists():
-        sha256 = sha256_of(splits.values())
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps({"file": str(path), "sha256": sha256}))
-    return str(json.loads(note.read_text())["sha256"])

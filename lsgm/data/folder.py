@@ -1,247 +1,212 @@
-"""Any folder or zip of images: decoded once, cropped and resized, into a memory-mapped file in the cache."""
+"""The one reader of images by path (folder, zip, npz, npy): as a dataset with splits, or as a flat set."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from shutil import disk_usage
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
+from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
+from lsgm.data.convert import Convert, parse_convert
+from lsgm.data.damage import shown
+from lsgm.data.decoded import Size, agreed, decoded, file_stamp, is_cached, opened, remembered, size_words
+from lsgm.data.files import CheckedFiles, FileImages
+from lsgm.data.imagefile import fitted
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.store import atomic_path, cache_dir, exclusive
+from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one
+from lsgm.data.splits import Role, Split, role_in, split_files, split_rows
 from lsgm.errors import DataError
-from lsgm.progress import bar
 
-__all__ = ["Entry", "decode", "list_images", "memory_mapped", "read_folder", "read_image", "split_names"]
+__all__ = ["decode_files", "is_images", "open_images", "read_folder", "read_image"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
-"""Pillow's modes of eight bits or fewer per channel and no alpha."""
+RULES = 1
+"""Raised whenever files are checked, split or decoded by other rules."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One image file: its name inside the folder or zip, a fingerprint of its state, and how to read it."""
-
-    name: str
-    fingerprint: str
-    read: Callable[[], bytes]
-
-
-def list_images(path: Path) -> list[Entry]:
-    """Return the images of a folder (searched recursively) or zip, in order of name.
-
-    Raises:
-        DataError: no such path, a damaged zip, or no image in it.
-    """
+def is_images(path: Path) -> bool:
+    """Return whether a path is one of images: a file by its suffix, a folder by an image in it, any depth."""
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        stats = [(p, p.stat()) for p in found if not p.name.startswith(".")]
-        entries = [
-            Entry(p.relative_to(path).as_posix(), f"{s.st_size}/{s.st_mtime_ns}", p.read_bytes)
-            for p, s in stats
-        ]
-    elif zipfile.is_zipfile(path):
-        entries = _zipped(zipfile.ZipFile(path))
-    elif path.exists():
-        raise DataError(
-            f"{path} is neither a folder nor a readable zip; give one with {', '.join(SUFFIXES)} files"
-        )
+        return holds_images(path)
+    return path.suffix.lower() in (*ARRAYS, ".zip")
+
+
+def open_images(path: Path, convert: str = "") -> FileImages | ArrayImages:
+    """Return the images of a folder, zip, npz or npy as one set, in order of name or row, at their own size.
+
+    Every file is checked at once and decoded when its turn comes; ``convert`` is the words of `WORDS`.
+    Raises DataError naming the file that is missing, damaged, or no 8-bit greyscale or RGB image of the size
+    of the others, and ConfigError for an unknown word.
+    """
+    words = parse_convert(convert)
+    if path.suffix.lower() in ARRAYS and not path.is_dir():
+        return read_array(path)
+    return FileImages(list_files(path), words)
+
+
+def read_folder(path: Path, size: Size | None, convert: str = "") -> ImageSet:
+    """Return the images of a folder, zip, npz or npy at ``size``, split by name, memory-mapped.
+
+    The splits are those of `split_files`; arrays of an npz are told apart by their names (``x_train``,
+    ``test_images``), rows of a single one by the hash of their numbers. Without a size all images must have
+    one, which they keep. What is left out is said on standard error.
+
+    Raises DataError where an image is refused or too small, and where too few are there to train on.
+    """
+    words = parse_convert(convert)
+    if path.suffix.lower() in ARRAYS and not path.is_dir():
+        return _read_arrays(path, size)
+    listing = list_files(path)
+    files, split = split_files(listing)
+    listing.say()
+    splits, sha256, shared = decode_files(listing, files, split.parts, size, words)
+    return _image_set(path, splits, sha256, split, shared)
+
+
+def read_image(path: Path, size: Size | None, convert: str = "") -> ImageSet:
+    """Return one image file at ``size`` as a set whose only split is ``test``.
+
+    Raises DataError where it is refused or too small.
+    """
+    listing = list_one(path)
+    rows = CheckedFiles(listing, listing.files, parse_convert(convert))
+    size = agreed(path, rows, size)
+    test = torch.from_numpy(fitted(rows.row(0), size).copy())[None]
+    sha256 = sha256_of(test)
+    return ImageSet(path.name, f"{size_words(size)}+{sha256[:12]}", sha256, "uint8", {"test": test})
+
+
+def decode_files(
+    listing: Listing,
+    files: Sequence[ImageFile],
+    parts: Mapping[str, Sequence[int]],
+    size: Size | None,
+    convert: Convert,
+) -> tuple[dict[str, Tensor], str, int]:
+    """Return files by split, decoded at ``size``, the pixels' sha256, and how many test files train has too.
+
+    The last is counted byte for byte. Raises DataError where an image is refused or too small.
+    """
+    stamps = (
+        [(file.name, file.stamp) for file in files]
+        if listing.path.is_dir()
+        else [(str(listing.path.resolve()), file_stamp(listing.path))]
+    )
+
+    def compute() -> dict[str, Any]:
+        rows = CheckedFiles(listing, files, convert)
+        trained = {rows.hashes[row] for row in parts["train"]}
+        shared = sum(rows.hashes[row] in trained for row in parts["test"])
+        return {"key": decoded(listing.path, rows, parts, size), "shared": shared}
+
+    return _kept(f"{size} {convert}", stamps, parts, compute)
+
+
+def _kept(
+    settings: str,
+    stamps: Sequence[tuple[str, tuple[int, ...]]],
+    parts: Mapping[str, Sequence[int]],
+    compute: Callable[[], dict[str, Any]],
+) -> tuple[dict[str, Tensor], str, int]:
+    counts = {split: len(rows) for split, rows in parts.items()}
+    found = remembered(f"{RULES} {settings} {counts} {pillow_version}", stamps, compute)
+    if not is_cached(found.get("key")):  # deleted from the cache since
+        found = compute()
+    splits, sha256 = opened(found["key"], counts)
+    return splits, sha256, int(found.get("shared", 0))
+
+
+def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split, shared: int) -> ImageSet:
+    height, width = next(iter(splits.values())).shape[2:]
+    version = f"{size_words((int(height), int(width)))}+{sha256[:12]}"
+    remark = split.sentence() + (
+        f"; {shared:,} of the test images train too, byte for byte" if shared else ""
+    )
+    return ImageSet(path.resolve().name, version, sha256, "uint8", splits, remark=remark)
+
+
+class _Arrays:
+    """Arrays of one file, one after the other."""
+
+    how = ""
+
+    def __init__(self, arrays: Sequence[ArrayImages]) -> None:
+        self.arrays = arrays
+        self.places = [(array, row) for array in arrays for row in range(len(array))]
+        first = arrays[0]
+        self.channels = first.channels
+        for other in arrays:
+            if other.channels != first.channels:
+                raise DataError(
+                    f"{first.label(0)} has {first.channels} channels and {other.label(0)} {other.channels}: "
+                    "write all images of a set alike"
+                )
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def size(self, row: int) -> Size:
+        """Return (height, width) of image ``row``."""
+        array, at = self.places[row]
+        return array.size(at)
+
+    def label(self, row: int) -> str:
+        """Return the name by which an error calls image ``row``."""
+        array, at = self.places[row]
+        return array.label(at)
+
+    def content(self, row: int) -> str:
+        """Return a text that two images share only where they are the same row of the same array."""
+        array, at = self.places[row]
+        return array.content(at)
+
+    def row(self, row: int) -> NDArray[np.uint8]:
+        """Return image ``row``, uint8 [C, H, W]."""
+        array, at = self.places[row]
+        return array.row(at)
+
+
+def _read_arrays(path: Path, size: Size | None) -> ImageSet:
+    """Return the images of an npz or npy as a dataset."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
+    roles = {name: role_in(name) for name in image_arrays(path)} if path.suffix.lower() == ".npz" else {}
+    if "train" in roles.values() and {"val", "test"} & set(roles.values()):
+        rows, parts, origin = _by_role(path, {name: role for name, role in roles.items() if role})
+        split = split_rows(path, _numbers(len(rows)), parts, origin)
     else:
-        raise DataError(f"{path} does not exist; give the path of a folder or zip of images")
-    if not entries:
-        raise DataError(f"{path} has no image in it; put {', '.join(SUFFIXES)} files there")
-    return sorted(entries, key=lambda entry: entry.name)
+        rows = _Arrays([read_array(path)])
+        split = split_rows(path, _numbers(len(rows)), {"train": range(len(rows))})
+
+    def compute() -> dict[str, Any]:
+        return {"key": decoded(path, rows, split.parts, size)}
+
+    stamps = [(str(path.resolve()), file_stamp(path))]
+    splits, sha256, _ = _kept(f"{size}", stamps, split.parts, compute)
+    return _image_set(path, splits, sha256, split, 0)
 
 
-def _zipped(archive: zipfile.ZipFile) -> list[Entry]:
-    """Return the images of a zip; a folder around everything is no part of their names."""
-    infos = [
-        info
-        for info in archive.infolist()
-        if Path(info.filename).suffix.lower() in SUFFIXES
-        and not Path(info.filename).name.startswith(".")
-        and not info.filename.startswith("__MACOSX/")
-    ]
-    tops = {info.filename.partition("/")[0] for info in infos}
-    skip = len(next(iter(tops))) + 1 if len(tops) == 1 and all("/" in info.filename for info in infos) else 0
-    return [
-        Entry(info.filename[skip:], f"{info.file_size}/{info.CRC}", partial(archive.read, info))
-        for info in infos
-    ]
+def _by_role(path: Path, roles: Mapping[str, Role]) -> tuple[_Arrays, dict[Role, range], dict[Role, str]]:
+    """Return the arrays of an npz that are named after splits, which rows of them each is, and the names."""
+    parts: dict[Role, range] = {}
+    origin: dict[Role, str] = {}
+    arrays: list[ArrayImages] = []
+    start = 0
+    for name, role in roles.items():
+        if role in parts:
+            raise DataError(
+                f"{path} has two arrays for {role}, {shown(origin[role])} and {shown(name)}: keep one of them"
+            )
+        arrays.append(read_array(path, name))
+        parts[role], origin[role] = range(start, start + len(arrays[-1])), name
+        start += len(arrays[-1])
+    return _Arrays(arrays), parts, origin
 
 
-def decode(entry: Entry, where: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    """Return an image uint8 ``[C, size, size]``: upright by its EXIF tag, centre-cropped, reduced (Lanczos).
-
-    Raises:
-        DataError: unreadable, with alpha, of more than 8 bits per channel, or smaller than ``size``.
-    """
-    try:
-        with Image.open(io.BytesIO(entry.read())) as image:
-            _refuse(image, f"{where}: {entry.name}", size)
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-            side = min(upright.size)
-            left, top = (upright.width - side) // 2, (upright.height - side) // 2
-            square = upright.crop((left, top, left + side, top + side))
-            if side != size:
-                square = square.resize((size, size), Image.Resampling.LANCZOS)
-            return np.atleast_3d(np.asarray(square)).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, zipfile.BadZipFile) as error:
-        raise DataError(f"{where}: {entry.name} cannot be read ({error}); replace or remove it") from error
-
-
-def _refuse(image: Image.Image, name: str, size: int) -> None:
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        raise DataError(f"{name} has an alpha channel; flatten it onto a background first")
-    if image.mode not in _PLAIN:
-        raise DataError(
-            f"{name} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits first"
-        )
-    if min(image.size) < size:
-        width, height = image.size
-        raise DataError(
-            f"{name} is {width} x {height}, smaller than {size}; choose a smaller data.image-size"
-        )
-
-
-def _is_grey(entry: Entry, where: Path) -> bool:
-    try:
-        with Image.open(io.BytesIO(entry.read())) as image:
-            return image.mode in ("1", "L")
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{where}: {entry.name} cannot be read ({error}); replace or remove it") from error
-
-
-def memory_mapped(
-    path: Path, splits: Mapping[str, Sequence[Entry]], size: int
-) -> tuple[dict[str, Tensor], str]:
-    """Return the images of each split, uint8 ``[N, C, size, size]`` backed by a file, and their sha256.
-
-    Decoding happens once, on all cores; the cached file is found again by the names, sizes and dates (in a
-    zip: checksums) of the entries in their order. Folders larger than memory work: nothing is held in it.
-    A set is grey where its first image is.
-
-    Raises:
-        DataError: an image is refused, the disk is too small, or the cached file is truncated.
-    """
-    entries = [entry for part in splits.values() for entry in part]
-    counts = [len(part) for part in splits.values()]
-    listing = "\n".join(f"{entry.name} {entry.fingerprint}" for entry in entries)
-    key = hashlib.sha256(f"1 {size} {counts} {pillow_version}\n{listing}".encode()).hexdigest()[:24]
-    pixels, about = (cache_dir() / "derived" / f"images-{key}{suffix}" for suffix in (".npy", ".json"))
-    if not about.exists():
-        with exclusive(about):
-            if not about.exists():
-                sha256 = _decode_all(path, entries, counts, size, pixels)
-                with atomic_path(about) as temporary:
-                    temporary.write_text(json.dumps({"sha256": sha256, "source": str(path)}))
-    try:
-        rows = torch.from_numpy(np.load(pixels, mmap_mode="c"))
-        sha256 = str(json.loads(about.read_text())["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"the cached {pixels} is truncated or corrupted; delete it and {about.name}"
-        ) from error
-    return dict(zip(splits, torch.split(rows, counts), strict=True)), sha256
-
-
-def _decode_all(path: Path, entries: Sequence[Entry], counts: list[int], size: int, pixels: Path) -> str:
-    channels = 1 if _is_grey(entries[0], path) else 3
-    shape = (len(entries), channels, size, size)
-    pixels.parent.mkdir(parents=True, exist_ok=True)
-    need, free = int(np.prod(shape)), disk_usage(pixels.parent).free
-    if need > free:
-        raise DataError(
-            f"{path} needs {need / 1e9:.1f} GB decoded, {pixels.parent} has {free / 1e9:.1f} GB left; "
-            "set LSGM_CACHE to a larger disk"
-        )
-    with atomic_path(pixels) as temporary:
-        rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-
-        def one(index: int) -> None:
-            rows[index] = decode(entries[index], path, size, channels)
-
-        with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            bar(total=len(entries), desc="decoding images") as progress,
-        ):
-            for start in range(0, len(entries), 1024):  # bounded, so that a bad file stops the work soon
-                block = range(start, min(start + 1024, len(entries)))
-                list(pool.map(one, block))
-                progress.update(len(block))
-        rows.flush()
-        return sha256_of(torch.split(torch.from_numpy(rows), counts))
-
-
-def split_names(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Return the entries by split.
-
-    Where the top-level folders train and test exist they decide (val or valid too, or 5 % of train by hash);
-    otherwise 5 % each, at least one and at most 5,000, go to test and val: those whose names hash lowest, so
-    that the split depends on the names alone.
-    """
-    by_top: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_top.setdefault(entry.name.split("/")[0].lower(), []).append(entry)
-    if "train" in by_top and "test" in by_top:
-        test, train = by_top["test"], by_top["train"]
-        val, count = by_top.get("val") or by_top.get("valid") or [], _share(train)
-    else:
-        count = _share(entries)
-        ranked = sorted(entries, key=_rank)
-        test, train, val = ranked[:count], ranked[count:], []
-    if not val:
-        ranked = sorted(train, key=_rank)
-        val, train = ranked[:count], ranked[count:]
-    parts = {"train": train, "val": val, "test": test}
-    return {split: sorted(part, key=lambda entry: entry.name) for split, part in parts.items()}
-
-
-def _share(entries: Sequence[Entry]) -> int:
-    return min(5000, max(1, len(entries) // 20))
-
-
-def _rank(entry: Entry) -> bytes:
-    return hashlib.sha256(entry.name.encode()).digest()
-
-
-def read_folder(path: Path, size: int) -> ImageSet:
-    """Return the images of a folder or zip at ``size`` x ``size``, split by `split_names`, memory-mapped.
-
-    Raises:
-        DataError: fewer than three images, or one is refused.
-    """
-    entries = list_images(path)
-    if len(entries) < 3:
-        raise DataError(f"{path} has {len(entries)} images; at least 3 are needed: train, val and test")
-    parts = split_names(entries)
-    splits, sha256 = memory_mapped(path, parts, size)
-    return ImageSet(path.resolve().name, f"{size}px+{sha256[:12]}", sha256, "uint8", splits)
-
-
-def read_image(path: Path, size: int) -> ImageSet:
-    """Return one image file at ``size`` x ``size`` as a set whose only split is ``test``.
-
-    Raises:
-        DataError: it is refused.
-    """
-    entry = Entry(path.name, "", path.read_bytes)
-    channels = 1 if _is_grey(entry, path.parent) else 3
-    rows = torch.from_numpy(decode(entry, path.parent, size, channels).copy())[None]
-    sha256 = sha256_of(rows)
-    return ImageSet(path.name, f"{size}px+{sha256[:12]}", sha256, "uint8", {"test": rows})
+def _numbers(count: int) -> list[str]:
+    return [str(row) for row in range(count)]

@@ -32,6 +32,7 @@ class ImageSet:
         classes: Label name -> the names of its values, where it has names.
         mirror: Whether this is another edition than the one published results are measured on.
         bits: Bits per sub-pixel at which likelihoods of this set are reported.
+        remark: How large the splits are and what decided them, where the files did not come split.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ImageSet:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     mirror: bool = False
     bits: int = 8
+    remark: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsgm.data import celeba, cifar, glyphs, mnist, omniglot
-from lsgm.data.folder import SUFFIXES, read_folder, read_image
+from lsgm.data.arrays import ARRAYS
+from lsgm.data.folder import read_folder, read_image
 from lsgm.data.images import ImageSet, PixelKind
+from lsgm.data.listing import SUFFIXES
 from lsgm.data.mirror import find_mirror
 from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, find_file, roots
@@ -140,28 +142,39 @@ def find_dataset(name: str, search: list[Path]) -> Path | None:
     return None
 
 
-def load(name: str, *, root: str | os.PathLike[str] | None = None, image_size: int = 64) -> ImageSet:
-    """Return a dataset by name, or the images of a folder or zip by path. The network is never used.
+def load(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_size: int | tuple[int, int] | None = 64,
+    convert: str = "",
+) -> ImageSet:
+    """Return a dataset by name, or the images of a folder, zip, npz or npy by path, without the network.
 
     Args:
         name: One of `dataset_names`, or a path; a folder named like a dataset is reached as ``./mnist``. A
             single image file is a set whose only split is ``test``.
         root: A folder to look in before ``$LSGM_DATA`` and the cache.
-        image_size: Side to which the images of a folder or zip are cropped and resized.
+        image_size: Side of a square, or (height, width), to which images by path are cropped and reduced;
+            None leaves them as they are.
+        convert: What is allowed for images by path that are not plain greyscale or RGB (`lsgm.data.convert`).
 
     Raises:
         DataError: no name, an unknown one, or a file that is absent, truncated, corrupted or unreadable.
+        ConfigError: an unknown word in ``convert``.
     """
     if name in DATASETS:
         return DATASETS[name].read(roots(root))
     if not name.strip():  # as a path it would be the working directory
         raise DataError("the name of the dataset is empty; give a dataset's name, or the path of your images")
     path = Path(name).expanduser()
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if path.is_file() and path.suffix.lower() in SUFFIXES:
-        return read_image(path, image_size)
-    if path.exists() or os.sep in name or path.suffix.lower() in (".zip", *SUFFIXES):
-        return read_folder(path, image_size)
+        return read_image(path, size, convert)
+    if path.exists() or os.sep in name or path.suffix.lower() in (".zip", *ARRAYS, *SUFFIXES):
+        return read_folder(path, size, convert)
     hint = (
-        did_you_mean(name, DATASETS) or f"; give one of {', '.join(DATASETS)}, or the path of a folder or zip"
+        did_you_mean(name, DATASETS)
+        or f"; give one of {', '.join(DATASETS)}, or the path of a folder, zip, npz or npy"
     )
     raise DataError(f"unknown dataset '{name}'{hint}")

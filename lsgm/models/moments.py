@@ -36,7 +36,7 @@ def training_levels(opened: Opened, count: int) -> Tensor:
     Raises DataError where the dataset is not at hand.
     """
     recipe = opened.recipe
-    images = load(recipe.data.dataset, image_size=recipe.data.image_size)
+    images = load(recipe.data.dataset, image_size=recipe.data.size, convert=recipe.data.convert)
     return test_levels(images, "train", seed=0, bits=opened.pixels.bits, limit=count)
 
 

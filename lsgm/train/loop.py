@@ -48,13 +48,14 @@ def train(
     on_stage_end: Callable[[Stage, int], None] | None = None,
     tensorboard: bool = False,
     timer: StepTimer | None = None,
+    remark: str = "",
 ) -> Outcome:
     """Train the stages in `run`, going on from its newest checkpoint, and return how that ended.
 
     `max_seconds` (wall clock) and `max_steps` end this call at a complete checkpoint; `meta` (JSON values)
     goes into every checkpoint; `on_stage_end(stage, step)` runs on the first process with the averaged
-    weights in place, before the stage's last checkpoint. Raises ConfigError, CheckpointError, and
-    TrainingError where a loss or a gradient is not finite.
+    weights in place, before the stage's last checkpoint; `remark` is said before the first step. Raises
+    ConfigError, CheckpointError, and TrainingError where a loss or a gradient is not finite.
     """
     specs, begun = _checked(stages), time.monotonic()
     with ExitStack() as stack:
@@ -64,6 +65,8 @@ def train(
         if position.finished:
             _say(world, f"{run.directory} is finished at step {position.step}: nothing to do")
             return _outcome(position, checkpoint, None)
+        if remark:
+            _say(world, remark)
         deadline = None if max_seconds is None else begun + max_seconds
         last_step = None if max_steps is None else position.step + max_steps
         metrics = _open_log(stack, run, world, position.step, tensorboard)

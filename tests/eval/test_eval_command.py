@@ -152,7 +152,7 @@ def test_images_of_ones_own_are_another_data_set(
     monkeypatch.setattr(runner, "load", load)
     words = ["eval", task, "--model", "a", "--only", "quality", "--out", str(tmp_path)]
     assert main([*words, "--data", "./photos"]) == 0
-    assert asked == [("./photos", 28)]
+    assert asked == [("./photos", (28, 28))]
 
 
 class Means(torch.nn.Module):

@@ -64,7 +64,12 @@ def test_a_recipe_trains_and_the_same_command_says_it_is_finished(folder: Path, 
     status, said = lsgm("small.toml")
     run = folder / "runs" / "small"
     assert status == 0
-    assert said == f"lsgm: finished at step 12; the weights are in {Run(Path('runs/small')).newest()}\n"
+    splits, finished = said.splitlines()
+    assert splits.startswith(
+        "lsgm: photos: greyscale images 8 high and 8 wide: 36 train (the rest), 2 val (5 % by hash of the "
+        "names), 2 test (5 % by hash of the names)"
+    )
+    assert finished == f"lsgm: finished at step 12; the weights are in {Run(Path('runs/small')).newest()}"
     for name in ("config.toml", "manifest.json", "metrics.jsonl"):
         assert (run / name).is_file()
     stages = [row["stage"] for row in read_metrics(run / "metrics.jsonl")]
@@ -217,7 +222,7 @@ def complaint(lsgm: Command, *words: object) -> str:
         (["small.toml", "--stage1.steps", "many"], "--stage1.steps is 'many', not a whole number"),
         (["small.toml", "--stage1.ema", "2"], "ema is 2.0; give a decay in [0, 1)"),
         (["small.toml", "--max-seconds", "0"], "max-seconds is 0.0; it must be above 0"),
-        (["small.toml", "--data", "./absent"], "absent does not exist; give the path of a folder or zip"),
+        (["small.toml", "--data", "./absent"], "absent does not exist: give a folder, zip, npz or npy"),
         (["small.toml", "--data", "mnst"], "unknown dataset 'mnst'; did you mean 'mnist'?"),
         (["small.toml", "--vae.multipliers", *"1111"], "4 levels of the VAE cannot halve a side of 8"),
         (["small.toml", "--data.image-size", "16"], "is 8 x 8, smaller than 16; choose a smaller"),
@@ -284,5 +289,6 @@ def test_a_changed_recipe_or_changed_data_do_not_touch_a_run(folder: Path, lsgm:
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_term(folder: Path, lsgm: Command) -> None:
     wild = ("--stage1.vae.lr", 1e30, "--stage1.warmup", 0, "--stage1.clip", 0)
-    said = complaint(lsgm, recipe(folder), *wild)
+    status, said = lsgm(recipe(folder), *wild)
+    assert status == 2
     assert "training stopped: at step 2 the term 'reconstruction' became nan" in said

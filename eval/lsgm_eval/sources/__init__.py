@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lsgm.errors import DataError
+from lsgm.data import is_images, open_images
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm_eval.sources.archive import read_archive
-from lsgm_eval.sources.folder import has_images, read_folder
 from lsgm_eval.sources.model import ImageModel, ReadyImages
-from lsgm_eval.sources.npz import read_array
 
 __all__ = ["ImageModel", "ReadyImages", "fit", "is_run", "is_source", "open_source"]
 
-ARRAYS, ARCHIVES = (".npz", ".npy"), (".zip",)
 _RUN = ("checkpoints", "config.toml", "state.json")
 """What a run directory or a checkpoint has; the pictures in it are not its samples for the harness."""
 
@@ -23,9 +19,7 @@ def is_source(path: Path) -> bool:
 
     A folder is one where it holds an image file at any depth and is neither a run nor a checkpoint.
     """
-    if path.is_dir():
-        return not is_run(path) and has_images(path)
-    return path.suffix.lower() in ARRAYS + ARCHIVES
+    return not (path.is_dir() and is_run(path)) and is_images(path)
 
 
 def is_run(path: Path) -> bool:
@@ -33,24 +27,16 @@ def is_run(path: Path) -> bool:
     return any((path / name).exists() for name in _RUN)
 
 
-def open_source(path: Path, name: str | None = None) -> ImageModel:
+def open_source(path: Path, name: str | None = None, convert: str = "") -> ImageModel:
     """Return ready images as a model, called ``name`` or after the folder or file.
 
-    Every file is checked at once and decoded when its turn comes. Raises DataError naming the file that is
-    missing, damaged, or no 8-bit greyscale or RGB image of the size of the others.
+    Every file is checked at once and decoded when its turn comes (`lsgm.data.open_images`). Raises DataError
+    naming the file that is missing, damaged, or no 8-bit greyscale or RGB image of the size of the others,
+    unless ``convert`` has the word by which it becomes one.
     """
-    images: ReadyImages
-    if path.is_dir():
-        images = read_folder(path)
-    elif not path.is_file():
-        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
-    elif path.suffix.lower() in ARRAYS:
-        images = read_array(path)
-    elif path.suffix.lower() in ARCHIVES:
-        images = read_archive(path)
-    else:
-        raise DataError(f"{path} is no folder, zip, npz or npy: give one of these with images in it")
-    return ImageModel(images, name or (path.resolve().name if path.is_dir() else path.stem))
+    return ImageModel(
+        open_images(path, convert), name or (path.resolve().name if path.is_dir() else path.stem)
+    )
 
 
 def fit(model: GenerativeModel, pixels: Pixels, count: int, first: int = 0) -> GenerativeModel:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lsgm.config import SamplerConfig
+from lsgm.data import arrays as array_images
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval.sources import npz, open_source
+from lsgm_eval.sources import open_source
 
 SAMPLER = SamplerConfig()
 
@@ -75,7 +76,7 @@ def test_channels_are_found_first_last_or_absent(
 def test_black_and_white_rows_are_binary_pixels_and_the_first_grey_one_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(npz, "BLOCK", 200)  # three images of 64 bytes at a time
+    monkeypatch.setattr(array_images, "BLOCK", 200)  # three images of 64 bytes at a time
     bits, path = (noise(10, 8, 8) > 127).astype(np.uint8) * 255, tmp_path / "bits.npy"
     np.save(path, bits)
     assert open_source(path).pixels == Pixels(1, 8, 8, "binary", 1)
@@ -96,7 +97,7 @@ def test_the_sha256_is_of_the_pixels_and_not_of_how_they_are_packed(tmp_path: Pa
 
 
 def test_only_a_block_of_a_large_file_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz, "BLOCK", 1 << 18)
+    monkeypatch.setattr(array_images, "BLOCK", 1 << 18)
     path = tmp_path / "large.npz"
     np.savez(path, noise(800, 64, 64, 3))
     tracemalloc.start()

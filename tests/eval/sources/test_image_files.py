@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lsgm.config import SamplerConfig
+from lsgm.data import files as image_files
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval.sources import files as image_files
 from lsgm_eval.sources import fit, is_source, open_source
 
 SAMPLER = SamplerConfig()
@@ -118,9 +119,9 @@ def test_only_the_images_asked_for_are_decoded(folder: Path, monkeypatch: pytest
     decoded: list[str] = []
     original = image_files.decode
 
-    def counting(raw: bytes, where: str) -> NDArray[np.uint8]:
+    def counting(raw: bytes, where: str, *how: Any) -> NDArray[np.uint8]:
         decoded.append(Path(where).name)
-        return original(raw, where)
+        return original(raw, where, *how)
 
     monkeypatch.setattr(image_files, "decode", counting)
     model = open_source(folder)
@@ -200,7 +201,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "greyscale among colours": (
         lambda: encoded(GREY),
-        "0/000.png is RGB and 1/004.png is greyscale: write all images of a set alike",
+        " mixes 1 greyscale images (1/004.png) with 5 RGB ones (0/000.png): write all images alike",
     ),
     "16-bit greyscale": (
         lambda: encoded(Image.fromarray(np.full((10, 12), 4000, np.uint16))),
@@ -263,10 +264,19 @@ def test_a_file_that_changes_or_goes_after_the_check_is_named(folder: Path) -> N
         model.sample([2], SAMPLER)
 
 
-def test_what_is_no_image_is_not_skipped_in_silence(folder: Path) -> None:
+def test_what_is_no_image_is_not_skipped_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "notes.txt").write_text("best of three")
-    with pytest.raises(DataError, match=r"notes\.txt is no image .*: take it away"):
-        open_source(folder)
+    assert len(open_source(folder)) == COUNT
+    assert "samples: left out are files not read: 1 .txt (notes.txt)" in capsys.readouterr().err
+
+
+def test_words_of_convert_make_images_of_what_else_is_refused(folder: Path) -> None:
+    before = open_source(folder)
+    assert open_source(folder, convert="all").sha256 == before.sha256  # nothing is converted
+    (folder / "1" / "004.png").write_bytes(encoded(GREY))
+    mixed = open_source(folder, convert="all")
+    assert mixed.pixels == before.pixels
+    assert torch.equal(mixed.sample([4], SAMPLER).images[0, 1], torch.from_numpy(np.asarray(GREY)))
 
 
 def test_an_empty_folder_or_zip_is_named(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         return Opened(Path(path), {"name": "tiny"}, settings, pixels, networks)
 
     monkeypatch.setattr("lsgm.bench.control_variate.open_checkpoint", opened)
-    monkeypatch.setattr("lsgm.bench.control_variate.load", lambda name, image_size: bars())
+    monkeypatch.setattr("lsgm.bench.control_variate.load", lambda name, **options: bars())
 
 
 def bench(*argv: str) -> int:
@@ -304,7 +304,7 @@ def test_what_is_not_at_hand_is_a_line(
     assert captured.out.startswith("# Noise of the cross entropy within an image")
     assert "| tiny | as before |" in captured.out
 
-    def absent(name: str, image_size: int) -> ImageSet:
+    def absent(name: str, **options: object) -> ImageSet:
         raise DataError(f"{name} is not at hand")
 
     monkeypatch.setattr("lsgm.bench.control_variate.load", absent)

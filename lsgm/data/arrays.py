@@ -1,4 +1,4 @@
-"""Ready images in one array: an npz as this project and ADM write it (``arr_0``), or a plain npy."""
+"""Images that are rows of an array: an npz as this project and ADM write it (``arr_0``), or a plain npy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.data.damage import reading, shown
+from lsgm.data.imagefile import is_binary
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm.progress import bar
-from lsgm_eval.sources.checks import is_binary, reading
 
-__all__ = ["ArrayImages", "read_array"]
+__all__ = ["ARRAYS", "ArrayImages", "image_arrays", "read_array"]
+
+ARRAYS = (".npz", ".npy")
 
 MAIN = "arr_0.npy"
 BLOCK = 1 << 24
@@ -55,37 +58,46 @@ class _Array:
         return size.get("C", 1), size["H"], size["W"]
 
 
-def read_array(path: Path) -> ArrayImages:
+def read_array(path: Path, name: str | None = None) -> ArrayImages:
     """Return the images of an npz or npy: uint8 [N, H, W, 3], [N, H, W, 1], [N, H, W], or channels first.
 
-    Of an npz the array ``arr_0`` is taken, or its only one that fits. Raises DataError naming the file for
-    one that is damaged, holds no such array, or floats, or levels 0 and 1 in place of 0 and 255.
+    Of an npz the array ``name`` is taken, by default ``arr_0`` or its only one that fits. Raises DataError
+    naming the file for one that is damaged, holds no such array, or floats, or levels 0 and 1 in place of 0
+    and 255.
     """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
     with reading(str(path)):
-        return ArrayImages(path, *_open(path))
+        if path.suffix.lower() == ".npy":
+            return ArrayImages(path, path.open("rb"), "")
+        archive = zipfile.ZipFile(path)
+        member = f"{name}.npy" if name is not None else _member(path, archive)
+        return ArrayImages(path, archive.open(member), f": {shown(member[:-4])}")
 
 
-def _open(path: Path) -> tuple[IO[bytes], str]:
-    """Return the bytes of an array with its header, and what an error calls it beside the file."""
-    if path.suffix.lower() == ".npy":
-        return path.open("rb"), ""
-    archive = zipfile.ZipFile(path)
-    name = _member(path, archive)
-    return archive.open(name), f": {name[:-4]}"
+def image_arrays(path: Path) -> list[str]:
+    """Return the names of the arrays of an npz that are images, in the order of the file."""
+    with reading(str(path)), zipfile.ZipFile(path) as archive:
+        return [name for name, array in _arrays(archive).items() if array.layout and array.dtype == np.uint8]
+
+
+def _arrays(archive: zipfile.ZipFile) -> dict[str, _Array]:
+    arrays: dict[str, _Array] = {}
+    for name in archive.namelist():
+        if name.endswith(".npy"):
+            with archive.open(name) as stream:
+                arrays[name[:-4]] = _header(stream)
+    return arrays
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> str:
-    names = [name for name in archive.namelist() if name.endswith(".npy")]
-    if MAIN in names:
+    if MAIN in archive.namelist():
         return MAIN
-    arrays: dict[str, _Array] = {}
-    for name in names:
-        with archive.open(name) as stream:
-            arrays[name] = _header(stream)
+    arrays = _arrays(archive)
     fitting = [name for name, array in arrays.items() if array.layout and array.dtype == np.uint8]
     if len(fitting) == 1:
-        return fitting[0]
-    held = ", ".join(f"{name[:-4]} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
+        return f"{fitting[0]}.npy"
+    held = ", ".join(f"{shown(name)} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
     raise DataError(
         f"{path} holds {held} and not one array of images: write them as arr_0, uint8 [N, height, width, 3]"
     )
@@ -106,7 +118,7 @@ class ArrayImages:
     ascending order only, which is how a harness asks for them.
     """
 
-    lossy = 0
+    lossy, how = 0, ""
 
     def __init__(self, path: Path, stream: IO[bytes], array: str) -> None:
         weakref.finalize(self, stream.close)
@@ -116,6 +128,7 @@ class ArrayImages:
         if wrong := _wrong(self._array):
             raise DataError(f"{self._where} {wrong}")
         self._row_bytes = math.prod(self._array.shape[1:])
+        self.channels = self._array.image_shape[0]
         self.grey_row: int | None = None
         self.sha256 = self._scan()
         shape = self._array.image_shape
@@ -128,6 +141,18 @@ class ArrayImages:
     def label(self, row: int) -> str:
         """Return the name by which an error calls image ``row``."""
         return f"{self._where}: image {row}"
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Return (height, width) of image ``row``."""
+        return self._array.image_shape[1:]
+
+    def content(self, row: int) -> str:
+        """Return a text that two images share only where they are the same row of the same array."""
+        return f"{self.sha256} {row}"
+
+    def row(self, row: int) -> NDArray[np.uint8]:
+        """Return image ``row``, uint8 [C, H, W]."""
+        return self.read([row])[0].numpy()
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """Return images uint8 [len(rows), C, H, W]. Raises DataError for a file that has become shorter."""

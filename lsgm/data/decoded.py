@@ -1,0 +1,223 @@
+"""Decoded images in the cache: a memory-mapped file for each content, so that no set gets another's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
+from torch import Tensor
+
+from lsgm.data.files import BLOCK, threads
+from lsgm.data.imagefile import fitted
+from lsgm.data.images import sha256_of
+from lsgm.data.store import atomic_path, cache_dir, exclusive
+from lsgm.errors import DataError
+from lsgm.progress import bar
+
+__all__ = [
+    "Rows",
+    "Size",
+    "agreed",
+    "decoded",
+    "file_stamp",
+    "is_cached",
+    "opened",
+    "remembered",
+    "size_words",
+]
+
+Size = tuple[int, int]
+"""(height, width)."""
+_HAS_CTIME = os.name != "nt"
+_SETTLED = 2_000_000_000
+"""Nanoseconds for which a file must have been left alone before its dates stand for its content."""
+
+
+class Rows(Protocol):
+    """Images in an order, checked, each decoded when it is asked for."""
+
+    channels: int
+    how: str
+    """The words of ``--convert`` by which their pixels are what they are, none where they need none."""
+
+    def __len__(self) -> int: ...
+
+    def size(self, row: int) -> Size:
+        """Return (height, width) of image ``row``."""
+        ...
+
+    def label(self, row: int) -> str:
+        """Return the name by which an error calls image ``row``."""
+        ...
+
+    def content(self, row: int) -> str:
+        """Return a text that two images share only where their pixels are the same."""
+        ...
+
+    def row(self, row: int) -> NDArray[np.uint8]:
+        """Return image ``row``, uint8 [C, H, W]."""
+        ...
+
+
+def size_words(size: Size) -> str:
+    """Return ``64px`` for a square and ``64x96px`` (height first) for a rectangle."""
+    height, width = size
+    return f"{height}px" if height == width else f"{height}x{width}px"
+
+
+def decoded(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: Size | None) -> str:
+    """Decode the images of each split into a file uint8 ``[N, C, H, W]``; return the key that opens it.
+
+    Images are brought to ``size`` (`fitted`), or keep the one size that all have. Decoding happens once, on
+    all cores; the cached file is found again by the content of the images in their order, never by names or
+    dates. Sets larger than memory work: nothing is held in it.
+
+    Raises DataError for images of different or too small sizes, and for a disk that is too small.
+    """
+    size = agreed(path, rows, size)
+    counts = [len(part) for part in splits.values()]
+    order = [row for part in splits.values() for row in part]
+    about = f"2 {size} {rows.channels} {counts} {pillow_version} {rows.how}"
+    digest = hashlib.sha256(about.encode())
+    for row in order:
+        digest.update(f"\n{rows.content(row)}".encode())
+    key = digest.hexdigest()[:24]
+    pixels, note = _places(key)
+    if not note.exists():
+        with exclusive(note):
+            if not note.exists():
+                sha256 = _decode_all(path, rows, order, counts, size, pixels)
+                with atomic_path(note) as temporary:
+                    temporary.write_text(json.dumps({"sha256": sha256, "source": repr(str(path))}))
+    return key
+
+
+def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]:
+    """Return the decoded images cached under a key by split, and their sha256.
+
+    Raises DataError for a file that is truncated or corrupted.
+    """
+    pixels, note = _places(key)
+    try:
+        rows = torch.from_numpy(np.load(pixels, mmap_mode="c"))
+        sha256 = str(json.loads(note.read_text())["sha256"])
+        parts = torch.split(rows, list(counts.values()))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(
+            f"the cached {pixels} is truncated or corrupted; delete it and {note.name}"
+        ) from error
+    return dict(zip(counts, parts, strict=True)), sha256
+
+
+def is_cached(key: object) -> bool:
+    """Return whether decoded images lie under a key."""
+    return isinstance(key, str) and all(place.exists() for place in _places(key))
+
+
+def _places(key: str) -> tuple[Path, Path]:
+    base = cache_dir() / "derived"
+    return base / f"images-{key}.npy", base / f"images-{key}.json"
+
+
+def agreed(path: Path, rows: Rows, size: Size | None) -> Size:
+    """Return the size of all images; refuse those that have none in common or are smaller than asked."""
+    if size is None:
+        first = rows.size(0)
+        for row in range(len(rows)):
+            if rows.size(row) != first:
+                raise DataError(
+                    f"{rows.label(row)} is {_width_first(rows.size(row))} and other images are "
+                    f"{_width_first(first)}: give a data.image-size to which all are cropped and reduced"
+                )
+        return first
+    for row in range(len(rows)):
+        height, width = rows.size(row)
+        if height < size[0] or width < size[1]:
+            raise DataError(
+                f"{rows.label(row)} is {_width_first((height, width))}, smaller than "
+                f"{size[0] if size[0] == size[1] else _width_first(size)}; choose a smaller data.image-size"
+            )
+    return size
+
+
+def _width_first(size: Size) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def _decode_all(
+    path: Path, rows: Rows, order: Sequence[int], counts: list[int], size: Size, pixels: Path
+) -> str:
+    shape = (len(order), rows.channels, *size)
+    pixels.parent.mkdir(parents=True, exist_ok=True)
+    need, free = int(np.prod(shape)), disk_usage(pixels.parent).free
+    if need > free:
+        raise DataError(
+            f"{path} needs {need / 1e9:.1f} GB decoded, {pixels.parent} has {free / 1e9:.1f} GB left; "
+            "set LSGM_CACHE to a larger disk"
+        )
+    # In the order in which they lie: rows of a compressed array come quickly in that order only.
+    walk = sorted((row, place) for place, row in enumerate(order))
+    with atomic_path(pixels) as temporary:
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def one(pair: tuple[int, int]) -> None:
+            row, place = pair
+            out[place] = fitted(rows.row(row), size)
+
+        with (
+            ThreadPoolExecutor(threads()) as pool,
+            bar(total=len(walk), desc="decoding images") as progress,
+        ):
+            for start in range(0, len(walk), BLOCK):  # bounded, so that a bad file stops the work soon
+                block = walk[start : start + BLOCK]
+                list(pool.map(one, block))
+                progress.update(len(block))
+        out.flush()
+        return sha256_of(torch.split(torch.from_numpy(out), counts))
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return a file's dates of change, device, inode and size."""
+    about = path.stat()
+    return about.st_mtime_ns, about.st_ctime_ns, about.st_dev, about.st_ino, about.st_size
+
+
+def remembered(
+    settings: str, stamps: Sequence[tuple[str, tuple[int, ...]]], compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what ``compute`` found of files before, where it is sure that they are still the same.
+
+    A file that keeps device, inode, size, date of content and date of status (ctime, which no program can
+    set) has not been written to, copied over or put in place of another. What is computed is remembered only
+    where each file has been left alone for two seconds, because dates have a grain; and never on Windows,
+    whose ctime is the date of creation. ``settings`` is whatever else the result depends on.
+    """
+    now = time.time_ns()
+    lines = [f"{name} {stamp}\n" for name, stamp in stamps]
+    settled = all(stamp and max(stamp[:2]) < now - _SETTLED for _, stamp in stamps)
+    digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    note = cache_dir() / "derived" / f"seen-{digest.hexdigest()[:24]}.json"
+    if settled and _HAS_CTIME:
+        try:
+            found: dict[str, Any] = json.loads(note.read_text())
+            return found
+        except (OSError, ValueError):
+            pass
+    found = compute()
+    if settled and _HAS_CTIME:
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(found))
+    return found

@@ -1,0 +1,200 @@
+"""Which images train, which validate, which test: by the folders' names, else by a hash of the files' own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from lsgm.data.damage import shown
+from lsgm.data.listing import ImageFile, Listing, once
+from lsgm.errors import DataError
+
+__all__ = ["Role", "Split", "role_in", "role_of", "split_files", "split_rows"]
+
+Role = Literal["train", "val", "test"]
+ROLES: dict[Role, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+"""The names of folders (in any case) that decide a split."""
+_OF = {name: role for role, names in ROLES.items() for name in names}
+_LARGEST_SHARE = 5000
+_FOLDERS_NAMED = 5
+_SHARE = "5 % by hash of the names"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of a set by split.
+
+    Attributes:
+        parts: Rows by split, in ascending order.
+        origin: Where each part comes from, in words: ``val/``, or a share of train.
+    """
+
+    parts: dict[str, list[int]]
+    origin: dict[str, str]
+
+    def sentence(self) -> str:
+        """Return the sizes and their origins on one line."""
+        return ", ".join(f"{len(rows):,} {role} ({self.origin[role]})" for role, rows in self.parts.items())
+
+
+def role_of(name: str) -> Role | None:
+    """Return the split that a folder's name stands for, None for any other name."""
+    return _OF.get(name.lower())
+
+
+def split_files(listing: Listing) -> tuple[list[ImageFile], Split]:
+    """Return the files of a set that are used, in order of name, and their split.
+
+    Folders named as in `ROLES` decide, at the top or, where none is there, one level below (``cats/train``):
+    those of train and test, of train and val, or of val or test beside others, which train then. What has no
+    such folder's name beside train is left out. A part that is missing (test, val) is taken from train: 5 %,
+    at least one and at most 5,000, those whose names hash lowest; so are both of a set
+    without such folders. No image of a test folder is ever trained on.
+
+    Raises DataError for two folders of one role, for a set without training images, and for one folder that
+    links make part of two splits.
+    """
+    for level in (0, 1):
+        roles = [_role_at(listing, file, level) for file in listing.files]
+        if {"val", "test"} & {role for role, _ in roles}:
+            return _named(listing, roles)
+    around = [role for folder in listing.wrapper if (role := role_of(folder))]
+    if around and around[-1] != "train":
+        raise DataError(
+            f"{listing.path} has images in {shown('/'.join(listing.wrapper))}/ only and none to train on: "
+            "give that folder itself if they are meant for it"
+        )
+    files = once(listing, listing.files)
+    return files, split_rows(listing.path, [file.name for file in files], {"train": range(len(files))})
+
+
+def _role_at(listing: Listing, file: ImageFile, level: int) -> tuple[Role | None, str]:
+    """Return the role that a file's folder at a level gives it, and that folder."""
+    folders = PurePosixPath(file.name).parts[:-1]
+    if len(folders) <= level:
+        return None, "/".join(folders)
+    return role_of(folders[level]), "/".join(folders[: level + 1])
+
+
+def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[list[ImageFile], Split]:
+    """Return files and split where folders are named after val or test."""
+    rest: Role | None = None if any(role == "train" for role, _ in roles) else "train"
+    parts: dict[Role, list[ImageFile]] = {"train": [], "val": [], "test": []}
+    origin: dict[Role, str] = {}
+    places: dict[Role, set[str]] = {"train": set(), "val": set(), "test": set()}
+    beside: dict[str, list[str]] = {}
+    for file, (role, folder) in zip(listing.files, roles, strict=True):
+        if role is None and rest is None:
+            beside.setdefault(folder, []).append(file.name)
+            continue
+        used = role or "train"
+        parts[used].append(file)
+        if role is not None:
+            places[used].add(folder)
+            origin[used] = f"{PurePosixPath(folder).name}/"
+    _note_beside(listing, beside)
+    if rest is not None:
+        origin["train"] = "all that is not named so"
+    _refuse_twins(listing, places)
+    if not parts["train"]:
+        raise DataError(
+            f"{listing.path} has folders for {' and '.join(r for r in ('val', 'test') if parts[r])} and no "
+            "image to train on: put these into train/"
+        )
+    kept = {role: once(listing, files) for role, files in parts.items()}
+    _refuse_shared(listing, kept)
+    files = [file for role in parts for file in kept[role]]
+    rows: dict[Role, range] = {}
+    start = 0
+    for role, found in kept.items():
+        if found:
+            rows[role] = range(start, start + len(found))
+        start += len(found)
+    return files, split_rows(listing.path, [file.name for file in files], rows, origin)
+
+
+def _note_beside(listing: Listing, beside: dict[str, list[str]]) -> None:
+    """Note the images of folders that are of no split: by folder, the largest first, few of them by name."""
+    ranked = sorted(beside.items(), key=lambda item: (-len(item[1]), item[0]))
+    for rank, (folder, names) in enumerate(ranked):
+        where = f"images in {shown(folder)}/" if folder else "images beside the splits' folders"
+        for name in names:
+            listing.leave_out(where if rank < _FOLDERS_NAMED else "images in other folders", name)
+
+
+def _refuse_twins(listing: Listing, places: dict[Role, set[str]]) -> None:
+    """Raise DataError for two names of one role in the same place."""
+    for role, folders in places.items():
+        seen: dict[str, str] = {}
+        for folder in sorted(folders):
+            above = str(PurePosixPath(folder).parent)
+            if above in seen:
+                raise DataError(
+                    f"{listing.path} has two folders for {role}, {shown(seen[above])} and {shown(folder)}: "
+                    "keep one of them"
+                )
+            seen[above] = folder
+
+
+def _refuse_shared(listing: Listing, parts: dict[Role, list[ImageFile]]) -> None:
+    """Raise DataError for a file that linked folders make part of two splits."""
+    seen: dict[str, str] = {}
+    for files in parts.values():
+        for file in files:
+            if file.real and file.real in seen:
+                raise DataError(
+                    f"{listing.path}: {shown(seen[file.real])} and {shown(file.name)} are one file, by a "
+                    "linked folder, in two splits: no image may train and test"
+                )
+            seen[file.real] = file.name
+
+
+def split_rows(
+    path: Path,
+    names: Sequence[str],
+    parts: Mapping[Role, Sequence[int]],
+    origin: Mapping[Role, str] | None = None,
+) -> Split:
+    """Return a split in which the parts that are missing are taken from train.
+
+    Raises DataError where nothing is left to train on.
+    """
+    train = list(parts["train"])
+    share, needed = max(1, min(_LARGEST_SHARE, len(train) // 20)), 4 - len(parts)
+    if len(train) < needed:
+        raise DataError(
+            f"{path} has {len(train)} images to train on; at least {needed} are needed, because each of "
+            "train, val and test has one"
+        )
+    ranked = _ranked(names, train)
+    found: dict[Role, list[int]] = {role: list(rows) for role, rows in parts.items()}
+    words: dict[Role, str] = {"train": "the rest", "val": _SHARE, "test": _SHARE, **(origin or {})}
+    missing: tuple[Role, ...] = ("test", "val")
+    for role in missing:
+        if role not in parts:
+            found[role], ranked = sorted(ranked[:share]), ranked[share:]
+    found["train"] = sorted(ranked)
+    order: tuple[Role, ...] = ("train", "val", "test")
+    return Split({role: found[role] for role in order}, {role: words[role] for role in order})
+
+
+def _ranked(names: Sequence[str], rows: Iterable[int]) -> list[int]:
+    """Return rows in the order of the sha256 of their names, which adding images hardly changes."""
+
+    def rank(row: int) -> bytes:
+        return hashlib.sha256(names[row].encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(rows, key=rank)
+
+
+def role_in(name: str) -> Role | None:
+    """Return the split that a word of an array's name stands for: ``x_train``, ``test_images``."""
+    return next((role for word in re.split(r"[^A-Za-z]+", name) if (role := role_of(word))), None)
