@@ -68,7 +68,9 @@ def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
         cut = _cut(len(array), sizes, path)
         splits = {split: array[rows.start : rows.stop] for split, rows in cut.items()}
         stamps = [(str(path.resolve()), file_stamp(path))]
-        sha256 = str(remembered("pixels", stamps, lambda: {"sha256": sha256_of(splits.values())})["sha256"])
+        settings = f"celebahq256 {sizes}"
+        known = remembered(settings, stamps, lambda: {"sha256": sha256_of(splits.values())})
+        sha256 = str(known["sha256"])
     else:
         listing = list_files(path)
         listing.say()

@@ -127,7 +127,7 @@ def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split,
     remark = split.sentence() + (
         f"; {shared:,} of the test images train too, byte for byte" if shared else ""
     )
-    return ImageSet(path.resolve().name, version, sha256, "uint8", splits, remark=remark)
+    return ImageSet(path.resolve().name, version, sha256, "uint8", splits, carved=split.carved, remark=remark)
 
 
 class _Arrays:

@@ -32,6 +32,8 @@ class ImageSet:
         classes: Label name -> the names of its values, where it has names.
         mirror: Whether this is another edition than the one published results are measured on.
         bits: Bits per sub-pixel at which likelihoods of this set are reported.
+        carved: Splits that the files do not name and that were drawn from the others: with them a split holds
+            all images that were given for it.
         remark: How large the splits are and what decided them, where the files did not come split.
     """
 
@@ -44,6 +46,7 @@ class ImageSet:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     mirror: bool = False
     bits: int = 8
+    carved: tuple[str, ...] = ()
     remark: str = ""
 
     @property

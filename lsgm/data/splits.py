@@ -35,10 +35,12 @@ class Split:
     Attributes:
         parts: Rows by split, in ascending order.
         origin: Where each part comes from, in words: ``val/``, or a share of train.
+        carved: The parts that no name gives, and that were taken from train.
     """
 
     parts: dict[str, list[int]]
     origin: dict[str, str]
+    carved: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Return the sizes and their origins on one line."""
@@ -183,7 +185,8 @@ def split_rows(
             found[role], ranked = sorted(ranked[:share]), ranked[share:]
     found["train"] = sorted(ranked)
     order: tuple[Role, ...] = ("train", "val", "test")
-    return Split({role: found[role] for role in order}, {role: words[role] for role in order})
+    carved = tuple(role for role in order if role not in parts)
+    return Split({role: found[role] for role in order}, {role: words[role] for role in order}, carved)
 
 
 def _ranked(names: Sequence[str], rows: Iterable[int]) -> list[int]:

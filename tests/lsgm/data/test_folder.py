@@ -49,7 +49,7 @@ def test_a_folder_is_found_recursively_and_split_without_overlap(photos: Path) -
         "test": (2, 3, 16, 16),
     }
     assert len(torch.unique(images.split("train+val+test").flatten(1), dim=0)) == 40
-    assert images.name == "photos"
+    assert (images.name, images.carved) == ("photos", ("val", "test"))
     assert images.version == f"16px+{images.sha256[:12]}"
 
 
@@ -224,9 +224,9 @@ def test_train_and_val_without_test_keep_val_and_give_up_some_of_train(tmp_path:
     write_photos(tmp_path / "val", 4, first=50)
     split = split_of(tmp_path)
     assert split["val"] == [f"val/{k:03d}.png" for k in range(50, 54)]
+    assert load(str(tmp_path), image_size=8).carved == ("test",)
     assert len(split["train"]) == 19
     assert {name.split("/")[0] for name in split["test"]} == {"train"}
-    assert "20" not in load(str(tmp_path), image_size=8).remark
     assert load(str(tmp_path), image_size=8).remark == (
         "19 train (train/), 4 val (val/), 1 test (5 % by hash of the names)"
     )
