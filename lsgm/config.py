@@ -263,6 +263,9 @@ class DensityConfig:
     """Relative tolerance of dopri5."""
     atol: float = 1e-4
     """Absolute tolerance of dopri5."""
+    step_control: Literal["auto", "state", "density"] = "auto"
+    """What dopri5's steps follow: the state z alone, or the log-density too, whose error over a step is then
+    below ``atol`` nats per dimension; auto: the density on the pixels themselves, the state in latents."""
     probes: int = 1
     """Hutchinson probes per draw, fixed over the solve."""
     divergence: Literal["hutchinson", "exact"] = "hutchinson"

@@ -57,6 +57,7 @@ def ode_log_prob(
     *,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    log_p_atol: float | None = None,
     time_eps: float | None = None,
     divergence: Literal["hutchinson", "exact"] = "hutchinson",
     probes: int = 1,
@@ -67,11 +68,16 @@ def ode_log_prob(
 
     The divergence is exact, or Hutchinson's estimate n^T (dv/dz) n, averaged over ``probes`` Rademacher
     vectors: row k's come from seed k and stay fixed over the solve, so that the field is smooth and the
-    estimate unbiased. The log-density has no say in the steps. Parameters never enter the graph, and no graph
-    outlives one evaluation. ``time_eps`` None means the SDE's default end of time.
+    estimate unbiased. Parameters never enter the graph, and no graph outlives one evaluation. ``time_eps``
+    None means the SDE's default end of time.
 
     ``solver`` dopri5 adapts a step size per row to ``rtol`` and ``atol``; rk4, heun and euler take ``steps``
     steps over `flow_times`, the same for all rows, and know of no tolerance.
+
+    ``log_p_atol`` gives the log-density a say in the steps of dopri5: the estimated error of a step in the
+    integral of the divergence (of the mean over probes) must be below ``log_p_atol`` nats per dimension of z,
+    besides that of the state. None leaves the steps to the state alone. Fixed probes make the integrand a
+    smooth function of time, so that their noise, however large, is no error to the control.
 
     Raises ConfigError for bad options, SolverError naming the sample and t where the solver cannot go on.
     """
@@ -83,6 +89,7 @@ def ode_log_prob(
     exact = divergence == "exact"
     vectors = _basis(z0) if exact else _probes(z0, seeds, probes)
     counted = CountedScore(score, len(z0), z0.device)
+    nats = None if log_p_atol is None else log_p_atol * max(1, z0[:1].numel())
 
     def field(z: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         chosen = vectors if exact else vectors[:, rows]
@@ -91,7 +98,7 @@ def ode_log_prob(
 
     with _parameters_frozen(score):
         if solver == "dopri5":
-            solution = odeint(field, z0.detach(), start, 1.0, rtol=rtol, atol=atol)
+            solution = odeint(field, z0.detach(), start, 1.0, rtol=rtol, atol=atol, passenger_atol=nats)
         else:
             solution = odeint_fixed(field, z0.detach(), flow_times(score.sde, steps, start), method=solver)
     return _collect(score, solution, counted.nfe, exact)

@@ -75,6 +75,7 @@ def odeint(
     *,
     rtol: float,
     atol: float,
+    passenger_atol: float | None = None,
     max_steps: int = 10_000,
     first_step: float | None = None,
 ) -> ODESolution:
@@ -83,14 +84,16 @@ def odeint(
     The state has the dtype of ``y0`` (float32 or float64); times and step sizes are float64. A step is
     accepted where the RMS over the sample's dimensions of error / (atol + rtol |y|) is below 1. The cost of a
     sample is 2 + 6 (accepted + rejected) evaluations, one fewer where ``first_step`` is given. If the field
-    returns a pair, its second entry, [A] or [A, P], is integrated with the same weights in float64 and has no
-    say in the steps.
+    returns a pair, its second entry, [A] or [A, P], is integrated with the same weights in float64. It has no
+    say in the steps unless ``passenger_atol`` is given: then the error of its mean over P, divided by
+    ``passenger_atol``, must be below 1 as well. The larger of the two norms decides: one entry among the
+    state's many would be diluted by their number.
 
     Raises ConfigError for tolerances below the spacing of the state's numbers, and SolverError (a UserError),
     with the row and t, where the field is not finite, where the tolerance asks for steps below the spacing of
     floating-point times, and after ``max_steps`` attempts.
     """
-    walk = _Walk(f, y0, float(t0), float(t1), rtol, atol)
+    walk = _Walk(f, y0, float(t0), float(t1), rtol, atol, passenger_atol)
     if walk.rows.size and t0 != t1:
         walk.start(first_step)
         while walk.rows.size:
@@ -101,7 +104,16 @@ def odeint(
 class _Walk:
     """The rows still on their way: states on the device, clocks on the host, one exchange of them a step."""
 
-    def __init__(self, f: Field, y0: Tensor, t0: float, t1: float, rtol: float, atol: float) -> None:
+    def __init__(
+        self,
+        f: Field,
+        y0: Tensor,
+        t0: float,
+        t1: float,
+        rtol: float,
+        atol: float,
+        passenger_atol: float | None = None,
+    ) -> None:
         if y0.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state is {y0.dtype}; integrate in float32 or float64")
         spacing = torch.finfo(y0.dtype).eps
@@ -112,7 +124,11 @@ class _Walk:
             f"{spacing:.1g}; loosen them",
         )
         batch = len(y0)
-        self.f, self.t1, self.rtol, self.atol = f, t1, rtol, atol
+        require(
+            passenger_atol is None or passenger_atol > 0,
+            f"passenger_atol is {passenger_atol}; it must be above 0",
+        )
+        self.f, self.t1, self.rtol, self.atol, self.passenger_atol = f, t1, rtol, atol, passenger_atol
         self.sign = 1.0 if t1 >= t0 else -1.0
         self.y, self.live = y0, torch.arange(batch, device=y0.device)
         self.passenger: Tensor | None = None
@@ -131,7 +147,7 @@ class _Walk:
             self.passenger = torch.zeros_like(self.p1)
             self.passenger_end = torch.zeros_like(self.p1)
         scale = self.y.abs().mul_(self.rtol).add_(self.atol)
-        d0, d1 = _host(_rms(self.y / scale)), _host(_rms(self.k1 / scale))
+        d0, d1 = _host(_rms(self.y / scale)), self._norm(self.k1 / scale, self.p1)
         bad = np.flatnonzero(~np.isfinite(d0 + d1))
         if bad.size:
             what = "drift" if np.isfinite(d0[bad[0]]) else "initial state"
@@ -146,8 +162,9 @@ class _Walk:
         flat = (d0 < 1e-5) | (d1 < 1e-5)
         h0 = np.minimum(np.where(flat, 1e-6, 0.01 * d0 / np.where(flat, 1.0, d1)), length)
         y1 = self.y + self._column(h0 * self.sign) * self.k1
-        f1, _ = self._field(y1, self._upload(self.t + self.sign * h0))
-        d2 = _host(_rms((f1 - self.k1) / scale)) / h0
+        f1, rate = self._field(y1, self._upload(self.t + self.sign * h0))
+        turned = None if rate is None or self.p1 is None else rate - self.p1
+        d2 = self._norm((f1 - self.k1) / scale, turned) / h0
         steep = np.fmax(np.fmax(d1, d2), 1e-300)
         h1 = np.where((d1 <= 1e-15) & (d2 <= 1e-15), np.maximum(1e-6, h0 * 1e-3), (0.01 / steep) ** 0.2)
         self.h = np.minimum(np.minimum(100 * h0, np.where(np.isfinite(d2), h1, h0)), length)
@@ -168,10 +185,20 @@ class _Walk:
         k.append(dy)
         p.append(dp)
         scale = torch.maximum(self.y.abs(), y_new.abs()).mul_(self.rtol).add_(self.atol)
-        error = _host(_rms(_combine(_ERROR, k).mul_(column).div_(scale)))
+        rates = [rate for rate in p if rate is not None]
+        missed = _combine(_ERROR, rates).mul_(_rowwise(steps, rates[0])) if rates else None
+        error = self._norm(_combine(_ERROR, k).mul_(column).div_(scale), missed)
         good = self._control(error, t_new, h)
         self._advance(good, y_new, dy, steps, p)
         self._retire(good & (self.t == self.t1))
+
+    def _norm(self, scaled: Tensor, passenger: Tensor | None) -> Floats:
+        """Return the norm [A] of what moves the state, in units of its tolerance, and of the passenger's."""
+        norm = _rms(scaled)
+        if passenger is not None and self.passenger_atol is not None:
+            part = passenger.reshape(len(passenger), -1).mean(dim=1).abs() / self.passenger_atol
+            norm = torch.maximum(norm, part)  # nan where one of them is
+        return _host(norm)
 
     def _next_times(self, max_steps: int) -> tuple[Floats, Floats]:
         """Return where each row's step would end (t1 at most) and the signed step."""

@@ -38,6 +38,10 @@ class KnownModel:
     has_prior: bool = True
     shift: float = 0.0
     probe_error: float | None = None
+    coarse: float = 0.0
+    """By how much the bound of a flow is too low, in units of the solver's tolerance."""
+    stuck_below: float = 0.0
+    """The tolerance below which the solver stops at every image."""
     nan: tuple[int, ...] = ()
     """Seeds whose bound is not finite."""
     stuck: tuple[int, ...] = ()
@@ -56,10 +60,11 @@ class KnownModel:
         if len(self.calls) == self.interrupt_at:
             raise KeyboardInterrupt
         for row, seed in enumerate(seeds):
-            if seed in self.stuck:
+            if seed in self.stuck or (config.method != "nelbo" and config.rtol < self.stuck_below):
                 raise SolverError(row, 0.0031, "no step is small enough")
         ones = levels.flatten(1).sum(dim=1).double()
-        rest = 10 + self.shift + torch.tensor(seeds, dtype=torch.float64) / 1000
+        error_of_flow = self.coarse * config.rtol if config.method != "nelbo" else 0.0
+        rest = 10 + self.shift - error_of_flow + torch.tensor(seeds, dtype=torch.float64) / 1000
         nats = torch.where(torch.isin(torch.tensor(seeds), torch.tensor(self.nan)), torch.nan, ones + rest)
         error = None if config.samples == 1 else torch.full_like(nats, 0.25)
         probe = None if self.probe_error is None else torch.full_like(nats, self.probe_error)

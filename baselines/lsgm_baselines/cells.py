@@ -8,6 +8,7 @@ literature scores data-space models (arXiv:1511.01844, section 3.1; arXiv:2011.1
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -150,6 +151,8 @@ class DequantisedPixels:
     extreme: their cells are [-1, 0] and [0, 1], their points the outer edges; half of the mass falls outside
     of both, and the inside costs about 1 / (6 sigma_e^2) nats per pixel. `NoisyPixels` scores such a model.
     """
+
+    step_control: Literal["state", "density"] = "density"
 
     def __init__(self, pixels: Pixels, time_eps: float) -> None:
         self.pixels = pixels

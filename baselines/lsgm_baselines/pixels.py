@@ -8,6 +8,7 @@ bound as an LSGM's then holds for the discrete images, so that the two stand in 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,6 +71,8 @@ class RoundedPixels:
 
 class NoisyPixels:
     """The coder of a data-space score model, at the smallest time it was trained at."""
+
+    step_control: Literal["state", "density"] = "density"
 
     def __init__(self, sde: SDE, pixels: Pixels, time_eps: float) -> None:
         self.sde = sde

@@ -22,9 +22,10 @@ from lsgm_eval.code_version import code_version
 from lsgm_eval.images import ScoredImages, check_pixels
 from lsgm_eval.live.board import Step
 from lsgm_eval.live.journal import Journal
-from lsgm_eval.measure.likelihood import save_scores, score_images
+from lsgm_eval.measure.likelihood import Scores, save_scores, score_images
 from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows
 from lsgm_eval.measure.paired import paired_rows, scores_file
+from lsgm_eval.measure.solver_error import solver_shift, solves_flow
 from lsgm_eval.model_specs import packages_of
 from lsgm_eval.rows import Context, keep_rows
 from lsgm_eval.score_store import ScoreStore, select_rows
@@ -221,21 +222,31 @@ def measure_likelihood(
     """Bound -log P(x) of the first ``count`` images of the seeded order and return the result rows.
 
     Images that ``out/scores`` holds are not scored again; every image's numbers then lie in
-    ``out/per-image/<model>-<method><variant>.npz``. On several processes all do this together, the first one
-    writes, and all return the same numbers. Errors are those of `score_images`.
+    ``out/per-image/<model>-<method><variant>.npz``. Where a flow was solved, the first few images are solved
+    again, more finely: how far the bound moves is its solver error. On several processes all do this
+    together, the first one writes, and all return the same numbers. Errors are those of `score_images`.
     """
     world = world or World(0, 1, torch.device("cpu"))
-    store = ScoreStore(out / "scores" / Bound(model, images, config, count).store)
-    scores = score_images(
-        model,
-        images,
-        config,
-        count,
-        batch_size=batch_size,
-        store=store,
-        world=world,
-        allow_failures=allow_failures,
-    )
+
+    def score(config: DensityConfig, count: int, title: str, *, spare: bool) -> Scores:
+        store = ScoreStore(out / "scores" / Bound(model, images, config, count).store)
+        return score_images(
+            model,
+            images,
+            config,
+            count,
+            batch_size=batch_size,
+            store=store,
+            world=world,
+            allow_failures=spare,
+            title=title,
+        )
+
+    scores = score(config, count, "", spare=allow_failures)
+    shift = None
+    if solves_flow(model, config):
+        again = partial(score, title=f"{model.name}: {config.method} again", spare=True)
+        shift = solver_shift(config, scores, again)
     if world.main:
         save_scores(
             scores_file(out, model.name, config.method, variant),
@@ -243,8 +254,9 @@ def measure_likelihood(
             task=context.task,
             estimator=estimator_label(config, model),
             levels_sha256=images.levels_sha256,
+            shift=shift,
         )
-    return likelihood_rows(context, scores, model, images, config)
+    return likelihood_rows(context, scores, model, images, config, shift)
 
 
 def _key(model: GenerativeModel, images: ScoredImages, config: DensityConfig) -> str:

@@ -59,6 +59,8 @@ KEYS = (
     "target",
     "manifest",
     "n_of",
+    "solver_error",
+    "solver_error_margin",
 )
 """Every row has every key, in this order; what does not apply is null. ``n_of`` is how many images the ``n``
 measured ones were drawn from, null where these are all there are."""

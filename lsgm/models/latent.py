@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,9 @@ class Coder(Protocol):
     latent_shape: Shape
     ode_start: float
     """Time at which ``z_start`` stands, and at which sampling stops unless told otherwise."""
+    step_control: Literal["state", "density"]
+    """What the steps of a flow from ``z_start`` should follow where nothing else is asked. Data stand within
+    the first noise's width of their levels: there z all but rests while its density changes by the nat."""
 
     def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
         """Draw the latents of images given as levels, uint8 [B, C, H, W].
@@ -100,8 +103,11 @@ class VAECoder:
     """The VAE of an LSGM as a coder.
 
     The flow starts at the clean z_0 at ``ode_start``: its density there is that of the very process that
-    samples, which makes the bound by probability flow strict for the model as it is sampled.
+    samples, which makes the bound by probability flow strict for the model as it is sampled. A posterior is
+    as wide as the prior needs it, so that steps which follow z follow its density too.
     """
+
+    step_control: Literal["state", "density"] = "state"
 
     def __init__(self, vae: VAE, ode_start: float) -> None:
         self.vae = vae

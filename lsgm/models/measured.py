@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,12 @@ class ScoreBasedModel:
         with torch.no_grad():
             return bound(evaluate, len(levels), config)
 
+    def step_control(self, config: DensityConfig) -> Literal["state", "density"]:
+        """Return what the adaptive steps of a flow follow: as asked, else as the coder's space has it."""
+        if config.step_control == "auto":
+            return self._coder(config).step_control
+        return config.step_control
+
     def _coder(self, config: DensityConfig) -> Coder:
         """Return the coder that the levels become continuous by."""
         if config.dequantise == "noise" or self.dequantised is None:
@@ -168,12 +174,14 @@ class ScoreBasedModel:
 
     def _flow(self, encoded: Encoded, probes: SeededNoise, start: float, config: DensityConfig) -> Draws:
         """Return -log p(z) by the probability flow from where the coder ends."""
+        followed = self.step_control(config) == "density"
         result = ode_log_prob(
             self.prior,
             encoded.z_start,
             probes,
             rtol=config.rtol,
             atol=config.atol,
+            log_p_atol=config.atol if followed else None,
             time_eps=start,
             divergence=config.divergence,
             probes=config.probes,

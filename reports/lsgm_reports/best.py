@@ -26,9 +26,10 @@ def best_of(rows: Sequence[Row]) -> Row | None:
     The best leads every other by more than the 95 % error of the lead of two independent estimates,
     sqrt(a^2 + b^2) with a and b the arms of the two intervals that face each other (MOVER, Zou and Donner,
     Statistics in Medicine 2008); of even intervals these are the half-widths. A number without an interval
-    is exact where it is a count (group "cost") and cannot win or lose elsewhere.
+    is exact where it is a count (group "cost") and cannot win or lose elsewhere. One whose solver's error
+    exceeds its interval is no candidate.
     """
-    measured = [row for row in rows if row.value is not None]
+    measured = [row for row in rows if row.value is not None and row.solved_finely]
     if len(measured) < 2 or not comparable(measured):
         return None
     higher = metric_of(measured[0]).higher_is_better

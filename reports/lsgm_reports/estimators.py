@@ -36,6 +36,8 @@ def _words(name: str, key: str, value: str) -> str:
             return f"K = {_grouped(value)}"
         case "control_variate", "off":
             return "no control variate"
+        case "step_control", "density":
+            return "log-density in the step control"
         case "divergence", "exact":
             return "exact trace"
         case "divergence", "hutchinson":

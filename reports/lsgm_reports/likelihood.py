@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lsgm_reports.best import best_of, comparable
 from lsgm_reports.costs import seconds_per_image
 from lsgm_reports.details import explained
-from lsgm_reports.digits import fixed, plain
+from lsgm_reports.digits import error_bar, fixed, plain
 from lsgm_reports.estimators import estimator_label, settings_of
 from lsgm_reports.headline import headline_rows
 from lsgm_reports.metrics import BOUNDS, metric_of
@@ -111,6 +111,7 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     notes = Footnotes()
     units = ["nats", "bpd"] if counts_in_nats(estimates[0].row.dataset_name) else ["bpd", "nats"]
     winners = {id(row) for unit in units for row in winners_of(estimates, unit)}
+    solved = any(estimate.row.solver_error is not None for estimate in estimates)
     grid = []
     for estimate in estimates:
         row = estimate.row
@@ -126,6 +127,8 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
             _evaluations(row),
             _seconds(row),
         ]
+        if solved:
+            cells.insert(1 + len(units), _solver_error(next(filter(None, values), row), notes))
         grid.append(
             [
                 Cell(estimate.model),
@@ -139,8 +142,9 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
             notes.mark(f"{label}: the models were scored on different images or bits, none is marked")
     columns = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
     columns += [Column(f"{_UNITS[unit]} ↓") for unit in units]
+    columns += [Column(f"Solver error ({_UNITS[units[0]]})")] if solved else []
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
-    return Table(title, columns, grid, notes.notes, _CAPTION)
+    return Table(title, columns, grid, notes.notes, f"{_CAPTION} {_SOLVER}" if solved else _CAPTION)
 
 
 _UNKNOWN = "not recorded"
@@ -151,6 +155,26 @@ _CAPTION = (
     "other model exceeds the error of the lead; of several estimates of one model the last competes. "
     "NFE: evaluations of the score network; s/image: wall-clock seconds on the machine of the run."
 )
+
+
+_SOLVER = (
+    "Solver error: how far a bound by the flow lies above that of the same images solved again more finely, "
+    "below 0 where it is too low; the bound holds to within it, and one with a solver error above its ± is "
+    "never bold."
+)
+
+
+def _solver_error(row: Row, notes: Footnotes) -> Cell | None:
+    """Return the shift of a finer solve with its error; a footnote where it leaves no bound."""
+    error, margin = row.solver_error, row.solver_error_margin
+    if error is None:
+        flow = row.value is not None and "solver" in settings_of(row.sampler)
+        return None if flow or row.value is None else Cell(MISSING, mark=notes.mark(_NO_FLOW))
+    low, high = (None, None) if margin is None else (error - margin, error + margin)
+    return Cell(error_bar(error, low, high), row=row, sort=error)
+
+
+_NO_FLOW = "no flow is solved for it"
 
 
 def _competitions(estimates: Sequence[Estimate]) -> list[tuple[str, list[Estimate]]]:

@@ -79,6 +79,10 @@ class Row:
     """The file ``manifests/<manifest>.json`` beside the rows says how they were measured."""
     n_of: int | None = None
     """Images that the ``n`` measured ones were drawn from; None where these are all."""
+    solver_error: float | None = None
+    """Of a bound by a flow: how far it lies above that of a finer solve, in its own unit, on average."""
+    solver_error_margin: float | None = None
+    """Half of its 95 % interval."""
 
     @property
     def counted(self) -> str | None:
@@ -102,12 +106,20 @@ class Row:
         """Half the interval."""
         return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
+    @property
+    def solved_finely(self) -> bool:
+        """Whether the solver's error, as far as it is known, is below half the interval of the number."""
+        if self.solver_error is None or self.half_width is None:
+            return True
+        return abs(self.solver_error) + (self.solver_error_margin or 0.0) <= self.half_width
+
 
 _TEXT = ("task", "model", "metric")
-_SIGNED = ("value", "ci_low", "ci_high")
+_SIGNED = ("value", "ci_low", "ci_high", "solver_error")
 _COSTS = (
     *("nfe_mean", "nfe_max", "seconds", "decoder_seconds", "flops_per_image"),
     "decoder_flops_per_image",
+    "solver_error_margin",
 )
 WHOLE = ("n", "peak_bytes", "n_of")
 """Keys of whole numbers."""

@@ -8,7 +8,7 @@ from typing import Literal
 from lsgm_reports.digits import error_bar, plain
 from lsgm_reports.rows import Row
 
-__all__ = ["MISSING", "Cell", "Column", "Footnotes", "Table", "cell_of", "short", "transposed"]
+__all__ = ["COARSE", "MISSING", "Cell", "Column", "Footnotes", "Table", "cell_of", "short", "transposed"]
 
 MISSING = "n/a"
 """What stands where there is no number; a footnote says why."""
@@ -88,7 +88,8 @@ class Footnotes:
 def cell_of(row: Row | None, notes: Footnotes, *, best: bool = False) -> Cell:
     """Return a number with its error, or a marked gap that a footnote explains.
 
-    Remarks on numbers that are there stand with the explanation of their column, not in footnotes.
+    Remarks on numbers that are there stand with the explanation of their column, not in footnotes, but for
+    a solver's error that the interval does not hold.
     """
     if row is None:
         return Cell(MISSING, mark=notes.mark("not measured"))
@@ -97,7 +98,12 @@ def cell_of(row: Row | None, notes: Footnotes, *, best: bool = False) -> Cell:
     text = error_bar(row.value, row.ci_low, row.ci_high)
     if row.metric == "nfe" and row.nfe_max is not None and row.nfe_max > row.value:
         text += f" (max {plain(row.nfe_max)})"
-    return Cell(text, best=best, row=row, sort=row.value)
+    mark = "" if row.solved_finely else notes.mark(COARSE)
+    return Cell(text, best=best, mark=mark, row=row, sort=row.value)
+
+
+COARSE = "its solver's error exceeds half its interval: not shown to be a bound"
+"""What is said of a bound by a flow that was not solved finely enough."""
 
 
 def short(sha: str | None, length: int = 12) -> str:

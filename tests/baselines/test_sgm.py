@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import tiny
@@ -123,6 +123,21 @@ def test_a_trained_score_model_of_pixels_samples_and_scores(sgm: ScoreBasedModel
         density = sgm.density(levels, range(4), config)
         assert bool(density.nats.isfinite().all())
         assert bool((density.nfe > 0).all())
+
+
+@pytest.mark.parametrize("dequantise", ["noise", "uniform"])
+def test_the_steps_of_its_flow_follow_the_log_density_unless_asked_otherwise(
+    sgm: ScoreBasedModel, dequantise: Literal["noise", "uniform"]
+) -> None:
+    levels = test_levels(tiny.bars(), "test", 0)[:4]
+
+    def evaluations(**asked: Any) -> list[int]:
+        config = DensityConfig("ode", rtol=1e-4, atol=1e-4, dequantise=dequantise, **asked)
+        nfe: list[int] = sgm.density(levels, range(4), config).nfe.tolist()
+        return nfe
+
+    assert sgm.step_control(DensityConfig("ode", dequantise=dequantise)) == "density"
+    assert evaluations() == evaluations(step_control="density") != evaluations(step_control="state")
 
 
 def test_its_flow_ends_where_its_training_did(sgm: ScoreBasedModel) -> None:

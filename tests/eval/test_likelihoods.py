@@ -20,9 +20,10 @@ from lsgm.config import DensityConfig
 from lsgm.distributed import World, join
 from lsgm.errors import UserError
 from lsgm_eval.intervals import mean_interval
-from lsgm_eval.likelihoods import measure_likelihood
+from lsgm_eval.likelihoods import Plan, measure_likelihood, measure_plans
 from lsgm_eval.measure.likelihood import Scores, score_images
 from lsgm_eval.measure.likelihood_rows import estimator_label
+from lsgm_eval.measure.solver_error import finer, solves_flow
 from lsgm_eval.model_specs import Renamed
 from lsgm_eval.rows import KEYS, Context
 from lsgm_eval.score_store import ScoreStore
@@ -273,12 +274,142 @@ def test_failures_stand_in_the_note(tmp_path: Path) -> None:
     assert row["note"].startswith("1 of 25 images failed and is left out; ")
 
 
+# The solver's error, and impossible values.
+
+ODE = DensityConfig("ode", rtol=1e-3, atol=1e-3)
+
+
+def test_a_bound_by_a_flow_states_how_far_a_finer_solve_moves_it(tmp_path: Path) -> None:
+    """1000 * 1e-3 nats too low against 1000 * 1e-4: 0.9 nats per image, of 4 sub-pixels."""
+    model = KnownModel(coarse=1000)
+    nats, bits, *terms = measure(model, tmp_path, config=ODE)
+    assert nats["value"] == pytest.approx(np.mean(truth(known_images().order[:COUNT].tolist())) - 1)
+    assert nats["solver_error"] == pytest.approx(-0.9)
+    assert nats["solver_error_margin"] == pytest.approx(0, abs=1e-9)
+    assert bits["solver_error"] == pytest.approx(-0.9 / (4 * math.log(2)))
+    assert all(row["solver_error"] is None for row in terms)
+    # Its interval is 10 + ones: half of it is below 0.9.
+    assert nats["note"].startswith("not shown to be a bound: its solver error of -0.9 nats (16 images solved")
+    assert "exceeds half its 95 % interval, lower the tolerance, --tol 0.0001; 1 latent draw" in nats["note"]
+    assert len(model.scored) == COUNT + 16
+    with np.load(tmp_path / "per-image" / "known-ode.npz") as saved:
+        np.testing.assert_array_equal(np.sort(known_images().order[:16]), saved["solver_rows"])
+        np.testing.assert_allclose(saved["solver_error"], -0.9)
+
+
+def test_within_a_small_solver_error_it_is_a_bound(tmp_path: Path) -> None:
+    row, *_ = measure(KnownModel(coarse=10), tmp_path, config=ODE)
+    assert row["note"].startswith(
+        "upper bound in expectation, within a solver error of -0.009 nats (16 images solved again at a tenth"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [({}, NELBO), ({"has_prior": False}, DensityConfig("iw", samples=3))],
+)
+def test_without_a_flow_there_is_no_solver_error(
+    tmp_path: Path, model: dict[str, Any], config: DensityConfig
+) -> None:
+    known = KnownModel(**model)
+    row, *_ = measure(known, tmp_path, config=config)
+    assert row["solver_error"] is row["solver_error_margin"] is None
+    assert row["note"].startswith("upper bound in expectation; ")
+    assert len(known.scored) == COUNT
+
+
+def test_fixed_steps_are_doubled_and_an_importance_weighted_bound_has_a_solver_error_too() -> None:
+    rk4 = DensityConfig("iw", samples=3, solver="rk4", steps=25)
+    assert finer(rk4) == replace(rk4, steps=50)
+    assert finer(ODE) == replace(ODE, rtol=1e-4, atol=1e-4)
+    assert solves_flow(KnownModel(), rk4)
+
+
+def test_images_that_were_solved_again_are_not_solved_a_third_time(tmp_path: Path) -> None:
+    first = measure(KnownModel(coarse=10), tmp_path, config=ODE)
+    again = KnownModel(coarse=10)
+    rows = measure(again, tmp_path, config=ODE)
+    assert not again.calls
+    assert [row["solver_error"] for row in rows] == [row["solver_error"] for row in first]
+
+
+def test_where_a_finer_solve_cannot_be_done_the_error_is_not_known(tmp_path: Path) -> None:
+    row, *_ = measure(KnownModel(stuck_below=5e-4), tmp_path, config=ODE)
+    assert row["value"] is not None
+    assert row["solver_error"] is None
+    assert row["note"].startswith(
+        "upper bound in expectation, but for a solver error that is not known (ode of known failed at image"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (ODE, "lower the tolerance, --tol 0.0001, or against their noise take more probes, --probes 4"),
+        (replace(ODE, divergence="exact"), "levels can have: lower the tolerance, --tol 0.0001 (and"),
+        (replace(ODE, solver="heun", steps=8), "take more steps, --steps 16"),
+    ],
+)
+def test_an_image_of_levels_cannot_have_negative_nats(
+    tmp_path: Path, config: DensityConfig, says: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"its bound is -\d+\.?\d* nats, which no image of levels can have"
+    ) as found:
+        score(KnownModel(shift=-25), tmp_path, config=config)
+    assert says in str(found.value)
+
+
+def test_images_with_negative_nats_are_failures_where_failures_are_allowed(tmp_path: Path) -> None:
+    """Of bounds 10 + ones - 11 + k / 1000 those of images without ones are below 0."""
+    scores = score(KnownModel(shift=-11), tmp_path, config=ODE, allow_failures=True)
+    blank = {row for row in known_images().order[:COUNT].tolist() if row % 16 == 0}
+    assert {row for row, _ in scores.failures} == blank
+    assert bool((scores.nats >= 0).all())
+    assert len(scores.rows) == COUNT - len(blank)
+
+
+def test_a_draw_of_the_score_matching_bound_may_be_negative_and_its_mean_may_not(tmp_path: Path) -> None:
+    scores = score(KnownModel(shift=-11), tmp_path / "noisy")
+    assert bool((scores.nats < 0).any())
+    with pytest.raises(
+        UserError, match=r"nelbo of known is -\d.*let the model's density be that of the levels"
+    ):
+        score(KnownModel(shift=-25), tmp_path / "impossible")
+
+
+def test_the_difference_of_two_flows_has_their_solvers_error(tmp_path: Path) -> None:
+    models = [KnownModel(name="rough", coarse=1000), KnownModel(name="fine", sha256="b" * 64, coarse=10)]
+    rows = measure_plans(
+        models,
+        known_images(),
+        [Plan("known@1/quick", (ODE, ODE), (COUNT, COUNT))],
+        tmp_path,
+        world=ALONE,
+        batch_size=4,
+    )
+    pair = rows[-1]
+    assert pair["metric"] == "paired_ode_nll_nats"
+    assert pair["value"] == pytest.approx(-0.99)
+    assert pair["solver_error"] == pytest.approx(-0.9 + 0.009)
+    assert pair["note"] == "its solver error of -0.891 nats exceeds half its 95 % interval"
+
+
 @pytest.mark.parametrize(
     ("model", "config", "says"),
     [
         ({"probe_error": 0.8}, {"samples": 10, "probes": 4}, "may lower it by up to about 0.32 nats"),
         ({}, {"samples": 10}, "unknown with one probe, may lower it, even below -log p"),
-        ({}, {"samples": 10}, "upper bound in expectation but for probe noise; importance-weighted over 10"),
+        (
+            {},
+            {"samples": 10},
+            "upper bound in expectation but for probe noise, within a solver error of 0 nats",
+        ),
+        (
+            {},
+            {"samples": 10},
+            "16 images solved again at a tenth of the tolerance); importance-weighted over 10",
+        ),
         ({}, {"samples": 10}, "Monte-Carlo error of an image 0.25 nats on average"),
         ({"remark": "trained on mirrored images"}, {"samples": 10}, "trained on mirrored images"),
         ({"has_prior": False}, {"samples": 10}, "importance-weighted over 10 latent draws per image; Monte"),
@@ -348,6 +479,24 @@ def test_only_a_data_space_model_is_dequantised() -> None:
     config = DensityConfig("ode", solver="rk4", steps=9, dequantise="uniform", samples=4)
     label = "ode(solver=rk4, steps=9, probes=1, dequantise=uniform, samples=4)"
     assert estimator_label(config, Renamed(model, "sgm")) == label
+
+
+class InDataSpace(KnownModel):
+    """Its flow follows the log-density unless told otherwise."""
+
+    def step_control(self, config: DensityConfig) -> str:
+        return "density" if config.step_control == "auto" else config.step_control
+
+
+def test_a_density_in_the_step_control_is_named_where_there_are_steps_to_control() -> None:
+    model = Renamed(InDataSpace(), "sgm")
+    assert estimator_label(ODE, model) == (
+        "ode(solver=dopri5, rtol=0.001, atol=0.001, step_control=density, probes=1)"
+    )
+    plain = "ode(solver=dopri5, rtol=0.001, atol=0.001, probes=1)"
+    assert estimator_label(replace(ODE, step_control="state"), model) == plain
+    assert estimator_label(ODE, KnownModel()) == plain
+    assert "control" not in estimator_label(replace(ODE, solver="rk4"), model)
 
 
 # Two processes.

@@ -97,7 +97,7 @@ def test_the_reports_read_what_is_written(
     assert (found.threads, found.processes, found.device) == (torch.get_num_threads(), 1, "cpu")
     assert found.versions["torch"] == torch.__version__
     assert {"python", "numpy", "scipy", "torch-fidelity", "clean-fid"} <= set(found.versions)
-    assert (found.task.identity, found.task.dataset) == ("glyphs@2/smoke", "glyphs@1@ef")
+    assert (found.task.identity, found.task.dataset) == ("glyphs@3/smoke", "glyphs@1@ef")
     assert (found.task.data, found.task.extractors) == ("glyphs", ("glyphs",))
 
 

@@ -206,6 +206,7 @@ def test_a_model_without_a_density_is_told_apart(nll: Command, models: dict[str,
             "--no-control-variate is of --method nelbo alone",
         ),
         (["a", "--task", "mnist", "--tol", "1e-5"], "--tol is of --method ode or iw"),
+        (["a", "--task", "mnist", "--step-control", "density"], "--step-control is of --method ode or iw"),
         (["a", "--task", "mnist", "--method", "ode", "--tol", "1", "--rtol", "1"], "give it or them"),
         (["a", "--task", "mnist", "--method", "flow"], "--method is 'flow'; give 'nelbo'"),
         (["a"], "--task is missing"),
@@ -222,6 +223,7 @@ def test_a_mistake_on_the_command_line_is_a_sentence(words: list[str], says: str
     [
         (Options(method=("ode",), steps=9), "add --solver rk4"),
         (Options(method=("ode",), solver="rk4", tol=1e-5), "rk4 has fixed steps and no tolerance"),
+        (Options(method=("ode",), solver="rk4", step_control="density"), "leave out --step-control"),
         (Options(method=("ode",), divergence="exact", probes=4), "an exact one has none"),
         (Options(method=("ode",), solver="rk4", steps=0), "steps is 0"),
     ],
@@ -298,7 +300,7 @@ def test_a_folder_is_scored_at_the_models_size_and_a_task_need_not_be_named(
     photos: Path, tmp_path: Path
 ) -> None:
     first, *_ = rows = scored(tmp_path, "a", "--data", str(photos), "--limit", "4")
-    assert first["task"] == "image-folder@2/quick-limit-4"
+    assert first["task"] == "image-folder@3/quick-limit-4"
     assert first["dataset"].startswith("photos@8px+")
     again = scored(tmp_path, "a", "--task", "image-folder", "--data", str(photos), "--limit", "4")
     assert [(row["metric"], row["value"]) for row in again] == [(row["metric"], row["value"]) for row in rows]
@@ -310,7 +312,7 @@ def test_a_single_image_is_scored_has_no_interval_and_says_so(
     words = ["a", "b", "--data", str(photos / "003.png"), "--method", "nelbo", "--method", "iw"]
     rows = scored(tmp_path, *words)
     assert {row["n"] for row in rows} == {1}
-    assert {row["task"] for row in rows} == {"image-folder@2/quick-limit-1"}
+    assert {row["task"] for row in rows} == {"image-folder@3/quick-limit-1"}
     assert all(row["value"] is not None and row["ci_low"] is row["ci_high"] is None for row in rows)
     assert all("one image, so no interval over images" in row["note"] for row in rows)
     assert "one image, so no interval" in capsys.readouterr().out

@@ -162,12 +162,12 @@ def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 
 def test_tiers_and_versions_are_part_of_the_identity() -> None:
-    task = load_task("glyphs@2")
-    assert task.identity("quick") == "glyphs@2/quick"
-    assert task.identity("full", limit=100) == "glyphs@2/full-limit-100"
-    assert task.identity("quick", custom=True) == "glyphs@2/quick-custom"
-    assert task.identity("quick", limit=10, custom=True) == "glyphs@2/quick-limit-10-custom"
-    with pytest.raises(UserError, match="version 2 here, not 7"):
+    task = load_task("glyphs@3")
+    assert task.identity("quick") == "glyphs@3/quick"
+    assert task.identity("full", limit=100) == "glyphs@3/full-limit-100"
+    assert task.identity("quick", custom=True) == "glyphs@3/quick-custom"
+    assert task.identity("quick", limit=10, custom=True) == "glyphs@3/quick-limit-10-custom"
+    with pytest.raises(UserError, match="version 3 here, not 7"):
         load_task("glyphs@7")
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles.gaussian import StandardNormalWorld
+from oracles.gaussian import GaussianWorld, StandardNormalWorld
 from oracles.worlds import SDES, gaussian_world, mixture_world
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
@@ -46,6 +46,53 @@ def test_the_divergence_of_a_mixture_world_is_the_change_of_its_density(kind: st
     z1 = odeint(lambda z, t, rows: world.drift(z, t), z0, te, 1.0, rtol=1e-8, atol=1e-8).y
     start, end = (world.log_prob(z, torch.full((4,), t).double()) for z, t in ((z0, te), (z1, 1.0)))
     torch.testing.assert_close(result.divergence, start - end, rtol=0, atol=1e-5)
+
+
+def sharp_world(scale: float) -> tuple[GaussianWorld, Tensor]:
+    """Return data within ``scale`` of known points, as pixels are of their levels, and eight of its draws."""
+    generator = torch.Generator().manual_seed(0)
+    mu = 2 * torch.rand(40, dtype=torch.float64, generator=generator) - 1
+    world = GaussianWorld(VPSDE(), mu, torch.full((40,), scale**2, dtype=torch.float64))
+    mean, var = world.moments(1e-5)
+    return world, mean + var.sqrt() * torch.randn(8, 40, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-3])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4])
+def test_in_the_step_control_a_sharp_density_is_exact_to_the_tolerance(scale: float, tol: float) -> None:
+    """By the state alone z rests at its point while its density changes by many nats per dimension."""
+    world, z = sharp_world(scale)
+    expected = world.ode_log_prob(z, 1e-5)
+
+    def error(**control: float) -> float:
+        found = ode_log_prob(world, z, range(8), rtol=tol, atol=tol, divergence="exact", **control)  # type: ignore[arg-type]
+        return float((found.log_p - expected).abs().max()) / 40
+
+    # A step may err by tol nats per dimension, and few of some ten steps are that bad, with one sign.
+    assert error(log_p_atol=tol) < 2 * tol
+    assert error() > 20 * tol
+
+
+def test_a_fixed_probe_costs_the_steps_of_the_exact_trace_under_control_too() -> None:
+    world, z = sharp_world(1e-2)
+    exact, probe = (
+        ode_log_prob(world, z, range(8), rtol=1e-3, atol=1e-3, log_p_atol=1e-3, divergence=way)  # type: ignore[arg-type]
+        for way in ("exact", "hutchinson")
+    )
+    # The Jacobian is diagonal: signs give its trace.
+    torch.testing.assert_close(probe.log_p, exact.log_p, rtol=1e-9, atol=0)
+    assert torch.equal(probe.nfe, exact.nfe)
+
+
+def test_the_noise_of_a_probe_is_no_error_to_the_control() -> None:
+    """Its integrand is as smooth as the trace's: however noisy, the steps are about as many."""
+    world, z0 = mixture_world(VPSDE()), points(64, 2)
+    exact, probe = (
+        ode_log_prob(world, z0, range(64), rtol=1e-5, atol=1e-5, log_p_atol=1e-5, divergence=way)  # type: ignore[arg-type]
+        for way in ("exact", "hutchinson")
+    )
+    assert float((probe.log_p - exact.log_p).std()) > 1e-2  # noise of a thousand times the tolerance
+    assert float(probe.nfe.double().mean()) == pytest.approx(float(exact.nfe.double().mean()), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["vp", "geometric"])

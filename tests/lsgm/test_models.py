@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import tiny
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, test_levels
 from lsgm.errors import CheckpointError, UserError
-from lsgm.generative import GenerativeModel, Pixels
+from lsgm.generative import Density, GenerativeModel, Pixels
 from lsgm.models.load import fresh_networks, initialise_from, load_model
 from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, training_remark
 from lsgm.rng import SeededNoise
@@ -194,6 +194,17 @@ def test_a_sample_depends_on_its_seed_alone(model: ScoreBasedModel, name: str) -
     assert bool(((together.images == 0) | (together.images == 255)).all())
     assert torch.equal(backwards.nfe.flip(0), together.nfe)
     assert len({bytes(image.numpy()) for image in together.images}) == len(seeds)
+
+
+def test_the_steps_of_a_latent_flow_follow_the_state_unless_asked_otherwise(
+    model: ScoreBasedModel, levels: Tensor
+) -> None:
+    def density(**asked: Any) -> Density:
+        return model.density(levels[:3], range(3), DensityConfig("ode", rtol=1e-2, atol=1e-2, **asked))
+
+    assert model.step_control(DensityConfig("ode")) == "state"
+    assert torch.equal(density().nats, density(step_control="state").nats)
+    assert not torch.equal(density().nats, density(step_control="density").nats)
 
 
 def test_the_cost_of_a_sampler_is_counted_per_sample(model: ScoreBasedModel) -> None:

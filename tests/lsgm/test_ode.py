@@ -113,6 +113,53 @@ def test_a_sample_takes_the_same_steps_alone_and_in_company(dtype: torch.dtype, 
         assert torch.equal(alone.y[0], together.y[k])
 
 
+def resting(y: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """A state that all but rests, whose passenger, by two columns of mean 1 / (t + delta), does not."""
+    rate = 1 / (t + 10.0 ** -(1 + rows.double() / 4))
+    return 1e-3 * y, torch.stack([rate + 50, rate - 50], dim=1)
+
+
+def test_a_passenger_in_the_control_is_integrated_to_its_own_tolerance() -> None:
+    y0, delta = torch.ones(16, 3, dtype=torch.float64), 10.0 ** -(1 + torch.arange(16).double() / 4)
+    expected = ((1 + delta) / delta).log()
+
+    def error(**control: float) -> Tensor:
+        carried = odeint(resting, y0, 0.0, 1.0, rtol=1e-3, atol=1e-3, **control).passenger  # type: ignore[arg-type]
+        assert carried is not None
+        return (carried.mean(dim=1) - expected).abs()
+
+    # A step may err by the tolerance, and few of some twenty are that bad, with one sign.
+    assert float(error(passenger_atol=1e-4).max()) < 2e-4
+    assert float(error().max()) > 1.0
+    assert float(error(passenger_atol=1e9).max()) > 1.0
+
+
+def test_a_passenger_in_the_control_minds_no_company_and_no_copies_of_the_state() -> None:
+    y0 = torch.ones(16, 3, dtype=torch.float64)
+    together = odeint(resting, y0, 0.0, 1.0, rtol=1e-3, atol=1e-3, passenger_atol=1e-4)
+    wide = odeint(
+        resting, y0.expand(16, 3).repeat(1, 50), 0.0, 1.0, rtol=1e-3, atol=1e-3, passenger_atol=1e-4
+    )
+    assert len(set(together.nfe.tolist())) > 5
+    assert torch.equal(together.nfe, wide.nfe)
+    assert together.passenger is not None
+    for k in (0, 7, 15):
+
+        def alone(y: Tensor, t: Tensor, rows: Tensor, k: int = k) -> tuple[Tensor, Tensor]:
+            return resting(y, t, rows + k)
+
+        single = odeint(alone, y0[k : k + 1], 0.0, 1.0, rtol=1e-3, atol=1e-3, passenger_atol=1e-4)
+        assert single.nfe.item() == together.nfe[k].item()
+        assert single.passenger is not None
+        torch.testing.assert_close(single.passenger[0], together.passenger[k], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1e-3])
+def test_a_passenger_needs_a_tolerance_above_0(tolerance: float) -> None:
+    with pytest.raises(ConfigError, match=r"^passenger_atol is .*; it must be above 0$"):
+        odeint(resting, torch.ones(1, 1), 0.0, 1.0, rtol=1e-3, atol=1e-3, passenger_atol=tolerance)
+
+
 def test_each_row_is_evaluated_as_often_as_its_nfe_says_and_no_more() -> None:
     y0 = 4 * torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     counts = torch.zeros(16, dtype=torch.int64)

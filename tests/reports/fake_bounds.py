@@ -44,9 +44,10 @@ def estimate(
     scale = 1 / (DIMS * math.log(2))
     bits = (None if nats is None else nats * scale, None if half is None else half * scale)
     about = {"sampler": estimator} | rest
+    in_bits = {key: rest[key] * scale for key in ("solver_error", "solver_error_margin") if key in rest}
     return [
         _row(model, f"{bound}_nats", nats, half, **about),
-        _row(model, f"{bound}_bpd", *bits, unit="bits/dim", **about),
+        _row(model, f"{bound}_bpd", *bits, unit="bits/dim", **about | in_bits),
     ]
 
 

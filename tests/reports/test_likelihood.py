@@ -19,7 +19,7 @@ from lsgm_reports.headline import headline
 from lsgm_reports.likelihood import bound_explanations, estimates_of, likelihood_table, only_bounds
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.table import Table
+from lsgm_reports.table import COARSE, Table
 from lsgm_reports.terms import decomposition_table, group_table, term_explanations
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -81,6 +81,10 @@ def test_golden(name: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch, tmp
         ),
         ("ode(solver=dopri5, rtol=0.001, atol=1e-10, probes=4)", "dopri5, rtol 1e-3, atol 1e-10, 4 probes"),
         ("ode(solver=rk4, steps=20, divergence=exact)", "rk4, 20 steps, exact trace"),
+        (
+            "ode(solver=dopri5, rtol=0.001, atol=0.001, step_control=density, probes=1)",
+            "dopri5, tol 1e-3, log-density in the step control, 1 probe",
+        ),
         (
             "ode(solver=heun, steps=5, probes=1, dequantise=uniform, samples=4)",
             "heun, 5 steps, 1 probe, uniform dequantisation, 4 draws",
@@ -371,3 +375,38 @@ def test_the_bits_that_were_scored_are_named(rows: list[Row]) -> None:
     assert BITS[:12] in to_markdown(provenance_table(rows))
     assert BITS in to_csv(rows)
     assert "Bits scored" not in to_markdown(provenance_table(rows_of(fake_rows())))
+
+
+FLOW = "ode(solver=dopri5, rtol=0.001, atol=0.001, probes=1)"
+
+
+def test_the_solvers_error_of_a_flow_stands_beside_its_bound() -> None:
+    solved = {"solver_error": -0.31, "solver_error_margin": 0.04}
+    table = table_of(
+        estimate("a", "ode_nll", FLOW, 90.2, 0.5, **solved),
+        estimate("b", "nelbo", "nelbo(times=4)", 91.0, 0.5),
+        estimate("c", "ode_nll", FLOW, 92.0, 0.5),
+    )
+    assert column(table, "Solver error (nats/image)") == ["−0.31 ± 0.04", "n/a", "n/a"]
+    assert {text for _, text in table.notes} == {"no flow is solved for it", "not recorded"}
+    assert "below 0 where it is too low" in table.caption
+    assert column(table, "nats/image") == ["90.2 ± 0.5", "91.0 ± 0.5", "92.0 ± 0.5"]
+
+
+def test_a_bound_that_its_solver_may_have_made_is_marked_and_never_the_best() -> None:
+    def rows_with(error: float) -> Table:
+        solved = {"solver_error": error, "solver_error_margin": 0.2}
+        return table_of(
+            estimate("a", "ode_nll", FLOW, 80.0, 0.5, **solved), estimate("b", "ode_nll", FLOW, 92.0, 0.5)
+        )
+
+    rough = rows_with(-12.0)
+    assert not winners(rough)
+    assert ("a", COARSE) in rough.notes
+    assert rough.lines[0][3].mark == "a"
+    assert winners(rows_with(-0.2)) == [("a", "dopri5, tol 1e-3, 1 probe")]
+
+
+def test_without_any_solver_error_the_table_has_no_column_for_it() -> None:
+    table = table_of(estimate("a", "ode_nll", FLOW, 90.2, 0.5))
+    assert not any(head.head.startswith("Solver error") for head in table.columns)

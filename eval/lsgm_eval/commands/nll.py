@@ -37,7 +37,7 @@ EXAMPLES = (
     "lsgm nll runs/photos --data one.png               # a single image, which has no interval",
 )
 
-FLOW = ("rtol", "atol", "solver", "steps", "probes", "divergence")
+FLOW = ("rtol", "atol", "step_control", "solver", "steps", "probes", "divergence")
 """Settings of the probability flow, which the score-matching bound does without."""
 
 
@@ -71,6 +71,8 @@ class Options:
     """Relative tolerance of dopri5."""
     atol: float | None = None
     """Absolute tolerance of dopri5."""
+    step_control: Literal["auto", "state", "density"] | None = None
+    """What the steps of dopri5 follow: the state, or its log-density too, to --atol nats per dimension."""
     solver: Literal["dopri5", "rk4", "heun", "euler"] | None = None
     """Of the probability flow: adaptive, or one with fixed steps."""
     steps: int | None = None
@@ -105,7 +107,10 @@ class Options:
         require(controlled, "--no-control-variate is of --method nelbo alone")
         for name in ("tol", *FLOW):
             unused = getattr(self, name) is not None and set(methods) == {"nelbo"}
-            require(not unused, f"--{name} is of --method ode or iw: the score-matching bound solves no flow")
+            option = name.replace("_", "-")
+            require(
+                not unused, f"--{option} is of --method ode or iw: the score-matching bound solves no flow"
+            )
 
 
 def run(argv: list[str]) -> int:
@@ -140,6 +145,10 @@ def estimator(base: DensityConfig, options: Options) -> DensityConfig:
     require(
         not (flow and not adaptive and tolerance),
         f"{config.solver} has fixed steps and no tolerance: give it --steps",
+    )
+    controlled = flow and not adaptive and options.step_control is not None
+    require(
+        not controlled, f"{config.solver} has fixed steps, which follow nothing: leave out --step-control"
     )
     exact = flow and config.divergence == "exact" and options.probes is not None
     require(not exact, "--probes is of the hutchinson divergence: an exact one has none")
@@ -229,18 +238,25 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return aligned lines; terms by latent groups are in the rows alone."""
     from lsgm_eval.live.words import count_words
 
-    cells = [("model", "metric", "value", "± 95 %", "n", "NFE", "estimator")]
+    cells = [("model", "metric", "value", "± 95 %", "solver error", "n", "NFE", "estimator")]
     for row in rows:
         if "/" in row["metric"]:
             continue
         value = "-" if row["value"] is None else f"{row['value']:.6g}"
         margin = "" if row["ci_high"] is None else f"± {row['ci_high'] - row['value']:.2g}"
+        solver = _solver_error(row)
         nfe = f"{row['nfe_mean']:.1f}" if row["nfe_mean"] else ""
-        cells.append(
-            (row["model"], row["metric"], value, margin, count_words(row), nfe, row["sampler"] or "")
-        )
+        n = count_words(row)
+        cells.append((row["model"], row["metric"], value, margin, solver, n, nfe, row["sampler"] or ""))
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
+
+
+def _solver_error(row: dict[str, Any]) -> str:
+    error, margin = row["solver_error"], row["solver_error_margin"]
+    if error is None:
+        return ""
+    return f"{error:.2g}" if margin is None else f"{error:.2g} ± {margin:.1g}"

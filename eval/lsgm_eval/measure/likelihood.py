@@ -21,8 +21,9 @@ from lsgm.generative import Density, GenerativeModel
 from lsgm.ode import SolverError
 from lsgm.progress import bar
 from lsgm_eval.images import ScoredImages
-from lsgm_eval.intervals import Interval, paired_difference
+from lsgm_eval.intervals import Interval, mean_interval, paired_difference
 from lsgm_eval.measure.cost import peak_bytes, reset_peak
+from lsgm_eval.measure.solver_error import SolverShift, advice, solves_flow
 from lsgm_eval.score_store import Columns, ScoreStore, join_columns, select_rows
 
 __all__ = ["Scores", "paired_scores", "save_scores", "score_images"]
@@ -113,10 +114,22 @@ def score_images(
     scored = len(columns["rows"]) if columns else 0
     if failures and (not allow_failures or scored < 2):
         raise UserError(_complaint(model.name, config.method, failures, scored, allow_failures))
+    _require_possible(model.name, config.method, columns["nats"])
     if failures and world.main:
         _list(model.name, config.method, failures)
     world.on_main(store.compact)
     return Scores.of(columns, failures)
+
+
+def _require_possible(name: str, method: str, nats: NDArray[Any]) -> None:
+    """Raise UserError where a mean is below 0 beyond its error, as no mean of -log P of levels is."""
+    mean = mean_interval(nats) if len(nats) > 1 else None
+    if mean and mean.high < 0:
+        raise UserError(
+            f"{method} of {name} is {mean.value:.4g} nats per image, from {mean.low:.4g} to {mean.high:.4g}, "
+            "and -log P of an image of levels is at least 0: let the model's density be that of the levels, "
+            "not that of points in a continuous space"
+        )
 
 
 @dataclass(frozen=True)
@@ -185,11 +198,32 @@ class _Job:
                 rows = np.delete(rows, error.row)
             else:
                 columns = _columns(self.model.name, density, rows)
-                finite = np.isfinite(columns["nats"])
-                failures += [self._failure(row, "its bound is not finite") for row in rows[~finite]]
-                kept = {name: value[finite] for name, value in columns.items()} if finite.any() else {}
+                faults = [self._fault(nats) for nats in columns["nats"]]
+                failures += [
+                    self._failure(row, fault) for row, fault in zip(rows, faults, strict=True) if fault
+                ]
+                good = np.array([not fault for fault in faults])
+                kept = {name: value[good] for name, value in columns.items()} if good.any() else {}
                 return kept, failures
         return {}, failures
+
+    def _fault(self, nats: float) -> str:
+        """Return what is wrong with an image's bound, or an empty string.
+
+        -log P of an image of levels is at least 0. By a flow only its solver's error, or its probe's noise,
+        can take a bound below; a draw of the other methods may fall there by chance, by a weight above 1.
+        """
+        if not np.isfinite(nats):
+            return "its bound is not finite"
+        if nats >= 0 or not solves_flow(self.model, self.config):
+            return ""
+        exact = self.config.divergence == "exact"
+        probes = (
+            "" if exact else f", or against their noise take more probes, --probes {4 * self.config.probes}"
+        )
+        return (
+            f"its bound is {nats:.4g} nats, which no image of levels can have: {advice(self.config)}{probes}"
+        )
 
     def _failure(self, row: int, what: str) -> Failure:
         return int(row), f"image {row} of {self.images.split}: {what}"
@@ -226,12 +260,12 @@ def _running_mean(parts: Sequence[Columns]) -> str:
 def _complaint(name: str, method: str, failures: list[Failure], scored: int, allowed: bool) -> str:
     more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
     if not allowed:
-        advice = "the images scored before are kept; --allow-failures leaves such images out"
+        then = "the images scored before are kept; --allow-failures leaves such images out"
     elif scored:
-        advice = "only one image is left, and an error needs two"
+        then = "only one image is left, and an error needs two"
     else:
-        advice = "every image failed: look at the model's training metrics or ask for a larger tolerance"
-    return f"{method} of {name} failed at {failures[0][1]}{more}; {advice}"
+        then = "every image failed: look at the model's training metrics too"
+    return f"{method} of {name} failed at {failures[0][1]}{more}; {then}"
 
 
 def _list(name: str, method: str, failures: list[Failure]) -> None:
@@ -242,11 +276,17 @@ def _list(name: str, method: str, failures: list[Failure]) -> None:
         print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
 
 
-def save_scores(path: Path, scores: Scores, **about: str) -> None:
-    """Write every image's numbers, one array for each, and what they are as strings ``about`` them."""
+def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None, **about: str) -> None:
+    """Write every image's numbers, one array for each, and what they are as strings ``about`` them.
+
+    Of a flow's bound also how far those images moved that were solved again: ``solver_error`` of the images
+    ``solver_rows``.
+    """
     arrays = {name: getattr(scores, name).numpy() for name in ("rows", "nats", "nfe", "error", "probe_error")}
     arrays |= {f"term_{name}": value.numpy() for name, value in scores.terms.items()}
     arrays |= {f"group_{name}": value.numpy() for name, value in scores.groups.items()}
+    if shift is not None:
+        arrays |= {"solver_rows": shift.rows, "solver_error": shift.nats}
     arrays |= {name: np.array(text) for name, text in about.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -18,8 +18,9 @@ from lsgm_eval.rows import Context
 if TYPE_CHECKING:
     from lsgm_eval.images import ScoredImages
     from lsgm_eval.measure.likelihood import Scores
+    from lsgm_eval.measure.solver_error import SolverShift
 
-__all__ = ["METRIC", "estimator_label", "likelihood_rows", "missing_rows"]
+__all__ = ["METRIC", "estimator_label", "likelihood_rows", "missing_rows", "step_control"]
 
 Row = dict[str, Any]
 
@@ -41,7 +42,7 @@ def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
         if not config.control_variate and _controlled(model) is not False:
             settings["control_variate"] = "off"
     if config.method != "nelbo" and model.has_prior:
-        settings |= _flow_settings(config)
+        settings |= _flow_settings(config, model)
     if _dequantises(model):
         settings["dequantise"] = config.dequantise
     if config.samples > 1:
@@ -49,11 +50,19 @@ def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
     return f"{config.method}({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
 
-def _flow_settings(config: DensityConfig) -> dict[str, Any]:
+def _flow_settings(config: DensityConfig, model: GenerativeModel) -> dict[str, Any]:
     adaptive = {"rtol": f"{config.rtol:g}", "atol": f"{config.atol:g}"}
+    if step_control(config, model) == "density":
+        adaptive["step_control"] = "density"
     solver = {"solver": config.solver} | (adaptive if config.solver == "dopri5" else {"steps": config.steps})
     exact = config.divergence == "exact"
     return solver | ({"divergence": "exact"} if exact else {"probes": config.probes})
+
+
+def step_control(config: DensityConfig, model: GenerativeModel) -> str:
+    """Return what the steps of a model's flow follow, ``state`` or ``density``; empty where none are told."""
+    follows = getattr(unwrapped(model), "step_control", None)
+    return str(follows(config)) if callable(follows) and config.solver == "dopri5" else ""
 
 
 def _dequantises(model: GenerativeModel) -> bool:
@@ -68,12 +77,18 @@ def _controlled(model: GenerativeModel) -> bool | None:
 
 
 def likelihood_rows(
-    context: Context, scores: Scores, model: GenerativeModel, images: ScoredImages, config: DensityConfig
+    context: Context,
+    scores: Scores,
+    model: GenerativeModel,
+    images: ScoredImages,
+    config: DensityConfig,
+    shift: SolverShift | None = None,
 ) -> list[Row]:
     """Return the bound in nats per image and bits/dim = nats / (dims ln 2), then its terms in nats.
 
-    Each has the 95 % interval of a mean over images. Terms are called ``nelbo_term_reconstruction_nats`` and,
-    by latent groups, ``nelbo_term_negative_entropy/0_nats``.
+    Each has the 95 % interval of a mean over images. Of a flow's bound ``shift`` is its solver error, which
+    both of its rows have in their own unit: the mean, and half of its 95 % interval. Terms are called
+    ``nelbo_term_reconstruction_nats`` and, by latent groups, ``nelbo_term_negative_entropy/0_nats``.
     """
     name = METRIC[config.method]
     values: dict[str, tuple[Tensor, float]] = {
@@ -93,12 +108,17 @@ def likelihood_rows(
         "seconds": scores.seconds,
         "peak_bytes": scores.peak_bytes,
         "levels_sha256": images.levels_sha256,
-        "note": _note(scores, model, images, config),
+        "note": _note(scores, model, images, config, shift),
     }
+    error = shift.mean if shift else None
     rows = []
     for metric, (nats, scale) in values.items():
         value, low, high = _mean(nats * scale)
-        rows.append(context.row(metric, value, ci_low=low, ci_high=high, **shared))
+        fields: Row = {"ci_low": low, "ci_high": high, **shared}
+        if error and "_term_" not in metric:
+            fields["solver_error"] = error[0] * scale
+            fields["solver_error_margin"] = None if error[1] is None else error[1] * scale
+        rows.append(context.row(metric, value, **fields))
     return rows
 
 
@@ -116,7 +136,13 @@ def missing_rows(context: Context, config: DensityConfig, split: str, why: str) 
     return [context.row(f"{name}_{unit}", None, split=split, note=why) for unit in ("nats", "bpd")]
 
 
-def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: DensityConfig) -> str:
+def _note(
+    scores: Scores,
+    model: GenerativeModel,
+    images: ScoredImages,
+    config: DensityConfig,
+    shift: SolverShift | None,
+) -> str:
     """Return what must be known beside the number: what it bounds, how it was estimated, what is left out."""
     lost = len(scores.failures)
     total = len(scores.rows) + lost
@@ -128,7 +154,7 @@ def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: 
     parts = (
         failed,
         "one image, so no interval over images" if len(scores.rows) == 1 else "",
-        "upper bound in expectation" + (" but for probe noise" if noisy else ""),
+        _standing(scores, shift, "upper bound in expectation" + (" but for probe noise" if noisy else "")),
         _estimator(config, model),
         _tail(scores),
         _probe_noise(scores, config) if model.has_prior and config.method != "nelbo" else "",
@@ -137,6 +163,22 @@ def _note(scores: Scores, model: GenerativeModel, images: ScoredImages, config: 
         remark_of(model),
     )
     return "; ".join(part for part in parts if part)
+
+
+def _standing(scores: Scores, shift: SolverShift | None, bound: str) -> str:
+    """Return whether a number may be called a bound: one by a flow, where its solver's error is small."""
+    if shift is None:
+        return bound
+    if shift.mean is None:
+        return f"{bound}, but for a solver error that is not known ({shift.reason})"
+    error, margin = shift.mean
+    shown = f"{error:.2g}" if margin is None else with_error(error, error - margin, error + margin)
+    images = "image" if len(shift.rows) == 1 else "images"
+    words = f"solver error of {shown} nats ({len(shift.rows)} {images} solved again at {shift.how})"
+    _, low, high = _mean(scores.nats)
+    if low is not None and high is not None and abs(error) + (margin or 0.0) > (high - low) / 2:
+        return f"not shown to be a bound: its {words} exceeds half its 95 % interval, {shift.advice}"
+    return f"{bound}, within a {words}"
 
 
 def _estimator(config: DensityConfig, model: GenerativeModel) -> str:
@@ -152,7 +194,8 @@ def _estimator(config: DensityConfig, model: GenerativeModel) -> str:
     steps = adaptive if config.solver == "dopri5" else _count(config.steps, "step")
     exact = config.divergence == "exact"
     trace = "exact divergence" if exact else f"{_count(config.probes, 'Hutchinson probe')} per draw"
-    return f"{draws}, prior by probability flow ({config.solver}, {steps}, {trace})"
+    control = ", log-density in the step control" if step_control(config, model) == "density" else ""
+    return f"{draws}, prior by probability flow ({config.solver}, {steps}{control}, {trace})"
 
 
 def _tail(scores: Scores) -> str:

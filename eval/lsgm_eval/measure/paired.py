@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm_eval.intervals import paired_difference
+from lsgm_eval.live.words import with_error
 from lsgm_eval.measure.likelihood_rows import METRIC
+from lsgm_eval.measure.solver_error import mean_and_margin
 from lsgm_eval.rows import Context
 
 __all__ = ["paired_rows", "scores_file"]
@@ -21,6 +23,9 @@ Saved = Mapping[str, NDArray[Any]]
 
 ABOUT = ("task", "estimator", "levels_sha256")
 """Strings that a file says of its numbers."""
+
+SOLVER = ("solver_rows", "solver_error")
+"""Of a bound by a flow: images that were solved again, and how far each lies above the finer solve."""
 
 
 def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
@@ -54,7 +59,7 @@ def paired_rows(
 def _load(path: Path, task: str) -> Saved:
     """Return the arrays that pairs are made of; none where they are of another task."""
     with np.load(path) as file:
-        saved = {name: file[name] for name in ("rows", "nats", *ABOUT) if name in file}
+        saved = {name: file[name] for name in ("rows", "nats", *SOLVER, *ABOUT) if name in file}
     return saved if saved.get("task", task) == task else {}
 
 
@@ -70,6 +75,11 @@ def _pair(
     part = len(common) < max(len(a["rows"]), len(b["rows"]))
     notes = [f"over the {len(common):,} images that both have"] if part else []
     notes += [f"by {estimators[0]} and {estimators[1]}"] if estimators[0] != estimators[1] else []
+    error, margin = _solver_error(a, b) or (None, None)
+    if error is not None and margin is not None:
+        words = f"solver error of {with_error(error, error - margin, error + margin)} nats"
+        large = abs(error) + margin > (difference.high - difference.low) / 2
+        notes += [f"its {words} exceeds half its 95 % interval" if large else f"within a {words}"]
     context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
     return context.row(
         f"paired_{metric}_nats",
@@ -80,7 +90,25 @@ def _pair(
         split=split,
         levels_sha256=levels[0],
         note="; ".join(notes) or None,
+        solver_error=error,
+        solver_error_margin=margin,
     )
+
+
+def _solver_error(a: Saved, b: Saved) -> tuple[float, float | None] | None:
+    """Return the solver error of a difference, by the images that were solved again; None where none were.
+
+    A bound without a flow owes nothing to a solver.
+    """
+    solved = [saved for saved in (a, b) if all(name in saved for name in SOLVER)]
+    if not solved:
+        return None
+    if len(solved) == 1:
+        return mean_and_margin(solved[0]["solver_error"] * (1 if solved[0] is a else -1))
+    _, first, second = np.intersect1d(
+        a["solver_rows"], b["solver_rows"], assume_unique=True, return_indices=True
+    )
+    return mean_and_margin(a["solver_error"][first] - b["solver_error"][second])
 
 
 def _text(saved: Saved, name: str) -> str | None:

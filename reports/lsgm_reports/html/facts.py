@@ -46,6 +46,7 @@ def row_facts(row: Row) -> Facts:
         ("Value, unrounded", None if row.value is None else repr(row.value), True),
         ("95 % interval", interval, True),
         ("Why there is none" if row.value is None else "Remark", row.note, False),
+        ("Solver error", _solver_error(row), True),
         ("Metric", row.metric, True),
         ("Unit", row.unit, False),
         ("Better", better, False),
@@ -59,6 +60,12 @@ def row_facts(row: Row) -> Facts:
         ("Seconds", _of(row.seconds, row.decoder_seconds), False),
         ("Peak memory", memory, False),
     )
+
+
+def _solver_error(row: Row) -> str | None:
+    if row.solver_error is None:
+        return None
+    return repr(row.solver_error) + (f" ± {row.solver_error_margin!r}" if row.solver_error_margin else "")
 
 
 def _of(whole: float | None, decoder: float | None) -> str | None:

@@ -12,7 +12,7 @@ from lsgm_reports.paper.ruled import HERE, PROTOCOLS, fid_cell, fid_row, publish
 from lsgm_reports.published import DATASETS, Published
 from lsgm_reports.rows import Row
 from lsgm_reports.samplers import sampler_label
-from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.table import COARSE, Cell, Column, Footnotes, Table, cell_of
 
 __all__ = ["generative_table"]
 
@@ -58,8 +58,8 @@ def generative_table(
 
 _FID = (
     "Published FID is of 50,000 samples; fewer raise it, and so may another resize or other weights. ≤ is a "
-    "published bound; every NLL measured here is an upper bound, by the estimator of its footnote. – is not "
-    "published there, or not verified."
+    "published bound; every NLL measured here is an upper bound, by the estimator of its footnote and, "
+    "by a flow, to within its solver's error. – is not published there, or not verified."
 )
 
 
@@ -77,6 +77,7 @@ def _bound_cell(row: Row | None, notes: Footnotes, winner: Row | None) -> Cell:
     if row is None or row.value is None:
         return cell
     said = f"{BOUNDS[row.metric.removesuffix('_bpd')]}: {estimator_label(row.sampler)}"
+    said += "" if row.solved_finely else f"; {COARSE}"
     return replace(cell, mark=notes.mark(said))
 
 

@@ -44,8 +44,9 @@ def nats_table(
 
 
 _BOUNDS = (
-    "Nats per image; ≤ is a published bound, and every number measured here is one. Bounds of different "
-    "kinds are not ranked, and published ones are of several; test sets and binarisation may differ, too."
+    "Nats per image; ≤ is a published bound, and every number measured here is one, by a flow to within its "
+    "solver's error. Bounds of different kinds are not ranked, and published ones are of several; test sets "
+    "and binarisation may differ, too."
 )
 
 

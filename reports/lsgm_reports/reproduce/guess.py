@@ -18,7 +18,7 @@ TASK = re.compile(
 )
 
 ESTIMATOR = (
-    *("samples", "times", "rtol", "atol", "solver", "steps", "probes", "divergence"),
+    *("samples", "times", "rtol", "atol", "step_control", "solver", "steps", "probes", "divergence"),
     "dequantise",
 )
 """Settings that the label of a bound has in common with the options of `lsgm nll`, besides its one flag."""
@@ -47,7 +47,7 @@ def guessed_command(row: Row, siblings: Sequence[Row]) -> CommandLine:
         label = parse_label(row.sampler or "") if found["custom"] else None
         settings = label[1] if label else {}
         flags = [("no-control-variate", None)] if settings.get("control_variate") == "off" else []
-        options += [(key, value) for key, value in settings.items() if key in ESTIMATOR]
+        options += [(key.replace("_", "-"), value) for key, value in settings.items() if key in ESTIMATOR]
         return CommandLine("nll", (), (*options, *flags))
     drawn = [("images", found["images"])] if found["images"] else []
     return narrowed(CommandLine("eval", (name,), (("tier", tier), *drawn)), row, siblings)

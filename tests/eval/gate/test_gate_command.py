@@ -196,7 +196,7 @@ def test_rows_of_other_tasks_and_data_are_not_checked(
 
 def test_a_task_of_the_package_at_another_version_is_not_checked(place: Path, vae_run: Path) -> None:
     edit(place / "x.json", "task", "glyphs@99")
-    with pytest.raises(UserError, match="task glyphs is at version 2 here, not 99"):
+    with pytest.raises(UserError, match="task glyphs is at version 3 here, not 99"):
         run([str(vae_run), "--golden", str(place / "x.json")])
 
 

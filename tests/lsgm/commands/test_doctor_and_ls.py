@@ -103,7 +103,7 @@ def test_ls_lists_every_installed_recipe(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     ("noun", "name"),
-    [("samplers", "heun"), ("datasets", "glyphs"), ("commands", "doctor"), ("tasks", "glyphs@2")],
+    [("samplers", "heun"), ("datasets", "glyphs"), ("commands", "doctor"), ("tasks", "glyphs@3")],
 )
 def test_ls_knows_the_common_names(noun: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ls.run([noun]) == 0
