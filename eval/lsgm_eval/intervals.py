@@ -177,6 +177,7 @@ def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: 
     (g - 1) (mean_j d_(-j) - d) estimates the c / R of the R given rows; the bias at N is R / N times that.
     """
     x = np.asarray(rows, dtype=np.float64)
+    groups = min(groups, len(x))
     parts = [Moments.of(x[j::groups]) for j in range(groups)]
     distance = frechet_to(reference, accuracy=1e-8)
     without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]

@@ -74,7 +74,10 @@ def export_references(spaces: Sequence[Space], dataset: str, folder: Path) -> li
         if not len(space.reference.stats.rows):
             raise UserError(f"the reference of {space.name} was given as a file: copy that file")
         path = folder / f"{space.name}.npz"
-        write_statistics(path, space.reference.stats.moments, space.extractor, dataset=dataset)
+        reference = space.reference
+        write_statistics(
+            path, reference.stats.moments, space.extractor, dataset=dataset, spatial=reference.spatial
+        )
         paths.append(path)
     return paths
 

@@ -165,7 +165,7 @@ def given_reference(path: Path, extractor: Extractor) -> Reference:
     digest = hashlib.sha256(found.moments.mean.tobytes() + found.moments.covariance.tobytes()).hexdigest()
     said = f"reference statistics of {path.name}{f', {found.dataset}' if found.dataset else ''}"
     remark = "; ".join(part for part in (said, found.remark) if part)
-    return Reference(FeatureStats(found.moments, empty), digest, None, remark)
+    return Reference(FeatureStats(found.moments, empty), digest, found.spatial, remark)
 
 
 def _path(images: ImageSet, split: str, seed: int, rows: int | None, extractor: Extractor) -> Path:

@@ -1,4 +1,8 @@
-"""Mean and covariance of reference features in the npz that others read and write: ``mu`` and ``sigma``."""
+"""Mean and covariance of features in the npz that others read and write: ``mu`` and ``sigma``.
+
+ADM's reference batches (arXiv:2105.05233) hold ``mu_s`` and ``sigma_s`` of the spatial features beside them,
+and images as ``arr_0``.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,22 @@ from numpy.typing import NDArray
 
 from lsgm.data.store import atomic_path
 from lsgm.errors import DataError
-from lsgm_eval.extractors.base import Extractor
+from lsgm_eval.extractors.base import Extractor, Spatial
 from lsgm_eval.moments import Moments
 
-__all__ = ["UNVERIFIED", "Statistics", "read_statistics", "write_statistics"]
+__all__ = [
+    "UNKNOWN_COUNT",
+    "UNVERIFIED",
+    "NamedSpace",
+    "Statistics",
+    "read_statistics",
+    "space_of",
+    "statistics_in",
+    "write_statistics",
+]
 
 UNVERIFIED = "unverified extractor"
+MOMENTS = ("mu", "sigma", "mu_s", "sigma_s")
 OURS = ("count", "extractor", "sha256", "dataset", "resize")
 UNKNOWN_COUNT = 2**31
 """Stands for a number of images that a foreign file does not tell: large, so that nothing seems singular."""
@@ -38,13 +52,18 @@ class Statistics:
     """``name@version@sha256`` and the split, or an empty string."""
     remark: str
     """What must be said beside numbers that use them: `UNVERIFIED`, or an empty string."""
+    spatial: Moments | None = None
+    """Of the spatial features, where the file has them and the extractor too."""
 
 
-def write_statistics(path: Path, moments: Moments, extractor: Extractor, *, dataset: str) -> None:
+def write_statistics(
+    path: Path, moments: Moments, extractor: Extractor, *, dataset: str, spatial: Moments | None = None
+) -> None:
     """Write ``mu`` float64 [D] and ``sigma`` [D, D] (divisor N - 1), which pytorch-fid, EDM and ADM read.
 
-    Beside them lie count, extractor, sha256, dataset and resize, by which `read_statistics` knows what they
-    are of. Raises UserError for moments of fewer than two images.
+    Those of spatial features are written as ``mu_s`` and ``sigma_s``, as ADM has them. Beside them lie count,
+    extractor, sha256, dataset and resize, by which `read_statistics` knows what they are of. Raises UserError
+    for moments of fewer than two images.
     """
     known: dict[str, Any] = {
         "count": np.array(moments.count),
@@ -53,6 +72,8 @@ def write_statistics(path: Path, moments: Moments, extractor: Extractor, *, data
         "dataset": np.array(dataset),
         "resize": np.array(extractor.resize),
     }
+    if spatial is not None:
+        known |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     mu, sigma = moments.mean, moments.covariance
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, mu=mu, sigma=sigma, **known)
@@ -74,17 +95,64 @@ def read_statistics(path: Path, extractor: Extractor) -> Statistics:
         )
     if known:
         _check_space(path, known, extractor)
-    mu, sigma = arrays["mu"], arrays["sigma"]
-    _check_shape(path, mu, sigma, extractor)
     count = int(known["count"]) if known else None
     if count is not None and count < 2:
         raise DataError(f"{path} says that it is of {count} images, of which there is no covariance")
+    spatial = None
+    if isinstance(extractor, Spatial) and {"mu_s", "sigma_s"} <= set(arrays):
+        spatial = _moments(path, arrays, extractor.spatial_dim, extractor, count, suffix="_s")
     return Statistics(
-        Moments.given(mu, sigma, UNKNOWN_COUNT if count is None else count),
+        _moments(path, arrays, extractor.dim, extractor, count),
         count,
         str(known["dataset"]) if known else "",
         "" if known else UNVERIFIED,
+        spatial,
     )
+
+
+@dataclass(frozen=True)
+class NamedSpace:
+    """A feature space as a file of statistics names it, without its network."""
+
+    name: str
+    """Empty where the file does not say."""
+    sha256: str
+    resize: str
+    dim: int
+    spatial_dim: int
+    """0 where the file has no statistics of spatial features."""
+
+
+def space_of(path: Path) -> NamedSpace:
+    """Return the feature space that a file of statistics is of. Raises DataError as `read_statistics`."""
+    arrays = _read(path)
+    name, sha256, resize = (str(arrays.get(key, "")) for key in ("extractor", "sha256", "resize"))
+    spatial = arrays["mu_s"].size if {"mu_s", "sigma_s"} <= set(arrays) else 0
+    return NamedSpace(name, sha256, resize, arrays["mu"].size, spatial)
+
+
+def statistics_in(path: Path) -> set[str]:
+    """Return the names of an npz that holds mu or sigma, an empty set for one that does not or is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    except DAMAGE:
+        return set()
+    return names if names & {"mu", "sigma"} else set()
+
+
+def _moments(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    dim: int,
+    extractor: Extractor,
+    count: int | None,
+    *,
+    suffix: str = "",
+) -> Moments:
+    mu, sigma = arrays[f"mu{suffix}"], arrays[f"sigma{suffix}"]
+    _check_shape(path, mu, sigma, extractor.name, dim, suffix)
+    return Moments.given(mu, sigma, UNKNOWN_COUNT if count is None else count)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -93,7 +161,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Only what is needed: ADM's files hold images and features as well. Reading verifies checksums.
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("mu", "sigma", *OURS) if name in file.files}
+            found = {name: file[name] for name in (*MOMENTS, *OURS) if name in file.files}
             held = ", ".join(file.files) or "nothing"
     except DAMAGE as error:
         raise DataError(f"the statistics {path} are damaged or no npz ({error}): get them again") from error
@@ -116,15 +184,20 @@ def _check_space(path: Path, known: dict[str, NDArray[Any]], extractor: Extracto
         )
 
 
-def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], extractor: Extractor) -> None:
+def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, dim: int, suffix: str) -> None:
+    if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path} holds mu{suffix} and sigma{suffix} that are no numbers: write them as float64"
+        )
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise DataError(
-            f"{path} holds mu {list(mu.shape)} and sigma {list(sigma.shape)}: they must be [D] and [D, D]"
+            f"{path} holds mu{suffix} {list(mu.shape)} and sigma{suffix} {list(sigma.shape)}: they must be "
+            "[D] and [D, D]"
         )
-    if len(mu) != extractor.dim:
+    if len(mu) != dim:
         raise DataError(
-            f"{path} is of {len(mu)} features and the extractor {extractor.name} has {extractor.dim}: "
-            "it is of another space"
+            f"{path} is of {len(mu)} {'spatial ' if suffix else ''}features and the extractor {name} has "
+            f"{dim}: it is of another space"
         )
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise DataError(f"{path} holds values that are not finite: compute the statistics again")
@@ -133,4 +206,6 @@ def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], extractor: E
         np.abs(sigma - sigma.T).max(initial=0.0) > 1e-5 * np.abs(sigma).max(initial=0.0)
         or (np.diagonal(sigma) < 0).any()
     ):
-        raise DataError(f"the sigma of {path} is no covariance: it must be symmetric, its diagonal positive")
+        raise DataError(
+            f"the sigma{suffix} of {path} is no covariance: it must be symmetric, its diagonal positive"
+        )

@@ -34,6 +34,7 @@ class Dataset:
         bundled: Whether it needs no file at all.
         how: What to do where nothing can be fetched.
         together: Whether the official files must lie in one place; each may lie in another otherwise.
+        carved: Whether ``val`` is a part of what was published as training images.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dataset:
     bundled: bool = False
     how: str = ""
     together: bool = False
+    carved: bool = True
 
 
 def _read_glyphs(search: list[Path]) -> ImageSet:
@@ -63,6 +65,7 @@ _ALL = (
         (1, 28, 28),
         _read_glyphs,
         bundled=True,
+        carved=False,
     ),
     Dataset(
         "mnist",
@@ -80,6 +83,7 @@ _ALL = (
         mnist.read_mnist_fixed,
         mnist.FIXED_FILES,
         together=True,
+        carved=False,
     ),
     Dataset(
         "omniglot",

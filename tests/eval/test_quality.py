@@ -233,7 +233,10 @@ def test_references_go_out_and_come_back(
     assert squares.seen == 120  # the samples alone
     assert given["frechet_squares"]["value"] == pytest.approx(plain["frechet_squares"]["value"], rel=1e-9)
     assert "reference statistics of squares.npz" in given["frechet_squares"]["note"]
-    for metric in ("kernel", "precision", "coverage", "memorised", "spatial_frechet"):
+    whole = measured([bernoulli()], tmp_path / "c", SpaceSpec("squares", statistics=EVERYTHING))
+    spatial = [rows["spatial_frechet_squares"]["value"] for rows in (given, whole)]
+    assert spatial[0] == pytest.approx(spatial[1], rel=1e-9)
+    for metric in ("kernel", "precision", "coverage", "memorised"):
         assert given[f"{metric}_squares"]["value"] is None
     assert "mean and covariance" in given["kernel_squares"]["note"]
 

@@ -44,7 +44,7 @@ TIMED = 3
 class Drawing:
     """How a model's images are drawn, and where what was gathered of them is kept."""
 
-    seeds: range
+    seeds: Sequence[int]
     sampler: SamplerConfig
     batch_size: int
     world: World
@@ -115,7 +115,7 @@ def space_rows(
         rows.append(
             context.row(
                 space.metric(finding.family),
-                interval.value if interval else None,
+                finding.value,
                 ci_low=interval.low if interval else None,
                 ci_high=interval.high if interval else None,
                 note="; ".join(part for part in (finding.note, *remarks) if part) or None,

@@ -13,11 +13,12 @@ from lsgm.errors import UserError
 from lsgm_eval.extractors.base import Classifies, Extractor, Spatial
 from lsgm_eval.features import FeatureStats
 from lsgm_eval.fid_infinity import frechet_infinity
-from lsgm_eval.frechet import frechet_note
+from lsgm_eval.frechet import frechet_distance, frechet_note
 from lsgm_eval.inception_score import ClassSums
 from lsgm_eval.intervals import Interval, frechet_bias, frechet_interval, kernel_interval
 from lsgm_eval.kernel import block_kernel_distance
 from lsgm_eval.memorisation import Memorisation, memorisation
+from lsgm_eval.moments import Moments
 from lsgm_eval.passes.run import Pass
 from lsgm_eval.precision_recall import density_coverage, precision_recall
 from lsgm_eval.reference import Reference
@@ -67,6 +68,13 @@ class Finding:
     family: str
     interval: Interval | None
     note: str
+    bare: float | None = None
+    """The number where it has no interval."""
+
+    @property
+    def value(self) -> float | None:
+        """The number, with an interval or without."""
+        return self.interval.value if self.interval else self.bare
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,11 @@ class Gathered:
     """What one pass has gathered of a model's images in one space."""
 
     stats: FeatureStats
+    """Without rows where the samples are a file of mean and covariance."""
     spatial: FeatureStats | None = None
     classes: ClassSums | None = None
+    counted: bool = True
+    """Whether it is known how many images the moments are of."""
 
     @classmethod
     def of(cls, found: Pass, extractor: Extractor) -> Gathered:
@@ -96,11 +107,12 @@ class _Job:
         self.stats, self.rows = found.stats, found.stats.rows
 
     def needs_rows(self) -> None:
-        if not len(self.reference.stats.rows):
-            raise UserError(
-                "the reference is a file of mean and covariance, which tells Frechet distances only: leave "
-                "--reference out to compute the reference's features from the data"
-            )
+        for side, rows in (("the reference is", self.reference.stats.rows), ("the samples are", self.rows)):
+            if not len(rows):
+                raise UserError(
+                    f"{side} a file of mean and covariance, which tells Frechet distances only: kernel "
+                    "distances, precision and recall need the features of its images"
+                )
 
     @cached_property
     def memorisation(self) -> Memorisation:
@@ -130,16 +142,26 @@ def measure_space(found: Gathered, space: Space) -> tuple[list[Finding], Memoris
 
 def _frechet(job: _Job) -> list[Finding]:
     moments, reference = job.stats.moments, job.reference.stats.moments
-    bias = frechet_bias(job.rows, reference, moments.count)
-    notes = [f"upward bias at this n about {bias:.2g}, not subtracted", frechet_note(moments)]
     singular = frechet_note(reference)
-    notes += [f"reference: {singular}"] if singular else []
+    notes = [frechet_note(moments), f"reference: {singular}" if singular else ""]
+    if not (len(job.rows) and job.found.counted):
+        return [_bare("frechet", moments, reference, notes)]
+    bias = frechet_bias(job.rows, reference, moments.count)
+    notes.insert(0, f"upward bias at this n about {bias:.2g}, not subtracted")
     return [Finding("frechet", frechet_interval(moments, reference, job.rows), _joined(notes))]
+
+
+def _bare(family: str, moments: Moments, reference: Moments, notes: list[str]) -> Finding:
+    """Return the distance of samples of which a file tells mean and covariance."""
+    said = "no interval: mean and covariance do not tell how the images scatter, or how many they are"
+    return Finding(family, None, _joined([said, *notes]), frechet_distance(moments, reference))
 
 
 def _kernel(job: _Job) -> list[Finding]:
     job.needs_rows()
     reference = job.reference.stats
+    if min(len(job.rows), len(reference.rows)) < 3:
+        raise UserError("a kernel distance needs at least 3 images on each side: give more")
     interval = kernel_interval(job.rows, reference.rows, within_y=reference.within)
     notes = ["unbiased", _of_rows(job)]
     if min(len(job.rows), len(reference.rows)) >= KID_SIZE:
@@ -161,9 +183,12 @@ def _infinity(job: _Job) -> list[Finding]:
 def _spatial(job: _Job) -> list[Finding]:
     ours, theirs = job.found.spatial, job.reference.spatial
     if ours is None or theirs is None:
+        side = "the reference" if theirs is None else "the file of samples"
         raise UserError(
-            "the reference was given without statistics of spatial features: compute it from the data"
+            f"{side} was given without statistics of spatial features (mu_s, sigma_s): compute it from images"
         )
+    if not (len(ours.rows) and job.found.counted):
+        return [_bare("spatial_frechet", ours.moments, theirs, [frechet_note(ours.moments)])]
     notes = [frechet_note(ours.moments), _of_rows(job)]
     return [Finding("spatial_frechet", frechet_interval(ours.moments, theirs, ours.rows), _joined(notes))]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["CommandLine"]
 
-FLAGS = ("json", "allow-failures", "control-variate")
+FLAGS = ("json", "allow-failures", "control-variate", "sampler.denoise")
 """Options of the measuring commands that take no value; every other one takes one."""
 
 

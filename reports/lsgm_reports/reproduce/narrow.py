@@ -36,7 +36,7 @@ def narrowed(line: CommandLine, row: Row, siblings: Sequence[Row]) -> CommandLin
         method = method_of(row.metric)
         unused = FLOW if method == "nelbo" else MATCHING
         return line.without(*unused).with_values("method", method)
-    return _one_point(line, row)
+    return line if line.command == "fid" else _one_point(line, row)
 
 
 def models_of(row: Row, names: Sequence[str]) -> list[str]:
@@ -123,4 +123,6 @@ def with_models(line: CommandLine, words: Sequence[str]) -> CommandLine:
     """Return the line with these words for its models, where its command takes them."""
     if line.command == "nll":
         return replace(line, words=tuple(words))
+    if line.command == "fid":
+        return line  # its words are a reference and samples, of whatever kind
     return line.with_values("model", *words)

@@ -27,6 +27,13 @@ def told(text: str, of: Row, siblings: tuple[Row, ...] = ()) -> str:
     return " ".join(narrowed(CommandLine.parse(text.split()), of, siblings).argv)
 
 
+def test_a_call_of_two_sides_stays_whole() -> None:
+    text = "lsgm fid cifar10:train mine=runs/a --images 500 --sampler.denoise --out here --json"
+    line = narrowed(CommandLine.parse(text.split()), row("fid", "quality"), ())
+    again = "lsgm fid cifar10:train mine=runs/a --images 500 --sampler.denoise --out here"
+    assert " ".join(with_models(line, ["mine=runs/a"]).argv) == again
+
+
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="=-"), min_size=1)
 
 

@@ -1,0 +1,189 @@
+"""The networks of a comparison: opened where images need them, known by name where files say it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import DataError, UserError
+from lsgm_eval.extractors import check_spec, load_extractor
+from lsgm_eval.extractors.base import Extractor, ImageShape
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION
+from lsgm_eval.spaces import Closed, SpaceSpec, Statistic
+from lsgm_eval.statistics_file import read_statistics, space_of
+from lsgm_eval.two_sides.side import Side
+
+__all__ = ["PROTOCOLS", "Network", "open_networks", "size_remark"]
+
+PROTOCOLS = ("inception", "inception-clean")
+"""The two that people quote as FID: torch-fidelity's and clean-fid's."""
+INCEPTION_DIM = 2048
+_PUBLISHED = {
+    "inception": (FIDELITY_INCEPTION, "tensorflow1-bilinear-299"),
+    "inception-clean": (CLEAN_INCEPTION, "clean-fid-pil-bicubic-299"),
+}
+DISTANCES: tuple[Statistic, ...] = ("frechet", "spatial-frechet", "kernel")
+ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what is measured in its features."""
+
+    spec: SpaceSpec
+    extractor: Extractor
+    reference: bool
+    """Whether the reference's file of statistics, where it is one, is of these features."""
+    samples: bool
+    """The same of the samples' file."""
+
+
+def open_networks(
+    words: Sequence[str], reference: Side, samples: Side, device: torch.device
+) -> tuple[list[Network], list[Closed]]:
+    """Return the networks named by ``words`` that serve both sides, and the others with their reasons.
+
+    Without words they are those of `PROTOCOLS`. Raises what is wrong with one that was asked for, or with the
+    first where none serves: DataError for weights or statistics, UserError for images that it does not take.
+    """
+    for word in words:
+        check_spec(word)
+    if reference.model is None and samples.model is None:
+        return [_by_files(words, reference, samples)], []
+    found: list[Network] = []
+    closed: list[Closed] = []
+    # Precision and recall are told once, in the first space; the second protocol has no names for them.
+    for word in words or PROTOCOLS:
+        known = not words and word == "inception-clean" and bool(found)
+        name = "glyphs" if word == "glyphs" else ""
+        spec = SpaceSpec(word, name, DISTANCES if known else (*DISTANCES, "precision-recall"))
+        try:
+            found.append(_open(spec, reference, samples, device, alone=len(words) == 1))
+        except DataError as error:
+            if words:
+                raise
+            closed.append(Closed(spec, str(error)))
+    if not found:
+        raise DataError("; ".join(dict.fromkeys(space.why for space in closed)))
+    return found, closed
+
+
+def _open(spec: SpaceSpec, reference: Side, samples: Side, device: torch.device, *, alone: bool) -> Network:
+    shape = reference.shape or samples.shape
+    assert shape is not None
+    try:
+        extractor = load_extractor(spec.extractor, shape, device=device)
+    except DataError as error:
+        raise DataError(f"{error}; {ELSEWHERE}" + ("; or glyphs" if shape == (1, 28, 28) else "")) from error
+    _check_shapes(extractor, reference, samples)
+    return Network(
+        spec, extractor, *(_applies(side, extractor, alone=alone) for side in (reference, samples))
+    )
+
+
+def _applies(side: Side, extractor: Extractor, *, alone: bool) -> bool:
+    """Return whether a side's statistics are features of this network; its images serve where not.
+
+    Those that do not say of which network they are, are taken as torch-fidelity's Inception features, as
+    pytorch-fid, ADM and EDM write them; of another network they are where it alone was asked for. Raises
+    DataError where they are not and there are no images.
+    """
+    if side.statistics is None:
+        return False
+    theirs = space_of(side.statistics)
+    ours = theirs.name == extractor.name or (not theirs.name and (extractor.name == "inception" or alone))
+    if side.model is not None and not (ours and theirs.dim == extractor.dim):
+        return False
+    if not theirs.name and not ours:
+        raise DataError(
+            f"{side.statistics} does not say of which network its mu and sigma are, and is taken as "
+            f"torch-fidelity's (pytorch-fid, ADM and EDM write such files): if they are {extractor.name}'s, "
+            f"ask for --extractor {extractor.name} alone"
+        )
+    read_statistics(side.statistics, extractor)  # says what else is wrong
+    return True
+
+
+def _check_shapes(extractor: Extractor, reference: Side, samples: Side) -> None:
+    """Raise UserError in the words of both sides where a network does not take the images of either."""
+    for side, other in ((reference, samples), (samples, reference)):
+        if side.shape is None:
+            continue
+        channels, *sides = extractor.image_shape
+        wanted = (channels, *sides)
+        # A network that takes any size takes grey images as well, and repeats them.
+        free = sides == [None, None]
+        if free or all(want in (None, got) for want, got in zip(wanted, side.shape, strict=True)):
+            continue
+        beside = f" and those of {other.name} are {_size(other.shape)}" if other.shape else ""
+        raise UserError(
+            f"the images of {side.name} are {_size(side.shape)}{beside}, and {extractor.name} takes "
+            f"{_size(extractor.image_shape)}: bring all images to that"
+        )
+
+
+def size_remark(extractor: Extractor, reference: Side, samples: Side) -> str:
+    """Return what a protocol that resizes does to images that are not of one size and colour, or nothing."""
+    if not extractor.resize:
+        return ""
+    parts = []
+    shapes = [side.shape for side in (reference, samples) if side.shape is not None]
+    if len({shape[1:] for shape in shapes}) > 1:
+        sizes = " and ".join(f"{side.name} {_size(side.shape)}" for side in (reference, samples))
+        parts.append(
+            f"images of different size ({sizes}) are each resized by {extractor.resize}, which the number "
+            "measures as well"
+        )
+    if any(height != width for _, height, width in shapes):
+        parts.append(f"rectangles are made square by {extractor.resize}, their proportions lost")
+    if len({shape[0] for shape in shapes}) > 1:
+        grey = next(side.name for side in (reference, samples) if side.shape and side.shape[0] == 1)
+        parts.append(f"the grey images of {grey} are repeated over three channels and compared with colours")
+    return "; ".join(parts)
+
+
+def _size(shape: ImageShape | None) -> str:
+    return "x".join("any" if side is None else str(side) for side in shape or ())
+
+
+@dataclass
+class _Unopened:
+    """A feature space of which files know the name, without its network."""
+
+    name: str
+    sha256: str
+    resize: str
+    dim: int
+    spatial_dim: int
+    official: bool
+    image_shape: ImageShape = (3, None, None)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        raise UserError(f"the network of {self.name} is not open: there are statistics on both sides")
+
+    def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self(images), self(images)
+
+
+def _by_files(words: Sequence[str], reference: Side, samples: Side) -> Network:
+    """Return the space of two files of statistics, which need no network; they must be of the same one."""
+    paths = [side.statistics for side in (reference, samples) if side.statistics is not None]
+    told = [space_of(path) for path in paths]
+    first = next((space for space in told if space.name), told[0])
+    name, sha256, resize = first.name, first.sha256, first.resize
+    if len(words) > 1 or (words and (name or words[0] not in PROTOCOLS)):
+        raise UserError(
+            "both sides are statistics, whose network is fixed: leave --extractor out, or give images"
+        )
+    if not name and first.dim == INCEPTION_DIM:
+        weights, resize = _PUBLISHED[words[0] if words else PROTOCOLS[0]]
+        name, sha256 = words[0] if words else PROTOCOLS[0], weights.sha256
+    official = any(name == word and sha256 == weights.sha256 for word, (weights, _) in _PUBLISHED.items())
+    spatial_dim = max(space.spatial_dim for space in told)
+    space = _Unopened(name or "statistics", sha256, resize, first.dim, spatial_dim, official)
+    for path in paths:
+        read_statistics(path, space)  # of this very space, whole and symmetric
+    return Network(SpaceSpec("statistics", statistics=(*DISTANCES, "precision-recall")), space, True, True)
