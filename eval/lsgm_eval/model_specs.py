@@ -15,6 +15,7 @@ from torch import Tensor
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingFlops
+from lsgm.train.checkpoint import is_checkpoint
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
 __all__ = ["Renamed", "flops_of", "open_model", "packages_of", "remark_of", "unwrapped"]
@@ -85,7 +86,7 @@ def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeMo
         return _seen(open_source(path))
     if not path.exists() and ":" in spec and "/" not in spec:
         return _from_factory(spec)
-    if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
+    if path.is_dir() and not (is_run(path) or is_checkpoint(path)):
         raise CheckpointError(
             f"{path} holds neither a checkpoint nor images: give a run directory, or a folder, zip or npz of "
             "ready images"

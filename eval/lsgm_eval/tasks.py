@@ -10,6 +10,7 @@ from typing import Literal
 
 from lsgm.config import DensityConfig, SamplerConfig, require
 from lsgm.errors import ConfigError, UserError, did_you_mean
+from lsgm.samplers import check_options
 from lsgm.structure import from_dict
 from lsgm_eval.spaces import SpaceSpec
 
@@ -189,4 +190,8 @@ def _parse(text: str, where: str) -> Task:
         mapping = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from error
-    return from_dict(Task, mapping, where)
+    task = from_dict(Task, mapping, where)
+    for name, tier in task.tiers.items():
+        for sampler in (tier.sampler, *tier.curve):
+            check_options(sampler, f"{where}: in [tiers.{name}] a sampler's ")
+    return task

@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.structure import refuse_huge
 
-__all__ = ["Positional", "arg", "parse"]
+__all__ = ["Positional", "arg", "given_options", "parse"]
 
 T = TypeVar("T")
 
@@ -145,3 +145,9 @@ def _first_sentence(text: str) -> str:
     for pattern, words in _REWORDED:
         sentence = re.sub(pattern, words, sentence)
     return sentence
+
+
+def given_options(argv: Sequence[str], table: str) -> set[str]:
+    """Return the fields of a nested table (``sampler``) that a command line names, also at their defaults."""
+    words = (word.partition("=")[0].replace("-", "_") for word in argv)
+    return {word.partition(".")[2] for word in words if word.startswith(f"__{table}.")}

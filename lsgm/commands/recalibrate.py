@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, parse
+from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ def run(argv: list[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.models.load import measurable, open_checkpoint
     from lsgm.models.recalibrate import decoder_of, re_estimate, write_recalibrated
+    from lsgm.samplers import check_options
     from lsgm.train.derived import refuse_existing
 
+    check_options(options.sampler, given=given_options(argv, "sampler"))
     refuse_existing(options.out)
     opened = open_checkpoint(options.model, "ema")
     if options.moments:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from lsgm.commands.options import Positional, arg, parse
+from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ def run(argv: list[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.models.load import load_model
+    from lsgm.samplers import check_options
     from lsgm.train import find_checkpoint
 
+    check_options(options.sampler, given=given_options(argv, "sampler"))
     checkpoint = find_checkpoint(options.model.expanduser())
     world = join(pick_device(options.device))
     model = load_model(checkpoint, device=world.device)

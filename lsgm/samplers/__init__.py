@@ -20,7 +20,7 @@ from lsgm.samplers import (  # noqa: F401  (importing a family registers its sam
     stochastic,
     unipc,
 )
-from lsgm.samplers.registry import Sampler, find_sampler, register, sampler_names, samplers
+from lsgm.samplers.registry import Sampler, check_options, find_sampler, register, sampler_names, samplers
 
 if TYPE_CHECKING:
     from lsgm.samplers.base import CountedScore, Drawn, ScoreFunction, draw
@@ -30,6 +30,7 @@ __all__ = [
     "Drawn",
     "Sampler",
     "ScoreFunction",
+    "check_options",
     "draw",
     "find_sampler",
     "register",

@@ -44,6 +44,7 @@ __all__ = ["predictor_corrector"]
     nfe_per_step=1,
     stochastic=True,
     corrects=True,
+    options=("corrector_steps", "snr"),
 )
 def predictor_corrector(
     score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ddim"]
 
 
-@register("ddim", paper="arXiv:2010.02502", order=1, nfe_per_step=1)
+@register("ddim", paper="arXiv:2010.02502", order=1, nfe_per_step=1, options=("eta",))
 def ddim(score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig) -> Tensor:
     r"""Euler steps in (u, s), where the probability flow is straight; noise for eta above 0.
 

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["edm_euler", "edm_heun"]
 
 _PAPER = "arXiv:2206.00364"
+_CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
 
 
-@register("edm-euler", paper=_PAPER, order=1, nfe_per_step=1)
+@register("edm-euler", paper=_PAPER, order=1, nfe_per_step=1, options=_CHURN)
 def edm_euler(
     score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
 ) -> Tensor:
@@ -38,7 +39,7 @@ def edm_euler(
     return _solve(score, z, times, noise, config, heun=False)
 
 
-@register("edm-heun", paper=_PAPER, order=2, nfe_per_step=2)
+@register("edm-heun", paper=_PAPER, order=2, nfe_per_step=2, options=_CHURN)
 def edm_heun(
     score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
 ) -> Tensor:

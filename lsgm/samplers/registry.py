@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         [CountedScore, Tensor, Tensor, SeededNoise, SamplerConfig], Tensor | ODESolution
     ]
 
-__all__ = ["Sampler", "find_sampler", "register", "sampler_names", "samplers"]
+__all__ = ["Sampler", "check_options", "find_sampler", "register", "sampler_names", "samplers"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Sampler:
     """Whether the last step already is E[z_0 | z_t], so that asking to denoise changes nothing."""
     corrects: bool
     """Whether every step begins with ``corrector_steps`` more evaluations."""
+    options: frozenset[str]
+    """Fields of `SamplerConfig` that it alone, or a few of its kind, have a use for: ``eta`` of ddim."""
 
     def nfe(self, steps: int) -> int | None:
         """Network evaluations of a run of ``steps`` steps; None where the solver decides."""
@@ -76,6 +79,27 @@ class Sampler:
     def _fixed(self, config: SamplerConfig) -> int:
         return self.nfe_offset + (config.denoise and not self.denoises)
 
+    def without_effect(self, config: SamplerConfig) -> dict[str, str]:
+        """Return the options that have no effect under a configuration, whatever their values, and why."""
+        own = {"eta", "churn", "churn_min", "churn_max", "churn_noise", "corrector_steps", "snr"}
+        why = dict.fromkeys(sorted(own - self.options), f"the sampler {self.name} has none")
+        if self.adaptive:
+            chooses = f"the sampler {self.name} chooses its own steps by rtol and atol"
+            why |= dict.fromkeys(("steps", "grid", "rho", "times"), chooses)
+        else:
+            why |= dict.fromkeys(
+                ("rtol", "atol"), f"the sampler {self.name} has fixed steps and no tolerance"
+            )
+            if config.grid != "edm":
+                why["rho"] = "it is the exponent of the grid edm alone"
+            if config.times:
+                why |= dict.fromkeys(("steps", "time_end"), "the times say it")
+        if config.churn == 0 and "churn" in self.options:
+            why |= dict.fromkeys(("churn_min", "churn_max", "churn_noise"), "without churn no noise is added")
+        if config.corrector_steps == 0 and self.corrects:
+            why["snr"] = "without corrector steps there is nothing whose length it sets"
+        return why
+
     @property
     def nfe_formula(self) -> str:
         """The cost of N steps (of an adaptive solver: attempted ones) with C corrector steps in each."""
@@ -100,8 +124,12 @@ def register(
     vp_only: bool = False,
     denoises: bool = False,
     corrects: bool = False,
+    options: Iterable[str] = (),
 ) -> Callable[[Step], Step]:
     """Enter the decorated function in the table; the first line of its docstring is its summary.
+
+    ``options`` are the fields of `SamplerConfig` that it reads besides those that many samplers do: times and
+    their grid where steps are fixed, tolerances where not, temperature, denoise.
 
     Raises ValueError where the name is taken.
     """
@@ -124,6 +152,7 @@ def register(
             vp_only=vp_only,
             denoises=denoises,
             corrects=corrects,
+            options=frozenset(options),
         )
         return run
 
@@ -147,3 +176,21 @@ def find_sampler(name: str) -> Sampler:
             f"unknown sampler '{name}'{did_you_mean(name, _SAMPLERS)}; there are {', '.join(sampler_names())}"
         )
     return _SAMPLERS[name]
+
+
+def check_options(config: SamplerConfig, where: str = "--sampler.", *, given: Collection[str] = ()) -> None:
+    """Raise ConfigError where an option is set that has no effect, or there is no such sampler.
+
+    Set are the options ``given`` and those that are not at their default, which says nothing and is no
+    mistake. ``where`` stands before the option's name, as the user wrote it.
+    """
+    why = find_sampler(config.name).without_effect(config)
+    names = [field.name for field in dataclasses.fields(config)]
+    plain = type(config)()
+    for name in names:
+        value = getattr(config, name)
+        if name in why and (name in given or value != getattr(plain, name)):
+            option = name.replace("_", "-")
+            raise ConfigError(
+                f"{where}{option} is {value} and would have no effect: {why[name]}; leave it out"
+            )

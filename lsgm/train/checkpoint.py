@@ -27,6 +27,7 @@ __all__ = [
     "WEIGHTS",
     "checkpoints",
     "find_checkpoint",
+    "is_checkpoint",
     "load_into",
     "load_optimizers",
     "load_weights",
@@ -78,14 +79,20 @@ def save_checkpoint(
 
 def checkpoints(parent: Path) -> list[Path]:
     """Return the complete checkpoints in `parent`, the newest last."""
-    found = [p for p in parent.glob("step-*") if p.name[5:].isdigit() and p.is_dir()]
+    found = [p for p in parent.glob("step-*") if p.name[5:].isdecimal() and p.is_dir()]
     return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path is that of a checkpoint, damaged or not; a run may be called like one."""
+    named = path.name.startswith("step-") and path.name[5:].isdecimal()
+    return (path / STATE).is_file() or (named and not (path / "checkpoints").is_dir())
 
 
 def find_checkpoint(path: Path | str) -> Path:
     """Return the checkpoint directory that `path` is, or the newest one of the run directory that it is."""
     path = Path(path)
-    if (path / STATE).is_file() or path.name.startswith("step-"):
+    if is_checkpoint(path):
         return path
     found = checkpoints(path / "checkpoints")
     if not found:

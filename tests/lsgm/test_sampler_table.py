@@ -12,7 +12,7 @@ from oracles.worlds import SDES, gaussian_world, initial
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm.samplers import draw, find_sampler, register, sampler_names, samplers
+from lsgm.samplers import check_options, draw, find_sampler, register, sampler_names, samplers
 from lsgm.samplers import registry as table
 from lsgm.samplers.grids import make_grid, time_end_of
 from lsgm.sde import VPSDE
@@ -98,3 +98,62 @@ def test_a_name_is_given_once() -> None:
 def test_the_table_is_listed_without_torch() -> None:
     code = "import sys, lsgm.samplers as s; assert s.samplers() and not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+IDLE = [
+    (SamplerConfig(eta=0.5), "--sampler.eta is 0.5 and would have no effect: the sampler heun has none"),
+    (SamplerConfig(rtol=1e-3), "--sampler.rtol is 0.001 .*: the sampler heun has fixed steps"),
+    (SamplerConfig("dopri5", steps=9), "--sampler.steps is 9 .*: the sampler dopri5 chooses its own steps"),
+    (SamplerConfig("dopri5", grid="edm"), "--sampler.grid is edm .*: the sampler dopri5 chooses"),
+    (SamplerConfig("ddim", churn=4.0), "--sampler.churn is 4.0 .*: the sampler ddim has none"),
+    (
+        SamplerConfig("ddim", corrector_steps=2),
+        "--sampler.corrector-steps is 2 .*: the sampler ddim has none",
+    ),
+    (SamplerConfig("edm-heun", churn_noise=1.1), "--sampler.churn-noise is 1.1 .*: without churn"),
+    (SamplerConfig("edm-heun", rho=5.0), "--sampler.rho is 5.0 .*: it is the exponent of the grid edm"),
+    (SamplerConfig("predictor-corrector", corrector_steps=0, snr=0.2), "--sampler.snr is 0.2 .*: without"),
+    (SamplerConfig(times=(1.0, 0.1), steps=3), "--sampler.steps is 3 .*: the times say it"),
+]
+
+
+@pytest.mark.parametrize(("config", "says"), IDLE)
+def test_an_option_that_the_sampler_has_no_use_for_is_refused(config: SamplerConfig, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        check_options(config)
+
+
+def test_options_that_have_an_effect_and_defaults_are_taken() -> None:
+    for name in sampler_names():
+        check_options(SamplerConfig(name))
+    for config in (
+        SamplerConfig("ddim", eta=1.0, steps=3, temperature=0.9, grid="edm", rho=5.0, denoise=True),
+        SamplerConfig("edm-heun", churn=4.0, churn_min=0.1, churn_max=9.0, churn_noise=1.01),
+        SamplerConfig("predictor-corrector", corrector_steps=2, snr=0.2),
+        SamplerConfig("dopri5", rtol=1e-3, atol=1e-4, time_end=1e-3),
+        SamplerConfig(times=(1.0, 0.1)),
+    ):
+        check_options(config)
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_what_is_refused_indeed_changes_nothing_and_what_is_taken_changes_the_draws(name: str) -> None:
+    """Of every option of every sampler, in a world that is no Normal law of unit variance."""
+    world = gaussian_world(VPSDE())
+    base = SamplerConfig(name, steps=4, churn=0.4, churn_max=1e9, rtol=1e-3, atol=1e-3)
+    others = {
+        "eta": 0.7, "churn": 0.8, "churn_min": 5.0, "churn_max": 5.0, "churn_noise": 1.2, "snr": 0.3,
+        "corrector_steps": 2, "steps": 5, "rtol": 1e-1, "atol": 1e-1, "temperature": 0.5, "time_end": 0.05,
+    }  # fmt: skip
+    drawn = draw(world, (3,), range(4), base, dtype=torch.float64).z
+    idle = find_sampler(name).without_effect(base)
+    for option, value in others.items():
+        same = torch.equal(
+            draw(world, (3,), range(4), replace(base, **{option: value}), dtype=torch.float64).z, drawn
+        )
+        assert same == (option in idle), option
+
+
+def test_an_option_given_at_its_default_is_refused_all_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"^--sampler\.eta is 0\.0 and would have no effect"):
+        check_options(SamplerConfig(), given={"eta"})

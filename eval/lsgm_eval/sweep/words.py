@@ -9,7 +9,7 @@ from typing import Any
 
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError
-from lsgm.samplers import find_sampler
+from lsgm.samplers import check_options, find_sampler
 from lsgm.structure import from_dict
 
 __all__ = ["sampler_of", "samplers_of", "targets_of", "tolerances_of", "whole_numbers"]
@@ -49,7 +49,9 @@ def sampler_of(word: str) -> SamplerConfig:
         require(key not in BUDGETS, f"{where}: {BUDGETS.get(key, '')}")
         require(key != "name" and key not in table, f"{where}: '{key}' is given twice; give it once")
         table[key] = _value(value)
-    return from_dict(SamplerConfig, table, where)
+    config = from_dict(SamplerConfig, table, where)
+    check_options(config, f"{where}: ")
+    return config
 
 
 def samplers_of(text: str) -> tuple[SamplerConfig, ...]:

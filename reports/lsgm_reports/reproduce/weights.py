@@ -77,7 +77,7 @@ def _checkpoints(place: Path) -> list[Path]:
 
 
 def _found(place: Path) -> Iterator[Path]:
-    if place.name.startswith("step-") or (place / "state.json").is_file():
+    if (place / "state.json").is_file():
         yield place
         return
     for depth in PATTERNS:

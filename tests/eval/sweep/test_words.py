@@ -34,6 +34,10 @@ def test_several_samplers_stand_between_commas() -> None:
         ("heun:steps=5", "the sweep sets steps by --nfe"),
         ("dopri5:rtol=0.1", "tolerances by --tol"),
         ("heun:rho=3:rho=4", "given twice"),
+        (
+            "heun:eta=1",
+            r"^sampler .heun:eta=1.: eta is 1.0 and would have no effect: the sampler heun has none",
+        ),
     ],
 )
 def test_a_wrong_word_is_named(word: str, sentence: str) -> None:

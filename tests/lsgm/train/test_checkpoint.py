@@ -172,3 +172,14 @@ def test_a_run_keeps_what_its_stages_say(tmp_path: Path) -> None:
 
     run_toy(tmp_path, two_stages(replace(CONFIG, checkpoint_every=1e-9, keep=3)))
     assert [int(p.name[5:]) for p in checkpoints(tmp_path / "checkpoints")] == [12, 22, 23, 24]
+
+
+@pytest.mark.parametrize("name", ["step-by-step", "step-5", "step-0000003", "step-²"])
+def test_a_run_may_be_called_like_a_checkpoint(tmp_path: Path, name: str) -> None:
+    module = nn.Linear(2, 3)
+    path = save(tmp_path / name / "checkpoints", 7, module)
+    (tmp_path / name / "checkpoints" / "step-²").mkdir()
+    assert find_checkpoint(tmp_path / name) == path
+    assert load_weights(nn.Linear(2, 3), tmp_path / name)["step"] == 7
+    with pytest.raises(CheckpointError, match="step-else holds no checkpoint; give a run directory"):
+        find_checkpoint(tmp_path / "step-else")
