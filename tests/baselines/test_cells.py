@@ -106,7 +106,7 @@ def every_level(pixels: Pixels, rows: int) -> Tensor:
 def flow(samples: int = 1, **changes: object) -> DensityConfig:
     """The Jacobian of independent pixels is diagonal, and one probe of signs gives its trace exactly.
 
-    Fixed steps: those of an adaptive solver follow z, which is at rest until the cube's edge has reached it.
+    Fixed steps: the density changes at once where the cube's edge reaches z, which an adaptive step may pass.
     """
     settings = {"method": "ode", "solver": "rk4", "steps": 80, "dequantise": "uniform", "at_once": 5000}
     return DensityConfig(**{**settings, "samples": samples, **changes})  # type: ignore[arg-type]
