@@ -12,23 +12,34 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from _compat_pickle import IMPORT_MAPPING
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lsgm.errors import CheckpointError
 
-__all__ = ["foreign_class", "read_pickle"]
+__all__ = ["count_of", "foreign_class", "read_pickle", "without_wrappers"]
 
 EXPECTED = re.compile(
-    r"argparse\.Namespace|collections\.OrderedDict|_codecs\.encode|torch\.\w+"
-    r"|torch\.(_utils|storage|nn\.parameter|serialization)\.\w+"
-    r"|numpy\.dtype|numpy\.(_core|core)\.multiarray\.scalar"
+    r"argparse\.Namespace|collections\.OrderedDict|_codecs\.encode|torch\.(\w*Storage|Tensor|Size|device)"
+    r"|torch\._utils\._rebuild_\w+|torch\.storage\.\w+Storage|torch\.nn\.parameter\.Parameter"
+    r"|torch\.serialization\._get_layout|numpy\.dtype|numpy\.(_core|core)\.multiarray\.scalar"
 )
-"""The names that tensors, containers, numbers and arguments need."""
+"""The names that tensors, containers, numbers and arguments need, besides torch's types of numbers."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel, DistributedDataParallel and torch.compile put before every name."""
+
+PLAIN = "torch.storage._load_from_bytes"
+"""What every tensor names that pickle wrote without torch; told only where nothing else is."""
+
+PROTOCOL = 2
+"""The newest pickle protocol that torch's restricted reader knows, which is also torch.save's own."""
 
 NUMBERS = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
 """The types of NumPy numbers that are read: truth values, whole and floating-point numbers."""
@@ -73,9 +84,33 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
                 f"{path} names the class {foreign}, and nothing but {read} is read from such a file; "
                 "nothing of it was executed: get the file from its authors again"
             ) from None
+        if (protocol := _protocol(path)) > PROTOCOL:
+            raise CheckpointError(
+                f"{path} was saved by pickle's protocol {protocol}, which cannot be read without executing "
+                f"it; save it again as torch.save does unasked, by protocol {PROTOCOL}"
+            ) from None
         raise CheckpointError(
             f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
         ) from error
+
+
+def without_wrappers(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without what wrappers of the model have put before every name."""
+    out = {str(name): value.detach() for name, value in state.items()}
+    while wrapper := next((each for each in WRAPPERS if all(map(_begins(each), out))), None):
+        out = {name.removeprefix(wrapper): value for name, value in out.items()}
+    return out
+
+
+def _begins(start: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(start)
+
+
+def count_of(value: Any) -> int | None:
+    """Return a count, which may lie in a tensor of one number; None where it is none."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_floating_point():
+        value = value.item()
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def foreign_class(path: Path) -> str | None:
@@ -83,13 +118,31 @@ def foreign_class(path: Path) -> str | None:
 
     Used to say why a file was refused; the refusal itself is torch's restricted reader's.
     """
+    plain = None
     try:
         for name in _named(_pickle_in(path)):
-            if not EXPECTED.fullmatch(name):
+            if EXPECTED.fullmatch(name) or _is_dtype(name):
+                continue
+            if name != PLAIN:
                 return name
-    except (ValueError, IndexError, OSError, zipfile.BadZipFile):  # truncated, or no pickle
-        return None
-    return None
+            plain = name
+    except Exception:  # truncated, encrypted, or no pickle: zipfile and pickletools raise many kinds
+        return plain
+    return plain
+
+
+def _is_dtype(name: str) -> bool:
+    module, _, attribute = name.partition(".")
+    return module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+
+
+def _protocol(path: Path) -> int:
+    """Return the highest pickle protocol that a file says, 0 where it says none."""
+    try:
+        stream = io.BytesIO(_pickle_in(path))
+        return max(int(arg) for code, arg, _ in pickletools.genops(stream) if code.name == "PROTO" and arg)
+    except Exception:  # no pickle at all
+        return 0
 
 
 def _pickle_in(path: Path) -> bytes:
@@ -118,7 +171,9 @@ def _named_by(instructions: Iterable[tuple[pickletools.OpcodeInfo, Any, int | No
     for instruction, argument, _ in instructions:
         match instruction.name:
             case "GLOBAL" | "INST":
-                yield str(argument).replace(" ", ".")
+                # The first protocols write the names that Python 2 had.
+                module, _, name = str(argument).partition(" ")
+                yield f"{IMPORT_MAPPING.get(module, module)}.{name}"
             case "STACK_GLOBAL":
                 yield ".".join(strings[-2:])
             case "MEMOIZE":

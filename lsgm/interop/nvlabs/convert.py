@@ -21,7 +21,7 @@ from lsgm.models.latent import LSGM, build_lsgm
 from lsgm.nets.config import NVAEConfig
 from lsgm.train.checkpoint import with_later_buffers
 
-__all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks"]
+__all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks", "finite"]
 
 
 class Native(NamedTuple):
@@ -84,7 +84,7 @@ def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> di
     for name, ours in table.items():
         if theirs[name].shape != own[ours].shape:
             raise _misshapen(name, theirs[name].shape, own[ours].shape)
-        out[f"vae.{ours}"] = theirs[name].to(own[ours].dtype)
+        out[f"vae.{ours}"] = finite(theirs[name], name).to(own[ours].dtype)
     return out
 
 
@@ -120,7 +120,17 @@ def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> 
     if whole.shape != shape:
         name = _odd_one(row.names, theirs)
         raise _misshapen(name, theirs[name].shape, shape)
-    return whole.contiguous()
+    return finite(whole, row.names[0]).contiguous()
+
+
+def finite(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor of a checkpoint. Raises CheckpointError where its numbers are not finite."""
+    if not bool(tensor.isfinite().all()):
+        raise CheckpointError(
+            f"the checkpoint's tensor '{name}' has entries that are not finite, as a run has that diverged; "
+            "give an earlier checkpoint of it"
+        )
+    return tensor
 
 
 def _odd_one(names: Sequence[str], theirs: Mapping[str, Tensor]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.pickled import read_pickle
+from lsgm.interop.pickled import count_of, read_pickle, without_wrappers
 
 __all__ = ["STEM", "Official", "Rule", "official_of", "read_checkpoint"]
 
@@ -165,16 +165,14 @@ def _tensors(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tens
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise _other(path, f"'{name}' in its '{key}' is not a tensor")
-    # A model that DataParallel or DistributedDataParallel wraps says so before every name.
-    wrapped = all(str(name).startswith("module.") for name in state)
-    return {str(name).removeprefix("module." * wrapped): value.detach() for name, value in state.items()}
+    return without_wrappers(state)
 
 
 def _count(content: Mapping[str, Any], key: str, path: Path) -> int:
-    value = content.get(key, 0)
-    if not isinstance(value, int) or value < 0:
+    count = count_of(content.get(key, 0))
+    if count is None:
         raise _other(path, f"its '{key}' is not a count")
-    return value
+    return count
 
 
 def _other(path: Path, what: str) -> CheckpointError:

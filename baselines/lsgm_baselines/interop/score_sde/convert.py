@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError
 from lsgm.generative import Pixels
+from lsgm.interop.nvlabs.convert import finite
 from lsgm.interop.nvlabs.prior_table import Source, Table, layers_in_order, numbered_rows
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
@@ -103,7 +104,7 @@ def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> 
             f"the checkpoint's {shapes}{more} do not make up {list(shape)} of a model of its configuration; "
             "name the configuration that it was trained with"
         )
-    return whole.contiguous()
+    return finite(whole, row.names[0]).contiguous()
 
 
 def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConfig) -> None:
@@ -134,10 +135,10 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
             f"the checkpoint's noise levels 'sigmas' are {list(sigmas.shape)}, not a list; get the file again"
         )
     high, low = float(sigmas[0]), float(sigmas[-1])
-    fits = math.isclose(high, config.sigma_max, rel_tol=1e-5) and math.isclose(
-        low, config.sigma_min, rel_tol=1e-5
-    )
-    if not fits:
+    # A file may hold everything in half precision.
+    near = max(1e-5, torch.finfo(sigmas.dtype).eps) if sigmas.is_floating_point() else 1e-5
+    ends = ((high, config.sigma_max), (low, config.sigma_min))
+    if not all(math.isclose(found, wanted, rel_tol=near) for found, wanted in ends):
         raise CheckpointError(
             f"the checkpoint's noise levels go from {low:g} to {high:g}, and its configuration says "
             f"{config.sigma_min:g} to {config.sigma_max:g}; name the configuration that it was trained with"

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.pickled import read_pickle
+from lsgm.interop.pickled import count_of, read_pickle, without_wrappers
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -47,10 +47,12 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     content = read_pickle(path, "score_sde_pytorch")
-    if not isinstance(content, Mapping) or not {"model", "ema", "step"} <= content.keys():
-        raise _other(path, "it has no 'model', 'ema' and 'step'")
-    step = content["step"]
-    if not isinstance(step, int) or step < 0:
+    held = content.keys() if isinstance(content, Mapping) else ()
+    if missing := [f"'{key}'" for key in ("model", "ema", "step") if key not in held]:
+        *others, last = missing
+        raise _other(path, f"it has no {', '.join(others)}{' and ' if others else ''}{last}")
+    step = count_of(content["step"])
+    if step is None:
         raise _other(path, "its 'step' is not a count")
     raw = _weights(content["model"], path)
     sigmas = raw.pop(LEVELS, None)
@@ -68,13 +70,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def _weights(state: Any, path: Path) -> dict[str, Tensor]:
-    """Return a state dict's tensors by name, without the ``module.`` of a model on several devices."""
+    """Return a state dict's tensors by name, as the bare model calls them."""
     if not isinstance(state, Mapping) or not state:
         raise _other(path, "its 'model' is no state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise _other(path, f"'{name}' in its 'model' is not a tensor")
-    return {str(name).removeprefix("module."): value.detach() for name, value in state.items()}
+    return without_wrappers(state)
 
 
 def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

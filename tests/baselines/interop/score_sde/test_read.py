@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 from oracles.score_sde import SlowScoreSDE, contents, save
+from resaved import cast, on_cuda, prefixed, with_tensors
 
 from lsgm.errors import CheckpointError
+from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig
+from lsgm_baselines.interop.score_sde.convert import convert
 from lsgm_baselines.interop.score_sde.read import FREQUENCIES, read_checkpoint
 
 SMALL: dict[str, Any] = {
@@ -86,3 +89,47 @@ def test_files_that_are_no_such_checkpoint_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckpointError, match="there is no file"):
         read_checkpoint(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.module."])
+def test_wrappers_of_the_model_are_taken_off(prefix: str, tmp_path: Path) -> None:
+    slow = SlowScoreSDE({**SMALL, "sde": "vesde"})
+    content = contents(slow)
+    bare = {name.removeprefix("module."): value for name, value in content["model"].items()}
+    content["model"] = prefixed(bare, prefix)
+    assert read_checkpoint(save(content, tmp_path / "file.pth")).ema.keys() == slow.weights.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sde", ["vpsde", "vesde"])
+def test_half_precision_is_read_with_its_noise_levels(sde: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    settings = {**SMALL, "sde": sde}
+    if sde == "vesde":
+        settings |= {"scale_by_sigma": True, "embedding_type": "fourier", "centered": False}
+    content = with_tensors(contents(SlowScoreSDE(settings)), cast(dtype))
+    native = convert(read_checkpoint(save(content, tmp_path / "file.pth")), ScoreSDEConfig(**settings))
+    assert {value.dtype for value in native.ema.values()} <= {torch.float32, torch.float64}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_files_from_a_gpu_and_of_either_format_are_read(zipped: bool, tmp_path: Path) -> None:
+    """As in checkpoints/ and in checkpoints-meta/, which differ in their names alone."""
+    slow = SlowScoreSDE(SMALL)
+    (tmp_path / "checkpoints-meta").mkdir()
+    file = tmp_path / "checkpoints-meta" / "checkpoint.pth"
+    content = {**contents(slow), "step": torch.tensor(12)}
+    del content["optimizer"]
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(on_cuda(file))
+    assert found.step == 12
+    assert all(torch.equal(found.ema[name].double(), value) for name, value in slow.weights.items())
+
+
+def test_what_is_missing_alone_is_named_and_what_is_not_finite_too(tmp_path: Path) -> None:
+    content = contents(SlowScoreSDE(SMALL))
+    with pytest.raises(CheckpointError, match="it has no 'ema';"):
+        read_checkpoint(save({k: v for k, v in content.items() if k != "ema"}, tmp_path / "file.pth"))
+    content["ema"]["shadow_params"][0][0] = torch.nan
+    checkpoint = read_checkpoint(save(content, tmp_path / "file.pth"))
+    with pytest.raises(CheckpointError, match=r"'all_modules\.0\.weight' has entries that are not finite"):
+        convert(checkpoint, ScoreSDEConfig(**SMALL))
