@@ -153,11 +153,11 @@ class ConvVAE(nn.Module):
         self.pixels = pixels
         self.pad = pad
         self.decoder_name = config.decoder
-        side = pixels.height + 2 * pad
-        self.encoder = ConvEncoder(config, channels=pixels.channels, resolution=side)
+        height, width = pixels.height + 2 * pad, pixels.width + 2 * pad
+        self.encoder = ConvEncoder(config, channels=pixels.channels, resolution=(height, width))
         self.decoder = ConvDecoder(config, outputs=outputs_for(pixels, config.decoder))
-        latent_side = side >> len(config.multipliers)
-        self.groups = LatentGroups(((config.latent_channels, latent_side, latent_side),), top=1)
+        levels = len(config.multipliers)
+        self.groups = LatentGroups(((config.latent_channels, height >> levels, width >> levels),), top=1)
 
     def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
         """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B * draws, L, h, w]."""

@@ -136,9 +136,9 @@ def make_prior(config: PriorConfig, shape: Sequence[int], *, latent: bool = Fals
 
     A ``latent`` one, and one that stands on a Normal part, keeps the moments that its control variate takes.
     """
-    channels, resolution, _ = shape
+    channels, height, width = shape
     sde = make_sde(config.sde)
-    network: nn.Module = NCSNpp(config.network, channels=channels, resolution=resolution)
+    network: nn.Module = NCSNpp(config.network, channels=channels, resolution=(height, width))
     if config.preconditioning == "edm":
         network = EDMPreconditioned(network, sde, config.objective.sigma_data)
     elif config.preconditioning == "scaled-score":

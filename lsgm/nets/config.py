@@ -134,7 +134,7 @@ class ScoreNetConfig:
     blocks: int = 2
     """Residual blocks per level on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
-    """Resolutions with self-attention after every block down; the middle always has it."""
+    """Resolutions, by the shorter side, with self-attention after every block down; the middle has it too."""
     dropout: float = 0.0
     """Dropout in the residual blocks."""
     embedding: int = 128

@@ -7,22 +7,27 @@ from torch.nn import functional as F
 
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ConvVAEConfig
-from lsgm.nets.layers import ResBlock, conv, group_norm
+from lsgm.nets.layers import ResBlock, conv, group_norm, sides_of
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 
 class ConvEncoder(nn.Module):
-    """Image [B, C, H, W] in [-1, 1] -> (mu, log sigma) stacked on channels, [B, 2 L, H / 2^k, W / 2^k]."""
+    """Image [B, C, H, W] in [-1, 1] -> (mu, log sigma) stacked on channels, [B, 2 L, H / 2^k, W / 2^k].
 
-    def __init__(self, config: ConvVAEConfig, *, channels: int, resolution: int) -> None:
+    ``resolution`` is a side or (H, W). Raises ConfigError where a side cannot be halved as often as the
+    levels need.
+    """
+
+    def __init__(self, config: ConvVAEConfig, *, channels: int, resolution: int | tuple[int, int]) -> None:
         super().__init__()
         levels = len(config.multipliers)
-        if resolution % 2**levels:
-            raise ConfigError(
-                f"{levels} levels of the VAE cannot halve a side of {resolution}; "
-                "use fewer multipliers or data.pad"
-            )
+        for side in sides_of(resolution):
+            if side % 2**levels:
+                raise ConfigError(
+                    f"{levels} levels of the VAE cannot halve a side of {side}; "
+                    "use fewer multipliers, data.pad or another data.image-size"
+                )
         layers: list[nn.Module] = []
         current = channels
         for multiplier in config.multipliers:

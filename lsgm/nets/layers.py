@@ -11,7 +11,17 @@ from torch.nn import functional as F
 
 from lsgm.nets.fir import FIR, Direction
 
-__all__ = ["Attention", "Head", "ResBlock", "Resample", "conv", "group_norm", "linear", "scaled_init"]
+__all__ = [
+    "Attention",
+    "Head",
+    "ResBlock",
+    "Resample",
+    "conv",
+    "group_norm",
+    "linear",
+    "scaled_init",
+    "sides_of",
+]
 
 TINY_INIT = 1e-10
 """Variance scale of layers that start as (almost) zero, so that a block starts as the identity."""
@@ -29,6 +39,11 @@ def scaled_init(
         nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, TINY_INIT)))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def sides_of(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a resolution, which is these or the side of a square."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
 def conv(c_in: int, c_out: int, kernel: int = 3, *, stride: int = 1, scale: float = 1.0) -> nn.Conv2d:

@@ -10,7 +10,7 @@ from lsgm.errors import ConfigError
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.embedding import TimeEmbedding, TimeShifts
 from lsgm.nets.fir import Direction
-from lsgm.nets.layers import Attention, Head, ResBlock, conv
+from lsgm.nets.layers import Attention, Head, ResBlock, conv, sides_of
 from lsgm.nets.pyramid import Apart, InputResidual, InputSkip, OutputResidual, OutputSkip
 
 __all__ = ["NCSNpp", "Stack"]
@@ -20,13 +20,15 @@ class NCSNpp(nn.Module):
     """A U-Net of residual blocks whose every feature map on the way down is met again on the way up.
 
     z_t [B, C, H, W] and t [B] -> [B, C, H, W]. The output convolution starts at (almost) zero, so that with
-    a mixed score the prior starts as the Normal one. Raises ConfigError where a level's side is odd.
+    a mixed score the prior starts as the Normal one. ``resolution`` is a side or (H, W); a level has
+    attention where its shorter side is among the configuration's. Raises ConfigError where a level's side is
+    odd.
 
     `down`, `middle` and `up` hold the blocks in the order of execution; `joins_down` and `joins_up` hold, for
     each block, what the pyramids do behind it.
     """
 
-    def __init__(self, config: ScoreNetConfig, *, channels: int, resolution: int) -> None:
+    def __init__(self, config: ScoreNetConfig, *, channels: int, resolution: int | tuple[int, int]) -> None:
         super().__init__()
         sides = _sides(config, resolution)
         self.recompute = config.recompute
@@ -131,14 +133,15 @@ class Stack(nn.Module):
         return out
 
 
-def _sides(config: ScoreNetConfig, resolution: int) -> list[int]:
-    """Return the side of each level."""
+def _sides(config: ScoreNetConfig, resolution: int | tuple[int, int]) -> list[int]:
+    """Return the shorter side of each level."""
     levels = len(config.multipliers)
-    sides = [resolution >> level for level in range(levels)]
-    if any(side % 2 for side in sides[:-1]):
-        raise ConfigError(
-            f"{levels} levels cannot halve a side of {resolution}; use fewer multipliers in the score network"
-        )
+    for side in sides_of(resolution):
+        if side % 2 ** (levels - 1):
+            raise ConfigError(
+                f"{levels} levels cannot halve a side of {side}; use fewer multipliers in the score network"
+            )
+    sides = [min(sides_of(resolution)) >> level for level in range(levels)]
     if config.progressive == "residual" and levels == 1:
         raise ConfigError(
             'a score network of one level has no pyramid of outputs; set progressive to "none" or add a level'
