@@ -135,6 +135,9 @@ class StageConfig:
     """Optimiser steps; the horizon of every schedule unless `seconds` is set. 0 skips the stage."""
     seconds: float | None = None
     """A budget in training seconds instead of steps; schedules then follow the clock."""
+    horizon: float | None = None
+    """Steps, or seconds of a budget in seconds, over which learning rates and annealing run; beyond it they
+    stay at their ends (None: the whole budget). A run that is given more goes on with what it began with."""
     batch_size: int = 128
     """Images per step, over all processes."""
     warmup: float = 0.02
@@ -160,6 +163,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"steps is {self.steps}; it cannot be negative")
         require(self.seconds is None or self.seconds > 0, f"seconds is {self.seconds}; it must be above 0")
+        require(self.horizon is None or self.horizon > 0, f"horizon is {self.horizon}; it must be above 0")
         require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
         require(0 <= self.warmup < 1, f"warmup is {self.warmup}; give a share of the stage in [0, 1)")
         require(0 <= self.ema < 1, f"ema is {self.ema}; give a decay in [0, 1)")
@@ -169,6 +173,16 @@ class StageConfig:
         )
         require(self.checkpoint_every > 0, "checkpoint-every must be above 0 seconds")
         require(self.keep >= 1, "keep must be at least 1 checkpoint")
+
+    @property
+    def budget(self) -> float:
+        """Steps, or the seconds that stand for them."""
+        return self.steps if self.seconds is None else self.seconds
+
+    @property
+    def schedule(self) -> float:
+        """The part of the budget over which schedules run."""
+        return self.budget if self.horizon is None else self.horizon
 
 
 @dataclass(frozen=True)

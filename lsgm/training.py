@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
-from lsgm.errors import ConfigError
+from lsgm.distributed import join
 from lsgm.generative import Pixels
-from lsgm.kinds import find_kind, recipe_from
+from lsgm.kinds import find_kind
 from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
-from lsgm.structure import completed_as_then, to_dict
+from lsgm.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
+from lsgm.structure import to_dict
 from lsgm.train import Outcome, Run, StepTimer, train
 
 __all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train_recipe"]
@@ -48,26 +50,10 @@ def validation_levels(images: ImageSet, pixels: Pixels) -> Tensor:
     return test_levels(images, "val", seed=0, bits=pixels.bits, limit=VALIDATION_LIMIT)
 
 
-_ORIGINS = ("init_from", "init_vae_from")
-
-
-def _as_begun(recipe: Any, run: Run) -> tuple[Any, dict[str, Any] | None]:
-    """Return the recipe as the run goes on with it, and the settings that the run has; None for a new one.
-
-    Settings that did not exist when a run was begun are what was the case then, whatever their default has
-    become: a run ends as it began.
-    """
-    if not run.config_path.exists():
-        return recipe, None
-    saved = run.config()
-    tables = {name: value for name, value in saved.items() if name not in _ORIGINS}
-    try:
-        begun = to_dict(recipe_from(tables, str(run.config_path), saved=True))
-    except ConfigError:  # another version's: `Run.start` says which key differs
-        return recipe, None
-    then = completed_as_then(recipe, tables)
-    origins = {name: saved[name] for name in _ORIGINS if name in saved}
-    return recipe_from(then, str(run.config_path)), {**begun, **origins}
+def _origin(init_from: Path | None, init_vae_from: Path | None) -> Origin | None:
+    """Return whose weights a run is to start from."""
+    options = (("init_from", init_from), ("init_vae_from", init_vae_from))
+    return next((Origin.of(option, path) for option, path in options if path is not None), None)
 
 
 def train_recipe(
@@ -90,24 +76,32 @@ def train_recipe(
     Raises ConfigError, DataError, CheckpointError and TrainingError, each one sentence.
     """
     images = images if images is not None else load_images(recipe)
-    run = Run(out)
-    recipe, begun = _as_begun(recipe, run)
-    pixels = pixels_of(images, recipe.data.bits)
-    networks = fresh_networks(recipe, pixels)
-    # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
-    stages = find_kind(recipe.kind).stages(recipe, networks)
     dataset = {"name": images.name, "version": images.version, "sha256": images.sha256}
-    settings = to_dict(recipe)
-    for name, origin, initialise in (
-        ("init_from", init_from, initialise_from),
-        ("init_vae_from", init_vae_from, initialise_vae_from),
-    ):
-        if origin is None:
-            continue
-        settings[name] = str(origin)
-        if run.newest() is None:  # a run that goes on needs its origin no more
-            initialise(networks, origin)
-    run.start(settings, seed=recipe.seed, dataset=dataset, begun=begun)
+    run, changes = Run(out), None
+    if begun := Begun.of(run):
+        recipe = begun.completed(recipe)
+    pixels = pixels_of(images, recipe.data.bits)
+    networks, kind = fresh_networks(recipe, pixels), find_kind(recipe.kind)
+    # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
+    stages = kind.stages(recipe, networks)
+    origin = _origin(init_from, init_vae_from)
+    origins = {} if origin is None else {origin.option: str(origin.path)}
+    if begun:
+        recipe, changes = goes_on(recipe, begun, stages, dataset)
+        origins, moved = same_origin(begun, origin)
+        changes |= moved
+        stages = kind.stages(recipe, networks)
+    if run.newest() is not None:
+        origin = None  # a run that goes on needs it no more
+    if origin:
+        initialise = initialise_from if origin.option == "init_from" else initialise_vae_from
+        initialise(networks, origin.path)
+    about = origin.as_dict() if origin else None
+    settings = {**to_dict(recipe), **origins}
+    run.start(settings, seed=recipe.seed, dataset=dataset, changes=changes, origin=about)
+    if join("cpu").main:
+        for sentence in tell(run, recipe, changes or {}):
+            print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
     return train(
         run,
         stages,
@@ -122,4 +116,5 @@ def train_recipe(
         tensorboard=tensorboard,
         timer=timer,
         remark=_splits_of(images) if images.remark else "",
+        extended=is_extended(changes or {}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +21,15 @@ HELP = "train a recipe; interrupt it, and the same command goes on"
 DESCRIPTION = """Train a recipe (`lsgm ls recipes`) in a run directory.
 
 Every value of the recipe is an option. Interrupt training at any moment; the same command goes on where the
-last checkpoint stands. `torchrun --nproc-per-node 2 -m lsgm train ...` trains on several processes."""
+last checkpoint stands, wherever its data and its directory lie by then. With more steps (or seconds, or a
+further stage) it goes on beyond its end: the learning rate stays at its last value, lr-min. What would make
+it another run is refused. `torchrun --nproc-per-node 2 -m lsgm train ...` trains on several processes."""
 
 EXAMPLES = (
     "lsgm train glyphs",
     "lsgm train omniglot-tiny --out runs/mine --stage2.steps 4000",
     "lsgm train mnist-tiny --max-seconds 600      # a piece of a long run; repeat to go on",
+    "lsgm train mnist-tiny --stage2.steps 9000    # more of a finished one",
     "lsgm train --recipe image-folder-64 --data ./photos",
     "lsgm train glyphs --out runs/more --init-from runs/glyphs --stage1.steps 0",
     "lsgm train celebahq256-qualitative-stage3 --init-vae-from runs/celebahq256-qualitative",
@@ -85,17 +89,21 @@ def _train(recipe: Any, options: Any, named: str) -> int:
     from lsgm.devices import pick_device
     from lsgm.training import train_recipe
 
-    out = options.out or Path("runs") / Path(named).stem
     outcome = train_recipe(
         recipe,
-        out,
+        _place(options.out) or Path("runs") / Path(named).stem,
         device=pick_device(options.device),
         max_seconds=options.max_seconds,
-        init_from=options.init_from,
-        init_vae_from=options.init_vae_from,
+        init_from=_place(options.init_from),
+        init_vae_from=_place(options.init_vae_from),
         tensorboard=options.tensorboard,
     )
     return outcome.exit_status
+
+
+def _place(path: Path | None) -> Path | None:
+    """Return a path with its variables and ~ read, which a shell leaves alone in ``--out=~/runs``."""
+    return None if path is None else Path(os.path.expandvars(path)).expanduser()
 
 
 def _default_recipe(name: str) -> Any:

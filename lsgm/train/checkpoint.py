@@ -32,6 +32,7 @@ __all__ = [
     "load_optimizers",
     "load_weights",
     "prune",
+    "read_optimizers",
     "read_state",
     "read_weights",
     "save_checkpoint",
@@ -173,12 +174,7 @@ def with_later_buffers(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict
 
 def load_optimizers(checkpoint: Path, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Restore the optimisers, by the names of their groups. Raises CheckpointError."""
-    path = checkpoint / OPTIMIZER
-    content = io.BytesIO(_read(path, read_state(checkpoint)))
-    try:
-        saved = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common class for what a broken file raises
-        raise _damaged(path, "is not a file of optimiser states") from error
+    path, saved = checkpoint / OPTIMIZER, read_optimizers(checkpoint)
     if set(saved) != set(optimizers):
         raise CheckpointError(
             f"{path} has the parameter groups {sorted(saved)} and this stage has {sorted(optimizers)}; "
@@ -191,6 +187,28 @@ def load_optimizers(checkpoint: Path, optimizers: Mapping[str, torch.optim.Optim
             raise CheckpointError(
                 f"{path} does not fit group '{name}' ({error}); use the configuration it was trained with"
             ) from error
+
+
+def read_optimizers(checkpoint: Path) -> dict[str, Any]:
+    """Return the optimisers' states by the names of their groups.
+
+    Raises CheckpointError for a damaged file, and for a checkpoint that no training wrote, which has none.
+    """
+    path, state = checkpoint / OPTIMIZER, read_state(checkpoint)
+    saved: dict[str, Any] = {}
+    if path.name in state["files"]:
+        try:
+            saved = torch.load(io.BytesIO(_read(path, state)), map_location="cpu", weights_only=True)
+        except CheckpointError:
+            raise
+        except Exception as error:  # torch names no common class for what a broken file raises
+            raise _damaged(path, "is not a file of optimiser states") from error
+    if not saved:
+        raise CheckpointError(
+            f"{checkpoint} has no optimiser states, because no training wrote it; start another run from its "
+            "weights with --init-from"
+        )
+    return saved
 
 
 def prune(parent: Path, keep: int) -> None:

@@ -49,19 +49,24 @@ def train(
     tensorboard: bool = False,
     timer: StepTimer | None = None,
     remark: str = "",
+    extended: bool = False,
 ) -> Outcome:
     """Train the stages in `run`, going on from its newest checkpoint, and return how that ended.
 
     `max_seconds` (wall clock) and `max_steps` end this call at a complete checkpoint; `meta` (JSON values)
     goes into every checkpoint; `on_stage_end(stage, step)` runs on the first process with the averaged
-    weights in place, before the stage's last checkpoint; `remark` is said before the first step. Raises
-    ConfigError, CheckpointError, and TrainingError where a loss or a gradient is not finite.
+    weights in place, before the stage's last checkpoint; `remark` is said before the first step. With
+    `extended`, what the checkpoint calls done is measured again, because the run has been given more: a
+    larger budget of the stage it ended in, or stages after that one. Raises ConfigError, CheckpointError, and
+    TrainingError where a loss or a gradient is not finite.
     """
     specs, begun = _checked(stages), time.monotonic()
     with ExitStack() as stack:
         world = _enter(stack, run, specs, device)
         checkpoint, state = _newest(run, world, seed)
         position = Position.of(state) if state else Position()
+        if extended and position.stage:
+            _reopen(position, specs)
         if position.finished:
             _say(world, f"{run.directory} is finished at step {position.step}: nothing to do")
             return _outcome(position, checkpoint, None)
@@ -76,6 +81,13 @@ def train(
             on_stage_end, deadline, last_step, timer
         )  # fmt: skip
         return _report(context, position, _run_stages(specs, context, position, checkpoint, state))
+
+
+def _reopen(position: Position, specs: Sequence[StageSpec]) -> None:
+    """See whether stage and run are done under the budgets that they have now."""
+    spec = next(spec for spec in specs if spec.name == position.stage)
+    position.stage_done = position.is_over(spec.config)
+    position.finished = position.stage_done and spec is specs[-1]
 
 
 def _enter(stack: ExitStack, run: Run, specs: Sequence[StageSpec], device: torch.device | str) -> World:

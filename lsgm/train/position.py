@@ -38,10 +38,15 @@ class Position:
         self.stage, self.stage_step, self.seconds, self.stage_done = stage, 0, 0.0, False
 
     def progress(self, config: StageConfig) -> float:
-        """Return the share of the stage's budget that is used up, in [0, 1]."""
-        if config.seconds is not None:
-            return min(self.seconds / config.seconds, 1.0)
-        return min(self.stage_step / config.steps, 1.0)
+        """Return the share of the stage's schedules that is done, in [0, 1]."""
+        return min(self._used(config) / config.schedule, 1.0)
+
+    def is_over(self, config: StageConfig) -> bool:
+        """Return whether the stage's budget is used up."""
+        return self._used(config) >= config.budget
+
+    def _used(self, config: StageConfig) -> float:
+        return self.stage_step if config.seconds is None else self.seconds
 
     def advance(self, images: int, seconds: float, config: StageConfig) -> None:
         """Count one step, and see whether it was the stage's last."""
@@ -50,4 +55,4 @@ class Position:
         self.images += images
         self.seconds = seconds
         self.seconds_by_stage[self.stage] = seconds
-        self.stage_done = self.progress(config) >= 1.0
+        self.stage_done = self.is_over(config)

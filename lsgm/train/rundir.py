@@ -88,25 +88,28 @@ class Run:
         seed: int,
         dataset: Mapping[str, Any] | None = None,
         argv: Sequence[str] | None = None,
-        begun: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Sequence[Any]] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         """Write config and manifest, or check that the run here is the same one and note that it goes on.
 
         `config` is nested mappings of TOML values, None meaning absent. `dataset` has the keys name, version,
-        sha256. `begun` is the configuration that the run here has, completed by keys that did not exist when
-        it was written; without it that is the file as it stands. All processes call this; the first one
+        sha256. `changes`, key -> (before, now), say that the caller has compared the configurations
+        (`lsgm.resume`) and in what the run here goes on under others: they are noted, and the file here
+        comes to say what `config` says, but for keys that it never had; without them every key has to be the
+        same. `origin` says which weights a fresh run starts from. All processes call this; the first one
         writes. Raises ConfigError naming the first key that differs, DataError where the data are others.
         """
         wanted = tomllib.loads(tomli_w.dumps(_plain(config)))
-        before = None if begun is None else tomllib.loads(tomli_w.dumps(_plain(begun)))
-        join("cpu").on_main(lambda: self._start(wanted, before, seed, dict(dataset or {}), argv))
+        manifest = {"dataset": dict(dataset or {}), **({"origin": dict(origin)} if origin else {})}
+        join("cpu").on_main(lambda: self._start(wanted, changes, seed, manifest, argv))
 
     def _start(
         self,
         wanted: dict[str, Any],
-        before: dict[str, Any] | None,
+        changes: Mapping[str, Sequence[Any]] | None,
         seed: int,
-        dataset: dict[str, Any],
+        about: dict[str, Any],
         argv: Sequence[str] | None,
     ) -> None:
         try:
@@ -114,11 +117,15 @@ class Run:
                 for folder in (self.checkpoints, self.samples):
                     folder.mkdir(exist_ok=True)
                 atomic.sweep(self.directory)
-                if self.config_path.exists():
-                    self._same(wanted, self.config() if before is None else before)
-                else:
+                here = self.config() if self.config_path.exists() else None
+                if here is not None and changes is None:
+                    self._same(wanted, here)
+                manifest = self._noted(seed, about, argv, changes or {})
+                if here is not None:
+                    wanted = _where_known(wanted, {*_flat(here), *(changes or ())})
+                if here is None or _flat(here) != _flat(wanted):
                     atomic.replace_file(self.config_path, tomli_w.dumps(wanted).encode())
-                self._note(seed, dataset, argv)
+                atomic.replace_file(self.manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
         except OSError as error:
             raise ConfigError(
                 f"the run directory {self.directory} cannot be written ({error.strerror or error}); "
@@ -134,19 +141,28 @@ class Run:
                     f"{_show(now.get(key))}; give another directory to start another run"
                 )
 
-    def _note(self, seed: int, dataset: dict[str, Any], argv: Sequence[str] | None) -> None:
+    def _noted(
+        self,
+        seed: int,
+        about: dict[str, Any],
+        argv: Sequence[str] | None,
+        changes: Mapping[str, Sequence[Any]],
+    ) -> dict[str, Any]:
+        """Return the manifest with this call in it."""
         if not self.manifest_path.exists():
-            manifest = {"run_id": uuid.uuid4().hex, "seed": seed, "dataset": dataset, **provenance(argv)}
-            manifest["resumed"] = []
-        else:
-            manifest = self.manifest()
-            if manifest.get("dataset", {}).get("sha256") != dataset.get("sha256"):
-                raise DataError(
-                    f"{self.directory} was trained on data with sha256 {manifest['dataset'].get('sha256')}, "
-                    f"and the data here have {dataset.get('sha256')}; restore the data or start another run"
-                )
-            manifest.setdefault("resumed", []).append(provenance(argv))
-        atomic.replace_file(self.manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
+            return {"run_id": uuid.uuid4().hex, "seed": seed, **about, **provenance(argv), "resumed": []}
+        manifest = self.manifest()
+        before, now = manifest.get("dataset", {}).get("sha256"), about["dataset"].get("sha256")
+        if before != now:
+            raise DataError(
+                f"{self.directory} was trained on data with sha256 {before}, and the data here have {now}; "
+                "restore the data or start another run"
+            )
+        if "origin" in about:
+            manifest["origin"] = about["origin"]
+        noted = {"changed": {key: list(both) for key, both in changes.items()}} if changes else {}
+        manifest.setdefault("resumed", []).append({**provenance(argv), **noted})
+        return manifest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -177,14 +193,27 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b.c": value}``."""
+    """Return ``{"a.b.c": value}``; a dash in a key, which is another spelling of it, as an underscore."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        name = prefix + key.replace("-", "_")
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(_flat(value, f"{name}."))
         else:
-            flat[prefix + key] = value
+            flat[name] = value
     return flat
+
+
+def _where_known(config: Mapping[str, Any], known: set[str], prefix: str = "") -> dict[str, Any]:
+    """Return the part of a configuration whose dotted keys are known."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if inner := _where_known(value, known, f"{prefix}{key}."):
+                out[key] = inner
+        elif prefix + key in known:
+            out[key] = value
+    return out
 
 
 def _show(value: Any) -> str:

@@ -165,7 +165,8 @@ def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: C
     # The same command goes on, and needs the other run no more; another origin would be another run.
     (folder / "first").rename(folder / "elsewhere")
     assert lsgm(*more) == (0, "lsgm: more is finished at step 1: nothing to do\n")
-    assert "init_from = 'first', not 'elsewhere'" in lsgm(*more, "--init-from", "elsewhere")[1]
+    assert "init_from = 'first', not 'more'" in complaint(lsgm, *more, "--init-from", "more")
+    assert "nothing to do" in lsgm(*more, "--init-from", "elsewhere")[1]  # the same weights
 
 
 def test_a_vae_alone_is_taken_over_and_another_prior_trained_on_it(folder: Path, lsgm: Command) -> None:
@@ -280,8 +281,9 @@ def test_a_changed_recipe_or_changed_data_do_not_touch_a_run(folder: Path, lsgm:
     small = recipe(folder)
     assert lsgm(small)[0] == 0
     before = weights(folder / "runs/small")
-    said = complaint(lsgm, small, "--stage2.steps", 99)
-    assert "runs/small was started with stage2.steps = 6, not 99; give another directory" in said
+    said = complaint(lsgm, small, "--stage2.batch-size", 16)
+    assert "runs/small was started with stage2.batch_size = 8, not 16; give another directory" in said
+    assert "--init-from runs/small" in said
     (folder / "photos" / "013.png").unlink()
     assert "restore the data or start another run" in complaint(lsgm, small)
     assert weights(folder / "runs/small") == before
