@@ -97,7 +97,7 @@ class Begun:
         weights = f", with --init-from {here} from the weights of this one" if self.state else ""
         return ConfigError(
             f"{here} was started with {key} = {_shown(before)}, not {_shown(now)}; "
-            + (f"{why}: repeat the first, or " if why else "")
+            + (f"{why}: leave it as it was, or " if why else "")
             + f"give another directory to start another run{weights}"
         )
 

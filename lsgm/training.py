@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
-from lsgm.distributed import join
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
 from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
+from lsgm.progress import say
 from lsgm.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
 from lsgm.structure import to_dict
 from lsgm.train import Outcome, Run, StepTimer, train
@@ -99,9 +98,8 @@ def train_recipe(
     about = origin.as_dict() if origin else None
     settings = {**to_dict(recipe), **origins}
     run.start(settings, seed=recipe.seed, dataset=dataset, changes=changes, origin=about)
-    if join("cpu").main:
-        for sentence in tell(run, recipe, changes or {}):
-            print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
+    for sentence in tell(run, recipe, changes or {}):
+        say(sentence)
     return train(
         run,
         stages,
