@@ -114,6 +114,8 @@ def paired_table(rows: Sequence[Row]) -> Table | None:
 def _verdict(row: Row) -> str:
     if row.value is None or row.ci_low is None or row.ci_high is None:
         return "unknown"
+    if not row.solved_finely:
+        return "below the solver's error"
     return "contains 0" if row.ci_low <= 0 <= row.ci_high else "excludes 0"
 
 

@@ -410,3 +410,21 @@ def test_a_bound_that_its_solver_may_have_made_is_marked_and_never_the_best() ->
 def test_without_any_solver_error_the_table_has_no_column_for_it() -> None:
     table = table_of(estimate("a", "ode_nll", FLOW, 90.2, 0.5))
     assert not any(head.head.startswith("Solver error") for head in table.columns)
+
+
+def test_a_difference_within_the_solvers_error_gets_no_verdict() -> None:
+    def verdict(error: float) -> str:
+        pair: dict[str, Any] = {
+            "task": "t@1",
+            "model": "a - b",
+            "metric": "paired_ode_nll_nats",
+            "value": -25.0,
+        }
+        pair |= {"ci_low": -35.0, "ci_high": -15.0, "n": 8, "group": "likelihood"}
+        pair |= {"solver_error": error, "solver_error_margin": 1.6}
+        table = paired_table([row_from(pair)])
+        assert table is not None
+        return column(table, "95 % interval")[0]
+
+    assert verdict(-13.7) == "below the solver's error"
+    assert verdict(-0.7) == "excludes 0"
