@@ -266,9 +266,32 @@ def test_statistics_of_samples_have_no_interval_and_two_files_need_no_network(
     assert ours.numbers[0].value == pytest.approx(expected["fid"].value, rel=1e-9)
     foreign = lsgm_eval.fid(statistics("a", REAL, "foreign"), statistics("b", MADE, "foreign"))
     assert foreign["frechet_statistics"].value == pytest.approx(expected["fid"].value, rel=1e-9)
+    with pytest.raises(UserError, match="both sides are statistics, whose network is fixed"):
+        lsgm_eval.fid(statistics("a", REAL, "foreign"), statistics("b", MADE, "foreign"), extractor="glyphs")
     same = statistics("same", REAL, "adm")
     with pytest.raises(DataError, match="is not here"):
         lsgm_eval.fid(same, same)  # it has images as well, of which the rest is measured
+
+
+def test_two_files_of_the_size_of_inception_are_of_the_protocol_that_they_are_named_by(
+    tmp_path: Path, opened: dict[str, Corners]
+) -> None:
+    opened.clear()
+    draw = np.random.default_rng(0)
+    for name, shift in (("real", 0.0), ("made", 1.0), ("made_clean", 1.0)):
+        rows = draw.normal(size=(40, 2048)) + shift
+        np.savez(tmp_path / f"{name}.npz", mu=rows.mean(0), sigma=np.diag(rows.var(0, ddof=1)))
+    first, second, clean = (tmp_path / f"{name}.npz" for name in ("real", "made", "made_clean"))
+    found = lsgm_eval.fid(first, second)
+    shift = np.load(second)["mu"] - np.load(first)["mu"]
+    roots = [np.sqrt(np.diagonal(np.load(path)["sigma"])) for path in (first, second)]
+    expected = float(shift @ shift) + float(((roots[0] - roots[1]) ** 2).sum())  # diagonal covariances
+    assert found["fid"].value == pytest.approx(expected, rel=1e-7)
+    assert found["fid"].low is None
+    assert lsgm_eval.fid(clean, clean)["fid_clean"].value == 0
+    with pytest.raises(DataError, match=r"by their names .* are of different protocols"):
+        lsgm_eval.fid(first, clean)
+    assert lsgm_eval.fid(first, clean, extractor="inception")["fid"].value > 0
 
 
 def test_the_same_file_of_statistics_and_images_is_at_distance_0(statistics: Callable[..., Path]) -> None:
@@ -281,6 +304,9 @@ def test_statistics_of_another_network_are_refused_in_its_name(statistics: Calla
     other = statistics("other", REAL, "ours", Corners("dinov2"))
     with pytest.raises(DataError, match="of the extractor dinov2@2"):
         lsgm_eval.fid(other, MADE)
+    named = lsgm_eval.fid(statistics("cifar10_clean_train", REAL, "foreign"), MADE)  # as clean-fid names them
+    assert [number.metric for number in named.numbers][:1] == ["fid_clean"]
+    assert "inception: " in named.not_measured[0]
     foreign = statistics("foreign", REAL, "foreign")
     alone = lsgm_eval.fid(foreign, MADE, extractor="inception-clean")
     assert alone["fid_clean"].value == pytest.approx(lsgm_eval.fid(REAL, MADE)["fid"].value, rel=1e-9)

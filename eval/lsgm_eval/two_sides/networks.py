@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,7 +27,6 @@ _PUBLISHED = {
     "inception-clean": (CLEAN_INCEPTION, "clean-fid-pil-bicubic-299"),
 }
 DISTANCES: tuple[Statistic, ...] = ("frechet", "spatial-frechet", "kernel")
-ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def open_networks(
                 raise
             closed.append(Closed(spec, str(error)))
     if not found:
-        raise DataError("; ".join(dict.fromkeys(space.why for space in closed)))
+        others = (space.why.partition("; ")[0] for space in closed[1:])  # what to do is said once
+        raise DataError("; ".join(dict.fromkeys([closed[0].why, *others])))
     return found, closed
 
 
@@ -77,7 +78,8 @@ def _open(spec: SpaceSpec, reference: Side, samples: Side, device: torch.device,
     try:
         extractor = load_extractor(spec.extractor, shape, device=device)
     except DataError as error:
-        raise DataError(f"{error}; {ELSEWHERE}" + ("; or glyphs" if shape == (1, 28, 28) else "")) from error
+        glyphs = "; or take the features that ship with the package: --extractor glyphs"
+        raise DataError(f"{error}{glyphs if shape == (1, 28, 28) else ''}") from error
     _check_shapes(extractor, reference, samples)
     return Network(
         spec, extractor, *(_applies(side, extractor, alone=alone) for side in (reference, samples))
@@ -87,24 +89,29 @@ def _open(spec: SpaceSpec, reference: Side, samples: Side, device: torch.device,
 def _applies(side: Side, extractor: Extractor, *, alone: bool) -> bool:
     """Return whether a side's statistics are features of this network; its images serve where not.
 
-    Those that do not say of which network they are, are taken as torch-fidelity's Inception features, as
-    pytorch-fid, ADM and EDM write them; of another network they are where it alone was asked for. Raises
-    DataError where they are not and there are no images.
+    Those that do not say of which network they are, are taken as `_assumed` says; of another network they are
+    where it alone was asked for. Raises DataError where they are not and there are no images.
     """
     if side.statistics is None:
         return False
     theirs = space_of(side.statistics)
-    ours = theirs.name == extractor.name or (not theirs.name and (extractor.name == "inception" or alone))
+    assumed = _assumed(side.statistics)
+    ours = extractor.name == (theirs.name or assumed) or (alone and not theirs.name)
     if side.model is not None and not (ours and theirs.dim == extractor.dim):
         return False
     if not theirs.name and not ours:
         raise DataError(
             f"{side.statistics} does not say of which network its mu and sigma are, and is taken as "
-            f"torch-fidelity's (pytorch-fid, ADM and EDM write such files): if they are {extractor.name}'s, "
-            f"ask for --extractor {extractor.name} alone"
+            f"{assumed}'s (clean-fid has 'clean' in its files' names; pytorch-fid, ADM and EDM write those "
+            f"of inception): if they are {extractor.name}'s, ask for --extractor {extractor.name} alone"
         )
     read_statistics(side.statistics, extractor)  # says what else is wrong
     return True
+
+
+def _assumed(path: Path) -> str:
+    """Return whose features statistics are that do not say it, by what the tools call such files."""
+    return "inception-clean" if "clean" in path.stem.lower() else "inception"
 
 
 def _check_shapes(extractor: Extractor, reference: Side, samples: Side) -> None:
@@ -179,8 +186,15 @@ def _by_files(words: Sequence[str], reference: Side, samples: Side) -> Network:
             "both sides are statistics, whose network is fixed: leave --extractor out, or give images"
         )
     if not name and first.dim == INCEPTION_DIM:
-        weights, resize = _PUBLISHED[words[0] if words else PROTOCOLS[0]]
-        name, sha256 = words[0] if words else PROTOCOLS[0], weights.sha256
+        assumed = {words[0]} if words else {_assumed(path) for path in paths}
+        if len(assumed) > 1:
+            raise DataError(
+                f"by their names {paths[0]} and {paths[1]} are of different protocols: if they are of one, "
+                "name it by --extractor"
+            )
+        (name,) = assumed
+        weights, resize = _PUBLISHED[name]
+        sha256 = weights.sha256
     official = any(name == word and sha256 == weights.sha256 for word, (weights, _) in _PUBLISHED.items())
     spatial_dim = max(space.spatial_dim for space in told)
     space = _Unopened(name or "statistics", sha256, resize, first.dim, spatial_dim, official)

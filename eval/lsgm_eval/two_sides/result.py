@@ -62,8 +62,14 @@ class Distances:
 
     @property
     def value(self) -> float:
-        """The first distance: FID by torch-fidelity's protocol, unless others were asked for."""
-        return next(number.value for number in self.numbers if number.value is not None)
+        """The first distance: FID by torch-fidelity's protocol, unless others were asked for.
+
+        Raises UserError where nothing could be told, with the reason.
+        """
+        found = next((number.value for number in self.numbers if number.value is not None), None)
+        if found is None:
+            raise UserError(self.numbers[0].note if self.numbers else "nothing was measured")
+        return found
 
     def row(self) -> dict[str, Any]:
         """Return all numbers flat: ``fid``, ``fid_low``, ``fid_high``, ..., and the counts of the first."""
