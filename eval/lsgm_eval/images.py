@@ -1,4 +1,7 @@
-"""The images that a task's likelihoods are measured on: binarised once, hashed, in a seeded order."""
+"""The images of a task: those that distances are measured to, and those that likelihoods are measured on.
+
+The latter are binarised once, hashed, and taken in a seeded order.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.reference import choose
 from lsgm_eval.tasks import Task
 
-__all__ = ["ScoredImages", "check_pixels", "scored_images_of"]
+__all__ = ["ScoredImages", "TaskImages", "check_pixels", "scored_images_of", "task_data"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,45 @@ def _pixels(task: Task, images: ImageSet) -> Pixels:
     return Pixels(*images.image_shape, "binary", 1)
 
 
-def check_pixels(model: GenerativeModel, images: ScoredImages) -> None:
-    """Raise UserError unless a model gives probabilities to just the images that are scored."""
+@dataclass(frozen=True)
+class TaskImages:
+    """What an evaluation knows of its images; without any of them, what files of statistics are of."""
+
+    dataset: str
+    """``name@version@sha256``, the dataset column of its rows."""
+    pixels: Pixels
+    reference_split: str | None
+    """Distances are measured to it; None where a file does not say what its statistics are of."""
+    training_split: str | None = None
+    """The part of it that likelihoods are not measured on: what a model may have been trained on."""
+    images: ImageSet | None = None
+    scored: ScoredImages | None = None
+    """None where no likelihood is asked for."""
+
+
+def task_data(task: Task, images: ImageSet, *, scores: bool) -> TaskImages:
+    """Return what a task takes of an image set.
+
+    Where the set was split by hash alone, distances are measured to all images that were given for the
+    task's reference, a flat folder to all of it: which 90 % of them a hash would choose means nothing. With
+    ``scores`` the likelihood split is made ready. Raises as `scored_images_of`.
+    """
+    reference = task.reference_split.split("+")
+    if images.carved and set(reference) <= set(images.splits):
+        reference = [name for name in images.splits if name in (*reference, *images.carved)]
+    training = [name for name in reference if name != task.likelihood_split]
+    return TaskImages(
+        images.identity,
+        _pixels(task, images),
+        "+".join(reference),
+        "+".join(training) or None,
+        images,
+        scored_images_of(task, images) if scores else None,
+    )
+
+
+def check_pixels(model: GenerativeModel, images: ScoredImages | TaskImages) -> None:
+    """Raise UserError unless a model gives probabilities to just the images of a task."""
     have, want = model.pixels, images.pixels
     if (have.shape, have.levels) == (want.shape, want.levels) and have.kind == want.kind:
         return

@@ -20,7 +20,7 @@ from lsgm.train.provenance import hardware, versions
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.model_specs import packages_of
-from lsgm_eval.tasks import Task
+from lsgm_eval.tasks import Images, Task
 
 __all__ = ["FOLDER", "FORMAT", "describe_call", "write_manifest"]
 
@@ -46,6 +46,7 @@ def write_manifest(
     dataset: str | None = None,
     *,
     device: torch.device | str = "cpu",
+    images: Images | None = None,
 ) -> str:
     """Write ``out/manifests/<id>.json`` atomically and return the id.
 
@@ -55,7 +56,7 @@ def write_manifest(
     them there, ``dataset`` is ``name@version@sha256`` where the images are loaded already; every row names it
     in any case. Raises DataError where the file cannot be written.
     """
-    content = describe_call(command, models, task, tier, dataset, device)
+    content = describe_call(command, models, task, tier, dataset, device, images)
     name = cell_key(content)[:12]
     path = out / FOLDER / f"{name}.json"
     if path.exists():
@@ -73,6 +74,7 @@ def describe_call(
     tier: str,
     dataset: str | None,
     device: torch.device | str,
+    images: Images | None = None,
 ) -> dict[str, Any]:
     """Return all of a manifest that does not depend on the time, as JSON values.
 
@@ -91,7 +93,7 @@ def describe_call(
         "device": str(device),
         "models": [_described(spec, model) for spec, model in models.items()],
         "task": {
-            "identity": task.identity(tier),
+            "identity": task.identity(tier, images=images),
             "sha256": cell_key(to_dict(task)),
             "data": task.dataset,
             "dataset": dataset,
@@ -109,6 +111,8 @@ def _described(spec: str, model: GenerativeModel) -> dict[str, Any]:
         "path": None if path is None else str(path),
         "sha256": model.sha256,
         "parameters": dict(model.parameters),
+        # Of ready images how many there are, of which a number may be of fewer.
+        **({} if (images := getattr(model, "available", None)) is None else {"images": images}),
         **_training(path),
     }
 

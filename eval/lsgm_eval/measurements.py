@@ -15,7 +15,7 @@ from lsgm.structure import to_dict
 from lsgm_eval.evaluation import Evaluation
 from lsgm_eval.likelihoods import Bound, measure_likelihood, scored_before, why_missing
 from lsgm_eval.live.board import Step
-from lsgm_eval.measure.compared import compare_models
+from lsgm_eval.measure.compared import compare_models, unlike_counts
 from lsgm_eval.measure.cost import cost_rows
 from lsgm_eval.measure.curve import curve_point, headline_point
 from lsgm_eval.measure.likelihood_rows import missing_rows
@@ -56,15 +56,16 @@ def _model_steps(
     model: GenerativeModel, bench: Evaluation, context: Context, only: Sequence[Measurement]
 ) -> list[Step]:
     steps: list[Step] = []
+    drawn = bench.of_drawn(context)
     if "quality" in only and bench.draws:
-        steps.append(_quality(model, bench, context, only))
+        steps.append(_quality(model, bench, drawn, only))
     steps += [
         _likelihood(model, bench, context, method)
         for method in METHODS
         if method in only and bench.tier.images_for(method, model.has_prior)
     ]
     if "curve" in only and model.has_prior and bench.spaces:
-        steps += [_curve(model, bench, context, sampler) for sampler in bench.tier.curve]
+        steps += [_curve(model, bench, drawn, sampler) for sampler in bench.tier.curve]
     return steps
 
 
@@ -82,8 +83,9 @@ def _quality(
     model: GenerativeModel, bench: Evaluation, context: Context, only: Sequence[Measurement]
 ) -> Step:
     tier, how = bench.tier, bench.headline(model)
-    grid, pairs = (bench.out / folder / f"{model.name}.png" for folder in ("samples", "neighbours"))
-    settings = to_dict(tier.sampler) | {"n": tier.n_samples, "curve": tier.curve_samples}
+    grid = bench.out / "samples" / f"{model.name}.png"
+    pairs = bench.out / "neighbours" / f"{model.name}{bench.tag}.png"
+    settings = to_dict(tier.sampler) | {"n": len(how.seeds), "curve": tier.curve_samples}
     files = [grid, pairs, *([how.save] if how.save else [])]
 
     def asked(rows: list[Row]) -> list[Row]:
@@ -100,7 +102,7 @@ def _quality(
     def measure() -> list[Row]:
         return asked(bench.cell([model], "quality", settings, gather, files))
 
-    kind, work = _work(model, tier.sampler, tier.n_samples)
+    kind, work = _work(model, tier.sampler, len(how.seeds))
     return Step(model.name, "quality", measure, finished, "quality", kind, work)
 
 
@@ -111,7 +113,7 @@ def _tell(
     tier, how = bench.tier, bench.headline(model)
     save_grid(found.preview, grid)
     cost = sampling(model, found, how)
-    shared = cost | {"split": bench.task.reference_split}
+    shared = cost | {"split": bench.data.reference_split}
     note = "; ".join(part for part in (bench.task.note, remark_of(model)) if part)
     rows: list[Row] = []
     for space in bench.spaces:
@@ -131,14 +133,21 @@ def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, met
     config = bench.tier.config_for(method, model.has_prior)
     count = bench.tier.images_for(method, model.has_prior)
     why = why_missing(model, method)
-    bound = Bound(model, bench.scored, config, count)
+    scored = bench.data.scored
+    if why or scored is None:
+        # Of ready images with a number of their own nothing stands under the tier's name.
+        drawn = bench.of_drawn(context)
+
+        def missing() -> list[Row]:
+            return missing_rows(drawn, config, bench.task.likelihood_split, why)
+
+        return Step(model.name, method, missing, missing, method)
+    bound = Bound(model, scored, config, count)
 
     def measure() -> list[Row]:
-        if why:
-            return missing_rows(context, config, bench.scored.split, why)
         return measure_likelihood(
             model,
-            bench.scored,
+            scored,
             config,
             count,
             bench.out,
@@ -146,10 +155,11 @@ def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, met
             batch_size=bench.batch_size,
             world=bench.world,
             allow_failures=bench.allow_failures,
+            variant=bench.tag,
         )
 
     def finished() -> list[Row] | None:
-        return measure() if why or scored_before(bound, bench.out, bench.world) else None
+        return measure() if scored_before(bound, bench.out, bench.world) else None
 
     return Step(model.name, method, measure, finished, method, bound.kind, bound.work)
 
@@ -160,7 +170,7 @@ def _curve(model: GenerativeModel, bench: Evaluation, context: Context, sampler:
     settings = to_dict(sampler) | {"n": len(how.seeds), "shown": shown}
 
     def gather() -> list[Row]:
-        return curve_point(context, model, spaces, how, bench.task.reference_split)
+        return curve_point(context, model, spaces, how, bench.data.reference_split)
 
     return Step(
         model.name,
@@ -183,9 +193,9 @@ def _pair_step(
 
     def measure() -> list[Row]:
         split = bench.task.likelihood_split
-        rows = bench.world.on_main(lambda: paired_rows(both, bench.out, split))
+        rows = bench.world.on_main(lambda: paired_rows(both, bench.out, split, variant=bench.tag))
         if "quality" in only and bench.spaces:
-            rows = rows + _difference(pair, bench, both)
+            rows = rows + _difference(pair, bench, (bench.of_drawn(both[0]), bench.of_drawn(both[1])))
         return rows
 
     return Step(" - ".join(model.name for model in pair), "difference", measure, kind="difference")
@@ -195,12 +205,14 @@ def _difference(
     pair: Sequence[GenerativeModel], bench: Evaluation, contexts: tuple[Context, Context]
 ) -> list[Row]:
     """Return how two models' distances differ, of what was gathered of their images."""
+    counts = [len(bench.headline(model).seeds) for model in pair]
+    split = bench.data.reference_split
+    if counts[0] != counts[1]:
+        return unlike_counts(*contexts, (counts[0], counts[1]), bench.spaces, split)
 
     def measure() -> list[Row]:
         a, b = (draw(model, bench.spaces, bench.headline(model)) for model in pair)
-        return bench.world.on_main(
-            lambda: compare_models(*contexts, a, b, bench.spaces, bench.task.reference_split)
-        )
+        return bench.world.on_main(lambda: compare_models(*contexts, a, b, bench.spaces, split))
 
-    settings = to_dict(bench.tier.sampler) | {"n": bench.tier.n_samples}
+    settings = to_dict(bench.tier.sampler) | {"n": counts[0]}
     return bench.cell(pair, "difference", settings, measure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm_eval.extractors import load_extractor
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.features import FeatureStats
+from lsgm_eval.images import TaskImages
 from lsgm_eval.measure.quality import as_distances
 from lsgm_eval.measure.space import Gathered, Space, measure_space
 from lsgm_eval.moments import Moments
@@ -23,44 +24,73 @@ from lsgm_eval.spaces import Closed, SpaceSpec
 from lsgm_eval.statistics_file import write_statistics
 from lsgm_eval.tasks import Task, Tier
 
-__all__ = ["export_references", "open_spaces"]
+__all__ = ["Networks", "export_references", "open_networks", "open_spaces"]
 
 NO_REFERENCE = Reference(FeatureStats(Moments.empty(0), np.empty((0, 0), np.float32)), "")
 """What a process holds that draws and extracts for the first one and measures nothing itself."""
 ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
 
 
-def open_spaces(
-    task: Task,
-    tier: Tier,
-    images: ImageSet,
-    *,
-    world: World,
-    given: Mapping[str, Path] | None = None,
-    insist: bool = False,
-) -> tuple[list[Space], list[Closed]]:
-    """Return the task's spaces that can be opened, and the others with their reasons.
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a task's spaces, before anything is known of what is measured to."""
 
-    A space is closed where weights that can be fetched are neither here nor reachable. ``given`` are files of
-    reference statistics by the spaces' names, used in the place of the data. Raises what is missing as
-    DataError where ``insist``, or where no space is left; UserError for a space of an unknown name in
-    ``given`` and for two spaces of one name.
+    opened: Sequence[tuple[SpaceSpec, Extractor]]
+    closed: Sequence[Closed]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the spaces that are open."""
+        return [Space(spec, extractor, NO_REFERENCE).name for spec, extractor in self.opened]
+
+
+def open_networks(
+    specs: Sequence[SpaceSpec], image_shape: tuple[int, int, int], *, world: World, insist: bool = False
+) -> Networks:
+    """Return the networks of spaces for images (channels, height, width).
+
+    A space is closed where weights that can be fetched are neither here nor reachable, which is raised as
+    DataError where ``insist``.
     """
-    opened: list[Space] = []
+    opened: list[tuple[SpaceSpec, Extractor]] = []
     closed: list[Closed] = []
-    for spec in task.spaces:
+    for spec in specs:
         try:
-            extractor = load_extractor(spec.extractor, images.image_shape, device=world.device)
+            opened.append((spec, load_extractor(spec.extractor, image_shape, device=world.device)))
         except DataError as error:
             if insist:
                 raise
             closed.append(Closed(spec, f"{error}; {ELSEWHERE}"))
-            continue
-        opened.append(_space(task, tier, images, spec, extractor, world, given or {}))
+    return Networks(opened, closed)
+
+
+def open_spaces(
+    task: Task,
+    tier: Tier,
+    data: TaskImages | None,
+    networks: Networks,
+    *,
+    world: World,
+    given: Mapping[str, Path] | None = None,
+    why: str = "",
+) -> tuple[list[Space], list[Closed]]:
+    """Return the spaces with their references, and those that are closed with their reasons.
+
+    ``given`` are files of reference statistics by the spaces' names, used in the place of the data. Without
+    ``data`` a space that has no such file is closed, for the reason ``why``. Raises UserError for a space of
+    an unknown name in ``given`` and for two spaces of one name.
+    """
+    given, closed = given or {}, list(networks.closed)
     # A file for a space that is closed is no slip: what is wrong is said of the space.
-    _check_names(
-        [space.name for space in opened], [s.spec.name or s.spec.extractor for s in closed], given or {}
-    )
+    _check_names(networks.names, [s.spec.name or s.spec.extractor for s in closed], given)
+    opened: list[Space] = []
+    for (spec, extractor), name in zip(networks.opened, networks.names, strict=True):
+        if (path := given.get(name)) is not None:
+            opened.append(Space(spec, extractor, given_reference(path, extractor)))
+        elif data is None or data.images is None:
+            closed.append(Closed(spec, f"{why}; or give --reference {name}=FILE.npz"))
+        else:
+            opened.append(_space(task, tier, data, data.images, spec, extractor, world))
     return opened, closed
 
 
@@ -95,18 +125,20 @@ def _check_names(names: Sequence[str], closed: Sequence[str], given: Mapping[str
 def _space(
     task: Task,
     tier: Tier,
+    data: TaskImages,
     images: ImageSet,
     spec: SpaceSpec,
     extractor: Extractor,
     world: World,
-    given: Mapping[str, Path],
 ) -> Space:
-    """Return one space with its reference, from a file where one is given."""
-    name = Space(spec, extractor, NO_REFERENCE).name
-    if (path := given.get(name)) is not None:
-        return Space(spec, extractor, given_reference(path, extractor))
-    seed, rows = task.binarisation_seed, tier.reference_images or None
-    training = cache(partial(all_features, images, task.reference_split, seed, extractor, rows=rows))
+    """Return one space with its reference, computed from the data.
+
+    Images that are part of the reference are no floor below it: that is left out where a folder has no split
+    of its own.
+    """
+    seed, rows, split = task.binarisation_seed, tier.reference_images or None, data.reference_split or ""
+    trained = data.training_split or split
+    training = cache(partial(all_features, images, trained, seed, extractor, rows=rows))
     held_out = cache(
         partial(
             reference_features, images, task.likelihood_split, seed, extractor, rows=tier.floor_images or None
@@ -116,12 +148,12 @@ def _space(
     def measure() -> Space:
         if "memorisation" in spec.statistics:
             training()  # the same extraction gives the reference
-        reference = reference_features(images, task.reference_split, seed, extractor, rows=rows)
-        if rows:
-            remark = f"distances to {rows:,} {task.reference_split} images drawn at random"
+        reference = reference_features(images, split, seed, extractor, rows=rows)
+        if rows and rows < (total := len(images.split(split))):
+            remark = f"distances to {rows:,} of {total:,} {split} images, drawn at random"
             reference = replace(reference, remark=remark)
         space = Space(spec, extractor, reference, "", training, lambda: held_out().stats.rows)
-        if not tier.floor_images:
+        if not tier.floor_images or split != trained:
             return space
         return replace(space, floor=_floor(space, held_out().stats, task.likelihood_split))
 

@@ -60,6 +60,8 @@ class Reference:
     """Of the spatial features, where the extractor has them."""
     remark: str = ""
     """What must be said beside every number that it is used for."""
+    dataset: str = ""
+    """``name@version@sha256`` and the split, where it is of a file that says so."""
     _radii: dict[int, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def radii(self, k: int) -> Array:
@@ -165,7 +167,7 @@ def given_reference(path: Path, extractor: Extractor) -> Reference:
     digest = hashlib.sha256(found.moments.mean.tobytes() + found.moments.covariance.tobytes()).hexdigest()
     said = f"reference statistics of {path.name}{f', {found.dataset}' if found.dataset else ''}"
     remark = "; ".join(part for part in (said, found.remark) if part)
-    return Reference(FeatureStats(found.moments, empty), digest, found.spatial, remark)
+    return Reference(FeatureStats(found.moments, empty), digest, found.spatial, remark, found.dataset)
 
 
 def _path(images: ImageSet, split: str, seed: int, rows: int | None, extractor: Extractor) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,21 +13,30 @@ import torch
 from lsgm.data import ImageSet, dataset_names, load
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
-from lsgm.generative import GenerativeModel
+from lsgm.generative import GenerativeModel, Pixels
 from lsgm.grid import save_grid
-from lsgm_eval.evaluation import Evaluation
-from lsgm_eval.images import check_pixels, scored_images_of
+from lsgm_eval.evaluation import Evaluation, drawn_seeds
+from lsgm_eval.images import TaskImages, check_pixels, task_data
+from lsgm_eval.likelihoods import why_missing
 from lsgm_eval.live.journal import Journal
 from lsgm_eval.measure.space import Space
 from lsgm_eval.measurements import MEASUREMENTS, METHODS, Measurement, steps_of
-from lsgm_eval.open_spaces import export_references, open_spaces
+from lsgm_eval.open_spaces import Networks, export_references, open_networks, open_spaces
 from lsgm_eval.reference import choose, data_images
 from lsgm_eval.rows import keep_rows
 from lsgm_eval.sources import fit
 from lsgm_eval.spaces import Closed
-from lsgm_eval.tasks import Task, load_task
+from lsgm_eval.tasks import Images, Task, Tier, load_task
 
-__all__ = ["MEASUREMENTS", "Measurement", "evaluate", "task_images", "unlike_names"]
+__all__ = [
+    "MEASUREMENTS",
+    "Measurement",
+    "Opened",
+    "evaluate",
+    "open_task",
+    "task_images",
+    "unlike_names",
+]
 
 Row = dict[str, Any]
 
@@ -45,6 +56,7 @@ def evaluate(
     insist: bool = False,
     save: Literal["", "png", "npz"] = "",
     export_reference: Path | None = None,
+    images: Images | None = None,
     manifest: str | None = None,
     journal: Journal | None = None,
 ) -> list[Row]:
@@ -54,9 +66,10 @@ def evaluate(
     lie ``samples/*.png``, ``neighbours/*.png``, ``per-image/*.npz``, what was gathered of the images in
     ``passes``, and the finished cells; rows of other models already in the file stay. Interrupted, the same
     call goes on where it was. With ``allow_failures`` images whose likelihood cannot be told are left out,
-    which their rows state. ``references`` and ``insist`` are those of `open_spaces`. With ``save`` all images
+    which their rows state. ``references`` and ``insist`` are those of `open_task`. With ``save`` all images
     of the headline's numbers are kept below ``out/images``; ``export_reference`` is a folder for the
-    references' statistics.
+    references' statistics. ``images`` draws that many in the place of the tier's number, or all of ready
+    images, which the rows' task says.
 
     Raises UserError for models that make other images than the task's, for two models of one name, for too
     few images, and for distances alone of a task without a feature space.
@@ -64,22 +77,33 @@ def evaluate(
     task = load_task(task) if isinstance(task, str) else task
     world = world or World(0, 1, torch.device("cpu"))
     unlike_names(models)
-    images = task_images(task, models, root)
-    _check_counts(task, tier, images, only)
-    scored = scored_images_of(task, images)
-    count = task.tier(tier).first_seed + task.tier(tier).n_samples
-    models = [fit(model, scored.pixels, count) for model in models]
-    for model in models:
-        check_pixels(model, scored)
-    spaces, closed = _spaces_of(task, tier, images, only, Path(out), world, references, insist)
-    bench = Evaluation(
-        task, tier, task.tier(tier), images, scored, spaces, closed,
-        Path(out), batch_size, allow_failures, world, save, manifest,
+    wanted = task.tier(tier).drawing(images)
+    if not wanted.n_samples and not set(only) & set(METHODS):
+        raise UserError(
+            f"task {task.identity(tier)} measures likelihoods only: "
+            "ask for nelbo, iw or ode, or write a task file with a feature space"
+        )
+    opened = open_task(
+        models, task, wanted,
+        seeds=lambda model: drawn_seeds(model, wanted, images),
+        scores=_most_scored(models, wanted, only),
+        draws=bool(wanted.n_samples and {"quality", "curve"} & set(only)),
+        world=world, root=root, references=references, insist=insist,
     )  # fmt: skip
+    if opened.closed and not opened.spaces and not set(only) & set(METHODS):
+        raise DataError(opened.closed[0].why)
+    bench = Evaluation(
+        task, tier, wanted, opened.data, opened.spaces, opened.closed,
+        Path(out), batch_size, allow_failures, world, save, manifest, images,
+    )  # fmt: skip
+    if bench.draws and world.main:
+        _show_data(bench)
     if export_reference is not None and world.main:
-        export_references(spaces, f"{images.identity} {task.reference_split}", export_reference)
-    title = f"lsgm eval {task.identity(tier)}"
-    return (journal or Journal()).run(title, steps_of(models, bench, only), lambda rows: _keep(bench, rows))
+        about = f"{opened.data.dataset} {opened.data.reference_split}"
+        export_references(opened.spaces, about, export_reference)
+    title = f"lsgm eval {task.identity(tier, images=images)}"
+    steps = steps_of(opened.models, bench, only)
+    return (journal or Journal()).run(title, steps, lambda rows: _keep(bench, rows))
 
 
 def unlike_names(models: Sequence[GenerativeModel]) -> None:
@@ -107,44 +131,137 @@ def _keep(bench: Evaluation, rows: list[Row]) -> list[Row]:
     return keep_rows(bench.out / "results.jsonl", rows) if bench.world.main else rows
 
 
-def _check_counts(task: Task, tier_name: str, images: ImageSet, only: Sequence[Measurement]) -> None:
-    """Raise UserError where the split is too small for the tier, or nothing that is asked for is measured."""
-    tier = task.tier(tier_name)
+def _show_data(bench: Evaluation) -> None:
+    """Write some images of the data, drawn at random, to stand beside the samples."""
+    data, seed = bench.data, bench.task.binarisation_seed
+    if data.images is not None and data.reference_split is not None:
+        shown = data_images(data.images, data.reference_split, seed)
+        save_grid(shown[choose(len(shown), 100, seed)], bench.out / "samples" / f"data{bench.tag}.png")
+
+
+def _most_scored(models: Sequence[GenerativeModel], tier: Tier, only: Sequence[Measurement]) -> int:
+    """Return on how many images the bounds that are asked for are measured at most; 0 without any."""
+    counts = [
+        tier.images_for(method, model.has_prior)
+        for model in models
+        for method in METHODS
+        if method in only and not why_missing(model, method)
+    ]
+    return max(counts, default=0)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a task's numbers are measured with and on, all of it found to fit."""
+
+    models: list[GenerativeModel]
+    """Ready images among them as the task's."""
+    data: TaskImages
+    spaces: Sequence[Space]
+    closed: Sequence[Closed]
+
+
+def open_task(
+    models: Sequence[GenerativeModel],
+    task: Task,
+    tier: Tier,
+    *,
+    seeds: Callable[[GenerativeModel], range],
+    scores: int,
+    draws: bool,
+    world: World,
+    root: Path | None = None,
+    references: Mapping[str, Path] | None = None,
+    insist: bool = False,
+) -> Opened:
+    """Return models, images and feature spaces of a task.
+
+    ``seeds`` are those of a model's drawn images, ``scores`` is how many images likelihoods are asked of, and
+    ``draws`` whether any are drawn. ``references`` are files of reference statistics by the spaces' names:
+    where each space has one and no likelihood is asked for, no image of the data is needed and none is
+    looked for; where some have none and the data are not here, those are closed. With ``insist`` a space
+    whose network is missing is an error.
+
+    Raises UserError for models of other images than the task's or, without these, than each other, and where
+    a split is smaller than the tier asks; DataError for what is missing.
+    """
+    networks: Networks | None = None
+    images, why = None, ""
+    if draws and references and not scores and models:
+        networks = open_networks(task.spaces, models[0].pixels.shape, world=world, insist=insist)
+        if set(networks.names) - set(references):
+            images, why = _images_if_here(task, models, root)
+        if images is None:
+            spaces, closed = open_spaces(task, tier, None, networks, world=world, given=references, why=why)
+            fitted = _fitted(models, _common_pixels(models), seeds)
+            return Opened(fitted, _data_of_files(task, fitted, spaces, references), spaces, closed)
+    images = images or task_images(task, models, root)
+    data = task_data(task, images, scores=scores > 0)
+    _check_counts(task, tier, images, data, scores, draws=draws)
+    fitted = _fitted(models, data.pixels, seeds)
+    for model in fitted:
+        check_pixels(model, data)
+    if not draws:
+        return Opened(fitted, data, (), ())
+    networks = networks or open_networks(task.spaces, images.image_shape, world=world, insist=insist)
+    spaces, closed = open_spaces(task, tier, data, networks, world=world, given=references)
+    return Opened(fitted, data, spaces, closed)
+
+
+def _images_if_here(
+    task: Task, models: Sequence[GenerativeModel], root: Path | None
+) -> tuple[ImageSet | None, str]:
+    """Return the task's images, or the sentence that says why they are not at hand."""
+    try:
+        return task_images(task, models, root), ""
+    except (DataError, ConfigError) as error:
+        return None, str(error)
+
+
+def _fitted(
+    models: Sequence[GenerativeModel], pixels: Pixels, seeds: Callable[[GenerativeModel], range]
+) -> list[GenerativeModel]:
+    return [fit(model, pixels, seeds(model).stop, seeds(model).start) for model in models]
+
+
+def _common_pixels(models: Sequence[GenerativeModel]) -> Pixels:
+    """Return what images all models make, where there are no data. Raises UserError for unlike ones."""
+    first = models[0]
+    for model in models:
+        if model.pixels.shape != first.pixels.shape:
+            shapes = ("x".join(map(str, one.pixels.shape)) for one in (first, model))
+            raise UserError(
+                f"{first.name} makes {next(shapes)} images and {model.name} {next(shapes)} ones: "
+                "measure them one at a time"
+            )
+    grey = [model.pixels for model in models if model.pixels.kind != "binary"]
+    return grey[0] if grey else first.pixels
+
+
+def _data_of_files(
+    task: Task, models: Sequence[GenerativeModel], spaces: Sequence[Space], references: Mapping[str, Path]
+) -> TaskImages:
+    """Return what files of statistics say of the images that they are of."""
+    said = {space.reference.dataset for space in spaces}
+    dataset, _, split = said.pop().partition(" ") if len(said) == 1 else ("", "", "")
+    if not dataset:
+        digest = hashlib.sha256("".join(space.reference.sha256 for space in spaces).encode()).hexdigest()
+        dataset = f"{'+'.join(sorted({path.stem for path in references.values()}))}@statistics@{digest}"
+    return TaskImages(dataset, models[0].pixels, split or None)
+
+
+def _check_counts(
+    task: Task, tier: Tier, images: ImageSet, data: TaskImages, scores: int, *, draws: bool
+) -> None:
+    """Raise UserError where a split is too small for what is measured on it."""
+    held_out = draws and task.likelihood_split not in (data.reference_split or "").split("+")
     for split, wanted in (
-        (task.likelihood_split, max(tier.nelbo_images, tier.floor_images)),
-        (task.reference_split, tier.reference_images),
+        (task.likelihood_split, max(scores, tier.floor_images if held_out else 0)),
+        (data.reference_split or "", tier.reference_images if draws else 0),
     ):
         total = len(images.split(split)) if wanted else 0
         if total < wanted:
             raise UserError(
-                f"task {task.identity(tier_name)} asks for {wanted} images and {task.dataset} has {total} in "
+                f"task {task.name}@{task.version} asks for {wanted} images and {task.dataset} has {total} in "
                 f"{split}: choose another tier; a protocol never shrinks by itself"
             )
-    if not tier.n_samples and not set(only) & set(METHODS):
-        raise UserError(
-            f"task {task.identity(tier_name)} measures likelihoods only: "
-            "ask for nelbo, iw or ode, or write a task file with a feature space"
-        )
-
-
-def _spaces_of(
-    task: Task,
-    tier_name: str,
-    images: ImageSet,
-    only: Sequence[Measurement],
-    out: Path,
-    world: World,
-    references: Mapping[str, Path] | None,
-    insist: bool,
-) -> tuple[Sequence[Space], Sequence[Closed]]:
-    """Return the feature spaces where images are drawn, and show data images beside the samples."""
-    tier = task.tier(tier_name)
-    if not tier.n_samples or not {"quality", "curve"} & set(only):
-        return (), ()
-    spaces, closed = open_spaces(task, tier, images, world=world, given=references, insist=insist)
-    if not spaces and not set(only) & set(METHODS):
-        raise DataError(closed[0].why)
-    if world.main:
-        shown = data_images(images, task.reference_split, task.binarisation_seed)
-        save_grid(shown[choose(len(shown), 100, task.binarisation_seed)], out / "samples" / "data.png")
-    return spaces, closed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -14,10 +14,12 @@ from lsgm.samplers import check_options
 from lsgm.structure import from_dict
 from lsgm_eval.spaces import SpaceSpec
 
-__all__ = ["Images", "Method", "Task", "Tier", "load_task", "task_names"]
+__all__ = ["FEWEST", "Images", "Method", "Task", "Tier", "load_task", "task_names"]
 
 
 Method = Literal["nelbo", "iw", "ode"]
+FEWEST = 40
+"""Images of which a distance is told."""
 Images = int | Literal["all"]
 """How many images are drawn in the place of a tier's number; all that there are, of ready images."""
 
@@ -59,12 +61,12 @@ class Tier:
 
     def __post_init__(self) -> None:
         require(
-            self.n_samples == 0 or self.n_samples >= 40,
-            f"n-samples is {self.n_samples}; distances need at least 40 images, or 0 to leave them out",
+            self.n_samples == 0 or self.n_samples >= FEWEST,
+            f"n-samples is {self.n_samples}; distances need at least {FEWEST} images, or 0 to leave them out",
         )
         require(
-            self.reference_images == 0 or self.reference_images >= 40,
-            f"reference-images is {self.reference_images}; distances need at least 40, or 0 for all",
+            self.reference_images == 0 or self.reference_images >= FEWEST,
+            f"reference-images is {self.reference_images}; distances need at least {FEWEST}, or 0 for all",
         )
         require(self.nelbo_images >= 2, f"nelbo-images is {self.nelbo_images}; an error needs at least 2")
         for name, count in (
@@ -79,10 +81,25 @@ class Tier:
         require(self.iw.method == "iw", "iw.method must be 'iw'")
         require(self.iw_flow.method == "iw", "iw-flow.method must be 'iw'")
         require(
-            not self.curve or 40 <= self.curve_samples <= min(self.n_samples, 10_000),
+            not self.curve or FEWEST <= self.curve_samples <= min(self.n_samples, 10_000),
             "curve-samples must lie in 40 .. min(n-samples, 10000)",
         )
         require(self.sampler not in self.curve, "the headline sampler is a point of the curve already")
+
+    def drawing(self, images: Images | None) -> Tier:
+        """Return the tier with another number of drawn images; a curve's points are of no more than that.
+
+        Raises ConfigError for too few of them, and where the tier draws none.
+        """
+        if images is None:
+            return self
+        require(
+            self.n_samples > 0, "the task measures likelihoods only and draws no images: leave --images out"
+        )
+        if images == "all":
+            return self
+        require(images >= FEWEST, f"images is {images}; distances need at least {FEWEST} images")
+        return replace(self, n_samples=images, curve_samples=min(self.curve_samples, images))
 
     def config_for(self, method: Method, has_prior: bool) -> DensityConfig:
         """Return how a bound is estimated for a model with a diffusion (``has_prior``) or a Normal prior."""

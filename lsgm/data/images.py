@@ -70,7 +70,24 @@ class ImageSet:
         for part in parts:
             if part not in self.splits:
                 raise DataError(f"{self.name} has no split '{part}'; it has {', '.join(self.splits)}")
-        return self.splits[name] if len(parts) == 1 else torch.cat([self.splits[part] for part in parts])
+        return self.splits[name] if len(parts) == 1 else _joined([self.splits[part] for part in parts])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return tensors one after the other; a view where they lie so in one file, which may exceed the RAM."""
+    first = parts[0]
+    place, end = first.untyped_storage().data_ptr(), first.storage_offset()
+    for part in parts:
+        if (
+            part.untyped_storage().data_ptr() != place
+            or part.storage_offset() != end
+            or not part.is_contiguous()
+            or (part.dtype, part.shape[1:]) != (first.dtype, first.shape[1:])
+        ):
+            return torch.cat(parts)
+        end += part.numel()
+    rows = sum(len(part) for part in parts)
+    return first.as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
 def sha256_of(*tensors: Tensor | Iterable[Tensor]) -> str:

@@ -16,7 +16,6 @@ import torch
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
-from lsgm_eval import images as images_module
 from lsgm_eval import manifest as manifest_module
 from lsgm_eval import model_specs, runner
 from lsgm_eval.cells import cell_key
@@ -133,8 +132,7 @@ def task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet, bernoulli: Callable[..., Any]
 ) -> str:
     """Let every spec be a Bernoulli model of that name, under a task of bars."""
-    for module in (runner, images_module):
-        monkeypatch.setattr(module, "load", lambda name, **options: bars)
+    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
     monkeypatch.setattr(model_specs, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
     path = tmp_path / "bars.toml"
     path.write_text(TASK)

@@ -256,7 +256,7 @@ def test_a_part_of_the_reference_is_named_in_the_rows(bernoulli: Make, tmp_path:
     (row, *_) = evaluate(
         [bernoulli()], task_of(SpaceSpec("squares"), tier=few), "quick", tmp_path, only=["quality"]
     )
-    assert "distances to 50 train images drawn at random" in row["note"]
+    assert "distances to 50 of 600 train images, drawn at random" in row["note"]
     many = task_of(SpaceSpec("squares"), tier=replace(TIER, reference_images=601))
     with pytest.raises(UserError, match="asks for 601 images and bars has 600 in train"):
         evaluate([bernoulli()], many, "quick", tmp_path, only=["quality"])

@@ -15,9 +15,9 @@ from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lsgm_eval.tasks import Task
+    from lsgm_eval.tasks import Images, Task
 
-__all__ = ["HELP", "Options", "changed_task", "named_file", "run"]
+__all__ = ["HELP", "Options", "changed_task", "named_file", "number_of_images", "run"]
 
 HELP = "measure models: distances, likelihoods, cost, all with intervals"
 
@@ -29,6 +29,8 @@ EXAMPLES = (
     "lsgm eval cifar10 --model a=samples.npz --model b=./pngs --only quality   # ready images",
     "lsgm eval cifar10 --model runs/a --extractor torchscript:mine.ts   # another feature space, not FID",
     "lsgm eval image-folder --data ./photos --model runs/mine",
+    "lsgm eval image-folder --data ./photos --model a=./pngs --images all --only quality",
+    "lsgm eval image-folder --reference inception=ffhq.npz --model a=samples.npz --only quality",
     "torchrun --nproc-per-node 8 -m lsgm eval cifar10 --model runs/a --tier full --save npz",
 )
 
@@ -51,11 +53,15 @@ class Options:
     export:FILE.pt2, torchscript:FILE, dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official
     Inceptions give FID."""
     reference: UseAppendAction[tuple[str, ...]] = ()
-    """SPACE=FILE.npz: take mean and covariance of the reference (mu, sigma) from a file; may be repeated."""
+    """SPACE=FILE.npz: take mean and covariance of the reference (mu, sigma) from a file; may be repeated. No
+    data are needed where every space has one and no likelihood is asked for."""
     export_reference: Path | None = None
     """Write the references' mean and covariance into this folder as SPACE.npz, as others read them."""
     save: Literal["", "png", "npz"] = ""
     """Keep all images of the headline's numbers below OUT/images, as PNG files or as one npz (arr_0)."""
+    images: str = ""
+    """Draw this many images in the place of the tier's number, or all of ready images; the rows' task says so
+    (glyphs@2/quick-images-500), and they stand apart from the tier's."""
     data: str = ""
     """A folder or zip of images in the place of the task's, cropped and resized to the models' size."""
     only: UseAppendAction[tuple[Literal["quality", "nelbo", "iw", "ode", "curve"], ...]] = ()
@@ -101,16 +107,17 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         raise UserError("there is nothing to measure; name a run with --model DIR")
     if options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
-    task = changed_task(load_task(options.task), options.extractor, options.data)
-    task.tier(options.tier)
     references = dict(named_file(word) for word in options.reference)
+    task = changed_task(load_task(options.task), options.extractor, options.data, alone=bool(references))
+    images = number_of_images(options.images)
+    task.tier(options.tier).drawing(images)
     world = join(pick_device(options.device))
     models = [open_model(spec, device=world.device) for spec in options.model]
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "eval", *argv]
     manifest = world.on_main(
-        lambda: write_manifest(out, command, named, task, options.tier, device=world.device)
+        lambda: write_manifest(out, command, named, task, options.tier, device=world.device, images=images)
     )
     with measuring(out, command, measurement_lines, main=world.main, report=options.report) as journal:
         rows = evaluate(
@@ -126,6 +133,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             insist=bool(options.extractor),
             save=options.save,
             export_reference=options.export_reference,
+            images=images,
             manifest=manifest,
             journal=journal,
         )
@@ -144,11 +152,21 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     return 0
 
 
-def changed_task(task: Task, extractors: Sequence[str], data: str) -> Task:
+def number_of_images(word: str) -> Images | None:
+    """Return what ``--images`` says, None where it is not given. Raises ConfigError for no number."""
+    if word in ("", "all"):
+        return "all" if word else None
+    if not word.isdecimal():
+        raise ConfigError(f"--images is '{word}': give a number, or all")
+    return int(word)
+
+
+def changed_task(task: Task, extractors: Sequence[str], data: str, *, alone: bool = False) -> Task:
     """Return the task with the feature spaces and the images of the command line in the place of its own.
 
     Another feature space is measured in every way that the task's first one is. Its rows bear its name; other
-    images are another data set, which the rows name too.
+    images are another data set, which the rows name too. A task without images of its own needs some, unless
+    files of statistics stand ``alone`` for them.
     """
     from lsgm_eval.extractors import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
@@ -164,7 +182,7 @@ def changed_task(task: Task, extractors: Sequence[str], data: str) -> Task:
         )
     if data:
         task = replace(task, dataset=data, levels={})
-    elif not task.dataset:
+    elif not task.dataset and not alone:
         raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     return task
 

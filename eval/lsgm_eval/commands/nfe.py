@@ -139,7 +139,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     command = ["lsgm", "nfe", *argv]
     manifest = world.on_main(
         lambda: write_manifest(
-            out, command, named, task, options.tier, bench.scored.dataset, device=world.device
+            out, command, named, task, options.tier, bench.data.dataset, device=world.device
         )
     )
     with measuring(out, command, sweep_lines, main=world.main, report=options.report) as journal:

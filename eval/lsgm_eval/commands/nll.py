@@ -15,6 +15,7 @@ from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import DensityConfig, require
 
 if TYPE_CHECKING:
+    from lsgm_eval.images import ScoredImages
     from lsgm_eval.likelihoods import Plan
     from lsgm_eval.tasks import Method, Task
 
@@ -186,7 +187,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         rows = measure_plans(
             models,
             images,
-            [_plan(task, options, method, priors, single=len(images.levels) == 1) for method in methods],
+            [_plan(task, options, method, priors, images) for method in methods],
             out,
             world=world,
             batch_size=options.batch_size,
@@ -203,24 +204,26 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     return 0
 
 
-def _plan(task: Task, options: Options, method: Method, priors: list[bool], *, single: bool) -> Plan:
+def _plan(task: Task, options: Options, method: Method, priors: list[bool], images: ScoredImages) -> Plan:
     """Return what is measured by one method: the tier's, unless the command line changes it.
 
     Changed for one of the models it is another protocol for all, so that they stand in one table. A single
     image is a protocol of its own, whatever the tier asks for.
     """
     from lsgm_eval.likelihoods import Plan
+    from lsgm_eval.measure.paired import data_tag
 
     tier = task.tier(options.tier)
     bases = [tier.config_for(method, prior) for prior in priors]
     configs = tuple(estimator(base, options) for base in bases)
-    limit = options.limit or (1 if single else None)
+    limit = options.limit or (1 if len(images.levels) == 1 else None)
     counts = tuple(limit or tier.images_for(method, prior) for prior in priors)
     custom = any(
         replace(config, at_once=base.at_once) != base for config, base in zip(configs, bases, strict=True)
     )
     name = task.identity(options.tier, limit=limit, custom=custom)
-    return Plan(name, configs, counts, name.removeprefix(task.identity(options.tier)))
+    variant = name.removeprefix(task.identity(options.tier))
+    return Plan(name, configs, counts, data_tag(task.dataset, images.dataset) + variant)
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lsgm_eval.compare.differences import Difference, paired_mean
 from lsgm_eval.compare.sides import Row
 from lsgm_eval.measure.likelihood_rows import METRIC
-from lsgm_eval.measure.paired import scores_file
+from lsgm_eval.measure.paired import folder_tag, scores_file
 
 __all__ = ["column_of", "paired_likelihood"]
 
@@ -88,11 +88,15 @@ def _unit(nats: NDArray[Any], row: Row) -> float | None:
 def _scores(folder: Path, model: str, method: str, row: Row) -> Arrays | None:
     """Return the arrays that a call has kept; None where they are gone, damaged, or of another protocol."""
     variant = VARIANT.search(str(row["task"]))
-    path = scores_file(folder, model, method, variant[0] if variant else "")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
-    except DAMAGE:
-        return None
-    said = {key: str(found[key]) for key in ("task", "levels_sha256") if key in found}
-    return found if all(row.get(key) in (None, value) for key, value in said.items()) else None
+    protocol = variant[0] if variant else ""
+    # Images that came by a path have their name in that of the file, those of a data set have not.
+    for tag in (folder_tag(str(row.get("dataset"))), ""):
+        try:
+            with np.load(scores_file(folder, model, method, tag + protocol), allow_pickle=False) as file:
+                found = {key: file[key] for key in file.files}
+        except DAMAGE:
+            continue
+        said = {key: str(found[key]) for key in ("task", "levels_sha256") if key in found}
+        if all(row.get(key) in (None, value) for key, value in said.items()):
+            return found
+    return None

@@ -9,10 +9,10 @@ from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.gate.golden import Golden, Plan
 from lsgm_eval.gate.measure import Subject
-from lsgm_eval.images import check_pixels, scored_images_of
+from lsgm_eval.images import check_pixels, scored_images_of, task_data
 from lsgm_eval.measure.space import Space
 from lsgm_eval.model_specs import open_model
-from lsgm_eval.open_spaces import open_spaces
+from lsgm_eval.open_spaces import open_networks, open_spaces
 from lsgm_eval.runner import task_images
 from lsgm_eval.tasks import Task, Tier, load_task
 
@@ -47,7 +47,9 @@ def open_subject(
         # Distances alone: memorisation would extract every training image.
         distances = tuple(replace(spec, statistics=("frechet", "kernel")) for spec in described.spaces)
         tier = Tier(plan.samples, 2, 0, plan.sampler, reference_images=plan.reference_images)
-        spaces, _ = open_spaces(replace(described, spaces=distances), tier, images, world=world)
+        networks = open_networks(distances, images.image_shape, world=world)
+        measured = task_data(described, images, scores=False)
+        spaces, _ = open_spaces(described, tier, measured, networks, world=world)
     return Subject(model, scored, tuple(spaces), plan), described
 
 

@@ -11,11 +11,11 @@ from lsgm_eval.measure.space import Gathered, Space
 from lsgm_eval.passes.run import Pass
 from lsgm_eval.rows import Context
 
-__all__ = ["compare_models"]
+__all__ = ["compare_models", "unlike_counts"]
 
 
 def compare_models(
-    first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str
+    first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str | None
 ) -> list[dict[str, Any]]:
     """Return rows ``paired_<distance>`` of the first model minus the second in every space.
 
@@ -28,8 +28,25 @@ def compare_models(
     return rows
 
 
+def unlike_counts(
+    first: Context, second: Context, counts: tuple[int, int], spaces: Sequence[Space], split: str | None
+) -> list[dict[str, Any]]:
+    """Return rows without a value for two models of unlike numbers of images, whose biases are unlike too."""
+    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
+    why = (
+        f"{first.model} has {counts[0]:,} images and {second.model} {counts[1]:,}: distances of unlike "
+        "numbers have unlike biases; draw equally many by --images"
+    )
+    return [
+        context.row(f"paired_{space.metric(family)}", None, split=split, extractor=space.label, note=why)
+        for space in spaces
+        for family in ("frechet", "kernel")
+        if family in space.spec.statistics
+    ]
+
+
 def _pair(
-    first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str
+    first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str | None
 ) -> list[dict[str, Any]]:
     reference, statistics = space.reference.stats, space.spec.statistics
     compared: dict[str, Comparison] = {}

@@ -15,7 +15,7 @@ __all__ = ["curve_point", "headline_point"]
 
 
 def curve_point(
-    context: Context, model: GenerativeModel, spaces: Sequence[Space], how: Drawing, split: str
+    context: Context, model: GenerativeModel, spaces: Sequence[Space], how: Drawing, split: str | None
 ) -> list[dict[str, Any]]:
     """Return the rows of one point: the spaces' statistics beside what an image costs, group ``curve``.
 

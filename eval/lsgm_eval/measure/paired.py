@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lsgm.data import dataset_names
 from lsgm_eval.intervals import paired_difference
 from lsgm_eval.live.words import with_error
 from lsgm_eval.measure.likelihood_rows import METRIC
 from lsgm_eval.measure.solver_error import mean_and_margin
 from lsgm_eval.rows import Context
 
-__all__ = ["paired_rows", "scores_file"]
+__all__ = ["data_tag", "folder_tag", "paired_rows", "scores_file"]
 
 Saved = Mapping[str, NDArray[Any]]
 
@@ -28,8 +29,23 @@ SOLVER = ("solver_rows", "solver_error")
 """Of a bound by a flow: images that were solved again, and how far each lies above the finer solve."""
 
 
+def data_tag(source: str, dataset: str) -> str:
+    """Return ``@photos-1a2b3c4d`` for images of a path (``source``), nothing for a data set by name.
+
+    Names of files that depend on the images end in it, so that two folders measured into one place keep
+    theirs apart. ``dataset`` is name@version@sha256.
+    """
+    by_path = source not in dataset_names() and bool(source) and Path(source).expanduser().exists()
+    return folder_tag(dataset) if by_path else ""
+
+
+def folder_tag(dataset: str) -> str:
+    """Return the tag of images that came by a path, from the dataset column of their rows."""
+    return f"@{dataset.partition('@')[0][:40]}-{dataset.rpartition('@')[2][:8]}"
+
+
 def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
-    """Return where every image's bound under a model is kept; ``variant`` names another protocol."""
+    """Return where every image's bound under a model is kept; ``variant`` names other data or protocols."""
     return out / "per-image" / f"{model}-{method}{variant}.npz"
 
 

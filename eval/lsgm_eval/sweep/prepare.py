@@ -11,10 +11,7 @@ from lsgm.errors import DataError, UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.evaluation import Evaluation
 from lsgm_eval.extractors.weights import require_weights
-from lsgm_eval.images import check_pixels, scored_images_of
-from lsgm_eval.open_spaces import open_spaces
-from lsgm_eval.runner import task_images, unlike_names
-from lsgm_eval.sources import fit
+from lsgm_eval.runner import open_task, unlike_names
 from lsgm_eval.sweep.plan import check_fit
 from lsgm_eval.sweep.run import Sweep, check_different
 from lsgm_eval.tasks import Task
@@ -50,15 +47,15 @@ def prepare(
         raise UserError(f"task {task.name} has no feature space: name one with --extractor")
     require_weights([space.extractor for space in task.spaces])
     require(ask.n >= 40, f"n is {ask.n}; a distance needs at least 40 images")
-    images = task_images(task, models)
-    scored = scored_images_of(task, images)
     limits = task.tier(tier)
-    fitted = [fit(model, scored.pixels, limits.first_seed + ask.n) for model in models]
-    for model in fitted:
-        check_pixels(model, scored)
-    spaces, closed = open_spaces(task, limits, images, world=world, given=references, insist=insist)
-    if not spaces:
-        raise DataError(closed[0].why)
-    return fitted, Evaluation(
-        task, tier, limits, images, scored, spaces, closed, out, batch_size, False, world, "", manifest
-    )
+    seeds = range(limits.first_seed, limits.first_seed + ask.n)
+    opened = open_task(
+        models, task, limits, seeds=lambda _: seeds, scores=0, draws=True,
+        world=world, references=references, insist=insist,
+    )  # fmt: skip
+    if not opened.spaces:
+        raise DataError(opened.closed[0].why)
+    return opened.models, Evaluation(
+        task, tier, limits, opened.data, opened.spaces, opened.closed,
+        out, batch_size, False, world, "", manifest,
+    )  # fmt: skip

@@ -163,7 +163,7 @@ class _Points:
         # What is done once, as compiling and reserving memory, is no part of a point's seconds.
         model.sample([how.seeds[0]], replace(how.sampler, steps=min(how.sampler.steps, 5)))
         spaces = [one_statistic(space, self.family) for space in self.bench.spaces]
-        context, split = self.contexts[model.name], self.bench.task.reference_split
+        context, split = self.contexts[model.name], self.bench.data.reference_split
         return curve_point(context, model, spaces, how, split)
 
     def _drawing(self, model: GenerativeModel, point: SamplerConfig) -> Drawing:
