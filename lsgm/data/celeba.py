@@ -13,7 +13,7 @@ from lsgm.data.convert import Convert
 from lsgm.data.decoded import file_stamp, remembered
 from lsgm.data.folder import decode_files
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.listing import list_files
+from lsgm.data.listing import hidden, list_files
 from lsgm.data.store import first_good, is_there, missing
 from lsgm.errors import DataError
 
@@ -40,7 +40,7 @@ def _places(root: Path) -> list[Path]:
         *sorted(base.glob("*.npy")),
         *sorted(base.glob("*.zip")),
     ]
-    found = [place for place in places if is_there(place)]
+    found = [place for place in places if is_there(place) and not hidden(place.name)]
     return found or ([base] if base.is_dir() else [])
 
 

@@ -50,6 +50,8 @@ class Rows(Protocol):
     channels: int
     how: str
     """The words of ``--convert`` by which their pixels are what they are, none where they need none."""
+    in_order: bool
+    """Whether a row is slow to get after a later one, as in a compressed array."""
 
     def __len__(self) -> int: ...
 
@@ -176,7 +178,7 @@ def _decode_all(
             out[place] = fitted(rows.row(row), size)
 
         with (
-            ThreadPoolExecutor(threads()) as pool,
+            ThreadPoolExecutor(1 if rows.in_order else threads()) as pool,
             bar(total=len(walk), desc="decoding images") as progress,
         ):
             for start in range(0, len(walk), BLOCK):  # bounded, so that a bad file stops the work soon

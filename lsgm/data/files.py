@@ -42,6 +42,8 @@ class CheckedFiles:
     greyscale and RGB, unless ``convert`` has ``grey``: then all are RGB.
     """
 
+    in_order = False
+
     def __init__(self, listing: Listing, files: Sequence[ImageFile], convert: Convert) -> None:
         self.listing, self.files, self.convert = listing, list(files), convert
         self.sizes: list[tuple[int, int]] = []

@@ -133,7 +133,7 @@ def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split,
 class _Arrays:
     """Arrays of one file, one after the other."""
 
-    how = ""
+    how, in_order = "", True
 
     def __init__(self, arrays: Sequence[ArrayImages]) -> None:
         self.arrays = arrays

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lsgm.data.listing import hidden
 from lsgm.data.store import file_sha256, first_good
 from lsgm.errors import DataError
 
@@ -124,6 +125,8 @@ def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) 
     ways: list[Callable[[], T]] = []
     for root in search:
         for manifest in sorted([*root.glob("manifest.json"), *root.glob("*/manifest.json")]):
+            if hidden(manifest.relative_to(root).as_posix()):
+                continue
             try:
                 mirror = read_manifest(manifest.parent)
             except DataError:

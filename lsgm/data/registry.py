@@ -15,7 +15,7 @@ from lsgm.data.listing import SUFFIXES
 from lsgm.data.mirror import find_mirror
 from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, find_file, roots
-from lsgm.errors import DataError, did_you_mean
+from lsgm.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["DATASETS", "Dataset", "dataset_names", "find_dataset", "load"]
 
@@ -165,9 +165,11 @@ def load(
 
     Raises:
         DataError: no name, an unknown one, or a file that is absent, truncated, corrupted or unreadable.
-        ConfigError: an unknown word in ``convert``.
+        ConfigError: an unknown word in ``convert``, or any for a dataset by name.
     """
     if name in DATASETS:
+        if convert:
+            raise ConfigError(f"--convert is for images of your own, and {name} is none: leave it out")
         return DATASETS[name].read(roots(root))
     if not name.strip():  # as a path it would be the working directory
         raise DataError("the name of the dataset is empty; give a dataset's name, or the path of your images")

@@ -15,11 +15,11 @@ from pictures import photos as write_photos
 from pictures import zipped
 from PIL import Image
 
-from lsgm.data import ImageSet, celeba, files, load
+from lsgm.data import ImageSet, arrays, celeba, files, load
 from lsgm.data import decoded as cache
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
-from lsgm.errors import DataError
+from lsgm.errors import ConfigError, DataError
 
 
 def photo(seed: int, width: int = 40, height: int = 32) -> Image.Image:
@@ -330,6 +330,22 @@ def test_an_array_is_a_dataset_of_the_pixels_of_its_rows(name: str, tmp_path: Pa
     assert load(str(tmp_path / name), image_size=8).image_shape == (3, 8, 8)
 
 
+def test_rows_of_an_array_are_read_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a compressed npz any step back begins at the first row again."""
+    got: list[int] = []
+    original = arrays.ArrayImages.row
+
+    def counting(self: arrays.ArrayImages, row: int) -> np.ndarray:
+        got.append(row)
+        return original(self, row)
+
+    monkeypatch.setattr(arrays.ArrayImages, "row", counting)
+    rows = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", rows)
+    load(str(tmp_path / "a.npz"), image_size=8)
+    assert got == list(range(400))
+
+
 def test_arrays_named_after_splits_decide(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (12, 16, 16), dtype=np.uint8)
     np.savez(tmp_path / "medical.npz", train_images=rows[:8], train_labels=np.arange(8), val_images=rows[8:9],
@@ -402,6 +418,14 @@ def test_celebahq_is_split_by_order_from_array_or_folder(tmp_path: Path) -> None
     assert celeba.read_celebahq([tmp_path / "other"], counts=(40, 10)).sha256 == images.sha256
     with pytest.raises(DataError, match="has 50 images; put 30,000"):
         load("celebahq256", root=tmp_path)
+    with pytest.raises(ConfigError, match="--convert is for images of your own, and celebahq256 is none"):
+        load("celebahq256", root=tmp_path, convert="all")
+
+
+def test_what_a_mac_leaves_beside_celebahq_is_not_it(tmp_path: Path) -> None:
+    (tmp_path / "celebahq256").mkdir()
+    (tmp_path / "celebahq256" / "._real.npy").write_bytes(b"x")
+    assert celeba.find_celebahq(tmp_path) == tmp_path / "celebahq256"
 
 
 def test_celebahq_refuses_arrays_of_another_kind(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def test_a_mirror_is_found_by_the_name_in_its_manifest(tmp_path: Path) -> None:
     assert find_mirror("sun", tmp_path / "nowhere") is None
 
 
+def test_a_mirror_in_a_hidden_folder_is_none(tmp_path: Path) -> None:
+    make_mirror(tmp_path / ".trash", "world", {"a": b"123"})
+    assert find_mirror("world", tmp_path) is None
+    assert find_mirror("world", tmp_path / ".trash") is not None  # unless that is where one is sent
+
+
 def test_good_files_verify(tmp_path: Path) -> None:
     mirror = read_manifest(make_mirror(tmp_path, "world", {"a": b"123", "b": b""}))
     mirror.verify()
