@@ -7,6 +7,7 @@ list of commands is printed without importing any of them, so that it costs a te
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,30 @@ def _hush() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_SURROUNDINGS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+"""What a disk or a path is to blame for, wherever it shows; another OSError may be a fault of the program."""
+
+
+def _said(error: OSError) -> str:
+    """Return an error of the surroundings in one sentence."""
+    where = error.filename or "standard output, or another file,"
+    room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "make room" if room else "choose another place, or mend this one"
+    return f"{where} cannot be used ({error.strerror}); {advice}, then run the same command again"
+
+
+def _last_words(status: int) -> int:
+    """Return the status after what was printed has left: where it cannot, nothing hides what was said."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hush()
+    return status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lsgm`` and return its exit status.
 
@@ -83,13 +108,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         print(f"lsgm: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _last_words(2)
     except KeyboardInterrupt:
         print("lsgm: interrupted", file=sys.stderr)
-        return 130
+        return _last_words(130)
     except BrokenPipeError:
         _hush()
         return 141
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise
+        print(f"lsgm: {_said(error)}", file=sys.stderr)
+        return _last_words(2)
     return status
 
 

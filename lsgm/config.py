@@ -17,6 +17,7 @@ __all__ = [
     "SamplerConfig",
     "StageConfig",
     "require",
+    "require_seeds",
 ]
 
 
@@ -24,6 +25,16 @@ def require(condition: bool, sentence: str) -> None:
     """Raise ConfigError(sentence) unless the condition holds."""
     if not condition:
         raise ConfigError(sentence)
+
+
+def require_seeds(first: int, count: int, name: str) -> None:
+    """Raise ConfigError unless ``count`` seeds from ``first`` on are whole numbers of 63 bits."""
+    require(first >= 0, f"{name} is {first}; it cannot be negative")
+    last, largest = first + max(count, 1) - 1, 2**63 - 1
+    require(
+        last <= largest,
+        f"{name} is {first}, and the last of {count} seeds {last}; it must be at most 2^63 - 1 = {largest}",
+    )
 
 
 @dataclass(frozen=True)

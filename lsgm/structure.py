@@ -93,6 +93,8 @@ def refuse_huge(config: Any, path: str = "") -> None:
     """Raise ConfigError for a whole number in a dataclass, or in one inside it, that 64 bits do not hold."""
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), _join(path, field.name.replace("_", "-"))
+        if key == "config":  # a recipe's values are options of no table
+            key = ""
         if dataclasses.is_dataclass(value):
             refuse_huge(value, key)
         elif isinstance(value, int) and abs(value) > LARGEST:

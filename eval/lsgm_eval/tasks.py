@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from lsgm.config import DensityConfig, SamplerConfig, require
+from lsgm.config import DensityConfig, SamplerConfig, require, require_seeds
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.samplers import check_options
 from lsgm.structure import from_dict
@@ -60,6 +60,7 @@ class Tier:
     """Its draws per image: each costs a solve of the probability flow."""
 
     def __post_init__(self) -> None:
+        require_seeds(self.first_seed, self.n_samples, "first-seed")
         require(
             self.n_samples == 0 or self.n_samples >= FEWEST,
             f"n-samples is {self.n_samples}; distances need at least {FEWEST} images, or 0 to leave them out",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lsgm.commands.options import Positional, arg, given_options, parse
-from lsgm.config import SamplerConfig, require
+from lsgm.config import SamplerConfig, require, require_seeds
 
 if TYPE_CHECKING:
     from lsgm.distributed import World
@@ -76,7 +76,7 @@ class SampleOptions:
     def __post_init__(self) -> None:
         require(self.n >= 1, f"n is {self.n}; ask for at least 1 image")
         require(self.batch >= 1, f"batch is {self.batch}; it must be at least 1")
-        require(self.first_seed >= 0, f"first-seed is {self.first_seed}; it cannot be negative")
+        require_seeds(self.first_seed, self.n, "first-seed")
         require(
             self.images,
             "no-images has no meaning any more, because images are written as they are drawn; leave it out",

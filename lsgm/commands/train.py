@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
-from lsgm.recipe_files import load_recipe
+from lsgm.recipe_files import find_recipes, load_recipe
 
 __all__ = ["HELP", "TrainOptions", "run"]
 
@@ -78,6 +79,7 @@ def run(argv: list[str]) -> int:
     asks_help = bool({"-h", "--help"} & set(argv))
     recipe = _default_recipe("glyphs" if asks_help and not named else named)
     options = _parse(argv, recipe)
+    _once(options, named)
     recipe = options.config
     given = {"dataset": options.data, "convert": options.convert}
     if short := {key: value for key, value in given.items() if value}:
@@ -129,11 +131,43 @@ def _parse(argv: list[str], recipe: Any) -> Any:
     )
 
 
+_VALUES = frozenset(
+    f"--{field.name.replace('_', '-')}"
+    for field in dataclasses.fields(TrainOptions)
+    if field.name not in ("name", "tensorboard")
+)
+"""Options of the command itself that the next word is the value of."""
+
+
 def _recipe_name(argv: list[str]) -> str:
-    """Return the recipe's name: the option --recipe, else the first word, which must come first."""
+    """Return the recipe's name: the option --recipe, else the first word that can be one."""
     for index, word in enumerate(argv):
         if word == "--recipe" and index + 1 < len(argv):
             return argv[index + 1]
         if word.startswith("--recipe="):
             return word.partition("=")[2]
-    return argv[0] if argv and not argv[0].startswith("-") else ""
+    if argv and not argv[0].startswith("-"):
+        return argv[0]
+    return next((word for before, word in pairwise(argv) if _may_name(before, word)), "")
+
+
+def _may_name(before: str, word: str) -> bool:
+    """Return whether a word after another one names a recipe and is not the value of an option.
+
+    Which of a recipe's options are switches is known only once there is a recipe: no value of one is a file
+    of TOML, and where one is a recipe's name, `_once` says that the recipe must come first.
+    """
+    if before.replace("_", "-") in (*_VALUES, "--data.dataset"):
+        return False
+    return word.endswith(".toml") or word in find_recipes()
+
+
+def _once(options: Any, named: str) -> None:
+    """Raise ConfigError unless the recipe is named once, or twice in the same words."""
+    words = [word for word in (options.name, options.recipe) if word]
+    require(
+        len(set(words)) < 2,
+        f"two recipes are named, '{options.name}' and --recipe {options.recipe}; give one of them",
+    )
+    first = words[:1] == [named]
+    require(first, f"'{named}' is the value of an option; name the recipe first, `lsgm train RECIPE`")

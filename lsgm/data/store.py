@@ -170,6 +170,7 @@ def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:
 
 
 def _write(path: Path, images: ImageSet) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {f"split/{name}": tensor.contiguous() for name, tensor in images.splits.items()}
@@ -185,7 +186,12 @@ def _write(path: Path, images: ImageSet) -> None:
         "bits": images.bits,
         "order": list(images.splits),
     }
-    save_file(tensors, path, metadata={"about": json.dumps(about)})
+    try:
+        save_file(tensors, path, metadata={"about": json.dumps(about)})
+    except SafetensorError as error:  # the library's word for whatever the system says, a full disk for one
+        raise DataError(
+            f"cannot write to {path.parent} ({error}); make room, or use another folder (LSGM_CACHE)"
+        ) from error
 
 
 def _read(path: Path) -> ImageSet:

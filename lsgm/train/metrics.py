@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -33,7 +34,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int, *, tensorboard: bool = False) -> None:
         self._path = path
-        self._board = tensorboard_writer(path.parent / "tensorboard", step) if tensorboard else None
+        self._board: Any = tensorboard_writer(path.parent / "tensorboard", step) if tensorboard else None
         try:
             kept = [row for row in read_metrics(path) if row["step"] <= step]
             atomic.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
@@ -52,10 +53,12 @@ class MetricsLog:
             self._file.flush()
         except OSError as error:
             raise self._failed(error) from error
-        if self._board is not None:
-            for key, value in clean.items():
+        try:
+            for key, value in clean.items() if self._board is not None else ():
                 if isinstance(value, int | float) and key != "step":
                     self._board.add_scalar(f"{row['stage']}/{key}", value, row["step"])
+        except OSError as error:
+            raise self._failed(error, self._path.parent / "tensorboard") from error
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
@@ -65,15 +68,21 @@ class MetricsLog:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Close the file and the TensorBoard writer."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Close the file and the TensorBoard writer.
 
-    def _failed(self, error: OSError) -> CheckpointError:
+        Every row was flushed when it was written, and a failure told then: what closing says of it once more
+        must not stand in the place of that.
+        """
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._board is not None:
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    def _failed(self, error: OSError, path: Path | None = None) -> CheckpointError:
         return CheckpointError(
-            f"{self._path} could not be written ({error.strerror or error}); the checkpoints are intact: "
-            "make room, then run the same command again"
+            f"{path or self._path} could not be written ({error.strerror or error}); "
+            "the checkpoints are intact: make room, then run the same command again"
         )
 
 

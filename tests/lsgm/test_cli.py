@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -114,6 +117,67 @@ def test_a_closed_pipe_is_no_error_message() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (
+            "print('x')",
+            "lsgm: standard output, or another file, cannot be used (No space left on device); make",
+        ),
+        ("print('x' * 10**6)", "lsgm: standard output, or another file, cannot be used (No space left"),
+        ("print('x'); raise DataError('the clear one')", "lsgm: the clear one"),
+        ("print('x'); raise KeyboardInterrupt", "lsgm: interrupted"),
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_one_sentence_and_hides_none(body: str, says: str) -> None:
+    code = f"""
+import sys
+from types import SimpleNamespace
+import lsgm.cli as cli
+from lsgm.errors import DataError
+def run(argv):
+    {body}
+    return 0
+point = SimpleNamespace(value="x", load=lambda: SimpleNamespace(run=run))
+cli.offers = lambda group: {{"probe": point}}
+sys.exit(cli.main(["probe"]))
+"""
+    with Path("/dev/full").open("w") as full:
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
+    assert done.returncode == (130 if "interrupted" in says else 2)
+    assert done.stderr.startswith(says)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EACCES])
+def test_what_a_disk_or_a_path_is_to_blame_for_is_a_sentence(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise OSError(number, os.strerror(number), "/mnt/file")
+
+    with_command(monkeypatch, run)
+    assert cli.main(["probe"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"lsgm: /mnt/file cannot be used ({os.strerror(number)}); ")
+    assert said.count("\n") == 1
+
+
+def test_another_system_error_may_be_a_fault_of_the_program_and_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with_command(monkeypatch, run)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.main(["probe"])
 
 
 def test_a_source_file_is_found_without_importing_its_parents() -> None:

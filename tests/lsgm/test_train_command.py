@@ -92,6 +92,24 @@ def test_every_value_of_a_recipe_is_an_option(folder: Path, lsgm: Command) -> No
     assert not load_model(folder / "mine").has_prior
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--stage1.steps", "1", "small.toml"],
+        ["--stage1.steps=1", "small.toml"],
+        ["--data.no-flip", "--stage1.steps=1", "small.toml"],
+        ["--stage1.steps=1", "--data.flip", "small.toml"],
+        ["--stage1.steps=1", "--data.flip", "small.toml", "--recipe", "small.toml"],
+    ],
+)
+def test_a_recipe_may_stand_after_options(folder: Path, lsgm: Command, words: list[str]) -> None:
+    recipe(folder, {"stage2": {"steps": 0}})
+    assert lsgm("--out", "mine", *words, "--seed", 2**63 - 1)[0] == 0
+    config = Run(folder / "mine").config()
+    assert (config["seed"], config["stage1"]["steps"]) == (2**63 - 1, 1)
+    assert config["data"]["flip"] == ("--data.no-flip" not in words)
+
+
 def test_pieces_by_max_seconds_give_the_same_weights_bit_for_bit(folder: Path, lsgm: Command) -> None:
     short = recipe(folder, {"stage1": {"steps": 3}, "stage2": {"steps": 3}})
     assert lsgm(short, "--out", "whole")[0] == 0
@@ -229,6 +247,14 @@ def complaint(lsgm: Command, *words: object) -> str:
         (["small.toml", "--data.image-size", "16"], "is 8 x 8, smaller than 16; choose a smaller"),
         (["small.toml", "--prior.objective.time-eps", "0"], "time-eps"),
         (["small.toml", "--init-from", "absent"], "absent holds no checkpoint"),
+        (["small.toml", "--recipe", "glyphs"], "two recipes are named, 'small.toml' and --recipe glyphs;"),
+        (["glyphs", "--recipe=small.toml"], "two recipes are named, 'glyphs' and --recipe small.toml;"),
+        (["--out", "x"], "name a recipe to train"),
+        (["--data", "glyphs"], "name a recipe to train"),
+        (["--kind", "glyphs"], "--kind"),
+        (["small.toml", "--seed", str(2**63)], f"seed is {2**63}; give a whole number of at most 2^63 - 1"),
+        (["small.toml", "--data", ""], "--data is empty; give it a value or leave it out"),
+        (["small.toml", "--out="], "--out is empty; give it a value or leave it out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
@@ -247,6 +273,8 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
         ("[stage1]\nwarmup = 1.5", "in [stage1] warmup is 1.5; give a share of the stage in [0, 1)"),
         ("[prior.sde]\nkind = 'vpp'", "'prior.sde.kind' is 'vpp'; it must be one of 'vp', 'subvp'"),
         ("[stage1", "is not valid TOML"),
+        (f"seed = {2**63}", f"'seed' is {2**63}; give a whole"),
+        ("[data]\ndataset = ''", "in [data] data.dataset is empty; name a dataset"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named_with_its_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import sys
@@ -34,14 +35,31 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_while_logging_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_while_logging_is_named_and_closing_hides_nothing(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
-    with (
-        contextlib.suppress(OSError),  # closing tries once more to write what could not be written
-        Path("/dev/full").open("w") as log._file,
-        pytest.raises(CheckpointError, match=r"metrics\.jsonl could not be written \(No space left"),
+    with contextlib.ExitStack() as stack, Path("/dev/full").open("w") as log._file:
+        stack.callback(log.close)
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl could not be written \(No space left"):
+            log.write({"step": 1, "stage": "a"})
+        log.close()  # which tries once more to write what could not be written
+
+
+def test_a_full_disk_under_tensorboard_is_named_and_closing_hides_nothing(tmp_path: Path) -> None:
+    class Board:
+        def add_scalar(self, *words: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log._board = Board()
+    with pytest.raises(
+        CheckpointError, match=r"tensorboard could not be written \(No space left on device\)"
     ):
-        log.write({"step": 1, "stage": "a"})
+        log.write({"step": 1, "stage": "a", "loss": 1.0})
+    log.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "stage": "a", "loss": 1.0}]
 
 
 def test_a_run_killed_after_logging_logs_each_step_once(tmp_path: Path) -> None:
