@@ -175,11 +175,17 @@ def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: 
     """Return the estimated upward bias of the plug-in at N = ``count``, by the delete-group jackknife.
 
     (g - 1) (mean_j d_(-j) - d) estimates the c / R of the R given rows; the bias at N is R / N times that.
+    Of a singular covariance, N <= D, the bias follows no such law and is most of the distance. What it may be
+    is returned: all but |mu - nu|^2 - tr(Sigma) / N, the distance of the means without bias.
     """
     x = np.asarray(rows, dtype=np.float64)
+    distance = frechet_to(reference, accuracy=1e-8)
+    if count <= x.shape[1]:
+        whole = Moments.of(x)
+        shift, spread = whole.mean - reference.mean, float(np.trace(whole.covariance))
+        return distance(whole) - float(shift @ shift) + spread / count
     groups = min(groups, len(x))
     parts = [Moments.of(x[j::groups]) for j in range(groups)]
-    distance = frechet_to(reference, accuracy=1e-8)
     without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]
     bias = (groups - 1) * (float(np.mean(without)) - distance(_union(parts)))
     return bias * len(x) / count

@@ -61,6 +61,7 @@ KEYS = (
     "n_of",
     "solver_error",
     "solver_error_margin",
+    "bias",
 )
 """Every row has every key, in this order; what does not apply is null. ``n_of`` is how many images the ``n``
 measured ones were drawn from, null where these are all there are."""

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
 
-__all__ = ["best_of", "comparable"]
+__all__ = ["DOUBT", "best_of", "comparable"]
+
+DOUBT = 1.25
+"""How many times larger than estimated a difference of biases may be, as `lsgm eval` has it."""
 
 
 def comparable(rows: Sequence[Row]) -> bool:
@@ -25,9 +28,10 @@ def best_of(rows: Sequence[Row]) -> Row | None:
 
     The best leads every other by more than the 95 % error of the lead of two independent estimates,
     sqrt(a^2 + b^2) with a and b the arms of the two intervals that face each other (MOVER, Zou and Donner,
-    Statistics in Medicine 2008); of even intervals these are the half-widths. A number without an interval
-    is exact where it is a count (group "cost") and cannot win or lose elsewhere. One whose solver's error
-    exceeds its interval is no candidate.
+    Statistics in Medicine 2008); of even intervals these are the half-widths. What the upward biases of both
+    at this n may make of the lead, `DOUBT` times the difference of their estimates, is no lead. A number
+    without an interval is exact where it is a count (group "cost") and cannot win or lose elsewhere. One
+    whose solver's error exceeds its interval is no candidate.
     """
     measured = [row for row in rows if row.value is not None and row.solved_finely]
     if len(measured) < 2 or not comparable(measured):
@@ -40,7 +44,9 @@ def best_of(rows: Sequence[Row]) -> Row | None:
     for other in others:
         errors = [_arm(first, sign), _arm(other, -sign)]
         lead = sign * ((other.value or 0.0) - (first.value or 0.0))
-        if any(error is None for error in errors) or lead <= math.hypot(*(error or 0.0 for error in errors)):
+        lead -= max(0.0, sign * DOUBT * (other.upward_bias - first.upward_bias))
+        far = lead > math.hypot(*(error or 0.0 for error in errors))
+        if any(error is None for error in errors) or not far:
             return None
     return first
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lsgm_reports.best import DOUBT
 from lsgm_reports.families import named
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
@@ -20,7 +21,7 @@ def is_quality_difference(row: Row) -> bool:
 def difference_table(rows: Sequence[Row]) -> Table | None:
     """Return the differences of distances, first model minus second, or None where there are none.
 
-    A difference is real where its 95 % interval excludes 0.
+    A difference is real where its 95 % interval excludes 0, also without what the biases may make of it.
     """
     mine = [row for row in rows if is_quality_difference(row)]
     if not mine:
@@ -44,7 +45,7 @@ def difference_table(rows: Sequence[Row]) -> Table | None:
 _CAPTION = (
     "The first model minus the second, images of the same seeds against the same reference: below 0 the "
     "first is nearer to it. Real: the 95 % interval excludes 0, which chance alone does in 1 of 20 "
-    "differences of equally good models."
+    "differences of equally good models, and the models' upward biases at this n do not differ by as much."
 )
 
 
@@ -58,4 +59,7 @@ def _real(row: Row) -> str:
     if row.value is None or row.interval is None:
         return "unknown"
     low, high = row.interval
-    return "yes" if low > 0 or high < 0 else "no: contains 0"
+    if low <= 0 <= high:
+        return "no: contains 0"
+    shift = DOUBT * row.upward_bias
+    return "yes" if (low > max(0.0, shift) or high < min(0.0, shift)) else "no verdict: may be bias"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,6 +84,8 @@ class Row:
     """Of a bound by a flow: how far it lies above that of a finer solve, in its own unit, on average."""
     solver_error_margin: float | None = None
     """Half of its 95 % interval."""
+    bias: float | None = None
+    """Estimated upward bias of the value at n; of a difference, the first model's less the second's."""
 
     @property
     def counted(self) -> str | None:
@@ -90,6 +93,14 @@ class Row:
         if self.n is None:
             return None
         return f"{self.n:,}" if self.n_of is None else f"{self.n:,} of {self.n_of:,}"
+
+    @property
+    def upward_bias(self) -> float:
+        """The estimated bias, which older rows have in their note alone; 0 where none is known."""
+        if self.bias is not None:
+            return self.bias
+        found = _BIAS.search(self.note or "")
+        return float(found[1]) if found else 0.0
 
     @property
     def dataset_name(self) -> str:
@@ -115,7 +126,8 @@ class Row:
 
 
 _TEXT = ("task", "model", "metric")
-_SIGNED = ("value", "ci_low", "ci_high", "solver_error")
+_BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+_SIGNED = ("value", "ci_low", "ci_high", "solver_error", "bias")
 _COSTS = (
     *("nfe_mean", "nfe_max", "seconds", "decoder_seconds", "flops_per_image"),
     "decoder_flops_per_image",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lsgm.errors import UserError
-from lsgm_eval.comparisons import Comparison, compare_frechet, compare_kernel
+from lsgm_eval.comparisons import Comparison, beyond_bias, compare_frechet, compare_kernel
 from lsgm_eval.features import FeatureStats
 from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.intervals import Interval, frechet_interval
+from lsgm_eval.intervals import Interval, frechet_bias, frechet_interval
 from lsgm_eval.kernel import kernel_distance
 from lsgm_eval.moments import Array, Moments
 
@@ -88,7 +90,7 @@ def test_frechet_interval_covers_the_expected_difference(
     for s in range(300):
         x = world(2 * s, 300, shift_a)
         y = x - shift_a + shift_b + 0.3 * world(2 * s + 1, 300) if paired else world(2 * s + 1, 300, shift_b)
-        found.append(compare_frechet(stats(x), stats(y), REFERENCE, paired=paired))
+        found.append(compare_frechet(stats(x), stats(y), REFERENCE, paired=paired, biases=(0.0, 0.0)))
     expectation = np.mean([c.difference.value for c in found])
     covered = np.mean([c.difference.low <= expectation <= c.difference.high for c in found])
     assert covered == pytest.approx(0.95, abs=0.045)  # 3.5 standard errors of 300 repeats
@@ -106,6 +108,55 @@ def test_pairing_by_seed_narrows_the_frechet_difference() -> None:
     assert paired < 0.2 * alone
 
 
+WIDE = 128
+EXACT = Moments.given(np.zeros(WIDE), np.eye(WIDE), 10**6)
+
+
+@pytest.mark.parametrize("n", [60, 150, 312])
+def test_a_lead_that_bias_alone_makes_is_no_verdict(n: int) -> None:
+    """Samples of the reference itself and of 0.9 times its scale, whose bias at n is a tenth smaller.
+
+    By intervals alone the narrower model is called nearer than the truth, always at n = 60 and 150.
+    """
+    rng = np.random.default_rng(11)
+    for _ in range(6):
+        narrow, true = (stats(scale * rng.normal(size=(n, WIDE))) for scale in (0.9, 1.0))
+        found = compare_frechet(narrow, true, EXACT)
+        assert not (found.real and found.difference.value < 0)
+        if n < 200:
+            assert found.difference.high < 0
+            assert found.verdict("narrow", "true").startswith(
+                "no verdict on narrow and true: their distances"
+            )
+
+
+@pytest.mark.parametrize(("scale", "n"), [(1.5, 150), (1.3, 312), (0.6, 150), (0.8, 600)])
+def test_a_model_that_is_farther_by_more_than_bias_is_told(scale: float, n: int) -> None:
+    """Wider models are farther and more biased, narrower ones farther though less biased."""
+    rng = np.random.default_rng(12)
+    for _ in range(3):
+        other, true = stats(scale * rng.normal(size=(n, WIDE))), stats(rng.normal(size=(n, WIDE)))
+        assert compare_frechet(other, true, EXACT).verdict("other", "true").startswith("true is nearer")
+
+
+def test_biases_that_are_known_are_not_estimated_again() -> None:
+    a, b = stats(world(20, 200, 0.4)), stats(world(21, 200, 0.1))
+    known = compare_frechet(a, b, REFERENCE, biases=(0.3, 0.1))
+    assert known.bias == pytest.approx(0.2)
+    estimated = compare_frechet(a, b, REFERENCE).bias
+    assert estimated == frechet_bias(a.rows, REFERENCE, 200) - frechet_bias(b.rows, REFERENCE, 200)
+
+
+@given(st.floats(-10, 10), st.floats(0, 5), st.floats(-10, 10))
+def test_a_verdict_needs_the_interval_and_more_than_the_bias(value: float, arm: float, bias: float) -> None:
+    decided = beyond_bias(value, value - arm, value + arm, bias)
+    if decided:
+        assert abs(value) > arm
+        assert bias * value <= 0 or abs(bias) < abs(value)
+    assert decided == beyond_bias(-value, -value - arm, -value + arm, -bias)
+    assert beyond_bias(value, value - arm, value + arm, 0.0) == (abs(value) > arm)
+
+
 def test_verdict_names_the_nearer_model_or_says_that_there_is_none() -> None:
     nearer = Comparison(1.0, 2.0, Interval.normal(-1.0, 0.1))
     assert nearer.real
@@ -113,6 +164,13 @@ def test_verdict_names_the_nearer_model_or_says_that_there_is_none() -> None:
     assert Comparison(2.0, 1.0, Interval.normal(1.0, 0.1)).verdict("A", "B").startswith("B is nearer")
     alike = Comparison(1.0, 1.1, Interval.normal(-0.1, 0.1))
     assert not alike.real
+    biased = Comparison(1.0, 2.0, Interval.normal(-1.0, 0.1), bias=-0.7)
+    assert not biased.real
+    assert biased.verdict("A", "B") == (
+        "no verdict on A and B: their distances differ by -1 [-1.2, -0.804], and their upward biases at "
+        "this n by about -0.7; draw more images, or compare kernel distances"
+    )
+    assert Comparison(1.0, 2.0, Interval.normal(-1.0, 0.1), bias=0.7).real
     assert "A and B cannot be told apart" in alike.verdict("A", "B")
 
 

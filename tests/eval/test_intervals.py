@@ -190,6 +190,17 @@ def test_frechet_bias_is_the_gap_to_the_population() -> None:
     assert abs(np.mean(estimates) - np.mean(gaps)) < 4 * noise + 0.1 * np.mean(gaps)
 
 
+def test_bias_of_a_singular_covariance_may_be_all_but_the_distance_of_the_means() -> None:
+    """Of 30 images in 64 dimensions a third of the covariance's trace remains at best."""
+    rng, fixed = np.random.default_rng(8), Moments.given(np.zeros(64), np.eye(64), 10**6)
+    left = []
+    for _ in range(200):
+        x = 0.5 + rng.normal(size=(30, 64))
+        left.append(frechet_distance(Moments.of(x), fixed) - frechet_bias(x, fixed, 30))
+    # Without bias: |mu|^2 = 16, of which every repeat is within a few.
+    assert np.mean(left) == pytest.approx(16, abs=4 * np.std(left) / np.sqrt(200))
+
+
 def test_bias_of_more_images_is_smaller_in_proportion() -> None:
     x, fixed = draw(np.random.default_rng(5), 400, 8, 0.2, 1.2), reference(8)
     assert frechet_bias(x, fixed, 4000) == pytest.approx(frechet_bias(x, fixed, 400) / 10)

@@ -75,6 +75,7 @@ def any_row(draw: st.DrawFn) -> Row:
         "model": draw(word(("lsgm", "vae", "a / b"))),
         "metric": draw(word(_METRICS)),
         "value": maybe(numbers),
+        "bias": maybe(numbers),
         "ci_low": draw(st.sampled_from([None, low])),
         "ci_high": draw(st.sampled_from([None, high])),
         "group": maybe(st.sampled_from(["quality", "likelihood", "terms", "cost", "curve", "reach"])),

@@ -130,6 +130,10 @@ def test_a_difference_is_real_where_its_interval_excludes_0() -> None:
     proxy = difference_table(rows_of(PROXY))
     assert proxy is not None
     assert proxy.lines[0][1].text == f"Fréchet ({PROXY})"
+    biased = replace(rows_of("inception")[0], metric="paired_fid", value=-1.0, ci_low=-1.1, ci_high=-0.9)
+    told = [difference_table([replace(biased, bias=bias)]) for bias in (None, -0.7, -0.8, 5.0)]
+    words = [table.lines[0][3].text for table in told if table is not None]
+    assert words == ["yes", "yes", "no verdict: may be bias", "yes"]
     bare = difference_table([row("paired_fid")])
     assert bare is not None
     assert bare.lines[0][3].text == "unknown"

@@ -115,6 +115,25 @@ def test_an_estimate_outside_of_its_interval_must_lead_by_its_bias_too() -> None
     assert best_of([biased, row("b", 14.01, 0.0)]) is biased
 
 
+def test_a_lead_within_what_biases_may_make_of_it_is_none() -> None:
+    # 1.25 times the biases' difference of 0.6 is 0.75: a lead of 1 is 0.25 without it, and its error 0.14.
+    ahead, behind = row("a", 1.0, 0.1, bias=0.2), row("b", 2.0, 0.1, bias=0.8)
+    assert best_of([ahead, behind]) is ahead
+    assert best_of([ahead, replace(behind, bias=0.9)]) is None
+    # What leads in spite of the larger bias leads by more.
+    biased = replace(ahead, bias=9.0)
+    assert best_of([biased, behind]) is biased
+
+
+def test_biases_of_older_rows_are_read_from_their_notes() -> None:
+    said = "upward bias at this n about {}, not subtracted; of 10,000 of the 50,000 images"
+    ahead, behind = (row(name, value, 0.1) for name, value in (("a", 1.0), ("b", 2.0)))
+    assert best_of([ahead, behind]) is ahead
+    noted = [replace(ahead, note=said.format("2e-01")), replace(behind, note=said.format("0.9"))]
+    assert [each.upward_bias for each in noted] == [0.2, 0.9]
+    assert best_of(noted) is None
+
+
 def test_a_gap_keeps_no_one_from_winning_and_one_without_interval_keeps_all() -> None:
     winner, loser = row("a", 1.0, 0.1), row("b", 2.0, 0.1)
     assert best_of([winner, loser, row("c", None, note="no flow")]) is winner

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr, stdtrit
 
+from lsgm_eval.comparisons import DOUBT, beyond_bias
 from lsgm_eval.intervals import NORMAL_95, Interval, difference_ends
 
 __all__ = ["Difference", "exact_difference", "holm", "independent_difference", "of_interval", "paired_mean"]
@@ -27,16 +28,38 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None
+    bias: float = 0.0
+    """Estimated upward bias of B less that of A."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether 0 lies outside the interval, taken by itself."""
+        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
     @property
     def sure(self) -> bool:
-        """Whether 0 lies outside the interval, taken by itself."""
-        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
+        """Whether the same can be said of what is left without the bias (`beyond_bias`)."""
+        known = self.low is not None and self.high is not None
+        return known and beyond_bias(self.value, self.low or 0.0, self.high or 0.0, self.bias)
+
+    def biased(self, bias: float) -> Difference:
+        """Return the difference of two estimates whose upward biases differ by ``bias``.
+
+        Its chance is that of what is left without `DOUBT` times the bias, 1 where nothing is left.
+        """
+        left = self.value - DOUBT * bias
+        arm = abs(self.value - ((self.low if self.value > 0 else self.high) or 0.0))
+        p = self.p
+        if p is not None and left * self.value <= 0:
+            p = 1.0
+        elif p is not None and arm > 0:
+            p = max(p, 2 * float(ndtr(-abs(left) * NORMAL_95 / arm)))
+        return replace(self, p=p, bias=bias)
 
     def times(self, scale: float) -> Difference:
         """Return the difference in another unit, one of the old being ``scale`` > 0 of the new."""
         low, high = (None if end is None else end * scale for end in (self.low, self.high))
-        return replace(self, value=self.value * scale, low=low, high=high)
+        return replace(self, value=self.value * scale, low=low, high=high, bias=self.bias * scale)
 
 
 def paired_mean(a: NDArray[Any], b: NDArray[Any]) -> Difference:

@@ -87,7 +87,7 @@ def _compared(family: str, ours: _Set, theirs: _Set, reference: _Set) -> Compari
     try:
         if family == "kernel":
             return compare_kernel(b.rows, a.rows, r.rows, paired=True)
-        return compare_frechet(b, a, r.moments, paired=True)
+        return compare_frechet(b, a, r.moments, paired=True, biases=(0.0, 0.0))  # the rows know them
     except (UserError, ValueError):
         return None  # other numbers of images, or too few of them: not what the rows are of
 

@@ -62,6 +62,7 @@ def _number(line: Line) -> dict[str, Any]:
         "paired": line.how.startswith("paired"),
         "how": line.how,
         "verdict": line.verdict or None,
+        "bias": gap.bias if gap else None,
     }
 
 

@@ -14,7 +14,7 @@ from lsgm_eval.compare.differences import (
 from lsgm_eval.compare.gathered import Shelf, paired_distance
 from lsgm_eval.compare.matching import Match, match_rows, why_not
 from lsgm_eval.compare.scores import paired_likelihood
-from lsgm_eval.compare.sides import Row, Side
+from lsgm_eval.compare.sides import Row, Side, bias_of
 
 __all__ = ["LEVEL", "OTHERWISE", "Line", "compare_numbers"]
 
@@ -64,7 +64,10 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """``better`` and ``worse`` hold for all numbers together; ``leans`` is said of one by itself."""
+        """``better`` and ``worse`` hold for all numbers together; ``leans`` is said of one by itself.
+
+        ``may be bias``: the biases of both at this number of images differ by as much.
+        """
         gap = self.difference
         if gap is None or gap.low is None:
             return ""
@@ -73,7 +76,7 @@ class Line:
         if self.metric.startswith("seconds"):
             return "not judged"
         if not gap.sure:
-            return "not told apart"
+            return "may be bias" if gap.apart else "not told apart"
         if not self.judged:
             return "higher" if gap.value > 0 else "lower"
         word = "better" if (gap.value > 0) == self.match["higher_is_better"] else "worse"
@@ -104,6 +107,9 @@ def _line(a: Side, b: Side, models: tuple[str, str], match: Match, shelf: Shelf)
     if why := why_not(match, (first.get("hardware"), second.get("hardware"))):
         return Line(models, match, None, why)
     difference, how = _difference((a, b), models, match.rows, shelf)
+    known = [bias_of(row) for row in match.rows]
+    if known[0] is not None and known[1] is not None and difference.value:
+        difference = difference.biased(known[1] - known[0])
     first_by, second_by = (row.get("sampler") for row in match.rows)
     return Line(models, match, difference, how + (OTHERWISE if first_by != second_by else ""))
 

@@ -195,6 +195,8 @@ def _reading(found: Compared) -> list[str]:
         "Each interval holds for its own number: of 20 that compare equal models, about one leaves 0 out.",
         f"'better' and 'worse' hold for all {many} judged numbers together (Holm, {sure:.0f} %; nats and "
         "bits of one bound count once); 'leans' means that the interval by itself leaves 0 out.",
+        "'may be bias' means that the upward biases of both distances at this n differ by about as much as "
+        "the distances: there is no verdict. More images have less of it, kernel distances none.",
         "'paired' differences are taken image by image or seed by seed; 'unpaired' ones treat both errors as "
         "independent, which makes the interval wide rather than narrow where they share images.",
         "All of it is about these trained weights: training again with another seed moves numbers too.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from lsgm_eval import manifest
 from lsgm_eval.compare.trainings import Training, json_object, read_training
 from lsgm_eval.rows import read_rows
 
-__all__ = ["Row", "Side", "choose_models", "open_side", "trained_as"]
+__all__ = ["Row", "Side", "bias_of", "choose_models", "open_side", "trained_as"]
 
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
+BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
 NEEDED = {"task", "model", "metric", "value"}
 
 
@@ -49,6 +51,14 @@ class Side:
     def manifest_of(self, row: Row) -> dict[str, Any]:
         """Return the manifest that a row names, empty where there is none."""
         return self.manifests.get(str(row.get("manifest")), {})
+
+
+def bias_of(row: Row) -> float | None:
+    """Return a row's estimated upward bias, which rows of before task versions 3 have in their note."""
+    if row.get("bias") is not None:
+        return float(row["bias"])
+    found = BIAS.search(str(row.get("note") or ""))
+    return float(found[1]) if found else None
 
 
 def open_side(place: Path) -> Side:

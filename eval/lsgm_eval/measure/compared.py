@@ -61,6 +61,7 @@ def _pair(
             found.difference.value,
             ci_low=found.difference.low,
             ci_high=found.difference.high,
+            bias=found.bias if family == "frechet" else None,
             n=a.stats.moments.count,
             split=split,
             extractor=space.label,

@@ -118,6 +118,7 @@ def space_rows(
                 finding.value,
                 ci_low=interval.low if interval else None,
                 ci_high=interval.high if interval else None,
+                bias=finding.bias,
                 note="; ".join(part for part in (finding.note, *remarks) if part) or None,
                 **fields,
             )

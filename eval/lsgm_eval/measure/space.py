@@ -70,6 +70,8 @@ class Finding:
     note: str
     bare: float | None = None
     """The number where it has no interval."""
+    bias: float | None = None
+    """Estimated upward bias at this number of images; None where there is none, or it is not known."""
 
     @property
     def value(self) -> float | None:
@@ -147,8 +149,8 @@ def _frechet(job: _Job) -> list[Finding]:
     if not (len(job.rows) and job.found.counted):
         return [_bare("frechet", moments, reference, notes)]
     bias = frechet_bias(job.rows, reference, moments.count)
-    notes.insert(0, f"upward bias at this n about {bias:.2g}, not subtracted")
-    return [Finding("frechet", frechet_interval(moments, reference, job.rows), _joined(notes))]
+    notes.insert(0, _bias_note(bias))
+    return [Finding("frechet", frechet_interval(moments, reference, job.rows), _joined(notes), bias=bias)]
 
 
 def _bare(family: str, moments: Moments, reference: Moments, notes: list[str]) -> Finding:
@@ -189,8 +191,10 @@ def _spatial(job: _Job) -> list[Finding]:
         )
     if not (len(ours.rows) and job.found.counted):
         return [_bare("spatial_frechet", ours.moments, theirs, [frechet_note(ours.moments)])]
-    notes = [frechet_note(ours.moments), _of_rows(job)]
-    return [Finding("spatial_frechet", frechet_interval(ours.moments, theirs, ours.rows), _joined(notes))]
+    bias = frechet_bias(ours.rows, theirs, ours.moments.count)
+    notes = [_bias_note(bias), frechet_note(ours.moments), _of_rows(job)]
+    interval = frechet_interval(ours.moments, theirs, ours.rows)
+    return [Finding("spatial_frechet", interval, _joined(notes), bias=bias)]
 
 
 def _score(job: _Job) -> list[Finding]:
@@ -240,6 +244,10 @@ _MEASURES: Mapping[Statistic, Callable[[_Job], list[Finding]]] = {
 
 
 _NEEDS: Mapping[Statistic, type] = {"inception-score": Classifies, "spatial-frechet": Spatial}
+
+
+def _bias_note(bias: float) -> str:
+    return f"upward bias at this n about {bias:.2g}, not subtracted"
 
 
 def _of_rows(job: _Job) -> str:

@@ -127,6 +127,11 @@ def test_a_metric_names_its_array(metric: str, column: tuple[str, str] | None) -
         ("precision_glyphs", ends(0.7, 0.01), "worse"),
         ("frechet_glyphs", ends(0.7, 0.01), "better"),
         ("frechet_glyphs", ends(0.8, 0.01), "not told apart"),
+        ("frechet_glyphs", ends(0.7, 0.01) | {"bias": -0.02}, "better"),
+        ("frechet_glyphs", ends(0.7, 0.01) | {"bias": -0.09}, "may be bias"),
+        ("frechet_glyphs", ends(0.7, 0.01) | {"note": "upward bias at this n about -9e-02"}, "may be bias"),
+        ("frechet_glyphs", ends(0.7, 0.01) | {"bias": 0.09}, "better"),
+        ("frechet_glyphs", ends(0.8, 0.01) | {"bias": 0.09}, "not told apart"),
         ("memorised_glyphs", ends(0.9, 0.01), "higher"),
         ("seconds_per_1000", ends(0.9, 0.01), "not judged"),
         ("parameters", {"value": 0.9}, "higher"),
@@ -137,7 +142,7 @@ def test_a_metric_names_its_array(metric: str, column: tuple[str, str] | None) -
 def test_verdicts_know_which_side_is_better(
     tmp_path: Path, metric: str, b: dict[str, Any], verdict: str
 ) -> None:
-    first = folder(tmp_path / "a", row(metric, 0.8, **ends(0.8, 0.01)))
+    first = folder(tmp_path / "a", row(metric, 0.8, bias=0.0, **ends(0.8, 0.01)))
     second = folder(tmp_path / "b", row(metric, 0.8, checkpoint_sha256="b" * 64) | b)
     (line,) = compared(first, second).values()
     assert line.verdict == verdict
