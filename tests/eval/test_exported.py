@@ -252,12 +252,13 @@ def test_damage_is_one_sentence_that_names_the_file(saved: Path, tmp_path: Path)
     ],
 )
 def test_words_of_the_right_form_in_the_wrong_place_are_one_sentence(
-    word: str, other: str, saved: Path, tmp_path: Path
+    word: str, other: str, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = changed(saved, tmp_path / "bad.pt2", lambda members: as_text(members, word, other))
     with pytest.raises(UserError, match="bad") as error:
         load_extractor(f"export:{path}", SHAPE)
     assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_page_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,16 @@ which every word is of a known form and every operator is one of ATen's, and ten
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import logging
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +115,8 @@ class _Network:
 def _load(path: Path, raw: bytes, device: torch.device) -> _Network:
     try:
         clean = _remade(path, raw)
-        program = torch.export.load(io.BytesIO(clean))
+        with _quiet():
+            program = torch.export.load(io.BytesIO(clean))
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 
@@ -124,6 +128,19 @@ def _load(path: Path, raw: bytes, device: torch.device) -> _Network:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise _damaged(path, last) from error
     return network
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing tracebacks and warnings of what a sentence says."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _network(path: Path, program: torch.export.ExportedProgram) -> _Network:

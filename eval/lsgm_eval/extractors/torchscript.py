@@ -44,7 +44,8 @@ def _script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptMod
     try:
         with warnings.catch_warnings():
             # torch.jit is deprecated in favour of torch.export, which does not read these files.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
             module = torch.jit.load(io.BytesIO(raw), map_location=device)  # type: ignore[no-untyped-call]
     # Of a damaged file torch's reader is asked for a member that is not there, or for far too much memory.
     except (RuntimeError, ValueError, LookupError, MemoryError) as error:
