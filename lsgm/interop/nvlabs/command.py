@@ -108,8 +108,8 @@ def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
         lines.append(f"inactive: {int((~active).sum())} of {active.numel()} channels of z_0, masked again")
     if active is not None and not compat and (again := channels_in_use(official, native.recipe).seen_again):
         lines.append(
-            f"{again} channels of z_0 were dropped at first and seen again later, as a resumed run of the "
-            "authors' code forgets its mask; they are left as they were trained"
+            f"seen again: {again} of {active.numel()} channels of z_0, dropped at first, when a resumed run "
+            "of the authors' code had forgotten its mask; they are left as they were trained"
         )
     if official.rule == "adam":
         lines.append("stepped by torch's Adam, which adds weight decay to the gradient, as the recipe says")

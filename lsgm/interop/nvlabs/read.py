@@ -74,6 +74,10 @@ def read_checkpoint(path: Path | str) -> Official:
 
 def official_of(content: Mapping[str, Any], path: Path) -> Official:
     """Sort the parts of a checkpoint that is already in memory; ``path`` is the file to name."""
+    if {"model", "ema"} <= content.keys():
+        raise CheckpointError(
+            f"{path} is a checkpoint of score_sde_pytorch; `lsgm import score-sde` takes it with --config"
+        )
     args = content.get("args")
     if not isinstance(args, argparse.Namespace):
         raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")

@@ -47,6 +47,13 @@ def test_decay_that_lifts_the_logit_does_not_hide_them(averaged: bool, penalty: 
     assert active(content) == [True, False, True, False]
 
 
+def test_averages_that_lag_behind_have_faded_too() -> None:
+    """As at the published rates: 3e-4 and a decay of 0.9999 stand to each other as 1e-2 and 0.997."""
+    content = without_optimisers(stage2(adam="torch", steps=930, dropped=(1, 3), ema_decay=0.997))
+    assert min(logits(content)) > -10.0
+    assert active(content) == [True, False, True, False]
+
+
 def test_a_low_logit_that_was_learned_is_no_dropped_channel() -> None:
     content = stage2(steps=200, dropped=(3,))
     content["dae_state_dict"]["mixing_logit"][0, 0] = -12.0
@@ -72,7 +79,7 @@ def test_channels_that_a_resumed_run_sees_again_are_left_to_the_network(
     assert active(content) == [True] * 4
     torch.save(content, tmp_path / "checkpoint.pt")
     assert cli.main(["import", "nvlabs", str(tmp_path / "checkpoint.pt"), str(tmp_path / "run")]) == 0
-    assert "1 channels of z_0 were dropped at first and seen again later" in capsys.readouterr().out
+    assert "seen again: 1 of 4 channels of z_0, dropped at first" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("moment", [None, torch.zeros(3), torch.zeros(8, 4, 3, 3), torch.tensor(torch.nan)])

@@ -1,10 +1,12 @@
 """Read a checkpoint of score_sde_pytorch without executing anything in it.
 
-These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else.
+These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else but
+`argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +45,12 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Return what a file holds.
 
     Raises CheckpointError, one sentence, where the file cannot be read, is no such checkpoint, has averages
-    that do not fit its weights, or names any class; that class is then never imported, let alone called.
+    that do not fit its weights, or names any class but `argparse.Namespace`; that class is then never imported, let alone called.
     """
     path = Path(path)
-    content = read_pickle(path, "score_sde_pytorch")
+    content = read_pickle(path, "score_sde_pytorch", argparse.Namespace)
+    if isinstance(content, Mapping) and {"args", "vae_state_dict"} <= content.keys():
+        raise CheckpointError(f"{path} is a checkpoint of LSGM's authors; `lsgm import nvlabs` takes it")
     held = content.keys() if isinstance(content, Mapping) else ()
     if missing := [f"'{key}'" for key in ("model", "ema", "step") if key not in held]:
         *others, last = missing

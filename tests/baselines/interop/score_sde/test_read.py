@@ -10,8 +10,10 @@ import pytest
 import torch
 from oracles.score_sde import SlowScoreSDE, contents, save
 from resaved import cast, on_cuda, prefixed, with_tensors
+from upstream import stage1
 
 from lsgm.errors import CheckpointError
+from lsgm.interop.nvlabs.read import read_checkpoint as read_nvlabs
 from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig
 from lsgm_baselines.interop.score_sde.convert import convert
 from lsgm_baselines.interop.score_sde.read import FREQUENCIES, read_checkpoint
@@ -133,3 +135,11 @@ def test_what_is_missing_alone_is_named_and_what_is_not_finite_too(tmp_path: Pat
     checkpoint = read_checkpoint(save(content, tmp_path / "file.pth"))
     with pytest.raises(CheckpointError, match=r"'all_modules\.0\.weight' has entries that are not finite"):
         convert(checkpoint, ScoreSDEConfig(**SMALL))
+
+
+def test_a_file_of_the_other_code_is_sent_to_its_importer(tmp_path: Path) -> None:
+    torch.save(stage1(), tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="`lsgm import nvlabs` takes it"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="`lsgm import score-sde` takes it"):
+        read_nvlabs(save(contents(SlowScoreSDE(SMALL)), tmp_path / "checkpoint.pth"))
