@@ -45,7 +45,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Return what a file holds.
 
     Raises CheckpointError, one sentence, where the file cannot be read, is no such checkpoint, has averages
-    that do not fit its weights, or names any class but `argparse.Namespace`; that class is then never imported, let alone called.
+    that do not fit its weights, or names any class but `argparse.Namespace`; that class is then never
+    imported, let alone called.
     """
     path = Path(path)
     content = read_pickle(path, "score_sde_pytorch", argparse.Namespace)
