@@ -28,6 +28,8 @@ SUFFIXES = (
 _LITTER = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found",
            "thumbs.db", "ehthumbs.db", "desktop.ini")  # fmt: skip
 """What file managers and disks leave behind, in lower case."""
+_NOTES = (".pass", ".samples.jsonl")
+"""What `lsgm.keep` and `lsgm sample` note of the images in a folder: left out without a word."""
 _LARGEST = 1 << 30
 """Bytes of one image file; a zip's member that claims more would fill the memory."""
 _METHODS = {
@@ -76,6 +78,8 @@ class Listing:
 
     def leave_out(self, reason: str, name: str) -> None:
         """Note that ``name`` does not count."""
+        if PurePosixPath(name).name in _NOTES:
+            return
         self.left_out.setdefault(reason, []).append(name)
 
     def label(self, name: str) -> str:

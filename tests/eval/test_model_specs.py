@@ -50,7 +50,11 @@ def rows_of(model: Any, task: str, out: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("place", ["pictures", "pictures.npz"])
 def test_what_lsgm_sample_writes_is_measured_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet, place: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bars: ImageSet,
+    place: str,
 ) -> None:
     """Sheet, manifest and record are beside the images or hidden: none of them counts as one."""
     monkeypatch.setenv("LSGM_PROGRESS", "0")
@@ -58,9 +62,11 @@ def test_what_lsgm_sample_writes_is_measured_as_it_is(
     train_recipe(tiny.recipe(changes), tmp_path / "run", images=bars)
     where = [str(tmp_path / "run"), "--n", "5", "--out", str(tmp_path / place), "--sampler.steps", "2"]
     assert cli.main(["sample", *where, "--device", "cpu"]) == 0
+    capsys.readouterr()
     ready = open_model(str(tmp_path / place))
     assert isinstance(ready, ImageModel)
     assert len(ready) == 5
+    assert "left out" not in capsys.readouterr().err
     expected = load_model(tmp_path / "run").sample(range(5), SamplerConfig(steps=2)).images
     assert torch.equal(ready.sample(range(5), SamplerConfig()).images, expected)
 
