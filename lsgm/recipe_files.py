@@ -10,7 +10,11 @@ from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.structure import from_dict, to_dict
 
-__all__ = ["find_recipes", "from_dict", "load_recipe", "read_toml", "to_dict"]
+__all__ = ["ORIGINS", "find_recipes", "from_dict", "load_recipe", "read_toml", "to_dict"]
+
+
+ORIGINS = ("init_from", "init_vae_from")
+"""What a run's config.toml says beside its recipe: whose weights the run was begun from."""
 
 
 def find_recipes() -> dict[str, Path]:

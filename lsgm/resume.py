@@ -23,17 +23,15 @@ from typing import Any
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
+from lsgm.recipe_files import ORIGINS
 from lsgm.structure import completed_as_then, to_dict
 from lsgm.train import Run, StageSpec, find_checkpoint, read_state
 from lsgm.train.checkpoint import WEIGHTS, read_optimizers
 
-__all__ = ["ORIGINS", "Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
+__all__ = ["Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
 
 Changes = dict[str, tuple[Any, Any]]
 """Key -> what it was and what it is now."""
-
-ORIGINS = ("init_from", "init_vae_from")
-"""What config.toml says beside the recipe: whose weights the run was begun from."""
 
 CONTENT = frozenset({"data.dataset", "data.image_size", "data.convert"})
 """Which pixels a run is trained on; their hash says whether they are the same."""

@@ -13,7 +13,7 @@ from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.recipe_files import ORIGINS, find_recipes, load_recipe
 
 __all__ = ["HELP", "TrainOptions", "run"]
 
@@ -42,7 +42,7 @@ class TrainOptions:
     """What `lsgm train` takes besides the values of the recipe."""
 
     name: Annotated[Positional[str], arg(metavar="RECIPE")] = ""
-    """Name of a recipe or path of a TOML file."""
+    """Name of a recipe or path of a TOML file; the config.toml of a run goes on with that run."""
     recipe: str = ""
     """The same, as an option."""
     data: str = ""
@@ -50,7 +50,7 @@ class TrainOptions:
     convert: str = ""
     """Short for --data.convert: what is allowed for images that are not plain greyscale or RGB (all, ...)."""
     out: Path | None = None
-    """Run directory; runs/RECIPE unless given."""
+    """Run directory; runs/RECIPE unless given, or the run itself where RECIPE is its config.toml."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
     max_seconds: float | None = None
@@ -91,21 +91,32 @@ def _train(recipe: Any, options: Any, named: str) -> int:
     from lsgm.devices import pick_device
     from lsgm.training import train_recipe
 
+    origins = {name: _place(getattr(options, name)) for name in ORIGINS}
+    if not any(origins.values()):
+        saved = load_recipe(named)
+        origins = {name: _place(saved[name]) if name in saved else None for name in ORIGINS}
     outcome = train_recipe(
         recipe,
-        _place(options.out) or Path("runs") / Path(named).stem,
+        _place(options.out) or _default_out(Path(named)),
         device=pick_device(options.device),
         max_seconds=options.max_seconds,
-        init_from=_place(options.init_from),
-        init_vae_from=_place(options.init_vae_from),
+        init_from=origins["init_from"],
+        init_vae_from=origins["init_vae_from"],
         tensorboard=options.tensorboard,
     )
     return outcome.exit_status
 
 
-def _place(path: Path | None) -> Path | None:
+def _place(path: Path | str | None) -> Path | None:
     """Return a path with its variables and ~ read, which a shell leaves alone in ``--out=~/runs``."""
     return None if path is None else Path(os.path.expandvars(path)).expanduser()
+
+
+def _default_out(named: Path) -> Path:
+    """Return where a recipe trains: in the run of which it is the config.toml, else in runs/RECIPE."""
+    if named.name == "config.toml" and (named.parent / "checkpoints").is_dir():
+        return named.parent
+    return Path("runs") / named.stem
 
 
 def _default_recipe(name: str) -> Any:
@@ -113,7 +124,8 @@ def _default_recipe(name: str) -> Any:
         raise ConfigError(
             "name a recipe to train, `lsgm train glyphs` for one; `lsgm ls recipes` shows them all"
         )
-    return recipe_from(load_recipe(name), f"recipe '{name}'")
+    tables = {key: value for key, value in load_recipe(name).items() if key not in ORIGINS}
+    return recipe_from(tables, f"recipe '{name}'")
 
 
 def _parse(argv: list[str], recipe: Any) -> Any:

@@ -328,3 +328,25 @@ def test_an_origin_is_known_by_its_place_and_its_weights(folder: Path, lsgm: Com
     shutil.rmtree("copied")
     assert lsgm(*more)[0] == 0
     assert read_state(find_checkpoint("more"))["finished"]
+
+
+def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: Command) -> None:
+    whole = begun(folder)
+    config = folder / "runs" / "small" / "config.toml"
+    assert lsgm("runs/small/config.toml")[0] == 0
+    assert weights(folder / "runs" / "small")[0] == whole
+    config.write_text(config.read_text().replace("[stage2]\nsteps = 6", "[stage2]\nsteps = 8"))
+    status, said = lsgm("runs/small/config.toml")
+    assert status == 0
+    assert "stage2.steps = 8 (was 6)" in said
+    assert read_state(find_checkpoint("runs/small"))["stage_step"] == 8
+    config.write_text(config.read_text().replace("batch_size = 8", "batch_size = 4"))
+    assert "stage1.batch_size = 8, not 4" in lsgm("runs/small/config.toml")[1]
+    assert not (folder / "runs" / "config").exists()
+
+
+def test_the_config_of_a_run_says_from_which_other_one_it_started(folder: Path, lsgm: Command) -> None:
+    assert lsgm("small.toml", "--out", "first")[0] == 0
+    assert lsgm("small.toml", "--out", "more", "--stage1.steps", 0, "--init-from", "first")[0] == 0
+    assert lsgm("more/config.toml", "--out", "again")[0] == 0
+    assert weights(folder / "again") == weights(folder / "more")
