@@ -127,9 +127,9 @@ def test_a_finished_run_is_given_a_further_stage(tmp_path: Path, later: str) -> 
 def test_a_budget_in_seconds_is_given_more_seconds(tmp_path: Path) -> None:
     tables = tiny.merged(PIXELS, {"stage": {"seconds": 0.2, "steps": 1}})
     first = trained(tmp_path / "run", tables=tables)
-    second = trained(tmp_path / "run", {"stage": {"seconds": 0.4}}, tables)
-    assert first.seconds_by_stage["score"] < second.seconds_by_stage["score"]
-    assert second.seconds_by_stage["score"] >= 0.4
+    more = first.seconds_by_stage["score"] + 0.2  # a busy machine may overrun the first budget by far
+    second = trained(tmp_path / "run", {"stage": {"seconds": more}}, tables)
+    assert second.seconds_by_stage["score"] >= more
     last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
     assert last["lr/prior"] == 1e-5
     assert Run(tmp_path / "run").config()["stage"]["horizon"] == 0.2
