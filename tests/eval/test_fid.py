@@ -332,11 +332,14 @@ def test_the_call_gives_a_row_of_a_frame() -> None:
         (MADE.permute(0, 2, 3, 1), r"has shape \[90, 8, 8, 3\] .*: move the channels to the front"),
         (MADE[0], r"has shape \[3, 8, 8\]"),
         (MADE[:0], r"has shape \[0, 3, 8, 8\]"),
+        (None, "is a NoneType and no tensor or array"),
+        ([MADE], "is a list and no tensor or array"),
+        (np.array([None]), "is a ndarray and no tensor or array"),
         (MADE // 255, "has no value above 1"),
     ],
-    ids=["floats", "channels last", "one image", "none", "levels"],
+    ids=["floats", "channels last", "one image", "none", "nothing", "a list", "objects", "levels"],
 )
-def test_arrays_that_are_no_images_are_refused(images: Tensor, said: str) -> None:
+def test_arrays_that_are_no_images_are_refused(images: Any, said: str) -> None:
     with pytest.raises(DataError, match=f"samples {said}"):
         lsgm_eval.fid(REAL, images)
 

@@ -51,6 +51,8 @@ def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
 
     Raises DataError unless it is uint8 [N, C, H, W] with one or three channels and values up to 255.
     """
+    if not isinstance(images, Tensor) and (not isinstance(images, np.ndarray) or images.dtype == object):
+        raise DataError(f"{name} is a {type(images).__name__} and no tensor or array of images")
     tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
     shape = list(tensor.shape)
     if tensor.ndim != 4 or 0 in shape or tensor.shape[1] not in (1, 3):
