@@ -77,15 +77,15 @@ class CheckedFiles:
 
     def label(self, row: int) -> str:
         """Return the name by which an error calls image ``row``."""
-        return self.listing.label(self.files[row].name)
+        return self.listing.label(self.listing.place(self.files[row]))
 
     def size(self, row: int) -> tuple[int, int]:
         """Return (height, width) of image ``row``."""
         return self.sizes[row]
 
     def name(self, row: int) -> str:
-        """Return the name of image ``row`` inside its set, fit to be printed."""
-        return shown(self.files[row].name)
+        """Return where image ``row`` lies below the path of its set, fit to be printed."""
+        return shown(self.listing.place(self.files[row]))
 
     def content(self, row: int) -> str:
         """Return a text that two images share only where their files' bytes are the same."""
@@ -106,7 +106,7 @@ class CheckedFiles:
             return 3
         grey, colour = (self.name(self._first_of[channels]) for channels in (1, 3))
         raise DataError(
-            f"{self.listing.path} mixes {counts[1]:,} greyscale images ({grey}) with {counts[3]:,} RGB ones "
+            f"{self.listing.path} mixes greyscale and RGB: {counts[1]:,} grey ({grey}) and {counts[3]:,} RGB "
             f"({colour}): write all images alike, or give --convert grey, which makes all RGB"
         )
 

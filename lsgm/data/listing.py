@@ -86,6 +86,10 @@ class Listing:
         """Return what an error calls a file of this set."""
         return f"{self.path}: {shown(name)}"
 
+    def place(self, file: ImageFile) -> str:
+        """Return where a file lies below the path, the folders around everything included."""
+        return "/".join((*self.wrapper, file.name))
+
     def remark(self) -> str:
         """Return what is left out with counts and one example each, or an empty string.
 
@@ -164,8 +168,8 @@ def list_files(path: Path) -> Listing:
     for file in listing.files:
         if file.size > _LARGEST:
             raise DataError(
-                f"{listing.label(file.name)} has {file.size / 1e9:.1f} GB, more than any image of a set: "
-                "replace it"
+                f"{listing.label(listing.place(file))} has {file.size / 1e9:.1f} GB, more than any image of a "
+                "set: replace it"
             )
     return listing
 
@@ -289,7 +293,7 @@ def once(listing: Listing, files: Sequence[ImageFile]) -> list[ImageFile]:
     seen: set[str] = set()
     for file in files:
         if file.real and file.real in seen:
-            listing.leave_out("reached again through a linked folder", file.name)
+            listing.leave_out("reached again through a linked folder", listing.place(file))
             continue
         seen.add(file.real)
         kept.append(file)

@@ -95,7 +95,7 @@ def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[
     beside: dict[str, list[str]] = {}
     for file, (role, folder) in zip(listing.files, roles, strict=True):
         if role is None and rest is None:
-            beside.setdefault(folder, []).append(file.name)
+            beside.setdefault(folder, []).append(listing.place(file))
             continue
         used = role or "train"
         parts[used].append(file)
@@ -153,10 +153,10 @@ def _refuse_shared(listing: Listing, parts: dict[Role, list[ImageFile]]) -> None
         for file in files:
             if file.real and file.real in seen:
                 raise DataError(
-                    f"{listing.path}: {shown(seen[file.real])} and {shown(file.name)} are one file, by a "
-                    "linked folder, in two splits: no image may train and test"
+                    f"{listing.path}: {shown(seen[file.real])} and {shown(listing.place(file))} are one file, "
+                    "by a linked folder, in two splits: no image may train and test"
                 )
-            seen[file.real] = file.name
+            seen[file.real] = listing.place(file)
 
 
 def split_rows(

@@ -201,7 +201,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "greyscale among colours": (
         lambda: encoded(GREY),
-        " mixes 1 greyscale images (1/004.png) with 5 RGB ones (0/000.png): write all images alike",
+        " mixes greyscale and RGB: 1 grey (1/004.png) and 5 RGB (0/000.png): write all images alike",
     ),
     "16-bit greyscale": (
         lambda: encoded(Image.fromarray(np.full((10, 12), 4000, np.uint16))),
@@ -276,7 +276,7 @@ def test_words_of_convert_make_images_of_what_else_is_refused(folder: Path) -> N
     (folder / "1" / "004.png").write_bytes(encoded(GREY))
     mixed = open_source(folder, convert="all")
     assert mixed.pixels == before.pixels
-    assert torch.equal(mixed.sample([4], SAMPLER).images[0, 1], torch.from_numpy(np.asarray(GREY)))
+    assert torch.equal(mixed.sample([4], SAMPLER).images[0, 1], torch.from_numpy(np.array(GREY)))
 
 
 def test_an_empty_folder_or_zip_is_named(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ NEEDS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "a rotated PNG": (lambda: turned(RGB, 3, "PNG"), "rotated", "stored rotated"),
     "a rotated JPEG": (lambda: turned(RGB, 3, "JPEG"), "rotated", "stored rotated"),
     "a rotated TIFF": (lambda: turned(RGB, 3, "TIFF"), "rotated", "stored rotated"),
-    "grey among colours": (lambda: encoded(GREY), "grey", "mixes 1 greyscale images"),
+    "grey among colours": (lambda: encoded(GREY), "grey", "mixes greyscale and RGB"),
 }
 NEVER: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", r"is no image.*it is empty"),
@@ -193,7 +193,7 @@ def test_a_mixture_of_grey_and_colour_is_not_decided_by_the_first_name(
     folder = photos(tmp_path / "set", 6, first=1)
     GREY.save(folder / f"{first}.png")
     with pytest.raises(
-        DataError, match=rf"set mixes 1 greyscale images \({first}\.png\) with 6 RGB ones \(001\.png\)"
+        DataError, match=rf"set mixes greyscale and RGB: 1 grey \({first}\.png\) and 6 RGB \(001\.png\)"
     ):
         USES[use](folder, "")
     grey = open_images(folder, "grey").read([0 if first == "000" else 6])[0].numpy()

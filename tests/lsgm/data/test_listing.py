@@ -117,6 +117,13 @@ def test_a_folder_or_zip_without_images_says_what_it_has_instead(tmp_path: Path)
         list_files(tmp_path / "outer.zip")
 
 
+def test_errors_give_the_whole_way_to_a_file_below_folders_around_everything(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "set" / "a" / "b")
+    (folder / "001.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"set: a/b/001\.png is no image"):
+        open_images(tmp_path / "set")
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = photos(tmp_path / "set")
     photos(folder / "locked")
