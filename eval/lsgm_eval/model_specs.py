@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.data import parse_convert
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingFlops
 from lsgm.train.checkpoint import is_checkpoint
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
-__all__ = ["Renamed", "flops_of", "open_model", "packages_of", "remark_of", "unwrapped"]
+__all__ = ["Renamed", "flops_of", "open_model", "open_models", "packages_of", "remark_of", "unwrapped"]
 
 
 class Renamed:
@@ -68,22 +69,32 @@ def packages_of(model: GenerativeModel) -> set[str]:
     return {type(part).__module__.split(".")[0] for part in parts}
 
 
-def open_model(spec: str, *, device: torch.device | str = "cpu") -> GenerativeModel:
+def open_models(
+    specs: Sequence[str], *, device: torch.device | str = "cpu", convert: str = ""
+) -> list[GenerativeModel]:
+    """Return several models; ``convert`` is what ready images may need to be such. Raises as `open_model`."""
+    parse_convert(convert)  # a slip is told before anything is read
+    how = {"convert": convert} if convert else {}
+    return [open_model(spec, device=device, **how) for spec in specs]
+
+
+def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = "") -> GenerativeModel:
     """Return the model of ``DIR``, ``package.module:factory``, or any after ``NAME=``.
 
     ``DIR`` is a run, a checkpoint, or a folder of ready images, which may also come as a zip, npz or npy file
-    (`lsgm_eval.sources`). A factory is called without arguments; modules are also looked for in the working
-    directory. Raises UserError, or whatever the checkpoint's or the images' reader says of them.
+    (`lsgm_eval.sources`), for which ``convert`` allows what is not plain greyscale or RGB. A factory is
+    called without arguments; modules are also looked for in the working directory. Raises UserError, or
+    whatever the checkpoint's or the images' reader says of them.
     """
     name, found, rest = spec.partition("=")
     if not spec.strip() or (found and not rest.strip() and not Path(spec).exists()):
         raise UserError(f"the model '{spec}' names no place: give a run directory, or NAME=DIR")
     if found and "/" not in name and not Path(spec).exists():
-        model: GenerativeModel | ImageModel = open_model(rest, device=device)
+        model: GenerativeModel | ImageModel = open_model(rest, device=device, convert=convert)
         return _seen(model.renamed(name)) if isinstance(model, ImageModel) else Renamed(model, name)
     path = Path(spec).expanduser()
     if is_source(path):
-        return _seen(open_source(path))
+        return _seen(open_source(path, convert=convert))
     if not path.exists() and ":" in spec and "/" not in spec:
         return _from_factory(spec)
     if path.is_dir() and not (is_run(path) or is_checkpoint(path)):

@@ -124,7 +124,8 @@ def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None
     if task.dataset in dataset_names() or not models:
         return load(task.dataset, root=root)
     pixels = models[0].pixels
-    return load(task.dataset, root=root, image_size=(pixels.height, pixels.width))
+    size = (pixels.height, pixels.width)
+    return load(task.dataset, root=root, image_size=size, convert=task.convert or "")
 
 
 def _keep(bench: Evaluation, rows: list[Row]) -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lsgm.config import DensityConfig, SamplerConfig, require, require_seeds
+from lsgm.data.convert import parse_convert
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.samplers import check_options
 from lsgm.structure import from_dict
@@ -138,9 +139,12 @@ class Task:
     """Dataset sha256 -> sha256 of the levels of the likelihood split that it must give."""
     note: str = ""
     """Printed with every distance."""
+    convert: str | None = None
+    """What is allowed for images by path that are not plain greyscale or RGB (`lsgm.data.convert`)."""
 
     def __post_init__(self) -> None:
         require(self.bits is None or 1 <= self.bits <= 8, f"bits is {self.bits}; give 1 to 8")
+        parse_convert(self.convert or "")
         for name, tier in self.tiers.items():
             require(
                 bool(self.spaces) or tier.n_samples == tier.floor_images == 0,

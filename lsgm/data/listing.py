@@ -167,10 +167,8 @@ def list_files(path: Path) -> Listing:
     _unwrap(listing)
     for file in listing.files:
         if file.size > _LARGEST:
-            raise DataError(
-                f"{listing.label(listing.place(file))} has {file.size / 1e9:.1f} GB, more than any image of a "
-                "set: replace it"
-            )
+            where, size = listing.label(listing.place(file)), file.size / 1e9
+            raise DataError(f"{where} has {size:.1f} GB, more than any image of a set: replace it")
     return listing
 
 

@@ -152,9 +152,10 @@ def _refuse_shared(listing: Listing, parts: dict[Role, list[ImageFile]]) -> None
     for files in parts.values():
         for file in files:
             if file.real and file.real in seen:
+                one, other = shown(seen[file.real]), shown(listing.place(file))
                 raise DataError(
-                    f"{listing.path}: {shown(seen[file.real])} and {shown(listing.place(file))} are one file, "
-                    "by a linked folder, in two splits: no image may train and test"
+                    f"{listing.path}: {one} and {other} are one file, by a linked folder, in two splits: "
+                    "no image may train and test"
                 )
             seen[file.real] = listing.place(file)
 

@@ -63,7 +63,11 @@ class Options:
     """Draw this many images in the place of the tier's number, or all of ready images; the rows' task says so
     (glyphs@2/quick-images-500), and they stand apart from the tier's."""
     data: str = ""
-    """A folder or zip of images in the place of the task's, cropped and resized to the models' size."""
+    """A folder, zip, npz or npy of images in the place of the task's, cropped and reduced to the models'
+    size."""
+    convert: str = ""
+    """Allow images of --data and ready images that are not plain 8-bit greyscale or RGB: words such as
+    grey,palette,alpha, or all."""
     only: UseAppendAction[tuple[Literal["quality", "nelbo", "iw", "ode", "curve"], ...]] = ()
     """Measure this alone; may be repeated."""
     batch_size: int = 250
@@ -99,7 +103,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.table import measurement_lines
     from lsgm_eval.manifest import write_manifest
-    from lsgm_eval.model_specs import open_model
+    from lsgm_eval.model_specs import open_models
     from lsgm_eval.runner import MEASUREMENTS, evaluate
     from lsgm_eval.tasks import load_task
 
@@ -108,11 +112,13 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     if options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
     references = dict(named_file(word) for word in options.reference)
-    task = changed_task(load_task(options.task), options.extractor, options.data, alone=bool(references))
+    task = changed_task(
+        load_task(options.task), options.extractor, options.data, options.convert, alone=bool(references)
+    )
     images = number_of_images(options.images)
     task.tier(options.tier).drawing(images)
     world = join(pick_device(options.device))
-    models = [open_model(spec, device=world.device) for spec in options.model]
+    models = open_models(options.model, device=world.device, convert=options.convert)
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "eval", *argv]
@@ -161,12 +167,14 @@ def number_of_images(word: str) -> Images | None:
     return int(word)
 
 
-def changed_task(task: Task, extractors: Sequence[str], data: str, *, alone: bool = False) -> Task:
+def changed_task(
+    task: Task, extractors: Sequence[str], data: str, convert: str = "", *, alone: bool = False
+) -> Task:
     """Return the task with the feature spaces and the images of the command line in the place of its own.
 
     Another feature space is measured in every way that the task's first one is. Its rows bear its name; other
-    images are another data set, which the rows name too. A task without images of its own needs some, unless
-    files of statistics stand ``alone`` for them.
+    images are another data set, which the rows name too; ``convert`` is for those of a path. A task without
+    images of its own needs some, unless files of statistics stand ``alone`` for them.
     """
     from lsgm_eval.extractors import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
@@ -181,7 +189,7 @@ def changed_task(task: Task, extractors: Sequence[str], data: str, *, alone: boo
             spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in extractors),
         )
     if data:
-        task = replace(task, dataset=data, levels={})
+        task = replace(task, dataset=data, levels={}, convert=convert or task.convert)
     elif not task.dataset and not alone:
         raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     return task

@@ -63,7 +63,9 @@ class Options:
     tier: str = "quick"
     """Which of the task's protocols gives seeds, reference and the default of images."""
     data: str = ""
-    """A folder or zip of images in the place of the task's."""
+    """A folder, zip, npz or npy of images in the place of the task's."""
+    convert: str = ""
+    """Allow images of --data and ready images that are not plain greyscale or RGB, as in `lsgm eval`."""
     out: Path | None = None
     """Folder of results.jsonl and of the finished points (default: results/TASK-TIER-nfe)."""
     time_budget: Annotated[float | None, arg(metavar="SECONDS")] = None
@@ -112,17 +114,17 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.curve_table import sweep_lines
     from lsgm_eval.manifest import write_manifest
-    from lsgm_eval.model_specs import open_model
+    from lsgm_eval.model_specs import open_models
     from lsgm_eval.sweep.prepare import prepare
     from lsgm_eval.sweep.run import check_metric, sweep
     from lsgm_eval.tasks import load_task
 
-    task = changed_task(load_task(options.task), options.extractor, options.data)
+    task = changed_task(load_task(options.task), options.extractor, options.data, options.convert)
     family = check_metric(options.metric)
     ask = _asked(options, task, task.tier(options.tier))
     references = dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
-    models = [open_model(spec, device=world.device) for spec in options.model]
+    models = open_models(options.model, device=world.device, convert=options.convert)
     out = options.out or Path("results") / f"{task.name}-{options.tier}-nfe"
     models, bench = prepare(
         models,

@@ -51,8 +51,11 @@ class Options:
     task: str = ""
     """A task of `lsgm ls tasks`, or a TOML file of your own (with --data: image-folder)."""
     data: str = ""
-    """A folder or zip of images, or one image, in the place of the task's, cropped and resized to the models'
-    size."""
+    """A folder, zip, npz or npy of images, or one image, in the place of the task's, cropped and reduced to
+    the models' size."""
+    convert: str = ""
+    """Allow images of --data that are not plain 8-bit greyscale or RGB: words such as grey,palette,alpha, or
+    all."""
     method: UseAppendAction[tuple[Literal["nelbo", "iw", "ode"], ...]] = ()
     """nelbo (default): score matching; iw: importance weighted; ode: probability flow. May be repeated."""
     tier: str = "quick"
@@ -119,6 +122,7 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
     require(bool(options.models), "there is nothing to score; name a run, `lsgm nll RUN --task TASK`")
     named = bool(options.task or options.data)
+    require(not options.convert or bool(options.data), "--convert is for the images of --data")
     require(named, "--task is missing; `lsgm ls tasks` lists them, and --data names images of your own")
     return _run(options, argv)
 
@@ -170,7 +174,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.runner import task_images
     from lsgm_eval.tasks import load_task
 
-    task = changed_task(load_task(options.task or "image-folder"), (), options.data)
+    task = changed_task(load_task(options.task or "image-folder"), (), options.data, options.convert)
     task.tier(options.tier)
     world = join(pick_device(options.device))
     models = [open_model(word, device=world.device) for word in options.models]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lsgm import cli
 from lsgm.config import SamplerConfig
 from lsgm.data import files as image_files
 from lsgm.errors import DataError
@@ -339,3 +340,28 @@ def test_a_folder_is_ready_images_unless_it_is_a_run(folder: Path) -> None:
     (folder / "config.toml").write_text("")
     assert not is_source(folder)
     assert not is_source(folder.parent / "nothing")
+
+
+class Mean(torch.nn.Module):
+    """Three features of an image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean(dim=(2, 3))
+
+
+def test_a_mixed_set_is_measured_by_a_command_that_allows_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
+    for k in range(104):
+        (folder / f"{k:03d}.png").write_bytes(encoded(GREY if k == 3 else Image.fromarray(noise(k))))
+    script = str(tmp_path / "mean.ts")
+    torch.jit.trace(Mean(), torch.zeros(2, 3, 10, 12, dtype=torch.uint8)).save(script)
+    words = ["eval", "image-folder", "--data", str(folder), "--model", f"a={folder}", "--images", "all"]
+    words += ["--extractor", f"torchscript:{script}", "--only", "quality", "--tier", "smoke"]
+    words += ["--out", str(tmp_path / "out"), "--device", "cpu", "--report", "no"]
+    assert cli.main(words) == 2
+    assert "mixes greyscale and RGB: 1 grey (003.png) and 109 RGB" in capsys.readouterr().err
+    assert cli.main([*words, "--convert", "gray"]) == 2
+    assert "did you mean 'grey'?" in capsys.readouterr().err
+    assert cli.main([*words, "--convert", "grey"]) == 0
