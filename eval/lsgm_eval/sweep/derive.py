@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from lsgm_eval.comparisons import DOUBT
 from lsgm_eval.intervals import NORMAL_95
 from lsgm_eval.measure.sampler_label import describe_sampler
 from lsgm_eval.rows import Context
 from lsgm_eval.sweep.plan import REFERENCE
 from lsgm_eval.sweep.reach import Curve, Reached, reach
-from lsgm_eval.sweep.speedup import Ratio, against_reference, speedup
+from lsgm_eval.sweep.speedup import Ratio, against_reference, both_ratios, speedup
 
 __all__ = ["COSTS", "default_target", "derived_rows"]
 
@@ -116,6 +117,12 @@ class _Measured:
             return None
         return reach(curve, 1 / target if self.higher else target, seed=self.seed)
 
+    def bias_at(self, target: float) -> float:
+        """Return the estimated bias of the point that is nearest to a distance; 0 where it has none."""
+        known = [row for row in self.rows if row["value"] is not None]
+        nearest = min(known, key=lambda row: abs(row["value"] - target))
+        return float(nearest.get("bias") or 0.0)
+
     def fields(self, metric: str, target: float) -> dict[str, Any]:
         """Return what a derived row shares with the points that it is of."""
         first = self.rows[0]
@@ -149,9 +156,28 @@ def _at(models: Sequence[_Measured], metric: str, target: float) -> list[Row]:
         for (first, a), (second, b) in combinations(known, 2):
             names = first.context.model, second.context.model
             context = replace(first.context, model=" / ".join(names), checkpoint_sha256=None)
-            ratio = speedup(a, b, names)
+            ratio = _less_bias(first, second, cost, target, (a, b))
             rows.append(_ratio(context, f"speedup_{cost}", ratio, first.fields(metric, target)))
     return rows
+
+
+def _less_bias(
+    first: _Measured, second: _Measured, cost: str, target: float, reached: tuple[Reached, Reached]
+) -> Ratio:
+    """Return the ratio of two models' costs at one distance, its interval that of equal quality as well.
+
+    Distances of n images are too large by a bias that differs between models: at one distance d the second's
+    quality is the first's where its own distance is d + b - a, of the biases a and b that their points there
+    have. The interval holds the ratio at both distances.
+    """
+    names = first.context.model, second.context.model
+    ratio, gap = speedup(*reached, names), DOUBT * (second.bias_at(target) - first.bias_at(target))
+    if not gap or ratio.value is None:
+        return ratio
+    moved = second.reach(cost, target + gap) if target + gap > 0 else None
+    other = speedup(reached[0], moved, names) if moved is not None else None
+    note = f"the interval holds that biases at this n may differ by {gap:+.2g}"
+    return both_ratios(ratio, other, note)
 
 
 def _reference(model: _Measured, metric: str) -> list[Row]:

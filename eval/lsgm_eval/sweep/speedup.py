@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lsgm_eval.sweep.reach import Reached, bias_corrected, outer
 
-__all__ = ["Ratio", "against_reference", "speedup"]
+__all__ = ["Ratio", "against_reference", "both_ratios", "speedup"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,19 @@ def speedup(a: Reached, b: Reached, names: tuple[str, str]) -> Ratio:
     # A cost whose lower end is not known makes a ratio whose end is not known.
     low, high = (None if b.low is None else low), (None if a.low is None else high)
     return Ratio(value, low, high, "; ".join(notes))
+
+
+def both_ratios(ratio: Ratio, other: Ratio | None, note: str) -> Ratio:
+    """Return a ratio whose interval holds that of another way to take it as well.
+
+    Without an upper end where the second model reaches nothing the other way.
+    """
+    notes = "; ".join(filter(None, (ratio.note, note)))
+    if other is None or other.value is None:
+        return replace(ratio, high=None, note=notes)
+    low = None if ratio.low is None or other.low is None else min(ratio.low, other.low)
+    high = None if ratio.high is None or other.high is None else max(ratio.high, other.high)
+    return replace(ratio, low=low, high=high, note=notes)
 
 
 def against_reference(reached: Reached, cost: float) -> Ratio:
