@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from lsgm.errors import ConfigError
 
@@ -17,6 +18,7 @@ __all__ = [
     "SamplerConfig",
     "StageConfig",
     "require",
+    "require_finite",
     "require_seeds",
 ]
 
@@ -25,6 +27,14 @@ def require(condition: bool, sentence: str) -> None:
     """Raise ConfigError(sentence) unless the condition holds."""
     if not condition:
         raise ConfigError(sentence)
+
+
+def require_finite(config: Any, *but: str) -> None:
+    """Raise ConfigError for a field that is infinite or no number, unless infinity means something there."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value) and field.name not in but:
+            raise ConfigError(f"{field.name.replace('_', '-')} is {value}; give a finite number")
 
 
 def require_seeds(first: int, count: int, name: str) -> None:
@@ -136,6 +146,7 @@ class OptimConfig:
         require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1 and beta2 must lie in [0, 1)")
         require(self.eps > 0, f"the optimiser's eps is {self.eps}; it must be above 0")
         require(self.weight_decay >= 0, f"weight-decay is {self.weight_decay}; it cannot be negative")
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,7 @@ class StageConfig:
         )
         require(self.checkpoint_every > 0, "checkpoint-every must be above 0 seconds")
         require(self.keep >= 1, "keep must be at least 1 checkpoint")
+        require_finite(self, "clip", "checkpoint_every")
 
     @property
     def budget(self) -> float:
@@ -262,6 +274,7 @@ class SamplerConfig:
             "times must begin at 1 and end at a time of at least 0",
         )
         require(not (self.times and self.grid), "times and grid both space the steps; give one of the two")
+        require_finite(self, "churn_max")
 
 
 @dataclass(frozen=True)
@@ -304,3 +317,4 @@ class DensityConfig:
         require(self.samples >= 1 and self.at_once >= 1, "samples and at-once must be at least 1")
         require(self.steps >= 1, f"steps is {self.steps}; a solver needs at least 1")
         require(self.rtol > 0 and self.atol > 0, "rtol and atol must be above 0")
+        require_finite(self)

@@ -129,9 +129,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> DataError:
     """Return the error for a file that cannot be written: its name, why, and what to do."""
-    return DataError(
-        f"cannot write {path} ({error.strerror or error}); make room, or use another folder (LSGM_CACHE)"
-    )
+    ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
+    reason = error.strerror or error
+    return DataError(f"cannot write {path} ({reason}); make room, or use another folder{ours}")
 
 
 @contextlib.contextmanager

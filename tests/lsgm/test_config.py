@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lsgm.config import DataConfig, DensityConfig, OptimConfig, SamplerConfig, StageConfig
+from lsgm.config import DataConfig, DensityConfig, OptimConfig, SamplerConfig, StageConfig, require_seeds
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.models.config import JointStage, KLConfig, LSGMRecipe, NormPenaltyConfig, ObjectiveConfig, VAEStage
 from lsgm.nets.config import NVAEConfig
@@ -19,6 +20,17 @@ from lsgm.nets.config import NVAEConfig
         (lambda: DataConfig(pad=-1), "pad"),
         (lambda: DataConfig(bits=9), "bits"),
         (lambda: DataConfig(dataset=""), "data.dataset is empty"),
+        (lambda: OptimConfig(lr=math.inf), "lr is inf; give a finite number"),
+        (lambda: OptimConfig(eps=math.nan), "eps is nan"),
+        (lambda: StageConfig(seconds=math.inf), "seconds is inf; give a finite number"),
+        (lambda: SamplerConfig(temperature=math.inf), "temperature is inf; give a finite number"),
+        (lambda: SamplerConfig(churn_noise=math.nan), "churn"),
+        (lambda: DensityConfig(rtol=math.inf), "rtol is inf; give a finite number"),
+        (
+            lambda: require_seeds(2**63 - 1, 2, "first-seed"),
+            "the last of 2 seeds 9223372036854775808; it",
+        ),
+        (lambda: require_seeds(-1, 2, "first-seed"), "first-seed is -1; it cannot be negative"),
         (lambda: DataConfig(dataset=" "), "data.dataset is empty"),
         (lambda: OptimConfig(lr=0.0), "learning rate"),
         (lambda: OptimConfig(lr=1e-3, lr_min=1e-2), "lr-min"),
@@ -59,3 +71,9 @@ def test_the_kl_coefficient_rises_and_stays() -> None:
 def test_the_closest_name_is_suggested() -> None:
     assert did_you_mean("glyhps", ["glyphs", "mnist"]) == "; did you mean 'glyphs'?"
     assert did_you_mean("zzz", ["glyphs", "mnist"]) == ""
+
+
+def test_infinity_is_taken_where_it_means_something() -> None:
+    assert StageConfig(clip=math.inf, checkpoint_every=math.inf).clip == math.inf
+    assert SamplerConfig("edm-heun", churn_max=math.inf).churn_max == math.inf
+    require_seeds(2**63 - 1, 1, "first-seed")

@@ -74,8 +74,15 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot write .*make room, or use another folder"):
+    with pytest.raises(DataError, match=r"cannot write .*make room, or use another folder \(LSGM_CACHE\)$"):
         cached_set("k", world)
+    # Of a place that is no part of the cache the cache's variable is no remedy.
+    (tmp_path / "taken").touch()
+    with (
+        pytest.raises(DataError, match=r"cannot write .*make room, or use another folder$"),
+        atomic_path(tmp_path / "taken" / "rows.json"),
+    ):
+        pass
 
 
 def test_a_full_disk_is_a_clear_error_and_other_errors_stay_what_they_are(tmp_path: Path) -> None:
