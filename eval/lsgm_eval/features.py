@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.data.subset import mixed
 from lsgm.errors import UserError
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.kernel import within_sums
 from lsgm_eval.moments import Array, Moments
-from lsgm_eval.subset import mixed
 
 __all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers"]
 

@@ -44,7 +44,7 @@ CODE = (
     "lsgm_eval.features",
     "lsgm_eval.moments",
     "lsgm_eval.passes.plan",
-    "lsgm_eval.subset",
+    "lsgm.data.subset",
     "lsgm.data.pixels",
 )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lsgm.data.images import ImageSet
+from lsgm.data.subset import drawn_order
 from lsgm.errors import ConfigError
 from lsgm.rng import StepNoise, derive_seed
 
@@ -97,13 +98,18 @@ def test_levels(
 ) -> Tensor:
     """Return the levels uint8 ``[N, C, H, W]`` on which a likelihood of ``split`` is measured.
 
-    Binary sets are binarised once, row i by (seed, i) alone, so the first rows are the same whatever
-    ``limit``; others are reduced to ``bits`` (default: the set's own). No padding, no mirroring.
+    Binary sets are binarised once, row i by (seed, i) alone, so that a row is the same whatever ``limit``;
+    others are reduced to ``bits`` (default: the set's own). No padding, no mirroring. Of more rows than
+    ``limit`` a uniform subset is taken, in one drawn order, so that fewer are the first of more: the first
+    stored ones may be of one class.
     """
-    raw = images.split(split)[:limit]
+    raw = images.split(split)
+    rows = None if limit is None or limit >= len(raw) else torch.from_numpy(drawn_order(len(raw))[:limit])
     if images.pixels == "binary":
-        return binarise_rows(raw, seed)
-    return raw >> (8 - (images.bits if bits is None else bits))
+        levels = binarise_rows(raw, seed)
+        return levels if rows is None else levels[rows]
+    chosen = raw if rows is None else raw[rows]
+    return chosen >> (8 - (images.bits if bits is None else bits))
 
 
 # Not a test, whatever pytest makes of the name.

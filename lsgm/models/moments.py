@@ -31,7 +31,7 @@ PREFIX = "prior.reference."
 
 
 def training_levels(opened: Opened, count: int) -> Tensor:
-    """Return the levels of the first ``count`` training images of a checkpoint's dataset, or of all it has.
+    """Return the levels of ``count`` training images of a checkpoint's dataset, drawn at random, or of all.
 
     Raises DataError where the dataset is not at hand.
     """

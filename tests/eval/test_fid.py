@@ -19,6 +19,7 @@ from torch import Tensor
 
 import lsgm_eval
 from lsgm.data import ImageSet, sha256_of
+from lsgm.data.subset import subset
 from lsgm.errors import DataError, UserError
 from lsgm_eval.commands import fid as command
 from lsgm_eval.frechet import frechet_of_features
@@ -27,7 +28,6 @@ from lsgm_eval.moments import Moments
 from lsgm_eval.precision_recall import precision_recall
 from lsgm_eval.rows import read_rows
 from lsgm_eval.statistics_file import write_statistics
-from lsgm_eval.subset import subset
 from lsgm_eval.torchvision_import import ensure_torchvision
 from lsgm_eval.two_sides import networks, side
 

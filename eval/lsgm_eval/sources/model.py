@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
+from lsgm.data.subset import subset
 from lsgm.errors import DataError
 from lsgm.generative import Pixels, Samples
-from lsgm_eval.subset import subset
 
 __all__ = ["ImageModel", "ReadyImages"]
 
@@ -119,7 +119,7 @@ class ImageModel:
         """Return the images as those of a task: its kind of pixels, once they are seen to be of it.
 
         Of more than ``count`` images the seeds draw a uniform subset, each once and in ascending order
-        (`lsgm_eval.subset`). Seeds from ``first`` on draw others than those below it, as seeds of a model do.
+        (`lsgm.data.subset`). Seeds from ``first`` on draw others than those below it, as seeds of a model do.
 
         A task's bits per sub-pixel belong to likelihoods, which ready images do not have, and are taken over.
         Raises DataError naming a file for another size, for greyscale where the task has colours and the

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, dataset_names, load, test_levels
 from lsgm.data.registry import DATASETS
+from lsgm.data.subset import subset
 from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.model_specs import open_model
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 from lsgm_eval.sources.memory import MemoryImages, from_array
 from lsgm_eval.statistics_file import statistics_in
-from lsgm_eval.subset import subset
 
 __all__ = ["Side", "SideLike", "open_side"]
 

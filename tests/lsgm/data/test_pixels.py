@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, PixelKind, PixelPipeline, sha256_of, test_levels
 from lsgm.data.pixels import binarise_rows
+from lsgm.data.subset import drawn_order
 from lsgm.errors import ConfigError, DataError
 from lsgm.rng import StepNoise
 
@@ -66,9 +67,16 @@ def test_the_bits_of_a_seed_are_these() -> None:
     assert drawn == "00000100000101100001010111011111"
 
 
-def test_levels_of_a_split_with_a_limit_are_a_prefix() -> None:
-    images = image_set(RAW, "binary")
-    assert torch.equal(test_levels(images, "test", 7, limit=10), test_levels(images, "test", 7)[:10])
+@pytest.mark.parametrize("kind", ["binary", "uint8"])
+def test_levels_of_a_split_with_a_limit_are_a_uniform_subset_with_the_bits_of_the_whole(
+    kind: PixelKind,
+) -> None:
+    images = image_set(RAW, kind)
+    whole, rows = test_levels(images, "test", 7), torch.from_numpy(drawn_order(len(RAW))[:10])
+    assert torch.equal(test_levels(images, "test", 7, limit=10), whole[rows])
+    assert torch.equal(test_levels(images, "test", 7, limit=4), whole[rows[:4]])
+    assert torch.equal(test_levels(images, "test", 7, limit=len(RAW)), whole)
+    assert rows.max() > len(RAW) / 2  # a set sorted by class is not judged by its first class
 
 
 @pytest.mark.parametrize("bits", [1, 5, 8])

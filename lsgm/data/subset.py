@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsgm.rng import derive_seed
 
-__all__ = ["mixed", "subset"]
+__all__ = ["drawn_order", "mixed", "subset"]
 
 STEP = np.uint64(0x9E3779B97F4A7C15)
 """The golden ratio's odd 64-bit step, by which SplitMix64 counts."""
@@ -27,6 +27,17 @@ def mixed(words: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray(z ^ (z >> np.uint64(31)))
 
 
+def drawn_order(total: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return the numbers 0..total-1 in the order in which `subset` takes them: those of any count come first.
+
+    Raises ValueError for a negative ``total``.
+    """
+    if total < 0:
+        raise ValueError(f"there are no {total} numbers")
+    numbers = np.arange(total, dtype=np.uint64)
+    return np.argsort(mixed(np.uint64(derive_seed("subset", seed)) + numbers * STEP), kind="stable")
+
+
 def subset(total: int, count: int, seed: int = 0) -> NDArray[np.int64]:
     """Return ``count`` of the numbers 0..total-1, ascending: a uniform subset without replacement.
 
@@ -37,8 +48,6 @@ def subset(total: int, count: int, seed: int = 0) -> NDArray[np.int64]:
     """
     if total < 0 or count < 0:
         raise ValueError(f"no subset of {count} of {total} numbers")
-    numbers = np.arange(total, dtype=np.int64)
     if count >= total:
-        return numbers
-    words = mixed(np.uint64(derive_seed("subset", seed)) + numbers.astype(np.uint64) * STEP)
-    return np.sort(np.argsort(words, kind="stable")[:count])
+        return np.arange(total, dtype=np.int64)
+    return np.sort(drawn_order(total, seed)[:count])

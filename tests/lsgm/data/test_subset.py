@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lsgm_eval.subset import subset
+from lsgm.data.subset import drawn_order, subset
 
 COUNTS = st.integers(0, 200)
 
@@ -25,6 +25,11 @@ def test_as_many_ascending_numbers_as_asked_for_each_once(total: int, count: int
 @given(COUNTS, COUNTS, COUNTS, st.integers(0, 9))
 def test_a_smaller_subset_lies_within_a_larger_one(total: int, a: int, b: int, seed: int) -> None:
     assert set(subset(total, min(a, b), seed)) <= set(subset(total, max(a, b), seed))
+
+
+@given(COUNTS, COUNTS, st.integers(0, 9))
+def test_a_subset_is_what_the_drawn_order_begins_with(total: int, count: int, seed: int) -> None:
+    assert sorted(drawn_order(total, seed)[:count]) == subset(total, count, seed).tolist()
 
 
 def test_the_numbers_are_those_of_every_platform() -> None:
