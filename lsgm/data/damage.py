@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from lsgm.errors import DataError
+from lsgm.errors import DataError, UserError
 
 __all__ = ["reading", "shown"]
 
 
 def shown(name: str) -> str:
-    """Return a file's name so that it can be printed: bytes that are no UTF-8 as ``\\xNN``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""Return a file's name so that it can be printed on one line: bytes that are no UTF-8 as ``\xNN``."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager
@@ -26,25 +23,19 @@ def reading(where: str) -> Iterator[None]:
     """Turn whatever a damaged file makes Pillow, zipfile or zlib raise into a DataError that names it."""
     try:
         yield
+    except UserError:
+        raise
     except UnidentifiedImageError as error:  # its own words name a buffer in memory
         raise DataError(f"{where} is no image, whatever its name says: replace it") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{where} claims more pixels than any image of a set: replace it") from error
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror or error}): replace it") from error
-    except (
-        SyntaxError,  # Pillow's word for a broken PNG
-        ValueError,
-        TypeError,  # its word for a TIFF without a size
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        EOFError,
-        MemoryError,
-        RuntimeError,  # zipfile's word for an encrypted member
-        struct.error,
-        zlib.error,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise DataError(f"{where} cannot be read ({error or type(error).__name__}): replace it") from error
+    # A list of what is raised for damaged bytes would never be whole: SyntaxError for a PNG, TypeError for a
+    # TIFF, RuntimeError for an encrypted zip, TokenError for an array's header, MemoryError for any size.
+    except Exception as error:
+        raise DataError(f"{where} cannot be read ({_words(error)}): replace it") from error
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, on one line and without the place that an OSError repeats."""
+    said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return shown(" ".join(said.split()))

@@ -305,7 +305,8 @@ def _members(listing: Listing) -> Iterator[ImageFile]:
     """Yield the image files of a zip and note the rest."""
     with reading(str(listing.path)):
         archive = zipfile.ZipFile(listing.path)
-    members = [(_clean(info.filename, listing), info) for info in archive.infolist() if not info.is_dir()]
+    infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    members = [(_clean(info.filename, listing), info) for info in infos]
     members.sort(key=lambda member: member[0])
     for name, times in Counter(name for name, _ in members if not hidden(name)).items():
         if times > 1:

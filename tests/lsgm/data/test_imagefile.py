@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import deep_png, deep_tiff, encoded, photo, photos, turned, zipped
 from PIL import Image, ImageOps
@@ -102,6 +102,39 @@ def test_every_use_refuses_what_is_no_image_and_names_it(
     with pytest.raises(DataError, match=rf"set(\.zip)?: zz\.png .*({says})") as caught:
         USES[use](path, "all,frame")
     assert "0x" not in str(caught.value)
+
+
+WHOLE = [encoded(RGB, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")]
+WHOLE += [deep_png(DEEP[..., :3]), deep_tiff(DEEP[..., :3], ">"), turned(RGB, 6, "TIFF")]
+WHOLE += [encoded(RGB.quantize(8))]
+CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+def outcome(raw: bytes) -> str:
+    """Return what is wrong with an image file, or that it is one of the shape that its header says."""
+    words = parse_convert("all,frame")
+    try:
+        header = inspect(raw, "x.png", words)
+        if header.height * header.width > 10**6:
+            return "x.png is large"
+        right = decode(raw, "x.png", words, header.channels).shape == header.shape
+    except DataError as error:
+        return str(error)
+    return "x.png is an image" if right else "of another shape"
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(WHOLE), CHANGES)
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_bytes_are_damaged_it_is_an_image_or_one_sentence(
+    raw: bytes, changes: list[tuple[float, int]]
+) -> None:
+    damaged = bytearray(raw)
+    for place, value in changes:
+        damaged[int(place**2 * (len(raw) - 1))] = value  # most of what can break is at the beginning
+    said = outcome(bytes(damaged))
+    assert said.startswith("x.png ")
+    assert "\n" not in said
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

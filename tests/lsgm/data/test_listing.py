@@ -150,6 +150,13 @@ def test_names_that_are_no_utf8_are_read_split_and_shown(tmp_path: Path) -> None
     assert sum(map(len, used(folder).values())) == 7
 
 
+def test_a_name_of_several_lines_is_shown_on_one(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "set", 2)
+    (folder / "a\nb\x1b[31m.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"set: a\\nb\\x1b\[31m\.png is no image"):
+        open_images(folder)
+
+
 def test_names_come_in_one_order_from_a_folder_and_any_zip_of_it(tmp_path: Path) -> None:
     folder = photos(tmp_path / "a" / "set", 3)
     for name in ("B", "a-b", "a", "ä"):
@@ -177,6 +184,13 @@ def test_a_zip_that_has_a_name_twice_is_refused(tmp_path: Path) -> None:
             archive.writestr("a.png", encoded(photo(1)))
     with pytest.raises(DataError, match=r"set\.zip: a\.png is there 2 times"):
         list_files(path)
+
+
+def test_a_member_without_a_name_is_left_out(tmp_path: Path) -> None:
+    path = zipped(photos(tmp_path / "set", 2), tmp_path / "set.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"x")
+    assert names(path) == ["000.png", "001.png"]
 
 
 def test_backslashes_of_windows_zips_are_folders(tmp_path: Path) -> None:
