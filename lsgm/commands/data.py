@@ -1,4 +1,4 @@
-"""``lsgm data``: which image sets are here, fetching official ones, and hashing what lies on disk."""
+"""``lsgm data``: which image sets and weights are here, fetching official ones, hashing what lies on disk."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from lsgm.data.fetch import Weights
+
 __all__ = ["HELP", "FetchOptions", "ListOptions", "VerifyOptions", "run"]
 
-HELP = "list, fetch and verify image datasets"
+HELP = "list, fetch and verify image datasets, and the weights that measure them"
 
 _PAGE = f"""usage: lsgm data ls | fetch | verify [OPTIONS]
 
 {HELP.capitalize()}. Files are looked for in the folders of $LSGM_DATA, then in the cache
 ($LSGM_CACHE, else ~/.cache/lsgm); only `fetch` uses the network.
 
-  ls      the datasets, and where each one is
+  ls      the datasets and published weights, and where each one is
   fetch   get official archives and weights (inception, inception-clean) that are not here, checked; a
           broken download goes on where it stopped
-  verify  hash every file of the datasets that are here
+  verify  hash every file of the datasets and weights that are here
 
 examples:
   lsgm data ls
@@ -58,7 +62,7 @@ class VerifyOptions:
     """Options of ``lsgm data verify``."""
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME...]")] = ()
-    """Datasets to check (default: every one that is here)."""
+    """Datasets and weights to check (default: every one that is here)."""
     json: bool = False
     """Print one JSON object per line."""
 
@@ -80,19 +84,22 @@ def _ls(argv: list[str]) -> int:
         ListOptions,
         argv,
         prog="lsgm data ls",
-        description="List the datasets and where each one is.",
+        description="List the datasets and published weights, and where each one is.",
         examples=["lsgm data ls", "lsgm data ls --json"],
     )
+    from lsgm.data.fetch import published_weights
     from lsgm.data.registry import DATASETS
 
     rows = [_row(name) for name in DATASETS]
+    rows += [_weights_row(name, weights) for name, weights in published_weights().items()]
     if options.json:
         for row in rows:
             print(json.dumps(row))
         return 0
     for row in rows:
-        shape = " x ".join(map(str, row["image_shape"]))
-        print(f"{row['name']:<16} {row['pixels']:<7} {shape:<14} {row['summary']}\n{'':<16} {_state(row)}")
+        shape = " x ".join(map(str, row["image_shape"] or ()))
+        what = row["pixels"] or row["kind"]
+        print(f"{row['name']:<16} {what:<7} {shape:<14} {row['summary']}\n{'':<16} {_state(row)}")
     return 0
 
 
@@ -113,6 +120,23 @@ def _row(name: str) -> dict[str, Any]:
         "path": str(found) if found else None,
         "mirror": mirror.version if mirror else None,
         "fetchable": bool(dataset.files),
+        "kind": "dataset",
+    }
+
+
+def _weights_row(name: str, weights: Weights) -> dict[str, Any]:
+    """Return what is said of weights, in the fields of a dataset; those of images are null."""
+    found = weights.find()
+    return {
+        "name": name,
+        "summary": weights.remote.file,
+        "pixels": None,
+        "image_shape": None,
+        "available": found is not None,
+        "path": str(found) if found else None,
+        "mirror": None,
+        "fetchable": True,
+        "kind": "weights",
     }
 
 
@@ -144,7 +168,7 @@ def _fetch(argv: list[str]) -> int:
         ],
     )
     if not options.names:
-        raise DataError("name a dataset to fetch; `lsgm data ls` lists them")
+        raise DataError("name a dataset or weights to fetch; `lsgm data ls` lists them")
     from lsgm.data.fetch import fetch_dataset, fetch_weights, published_weights
 
     weights = published_weights()
@@ -159,7 +183,7 @@ def _fetch(argv: list[str]) -> int:
     return 0
 
 
-def _known(name: str, weights: Iterable[str] = ()) -> None:
+def _known(name: str, weights: Iterable[str]) -> None:
     from lsgm.data.registry import DATASETS
 
     known = [*DATASETS, *weights]
@@ -173,16 +197,24 @@ def _verify(argv: list[str]) -> int:
         VerifyOptions,
         argv,
         prog="lsgm data verify",
-        description="Hash every file of the datasets that are here, and read them.",
-        examples=["lsgm data verify", "lsgm data verify cifar10 --json"],
+        description="Hash every file of the datasets and weights that are here, and read the datasets.",
+        examples=["lsgm data verify", "lsgm data verify cifar10 inception --json"],
     )
+    from lsgm.data.fetch import published_weights
     from lsgm.data.registry import DATASETS
-    from lsgm.data.verify import verify
+    from lsgm.data.verify import verify, verify_weights
 
+    weights = published_weights()
     for name in options.names:
-        _known(name)
+        _known(name, weights)
+    names, named = options.names or (*DATASETS, *weights), bool(options.names)
     broken = 0
-    for finding in verify(options.names or tuple(DATASETS), required=bool(options.names)):
+    for finding in chain.from_iterable(
+        verify_weights(name, weights[name], required=named)
+        if name in weights
+        else verify([name], required=named)
+        for name in names
+    ):
         broken += bool(finding.problem)
         if options.json:
             print(json.dumps(finding.__dict__))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,17 @@ class Weights:
 
     Attributes:
         remote: The file as it is published.
-        find: Returns where a good copy lies, None where there is none.
+        places: Returns where copies may lie, in the order in which they are looked for.
         get: Returns where a good copy lies, downloading it into the cache where there is none.
     """
 
     remote: RemoteFile
-    find: Callable[[], Path | None]
+    places: Callable[[], Sequence[Path]]
     get: Callable[[], Path]
+
+    def find(self) -> Path | None:
+        """Return where a good copy lies, None where there is none; nothing is downloaded."""
+        return next((place for place in self.places() if self.remote.is_good(place)), None)
 
 
 def published_weights() -> Mapping[str, Weights]:

@@ -1,4 +1,4 @@
-"""Hashing every file of a dataset and reading it: what `lsgm data verify` reports."""
+"""Hashing every file of a dataset, and reading it, or of weights: what `lsgm data verify` reports."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsgm.data.fetch import Weights
 from lsgm.data.images import sha256_of
 from lsgm.data.mirror import find_mirror
 from lsgm.data.registry import DATASETS, find_dataset
-from lsgm.data.store import cache_dir, find_file, roots
+from lsgm.data.remote import RemoteFile
+from lsgm.data.store import cache_dir, find_file, is_there, roots
 from lsgm.errors import DataError
 
-__all__ = ["Finding", "verify"]
+__all__ = ["Finding", "verify", "verify_weights"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked: a file, or the pixels read from it. ``problem`` is "" where all is well."""
+    """One thing that was checked: a file, or the pixels read from it. ``problem`` is "" where all is well.
+
+    ``dataset`` may be the name of weights.
+    """
 
     dataset: str
     item: str
@@ -53,12 +58,28 @@ def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Findin
     for item in DATASETS[name].files:
         path = find_file(name, item.file, search)
         if path is not None:
-            try:
-                problem = item.problem(path)
-            except OSError as error:
-                problem = f"{path} cannot be read ({error.strerror or error})"
-            advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
-            yield Finding(name, str(path), problem + advice)
+            yield _file(name, item, path)
+
+
+def _file(name: str, item: RemoteFile, path: Path) -> Finding:
+    try:
+        problem = item.problem(path)
+    except OSError as error:
+        problem = f"{path} cannot be read ({error.strerror or error})"
+    advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
+    return Finding(name, str(path), problem + advice)
+
+
+def verify_weights(name: str, weights: Weights, *, required: bool = True) -> Iterator[Finding]:
+    """Yield a finding for every copy of published weights; that there is none is one where ``required``."""
+    places = list(dict.fromkeys(weights.places()))
+    there = [place for place in places if is_there(place)]
+    for place in there:
+        yield _file(name, weights.remote, place)
+    if required and not there:
+        looked = ", ".join(map(str, places))
+        problem = f"not here; looked for {looked}: run `lsgm data fetch {name}`"
+        yield Finding(name, weights.remote.file, problem)
 
 
 def _pixels(name: str, search: list[Path]) -> Finding:

@@ -101,8 +101,7 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
     Raises:
         DataError: no good copy and no network; says what is wrong with each copy, and what to run.
     """
-    names = (remote.file, *ALIASES.get(remote.file, ()))
-    places = [place for name in names for place in places_of(name)]
+    places = _places(remote)
     target = cache_dir() / "data" / "features" / remote.file
     there, wrong = [place for place in places if is_there(place)], ""
     try:
@@ -156,14 +155,13 @@ def _command(remote: RemoteFile) -> str:
     return "".join(f"run `lsgm data fetch {name}` where there is a network, or " for name in names)
 
 
-def _here(remote: RemoteFile) -> Path | None:
-    """Return a verified copy, None where there is none; nothing is downloaded."""
-    places = [place for name in (remote.file, *ALIASES.get(remote.file, ())) for place in places_of(name)]
-    return next((place for place in places if remote.is_good(place)), None)
+def _places(remote: RemoteFile) -> list[Path]:
+    """Return where published weights may lie, those under another package's name last."""
+    return [place for name in (remote.file, *ALIASES.get(remote.file, ())) for place in places_of(name)]
 
 
 def _weights(remote: RemoteFile) -> Weights:
-    return Weights(remote, partial(_here, remote), partial(find_weights, remote, attempts=5, timeout=60.0))
+    return Weights(remote, partial(_places, remote), partial(find_weights, remote, attempts=5, timeout=60.0))
 
 
 PUBLISHED = {"inception": _weights(FIDELITY_INCEPTION), "inception-clean": _weights(CLEAN_INCEPTION)}

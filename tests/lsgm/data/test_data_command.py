@@ -54,7 +54,7 @@ def test_ls_says_of_every_dataset_where_it_is_or_how_to_get_it(
 ) -> None:
     assert run(["ls", "--json"]) == 0
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert list(rows) == list(registry.dataset_names())
+    assert [name for name, row in rows.items() if row["kind"] == "dataset"] == list(registry.dataset_names())
     assert rows["mnist-fixed"]["path"] == str(fixed_mirror)
     assert rows["mnist-fixed"]["mirror"] == "m"
     assert rows["glyphs"]["available"]
@@ -197,7 +197,7 @@ def test_weights_that_packages_offer_are_fetched_by_their_names_too(
         return there
 
     remote = RemoteFile("net.pth", "http://127.0.0.1:9/net.pth")
-    known = {"net": fetch.Weights(remote, lambda: there if there.exists() else None, get)}
+    known = {"net": fetch.Weights(remote, lambda: [there], get)}
     monkeypatch.setattr(fetch, "published_weights", lambda: known)
     assert run(["fetch", "net"]) == 0
     assert capsys.readouterr().out.startswith(f"{there}  sha256 ")
@@ -209,6 +209,45 @@ def test_weights_that_packages_offer_are_fetched_by_their_names_too(
     ):
         with pytest.raises(error, match=words):
             run(argv)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two places of weights called net, of which nothing is there yet."""
+    from lsgm.data import fetch
+
+    places = [tmp_path / "one" / "net.pth", tmp_path / "two" / "net.pth"]
+    for place in places:
+        place.parent.mkdir()
+    digest = hashlib.sha256(b"weights").hexdigest()
+    remote = RemoteFile("net.pth", "http://127.0.0.1:9/net.pth", sha256=digest)
+    known = {"net": fetch.Weights(remote, lambda: places, lambda: places[0])}
+    monkeypatch.setattr(fetch, "published_weights", lambda: known)
+    return places
+
+
+def test_weights_are_listed_and_hashed_as_datasets_are(
+    weights: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*argv: str) -> list[str]:
+        run(list(argv))
+        return capsys.readouterr().out.splitlines()
+
+    assert told("ls")[-1].strip() == "absent: lsgm data fetch net"
+    assert run(["verify", "net"]) == 1
+    assert f"net.pth: not here; looked for {weights[0]}, {weights[1]}" in capsys.readouterr().out
+    weights[0].write_bytes(b"weigh")
+    weights[1].write_bytes(b"weights")
+    row = json.loads(told("ls", "--json")[-1])
+    assert (row["kind"], row["name"], row["available"]) == ("weights", "net", True)
+    assert row["path"] == str(weights[1])
+    assert run(["verify", "net"]) == 1
+    broken, good = capsys.readouterr().out.splitlines()
+    assert f"{weights[0]} is truncated or corrupted" in broken
+    assert "delete it and run `lsgm data fetch net`" in broken
+    assert good.endswith(f"{weights[1]}: good")
+    weights[0].unlink()
+    assert run(["verify", "net"]) == 0
 
 
 @pytest.mark.parametrize(
