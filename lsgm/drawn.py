@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -137,9 +137,9 @@ class Record:
             self._write(line)
         self._take(line)
 
-    def summary(self, seeds: Iterable[int]) -> dict[str, Any]:
+    def summary(self, seeds: Container[int]) -> dict[str, Any]:
         """Return of which seeds, among some, images are drawn, and what these have cost."""
-        there = [seed for seed in seeds if seed in self.costs]
+        there = sorted(seed for seed in self.costs if seed in seeds)
         nfe = [self.costs[seed][0] for seed in there]
         return {
             "n": len(there),

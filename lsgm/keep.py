@@ -27,6 +27,8 @@ __all__ = ["Output", "keeping", "open_output"]
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 MAIN = "arr_0.npy"
+LARGEST = 2**62
+"""Bytes of images in one npz, less than a file's length can be."""
 KEY = "pass"
 """What an npz calls the key of its images; in a folder it is a hidden file."""
 
@@ -133,7 +135,9 @@ class _Folder:
             if note.is_file() and note.read_text(encoding="utf-8") == self.key:
                 self._sweep()
                 return all(self.holds(number) for number in range(done))
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise UserError(f"{self.folder} is a file and PNGs need a folder: name another place")
+            if self.folder.exists() and any(self.folder.iterdir()):
                 raise UserError(
                     f"{self.folder} is not empty and what is in it are other images: name another place, or "
                     "remove it"
@@ -196,6 +200,11 @@ class _Array:
         self._row_bytes = math.prod(self.shape[1:])
 
     def prepare(self, done: int) -> bool:
+        if math.prod(self.shape) >= LARGEST:
+            raise UserError(
+                f"{self.shape[0]:,} images are more than one file can hold: name a folder for PNGs, or draw "
+                "some of them with another first seed"
+            )
         with keeping(self.path):
             if self.partial.is_file():
                 return self._grow()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from lsgm.data import ImageSet, dataset_names, load
+from lsgm.data.registry import DATASETS
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels
@@ -88,10 +89,9 @@ def evaluate(
         seeds=lambda model: drawn_seeds(model, wanted, images),
         scores=_most_scored(models, wanted, only),
         draws=bool(wanted.n_samples and {"quality", "curve"} & set(only)),
+        alone=not set(only) & set(METHODS),
         world=world, root=root, references=references, insist=insist,
     )  # fmt: skip
-    if opened.closed and not opened.spaces and not set(only) & set(METHODS):
-        raise DataError(opened.closed[0].why)
     bench = Evaluation(
         task, tier, wanted, opened.data, opened.spaces, opened.closed,
         Path(out), batch_size, allow_failures, world, save, manifest, images,
@@ -170,30 +170,36 @@ def open_task(
     seeds: Callable[[GenerativeModel], range],
     scores: int,
     draws: bool,
+    alone: bool,
     world: World,
     root: Path | None = None,
     references: Mapping[str, Path] | None = None,
     insist: bool = False,
 ) -> Opened:
-    """Return models, images and feature spaces of a task.
+    """Return models, images and feature spaces of a task; networks are looked for before images are read.
 
-    ``seeds`` are those of a model's drawn images, ``scores`` is how many images likelihoods are asked of, and
-    ``draws`` whether any are drawn. ``references`` are files of reference statistics by the spaces' names:
-    where each space has one and no likelihood is asked for, no image of the data is needed and none is
-    looked for; where some have none and the data are not here, those are closed. With ``insist`` a space
-    whose network is missing is an error.
+    ``seeds`` are those of a model's drawn images, ``scores`` is how many images likelihoods are asked of,
+    ``draws`` whether any are drawn, and ``alone`` whether distances are all that is asked for.
+    ``references`` are files of reference statistics by the spaces' names: where each space has one and no
+    likelihood is asked for, no image of the data is needed and none is looked for; where some have none and
+    the data are not here, those are closed. With ``insist`` a space whose network is missing is an error.
 
     Raises UserError for models of other images than the task's or, without these, than each other, and where
-    a split is smaller than the tier asks; DataError for what is missing.
+    a split is smaller than the tier asks; DataError for what is missing, and where ``alone`` and no space is
+    open.
     """
-    networks: Networks | None = None
     images, why = None, ""
-    if draws and references and not scores and models:
+    networks: Networks | None = None
+    by_files = bool(draws and references and not scores and models)
+    if by_files or (draws and _fit_by_shape(models, task)):
         networks = open_networks(task.spaces, models[0].pixels.shape, world=world, insist=insist)
+        _require_one(networks.opened, networks.closed, alone=alone)
+    if by_files and networks and references:
         if set(networks.names) - set(references):
             images, why = _images_if_here(task, models, root)
         if images is None:
             spaces, closed = open_spaces(task, tier, None, networks, world=world, given=references, why=why)
+            _require_one(spaces, closed, alone=alone)
             fitted = _fitted(models, _common_pixels(models), seeds)
             return Opened(fitted, _data_of_files(task, fitted, spaces, references), spaces, closed)
     images = images or task_images(task, models, root)
@@ -206,7 +212,21 @@ def open_task(
         return Opened(fitted, data, (), ())
     networks = networks or open_networks(task.spaces, images.image_shape, world=world, insist=insist)
     spaces, closed = open_spaces(task, tier, data, networks, world=world, given=references)
+    _require_one(spaces, closed, alone=alone)
     return Opened(fitted, data, spaces, closed)
+
+
+def _fit_by_shape(models: Sequence[GenerativeModel], task: Task) -> bool:
+    """Return whether models make images of the shape that the task's will have, unless these are refused."""
+    shapes = {model.pixels.shape for model in models}
+    known = DATASETS.get(task.dataset)
+    return len(shapes) == 1 and (known is None or known.image_shape in shapes)
+
+
+def _require_one(opened: Sequence[object], closed: Sequence[Closed], *, alone: bool) -> None:
+    """Raise DataError where distances are all that is asked for and no space is open."""
+    if alone and closed and not opened:
+        raise DataError(closed[0].why)
 
 
 def _images_if_here(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -222,7 +223,7 @@ class _Job:
         try:
             found = json.loads(self.manifest.read_bytes())
             ours = not self.record.identity.difference(found)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             ours = not self.sheet.exists() or bool(self.record.costs)
         except (OSError, ValueError, AttributeError):
             ours = False
@@ -286,15 +287,17 @@ class _Job:
         from lsgm.train import atomic
         from lsgm.train.provenance import provenance
 
-        there = [number for number in range(self.options.n) if self._is_there(number)]
+        first = self.options.first_seed
+        drawn = [seed - first for seed in sorted(self.record.costs) if seed in self.options.seeds]
+        there = list(islice(filter(self._is_there, drawn), SHEET))
         if not there:
             return
         with keeping(self.place):
-            save_grid(self.output.read(there[:SHEET]), self.sheet)
+            save_grid(self.output.read(there), self.sheet)
             where = {"device": str(self.world.device), **provenance()}
             content = {
                 **self.record.identity.as_dict(),
-                **self.record.summary(sorted(self.record.costs)),
+                **self.record.summary(self.record.costs),
                 **{name: where[name] for name in ("device", "time", "argv", "git_revision", "versions")},
             }
             atomic.replace_file(self.manifest, (json.dumps(content, indent=1) + "\n").encode())
@@ -337,6 +340,9 @@ def _place(options: SampleOptions, checkpoint: Path, identity: Identity) -> Path
     if options.out is not None:
         out = options.out.expanduser()
         out = out if out.name not in ("", "..") else out.resolve()
+        require(
+            out.name != "", f"out is {out}, which nothing can lie beside, and a sheet has to: name a folder"
+        )
         return out.with_name(f"{out.name}.npz") if options.npz and out.suffix.lower() != ".npz" else out
     sampler = [identity.sampler.name] if identity.sampler else []
     name = "-".join([identity.model.replace("/", "-"), *sampler, identity.key[:8]])

@@ -15,10 +15,14 @@ from scoring import KnownModel
 
 from lsgm.data.remote import RemoteFile
 from lsgm.errors import DataError
+from lsgm.generative import Pixels
 from lsgm_eval import model_specs, runner
+from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
 from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
 from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_weights, open_own
+from lsgm_eval.runner import evaluate
+from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.tasks import load_task
 
 RAW = b"weights" * 100
@@ -201,23 +205,35 @@ def test_lsgm_data_fetch_knows_the_weights_by_the_names_of_their_spaces(
         find_weights(remote())
 
 
-def test_a_sweep_without_any_space_ends_before_the_data_are_read(
+@pytest.mark.parametrize("command", ["nfe", "eval"])
+def test_without_any_space_a_command_ends_before_the_data_are_read(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inception_fidelity, "FIDELITY_INCEPTION", remote())
+    monkeypatch.setattr(inception_clean, "CLEAN_INCEPTION", remote())
+    monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
+    model = KnownModel("a", pixels=Pixels(3, 32, 32, "discrete", 8))
+    monkeypatch.setattr(model_specs, "open_model", lambda spec, device: model)
+    words = ["--model", "a", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    run, more = {
+        "nfe": (nfe.run, ["--task", "cifar10"]),
+        "eval": (eval_command.run, ["cifar10", "--only", "quality", "--report", "no"]),
+    }[command]
+    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here; .*curl -L"):
+        run([*more, *words])
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("inception", "inception-clean"):
-        monkeypatch.setitem(weights.PUBLISHED, name, weights._weights(remote()))
+    """With likelihoods too, which need no network."""
+    monkeypatch.setattr(inception_fidelity, "FIDELITY_INCEPTION", remote())
     monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
-    monkeypatch.setattr(model_specs, "open_model", lambda spec, device: KnownModel(spec))
-    words = ["--model", "a", "--task", "cifar10", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here; .*curl -L"):
-        nfe.run(words)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_space_that_needs_no_published_weights_is_enough(elsewhere: Path) -> None:
-    weights.require_weights(["inception", "torchscript:mine.ts"])
-    weights.require_weights(["glyphs"])
-    weights.require_weights([])
+    model = KnownModel("a", pixels=Pixels(1, 28, 28, "binary", 1))
+    task = replace(load_task("glyphs"), spaces=(SpaceSpec("inception"),))
+    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here"):
+        evaluate([model], task, "smoke", tmp_path, insist=True)
 
 
 @pytest.mark.parametrize(

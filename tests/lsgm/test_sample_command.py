@@ -269,6 +269,39 @@ def test_files_of_somebody_else_are_never_overwritten(
     assert contents(tmp_path) == before
 
 
+def test_a_place_that_can_hold_no_images_is_told_as_it_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    before = contents(tmp_path)
+    for out, n, expected in (
+        ("/", 1, "out is /, which nothing can lie beside, and a sheet has to: name a folder"),
+        (tmp_path / "file", 1, "file is a file and PNGs need a folder"),
+        (tmp_path / "file" / "x", 1, "x cannot be written (Not a directory)"),
+        (tmp_path / "x.npz", 2**63 - 1, "9,223,372,036,854,775,807 images are more than one file can hold"),
+    ):
+        assert expected in complaint(capsys, run, "--n", n, "--out", out)
+    assert contents(tmp_path) == before
+
+
+def test_what_was_drawn_is_described_however_many_are_asked_for(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ScoreBasedModel.sample
+
+    def sample(self: ScoreBasedModel, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
+        if seeds[0] > 3:
+            raise KeyboardInterrupt
+        return real(self, seeds, sampler)
+
+    monkeypatch.setattr(ScoreBasedModel, "sample", sample)
+    out = tmp_path / "many"
+    words = ["sample", str(run), "--n", str(2**62), "--batch", "2", "--out", str(out), *HEUN]
+    assert cli.main(words) == 128 + signal.SIGINT
+    assert "lsgm: interrupted; 4 of 4,611,686,018,427,387,904 images" in capsys.readouterr().err
+    assert json.loads((tmp_path / "many.json").read_text())["seeds"] == [[0, 3]]
+
+
 def test_a_sheet_has_at_most_a_hundred_images(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

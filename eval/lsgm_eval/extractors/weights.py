@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,6 @@ __all__ = [
     "open_own",
     "places_of",
     "read_own",
-    "require_weights",
 ]
 
 T = TypeVar("T")
@@ -166,21 +165,3 @@ def _weights(remote: RemoteFile) -> Weights:
 
 PUBLISHED = {"inception": _weights(FIDELITY_INCEPTION), "inception-clean": _weights(CLEAN_INCEPTION)}
 """What `lsgm data fetch` knows besides datasets, by the names of the feature spaces."""
-
-
-def require_weights(extractors: Sequence[str]) -> None:
-    """Get the published weights of these feature spaces where they are not here, before anything is computed.
-
-    Raises DataError, with what to run, where not one of the spaces can be had; others may be left out.
-    """
-    wanted = [PUBLISHED.get(spec) for spec in extractors]
-    if not all(wanted):  # one of them has other weights, which are the user's own or ship with the package
-        return
-    missing: list[DataError] = []
-    for weights in filter(None, wanted):
-        try:
-            find_weights(weights.remote)
-        except DataError as error:
-            missing.append(error)
-    if len(missing) == len(wanted) > 0:
-        raise missing[0]

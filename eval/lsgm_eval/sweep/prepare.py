@@ -7,10 +7,9 @@ from pathlib import Path
 
 from lsgm.config import require
 from lsgm.distributed import World
-from lsgm.errors import DataError, UserError
+from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.evaluation import Evaluation
-from lsgm_eval.extractors.weights import require_weights
 from lsgm_eval.runner import open_task, unlike_names
 from lsgm_eval.sweep.plan import check_fit
 from lsgm_eval.sweep.run import Sweep, check_different
@@ -45,16 +44,13 @@ def prepare(
             check_fit(model, ask.points)
     if not task.spaces:
         raise UserError(f"task {task.name} has no feature space: name one with --extractor")
-    require_weights([space.extractor for space in task.spaces])
     require(ask.n >= 40, f"n is {ask.n}; a distance needs at least 40 images")
     limits = task.tier(tier)
     seeds = range(limits.first_seed, limits.first_seed + ask.n)
     opened = open_task(
-        models, task, limits, seeds=lambda _: seeds, scores=0, draws=True,
+        models, task, limits, seeds=lambda _: seeds, scores=0, draws=True, alone=True,
         world=world, references=references, insist=insist,
     )  # fmt: skip
-    if not opened.spaces:
-        raise DataError(opened.closed[0].why)
     return opened.models, Evaluation(
         task, tier, limits, opened.data, opened.spaces, opened.closed,
         out, batch_size, False, world, "", manifest,
