@@ -224,7 +224,9 @@ class _Array:
 
     def write(self, index: NDArray[np.int64], images: Tensor) -> None:
         rows = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-        with keeping(self.path), self.partial.open("r+b") as file:
+        # Without a buffer, which would write back what it has read of rows between these, and undo what
+        # other processes have written there meanwhile.
+        with keeping(self.path), self.partial.open("r+b", buffering=0) as file:
             start = _shape_in(file)[1]
             save_rows(file, [start + number * self._row_bytes for number in index.tolist()], rows)
 
@@ -308,10 +310,14 @@ def _shape_in(file: IO[bytes]) -> tuple[int, int]:
 
 
 def save_rows(file: IO[bytes], places: Sequence[int], rows: NDArray[np.uint8]) -> None:
-    """Write each of the rows [B, ...] at its place in a file."""
+    """Write each of the rows [B, ...] at its place in a file without a buffer."""
     for place, row in zip(places, rows, strict=True):
         file.seek(place)
-        file.write(row.data)
+        left = memoryview(row.tobytes())
+        while left:
+            left = left[
+                file.write(left) :
+            ]  # a full disk takes a part, and refuses the rest in a call of its own
 
 
 def _row(file: IO[bytes], at: int, size: int) -> NDArray[np.uint8]:

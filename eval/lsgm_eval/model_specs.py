@@ -19,7 +19,19 @@ from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingF
 from lsgm.train.checkpoint import is_checkpoint
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
-__all__ = ["Renamed", "flops_of", "open_model", "open_models", "packages_of", "remark_of", "unwrapped"]
+__all__ = [
+    "Renamed",
+    "check_name",
+    "flops_of",
+    "open_model",
+    "open_models",
+    "packages_of",
+    "remark_of",
+    "unwrapped",
+]
+
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, of which endings need some."""
 
 
 class Renamed:
@@ -90,6 +102,7 @@ def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = 
     if not spec.strip() or (found and not rest.strip() and not Path(spec).exists()):
         raise UserError(f"the model '{spec}' names no place: give a run directory, or NAME=DIR")
     if found and "/" not in name and not Path(spec).exists():
+        check_name(name)
         model: GenerativeModel | ImageModel = open_model(rest, device=device, convert=convert)
         return _seen(model.renamed(name)) if isinstance(model, ImageModel) else Renamed(model, name)
     path = Path(spec).expanduser()
@@ -105,6 +118,15 @@ def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = 
     from lsgm.models.load import load_model
 
     return load_model(path, device=device)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless files can be called after a model of this name."""
+    if not name.strip(" .") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"no file can be called after a model of the name '{name}': give NAME=PLACE with a NAME of 1 to "
+            f"{LONGEST_NAME} letters, digits and signs"
+        )
 
 
 def _seen(model: ImageModel) -> GenerativeModel:

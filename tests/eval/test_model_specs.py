@@ -23,6 +23,7 @@ from lsgm_eval.model_specs import open_model, remark_of
 from lsgm_eval.runner import evaluate
 from lsgm_eval.sources import ImageModel, fit
 from lsgm_eval.tasks import load_task
+from lsgm_eval.two_sides.side import open_side
 
 TASK = (
     tiny.TASK
@@ -166,6 +167,16 @@ def test_a_name_before_ready_images_renames_them(tmp_path: Path) -> None:
 def test_any_other_model_fits_as_it_is(bernoulli: Any) -> None:
     model = bernoulli()
     assert fit(model, Pixels(3, 32, 32, "discrete"), 10**6) is model
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a\nb", "\x1b[2J", "n" * 201])
+def test_a_name_by_which_no_file_can_be_called_is_one_sentence(name: str, tmp_path: Path) -> None:
+    """``--save png`` wrote the images of a model called .. over the folder of the results."""
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "0.png")
+    for opened in (open_model, open_side):
+        with pytest.raises(UserError, match="no file can be called after a model of the name"):
+            opened(f"{name}={tmp_path / 'images'}")
 
 
 @pytest.mark.parametrize("suffix", ["zip", "npz", "npy"])

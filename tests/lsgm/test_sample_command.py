@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from PIL import Image
 
 from lsgm import cli, keep
 from lsgm.config import SamplerConfig
-from lsgm.generative import Samples
+from lsgm.generative import Pixels, Samples
 from lsgm.models.load import load_model
 from lsgm.models.measured import ScoreBasedModel
 from lsgm.train import Run
@@ -388,6 +388,29 @@ def test_two_processes_share_the_work(run: Path, tmp_path: Path, capsys: pytest.
     assert sum(int((one[name] != two[name]).sum()) for name in one) <= 1
     assert np.array_equal(in_npz(tmp_path / "two.npz")[..., 0], np.stack(list(two.values())))
     assert json.loads((tmp_path / "two.json").read_text())["seeds"] == [[0, 6]]
+
+
+def test_a_process_that_writes_an_npz_leaves_the_rows_between_its_own_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 0 and 2 are of one process and 1 and 3 of another, which writes while the first is at it."""
+    images = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8) + 1
+    mine, others = (
+        keep.open_output(tmp_path / "x.npz", "key", range(4), Pixels(1, 8, 8, "discrete", 8))
+        for _ in range(2)
+    )
+    mine.prepare(0)
+    real = keep.save_rows
+
+    def meanwhile(file: IO[bytes], places: Sequence[int], rows: NDArray[np.uint8]) -> None:
+        monkeypatch.setattr(keep, "save_rows", real)
+        others.write(np.array([1, 3]), images[1::2])
+        real(file, places, rows)
+
+    monkeypatch.setattr(keep, "save_rows", meanwhile)
+    mine.write(np.array([0, 2]), images[::2])
+    mine.finish()
+    assert torch.equal(mine.read(range(4)), images)
 
 
 @pytest.mark.parametrize("place", ["pictures", "pictures.npz"])

@@ -18,7 +18,7 @@ from lsgm.data.registry import DATASETS
 from lsgm.data.subset import subset
 from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm_eval.model_specs import open_model
+from lsgm_eval.model_specs import check_name, open_model
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 from lsgm_eval.sources.memory import MemoryImages, from_array
 from lsgm_eval.statistics_file import statistics_in
@@ -127,6 +127,8 @@ def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -
         return split
     called, equals, rest = word.partition("=")
     named = bool(equals) and "/" not in called and not Path(word).exists()
+    if named:
+        check_name(called)
     path = Path(rest if named else word).expanduser()
     if path.suffix.lower() == ".npz" and path.is_file() and (held := statistics_in(path)):
         label = called if named else path.stem
