@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scoring import KnownModel
 
+import lsgm_eval
 from lsgm.data.remote import RemoteFile
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
@@ -115,17 +117,38 @@ def test_without_file_and_network_the_error_says_what_to_run(
     with pytest.raises(DataError) as caught:
         load_extractor(spec, (3, 32, 32))
     sentence = str(caught.value)
-    target = own_cache / "data" / "features" / known.file
+    hub = elsewhere / "torch" / "hub" / "checkpoints"
     for part in (
-        f"the weights {known.file} (sha256 {known.sha256}) are not here",
-        str(elsewhere / "data" / "features" / known.file),
-        str(elsewhere / "torch" / "hub" / "checkpoints" / known.file),
-        "could not download",
-        f"run `curl -L --create-dirs -o {target} {UNREACHABLE}`",
+        f"the weights {known.file} are not here (looked in {elsewhere / 'data'}, {own_cache / 'data'}, {hub}",
+        f"could not download {UNREACHABLE} (",
+        f"run `lsgm data fetch {spec}` where there is a network",
+        f"copy them to {own_cache / 'data' / 'features'}",
         "export:FILE.pt2",
     ):
         assert part in sentence
     assert "\n" not in sentence
+    assert sentence.count(known.file) == 1, "the places are folders, said once"
+
+
+def test_without_any_inception_one_sentence_names_both_files_and_one_command(
+    elsewhere: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, constant in (
+        (inception_fidelity, "FIDELITY_INCEPTION"),
+        (inception_clean, "CLEAN_INCEPTION"),
+    ):
+        monkeypatch.setattr(module, constant, replace(getattr(module, constant), url=UNREACHABLE))
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    with pytest.raises(DataError) as caught:
+        lsgm_eval.fid(images, images)
+    sentence = str(caught.value)
+    assert f"the weights {FIDELITY_INCEPTION.file} and {CLEAN_INCEPTION.file} are not here" in sentence
+    assert "run `lsgm data fetch inception inception-clean` where there is a network" in sentence
+    for once in ("looked in", "could not download", str(elsewhere / "data"), "copy them to", "--extractor"):
+        assert sentence.count(once) == 1
+    grey = torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8)
+    with pytest.raises(DataError, match=r"that ship with the package: --extractor glyphs$"):
+        lsgm_eval.fid(grey, grey)
 
 
 @pytest.mark.parametrize("bad", [RAW[:-1], b"", b"<html>"], ids=["cut", "empty", "page"])
@@ -199,9 +222,7 @@ def test_lsgm_data_fetch_knows_the_weights_by_the_names_of_their_spaces(
         (folder / "features" / "net.pth").unlink()
     assert published.remote.sha256 in {FIDELITY_INCEPTION.sha256, CLEAN_INCEPTION.sha256}
     monkeypatch.setitem(weights.PUBLISHED, name, weights._weights(remote()))
-    with pytest.raises(
-        DataError, match=rf"run `lsgm data fetch {name}` where there is a network, or run `curl"
-    ):
+    with pytest.raises(DataError, match=rf"run `lsgm data fetch {name}` where there is a network and copy"):
         find_weights(remote())
 
 
@@ -219,7 +240,7 @@ def test_without_any_space_a_command_ends_before_the_data_are_read(
         "nfe": (nfe.run, ["--task", "cifar10"]),
         "eval": (eval_command.run, ["cifar10", "--only", "quality", "--report", "no"]),
     }[command]
-    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here; .*curl -L"):
+    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here .*curl -L"):
         run([*more, *words])
     assert not (tmp_path / "out" / "results.jsonl").exists()
 

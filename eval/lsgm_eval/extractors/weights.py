@@ -21,7 +21,9 @@ __all__ = [
     "CLEAN_INCEPTION",
     "FIDELITY_INCEPTION",
     "PUBLISHED",
+    "MissingWeightsError",
     "find_weights",
+    "joined",
     "open_own",
     "places_of",
     "read_own",
@@ -122,7 +124,8 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
             timeout=timeout,
         )
     except DataError as error:
-        raise _missing(remote, target, error, wrong) from error
+        reason = str(error).partition(";")[0]
+        raise MissingWeightsError([remote], reason, wrong) from error
     if wrong:
         print(f"lsgm: {target} is downloaded, because {wrong.removesuffix('; ')}", file=sys.stderr)
     return target
@@ -139,19 +142,47 @@ def _accept(remote: RemoteFile, part: Path) -> None:
         raise DataError(f"what {remote.url} sent is not the file wanted: {problem}")
 
 
-def _missing(remote: RemoteFile, target: Path, error: DataError, wrong: str) -> DataError:
-    looked = ", ".join(map(str, places_of(remote.file)))
-    reason = str(error).partition(";")[0]
-    return DataError(
-        wrong + f"the weights {remote.file} (sha256 {remote.sha256}) are not here; looked for {looked}; "
-        f"{reason}; {_command(remote)}run `curl -L --create-dirs -o {target} {remote.url}`, "
-        "or copy the file to one of these places, or choose another feature space (export:FILE.pt2)"
-    )
+class MissingWeightsError(DataError):
+    """Published weights that are nowhere here and could not be downloaded; one sentence of what to do.
+
+    Args:
+        files: The weights.
+        reason: Why they could not be downloaded.
+        wrong: What is wrong with the copies that were found, ending in ``; ``; empty without any.
+    """
+
+    def __init__(self, files: Sequence[RemoteFile], reason: str, wrong: str = "") -> None:
+        self.files, self.reason, self.wrong = tuple(files), reason, wrong
+        what = " and ".join(remote.file for remote in self.files)
+        super().__init__(
+            f"{wrong}the weights {what} are not here (looked in {_looked()}): {reason}; run "
+            f"{_commands(self.files)} where there is a network and copy them to "
+            f"{cache_dir() / 'data' / 'features'}, or choose other features (--extractor export:FILE.pt2)"
+        )
 
 
-def _command(remote: RemoteFile) -> str:
-    names = [name for name, known in PUBLISHED.items() if known.remote.file == remote.file]
-    return "".join(f"run `lsgm data fetch {name}` where there is a network, or " for name in names)
+def joined(errors: Sequence[DataError]) -> DataError:
+    """Return why none of several networks can be opened: of missing weights once what they have in common."""
+    missing = [error for error in errors if isinstance(error, MissingWeightsError)]
+    if len(missing) == len(errors):
+        files = [remote for error in missing for remote in error.files]
+        return MissingWeightsError(files, missing[0].reason, "".join(error.wrong for error in missing))
+    others = (str(error).partition("; ")[0] for error in errors[1:])  # what to do is said once
+    return DataError("; ".join(dict.fromkeys([str(errors[0]), *others])))
+
+
+def _looked() -> str:
+    """Return the folders in which weights are looked for, a data folder standing for its ``features`` too."""
+    folders = [*roots(), Path(torch.hub.get_dir()) / "checkpoints", Path(tempfile.gettempdir())]
+    return ", ".join(map(str, dict.fromkeys(folders)))
+
+
+def _commands(files: Sequence[RemoteFile]) -> str:
+    """Return what fetches files: `lsgm data fetch` those that it knows, curl others."""
+    known = {weights.remote.file: name for name, weights in PUBLISHED.items()}
+    names = [known[remote.file] for remote in files if remote.file in known]
+    others = [f"`curl -L -O {remote.url}`" for remote in files if remote.file not in known]
+    return " and ".join([f"`lsgm data fetch {' '.join(names)}`"] * bool(names) + others)
 
 
 def _places(remote: RemoteFile) -> list[Path]:

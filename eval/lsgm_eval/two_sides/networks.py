@@ -12,7 +12,7 @@ from torch import Tensor
 from lsgm.errors import DataError, UserError
 from lsgm_eval.extractors import check_spec, load_extractor
 from lsgm_eval.extractors.base import Extractor, ImageShape
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
 from lsgm_eval.spaces import Closed, SpaceSpec, Statistic
 from lsgm_eval.statistics_file import read_statistics, space_of
 from lsgm_eval.two_sides.side import Side
@@ -55,6 +55,7 @@ def open_networks(
         return [_by_files(words, reference, samples)], []
     found: list[Network] = []
     closed: list[Closed] = []
+    errors: list[DataError] = []
     # Precision and recall are told once, in the first space; the second protocol has no names for them.
     for word in words or PROTOCOLS:
         known = not words and word == "inception-clean" and bool(found)
@@ -64,22 +65,25 @@ def open_networks(
             found.append(_open(spec, reference, samples, device, alone=len(words) == 1))
         except DataError as error:
             if words:
-                raise
+                raise _with_glyphs(error, reference, samples) from error
             closed.append(Closed(spec, str(error)))
+            errors.append(error)
     if not found:
-        others = (space.why.partition("; ")[0] for space in closed[1:])  # what to do is said once
-        raise DataError("; ".join(dict.fromkeys([closed[0].why, *others])))
+        raise _with_glyphs(joined(errors), reference, samples)
     return found, closed
+
+
+def _with_glyphs(error: DataError, reference: Side, samples: Side) -> DataError:
+    """Return an error of networks that are not at hand, with the one that always is where it fits."""
+    if (reference.shape or samples.shape) != (1, 28, 28):
+        return error
+    return DataError(f"{error}; or take the features that ship with the package: --extractor glyphs")
 
 
 def _open(spec: SpaceSpec, reference: Side, samples: Side, device: torch.device, *, alone: bool) -> Network:
     shape = reference.shape or samples.shape
     assert shape is not None
-    try:
-        extractor = load_extractor(spec.extractor, shape, device=device)
-    except DataError as error:
-        glyphs = "; or take the features that ship with the package: --extractor glyphs"
-        raise DataError(f"{error}{glyphs if shape == (1, 28, 28) else ''}") from error
+    extractor = load_extractor(spec.extractor, shape, device=device)
     _check_shapes(extractor, reference, samples)
     return Network(
         spec, extractor, *(_applies(side, extractor, alone=alone) for side in (reference, samples))
