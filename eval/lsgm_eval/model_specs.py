@@ -16,7 +16,7 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import parse_convert
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingFlops
-from lsgm.train.checkpoint import is_checkpoint
+from lsgm.train.checkpoint import find_checkpoint, is_checkpoint, read_state
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "open_models",
     "packages_of",
     "remark_of",
+    "trained_on",
     "unwrapped",
 ]
 
@@ -67,6 +68,19 @@ def flops_of(model: GenerativeModel) -> SamplingFlops | None:
 def remark_of(model: GenerativeModel) -> str:
     """Return what must be said beside a model's numbers; a factory's model need not have anything to say."""
     return getattr(model, "remark", "")
+
+
+def trained_on(spec: str) -> str:
+    """Return the sha256 of the images that a run or checkpoint was trained on, nothing where it is not known.
+
+    ``spec`` is a word that `open_model` takes.
+    """
+    name, found, rest = spec.partition("=")
+    path = Path(rest if found and "/" not in name and not Path(spec).exists() else spec).expanduser()
+    if not (path.is_dir() and (is_run(path) or is_checkpoint(path))):
+        return ""
+    dataset = read_state(find_checkpoint(path)).get("meta", {}).get("dataset") or ""
+    return str(dataset).rpartition("@")[2]
 
 
 def unwrapped(model: GenerativeModel) -> GenerativeModel:

@@ -114,8 +114,12 @@ def unlike_names(models: Sequence[GenerativeModel]) -> None:
         raise UserError(f"two models are called '{twice[0]}': name them apart with --model NAME=PATH")
 
 
-def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None = None) -> ImageSet:
+def task_images(
+    task: Task, models: Sequence[GenerativeModel], root: Path | None = None, *, few: bool = False
+) -> ImageSet:
     """Return the task's images; those of a folder, a zip or a file at the size of the models'.
+
+    ``few`` is that of `lsgm.data.load`.
 
     Raises ConfigError for a task without a data set, DataError where the data are not there.
     """
@@ -125,7 +129,7 @@ def task_images(task: Task, models: Sequence[GenerativeModel], root: Path | None
         return load(task.dataset, root=root)
     pixels = models[0].pixels
     size = (pixels.height, pixels.width)
-    return load(task.dataset, root=root, image_size=size, convert=task.convert or "")
+    return load(task.dataset, root=root, image_size=size, convert=task.convert or "", few=few)
 
 
 def _keep(bench: Evaluation, rows: list[Row]) -> list[Row]:

@@ -72,7 +72,7 @@ def read_array(path: Path, name: str | None = None) -> ArrayImages:
             return ArrayImages(path, path.open("rb"), "")
         archive = zipfile.ZipFile(path)
         member = f"{name}.npy" if name is not None else _member(path, archive)
-        return ArrayImages(path, archive.open(member), f": {shown(member[:-4])}")
+        return ArrayImages(path, archive.open(member), f": {shown(member[:-4])}", named=name is not None)
 
 
 def image_arrays(path: Path) -> list[str]:
@@ -120,12 +120,12 @@ class ArrayImages:
 
     lossy, how = 0, ""
 
-    def __init__(self, path: Path, stream: IO[bytes], array: str) -> None:
+    def __init__(self, path: Path, stream: IO[bytes], array: str, *, named: bool = False) -> None:
         weakref.finalize(self, stream.close)
         self.path, self.what = path, f"an {path.suffix.lower()[1:]} file"
         self._where, self._stream, self._lock = f"{path}{array}", stream, threading.Lock()
         self._array = _header(stream)
-        if wrong := _wrong(self._array):
+        if wrong := _wrong(self._array, named=named):
             raise DataError(f"{self._where} {wrong}")
         self._row_bytes = math.prod(self._array.shape[1:])
         self.channels = self._array.image_shape[0]
@@ -204,14 +204,23 @@ class ArrayImages:
                 progress.update(rows)
 
 
-def _wrong(array: _Array) -> str:
-    """Return what keeps an array from being ready images and what to do about it, or an empty string."""
+def _wrong(array: _Array, *, named: bool) -> str:
+    """Return what keeps an array from being ready images and what to do about it, or an empty string.
+
+    One that is ``named`` after a split is a set, however few its images are.
+    """
     if len(array.shape) == 4 and array.shape[3] in (2, 4):
         return f"has {array.shape[3]} channels, the last one alpha: flatten it onto a background first"
     if not array.layout or math.prod(array.shape) == 0:
         return f"has shape {list(array.shape)} and holds no images: write [N, height, width, 3]"
     if array.dtype != np.uint8:
         return f"is {array.dtype} and ready images are uint8 in 0..255: round them as the model means it"
+    if array.layout == "NHW" and ((array.shape[0] == 3 and not named) or array.shape[2] in (1, 2, 3, 4)):
+        shape = list(array.shape)
+        return (
+            f"has shape {shape}, one image or {shape[0]} grey ones of {shape[1]} x {shape[2]}: write "
+            "array[None] for the one, array[..., None] for the others"
+        )
     if array.fortran:
         return "is stored column by column: write np.ascontiguousarray of it"
     return ""

@@ -19,8 +19,8 @@ from lsgm.data.decoded import Size, agreed, decoded, file_stamp, is_cached, open
 from lsgm.data.files import CheckedFiles, FileImages
 from lsgm.data.imagefile import fitted
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one
-from lsgm.data.splits import Role, Split, role_in, split_files, split_rows
+from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one, once
+from lsgm.data.splits import Role, Split, TooFewError, role_in, split_files, split_rows
 from lsgm.errors import DataError
 
 __all__ = ["decode_files", "is_images", "open_images", "read_folder", "read_image"]
@@ -49,20 +49,27 @@ def open_images(path: Path, convert: str = "") -> FileImages | ArrayImages:
     return FileImages(list_files(path), words)
 
 
-def read_folder(path: Path, size: Size | None, convert: str = "") -> ImageSet:
+def read_folder(path: Path, size: Size | None, convert: str = "", *, few: bool = False) -> ImageSet:
     """Return the images of a folder, zip, npz or npy at ``size``, split by name, memory-mapped.
 
     The splits are those of `split_files`; arrays of an npz are told apart by their names (``x_train``,
     ``test_images``), rows of a single one by the hash of their numbers. Without a size all images must have
-    one, which they keep. What is left out is said on standard error.
+    one, which they keep. What is left out is said on standard error. With ``few`` a flat set from which no
+    splits can be taken is one of them, ``test``: it can be measured, though not trained on.
 
     Raises DataError where an image is refused or too small, and where too few are there to train on.
     """
     words = parse_convert(convert)
     if path.suffix.lower() in ARRAYS and not path.is_dir():
-        return _read_arrays(path, size)
+        return _read_arrays(path, size, few=few)
     listing = list_files(path)
-    files, split = split_files(listing)
+    try:
+        files, split = split_files(listing)
+    except TooFewError:
+        if not few:
+            raise
+        files = once(listing, listing.files)
+        split = _whole(len(files))
     listing.say()
     splits, sha256, shared = decode_files(listing, files, split.parts, size, words)
     return _image_set(path, splits, sha256, split, shared)
@@ -100,11 +107,15 @@ def decode_files(
 
     def compute() -> dict[str, Any]:
         rows = CheckedFiles(listing, files, convert)
-        trained = {rows.hashes[row] for row in parts["train"]}
+        trained = {rows.hashes[row] for row in parts.get("train", ())}
         shared = sum(rows.hashes[row] in trained for row in parts["test"])
         return {"key": decoded(listing.path, rows, parts, size), "shared": shared}
 
     return _kept(f"{size} {convert}", stamps, parts, compute)
+
+
+def _whole(count: int) -> Split:
+    return Split({"test": list(range(count))}, {"test": "all"})
 
 
 def _kept(
@@ -171,7 +182,7 @@ class _Arrays:
         return array.row(at)
 
 
-def _read_arrays(path: Path, size: Size | None) -> ImageSet:
+def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:
     """Return the images of an npz or npy as a dataset."""
     if not path.is_file():
         raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
@@ -181,7 +192,12 @@ def _read_arrays(path: Path, size: Size | None) -> ImageSet:
         split = split_rows(path, _numbers(len(rows)), parts, origin)
     else:
         rows = _Arrays([read_array(path)])
-        split = split_rows(path, _numbers(len(rows)), {"train": range(len(rows))})
+        try:
+            split = split_rows(path, _numbers(len(rows)), {"train": range(len(rows))})
+        except TooFewError:
+            if not few:
+                raise
+            split = _whole(len(rows))
 
     def compute() -> dict[str, Any]:
         return {"key": decoded(path, rows, split.parts, size)}

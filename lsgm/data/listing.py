@@ -154,6 +154,8 @@ def list_files(path: Path) -> Listing:
         listing.files = list(_walk(listing))
     elif not path.exists():
         raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
+    elif not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is no regular file: give a folder, zip, npz or npy of images")
     elif path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         listing = Listing(path, "a zip")
         listing.files = list(_members(listing))

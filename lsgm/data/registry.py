@@ -152,6 +152,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = 64,
     convert: str = "",
+    few: bool = False,
 ) -> ImageSet:
     """Return a dataset by name, or the images of a folder, zip, npz or npy by path, without the network.
 
@@ -162,6 +163,7 @@ def load(
         image_size: Side of a square, or (height, width), to which images by path are cropped and reduced;
             None leaves them as they are.
         convert: What is allowed for images by path that are not plain greyscale or RGB (`lsgm.data.convert`).
+        few: Whether images by path may be too few to be split (`lsgm.data.folder.read_folder`).
 
     Raises:
         DataError: no name, an unknown one, or a file that is absent, truncated, corrupted or unreadable.
@@ -178,7 +180,7 @@ def load(
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return read_image(path, size, convert)
     if path.exists() or os.sep in name or path.suffix.lower() in (".zip", *ARRAYS, *SUFFIXES):
-        return read_folder(path, size, convert)
+        return read_folder(path, size, convert, few=few)
     hint = (
         did_you_mean(name, DATASETS)
         or f"; give one of {', '.join(DATASETS)}, or the path of a folder, zip, npz or npy"

@@ -13,19 +13,23 @@ from lsgm.data.damage import shown
 from lsgm.data.listing import ImageFile, Listing, once
 from lsgm.errors import DataError
 
-__all__ = ["Role", "Split", "role_in", "role_of", "split_files", "split_rows"]
+__all__ = ["Role", "Split", "TooFewError", "images_of", "role_in", "role_of", "split_files", "split_rows"]
 
 Role = Literal["train", "val", "test"]
 ROLES: dict[Role, tuple[str, ...]] = {
-    "train": ("train", "training"),
+    "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "eval"),
+    "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
 """The names of folders (in any case) that decide a split."""
 _OF = {name: role for role, names in ROLES.items() for name in names}
 _LARGEST_SHARE = 5000
 _FOLDERS_NAMED = 5
 _SHARE = "5 % by hash of the names"
+
+
+class TooFewError(DataError):
+    """A flat set from which nothing can be taken for train, val and test, though it may be measured whole."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,49 @@ def role_of(name: str) -> Role | None:
     return _OF.get(name.lower())
 
 
+def _roles(names: Iterable[str]) -> dict[str, Role]:
+    """Return the splits that folders side by side stand for, by their names.
+
+    Those are names of `ROLES`, and where these are not train and another one, names that are such a word and
+    the same rest, as ``train2017`` and ``val2017`` or ``seg_train`` and ``seg_test``.
+    """
+    names = sorted(set(names))
+    exact = {name: role for name in names if (role := role_of(name))}
+    if {"train"} < set(exact.values()):
+        return exact
+    families: dict[str, dict[str, Role]] = {}
+    for name in names:
+        for word in sorted(_OF, key=len, reverse=True):
+            low = name.lower()
+            if low != word and (low.startswith(word) or low.endswith(word)):
+                rest = f"{low[len(word) :]}<" if low.startswith(word) else f">{low[: -len(word)]}"
+                families.setdefault(rest, {})[name] = _OF[word]
+                break
+    alike = [family for family in families.values() if {"train"} < set(family.values())]
+    return exact | {name: role for family in alike for name, role in family.items()}
+
+
 def split_files(listing: Listing) -> tuple[list[ImageFile], Split]:
     """Return the files of a set that are used, in order of name, and their split.
 
-    Folders named as in `ROLES` decide, at the top or, where none is there, one level below (``cats/train``):
+    Folders named as in `_roles` decide, at the top or, where none is there, one level below (``cats/train``):
     those of train and test, of train and val, or of val or test beside others, which train then. What has no
     such folder's name beside train is left out. A part that is missing (test, val) is taken from train: 5 %,
     at least one and at most 5,000, those whose names hash lowest; so are both of a set
     without such folders. No image of a test folder is ever trained on.
 
     Raises DataError for two folders of one role, for a set without training images, and for one folder that
-    links make part of two splits.
+    links make part of two splits; TooFewError for a flat set of fewer than three or of test images alone.
     """
     for level in (0, 1):
-        roles = [_role_at(listing, file, level) for file in listing.files]
+        folders = [_folder_at(file, level) for file in listing.files]
+        known = _roles(name for _, name in folders if name)
+        roles = [(known.get(name), folder) for folder, name in folders]
         if {"val", "test"} & {role for role, _ in roles}:
             return _named(listing, roles)
     around = [role for folder in listing.wrapper if (role := role_of(folder))]
     if around and around[-1] != "train":
-        raise DataError(
+        raise TooFewError(
             f"{listing.path} has images in {shown('/'.join(listing.wrapper))}/ only and none to train on: "
             "give that folder itself if they are meant for it"
         )
@@ -78,12 +106,10 @@ def split_files(listing: Listing) -> tuple[list[ImageFile], Split]:
     return files, split_rows(listing.path, [file.name for file in files], {"train": range(len(files))})
 
 
-def _role_at(listing: Listing, file: ImageFile, level: int) -> tuple[Role | None, str]:
-    """Return the role that a file's folder at a level gives it, and that folder."""
+def _folder_at(file: ImageFile, level: int) -> tuple[str, str]:
+    """Return the path of the folder in which a file is at a level, and its name; empty where none is."""
     folders = PurePosixPath(file.name).parts[:-1]
-    if len(folders) <= level:
-        return None, "/".join(folders)
-    return role_of(folders[level]), "/".join(folders[: level + 1])
+    return "/".join(folders[: level + 1]), folders[level] if len(folders) > level else ""
 
 
 def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[list[ImageFile], Split]:
@@ -168,13 +194,13 @@ def split_rows(
 ) -> Split:
     """Return a split in which the parts that are missing are taken from train.
 
-    Raises DataError where nothing is left to train on.
+    Raises DataError where nothing is left to train on, TooFewError where the set names no splits.
     """
     train = list(parts["train"])
     share, needed = max(1, min(_LARGEST_SHARE, len(train) // 20)), 4 - len(parts)
     if len(train) < needed:
-        raise DataError(
-            f"{path} has {len(train)} images to train on; at least {needed} are needed, because each of "
+        raise (TooFewError if set(parts) == {"train"} else DataError)(
+            f"{path} has {images_of(len(train))} to train on; at least {needed} are needed, because each of "
             "train, val and test has one"
         )
     ranked = _ranked(names, train)
@@ -188,6 +214,11 @@ def split_rows(
     order: tuple[Role, ...] = ("train", "val", "test")
     carved = tuple(role for role in order if role not in parts)
     return Split({role: found[role] for role in order}, {role: words[role] for role in order}, carved)
+
+
+def images_of(count: int) -> str:
+    """Return ``1 image`` or ``20 images``."""
+    return f"{count:,} image{'s' if count != 1 else ''}"
 
 
 def _ranked(names: Sequence[str], rows: Iterable[int]) -> list[int]:

@@ -15,6 +15,7 @@ from PIL import Image
 from scoring import KnownModel, known_images
 
 from lsgm.config import DensityConfig
+from lsgm.data.folder import read_folder
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm_eval import images, model_specs, runner
@@ -52,7 +53,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
         "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
     }
     monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
-    monkeypatch.setattr(runner, "task_images", lambda task, models: None)
+    monkeypatch.setattr(runner, "task_images", lambda task, models, few=False: None)
     monkeypatch.setattr(images, "scored_images_of", lambda task, images: known_images())
     return known
 
@@ -318,6 +319,60 @@ def test_a_single_image_is_scored_has_no_interval_and_says_so(
     assert "one image, so no interval" in capsys.readouterr().out
     with pytest.raises(UserError, match="5 images are asked for and the split test has 1"):
         run([*words, "--limit", "5", "--out", str(tmp_path / "out")])
+
+
+def test_a_folder_without_splits_is_scored_whole_and_one_with_splits_by_its_test_images(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = scored(tmp_path, "a", "--data", str(photos))
+    assert {(row["n"], row["n_of"], row["task"]) for row in rows} == {
+        (100, None, "image-folder@3/quick-limit-100")
+    }
+    assert f"lsgm: {photos}: all 100 images scored" in capsys.readouterr().err
+    rows = scored(tmp_path / "fewer", "a", "--data", str(photos), "--limit", "4")
+    assert {(row["n"], row["n_of"]) for row in rows} == {(4, 100)}
+    assert f"lsgm: {photos}: 4 of the 100 images scored" in capsys.readouterr().err
+    for role, names in (("train", range(60)), ("test", range(60, 100))):
+        (photos / role).mkdir()
+        for index in names:
+            (photos / f"{index:03d}.png").rename(photos / role / f"{index:03d}.png")
+    rows = scored(tmp_path / "split", "a", "--data", str(photos), "--limit", "4")
+    assert {(row["n"], row["n_of"], row["split"]) for row in rows} == {(4, 40, "test")}
+    assert "40 test (test/); scored are test images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_images_from_which_no_splits_can_be_taken_are_scored_all_the_same(
+    photos: Path, tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few" / "test"  # a test folder alone has none to train on, however many
+    few.mkdir(parents=True)
+    for index in range(count):
+        (photos / f"{index:03d}.png").rename(few / f"{index:03d}.png")
+    rows = scored(tmp_path, "a", "--data", str(few.parent))
+    assert {(row["n"], row["n_of"]) for row in rows} == {(count, None)}
+    assert f"{'all ' if count > 1 else 'the '}{count} image" in capsys.readouterr().err
+    np.save(tmp_path / "few.npy", np.full((count, 8, 8, 3), 7, np.uint8))
+    rows = scored(tmp_path / "array", "a", "--data", str(tmp_path / "few.npy"))
+    assert {row["n"] for row in rows} == {count}
+
+
+def test_of_the_images_that_a_model_was_trained_on_those_it_left_out_are_scored(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of = tmp_path / "run"
+    run_of.mkdir()
+    identity = read_folder(photos, (8, 8)).identity
+    (run_of / "state.json").write_text(json.dumps({"meta": {"dataset": identity}}))
+    monkeypatch.setattr(model_specs, "find_checkpoint", lambda path: path)
+    monkeypatch.setattr(model_specs, "read_state", lambda path: json.loads((path / "state.json").read_text()))
+    monkeypatch.setattr(
+        model_specs, "open_model", lambda *_, **__: KnownModel("a", pixels=Pixels(3, 8, 8, "discrete", 8))
+    )
+    rows = scored(tmp_path, str(run_of), "--data", str(photos), "--limit", "3")
+    assert {(row["n"], row["n_of"], row["split"]) for row in rows} == {(3, 5, "test")}
+    said = f"5 test (5 % by hash of the names); scored are test images, which {run_of} was not trained on"
+    assert said in capsys.readouterr().err
 
 
 def test_no_data_is_said_and_the_working_directory_is_not_scored(photos: Path, tmp_path: Path) -> None:

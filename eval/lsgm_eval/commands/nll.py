@@ -15,6 +15,7 @@ from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import DensityConfig, require
 
 if TYPE_CHECKING:
+    from lsgm.data import ImageSet
     from lsgm_eval.images import ScoredImages
     from lsgm_eval.likelihoods import Plan
     from lsgm_eval.tasks import Method, Task
@@ -34,7 +35,8 @@ EXAMPLES = (
     "lsgm nll runs/mnist-small --task mnist --method ode --tol 1e-5 --limit 500",
     "lsgm nll runs/mnist-small --task mnist --times 64 --no-control-variate",
     "lsgm nll lsgm=runs/a sgm=runs/b --task cifar10 --method ode --dequantise uniform --samples 4",
-    "lsgm nll runs/photos --data ./photos --limit 20   # images of your own, at the model's size",
+    "lsgm nll runs/photos --data ./photos              # all images of your own, or the test ones of splits",
+    "lsgm nll runs/photos --data ./photos --limit 20   # twenty of them, drawn uniformly",
     "lsgm nll runs/photos --data one.png               # a single image, which has no interval",
 )
 
@@ -181,7 +183,11 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     priors = [model.has_prior for model in models]
     methods = dict.fromkeys(options.method or ("nelbo",))
     out = options.out or Path("results") / f"{task.name}-{options.tier}"
-    images = scored_images_of(task, task_images(task, models))
+    found = task_images(task, models, few=bool(options.data))
+    whole = False
+    if options.data:
+        task, whole = _scored_task(task, found, options)
+    images = scored_images_of(task, found)
     named = dict(zip(options.models, models, strict=True))
     command = ["lsgm", "nll", *argv]
     manifest = world.on_main(
@@ -191,7 +197,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         rows = measure_plans(
             models,
             images,
-            [_plan(task, options, method, priors, images) for method in methods],
+            [_plan(task, options, method, priors, images, whole=whole) for method in methods],
             out,
             world=world,
             batch_size=options.batch_size,
@@ -208,11 +214,44 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     return 0
 
 
-def _plan(task: Task, options: Options, method: Method, priors: list[bool], images: ScoredImages) -> Plan:
+def _scored_task(task: Task, images: ImageSet, options: Options) -> tuple[Task, bool]:
+    """Return the task with the split of images by path that is scored, and whether it is all; say which.
+
+    It is that called test. Of a set without splits it is all of it, unless one of the models was trained on
+    it: then it is the share that training left out.
+    """
+    from lsgm.data.splits import images_of
+    from lsgm.progress import say
+    from lsgm_eval.model_specs import trained_on
+
+    flat = {"val", "test"} <= set(images.carved)
+    known = [word for word in options.models if flat and trained_on(word) == images.sha256]
+    split = task.likelihood_split if known or not flat else "+".join(images.splits)
+    total = len(images.split(split))
+    whole = split != task.likelihood_split or set(images.splits) == {split}
+    if whole:
+        taken = min(options.limit or total, total)
+        part = f"{taken:,} of the " if taken < total else "all " if total > 1 else "the "
+        say(f"{options.data}: {part}{images_of(total)} scored")
+    elif images.remark:
+        reason = f", which {known[0]} was not trained on" if known else ""
+        say(f"{options.data}: {images.remark}; scored are test images{reason}")
+    return replace(task, likelihood_split=split), whole
+
+
+def _plan(
+    task: Task,
+    options: Options,
+    method: Method,
+    priors: list[bool],
+    images: ScoredImages,
+    *,
+    whole: bool,
+) -> Plan:
     """Return what is measured by one method: the tier's, unless the command line changes it.
 
     Changed for one of the models it is another protocol for all, so that they stand in one table. A single
-    image is a protocol of its own, whatever the tier asks for.
+    image, or all images of a set without splits, are a protocol of their own, whatever the tier asks for.
     """
     from lsgm_eval.likelihoods import Plan
     from lsgm_eval.measure.paired import data_tag
@@ -220,7 +259,7 @@ def _plan(task: Task, options: Options, method: Method, priors: list[bool], imag
     tier = task.tier(options.tier)
     bases = [tier.config_for(method, prior) for prior in priors]
     configs = tuple(estimator(base, options) for base in bases)
-    limit = options.limit or (1 if len(images.levels) == 1 else None)
+    limit = options.limit or (len(images.levels) if whole or len(images.levels) == 1 else None)
     counts = tuple(limit or tier.images_for(method, prior) for prior in priors)
     custom = any(
         replace(config, at_once=base.at_once) != base for config, base in zip(configs, bases, strict=True)

@@ -219,6 +219,47 @@ def test_folders_named_after_splits_decide(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train2017", "val2017", "test2017"),
+        ("train_64x64", "valid_64x64", "Test_64x64"),
+        ("seg_train", "seg_dev", "seg_test"),
+        ("TrainSet", "ValSet", "TestSet"),
+        ("training_images", "validation_images", "evaluation_images"),
+        ("trn", "val", "tst"),
+    ],
+)
+@pytest.mark.parametrize("place", ["{}", "data/{}", "cats/{}"])
+def test_a_splits_name_may_have_a_rest_that_all_share(
+    tmp_path: Path, train: str, val: str, test: str, place: str
+) -> None:
+    for start, name, count in ((0, train, 9), (9, val, 3), (12, test, 4)):
+        folder = tmp_path / "set" / place.format(name)
+        folder.mkdir(parents=True)
+        for k in range(count):
+            photo(start + k).save(folder / f"{start + k:02d}.png")
+    images = read(tmp_path / "set")
+    assert {name: len(rows) for name, rows in images.splits.items()} == {"train": 9, "val": 3, "test": 4}
+    assert f"4 test ({test}/)" in images.remark
+
+
+def test_words_in_the_names_of_classes_are_no_splits(tmp_path: Path) -> None:
+    for k, name in enumerate(("bullet_train", "test_tube", "device", "valley") * 5):
+        folder = tmp_path / "set" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        photo(k).save(folder / f"{k:02d}.png")
+    assert read(tmp_path / "set").carved == ("val", "test")
+
+
+def test_masks_beside_the_splits_stay_beside(tmp_path: Path) -> None:
+    for k, name in enumerate(("train", "test", "train_masks", "test_masks") * 3):
+        folder = tmp_path / "set" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        photo(k).save(folder / f"{k:02d}.png")
+    assert [len(rows) for rows in read(tmp_path / "set").splits.values()] == [2, 1, 3]
+
+
 def test_train_and_val_without_test_keep_val_and_give_up_some_of_train(tmp_path: Path) -> None:
     write_photos(tmp_path / "train", 20)
     write_photos(tmp_path / "val", 4, first=50)
@@ -384,7 +425,7 @@ def test_paths_without_images_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             read(tmp_path / path)
     photo(0).save(tmp_path / "empty" / "a.png")
-    with pytest.raises(DataError, match="has 1 images to train on; at least 3"):
+    with pytest.raises(DataError, match="has 1 image to train on; at least 3"):
         read(tmp_path / "empty")
     for name in ("", " "):
         with pytest.raises(DataError, match="the name of the dataset is empty"):
@@ -437,3 +478,18 @@ def test_celebahq_refuses_arrays_of_another_kind(tmp_path: Path) -> None:
         celeba.read_celebahq([tmp_path])
     with pytest.raises(DataError, match=r"is not here; looked in .*30,000 images"):
         celeba.read_celebahq([tmp_path / "none"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(DataError, match=r"pipe\.zip is no regular file: give a folder, zip, npz or npy"):
+        read(tmp_path / "pipe.zip")
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (3, 8, 8), (8, 8, 4), (8, 8, 1)])
+def test_an_array_that_may_be_one_image_is_not_taken_for_a_set(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", np.full(shape, 9, np.uint8))
+    with pytest.raises(DataError, match=rf"one image or {shape[0]} grey ones .*array\[None\] for the one"):
+        read(tmp_path / "a.npy", 8)
