@@ -373,6 +373,36 @@ def test_without_weights_the_other_protocol_is_measured_and_without_any_it_ends(
         command.run([*words, "--extractor", "incepton"])
 
 
+@pytest.mark.parametrize("dtype", [">u2", "float32", "bool", "U1", "complex64", "uint32"])
+def test_arrays_of_other_types_are_refused_in_a_sentence(dtype: str) -> None:
+    with pytest.raises(DataError, match=r"reference is .* and images are uint8 in 0\.\.255: round them"):
+        lsgm_eval.fid(np.zeros((20, 3, 8, 8), dtype), MADE)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_may_not_be_written_to_are_measured(opened: dict[str, Corners]) -> None:
+    images = REAL.numpy()[::-1]
+    images.flags.writeable = False
+    assert lsgm_eval.fid(REAL, images).value == pytest.approx(0, abs=1e-6)
+
+
+def test_a_single_image_is_no_set(opened: dict[str, Corners], tmp_path: Path) -> None:
+    one, many = as_folder(REAL[:1], tmp_path / "one"), as_folder(MADE, tmp_path / "many")
+    for words in ([one, many], [many, one]):
+        with pytest.raises(UserError, match="one has 1 image: a distance is of sets, give at least 2"):
+            command.run([str(word) for word in words])
+
+
+def test_a_folder_without_images_says_what_it_has_instead(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    np.savez(tmp_path / "made" / "samples.npz", REAL.numpy())
+    many = as_folder(MADE, tmp_path / "many")
+    with pytest.raises(
+        DataError, match=r"no image in it; .* 1 \.npz \(samples\.npz\): give samples\.npz itself"
+    ):
+        command.run([str(many), str(tmp_path / "made")])
+
+
 def test_the_command_prints_what_the_call_returns_and_its_rows_make_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,14 @@ class MemoryImages:
         )
 
 
+_ADVICE = "images are uint8 in 0..255: round them as if written to files"
+
+
+def _own(images: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the order of its indices that may be written to, as torch expects."""
+    return np.require(images, requirements=["C", "W"])
+
+
 def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
     """Return a tensor or array of images, called ``name`` in errors.
 
@@ -53,15 +61,15 @@ def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
     """
     if not isinstance(images, Tensor) and (not isinstance(images, np.ndarray) or images.dtype == object):
         raise DataError(f"{name} is a {type(images).__name__} and no tensor or array of images")
-    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    if not isinstance(images, Tensor) and images.dtype != np.uint8:  # torch does not know every dtype
+        raise DataError(f"{name} is {images.dtype} and {_ADVICE}")
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(_own(images))
     shape = list(tensor.shape)
     if tensor.ndim != 4 or 0 in shape or tensor.shape[1] not in (1, 3):
         advice = ": move the channels to the front" if shape[3:] in ([1], [3]) else ""
         raise DataError(f"{name} has shape {shape} and images are [N, 1 or 3, height, width]{advice}")
     if tensor.dtype != torch.uint8:
-        raise DataError(
-            f"{name} is {tensor.dtype} and images are uint8 in 0..255: round them as if written to files"
-        )
+        raise DataError(f"{name} is {tensor.dtype} and {_ADVICE}")
     if int(tensor.max()) <= 1:
         raise DataError(f"{name} has no value above 1: give 0..255 in place of levels 0 and 1")
     cpu = tensor.detach().cpu()

@@ -89,6 +89,8 @@ class Side:
         """
         if self.model is None:
             return np.arange(0)
+        if self.total is not None and self.total < 2:
+            raise UserError(f"{self.name} has 1 image: a distance is of sets, give at least 2 images")
         if self.total is None:
             if images is None:
                 raise UserError(
@@ -140,6 +142,8 @@ def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -
     if not path.exists() and ("/" in word or ":" not in (rest if named else word)):
         raise UserError(f"{path} does not exist: give {KINDS}")
     if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
+        if any(path.iterdir()):
+            return _ready(open_source(path, None, convert))  # which says what is there instead of images
         raise UserError(f"{path} holds neither images nor a checkpoint: give {KINDS}")
     model = open_model(word, device=device)
     return Side(model.name, model, remark=getattr(model, "remark", ""))
