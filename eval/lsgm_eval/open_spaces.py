@@ -14,6 +14,7 @@ from lsgm.distributed import World
 from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm_eval.extractors import load_extractor
 from lsgm_eval.extractors.base import Extractor
+from lsgm_eval.extractors.weights import ELSEWHERE
 from lsgm_eval.features import FeatureStats
 from lsgm_eval.images import TaskImages
 from lsgm_eval.measure.quality import as_distances
@@ -28,7 +29,6 @@ __all__ = ["Networks", "export_references", "open_networks", "open_spaces"]
 
 NO_REFERENCE = Reference(FeatureStats(Moments.empty(0), np.empty((0, 0), np.float32)), "")
 """What a process holds that draws and extracts for the first one and measures nothing itself."""
-ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def open_networks(
         except DataError as error:
             if insist:
                 raise
-            closed.append(Closed(spec, f"{error}; {ELSEWHERE}"))
+            said = str(error)
+            closed.append(Closed(spec, said if said.endswith(ELSEWHERE) else f"{said}; {ELSEWHERE}"))
     return Networks(opened, closed)
 
 

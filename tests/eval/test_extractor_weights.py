@@ -240,7 +240,7 @@ def test_without_any_space_a_command_ends_before_the_data_are_read(
         "nfe": (nfe.run, ["--task", "cifar10"]),
         "eval": (eval_command.run, ["cifar10", "--only", "quality", "--report", "no"]),
     }[command]
-    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here .*curl -L"):
+    with pytest.raises(DataError, match=r"the weights net\.pth are not here .*curl -L"):
         run([*more, *words])
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
@@ -253,7 +253,7 @@ def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_rea
     monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(1, 28, 28, "binary", 1))
     task = replace(load_task("glyphs"), spaces=(SpaceSpec("inception"),))
-    with pytest.raises(DataError, match=r"the weights net\.pth .* are not here"):
+    with pytest.raises(DataError, match=r"the weights net\.pth are not here"):
         evaluate([model], task, "smoke", tmp_path, insist=True)
 
 

@@ -19,6 +19,7 @@ from lsgm.errors import DataError
 
 __all__ = [
     "CLEAN_INCEPTION",
+    "ELSEWHERE",
     "FIDELITY_INCEPTION",
     "PUBLISHED",
     "MissingWeightsError",
@@ -142,6 +143,10 @@ def _accept(remote: RemoteFile, part: Path) -> None:
         raise DataError(f"what {remote.url} sent is not the file wanted: {problem}")
 
 
+ELSEWHERE = "or take a distance in another network's features, never called FID: --extractor export:FILE.pt2"
+"""What can be done without published weights."""
+
+
 class MissingWeightsError(DataError):
     """Published weights that are nowhere here and could not be downloaded; one sentence of what to do.
 
@@ -157,7 +162,7 @@ class MissingWeightsError(DataError):
         super().__init__(
             f"{wrong}the weights {what} are not here (looked in {_looked()}): {reason}; run "
             f"{_commands(self.files)} where there is a network and copy them to "
-            f"{cache_dir() / 'data' / 'features'}, or choose other features (--extractor export:FILE.pt2)"
+            f"{cache_dir() / 'data' / 'features'}, {ELSEWHERE}"
         )
 
 
