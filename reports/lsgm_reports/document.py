@@ -69,7 +69,8 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _apart(task: str, rows: list[Row], key: str, said: str) -> dict[str, list[Row]]:
     """Return the rows by a key of which a number has several values; all of them in one part where none has.
 
-    Rows that have another value of the key, or none, stand in the first part.
+    Then every other data set has a part, too, whose name would be untrue of it elsewhere. Rows without the
+    key, or by another extractor or to another reference than those, stand in the first part.
     """
     found: dict[tuple[object, ...], list[str]] = {}
     for row in rows:
@@ -77,9 +78,10 @@ def _apart(task: str, rows: list[Row], key: str, said: str) -> dict[str, list[Ro
         number = (row.model, row.metric, row.group, row.sampler, row.split, row.target, row.checkpoint_sha256)
         if value is not None and value not in found.setdefault(number, []):
             found[number].append(value)
-    values = list(dict.fromkeys(value for several in found.values() if len(several) > 1 for value in several))
-    if not values:
+    if all(len(several) == 1 for several in found.values()):
         return {task: rows}
+    least = 1 if key == "dataset" else 2
+    values = list(dict.fromkeys(v for several in found.values() if len(several) >= least for v in several))
     parts: dict[str, list[Row]] = {f"{task} {said} {_called(value)}": [] for value in values}
     for row in rows:
         value = getattr(row, key)

@@ -203,6 +203,20 @@ def test_a_number_of_two_data_extractors_or_references_stands_in_two_sections(
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows) + len(again)
 
 
+def test_data_that_one_model_alone_was_measured_on_are_not_called_by_anothers_name(tmp_path: Path) -> None:
+    rows = [row for row in fake_rows() if row["metric"] == "frechet_glyphs"]
+    dogs, cats = "dogs@1@0123456789ab", "cats@1@ba9876543210"
+    again = [row | {"dataset": dogs, "value": 2 * row["value"]} for row in rows]
+    third = rows[0] | {"dataset": cats, "model": "third", "value": 77.25, "ci_low": None, "ci_high": None}
+    for row in again:
+        row["ci_low"] = row["ci_high"] = None
+    write_rows(tmp_path / "results.jsonl", [*rows, *again, third])
+    assert main(["report", str(tmp_path), "--format", "md"]) == 0
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "77.25" in page.partition("on cats (ba987654)")[2]
+    assert "77.25" not in page.partition("on cats (ba987654)")[0]
+
+
 def test_repetitions_count_once_and_contradictions_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
