@@ -92,10 +92,13 @@ def task_data(task: Task, images: ImageSet, *, scores: bool) -> TaskImages:
     """Return what a task takes of an image set.
 
     Where the set was split by hash alone, distances are measured to all images that were given for the
-    task's reference, a flat folder to all of it: which 90 % of them a hash would choose means nothing. With
-    ``scores`` the likelihood split is made ready. Raises as `scored_images_of`.
+    task's reference, a flat folder to all of it: which 90 % of them a hash would choose means nothing. A set
+    that could not be split is one, too. With ``scores`` the likelihood split is made ready. Raises as
+    `scored_images_of`.
     """
     reference = task.reference_split.split("+")
+    if len(images.splits) == 1:  # of a path, with nothing in it to split
+        reference = list(images.splits)
     if images.carved and set(reference) <= set(images.splits):
         reference = [name for name in images.splits if name in (*reference, *images.carved)]
     training = [name for name in reference if name != task.likelihood_split]

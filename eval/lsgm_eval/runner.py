@@ -12,10 +12,12 @@ import torch
 
 from lsgm.data import ImageSet, dataset_names, load
 from lsgm.data.registry import DATASETS
+from lsgm.data.splits import images_of
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.grid import save_grid
+from lsgm.progress import say
 from lsgm_eval.evaluation import Evaluation, drawn_seeds
 from lsgm_eval.images import TaskImages, check_pixels, task_data
 from lsgm_eval.likelihoods import why_missing
@@ -206,8 +208,10 @@ def open_task(
             _require_one(spaces, closed, alone=alone)
             fitted = _fitted(models, _common_pixels(models), seeds)
             return Opened(fitted, _data_of_files(task, fitted, spaces, references), spaces, closed)
-    images = images or task_images(task, models, root)
+    images = images or task_images(task, models, root, few=not scores)
     data = task_data(task, images, scores=scores > 0)
+    if images.remark and draws and world.main:
+        say(f"{task.dataset}: {images.remark}; distances are to {_reference_words(images, data)}")
     _check_counts(task, tier, images, data, scores, draws=draws)
     fitted = _fitted(models, data.pixels, seeds)
     for model in fitted:
@@ -218,6 +222,12 @@ def open_task(
     spaces, closed = open_spaces(task, tier, data, networks, world=world, given=references)
     _require_one(spaces, closed, alone=alone)
     return Opened(fitted, data, spaces, closed)
+
+
+def _reference_words(images: ImageSet, data: TaskImages) -> str:
+    """Return which images of a path distances are measured to, and how many these are."""
+    split = data.reference_split or ""
+    return f"{split}, {images_of(len(images.split(split)))}"
 
 
 def _fit_by_shape(models: Sequence[GenerativeModel], task: Task) -> bool:
@@ -279,6 +289,8 @@ def _check_counts(
     task: Task, tier: Tier, images: ImageSet, data: TaskImages, scores: int, *, draws: bool
 ) -> None:
     """Raise UserError where a split is too small for what is measured on it."""
+    if draws and len(images.split(data.reference_split or "")) < 2:
+        raise UserError(f"{task.dataset} has 1 image: a distance is of sets, give at least 2 images")
     held_out = draws and task.likelihood_split not in (data.reference_split or "").split("+")
     for split, wanted in (
         (task.likelihood_split, max(scores, tier.floor_images if held_out else 0)),

@@ -75,6 +75,24 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return line
 
 
+def test_a_set_too_small_for_a_distance_is_refused_for_that_and_the_sizes_of_splits_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ["--model", f"made={folder(tmp_path / 'made', pictures(60, 1))}", "--images", "all"]
+    place = folder(tmp_path / "one", pictures(1))
+    said = refused(capsys, "--data", str(place), *made, "--only", "quality", "--out", str(tmp_path / "o"))
+    assert said.endswith("one has 1 image: a distance is of sets, give at least 2 images")
+    place = folder(tmp_path / "set" / "train", pictures(60))
+    folder(tmp_path / "set" / "test", pictures(20))
+    words = ["--data", str(place.parent), *made, "--only", "quality", "--out", str(tmp_path / "out")]
+    space = ["--extractor", "torchscript:quarters.ts", "--report", "no"]
+    assert main(["eval", "image-folder", *space, *words]) == 0
+    said = (
+        "57 train (train/), 3 val (5 % by hash of the names), 20 test (test/); distances are to train+val, 60"
+    )
+    assert said in capsys.readouterr().err
+
+
 def test_a_folder_is_at_no_distance_from_itself_however_few_its_images(evaluate: Run, tmp_path: Path) -> None:
     place = str(folder(tmp_path / "photos", pictures(60)))
     row = evaluate("--data", place, "--model", f"photos={place}", "--images", "all")["frechet_quarters"]
