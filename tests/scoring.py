@@ -39,7 +39,7 @@ class KnownModel:
     shift: float = 0.0
     probe_error: float | None = None
     coarse: float = 0.0
-    """By how much the bound of a flow is too low, in units of the solver's tolerance."""
+    """By how much the bound of a flow is too low, in units of the solver's tolerance or of 1 / steps^p."""
     stuck_below: float = 0.0
     """The tolerance below which the solver stops at every image."""
     nan: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class KnownModel:
             if seed in self.stuck or (config.method != "nelbo" and config.rtol < self.stuck_below):
                 raise SolverError(row, 0.0031, "no step is small enough")
         ones = levels.flatten(1).sum(dim=1).double()
-        error_of_flow = self.coarse * config.rtol if config.method != "nelbo" else 0.0
+        error_of_flow = self.coarse * _finest(config) if config.method != "nelbo" else 0.0
         rest = 10 + self.shift - error_of_flow + torch.tensor(seeds, dtype=torch.float64) / 1000
         nats = torch.where(torch.isin(torch.tensor(seeds), torch.tensor(self.nan)), torch.nan, ones + rest)
         error = None if config.samples == 1 else torch.full_like(nats, 0.25)
@@ -78,3 +78,9 @@ class KnownModel:
     def scored(self) -> list[int]:
         """Seeds of all images of all calls."""
         return [seed for call in self.calls for seed in call]
+
+
+def _finest(config: DensityConfig) -> float:
+    """Return what the error of a solver goes down with."""
+    order = {"euler": 1, "heun": 2, "rk4": 4}
+    return config.rtol if config.solver == "dopri5" else config.steps ** -float(order[config.solver])

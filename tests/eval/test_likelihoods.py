@@ -297,6 +297,16 @@ def test_a_bound_by_a_flow_states_how_far_a_finer_solve_moves_it(tmp_path: Path)
         np.testing.assert_allclose(saved["solver_error"], -0.9)
 
 
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
+def test_of_fixed_steps_the_error_is_what_twice_the_steps_leave_too(
+    tmp_path: Path, solver: Any, order: int
+) -> None:
+    """Twice the steps move Euler's number by half of its error alone; the other half was left out."""
+    config = replace(ODE, solver=solver, steps=10)
+    row, *_ = measure(KnownModel(coarse=0.5 * 10.0**order), tmp_path, config=config)
+    assert row["solver_error"] == pytest.approx(-0.5)
+
+
 def test_within_a_small_solver_error_it_is_a_bound(tmp_path: Path) -> None:
     row, *_ = measure(KnownModel(coarse=10), tmp_path, config=ODE)
     assert row["note"].startswith(
