@@ -12,6 +12,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,9 @@ PLAIN = "torch.storage._load_from_bytes"
 
 PROTOCOL = 2
 """The newest pickle protocol that torch's restricted reader knows, which is also torch.save's own."""
+
+BLOCK = 1 << 20
+"""Bytes read at a time where checksums are taken."""
 
 NUMBERS = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
 """The types of NumPy numbers that are read: truth values, whole and floating-point numbers."""
@@ -76,7 +80,7 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
     try:
         with torch.serialization.safe_globals([*NUMPY, *allowed]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common class for what a broken file raises
         if (foreign := foreign_class(path)) is not None:
             read = " and ".join(["tensors", *(f"{each.__module__}.{each.__qualname__}" for each in allowed)])
@@ -89,9 +93,50 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
                 f"{path} was saved by pickle's protocol {protocol}, which cannot be read without executing "
                 f"it; save it again as torch.save does unasked, by protocol {PROTOCOL}"
             ) from None
+        if "NumPy scalar" in str(error) or "numpy.dtypes." in str(error):
+            raise CheckpointError(
+                f"{path} has a value of NumPy that is no truth value, whole or floating-point number of at "
+                "most 64 bits, and no other is read; save it again with a number of Python's instead"
+            ) from None
         raise CheckpointError(
             f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
         ) from error
+    if damaged := _damaged(path):
+        raise CheckpointError(
+            f"{path} is damaged: what it holds as '{damaged}' does not have the checksum that it was written "
+            "with; copy it again from where it came"
+        )
+    return content
+
+
+def _damaged(path: Path) -> str | None:
+    """Return the first part of torch's zip whose checksum is wrong, which torch itself never looks at.
+
+    Where a checksum is 0 torch was asked to write none (`torch.serialization.set_crc32_options`). The older
+    format has none at all.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if not part.CRC:
+                    continue
+                with archive.open(part) as stream:
+                    try:
+                        while stream.read(BLOCK):
+                            pass
+                    except zipfile.BadZipFile:
+                        return part.filename
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        zlib.error,
+    ):  # torch's own reader had no such trouble
+        return None
+    return None
 
 
 def without_wrappers(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:

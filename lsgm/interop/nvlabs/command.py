@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lsgm.commands.options import Positional, arg, parse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lsgm.interop.nvlabs.convert import Native
     from lsgm.interop.nvlabs.read import Official
 
@@ -104,13 +106,25 @@ def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
         "parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()),
     ]
     active = native.ema.get("prior.active")
-    if active is not None and not active.all():
-        lines.append(f"inactive: {int((~active).sum())} of {active.numel()} channels of z_0, masked again")
-    if active is not None and not compat and (again := channels_in_use(official, native.recipe).seen_again):
-        lines.append(
-            f"seen again: {again} of {active.numel()} channels of z_0, dropped at first, when a resumed run "
-            "of the authors' code had forgotten its mask; they are left as they were trained"
-        )
+    if active is not None and not compat:
+        lines += _inactive(active, channels_in_use(official, native.recipe).seen_again, native)
     if official.rule == "adam":
         lines.append("stepped by torch's Adam, which adds weight decay to the gradient, as the recipe says")
+    return lines
+
+
+def _inactive(active: Tensor, again: int, native: Native) -> list[str]:
+    """Say which channels of z_0 are masked, or why none is where the run was to drop some."""
+    count, of = int((~active).sum()), f"of {active.numel()} channels of z_0"
+    lines = [f"inactive: {count} {of}, masked again"] if count else []
+    if again:
+        lines.append(
+            f"seen again: {again} {of}, dropped at first, when a resumed run "
+            "of the authors' code had forgotten its mask; they are left as they were trained"
+        )
+    elif not count and native.recipe.stage2.drop_inactive:
+        lines.append(
+            f"inactive: 0 {of}, though the run was to drop those without information: "
+            "neither moments nor weights nor logits in the file show that it did"
+        )
     return lines

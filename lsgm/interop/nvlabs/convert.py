@@ -73,6 +73,11 @@ def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
             return build_lsgm(recipe, pixels)
     except (ConfigError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from error
+    except (RuntimeError, OverflowError, MemoryError) as error:  # shapes beyond what torch can count
+        raise CheckpointError(
+            "the checkpoint's arguments describe a model with tensors larger than there can be; get the file "
+            "from its authors again"
+        ) from error
 
 
 def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

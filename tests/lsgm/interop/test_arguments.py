@@ -211,6 +211,8 @@ def test_an_unknown_argument_is_refused_unless_it_is_set_aside_by_name() -> None
     assert ignored(strange, ("use_adain",))["use_adain"] == "left aside as asked"
     with pytest.raises(CheckpointError, match="did you mean 'dropout'"):
         recipe_of(args(dropouts=0.1))
+    with pytest.raises(CheckpointError, match=r"'a', 'use_adain', .*`--ignore a --ignore use_adain`"):
+        recipe_of({**strange, "a": 1})
 
 
 OPTIONAL = (

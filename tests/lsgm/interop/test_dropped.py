@@ -107,3 +107,12 @@ def test_a_newer_torch_says_itself_which_rule_it_follows() -> None:
 def test_without_an_optimiser_the_published_runs_is_taken() -> None:
     native = convert(official_of(without_optimisers(stage2(adam="torch", steps=3)), Path("f")))
     assert native.recipe.stage2.prior.name == "adamw"
+
+
+@pytest.mark.parametrize(("dropped", "said"), [((), True), ((1,), False)])
+def test_a_run_that_was_to_drop_channels_and_shows_none_is_said(
+    dropped: tuple[int, ...], said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(stage2(steps=20, dropped=dropped), tmp_path / "checkpoint.pt")
+    assert cli.main(["import", "nvlabs", str(tmp_path / "checkpoint.pt"), str(tmp_path / "run")]) == 0
+    assert ("inactive: 0 of 4 channels" in capsys.readouterr().out) is said

@@ -185,3 +185,55 @@ def test_a_broken_file_is_one_sentence(content: dict[str, Any], tmp_path: Path, 
     with pytest.raises(CheckpointError, match="is truncated or no checkpoint of torch's") as refused:
         read_checkpoint(file)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"]
+)
+def test_a_file_with_other_bits_than_were_written_is_refused(
+    content: dict[str, Any], tmp_path: Path, compression: int
+) -> None:
+    """torch looks at no checksum: one flipped bit was a weight of another value, without a word."""
+    torch.save(content, tmp_path / "whole.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as whole,
+        zipfile.ZipFile(tmp_path / "f.pt", "w", compression) as copy,
+    ):
+        for part in whole.infolist():
+            copy.writestr(part.filename, whole.read(part))
+    assert same(convert(read_checkpoint(tmp_path / "f.pt")), native(content))
+    torch.save(content, tmp_path / "f.pt")
+    bits = bytearray((tmp_path / "f.pt").read_bytes())
+    with zipfile.ZipFile(tmp_path / "f.pt") as archive:
+        tensors = [part for part in archive.infolist() if "/data/" in part.filename]
+        largest = max(tensors, key=lambda part: part.file_size)
+        place = bits.find(archive.read(largest)) + largest.file_size // 2
+    bits[place] ^= 1
+    (tmp_path / "f.pt").write_bytes(bits)
+    with pytest.raises(CheckpointError, match=r"is damaged: .* does not have the checksum"):
+        read_checkpoint(tmp_path / "f.pt")
+
+
+def test_a_file_without_checksums_is_read(content: dict[str, Any], tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, tmp_path / "f.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert same(convert(read_checkpoint(tmp_path / "f.pt")), native(content))
+
+
+@pytest.mark.parametrize("value", [np.complex64(1), np.longdouble(1), np.str_("x"), np.datetime64(0, "s")])
+def test_a_numpy_value_that_is_no_number_is_told_as_such(
+    content: dict[str, Any], tmp_path: Path, value: Any
+) -> None:
+    torch.save({**content, "best_score_fid": value}, tmp_path / "f.pt")
+    with pytest.raises(CheckpointError, match="has a value of NumPy that is no truth value, whole or"):
+        read_checkpoint(tmp_path / "f.pt")
+
+
+def test_a_width_beyond_all_tensors_is_one_sentence(content: dict[str, Any]) -> None:
+    args = argparse.Namespace(**{**vars(content["args"]), "num_channels_dae": 4 * 10**9})
+    with pytest.raises(CheckpointError, match="tensors larger than there can be"):
+        native({**content, "args": args})
