@@ -115,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _hush()
         return 141
+    except MemoryError as error:
+        why = " ".join(str(error).split()) or "this process has no more memory"
+        print(f"lsgm: {why}: ask for fewer images, or for fewer at a time", file=sys.stderr)
+        return _last_words(2)
     except OSError as error:
         if error.errno not in _SURROUNDINGS:
             raise

@@ -30,6 +30,14 @@ _REWORDED = (
         r"^Error parsing (\S+): invalid literal for int\(\) with .*: (.*)$",
         r"\1 is \2, not a whole number",
     ),
+    (
+        r"^Error parsing (\S+): no type matching \{None\}\|INT could be instantiated from \[(.*)\]$",
+        r"\1 is \2, not a whole number",
+    ),
+    (
+        r"^Error parsing (\S+): no type matching \{None\}\|FLOAT could be instantiated from \[(.*)\]$",
+        r"\1 is \2; give a number",
+    ),
     (r"^Error parsing (\S+): could not convert string to float: (.*)$", r"\1 is \2; give a number"),
     (r"^Missing value for argument '?([^']+)'?\..*$", r"\1 needs a value"),
     (r"^Missing from [^:]*: ((?:--\S+ )?\S+)\s*(.*?)\.?\s*\(required\).*$", r"\1 is missing (\2)"),

@@ -169,6 +169,24 @@ def test_what_a_disk_or_a_path_is_to_blame_for_is_a_sentence(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("", "this process has no more memory"),
+        ("Unable to allocate 64.0 EiB for an array", "Unable to allocate 64.0 EiB for an array"),
+    ],
+)
+def test_more_than_the_memory_holds_is_a_sentence(
+    said: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise MemoryError(said)
+
+    with_command(monkeypatch, run)
+    assert cli.main(["probe"]) == 2
+    assert capsys.readouterr().err == f"lsgm: {words}: ask for fewer images, or for fewer at a time\n"
+
+
 def test_another_system_error_may_be_a_fault_of_the_program_and_is_shown_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -95,6 +95,23 @@ def test_bad_input_is_one_line_that_names_the_thing_and_the_help(argv: list[str]
         assert word in sentence
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--n", "all"], "--n is 'all', not a whole number"),
+        (["--rate", "fast"], "--rate is 'fast'; give a number"),
+    ],
+)
+def test_a_number_that_may_be_left_out_is_asked_for_in_the_same_words(argv: list[str], sentence: str) -> None:
+    @dataclass(frozen=True)
+    class Optional:
+        n: int | None = None
+        rate: float | None = None
+
+    with pytest.raises(ConfigError, match=f"^{sentence}; `lsgm cook --help`"):
+        parse(Optional, argv, prog="lsgm cook", description="Cook.", examples=["lsgm cook"])
+
+
 def test_a_value_that_the_dataclass_refuses_keeps_its_own_sentence() -> None:
     assert complaint("g", "--stage1.warmup", "3").startswith("warmup is 3.0; give a share")
 
