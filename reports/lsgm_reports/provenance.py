@@ -57,6 +57,8 @@ class MeasuredModel:
     """Of the training run, where one is known."""
     config_sha256: str | None = None
     """Of the training run's configuration."""
+    images: int | None = None
+    """How many there are, of ready images; a number may be of fewer."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -120,6 +121,15 @@ def test_a_model_is_described_by_weights_place_and_training_run(
     assert {model.config_sha256 for model in described[:2]} == {sha256}
     assert [model.spec for model in described] == words
     assert {model.sha256 for model in described} == {bernoulli().sha256}
+
+
+def test_of_ready_images_the_reports_read_how_many_there_are(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", np.full((7, 4, 4, 3), 9, np.uint8))
+    word = f"theirs={tmp_path / 'rows.npy'}"
+    (described,) = read_manifest(write(models={word: model_specs.open_model(word)})).models
+    assert (described.name, described.path, described.images) == ("theirs", word.partition("=")[2], 7)
 
 
 def test_odd_words_of_the_command_line_survive(write: Callable[..., Path]) -> None:
