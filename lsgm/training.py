@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
+from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
 from lsgm.models.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
@@ -25,8 +26,14 @@ VALIDATION_LIMIT = 2000
 
 
 def load_images(recipe: Any) -> ImageSet:
-    """Return the recipe's dataset; images by path are brought to the recipe's image size."""
-    return load(recipe.data.dataset, image_size=recipe.data.size, convert=recipe.data.convert)
+    """Return the recipe's dataset; images by path are brought to the recipe's image size.
+
+    Raises DataError as `lsgm.data.load` does, and for a single image.
+    """
+    images = load(recipe.data.dataset, image_size=recipe.data.size, convert=recipe.data.convert)
+    if "train" not in images.splits:
+        raise DataError(f"{recipe.data.dataset} is a single image: give a folder or zip of at least 3")
+    return images
 
 
 def _splits_of(images: ImageSet) -> str:

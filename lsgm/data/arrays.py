@@ -22,7 +22,7 @@ from lsgm.data.damage import reading, shown
 from lsgm.data.imagefile import is_binary
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm.progress import bar
+from lsgm.progress import bar, say
 
 __all__ = ["ARRAYS", "ArrayImages", "image_arrays", "read_array"]
 
@@ -91,10 +91,12 @@ def _arrays(archive: zipfile.ZipFile) -> dict[str, _Array]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> str:
-    if MAIN in archive.namelist():
-        return MAIN
     arrays = _arrays(archive)
     fitting = [name for name, array in arrays.items() if array.layout and array.dtype == np.uint8]
+    if MAIN in archive.namelist():
+        if beside := [shown(name) for name in fitting if f"{name}.npy" != MAIN]:
+            say(f"{path}: left out are arrays of images beside arr_0: {len(beside)} ({beside[0]})")
+        return MAIN
     if len(fitting) == 1:
         return f"{fitting[0]}.npy"
     held = ", ".join(f"{shown(name)} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"

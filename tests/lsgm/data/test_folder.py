@@ -7,6 +7,7 @@ import shutil
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lsgm.data import decoded as cache
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
 from lsgm.errors import ConfigError, DataError
+from lsgm.training import load_images
 
 
 def photo(seed: int, width: int = 40, height: int = 32) -> Image.Image:
@@ -493,3 +495,20 @@ def test_an_array_that_may_be_one_image_is_not_taken_for_a_set(
     np.save(tmp_path / "a.npy", np.full(shape, 9, np.uint8))
     with pytest.raises(DataError, match=rf"one image or {shape[0]} grey ones .*array\[None\] for the one"):
         read(tmp_path / "a.npy", 8)
+
+
+def test_arrays_of_images_beside_the_first_are_said_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.full((9, 8, 8, 3), 9, np.uint8)
+    np.savez(tmp_path / "a.npz", images, images, np.arange(9))
+    assert len(read(tmp_path / "a.npz", 8).split("train+val+test")) == 9
+    said = "a.npz: left out are arrays of images beside arr_0: 1 (arr_1)"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_a_single_image_is_nothing_to_train_on(tmp_path: Path) -> None:
+    photo(0).save(tmp_path / "one.png")
+    data = SimpleNamespace(dataset=str(tmp_path / "one.png"), size=None, convert="")
+    with pytest.raises(DataError, match=r"one\.png is a single image: give a folder or zip of at least 3"):
+        load_images(SimpleNamespace(data=data))
