@@ -58,10 +58,10 @@ def check_names(args: Iterable[str], allowed: Iterable[str] = ()) -> None:
     """Raise CheckpointError naming the arguments in neither list, unless the caller has allowed them."""
     unknown = sorted(set(args) - TRANSLATED - IGNORED.keys() - set(allowed))
     if len(unknown) > 1:
-        names, asked = ", ".join(f"'{name}'" for name in unknown), " ".join(f"--ignore {n}" for n in unknown)
+        names, asked = ", ".join(f"'{name}'" for name in unknown), " ".join(unknown)
         raise CheckpointError(
-            f"the checkpoint was trained with the arguments {names}, which are not known here; `{asked}` "
-            "leaves them aside if you know that they change nothing"
+            f"the checkpoint was trained with the arguments {names}, which are not known here; "
+            f"`--ignore {asked}` leaves them aside if you know that they change nothing"
         )
     for name in unknown:
         hint = did_you_mean(name, TRANSLATED)

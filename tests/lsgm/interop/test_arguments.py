@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from golden import FOLDERS, golden_args, needs_golden
 
+from lsgm.commands.options import parse
 from lsgm.config import OptimConfig, SDEConfig
 from lsgm.errors import CheckpointError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import PROPOSALS, pixels_of_args, recipe_of
+from lsgm.interop.nvlabs.command import NvlabsOptions
 from lsgm.interop.nvlabs.names import IGNORED, TRANSLATED, ignored
 from lsgm.models.config import KLConfig, NormPenaltyConfig
 from lsgm.structure import from_dict, to_dict
@@ -211,8 +213,14 @@ def test_an_unknown_argument_is_refused_unless_it_is_set_aside_by_name() -> None
     assert ignored(strange, ("use_adain",))["use_adain"] == "left aside as asked"
     with pytest.raises(CheckpointError, match="did you mean 'dropout'"):
         recipe_of(args(dropouts=0.1))
-    with pytest.raises(CheckpointError, match=r"'a', 'use_adain', .*`--ignore a --ignore use_adain`"):
+    with pytest.raises(CheckpointError, match=r"'a', 'use_adain', .*`--ignore a use_adain`"):
         recipe_of({**strange, "a": 1})
+
+
+def test_the_option_takes_the_names_as_the_sentence_gives_them() -> None:
+    argv = ["f.pt", "run", "--ignore", "a", "use_adain"]
+    options = parse(NvlabsOptions, argv, prog="lsgm import nvlabs", description="")
+    assert options.ignore == ("a", "use_adain")
 
 
 OPTIONAL = (
