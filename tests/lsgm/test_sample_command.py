@@ -340,7 +340,11 @@ def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
     # More than any machine draws before the signal comes.
     words = ["sample", str(run), "--n", "100000", "--batch", "2", "--out", str(place), *HEUN]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lsgm", *words], stderr=subprocess.PIPE, text=True, env=one_thread()
+        [sys.executable, "-m", "lsgm", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=one_thread(),
+        preexec_fn=heed_interrupts,
     )
     limit = time.monotonic() + 120
     while len(list(place.glob("0*.png"))) < 6:
@@ -348,7 +352,7 @@ def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
         assert time.monotonic() < limit
         time.sleep(0.01)
     process.send_signal(number)
-    said = process.communicate()[1]
+    said = process.communicate(timeout=120)[1]
     there = pictures(place)
     assert 6 <= len(there) < 100_000
     if number != signal.SIGKILL:
@@ -368,6 +372,11 @@ def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
     sampled(capsys, run, "--n", n, "--batch", 2, "--out", tmp_path / "whole")
     whole = pictures(tmp_path / "whole")
     assert all(np.array_equal(whole[name], now[name]) for name in whole)
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to jobs in its background: they ignore SIGINT, and so does Python in them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def one_thread() -> dict[str, str]:
