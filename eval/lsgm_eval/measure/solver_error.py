@@ -9,20 +9,18 @@ it, but for the state's part: a tenth of it shows 0.7 to 1.4 of e in Gaussian wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lsgm.config import DensityConfig
 from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
 from lsgm_eval.intervals import mean_interval
-
-if TYPE_CHECKING:
-    from lsgm_eval.measure.likelihood import Scores
 
 __all__ = ["SOLVED_AGAIN", "SolverShift", "advice", "finer", "mean_and_margin", "solver_shift", "solves_flow"]
 
@@ -31,6 +29,25 @@ SOLVED_AGAIN = 16
 
 SHOWN = {"euler": 1 / 2, "heun": 3 / 4, "rk4": 15 / 16, "dopri5": 1.0}
 """The share of a solver's error by which a finer solve moves."""
+
+
+class Solved(Protocol):
+    """What is read of the scores of some images."""
+
+    @property
+    def rows(self) -> Tensor:
+        """Each image's row in its split, int64 [N]."""
+        ...
+
+    @property
+    def nats(self) -> Tensor:
+        """The bound, float64 [N]."""
+        ...
+
+    @property
+    def failures(self) -> Sized:
+        """The images that have none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ def advice(config: DensityConfig) -> str:
 
 
 def solver_shift(
-    config: DensityConfig, scores: Scores, score: Callable[[DensityConfig, int], Scores]
+    config: DensityConfig, scores: Solved, score: Callable[[DensityConfig, int], Solved]
 ) -> SolverShift:
     """Return how far the first `SOLVED_AGAIN` images move where ``score(config, count)`` solves them finely.
 
