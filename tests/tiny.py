@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lsgm import cli
 from lsgm.data import ImageSet, sha256_of
 from lsgm.kinds import recipe_from
 from lsgm.structure import to_dict
 
-__all__ = ["TABLES", "TASK", "bars", "folder_of_images", "merged", "recipe", "toml"]
+__all__ = [
+    "TABLES",
+    "TASK",
+    "Command",
+    "bars",
+    "folder_of_images",
+    "merged",
+    "recipe",
+    "toml",
+    "train_command",
+]
+
+Command = Callable[..., tuple[int, str]]
+"""Words of a command line to its exit status and what it said on standard error."""
 
 TABLES: dict[str, Any] = {
     "kind": "lsgm",
@@ -78,3 +94,14 @@ def folder_of_images(folder: Path, count: int = 40) -> Path:
     for index, picture in enumerate(_pictures(count, 4)):
         Image.fromarray(np.asarray(picture[0])).save(folder / f"{index:03d}.png")
     return folder
+
+
+def train_command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return what runs ``lsgm train`` on the CPU in this process."""
+
+    def run(*words: object) -> tuple[int, str]:
+        capsys.readouterr()
+        status = cli.main(["train", *map(str, words), "--device", "cpu"])
+        return status, capsys.readouterr().err
+
+    return run

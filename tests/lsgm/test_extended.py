@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from lsgm.train import Run, find_checkpoint, read_metrics, read_state
 from lsgm.train.checkpoint import checkpoints
 from lsgm.train.derived import write_derived_run
 from lsgm.training import train_recipe
-
-Command = Callable[..., tuple[int, str]]
 
 PIXELS = {key: tiny.TABLES[key] for key in ("seed", "prior")} | {
     "kind": "sgm",
@@ -251,15 +248,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def lsgm(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run ``lsgm train`` on the CPU in this process; return its status and what it said on standard error."""
-
-    def run(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = cli.main(["train", *map(str, words), "--device", "cpu"])
-        return status, capsys.readouterr().err
-
-    return run
+def lsgm(capsys: pytest.CaptureFixture[str]) -> tiny.Command:
+    return tiny.train_command(capsys)
 
 
 def begun(folder: Path, run: str = "runs/small") -> bytes:
@@ -273,7 +263,7 @@ def begun(folder: Path, run: str = "runs/small") -> bytes:
 @pytest.mark.parametrize(
     "spelling", ["./d/plain", "d//plain/", "d/../d/plain", "absolute", "copy", "~/plain"]
 )
-def test_data_are_known_by_their_pixels(folder: Path, lsgm: Command, spelling: str) -> None:
+def test_data_are_known_by_their_pixels(folder: Path, lsgm: tiny.Command, spelling: str) -> None:
     whole = begun(folder)
     if spelling == "absolute":
         spelling = str(folder / "d" / "plain")
@@ -293,7 +283,7 @@ def test_data_are_known_by_their_pixels(folder: Path, lsgm: Command, spelling: s
 @pytest.mark.parametrize(
     "out", ["runs/small/", "./runs/../runs/small", "link", "--out=~/moved", "$HOME/moved"]
 )
-def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: Command, out: str) -> None:
+def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: tiny.Command, out: str) -> None:
     whole = begun(folder)
     place = folder / "runs" / "small"
     if out == "link":
@@ -308,7 +298,9 @@ def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: Command, 
 
 
 @pytest.mark.parametrize("option", ["--init-from", "--init-vae-from"])
-def test_an_origin_is_known_by_its_place_and_its_weights(folder: Path, lsgm: Command, option: str) -> None:
+def test_an_origin_is_known_by_its_place_and_its_weights(
+    folder: Path, lsgm: tiny.Command, option: str
+) -> None:
     assert lsgm("small.toml", "--out", "first")[0] == 0
     assert lsgm("small.toml", "--out", "second", "--seed", 5)[0] == 0
     more = ("small.toml", "--out", "more", "--stage1.steps", 0)
@@ -330,7 +322,7 @@ def test_an_origin_is_known_by_its_place_and_its_weights(folder: Path, lsgm: Com
     assert read_state(find_checkpoint("more"))["finished"]
 
 
-def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: Command) -> None:
+def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: tiny.Command) -> None:
     whole = begun(folder)
     config = folder / "runs" / "small" / "config.toml"
     assert lsgm("runs/small/config.toml")[0] == 0
@@ -345,7 +337,7 @@ def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: Command) -> Non
     assert not (folder / "runs" / "config").exists()
 
 
-def test_the_config_of_a_run_says_from_which_other_one_it_started(folder: Path, lsgm: Command) -> None:
+def test_the_config_of_a_run_says_from_which_other_one_it_started(folder: Path, lsgm: tiny.Command) -> None:
     assert lsgm("small.toml", "--out", "first")[0] == 0
     assert lsgm("small.toml", "--out", "more", "--stage1.steps", 0, "--init-from", "first")[0] == 0
     assert lsgm("more/config.toml", "--out", "again")[0] == 0

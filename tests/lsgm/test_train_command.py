@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,9 @@ import pytest
 import tiny
 import torch
 
-from lsgm import cli
 from lsgm.models.load import load_model
 from lsgm.train import Run, find_checkpoint, read_metrics, read_state
 from lsgm.train.checkpoint import read_weights
-
-Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def lsgm(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run ``lsgm train`` on the CPU in this process; return its status and what it said on standard error."""
-
-    def run(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = cli.main(["train", *map(str, words), "--device", "cpu"])
-        return status, capsys.readouterr().err
-
-    return run
+def lsgm(capsys: pytest.CaptureFixture[str]) -> tiny.Command:
+    return tiny.train_command(capsys)
 
 
 def recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path:
@@ -59,7 +48,7 @@ def weights(run: Path) -> tuple[bytes, bytes]:
     return (newest / "model.safetensors").read_bytes(), (newest / "ema.safetensors").read_bytes()
 
 
-def test_a_recipe_trains_and_the_same_command_says_it_is_finished(folder: Path, lsgm: Command) -> None:
+def test_a_recipe_trains_and_the_same_command_says_it_is_finished(folder: Path, lsgm: tiny.Command) -> None:
     recipe(folder)
     status, said = lsgm("small.toml")
     run = folder / "runs" / "small"
@@ -81,7 +70,7 @@ def test_a_recipe_trains_and_the_same_command_says_it_is_finished(folder: Path, 
     assert weights(run) == before
 
 
-def test_every_value_of_a_recipe_is_an_option(folder: Path, lsgm: Command) -> None:
+def test_every_value_of_a_recipe_is_an_option(folder: Path, lsgm: tiny.Command) -> None:
     tiny.folder_of_images(folder / "others", 30)
     options = ("--stage1.steps", 2, "--stage2.steps=0", "--seed", 9, "--stage1.vae.lr", 1e-4)
     assert lsgm("--recipe", recipe(folder), "--data", "./others", "--out", "mine", *options)[0] == 0
@@ -102,7 +91,7 @@ def test_every_value_of_a_recipe_is_an_option(folder: Path, lsgm: Command) -> No
         ["--stage1.steps=1", "--data.flip", "small.toml", "--recipe", "small.toml"],
     ],
 )
-def test_a_recipe_may_stand_after_options(folder: Path, lsgm: Command, words: list[str]) -> None:
+def test_a_recipe_may_stand_after_options(folder: Path, lsgm: tiny.Command, words: list[str]) -> None:
     recipe(folder, {"stage2": {"steps": 0}})
     assert lsgm("--out", "mine", *words, "--seed", 2**63 - 1)[0] == 0
     config = Run(folder / "mine").config()
@@ -110,7 +99,7 @@ def test_a_recipe_may_stand_after_options(folder: Path, lsgm: Command, words: li
     assert config["data"]["flip"] == ("--data.no-flip" not in words)
 
 
-def test_pieces_by_max_seconds_give_the_same_weights_bit_for_bit(folder: Path, lsgm: Command) -> None:
+def test_pieces_by_max_seconds_give_the_same_weights_bit_for_bit(folder: Path, lsgm: tiny.Command) -> None:
     short = recipe(folder, {"stage1": {"steps": 3}, "stage2": {"steps": 3}})
     assert lsgm(short, "--out", "whole")[0] == 0
     for piece in range(1, 7):
@@ -121,7 +110,7 @@ def test_pieces_by_max_seconds_give_the_same_weights_bit_for_bit(folder: Path, l
     assert weights(folder / "cut") == weights(folder / "whole")
 
 
-def test_kill_9_and_the_same_command_go_on_to_the_same_weights(folder: Path, lsgm: Command) -> None:
+def test_kill_9_and_the_same_command_go_on_to_the_same_weights(folder: Path, lsgm: tiny.Command) -> None:
     long = recipe(
         folder,
         {stage: {"steps": 25, "checkpoint_every": 0.01, "val_every": 25} for stage in ("stage1", "stage2")},
@@ -141,7 +130,7 @@ def test_kill_9_and_the_same_command_go_on_to_the_same_weights(folder: Path, lsg
     assert weights(folder / "killed") == weights(folder / "whole")
 
 
-def test_two_processes_give_the_loss_curve_of_one(folder: Path, lsgm: Command) -> None:
+def test_two_processes_give_the_loss_curve_of_one(folder: Path, lsgm: tiny.Command) -> None:
     """The real stages under torchrun, with flips, dynamic noise and stratified times."""
     small = recipe(folder)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -161,7 +150,7 @@ def test_two_processes_give_the_loss_curve_of_one(folder: Path, lsgm: Command) -
     assert read_state(find_checkpoint(folder / "two"))["finished"]
 
 
-def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: Command) -> None:
+def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: tiny.Command) -> None:
     small = recipe(folder)
     assert lsgm(small, "--out", "first")[0] == 0
     # Rates of 0 are refused; this one is lost in float32's rounding of any weight above 1e-20.
@@ -187,7 +176,7 @@ def test_a_run_starts_from_the_averaged_weights_of_another(folder: Path, lsgm: C
     assert "nothing to do" in lsgm(*more, "--init-from", "elsewhere")[1]  # the same weights
 
 
-def test_a_vae_alone_is_taken_over_and_another_prior_trained_on_it(folder: Path, lsgm: Command) -> None:
+def test_a_vae_alone_is_taken_over_and_another_prior_trained_on_it(folder: Path, lsgm: tiny.Command) -> None:
     assert lsgm(recipe(folder), "--out", "first")[0] == 0
     wider = ("small.toml", "--prior.network.width", 12, "--stage1.steps", 0, "--stage2.steps", 1)
     frozen = ("--stage2.vae.lr", 1e-30, "--stage2.vae.lr-min", 0)
@@ -205,7 +194,7 @@ def test_a_vae_alone_is_taken_over_and_another_prior_trained_on_it(folder: Path,
     assert "nothing to do" in lsgm(*wider, *frozen, "--out", "more", "--init-vae-from", "first")[1]
 
 
-def test_a_vae_that_is_not_there_or_does_not_fit_is_refused(folder: Path, lsgm: Command) -> None:
+def test_a_vae_that_is_not_there_or_does_not_fit_is_refused(folder: Path, lsgm: tiny.Command) -> None:
     assert lsgm(recipe(folder), "--out", "first")[0] == 0
     small = ("small.toml", "--init-vae-from", "first")
     assert "give either that or --init-vae-from" in complaint(lsgm, *small, "--init-from", "first")
@@ -221,7 +210,7 @@ def test_a_vae_that_is_not_there_or_does_not_fit_is_refused(folder: Path, lsgm: 
     assert not (folder / "runs").exists()
 
 
-def complaint(lsgm: Command, *words: object) -> str:
+def complaint(lsgm: tiny.Command, *words: object) -> str:
     """Return the one line with which a command is refused."""
     status, said = lsgm(*words)
     assert status == 2
@@ -258,7 +247,7 @@ def complaint(lsgm: Command, *words: object) -> str:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
-    folder: Path, lsgm: Command, words: list[str], expected: str
+    folder: Path, lsgm: tiny.Command, words: list[str], expected: str
 ) -> None:
     recipe(folder)
     assert expected in complaint(lsgm, *words)
@@ -278,7 +267,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
     ],
 )
 def test_a_mistake_in_a_recipe_is_named_with_its_file(
-    folder: Path, lsgm: Command, line: str, expected: str
+    folder: Path, lsgm: tiny.Command, line: str, expected: str
 ) -> None:
     (folder / "wrong.toml").write_text(f"kind = 'lsgm'\n{line}\n")
     said = complaint(lsgm, "wrong.toml")
@@ -286,7 +275,7 @@ def test_a_mistake_in_a_recipe_is_named_with_its_file(
     assert expected in said
 
 
-def test_a_kind_that_is_not_installed_is_named(folder: Path, lsgm: Command) -> None:
+def test_a_kind_that_is_not_installed_is_named(folder: Path, lsgm: tiny.Command) -> None:
     (folder / "wrong.toml").write_text("kind = 'lsgn'\n")
     assert "there is no model kind 'lsgn'; did you mean 'lsgm'?" in complaint(lsgm, "wrong.toml")
     (folder / "wrong.toml").write_text("seed = 1\n")
@@ -294,7 +283,7 @@ def test_a_kind_that_is_not_installed_is_named(folder: Path, lsgm: Command) -> N
     assert "the key 'kind' is missing; say which model it is: ddpm, lsgm, sgm, vae" in said
 
 
-def test_an_unreadable_image_is_named_and_nothing_half_made_is_kept(folder: Path, lsgm: Command) -> None:
+def test_an_unreadable_image_is_named_and_nothing_half_made_is_kept(folder: Path, lsgm: tiny.Command) -> None:
     small = recipe(folder)
     picture = folder / "photos" / "013.png"
     whole = picture.read_bytes()
@@ -305,7 +294,7 @@ def test_an_unreadable_image_is_named_and_nothing_half_made_is_kept(folder: Path
     assert lsgm(small, "--stage2.steps", 0)[0] == 0
 
 
-def test_a_changed_recipe_or_changed_data_do_not_touch_a_run(folder: Path, lsgm: Command) -> None:
+def test_a_changed_recipe_or_changed_data_do_not_touch_a_run(folder: Path, lsgm: tiny.Command) -> None:
     small = recipe(folder)
     assert lsgm(small)[0] == 0
     before = weights(folder / "runs/small")
@@ -317,7 +306,7 @@ def test_a_changed_recipe_or_changed_data_do_not_touch_a_run(folder: Path, lsgm:
     assert weights(folder / "runs/small") == before
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_term(folder: Path, lsgm: Command) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_term(folder: Path, lsgm: tiny.Command) -> None:
     wild = ("--stage1.vae.lr", 1e30, "--stage1.warmup", 0, "--stage1.clip", 0)
     status, said = lsgm(recipe(folder), *wild)
     assert status == 2
