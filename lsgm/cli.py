@@ -16,6 +16,8 @@ from importlib.metadata import EntryPoint
 from lsgm import __version__
 from lsgm.discovery import offers, source_file
 from lsgm.errors import UserError, did_you_mean
+from lsgm.fault import told
+from lsgm.files.shown import shown
 
 __all__ = ["help_line", "main"]
 
@@ -85,7 +87,7 @@ def _said(error: OSError) -> str:
     where = error.filename or "standard output, or another file,"
     room = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "make room" if room else "choose another place, or mend this one"
-    return f"{where} cannot be used ({error.strerror}); {advice}, then run the same command again"
+    return f"{shown(str(where))} cannot be used ({error.strerror}); {advice}, then run the same command again"
 
 
 def _last_words(status: int) -> int:
@@ -97,32 +99,37 @@ def _last_words(status: int) -> int:
     return status
 
 
+def _sentence(error: Exception, argv: Sequence[str]) -> str:
+    """Return what is said of an error that ended a command."""
+    if isinstance(error, UserError):
+        return shown(" ".join(str(error).split()))
+    if isinstance(error, MemoryError):
+        why = shown(" ".join(str(error).split())) or "this process has no more memory"
+        return f"{why}: ask for fewer images, or for fewer at a time"
+    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+        return _said(error)
+    return told(error, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lsgm`` and return its exit status.
 
-    2: something the user can put right, said in one line on standard error. 130: interrupted from the
-    keyboard. 141: the reader of a pipe went away, as ``head`` does.
+    2: something the user can put right, said in one line on standard error, or a fault of the program, which
+    asks for a report. 130: interrupted from the keyboard. 141: the reader of a pipe went away, as ``head``
+    does.
     """
+    line = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        status = _dispatch(line)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"lsgm: {' '.join(str(error).split())}", file=sys.stderr)
-        return _last_words(2)
     except KeyboardInterrupt:
         print("lsgm: interrupted", file=sys.stderr)
         return _last_words(130)
     except BrokenPipeError:
         _hush()
         return 141
-    except MemoryError as error:
-        why = " ".join(str(error).split()) or "this process has no more memory"
-        print(f"lsgm: {why}: ask for fewer images, or for fewer at a time", file=sys.stderr)
-        return _last_words(2)
-    except OSError as error:
-        if error.errno not in _SURROUNDINGS:
-            raise
-        print(f"lsgm: {_said(error)}", file=sys.stderr)
+    except Exception as error:  # what no reader has foreseen, too, is one sentence
+        print(f"lsgm: {_sentence(error, line)}", file=sys.stderr)
         return _last_words(2)
     return status
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from lsgm.data.store import atomic_path
+from lsgm.files.write import atomic_path
 
 __all__ = ["save_grid", "save_image"]
 

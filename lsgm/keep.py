@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lsgm.data.store import atomic_path
 from lsgm.errors import DataError, UserError
+from lsgm.files.write import atomic_path
 from lsgm.generative import Pixels
 from lsgm.grid import save_image
 

@@ -16,6 +16,18 @@ __all__ = ["BEFORE", "NONE", "as_then", "completed_as_then", "from_dict", "refus
 
 T = TypeVar("T")
 
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where a mapping comes from."""
+
+    where: str
+    has_null: bool
+
+    def __str__(self) -> str:
+        return self.where
+
+
 NONE = "none"
 """How None is written where it is not the default: TOML has no null."""
 
@@ -28,17 +40,28 @@ LARGEST = 2**63 - 1
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+def from_dict(
+    cls: type[T],
+    mapping: Mapping[str, Any],
+    where: str,
+    *,
+    unknown: Literal["refuse", "ignore"] = "refuse",
+    null: bool = False,
+) -> T:
     """Return the dataclass ``cls`` that a nested mapping describes; ``where`` opens every complaint.
 
-    Nothing is guessed: text is not turned into numbers, an unknown key is an error. Whole numbers pass as
-    floats, lists as tuples, and ``"none"`` as None where None is allowed. A union of dataclasses is told
-    apart by the value of a Literal field (``kind``) or, failing that, by whichever fits.
+    Nothing is guessed: text is not turned into numbers, an unknown key is an error unless ``unknown`` is
+    ``"ignore"``, as for files that a later version may have written. Whole numbers pass as floats, lists as
+    tuples, and ``"none"`` as None where None is allowed, unless the mapping is of a language that has a
+    ``null``. A union of dataclasses is told apart by the value of a Literal field (``kind``) or, failing
+    that, by whichever fits.
 
     Raises ConfigError naming the key by its full path: unknown (with a "did you mean"), missing, of a wrong
     type, or refused by the dataclass itself.
     """
-    return typing.cast(T, _build(cls, mapping, where, ""))
+    if unknown == "ignore":
+        mapping = _known(cls, mapping)
+    return typing.cast(T, _build(cls, mapping, _Source(where, null), ""))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -101,6 +124,25 @@ def refuse_huge(config: Any, path: str = "") -> None:
             raise ConfigError(f"{key} is {value}; give a whole number of at most 2^63 - 1 = {LARGEST}")
 
 
+def _known(hint: Any, value: Any) -> Any:
+    """Return a value without the keys that the dataclasses of its annotation do not have, at every depth."""
+    origin, args = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(hint)
+        names = {field.name for field in dataclasses.fields(hint) if field.init}
+        spelt = {key: str(key).replace("-", "_") for key in value}
+        return {name: _known(hints[name], value[key]) for key, name in spelt.items() if name in names}
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: _known(args[1], item) for key, item in value.items()}
+    if origin in (tuple, list) and isinstance(value, list) and (len(args) == 1 or args[-1] is Ellipsis):
+        return [_known(args[0], item) for item in value]
+    if origin in (Union, types.UnionType):
+        # A union of one dataclass and None: others are told apart by keys, which all have to stay.
+        classes = [arg for arg in args if dataclasses.is_dataclass(arg)]
+        return _known(classes[0], value) if len(classes) == 1 else value
+    return value
+
+
 def _plain(value: Any) -> Any:
     if value is None:
         return NONE
@@ -121,7 +163,7 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _build(cls: type[Any], mapping: Any, where: str, path: str) -> Any:
+def _build(cls: type[Any], mapping: Any, where: _Source, path: str) -> Any:
     """Build one dataclass from its table."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{where}: '{path}' is {_shown(mapping)}; it must be a table")
@@ -144,7 +186,7 @@ def _build(cls: type[Any], mapping: Any, where: str, path: str) -> Any:
         raise ConfigError(f"{where}: {f'in [{path}] ' if path else ''}{error}") from None
 
 
-def _value(hint: Any, value: Any, where: str, path: str) -> Any:
+def _value(hint: Any, value: Any, where: _Source, path: str) -> Any:
     """Convert one value to what its annotation says."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -157,7 +199,7 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
         return _build(hint, value, where, path)
     if origin in (tuple, list) or hint in (tuple, list):
         return _sequence(origin or hint, args, value, where, path)
-    if origin in (dict, Mapping) or hint is dict:
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: '{path}' is {_shown(value)}; it must be a table")
         item = args[1] if args else Any
@@ -165,7 +207,7 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     return _scalar(hint, value, where, path)
 
 
-def _scalar(hint: Any, value: Any, where: str, path: str) -> Any:
+def _scalar(hint: Any, value: Any, where: _Source, path: str) -> Any:
     """Convert a number, a text, a truth value, a path or the member of an enumeration."""
     if hint is Any:
         return value
@@ -189,7 +231,7 @@ def _scalar(hint: Any, value: Any, where: str, path: str) -> Any:
     raise ConfigError(f"{where}: '{path}' is {_shown(value)}; it must be {expected}")
 
 
-def _sequence(kind: type[Any], args: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
+def _sequence(kind: type[Any], args: tuple[Any, ...], value: Any, where: _Source, path: str) -> Any:
     """Convert a list to a tuple or list, each entry by its own annotation."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigError(f"{where}: '{path}' is {_shown(value)}; it must be a list")
@@ -205,9 +247,9 @@ def _sequence(kind: type[Any], args: tuple[Any, ...], value: Any, where: str, pa
     )
 
 
-def _union(args: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
+def _union(args: tuple[Any, ...], value: Any, where: _Source, path: str) -> Any:
     """Convert to the first alternative that fits; complain in the words of the likeliest."""
-    if type(None) in args and (value is None or value == NONE):
+    if type(None) in args and (value is None or (value == NONE and not where.has_null)):
         return None
     alternatives = [arg for arg in args if arg is not type(None)]
     if isinstance(value, Mapping):
@@ -235,7 +277,7 @@ def _named_by(candidate: Any, mapping: Mapping[str, Any]) -> bool:
     return bool(tags) and all(mapping[key] in get_args(hints[key]) for key in tags)
 
 
-def _choice(value: Any, allowed: list[Any], where: str, path: str) -> ConfigError:
+def _choice(value: Any, allowed: list[Any], where: _Source, path: str) -> ConfigError:
     listed = ", ".join(repr(item) for item in allowed)
     hint = did_you_mean(value, [str(item) for item in allowed]) if isinstance(value, str) else ""
     return ConfigError(f"{where}: '{path}' is {_shown(value)}; it must be one of {listed}{hint}")

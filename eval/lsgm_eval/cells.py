@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsgm.data.store import atomic_path
+from lsgm.files.write import atomic_path
 
 __all__ = ["CellStore", "cell_key"]
 

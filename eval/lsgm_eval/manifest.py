@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from lsgm.data.store import atomic_path, file_sha256
+from lsgm.data.store import file_sha256
+from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
 from lsgm.revision import git_revision
 from lsgm.structure import to_dict

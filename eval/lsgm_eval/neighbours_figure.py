@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lsgm.data.store import atomic_path
+from lsgm.files.write import atomic_path
 from lsgm_eval.memorisation import Memorisation
 
 __all__ = ["write_neighbours"]

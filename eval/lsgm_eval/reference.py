@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data import ImageSet, sha256_of, test_levels
-from lsgm.data.store import atomic_path, cache_dir
+from lsgm.files.cache import cache_dir
+from lsgm.files.write import atomic_path
 from lsgm.progress import bar
 from lsgm.rng import derive_seed
 from lsgm_eval.code_version import code_version

@@ -230,7 +230,7 @@ def keep_rows(path: Path, measured: list[Row]) -> list[Row]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically: a reader sees the old file or the new one, never a half."""
-    from lsgm.data.store import atomic_path
+    from lsgm.files.write import atomic_path
 
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     with atomic_path(path) as temporary:

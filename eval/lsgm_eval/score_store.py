@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm.data.store import atomic_path
+from lsgm.files.write import atomic_path
 
 __all__ = ["Columns", "ScoreStore", "join_columns", "select_rows"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm.data.store import atomic_path
 from lsgm.errors import DataError
+from lsgm.files.write import atomic_path
 from lsgm_eval.extractors.base import Extractor, Spatial
 from lsgm_eval.moments import Moments
 

@@ -115,7 +115,7 @@ def make_room(path: Path) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    from lsgm.data.store import atomic_path
+    from lsgm.files.write import atomic_path
 
     try:
         with atomic_path(path) as temporary:

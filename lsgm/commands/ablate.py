@@ -262,7 +262,7 @@ def _tables(plan: Plan, studies: Sequence[Study], failed: Mapping[str, str]) -> 
 
 
 def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str, str]) -> None:
-    from lsgm.train.atomic import replace_file
+    from lsgm.files.write import replace_file
 
     text = json.dumps(summary(recipe, studies, failed), indent=1) + "\n"
     replace_file(out / "ablation.json", text.encode())

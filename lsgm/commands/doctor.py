@@ -144,7 +144,7 @@ def _dataset(folder: Path) -> str:
 def _cache() -> str:
     """Return the folder of derived files, with its size."""
     try:
-        from lsgm.data.store import cache_dir
+        from lsgm.files.cache import cache_dir
     except ImportError:
         return "unknown"
     folder = cache_dir()

@@ -282,9 +282,9 @@ class _Job:
 
     def _describe(self) -> None:
         """Write sheet and manifest of what is there."""
+        from lsgm.files import write
         from lsgm.grid import save_grid
         from lsgm.keep import keeping
-        from lsgm.train import atomic
         from lsgm.train.provenance import provenance
 
         first = self.options.first_seed
@@ -300,7 +300,7 @@ class _Job:
                 **self.record.summary(self.record.costs),
                 **{name: where[name] for name in ("device", "time", "argv", "git_revision", "versions")},
             }
-            atomic.replace_file(self.manifest, (json.dumps(content, indent=1) + "\n").encode())
+            write.replace_file(self.manifest, (json.dumps(content, indent=1) + "\n").encode())
 
     def tell(self, stopped: int) -> None:
         """Say what was done, or how to go on."""

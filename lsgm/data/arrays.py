@@ -18,9 +18,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsgm.data.damage import reading, shown
+from lsgm.data.damage import reading
 from lsgm.data.imagefile import is_binary
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.progress import bar, say
 

@@ -8,14 +8,9 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 
 from lsgm.errors import DataError, UserError
+from lsgm.files.shown import shown
 
-__all__ = ["reading", "shown"]
-
-
-def shown(name: str) -> str:
-    r"""Return a file's name so that it can be printed on one line: bytes that are no UTF-8 as ``\xNN``."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+__all__ = ["reading"]
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from torch import Tensor
 from lsgm.data.files import BLOCK, threads
 from lsgm.data.imagefile import fitted
 from lsgm.data.images import sha256_of
-from lsgm.data.store import atomic_path, cache_dir, exclusive
 from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
+from lsgm.files.write import atomic_path, exclusive
 from lsgm.progress import bar
 
 __all__ = [

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from lsgm.data.store import exclusive, unwritable
 from lsgm.errors import DataError
+from lsgm.files.write import exclusive, unwritable
 from lsgm.progress import bar
 
 __all__ = ["UnreachableError", "download"]

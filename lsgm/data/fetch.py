@@ -16,9 +16,10 @@ from lsgm.data.celeba import find_celebahq
 from lsgm.data.mirror import Mirror, mirror_ways
 from lsgm.data.registry import DATASETS, Dataset
 from lsgm.data.remote import RemoteFile, fetch
-from lsgm.data.store import cache_dir, file_sha256, places_of, roots
+from lsgm.data.store import file_sha256, places_of, roots
 from lsgm.discovery import offers
 from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
 
 __all__ = ["Weights", "at_hand", "fetch_dataset", "fetch_weights", "published_weights"]
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data.convert import Convert
-from lsgm.data.damage import reading, shown
+from lsgm.data.damage import reading
 from lsgm.data.imagefile import Header, decode, inspect, is_binary
 from lsgm.data.listing import ImageFile, Listing, once
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.progress import bar
 

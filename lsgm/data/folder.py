@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
 from lsgm.data.convert import Convert, parse_convert
-from lsgm.data.damage import shown
 from lsgm.data.decoded import Size, agreed, decoded, file_stamp, is_cached, opened, remembered, size_words
 from lsgm.data.files import CheckedFiles, FileImages
 from lsgm.data.imagefile import fitted
@@ -22,6 +21,7 @@ from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one, once
 from lsgm.data.splits import Role, Split, TooFewError, role_in, split_files, split_rows
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 
 __all__ = ["decode_files", "is_images", "open_images", "read_folder", "read_image"]
 

@@ -14,8 +14,9 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from lsgm.data.damage import reading, shown
+from lsgm.data.damage import reading
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 from lsgm.progress import say
 
 __all__ = ["SUFFIXES", "ImageFile", "Listing", "hidden", "holds_images", "list_files", "list_one", "once"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from lsgm.data.damage import shown
 from lsgm.data.listing import ImageFile, Listing, once
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 
 __all__ = ["Role", "Split", "TooFewError", "images_of", "role_in", "role_of", "split_files", "split_rows"]
 

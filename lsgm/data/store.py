@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +15,11 @@ from torch import Tensor
 
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
+from lsgm.files.write import atomic_path, exclusive
 
 __all__ = [
-    "atomic_path",
-    "cache_dir",
     "cached_set",
-    "exclusive",
     "file_sha256",
     "find_file",
     "first_good",
@@ -30,18 +27,9 @@ __all__ = [
     "missing",
     "places_of",
     "roots",
-    "unwritable",
 ]
 
 T = TypeVar("T")
-
-
-def cache_dir() -> Path:
-    """Return ``$LSGM_CACHE``, else ``$XDG_CACHE_HOME/lsgm``, else ``~/.cache/lsgm``."""
-    if named := os.environ.get("LSGM_CACHE"):
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lsgm"
 
 
 def roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -103,52 +91,6 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place if the block succeeds, else vanishes."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        # What else goes wrong while the file is made is the caller's to explain.
-        if temporary is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise unwritable(path, error) from error
-        raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> DataError:
-    """Return the error for a file that cannot be written: its name, why, and what to do."""
-    ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
-    reason = error.strerror or error
-    return DataError(f"cannot write {path} ({reason}); make room, or use another folder{ours}")
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock named after ``path``: of several processes wanting a file, one makes it, the rest wait."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
-    except OSError as error:
-        raise unwritable(path, error) from error
-    with lock:
-        # Without such locks (Windows, some network disks) work may be done twice, and is still atomic.
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:

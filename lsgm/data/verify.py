@@ -11,8 +11,9 @@ from lsgm.data.images import sha256_of
 from lsgm.data.mirror import find_mirror
 from lsgm.data.registry import DATASETS, find_dataset
 from lsgm.data.remote import RemoteFile
-from lsgm.data.store import cache_dir, find_file, is_there, roots
+from lsgm.data.store import find_file, is_there, roots
 from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
 
 __all__ = ["Finding", "verify", "verify_weights"]
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError, UserError, did_you_mean
+from lsgm.files import write
 from lsgm.models.card import render_card
 from lsgm.models.load import TRAINING_PARTS, measurable, open_checkpoint, run_name
 from lsgm.models.origin import describe_origin, stage_ends, without_paths
-from lsgm.train import atomic, find_checkpoint, read_state
+from lsgm.train import find_checkpoint, read_state
 from lsgm.train.checkpoint import FORMAT, STATE, WEIGHTS, read_weights, serialise
 from lsgm.train.derived import refuse_existing
 from lsgm.train.position import Position
@@ -90,10 +91,10 @@ def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tens
     described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     state = {**state, "files": {WEIGHTS["ema"]: described}}
     try:
-        with atomic.directory(out) as temporary:
-            atomic.write_synced(temporary / WEIGHTS["ema"], content)
-            atomic.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
-            atomic.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
+        with write.directory(out) as temporary:
+            write.write_synced(temporary / WEIGHTS["ema"], content)
+            write.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
+            write.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
     except OSError as error:
         raise CheckpointError(
             f"{out} could not be written ({error.strerror or error}); make room or choose another place"
@@ -126,8 +127,8 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
     try:
         if limits:
             state["exported"]["limits"] = list(limits)
-            atomic.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
-        atomic.replace_file(card, render_card(state, _shown(folder), rows).encode())
+            write.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
+        write.replace_file(card, render_card(state, _shown(folder), rows).encode())
     except OSError as error:
         raise UserError(f"{card} could not be written ({error.strerror or error}); make room") from error
     return card

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lsgm.errors import CheckpointError
-from lsgm.train import atomic
+from lsgm.files import write
 
 __all__ = [
     "FORMAT",
@@ -62,14 +62,14 @@ def save_checkpoint(
     """
     final = parent / f"step-{state['step']:07d}"
     try:
-        with atomic.directory(final) as temporary:
+        with write.directory(final) as temporary:
             files: dict[str, dict[str, Any]] = {}
             for name, content in _contents(model, ema, optimizers):
-                atomic.write_synced(temporary / name, content)
+                write.write_synced(temporary / name, content)
                 files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             shapes = {key: list(value.shape) for key, value in model.items()}
             record = {"format": FORMAT, **state, "files": files, "shapes": shapes}
-            atomic.write_synced(temporary / STATE, (json.dumps(record, indent=1) + "\n").encode())
+            write.write_synced(temporary / STATE, (json.dumps(record, indent=1) + "\n").encode())
     except OSError as error:
         raise CheckpointError(
             f"{final} could not be saved ({error.strerror or error}); the checkpoints before it are intact: "
@@ -215,7 +215,7 @@ def prune(parent: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep` and the last one of each finished stage."""
     for path in checkpoints(parent)[:-keep]:
         if not read_state(path).get("stage_done", False):
-            atomic.remove(path)
+            write.remove(path)
 
 
 def _difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.train import atomic
+from lsgm.files import write
 from lsgm.train.checkpoint import save_checkpoint
 from lsgm.train.rundir import Run
 
@@ -40,7 +40,7 @@ def write_derived_run(
     """
     refuse_existing(out)
     try:
-        with atomic.directory(out) as temporary:
+        with write.directory(out) as temporary:
             run = Run(temporary)
             run.start(config, seed=seed, dataset=dataset, argv=argv)
             saved = save_checkpoint(run.checkpoints, state, raw, ema, {})

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lsgm.distributed import World, join
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files import write
 from lsgm.rng import derive_seed
-from lsgm.train import atomic
 from lsgm.train.checkpoint import read_state
 from lsgm.train.engine import Context, StageRunner, Verdict
 from lsgm.train.interrupt import Interrupt, signal_name
@@ -156,7 +156,7 @@ def _newest(run: Run, world: World, seed: int) -> tuple[Path | None, dict[str, A
 
     def look() -> Path | None:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(run.checkpoints)
+        write.sweep(run.checkpoints)
         return run.newest()
 
     checkpoint = world.on_main(look)

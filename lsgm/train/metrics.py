@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import CheckpointError, ConfigError
-from lsgm.train import atomic
+from lsgm.files import write
 
 __all__ = ["MetricsLog", "read_metrics", "tensorboard_writer"]
 
@@ -37,7 +37,7 @@ class MetricsLog:
         self._board: Any = tensorboard_writer(path.parent / "tensorboard", step) if tensorboard else None
         try:
             kept = [row for row in read_metrics(path) if row["step"] <= step]
-            atomic.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            write.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise self._failed(error) from error

@@ -15,7 +15,7 @@ import tomli_w
 
 from lsgm.distributed import join
 from lsgm.errors import ConfigError, DataError
-from lsgm.train import atomic
+from lsgm.files import write
 from lsgm.train.checkpoint import checkpoints
 from lsgm.train.provenance import provenance
 
@@ -116,7 +116,7 @@ class Run:
             with self.locked():
                 for folder in (self.checkpoints, self.samples):
                     folder.mkdir(exist_ok=True)
-                atomic.sweep(self.directory)
+                write.sweep(self.directory)
                 here = self.config() if self.config_path.exists() else None
                 if here is not None and changes is None:
                     self._same(wanted, here)
@@ -124,8 +124,8 @@ class Run:
                 if here is not None:
                     wanted = _where_known(wanted, {*_flat(here), *(changes or ())})
                 if here is None or _flat(here) != _flat(wanted):
-                    atomic.replace_file(self.config_path, tomli_w.dumps(wanted).encode())
-                atomic.replace_file(self.manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
+                    write.replace_file(self.config_path, tomli_w.dumps(wanted).encode())
+                write.replace_file(self.manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
         except OSError as error:
             raise ConfigError(
                 f"the run directory {self.directory} cannot be written ({error.strerror or error}); "

@@ -11,8 +11,9 @@ from lsgm.data import ImageSet, dataset_names, glyphs, load, sha256_of
 from lsgm.data.mirror import find_mirror
 from lsgm.data.pixels import test_levels as levels_of
 from lsgm.data.registry import DATASETS
-from lsgm.data.store import cache_dir, roots
+from lsgm.data.store import roots
 from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.files.cache import cache_dir
 from lsgm.samplers import find_sampler
 from lsgm_eval.tasks import Method, load_task, task_names
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm.data.store import cache_dir
 from lsgm.errors import UserError
+from lsgm.files.cache import cache_dir
 from lsgm_eval.compare.differences import Difference, of_interval
 from lsgm_eval.compare.sides import Row
 from lsgm_eval.comparisons import Comparison, compare_frechet, compare_kernel

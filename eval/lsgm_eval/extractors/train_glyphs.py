@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     from safetensors.torch import save_file
 
     from lsgm.data import load
-    from lsgm.data.store import atomic_path
+    from lsgm.files.write import atomic_path
 
     config = tyro.cli(TrainGlyphs, args=argv, description=TrainGlyphs.__doc__)
     images = load("glyphs")

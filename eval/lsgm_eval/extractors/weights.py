@@ -14,8 +14,9 @@ import torch
 from lsgm.data.download import download
 from lsgm.data.fetch import Weights
 from lsgm.data.remote import RemoteFile
-from lsgm.data.store import cache_dir, first_good, is_there, roots
+from lsgm.data.store import first_good, is_there, roots
 from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
 
 __all__ = [
     "CLEAN_INCEPTION",

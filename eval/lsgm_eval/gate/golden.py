@@ -247,7 +247,7 @@ def read_golden(path: Path) -> Golden:
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Write golden rows, atomically, with one row's numbers to a line. Raises UserError above `LARGEST`."""
-    from lsgm.data.store import atomic_path
+    from lsgm.files.write import atomic_path
 
     text = _layout(to_dict(golden), 0) + "\n"
     size = len(text.encode())

@@ -13,7 +13,7 @@ __all__ = ["write_junit"]
 
 def write_junit(path: Path, suite: str, verdicts: Sequence[Verdict]) -> None:
     """Write one test case for every verdict, atomically; a failing row's sentence is its message."""
-    from lsgm.data.store import atomic_path
+    from lsgm.files.write import atomic_path
 
     failing = sum(not verdict.passed for verdict in verdicts)
     root = ElementTree.Element(

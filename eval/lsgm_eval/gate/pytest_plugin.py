@@ -109,7 +109,7 @@ class _Gate:
 
     def verdict(self, row: str) -> dict[str, Any]:
         """Return the verdict of a row; whoever asks first of all workers measures, the others wait."""
-        from lsgm.data.store import exclusive
+        from lsgm.files.write import exclusive
 
         if not self._verdicts:
             shared = self.folder / "verdicts.json"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from lsgm.data.store import atomic_path
+from lsgm.files.write import atomic_path
 from lsgm_eval.live.board import Entry
 
 __all__ = ["FILE_NAME", "FORMAT", "CallState", "StatusFile"]

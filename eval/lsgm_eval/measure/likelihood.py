@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.config import DensityConfig
-from lsgm.data.store import atomic_path
 from lsgm.distributed import World
 from lsgm.errors import UserError
+from lsgm.files.write import atomic_path
 from lsgm.generative import Density, GenerativeModel
 from lsgm.ode import SolverError
 from lsgm.progress import bar

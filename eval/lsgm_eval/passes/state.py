@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.config import SamplerConfig
-from lsgm.data.store import atomic_path
 from lsgm.distributed import World
+from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.cells import cell_key

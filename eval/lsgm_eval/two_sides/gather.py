@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.config import SamplerConfig
-from lsgm.data.store import cache_dir
 from lsgm.distributed import World
+from lsgm.files.cache import cache_dir
 from lsgm.structure import to_dict
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version

@@ -344,7 +344,7 @@ def test_a_failed_write_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: p
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lsgm.models.export.atomic.write_synced", full)
+    monkeypatch.setattr("lsgm.files.write.write_synced", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         export(find_checkpoint(run), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

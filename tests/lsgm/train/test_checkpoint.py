@@ -14,7 +14,8 @@ from torch import nn
 from train_toy import CONFIG, run_toy, two_stages, weights
 
 from lsgm.errors import CheckpointError
-from lsgm.train import Run, atomic, find_checkpoint, load_weights, read_state
+from lsgm.files import write
+from lsgm.train import Run, find_checkpoint, load_weights, read_state
 from lsgm.train.checkpoint import checkpoints, prune, read_weights, save_checkpoint
 
 
@@ -43,16 +44,16 @@ def test_a_full_disk_names_the_path_and_loses_nothing(
 ) -> None:
     run_toy(tmp_path, max_steps=4)
     before = weights(tmp_path)
-    write = atomic.write_synced
+    whole = write.write_synced
 
     def full(path: Path, content: bytes) -> None:
         if path.name == failing:
             path.write_bytes(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
+        whole(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "write_synced", full)
+        patch.setattr(write, "write_synced", full)
         with pytest.raises(
             CheckpointError, match=r"step-0000008 could not be saved \(No space left on device\)"
         ):
@@ -82,14 +83,14 @@ def test_a_crash_between_write_and_rename_leaves_the_old(
 
 def test_a_replaced_file_is_the_old_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    atomic.replace_file(path, b"old")
+    write.replace_file(path, b"old")
 
     def crash(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(OSError, match="full"):
-        atomic.replace_file(path, b"new")
+        write.replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -1,0 +1,149 @@
+"""Arrays in an npz or npy file: checked against the room they take before any of it is taken."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from lsgm.errors import DataError, UserError
+from lsgm.files.limits import ARRAYS, Limit
+from lsgm.files.regular import open_regular
+from lsgm.files.shown import shown
+
+__all__ = ["Arrays", "read_arrays"]
+
+_KINDS = {
+    "f": "real numbers",
+    "iu": "whole numbers",
+    "biuf": "real numbers",
+    "U": "texts",
+    "b": "truth values",
+}
+_PLAIN = "biufcUS"
+"""Kinds of arrays that are read at all: no objects, dates or records."""
+_REPAIR = "remove it, or write it again"
+
+
+class Arrays(Mapping[str, NDArray[Any]]):
+    """The arrays of a file by name, and what was expected of one said in a sentence where it is not so."""
+
+    def __init__(self, where: Path | str, content: Mapping[str, NDArray[Any]]) -> None:
+        self.where, self._content = where, dict(content)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._content[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content)
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def take(self, name: str, kinds: str = "f", ndim: int | None = None) -> NDArray[Any]:
+        """Return an array of one of NumPy's ``kinds`` and, where it is given, of ``ndim`` dimensions.
+
+        Raises DataError where it is missing or another: integers are not taken for measurements, complex
+        numbers not for real ones.
+        """
+        if name not in self._content:
+            raise self.refused(f"has no array '{name}'")
+        array = self._content[name]
+        if array.dtype.kind not in kinds:
+            what = _KINDS.get(kinds, f"of a kind in '{kinds}'")
+            raise self.refused(f": '{name}' is {array.dtype}, and {what} belong there")
+        if ndim is not None and array.ndim != ndim:
+            raise self.refused(
+                f": '{name}' has the shape {list(array.shape)}; it must have {ndim} dimensions"
+            )
+        return array
+
+    def text(self, name: str) -> str:
+        """Return the text that an array of one entry holds. Raises DataError where it is none."""
+        array = self.take(name, "U")
+        if array.size != 1:
+            raise self.refused(f": '{name}' has the shape {list(array.shape)}; it must be one text")
+        return str(array.reshape(())[()])
+
+    def refused(self, what: str) -> DataError:
+        """Return the error for a file that ``what`` is said of."""
+        joint = "" if what.startswith(":") else " "
+        return DataError(f"{shown(str(self.where))}{joint}{what}; {_REPAIR}")
+
+
+def read_arrays(
+    path: Path | str,
+    names: Iterable[str] | None = None,
+    *,
+    limit: Limit = ARRAYS,
+    error: type[UserError] = DataError,
+) -> Arrays:
+    """Return the arrays of an npz, all or those of ``names`` that it has; of an npy one, named ``""``.
+
+    Nothing is unpickled and nothing unpacked that claims more than it is, or more than ``limit``. Raises
+    ``error`` for whatever else a file may hold: damage, objects, one name twice, a header of other bytes.
+    """
+    with open_regular(path, error) as file:
+        try:
+            if file.peek(6)[:6] == npy.MAGIC_PREFIX:
+                size = file.seek(0, 2)
+                file.seek(0)
+                return Arrays(path, {"": _array(file, size, str(path), limit, error)})
+            return Arrays(path, _members(file, path, names, limit, error))
+        except UserError:
+            raise
+        # A list of what damaged bytes raise would never be whole: BadZipFile, zlib.error, TokenError for a
+        # header, NotImplementedError for a packing method, RuntimeError for encryption, MemoryError.
+        except Exception as problem:
+            why = shown(" ".join(str(problem).split()))[:200] or type(problem).__name__
+            raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
+
+
+def _members(
+    file: IO[bytes], path: Path | str, names: Iterable[str] | None, limit: Limit, error: type[UserError]
+) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(file) as archive:
+        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if len(infos) != len(archive.infolist()):
+            raise error(f"{shown(str(path))} has one array twice; {_REPAIR}")
+        if names is not None:
+            infos = {name: infos[name] for name in names if name in infos}
+        limit.hold(shown(str(path)), sum(info.file_size for info in infos.values()), error)
+        found = {}
+        for name, info in infos.items():
+            with archive.open(info) as stream:
+                found[name] = _array(stream, info.file_size, f"{path}: {name}", limit, error)
+        return found
+
+
+def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[UserError]) -> NDArray[Any]:
+    """Read one array of a stream of ``size`` bytes, after its header has been held against them."""
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise error(f"{shown(where)} has an array of format {version}; {_REPAIR}")
+    shape, fortran, dtype = read(file)
+    if dtype.kind not in _PLAIN or dtype.hasobject or dtype.subdtype is not None:
+        raise error(f"{shown(where)} is an array of {dtype}, which is not read; {_REPAIR}")
+    length = math.prod(shape) * dtype.itemsize
+    if any(side < 0 for side in shape) or length > size:
+        raise error(f"{shown(where)} claims the shape {list(shape)} and has not the bytes of it; {_REPAIR}")
+    limit.hold(shown(where), length, error)
+    raw = bytearray(length)
+    filled = 0
+    while filled < length:
+        piece = file.read(min(length - filled, 2**24))
+        if not piece:
+            raise error(f"{shown(where)} ends after {filled:,} of {length:,} bytes; {_REPAIR}")
+        raw[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    if file.read(1):  # also what makes a zip's checksum be looked at
+        raise error(f"{shown(where)} goes on after its {length:,} bytes; {_REPAIR}")
+    array = np.frombuffer(raw, dtype=dtype) if dtype.itemsize else np.zeros(shape, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,86 @@
+"""Opening a file that is one: what waits for a writer, or never ends, is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+from lsgm.errors import DataError, UserError
+from lsgm.files.limits import Limit
+from lsgm.files.shown import shown
+
+__all__ = ["last_read", "open_regular", "read_bytes", "refuse_special"]
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+_last: list[str] = []
+
+
+def last_read() -> str:
+    """Return the file that was opened last, the likeliest cause of what goes wrong next; empty before any."""
+    return _last[-1] if _last else ""
+
+
+def refuse_special(path: Path | str, error: type[UserError] = DataError) -> None:
+    """Raise ``error`` where there is something at ``path`` that is no regular file; what is absent passes."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    _check(path, mode, error)
+
+
+def open_regular(path: Path | str, error: type[UserError] = DataError) -> io.BufferedReader:
+    """Open a regular file for reading, in binary.
+
+    Raises ``error`` for a folder, a pipe, a device or a socket, at once and without opening it, and for what
+    cannot be opened.
+    """
+    _last[:] = [str(path)]
+    try:
+        # A pipe or a device is looked at before it is opened, and again through what was opened.
+        _check(path, os.stat(path).st_mode, error)
+        handle = os.open(path, _FLAGS)
+    except FileNotFoundError as problem:
+        raise error(f"there is no {shown(str(path))}; check the path") from problem
+    except (OSError, ValueError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise error(
+            f"{shown(str(path))} cannot be read ({why}); make it readable or give another"
+        ) from problem
+    try:
+        _check(path, os.fstat(handle).st_mode, error)
+    except BaseException:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataError) -> bytes:
+    """Return what a regular file holds. Raises ``error`` for one that cannot be read, or is too large."""
+    with open_regular(path, error) as file:
+        try:
+            # The file's own word is not taken for it: it may grow while it is read.
+            limit.hold(path, os.fstat(file.fileno()).st_size, error)
+            content = file.read(limit.value + 1)
+        except OSError as problem:
+            raise error(
+                f"{shown(str(path))} cannot be read ({problem.strerror}); restore it from a copy"
+            ) from problem
+    limit.hold(path, len(content), error)
+    return content
+
+
+def _check(path: Path | str, mode: int, error: type[UserError]) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise error(f"{shown(str(path))} is {kind}, not a file; give a file")

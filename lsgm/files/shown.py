@@ -1,0 +1,20 @@
+"""Text of others made fit to be printed."""
+
+from __future__ import annotations
+
+__all__ = ["shown"]
+
+
+def shown(text: str) -> str:
+    r"""Return a text that prints on one line as what it is: bytes that are no UTF-8 as ``\xNN``.
+
+    Control characters, line ends and what turns the direction of writing (U+202E) come out as escapes.
+    """
+    whole = text.encode("utf-8", "surrogateescape" if _escaped(text) else "backslashreplace")
+    whole_text = whole.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole_text)
+
+
+def _escaped(text: str) -> bool:
+    """Say whether all halves of characters in a text are bytes of a file's name (PEP 383)."""
+    return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)

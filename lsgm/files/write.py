@@ -1,0 +1,235 @@
+"""Writes that are there whole or not at all, and never where a link leads.
+
+Whatever is written goes to a fresh file of its own beside its place, which no other process can guess or have
+prepared, and is renamed. A folder that somebody sent may hold links: below what a command was told to write
+into (`claim`), none is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from lsgm.errors import DataError
+from lsgm.files.cache import cache_dir
+from lsgm.files.shown import shown
+
+__all__ = [
+    "TEMPORARY",
+    "atomic_path",
+    "claim",
+    "directory",
+    "exclusive",
+    "make_folder",
+    "open_append",
+    "open_update",
+    "refuse_links",
+    "remove",
+    "replace_file",
+    "sweep",
+    "unwritable",
+    "write_synced",
+]
+
+TEMPORARY = ".tmp-"
+"""Prefix of everything unfinished; `sweep` removes what a kill has left."""
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_claimed: set[Path] = set()
+
+
+def claim(root: Path | str) -> Path:
+    """Note that this process writes into ``root``, and return it: below it no link is followed from now on.
+
+    ``root`` itself may be a link or lie behind one: the person at the keyboard has named it.
+    """
+    root = Path(root)
+    _claimed.add(Path(os.path.abspath(root)))
+    return root
+
+
+def refuse_links(path: Path) -> None:
+    """Raise DataError where ``path``, or a folder between it and a claimed root, is a symbolic link."""
+    place = Path(os.path.abspath(path))
+    for root in _claimed:
+        if not place.is_relative_to(root):
+            continue
+        for part in (place, *place.parents):
+            if part == root:
+                break
+            if part.is_symlink():
+                raise DataError(
+                    f"{shown(str(part))} is a link, and what is written into {shown(str(root))} stays there; "
+                    "remove the link, or give another folder"
+                )
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, where they are not there, and return it. Raises DataError, OSError."""
+    refuse_links(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place if the block succeeds, else vanishes.
+
+    A link at ``path`` is replaced, not followed. Raises DataError where the place cannot be written.
+    """
+    temporary: Path | None = None
+    refuse_links(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix[:20])
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        # What else goes wrong while the file is made is the caller's to explain.
+        if temporary is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise unwritable(path, error) from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace (or create) a file and wait until it is on the disk. Raises OSError, leaving the old one."""
+    refuse_links(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _synced(file, content)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_synced(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is not there yet and wait until it is on the disk. Raises OSError."""
+    with path.open("xb") as file:
+        _synced(file, content)
+
+
+@contextmanager
+def directory(final: Path) -> Iterator[Path]:
+    """Yield a temporary directory that becomes ``final`` by one rename once the block has ended well."""
+    make_folder(final.parent)
+    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=_prefix(final)))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _sync_directory(temporary)
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(final.parent)
+
+
+def open_append(path: Path) -> IO[bytes]:
+    """Open a file, new or not, to write at its end, unbuffered. Raises DataError for a link, and OSError."""
+    refuse_links(path)
+    return _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab")
+
+
+def open_update(path: Path) -> IO[bytes]:
+    """Open a file that is there to write within it, unbuffered. Raises DataError for a link, and OSError."""
+    refuse_links(path)
+    return _opened(path, os.O_RDWR, "r+b")
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock named after ``path``: of several processes wanting a file, one makes it, the rest wait."""
+    try:
+        make_folder(path.parent)
+        lock = _opened(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, "r+b")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with lock:
+        # Without such locks (Windows, some network disks) work may be done twice, and is still atomic.
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def unwritable(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that cannot be written: its name, why, and what to do."""
+    ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
+    reason = error.strerror or error
+    return DataError(f"cannot write {path} ({reason}); make room, or use another folder{ours}")
+
+
+def remove(path: Path) -> None:
+    """Remove a directory so that a kill half-way leaves no directory of its name behind."""
+    condemned = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path)))
+    os.rename(path, condemned / path.name)
+    shutil.rmtree(condemned, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove the unfinished files and directories that a killed process left in ``parent``."""
+    for leftover in parent.glob(f"{TEMPORARY}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f"{TEMPORARY}{path.name[:100]}."
+
+
+def _opened(path: Path, flags: int, mode: str) -> IO[bytes]:
+    """Open what is, or becomes, a regular file of one name: not what a link or a second name leads to."""
+    try:
+        handle = os.open(path, flags | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0), 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DataError(
+                f"{shown(str(path))} is a link, which is not written through; remove it"
+            ) from error
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise DataError(f"{shown(str(path))} is not a file; remove it") from error
+        raise
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(handle)
+        what = "has a second name (a hard link)" if stat.S_ISREG(about.st_mode) else "is not a file"
+        raise DataError(f"{shown(str(path))} {what}, and is not written into; remove it")
+    return os.fdopen(handle, mode, buffering=0)
+
+
+def _synced(file: IO[bytes], content: bytes | memoryview) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    # Not every system lets a directory be opened; there the rename alone has to do.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
