@@ -71,7 +71,7 @@ def read_toml(path: Path | str, error: type[UserError] = DataError, repair: str 
 
 
 def json_lines(path: Path | str, limit: Limit = LINES, error: type[UserError] = DataError) -> Iterator[Line]:
-    """Yield the lines of a file that are not blank, for `parse_json`. Raises ``error`` as `read_text` does."""
+    """Yield a file's lines that are not blank, for `parse_json`. Raises ``error`` as `read_text` does."""
     # Not splitlines: JSON may hold the line separators of Unicode within its texts.
     lines = read_text(path, limit, error).split("\n")
     for number, text in enumerate(lines, start=1):

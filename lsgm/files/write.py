@@ -73,7 +73,7 @@ def refuse_links(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it, where they are not there, and return it. Raises DataError, OSError."""
+    """Make a folder and those above it, where they are not there, and return it: DataError, OSError."""
     refuse_links(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
