@@ -7,11 +7,14 @@ list of commands is printed without importing any of them, so that it costs a te
 from __future__ import annotations
 
 import ast
+import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
+from typing import TextIO
 
 from lsgm import __version__
 from lsgm.discovery import offers, source_file
@@ -70,10 +73,41 @@ def _dispatch(argv: list[str]) -> int:
     return int(commands[name].load().run(rest))
 
 
-def _hush() -> None:
-    """Point standard output at nothing, so that closing it cannot fail a second time."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _hush(stream: TextIO) -> None:
+    """Point a stream at nothing, so that closing it cannot fail a second time."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
+
+def _streams() -> None:
+    """Let the streams bear whatever is printed.
+
+    One that was closed is replaced, so that no file that is opened later takes its number; and names of files
+    that are no UTF-8 come out as escapes.
+    """
+    while True:
+        handle = os.open(os.devnull, os.O_RDWR)
+        if handle > 2:
+            os.close(handle)
+            break
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _tell(sentence: str) -> None:
+    """Print to standard error; where it is full or closed there is nobody to tell."""
+    try:
+        print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
+    except OSError:
+        _hush(sys.stderr)
+
+
+LONGEST = 4000
+"""Characters of a sentence at most."""
 
 _SURROUNDINGS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
@@ -95,14 +129,35 @@ def _last_words(status: int) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _hush()
+        _hush(sys.stdout)
     return status
+
+
+def _clipped(sentence: str) -> str:
+    """Return a sentence that a terminal holds: what it repeats of a file may be of any length."""
+    if len(sentence) <= LONGEST:
+        return sentence
+    return f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
+
+
+def _unprinted() -> int | None:
+    """Return the status where what was printed cannot leave, and say why; None where it has left."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _hush(sys.stdout)
+        return 141
+    except OSError as error:
+        _tell(_said(error))
+        _hush(sys.stdout)
+        return 2
+    return None
 
 
 def _sentence(error: Exception, argv: Sequence[str]) -> str:
     """Return what is said of an error that ended a command."""
     if isinstance(error, UserError):
-        return shown(" ".join(str(error).split()))
+        return _clipped(shown(" ".join(str(error).split())))
     if isinstance(error, MemoryError):
         why = shown(" ".join(str(error).split())) or "this process has no more memory"
         return f"{why}: ask for fewer images, or for fewer at a time"
@@ -119,17 +174,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     does.
     """
     line = list(sys.argv[1:] if argv is None else argv)
+    _streams()
     try:
         status = _dispatch(line)
         sys.stdout.flush()
+    except SystemExit:  # a page of help has been printed, or SIGTERM come
+        if (failed := _unprinted()) is None:
+            raise
+        return failed
     except KeyboardInterrupt:
-        print("lsgm: interrupted", file=sys.stderr)
+        _tell("interrupted")
         return _last_words(130)
     except BrokenPipeError:
-        _hush()
+        _hush(sys.stdout)
         return 141
     except Exception as error:  # what no reader has foreseen, too, is one sentence
-        print(f"lsgm: {_sentence(error, line)}", file=sys.stderr)
+        _tell(_sentence(error, line))
         return _last_words(2)
     return status
 

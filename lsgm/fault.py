@@ -6,14 +6,14 @@ import contextlib
 import os
 import platform
 import shlex
-import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lsgm import __version__
+from lsgm.errors import UserError
 from lsgm.files.cache import cache_dir
 from lsgm.files.regular import last_read
 from lsgm.files.shown import shown
@@ -27,12 +27,12 @@ def told(error: BaseException, argv: Sequence[str]) -> str:
     The traceback, the command line and the versions go to a file of their own in ``logs`` of the cache, or of
     the system's temporary folder where the cache cannot be written.
     """
-    what = shown(" ".join(str(error).split()))[:200]
+    what = _words(error)
     name = type(error).__name__ + (f": {what}" if what else "")
     file = last_read()
     hand = f" with {shown(file)} in hand, which may be damaged or not what it seems" if file else ""
     log = _kept(error, argv, file)
-    kept = f"; the traceback is in {log}" if log else ""
+    kept = f"; the traceback is in {log}" if log else "; LSGM_CACHE=DIR has its traceback kept there"
     return f"this should not have happened ({name}){hand}; please report it with the file's kind{kept}"
 
 
@@ -46,8 +46,14 @@ def _kept(error: BaseException, argv: Sequence[str], file: str) -> Path | None:
             "".join(traceback.format_exception(error)),
         ]
     )
-    for folder in (cache_dir() / "logs", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
+    places: tuple[Callable[[], Path], ...] = (
+        lambda: cache_dir() / "logs",
+        lambda: Path(tempfile.gettempdir()),
+    )
+    for place in places:
+        # Neither place need exist, or be one that can be told.
+        with contextlib.suppress(OSError, UserError):
+            folder = place()
             folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(
                 dir=folder, prefix=time.strftime("lsgm-%Y%m%d-%H%M%S-"), suffix=".log"
@@ -55,5 +61,11 @@ def _kept(error: BaseException, argv: Sequence[str], file: str) -> Path | None:
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(text)
             return Path(name)
-    sys.stderr.write(text)
     return None
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return shown(" ".join(str(error).split()))[:200]
+    except Exception:  # an error that cannot say what it is has a name all the same
+        return ""

@@ -29,6 +29,8 @@ _KINDS = {
 _PLAIN = "biufcUS"
 """Kinds of arrays that are read at all: no objects, dates or records."""
 _REPAIR = "remove it, or write it again"
+PIECE = 2**24
+"""Bytes that are read at once."""
 
 
 class Arrays(Mapping[str, NDArray[Any]]):
@@ -105,10 +107,29 @@ def read_arrays(
             raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
 
 
+class _Piecewise:
+    """A file that is read in pieces: the list of a zip's members comes as one, and is to be a short one."""
+
+    def __init__(self, file: IO[bytes], where: str, error: type[UserError]) -> None:
+        self._file, self._where, self._error = file, where, error
+        self.seek, self.tell = file.seek, file.tell
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes. Raises the error for more than `PIECE` at once."""
+        piece = self._file.read(PIECE + 1 if size < 0 else min(size, PIECE + 1))
+        if len(piece) > PIECE:
+            raise self._error(f"{self._where} holds a list of members without end; {_REPAIR}")
+        return piece
+
+
 def _members(
     file: IO[bytes], path: Path | str, names: Iterable[str] | None, limit: Limit, error: type[UserError]
 ) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(_Piecewise(file, shown(str(path)), error)) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(infos) != len(archive.infolist()):
             raise error(f"{shown(str(path))} has one array twice; {_REPAIR}")
@@ -134,11 +155,13 @@ def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[Use
     length = math.prod(shape) * dtype.itemsize
     if any(side < 0 for side in shape) or length > size:
         raise error(f"{shown(where)} claims the shape {list(shape)} and has not the bytes of it; {_REPAIR}")
-    limit.hold(shown(where), length, error)
+    # Sides beside an empty one, and entries of no bytes, take room as soon as something is made like them.
+    like = math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 4)
+    limit.hold(shown(where), length if length else like, error)
     raw = bytearray(length)
     filled = 0
     while filled < length:
-        piece = file.read(min(length - filled, 2**24))
+        piece = file.read(min(length - filled, PIECE // 2))
         if not piece:
             raise error(f"{shown(where)} ends after {filled:,} of {length:,} bytes; {_REPAIR}")
         raw[filled : filled + len(piece)] = piece

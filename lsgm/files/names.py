@@ -11,20 +11,22 @@ LONGEST = 120
 """Bytes of a file's name, endings and numbers of a caller's not counted."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = frozenset('/\\:*?"<>|')
+_DIGEST = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{8}$")
+"""The end that is given to a name that cannot stay; a date, of numerals alone, is none."""
 
 
 def file_name(name: str) -> str:
     """Return a name as one part of a path: it leads nowhere, hides nothing, and every system can hold it.
 
     A name that is all of this is returned as it is. In another, what cannot stay becomes ``-``, and eight
-    digits of its sha256 follow, so that two names never share a file. Every text has such a name.
+    digits of its sha256 follow, so that two names do not share a file: not even with a name that looks as if
+    it had been made so. Every text has such a name, of at most 140 bytes.
     """
     kept = "".join(c if c.isprintable() and c not in _FORBIDDEN else "-" for c in name)
-    kept = kept.lstrip(".-~ ") if name[:1] in (".", "-", "~", " ") else kept
-    kept = kept.rstrip(". ")
-    while len(kept.encode()) > LONGEST:
-        kept = kept[:-1]
-    if kept == name and kept and not _RESERVED.fullmatch(kept):
+    kept = kept.lstrip(".-~ ").encode()[:LONGEST].decode(errors="ignore").rstrip(". ")
+    if kept == name and kept and not _RESERVED.fullmatch(kept) and not _DIGEST.search(kept):
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    whole = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    windows = (whole[start : start + 8] for start in range(len(whole)))
+    digest = next((window for window in windows if _DIGEST.fullmatch(f"-{window}")), f"a{whole[:7]}")
     return f"{kept or 'name'}-{digest}" if not _RESERVED.fullmatch(kept) else f"name-{kept}-{digest}"

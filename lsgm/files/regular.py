@@ -70,13 +70,16 @@ def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataErro
     with open_regular(path, error) as file:
         try:
             # The file's own word is not taken for it: it may grow while it is read.
-            limit.hold(path, os.fstat(file.fileno()).st_size, error)
-            content = file.read(limit.value + 1)
+            size = os.fstat(file.fileno()).st_size
+            limit.hold(shown(str(path)), size, error)
+            content = file.read(size + 1)
+            while len(content) <= limit.value and (more := file.read(2**20)):
+                content += more
         except OSError as problem:
             raise error(
                 f"{shown(str(path))} cannot be read ({problem.strerror}); restore it from a copy"
             ) from problem
-    limit.hold(path, len(content), error)
+    limit.hold(shown(str(path)), len(content), error)
     return content
 
 

@@ -7,6 +7,7 @@ again: what comes after never meets a RecursionError, an OverflowError or half o
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ NESTING = 64
 DIGITS = 308
 """Of a whole number: more is beyond the largest float."""
 REPAIR = "restore it from a copy"
+
+_PART = r"""(?:[^\s.=\[\]{},"']+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_DOTTED = re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_PART}){{{NESTING}}}", re.MULTILINE)
+"""A key of so many parts, over which tomllib takes time as their square."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def parse_toml(
     text: str, where: object, error: type[UserError] = DataError, repair: str = REPAIR
 ) -> dict[str, Any]:
     """Return what a TOML text says; ``where`` opens the sentence of ``error``, ``repair`` ends it."""
+    if _DOTTED.search(text):
+        raise error(f"{shown(str(where))} nests more than {NESTING} lists and tables; {repair}")
     try:
         content = tomllib.loads(text)
     # tomllib lets through what int() and datetime() say of their own, and the depth of its recursion.

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lsgm.errors import DataError
+from lsgm.errors import ConfigError, DataError
 from lsgm.files.cache import cache_dir
 from lsgm.files.shown import shown
 
@@ -89,12 +89,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     refuse_links(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix[:20])
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_suffix(path))
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        _take_place(temporary, path)
     except OSError as error:
         # What else goes wrong while the file is made is the caller's to explain.
         if temporary is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -103,6 +102,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    try:
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:  # a folder of that name
+        raise unwritable(path, error) from error
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -174,9 +181,11 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, error: OSError) -> DataError:
     """Return the error for a file that cannot be written: its name, why, and what to do."""
-    ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
+    ours = ""
+    with contextlib.suppress(ConfigError):
+        ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
     reason = error.strerror or error
-    return DataError(f"cannot write {path} ({reason}); make room, or use another folder{ours}")
+    return DataError(f"cannot write {shown(str(path))} ({reason}); make room, or use another folder{ours}")
 
 
 def remove(path: Path) -> None:
@@ -196,7 +205,13 @@ def sweep(parent: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f"{TEMPORARY}{path.name[:100]}."
+    # A name may have up to 255 bytes, and up to four of them to a letter.
+    return f"{TEMPORARY}{os.fsencode(path.name)[:100].decode(errors='ignore')}."
+
+
+def _suffix(path: Path) -> str:
+    """Return the ending, by which NumPy and Pillow know a format."""
+    return os.fsencode(path.suffix)[:20].decode(errors="ignore")
 
 
 def _opened(path: Path, flags: int, mode: str) -> IO[bytes]:

@@ -187,15 +187,87 @@ def test_more_than_the_memory_holds_is_a_sentence(
     assert capsys.readouterr().err == f"lsgm: {words}: ask for fewer images, or for fewer at a time\n"
 
 
-def test_another_system_error_may_be_a_fault_of_the_program_and_is_shown_whole(
-    monkeypatch: pytest.MonkeyPatch,
+def test_another_system_error_may_be_a_fault_of_the_program_which_is_asked_to_be_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(argv: list[str]) -> int:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     with_command(monkeypatch, run)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        cli.main(["probe"])
+    assert cli.main(["probe"]) == 2
+    assert "(OSError: [Errno 9] Bad file descriptor); please report it" in capsys.readouterr().err
+
+
+def test_a_sentence_of_any_length_is_clipped_and_its_ends_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise DataError(f"the file {'x' * 10**6} is damaged")
+
+    with_command(monkeypatch, run)
+    assert cli.main(["probe"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lsgm: the file xxx")
+    assert said.endswith("xxx is damaged\n")
+    assert len(said) < 5000
+
+
+def test_orders_to_a_terminal_are_spelt_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise DataError("a\x1b[2J\u202eb\udcff is damaged")
+
+    with_command(monkeypatch, run)
+    assert cli.main(["probe"]) == 2
+    assert capsys.readouterr().err == "lsgm: a\\x1b[2J\\u202eb\\xff is damaged\n"
+
+
+def in_a_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line that says where the output of ``$LSGM`` goes."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        capture_output=True,
+        text=True,
+        env=environment | {"LSGM": f"{sys.executable} -m lsgm"},
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("line", "status", "says"),
+    [
+        ("$LSGM ls samplers > /dev/full", 2, "standard output, or another file, cannot be used (No space"),
+        ("$LSGM ls --help > /dev/full", 2, "standard output, or another file, cannot be used (No space"),
+        ("$LSGM ls --help | head -c 1 > /dev/null", 141, ""),
+        ("$LSGM nothing 2> /dev/full", 2, ""),
+        ("$LSGM nothing 2>&-", 2, ""),
+        ("$LSGM nothing >&- 2>&-", 2, ""),
+        ("$LSGM ls samplers >&-", 0, ""),
+        ("$LSGM ls samplers <&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_no_stream_that_is_full_closed_or_left_ends_in_a_traceback(line: str, status: int, says: str) -> None:
+    # A page of help fits into a pipe, which may be left before or after it was written.
+    done = in_a_shell(line)
+    assert done.returncode in ({0, 141} if status == 141 else {status})
+    assert done.stderr.startswith(f"lsgm: {says}" if says else "")
+    assert done.stderr.count("\n") == bool(says)
+
+
+def test_a_file_that_is_opened_never_takes_the_place_of_a_stream_that_was_closed(tmp_path: Path) -> None:
+    code = "import lsgm.cli as cli, sys; cli._streams(); f = open(sys.argv[1], 'w'); sys.exit(f.fileno())"
+    path = tmp_path / "weights"
+    line = f"{sys.executable} -c {code!r} {path} <&- >&- 2>&-".replace(f"{code!r}", f'"{code}"')
+    assert in_a_shell(line).returncode > 2
+
+
+def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
+    code = "import os, sys, lsgm.cli as cli; cli._page = lambda _: os.fsdecode(b'caf\\xe9'); cli.main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"caf\\udce9\n"
 
 
 def test_a_source_file_is_found_without_importing_its_parents() -> None:
