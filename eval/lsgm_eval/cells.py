@@ -4,16 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lsgm.config import require
+from lsgm.errors import DataError
+from lsgm.files.records import read_record
+from lsgm.files.shown import shown
 from lsgm.files.write import atomic_path
+from lsgm_eval.kept import make_way, reason_of
+from lsgm_eval.rows import KEYS
 
 __all__ = ["CellStore", "cell_key"]
 
 Row = dict[str, Any]
+
+TEXTS = ("task", "model", "metric", "dataset", "run_id", "group")
+"""Keys that are texts in every row; of the others each is a number, a text, a truth value or nothing."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A finished measurement as its file holds it."""
+
+    key: str
+    rows: tuple[dict[str, Any], ...]
+    files: tuple[str, ...]
+    """What the measurement wrote beside its rows, below the folder that the store is in."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            require(row.keys() == set(KEYS), "the keys of its rows are not those of result rows")
+            for key, value in row.items():
+                wanted = str if key in TEXTS else str | int | float | None
+                require(isinstance(value, wanted), f"the '{key}' of its rows is of another type")
+                finite = not isinstance(value, float) or math.isfinite(value)
+                require(finite, f"the '{key}' of its rows is {value}")
+            value = row["value"]
+            number = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+            require(number, "the value of its rows is no number")
 
 
 def cell_key(parts: Mapping[str, Any]) -> str:
@@ -30,23 +64,28 @@ class CellStore:
     def get(self, key: str) -> list[Row] | None:
         """Return the rows of a finished cell, or None; a damaged one is named on standard error."""
         path = self._path(key)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            rows, made = list(cell["rows"]), list(cell["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            cell = read_record(_Cell, path)
+            if cell.key != key:
+                raise DataError(f"{path} is the cell of another measurement")
+        except DataError as error:
             print(
-                f"lsgm: the finished measurement {path} is damaged ({error}); measuring again",
+                f"lsgm: the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
+                "measuring again",
                 file=sys.stderr,
             )
             return None
-        return rows if all((self.folder.parent / name).exists() for name in made) else None
+        there = all((self.folder.parent / name).exists() for name in cell.files)
+        return list(cell.rows) if there else None
 
     def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
         """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
         names = [str(file.relative_to(self.folder.parent)) for file in files]
-        text = json.dumps({"rows": list(rows), "files": names}, indent=1, allow_nan=False)
+        cell = {"key": key, "rows": list(rows), "files": names}
+        text = json.dumps(cell, indent=1, allow_nan=False)
+        make_way(self._path(key))
         with atomic_path(self._path(key)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

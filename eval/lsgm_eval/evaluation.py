@@ -13,6 +13,7 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
 from lsgm.errors import UserError
+from lsgm.files.names import file_name
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.cells import CellStore, cell_key
@@ -87,14 +88,15 @@ class Evaluation:
 
     def headline(self, model: GenerativeModel) -> Drawing:
         """Return how the images of the headline's numbers are drawn."""
-        images = self.out / "images" / model.name
+        name = file_name(model.name)
+        images = self.out / "images" / name
         return Drawing(
             drawn_seeds(model, self.tier, self.images),
             self.tier.sampler,
             self.batch_size,
             self.world,
-            self.out / "passes" / f"{model.name}.npz",
-            {"": None, "png": images, "npz": images.with_name(f"{model.name}.npz")}[self.save],
+            self.out / "passes" / f"{name}.npz",
+            {"": None, "png": images, "npz": images.with_name(f"{name}.npz")}[self.save],
         )
 
     def training_images(self) -> Tensor:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lsgm.data.subset import mixed
 from lsgm.errors import UserError
+from lsgm.files.arrays import Arrays
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.kernel import within_sums
 from lsgm_eval.moments import Array, Moments
 
-__all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers"]
+__all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers", "room_of"]
 
 CAPACITY = 10_000
 """Rows of features kept: all of a quick run's, a sample of a full one's."""
@@ -102,11 +103,30 @@ class Collector:
         }
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far."""
-        self._sums = Moments(int(state["count"]), state["total"], state["scatter"])
-        self._waiting = [state["waiting"]] if len(state["waiting"]) else []
-        self._kept = _LowestHashes(self._sums.dim, self._kept.capacity)
-        self._kept.add(state["rows"], state["index"])
+        """Take what `state` returned in place of everything seen so far.
+
+        Raises DataError for arrays that `state` does not return, before anything is taken.
+        """
+        arrays, dim = Arrays("a collector's state", state), self._sums.dim
+        sums, waiting = Moments.kept(arrays, dim), arrays.take("waiting", "f", 2)
+        rows, index = arrays.take("rows", "f", 2), arrays.take("index", "i", 1)
+        kept = _LowestHashes(dim, self._kept.capacity)
+        fits = waiting.shape[1] == rows.shape[1] == dim and len(rows) == len(index) <= kept.capacity
+        if not fits or rows.dtype != np.float32:
+            raise arrays.refused("has rows of another number or shape")
+        if not (np.isfinite(waiting).all() and np.isfinite(rows).all()):
+            raise arrays.refused("has features that are not finite")
+        count = sums.count + len(waiting)
+        if len(index) != min(count, kept.capacity) or len(np.unique(index)) < len(index):
+            raise arrays.refused(f"has {len(index)} rows of {count} images, or one twice")
+        kept.add(rows, index.astype(np.int64))
+        self._sums, self._waiting, self._kept = sums, [waiting] if len(waiting) else [], kept
+
+    def holds(self, numbers: NDArray[np.int64]) -> bool:
+        """Return whether what has been seen is the images numbered ``numbers``, each once."""
+        count = self._sums.count + sum(map(len, self._waiting))
+        lowest = np.argsort(mixed(numbers), kind="stable")[: self._kept.capacity]
+        return count == len(numbers) and np.array_equal(np.sort(self._kept.index), np.sort(numbers[lowest]))
 
 
 class _LowestHashes:
@@ -147,6 +167,11 @@ def collect(
         collector.add(extractor(images), np.arange(start, start + len(images)))
         start += len(images)
     return collector.stats()
+
+
+def room_of(dim: int, *, capacity: int = CAPACITY) -> int:
+    """Return the bytes that the state of a collector of D features takes at most, batches of 1,024 rows."""
+    return dim * (8 * dim + 8) + capacity * (4 * dim + 8) + 2 * BLOCK * 8 * dim
 
 
 def kept_numbers(count: int, *, capacity: int = CAPACITY) -> NDArray[np.int64]:

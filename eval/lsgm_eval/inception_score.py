@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from lsgm.errors import UserError
+from lsgm.files.arrays import Arrays
 from lsgm_eval.intervals import Interval, replicate_interval
 from lsgm_eval.moments import Array
 
@@ -100,14 +101,24 @@ class ClassSums:
         return {"seen": self._seen.copy(), "entropy": self._entropy.copy(), "classes": self._classes.copy()}
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Put back what `state` returned. Raises ValueError where it has another number of splits."""
-        shape = (len(state["seen"]), len(state["entropy"]), len(state["classes"]))
+        """Put back what `state` returned. Raises DataError where it has other splits, or is of no sums."""
+        arrays = Arrays("the state of class sums", state)
+        seen, entropy = arrays.take("seen", "b", 1), arrays.take("entropy", "f", 1)
+        classes = arrays.take("classes", "f", 2)
+        shape = (len(seen), len(entropy), len(classes))
         ours = (self.count, len(self._entropy), len(self._entropy))
         if shape != ours:
-            raise ValueError(f"class sums of (images, splits, splits) {shape} are not those of {ours}")
-        self._seen = state["seen"].astype(np.bool_)
-        self._entropy = state["entropy"].astype(np.float64)
-        self._classes = state["classes"].astype(np.float64)
+            raise arrays.refused(f": class sums of (images, splits, splits) {shape} are not those of {ours}")
+        if not (np.isfinite(entropy).all() and np.isfinite(classes).all() and (classes >= 0).all()):
+            raise arrays.refused("has sums that are not finite, or negative")
+        self._seen = seen.copy()
+        self._entropy = entropy.astype(np.float64)
+        self._classes = classes.astype(np.float64)
+
+    def holds(self, numbers: NDArray[np.int64]) -> bool:
+        """Return whether what has been seen is the images at the positions ``numbers``, each once."""
+        inside = not len(numbers) or 0 <= numbers.min() <= numbers.max() < self.count
+        return bool(inside and self._seen[numbers].all() and self._seen.sum() == len(numbers))
 
     def score(self) -> InceptionScore:
         """Return exp(E KL(p(y|x) | p(y))) of each split, arXiv:1606.03498, and their mean with its interval.

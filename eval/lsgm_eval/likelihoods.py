@@ -22,7 +22,7 @@ from lsgm_eval.code_version import code_version
 from lsgm_eval.images import ScoredImages, check_pixels
 from lsgm_eval.live.board import Step
 from lsgm_eval.live.journal import Journal
-from lsgm_eval.measure.likelihood import Scores, save_scores, score_images
+from lsgm_eval.measure.likelihood import SCORED, Scores, save_scores, score_images
 from lsgm_eval.measure.likelihood_rows import estimator_label, likelihood_rows, missing_rows
 from lsgm_eval.measure.paired import paired_rows, scores_file
 from lsgm_eval.measure.solver_error import solver_shift, solves_flow
@@ -183,6 +183,10 @@ class Bound:
         """The folder of its finished images, named after all that their numbers depend on."""
         return _key(self.model, self.images, self.config)[:16]
 
+    def kept(self, out: Path) -> ScoreStore:
+        """Return the store of its finished images below a folder of results."""
+        return ScoreStore(out / "scores" / self.store, SCORED)
+
     @property
     def kind(self) -> str:
         """What its seconds may be compared with: the same estimator, through a flow or not."""
@@ -200,7 +204,7 @@ def scored_before(bound: Bound, out: Path, world: World) -> bool:
 
     def complete() -> bool:
         wanted = bound.images.order[: bound.count].numpy()
-        done = select_rows(ScoreStore(out / "scores" / bound.store).finished(), wanted)
+        done = select_rows(bound.kept(out).finished(), wanted)
         return bool(done) and len(done["rows"]) == bound.count
 
     return world.on_main(complete)
@@ -229,7 +233,7 @@ def measure_likelihood(
     world = world or World(0, 1, torch.device("cpu"))
 
     def score(config: DensityConfig, count: int, title: str, *, spare: bool) -> Scores:
-        store = ScoreStore(out / "scores" / Bound(model, images, config, count).store)
+        store = Bound(model, images, config, count).kept(out)
         return score_images(
             model,
             images,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
+from lsgm.files.names import file_name
 from lsgm.generative import GenerativeModel
 from lsgm.grid import save_grid
 from lsgm.structure import to_dict
@@ -83,8 +84,9 @@ def _quality(
     model: GenerativeModel, bench: Evaluation, context: Context, only: Sequence[Measurement]
 ) -> Step:
     tier, how = bench.tier, bench.headline(model)
-    grid = bench.out / "samples" / f"{model.name}.png"
-    pairs = bench.out / "neighbours" / f"{model.name}{bench.tag}.png"
+    name = file_name(model.name)
+    grid = bench.out / "samples" / f"{name}.png"
+    pairs = bench.out / "neighbours" / f"{name}{bench.tag}.png"
     settings = to_dict(tier.sampler) | {"n": len(how.seeds), "curve": tier.curve_samples}
     files = [grid, pairs, *([how.save] if how.save else [])]
 

@@ -21,6 +21,7 @@ from lsgm_eval.intervals import Interval, difference_ends
 from lsgm_eval.moments import Array
 from lsgm_eval.neighbours import nearest
 from lsgm_eval.proportions import binomial_interval
+from lsgm_eval.row_file import RowFile
 
 __all__ = ["Memorisation", "memorisation", "three_sample_z"]
 
@@ -57,7 +58,11 @@ class Memorisation:
 
 
 def memorisation(
-    samples: NDArray[Any], training: NDArray[Any], held_out: NDArray[Any], *, quantile: float = 0.01
+    samples: NDArray[Any],
+    training: NDArray[Any] | RowFile,
+    held_out: NDArray[Any],
+    *,
+    quantile: float = 0.01,
 ) -> Memorisation:
     """Return how close samples [N, D] come to training rows [M, D], beside held-out rows [H, D].
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
+from lsgm.files.arrays import Arrays as Kept
 
 __all__ = ["Array", "Moments"]
 
@@ -55,6 +56,27 @@ class Moments:
             raise ValueError(f"a covariance is of at least 2 rows, not {count}")
         mu, sigma = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
         return cls(count, mu * count, sigma * (count - 1))
+
+    @classmethod
+    def kept(cls, arrays: Kept, dim: int, prefix: str = "") -> Moments:
+        """Return the moments of D features that arrays of a file hold under their names after ``prefix``.
+
+        Raises DataError for arrays that no rows have as their count, sum and scatter.
+        """
+        found = arrays.take(f"{prefix}count", "i", 0)
+        total, scatter = arrays.take(f"{prefix}total", "f", 1), arrays.take(f"{prefix}scatter", "f", 2)
+        if total.shape != (dim,) or scatter.shape != (dim, dim):
+            raise arrays.refused(f"is not of {dim} features")
+        if total.dtype != np.float64 or scatter.dtype != np.float64:
+            raise arrays.refused(f"has sums in {total.dtype} and {scatter.dtype}")
+        if not (np.isfinite(total).all() and np.isfinite(scatter).all()):
+            raise arrays.refused("has sums that are not finite")
+        count = int(found)
+        if count < 0 or (scatter.diagonal() < 0).any() or (count < 2 and scatter.any()):
+            raise arrays.refused(f"has sums that {count} images cannot have")
+        if np.abs(scatter - scatter.T).max(initial=0.0) > 1e-5 * np.abs(scatter).max(initial=0.0):
+            raise arrays.refused("has a scatter that is not symmetric")
+        return cls(count, total, scatter)
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union: S = S_a + S_b + (n_a n_b / n) d d^T, d the difference of means.

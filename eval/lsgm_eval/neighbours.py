@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lsgm.errors import UserError
 from lsgm_eval.moments import Array
+from lsgm_eval.row_file import RowFile
 
 __all__ = ["Neighbours", "check_rows", "distance_blocks", "nearest"]
 
@@ -25,7 +26,7 @@ class Neighbours:
     index: NDArray[np.int64]
 
 
-def nearest(x: NDArray[Any], y: NDArray[Any], k: int = 1, *, same: bool = False) -> Neighbours:
+def nearest(x: NDArray[Any], y: NDArray[Any] | RowFile, k: int = 1, *, same: bool = False) -> Neighbours:
     """Return the k nearest rows of y [M, D] for every row of x [N, D], in Euclidean distance.
 
     ``same`` says that x is y, and no row is its own neighbour. Candidates are found through x . y, whose
@@ -52,14 +53,14 @@ def nearest(x: NDArray[Any], y: NDArray[Any], k: int = 1, *, same: bool = False)
     return Neighbours(np.take_along_axis(distance, order, axis=1), np.take_along_axis(index, order, axis=1))
 
 
-def distance_blocks(x: NDArray[Any], y: NDArray[Any]) -> Iterator[tuple[slice, slice, Array]]:
+def distance_blocks(x: NDArray[Any], y: NDArray[Any] | RowFile) -> Iterator[tuple[slice, slice, Array]]:
     """Yield (rows, columns, lower) with lower [rows, columns] a bound of |x_i - y_j|^2 from below.
 
     It is the squared distance by |x|^2 + |y|^2 - 2 x . y about y's mean, less the rounding this can have,
     (D + 8) eps (|x|^2 + |y|^2): ``lower <= r * r`` then never loses a point that lies on a sphere's surface,
     and so a copy lies inside a ball of radius 0. The columns run fastest.
     """
-    centre = np.mean(y, axis=0, dtype=np.float64)
+    centre = _mean(y)
     rounding = (y.shape[1] + 8) * np.finfo(np.float64).eps
     for rows in _slices(len(x), ROWS):
         a = np.asarray(x[rows], np.float64) - centre
@@ -72,17 +73,27 @@ def distance_blocks(x: NDArray[Any], y: NDArray[Any]) -> Iterator[tuple[slice, s
             yield rows, columns, lower
 
 
-def check_rows(x: NDArray[Any], y: NDArray[Any]) -> None:
+def check_rows(x: NDArray[Any], y: NDArray[Any] | RowFile) -> None:
     """Raise ValueError unless x [N, D] and y [M, D] match; UserError where a feature is not finite."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"neighbours need features [N, D] and [M, D], not {x.shape} and {y.shape}")
     for rows in (x, y):
-        bad = np.flatnonzero(~np.isfinite(rows.sum(axis=1, dtype=np.float64)))
+        sums = [rows[part].sum(axis=1, dtype=np.float64) for part in _slices(len(rows), COLUMNS)]
+        bad = np.flatnonzero(~np.isfinite(np.concatenate(sums or [np.empty(0)])))
         if bad.size:
             raise UserError(
                 f"the features of image {bad[0]} are not finite ({bad.size} of {len(rows)} images): check "
                 "the images and the extractor's weights"
             )
+
+
+def _mean(y: NDArray[Any] | RowFile) -> Array:
+    if not isinstance(y, RowFile):
+        return np.asarray(np.mean(y, axis=0, dtype=np.float64))
+    total: Array = np.zeros(y.shape[1])
+    for part in _slices(len(y), COLUMNS):
+        total += y[part].sum(axis=0, dtype=np.float64)
+    return total / len(y)
 
 
 def _slices(count: int, size: int) -> list[slice]:
@@ -93,7 +104,7 @@ def _all_columns(block: Array) -> NDArray[np.int64]:
     return np.tile(np.arange(block.shape[1]), (len(block), 1))
 
 
-def _distances(x: NDArray[Any], y: NDArray[Any], index: NDArray[np.int64]) -> Array:
+def _distances(x: NDArray[Any], y: NDArray[Any] | RowFile, index: NDArray[np.int64]) -> Array:
     """Return |x_i - y_index[i, j]| from the differences, one neighbour after the other to bound memory."""
     distance = np.empty(index.shape)
     for rows in _slices(len(x), ROWS):

@@ -12,6 +12,7 @@ import numpy as np
 from lsgm.data import ImageSet
 from lsgm.distributed import World
 from lsgm.errors import DataError, UserError, did_you_mean
+from lsgm.files.names import file_name
 from lsgm_eval.extractors import load_extractor
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.extractors.weights import ELSEWHERE
@@ -104,7 +105,7 @@ def export_references(spaces: Sequence[Space], dataset: str, folder: Path) -> li
     for space in spaces:
         if not len(space.reference.stats.rows):
             raise UserError(f"the reference of {space.name} was given as a file: copy that file")
-        path = folder / f"{space.name}.npz"
+        path = folder / f"{file_name(space.name)}.npz"
         reference = space.reference
         write_statistics(
             path, reference.stats.moments, space.extractor, dataset=dataset, spatial=reference.spatial

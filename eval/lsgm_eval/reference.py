@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import zipfile
-import zlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data import ImageSet, sha256_of, test_levels
+from lsgm.files.arrays import Arrays
 from lsgm.files.cache import cache_dir
-from lsgm.files.write import atomic_path
 from lsgm.progress import bar
 from lsgm.rng import derive_seed
 from lsgm_eval.code_version import code_version
-from lsgm_eval.extractors.base import Extractor
-from lsgm_eval.features import FeatureStats
+from lsgm_eval.extractors.base import Extractor, Spatial
+from lsgm_eval.features import CAPACITY, FeatureStats, room_of
+from lsgm_eval.kept import read_kept, room_for, write_kept
 from lsgm_eval.moments import Array, Moments
 from lsgm_eval.passes.plan import Branch, branches
 from lsgm_eval.precision_recall import radii
+from lsgm_eval.row_file import RowFile, open_rows, write_rows
 from lsgm_eval.statistics_file import read_statistics
 
 __all__ = [
     "Reference",
     "all_features",
     "cache_key",
+    "cached_reference",
     "choose",
     "data_images",
     "given_reference",
@@ -115,11 +117,12 @@ def reference_features(
 ) -> Reference:
     """Return the features of a split, or of ``rows`` of its images at random, from the cache where they are.
 
-    A cached file that is truncated or damaged is named on standard error and made again.
+    A cached file that is truncated or damaged, or not of so many images, is named on standard error and made
+    again.
     """
-    path = _path(images, split, seed, rows, extractor)
-    cached = _read(path)
-    if cached is not None and cached.stats.moments.dim == extractor.dim:
+    path, count = _path(images, split, seed, rows, extractor), _count(images, split, rows)
+    cached = _read(path, extractor, count)
+    if cached is not None:
         return cached
     pixels = reference_pixels(images, split, seed, rows)
     branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size)
@@ -136,26 +139,21 @@ def all_features(
     *,
     rows: int | None = None,
     batch_size: int = 500,
-) -> NDArray[np.float32]:
-    """Return the features of every image of a split in their order, float32 [N, D], read from disk as needed.
+) -> RowFile:
+    """Return the features of every image of a split in their order, [N, D], read from disk as needed.
 
     The reference's statistics are made and kept on the same way, so that the images are extracted once.
     """
-    path = _path(images, split, seed, rows, extractor).with_suffix(".npy")
-    found = _mapped(path, extractor.dim)
+    path = _path(images, split, seed, rows, extractor)
+    shape = (_count(images, split, rows), extractor.dim)
+    found = open_rows(path.with_suffix(".npy"), shape)
     if found is not None:
         return found
     pixels = reference_pixels(images, split, seed, rows)
-    with atomic_path(path) as temporary:
-        kept = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=(len(pixels), extractor.dim)
-        )
+    with write_rows(path.with_suffix(".npy"), shape) as kept:
         branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size, kept)
-        kept.flush()
-        del kept
-    _write(_path(images, split, seed, rows, extractor), _gathered(branch, pixels))
-    mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return mapped
+    _write(path, _gathered(branch, pixels))
+    return RowFile(path.with_suffix(".npy"), shape)
 
 
 def given_reference(path: Path, extractor: Extractor) -> Reference:
@@ -175,8 +173,18 @@ def _path(images: ImageSet, split: str, seed: int, rows: int | None, extractor: 
     return cache_dir() / "features" / f"{cache_key(images, split, seed, rows, extractor)}.npz"
 
 
+def _count(images: ImageSet, split: str, rows: int | None) -> int:
+    """Return how many images the features are of."""
+    total = len(images.split(split))
+    return total if rows is None else min(rows, total)
+
+
 def _extract(
-    pixels: Tensor, extractor: Extractor, desc: str, size: int, keep: NDArray[np.float32] | None = None
+    pixels: Tensor,
+    extractor: Extractor,
+    desc: str,
+    size: int,
+    keep: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Branch:
     (branch,) = branches([extractor], len(pixels), lambda *_: {}).values()
     with bar(total=len(pixels), desc=desc, unit="image") as progress:
@@ -184,7 +192,7 @@ def _extract(
             batch = pixels[start : start + size]
             features = branch.take(batch, np.arange(start, start + len(batch)))
             if keep is not None:
-                keep[start : start + len(batch)] = features
+                keep(features)
             progress.update(len(batch))
     return branch
 
@@ -198,46 +206,53 @@ def _write(path: Path, reference: Reference) -> None:
     arrays = _arrays("", reference.stats.moments)
     if reference.spatial is not None:
         arrays |= _arrays("spatial_", reference.spatial)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, rows=reference.stats.rows, sha256=np.array(reference.sha256), **arrays)
+    key = np.array(path.stem)
+    write_kept(
+        path, {"key": key, "rows": reference.stats.rows, "sha256": np.array(reference.sha256), **arrays}
+    )
 
 
-def _arrays(prefix: str, moments: Moments) -> dict[str, Any]:
+def _arrays(prefix: str, moments: Moments) -> dict[str, NDArray[Any]]:
     return {
-        f"{prefix}count": np.int64(moments.count),
+        f"{prefix}count": np.array(moments.count, np.int64),
         f"{prefix}total": moments.total,
         f"{prefix}scatter": moments.scatter,
     }
 
 
-def _moments(file: Any, prefix: str) -> Moments:
-    return Moments(int(file[f"{prefix}count"]), file[f"{prefix}total"], file[f"{prefix}scatter"])
+def _read(path: Path, extractor: Extractor, count: int) -> Reference | None:
+    """Return the cached features of ``count`` images; None where there are none, or damaged ones."""
+
+    def whole(arrays: Arrays) -> Reference:
+        if arrays.text("key") != path.stem:
+            raise arrays.refused("is of other images, or of another extractor")
+        found = cached_reference(arrays, extractor.dim, _spatial_dim(extractor))
+        if found.stats.moments.count != count:
+            raise arrays.refused(f"is of {found.stats.moments.count} images and not of {count}")
+        return found
+
+    said = "the cached features {path} are damaged ({why}); computing them again"
+    room = room_of(extractor.dim) + room_of(_spatial_dim(extractor))
+    return read_kept(path, whole, damaged=said, limit=room_for(room))
 
 
-def _read(path: Path) -> Reference | None:
-    if not path.exists():
-        return None
-    try:
-        # The archive carries a checksum of every member, which reading verifies.
-        with np.load(path, allow_pickle=False) as file:
-            spatial = _moments(file, "spatial_") if "spatial_count" in file.files else None
-            return Reference(FeatureStats(_moments(file, ""), file["rows"]), str(file["sha256"]), spatial)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        _say_damaged(path, error)
-        return None
+def cached_reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
+    """Return the reference that the arrays of a cached file hold, in D features and ``spatial_dim``, or 0.
+
+    Raises DataError where they are not such, or do not fit each other.
+    """
+    moments, rows, sha256 = Moments.kept(arrays, dim), arrays.take("rows", "f", 2), arrays.text("sha256")
+    if rows.dtype != np.float32 or rows.shape != (min(moments.count, CAPACITY), dim):
+        raise arrays.refused(f"has rows in {rows.dtype} of the shape {list(rows.shape)}")
+    if not np.isfinite(rows).all():
+        raise arrays.refused("has features that are not finite")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise arrays.refused("does not say which images it is of")
+    spatial = Moments.kept(arrays, spatial_dim, "spatial_") if spatial_dim else None
+    if spatial is not None and spatial.count != moments.count:
+        raise arrays.refused("has spatial features of another number of images")
+    return Reference(FeatureStats(moments, rows), sha256, spatial)
 
 
-def _mapped(path: Path, dim: int) -> NDArray[np.float32] | None:
-    """Return the array of a file, which has no checksum: its length alone shows that it is whole."""
-    if not path.exists():
-        return None
-    try:
-        found: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        _say_damaged(path, error)
-        return None
-    return found if found.ndim == 2 and found.shape[1] == dim else None
-
-
-def _say_damaged(path: Path, error: Exception) -> None:
-    print(f"lsgm: the cached features {path} are damaged ({error}); computing them again", file=sys.stderr)
+def _spatial_dim(extractor: Extractor) -> int:
+    return extractor.spatial_dim if isinstance(extractor, Spatial) else 0

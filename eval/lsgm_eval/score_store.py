@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 import uuid
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm.files.write import atomic_path
+from lsgm.files.arrays import Arrays
+from lsgm.files.limits import ARRAYS, Limit
+from lsgm.files.shown import shown
+from lsgm.files.write import refuse_links
+from lsgm_eval.kept import read_kept, write_kept
 
-__all__ = ["Columns", "ScoreStore", "join_columns", "select_rows"]
+__all__ = ["Columns", "ScoreStore", "join_columns", "read_scores", "select_rows"]
 
 Columns = Mapping[str, NDArray[Any]]
 """Numbers of N images by name, each [N]; ``rows`` holds the images' rows in their split."""
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile answer to a file that is cut short, overwritten or empty."""
+WHOLE = ("rows", "nfe", "peak_bytes")
+"""Columns of whole numbers; the others are real ones."""
+UNTOLD = ("error", "probe_error")
+"""Columns that say NaN where they cannot be told."""
+DAMAGED = "the finished scores {path} are damaged ({why}); their images are measured again"
+SCORES = Limit(ARRAYS.variable, 2**28)
+"""All batches of a store together, half a million images with sixty numbers each."""
+
+PARTS = ("term_", "group_")
+"""What the columns begin with whose nats add up to the bound."""
+ABOUT = ("task", "estimator", "levels_sha256")
+"""Strings that a file says of its numbers."""
+
+SOLVER = ("solver_rows", "solver_error")
+"""Of a bound by a flow: images that were solved again, and how far each lies above the finer solve."""
 
 
 class ScoreStore:
-    """A folder with one file for each finished batch; several processes may add to it at once."""
+    """A folder with one file for each finished batch; several processes may add to it at once.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    A file without one of the columns ``needed``, or without one that others have, is damaged.
+    """
+
+    def __init__(self, folder: Path, needed: Collection[str] = ()) -> None:
+        self.folder, self.needed = folder, ("rows", *needed)
 
     def add(self, columns: Columns) -> None:
         """Keep a finished batch: all of it or, after a crash, nothing."""
         # Names sort by age and no two processes, on no two machines, choose the same one.
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.npz"
-        arrays: dict[str, Any] = dict(columns)
-        with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+        write_kept(self.folder / name, columns)
 
     def finished(self) -> Columns:
         """Return the numbers of all finished images, each once, in the order of their rows.
@@ -45,38 +63,63 @@ class ScoreStore:
         Of an image that several batches hold, the latest counts. A damaged file is named on standard error.
         Empty, without any column, where nothing is finished.
         """
-        return join_columns([part for path in self._paths() if (part := _read(path)) is not None])
+        return join_columns(self._parts())
 
     def compact(self) -> None:
         """Put all batches into one file, in whose place damaged ones are removed too."""
+        refuse_links(self.folder)
         paths = self._paths()
         if len(paths) > 1:
-            parts = [part for path in paths if (part := _read(path)) is not None]
-            if parts:
+            if parts := self._parts(paths):
                 self.add(join_columns(parts))
             for path in paths:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # what cannot be removed is passed over, now and later
+                    path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.npz"))
 
+    def _parts(self, paths: Sequence[Path] | None = None) -> list[Columns]:
+        """Return the batches that are whole and fit together, the oldest first.
 
-def _read(path: Path) -> Columns | None:
-    """Return one batch, or None for a damaged file and for one that another process has just merged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
-        if any(value.shape != columns["rows"].shape for value in columns.values()):
-            raise ValueError("its columns differ in length")
-    except FileNotFoundError:
-        return None
-    except DAMAGE as error:
-        print(
-            f"lsgm: the finished scores {path} are damaged ({error}); their images are measured again",
-            file=sys.stderr,
-        )
-        return None
-    return columns
+        Raises DataError for too many: what is too large is no damage, and never removed.
+        """
+        found: list[tuple[Path, Columns]] = []
+        paths, size = self._paths() if paths is None else paths, 0
+        SCORES.hold(self.folder, sum(os.lstat(path).st_size for path in paths if os.path.lexists(path)))
+        for path in paths:
+            part = read_kept(path, self._columns, damaged=DAMAGED, limit=SCORES)
+            if part is not None:
+                size += sum(column.nbytes for column in part.values())
+                SCORES.hold(self.folder, size)
+                found.append((path, part))
+        names = set(max((part for _, part in found), key=len, default=()))
+        for path, part in found:
+            if part.keys() != names:
+                lacks = ", ".join(sorted(names ^ part.keys()))
+                said = DAMAGED.format(path=shown(str(path)), why=f"not all have {shown(lacks)}")
+                print(f"lsgm: {said}", file=sys.stderr)
+        return [part for _, part in found if part.keys() == names]
+
+    def _columns(self, arrays: Arrays) -> Columns:
+        """Return the columns of a batch. Raises DataError for what no batch has."""
+        for name in self.needed:
+            arrays.take(name, "i" if name in WHOLE else "f", 1)
+        rows = arrays["rows"]
+        if len(np.unique(rows)) < len(rows) or (len(rows) and rows.min() < 0):
+            raise arrays.refused("scores one image twice, or one that there cannot be")
+        return {name: _column(arrays, name, len(rows)) for name in arrays}
+
+
+def _column(arrays: Arrays, name: str, count: int) -> NDArray[Any]:
+    column, whole = arrays.take(name, "i" if name in WHOLE else "f", 1), name in WHOLE
+    if len(column) != count:
+        raise arrays.refused("has columns that differ in length")
+    if column.dtype != (np.int64 if whole else np.float64):
+        raise arrays.refused(f"has '{name}' in {column.dtype}")
+    if name not in UNTOLD and not np.isfinite(column).all():
+        raise arrays.refused(f"has '{name}' that is not finite")
+    return column
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
@@ -102,3 +145,33 @@ def select_rows(columns: Columns, rows: NDArray[Any]) -> Columns:
     order = np.argsort(columns["rows"])
     place = order[np.searchsorted(columns["rows"], known, sorter=order)]
     return {name: value[place] for name, value in columns.items()}
+
+
+def read_scores(path: Path, *, damaged: str = "") -> Arrays | None:
+    """Return every image's bound as a measurement keeps it; None where there is none, or a damaged file.
+
+    Its rows are each there once, and every array of numbers has one for each of them. What is wrong is told
+    as `read_kept` does.
+    """
+    return read_kept(path, _checked, damaged=damaged)
+
+
+def _checked(arrays: Arrays) -> Arrays:
+    _check_images(arrays, "rows", [name for name in arrays if name == "nats" or name.startswith(PARTS)])
+    arrays.take("nats", "f", 1)
+    for name in (name for name in ABOUT if name in arrays):
+        arrays.text(name)
+    if set(SOLVER) & set(arrays):
+        _check_images(arrays, *SOLVER[:1], SOLVER[1:])
+    return arrays
+
+
+def _check_images(arrays: Arrays, rows: str, columns: Iterable[str]) -> None:
+    """Raise DataError unless the images of ``rows`` are each there once, with a number in every column."""
+    numbers = arrays.take(rows, "i", 1)
+    if len(np.unique(numbers)) < len(numbers):
+        raise arrays.refused("scores one image twice")
+    for name in columns:
+        column = arrays.take(name, "f", 1)
+        if len(column) != len(numbers) or not np.isfinite(column).all():
+            raise arrays.refused(f"has not a number in '{name}' for every image")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsgm.errors import UserError
+from lsgm.errors import DataError, UserError
 from lsgm_eval.inception_score import ClassSums, inception_score
 from lsgm_eval.moments import Array
 from lsgm_eval.torchvision_import import ensure_torchvision
@@ -90,7 +90,7 @@ def test_missing_doubled_and_broken_images_are_named() -> None:
         sums.merge(sums)
     with pytest.raises(ValueError, match="other splits"):
         sums.merge(ClassSums(41))
-    with pytest.raises(ValueError, match=r"\(40, 10, 10\) are not those of \(41, 10, 10\)"):
+    with pytest.raises(DataError, match=r"\(40, 10, 10\) are not those of \(41, 10, 10\)"):
         ClassSums(41).load(sums.state())
     x[33, 2] = np.inf
     with pytest.raises(UserError, match="image 33 are not finite"):

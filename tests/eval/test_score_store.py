@@ -13,7 +13,7 @@ from lsgm_eval.score_store import Columns, ScoreStore, join_columns, select_rows
 
 def batch(*rows: int, scale: float = 1.0) -> Columns:
     index = np.array(rows, dtype=np.int64)
-    return {"rows": index, "nats": scale * index, "group_entropy/0": index / 2.0}
+    return {"rows": index, "nats": float(scale) * index, "group_entropy/0": index / 2.0}
 
 
 def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:

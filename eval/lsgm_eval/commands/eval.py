@@ -100,6 +100,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.errors import UserError
+    from lsgm.files.names import file_name
+    from lsgm.files.write import claim
+    from lsgm_eval.kept import claim_results
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.table import measurement_lines
     from lsgm_eval.manifest import write_manifest
@@ -119,7 +122,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     task.tier(options.tier).drawing(images)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
-    out = options.out or Path("results") / f"{task.name}-{options.tier}"
+    out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
+    if options.export_reference is not None:
+        claim(options.export_reference)
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "eval", *argv]
     manifest = world.on_main(

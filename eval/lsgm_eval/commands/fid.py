@@ -83,6 +83,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.data import parse_convert
     from lsgm.devices import pick_device
     from lsgm.distributed import join
+    from lsgm_eval.kept import claim_results
     from lsgm_eval.two_sides.call import Settings, compare
     from lsgm_eval.two_sides.side import open_side
 
@@ -97,6 +98,8 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         options.sampler,
     )
     parse_convert(options.convert)  # a slip is told before anything is read
+    if options.out is not None:
+        claim_results(options.out)
     world = join(pick_device(options.device))
     reference = open_side(options.reference, device=world.device, convert=options.convert)
     samples = open_side(options.samples, device=world.device, convert=options.convert)

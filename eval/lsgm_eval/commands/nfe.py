@@ -110,7 +110,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, measure, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
+    from lsgm.files.names import file_name
     from lsgm_eval.commands.eval import changed_task, named_file
+    from lsgm_eval.kept import claim_results
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.curve_table import sweep_lines
     from lsgm_eval.manifest import write_manifest
@@ -125,7 +127,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     references = dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
-    out = options.out or Path("results") / f"{task.name}-{options.tier}-nfe"
+    out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}-nfe")
     models, bench = prepare(
         models,
         task,

@@ -166,8 +166,10 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     """Import what is heavy, score, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
+    from lsgm.files.names import file_name
     from lsgm_eval.commands.eval import changed_task
     from lsgm_eval.images import scored_images_of
+    from lsgm_eval.kept import claim_results
     from lsgm_eval.likelihoods import measure_plans
     from lsgm_eval.live.call import measuring
     from lsgm_eval.live.table import measurement_lines
@@ -182,7 +184,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     models = [open_model(word, device=world.device) for word in options.models]
     priors = [model.has_prior for model in models]
     methods = dict.fromkeys(options.method or ("nelbo",))
-    out = options.out or Path("results") / f"{task.name}-{options.tier}"
+    out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
     found = task_images(task, models, few=bool(options.data))
     whole = False
     if options.data:

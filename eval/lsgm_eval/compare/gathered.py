@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lsgm.errors import UserError
+from lsgm.errors import DataError, UserError
+from lsgm.files.arrays import Arrays
 from lsgm.files.cache import cache_dir
+from lsgm.files.names import file_name
 from lsgm_eval.compare.differences import Difference, of_interval
 from lsgm_eval.compare.sides import Row
 from lsgm_eval.comparisons import Comparison, compare_frechet, compare_kernel
 from lsgm_eval.features import Collector, FeatureStats
-from lsgm_eval.moments import Moments
+from lsgm_eval.kept import read_kept
+from lsgm_eval.reference import cached_reference
 from lsgm_eval.spaces import family_of
 
 __all__ = ["Shelf", "paired_distance"]
 
-Arrays = dict[str, NDArray[Any]]
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 PAIRED = ("frechet", "kernel", "spatial_frechet")
 
 AGREES = 1e-6
@@ -102,15 +98,24 @@ def _sets(folder: Path, model: str) -> list[_Set]:
 
     Empty where there is no such file, where one is damaged, and where a pass was not finished.
     """
-    alone = folder / "passes" / f"{model}.npz"
-    parts = [alone] if alone.exists() else sorted(alone.parent.glob(f"{model}-*-of-*.npz"))
-    try:
-        states = [_arrays(path) for path in parts]
-        whole = all(int(state["done"]) == len(state["nfe"]) for state in states)
-        count = min((_branches(state) for state in states), default=0)
-        return [_set(states, k) for k in range(count)] if whole else []
-    except DAMAGE:
+    name = file_name(model)
+    alone = folder / "passes" / f"{name}.npz"
+    parts = [alone] if alone.exists() else sorted(alone.parent.glob(f"{glob.escape(name)}-*-of-*.npz"))
+    states = [state for path in parts if (state := read_kept(path, _finished)) is not None]
+    if not states or len(states) < len(parts):
         return []
+    try:
+        return [_set(states, k) for k in range(min(map(_branches, states)))]
+    except DataError:
+        return []
+
+
+def _finished(state: Arrays) -> Arrays:
+    """Return the arrays of a pass that was finished. Raises DataError for one that was not."""
+    done, count = int(state.take("done", "i", 0)), len(state.take("nfe", "f", 1))
+    if done != count:
+        raise state.refused(f"is of {done} of {count} images")
+    return state
 
 
 def _branches(state: Arrays) -> int:
@@ -128,14 +133,17 @@ def _merged(states: list[Arrays], prefix: str) -> FeatureStats:
     """Return the union of what all processes of a pass hold under a prefix."""
     first, *others = (_collector(state, prefix) for state in states)
     for other in others:
+        if other.moments.dim != first.moments.dim:
+            raise DataError(f"the processes of a pass have gathered other features under {prefix}")
         first.merge(other)
     return first.stats()
 
 
 def _collector(state: Arrays, prefix: str) -> Collector:
-    mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    collector = Collector(len(mine["total"]))
-    collector.load(mine)
+    collector = Collector(len(state.take(f"{prefix}total", "f", 1)))
+    collector.load({n.removeprefix(prefix): state[n] for n in state if n.startswith(prefix)})
+    if collector.moments.count != int(state.take("done", "i", 0)):
+        raise state.refused("has features of another number of images")
     return collector
 
 
@@ -145,23 +153,16 @@ def _references(sha256: str) -> list[_Set]:
 
 
 def _found(folder: Path, sha256: str) -> Iterator[_Set]:
+    def whole(arrays: Arrays) -> _Set | None:
+        if arrays.text("sha256") != sha256:
+            return None
+        spatial_dim = len(arrays.take("spatial_total", "f", 1)) if "spatial_total" in arrays else 0
+        found = cached_reference(arrays, len(arrays.take("total", "f", 1)), spatial_dim)
+        rows = found.stats.rows
+        spatial = FeatureStats(found.spatial, rows[:0]) if found.spatial is not None else None
+        return _Set(found.stats, spatial)
+
     for path in sorted(folder.glob("*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                if str(file["sha256"]) != sha256:
-                    continue
-                held = {name: file[name] for name in file.files}
-        except DAMAGE:
-            continue  # `lsgm eval` names it and makes it again
-        rows = held["rows"]
-        spatial = FeatureStats(_moments(held, "spatial_"), rows[:0]) if "spatial_count" in held else None
-        yield _Set(FeatureStats(_moments(held, ""), rows), spatial)
-
-
-def _moments(held: Arrays, prefix: str) -> Moments:
-    return Moments(int(held[f"{prefix}count"]), held[f"{prefix}total"], held[f"{prefix}scatter"])
-
-
-def _arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        # A damaged one is named by `lsgm eval`, which makes it again.
+        if (found := read_kept(path, whole)) is not None:
+            yield found

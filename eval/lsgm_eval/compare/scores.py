@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lsgm.files.arrays import Arrays
 from lsgm_eval.compare.differences import Difference, paired_mean
 from lsgm_eval.compare.sides import Row
 from lsgm_eval.measure.likelihood_rows import METRIC
 from lsgm_eval.measure.paired import folder_tag, scores_file
+from lsgm_eval.score_store import read_scores
 
 __all__ = ["column_of", "paired_likelihood"]
 
-Arrays = dict[str, NDArray[Any]]
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 METHOD = {name: method for method, name in METRIC.items()}
 BOUND = re.compile(r"(nelbo|iw|ode_nll)_(nats|bpd)")
 TERM = re.compile(r"(nelbo|iw|ode_nll)_term_([a-z_]+)(/\w+)?_nats")
@@ -91,12 +89,10 @@ def _scores(folder: Path, model: str, method: str, row: Row) -> Arrays | None:
     protocol = variant[0] if variant else ""
     # Images that came by a path have their name in that of the file, those of a data set have not.
     for tag in (folder_tag(str(row.get("dataset"))), ""):
-        try:
-            with np.load(scores_file(folder, model, method, tag + protocol), allow_pickle=False) as file:
-                found = {key: file[key] for key in file.files}
-        except DAMAGE:
+        found = read_scores(scores_file(folder, model, method, tag + protocol))
+        if found is None:
             continue
-        said = {key: str(found[key]) for key in ("task", "levels_sha256") if key in found}
+        said = {key: found.text(key) for key in ("task", "levels_sha256") if key in found}
         if all(row.get(key) in (None, value) for key, value in said.items()):
             return found
     return None

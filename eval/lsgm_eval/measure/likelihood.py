@@ -16,21 +16,23 @@ from torch import Tensor
 from lsgm.config import DensityConfig
 from lsgm.distributed import World
 from lsgm.errors import UserError
-from lsgm.files.write import atomic_path
 from lsgm.generative import Density, GenerativeModel
 from lsgm.ode import SolverError
 from lsgm.progress import bar
 from lsgm_eval.images import ScoredImages
 from lsgm_eval.intervals import Interval, mean_interval, paired_difference
+from lsgm_eval.kept import write_kept
 from lsgm_eval.measure.cost import peak_bytes, reset_peak
 from lsgm_eval.measure.solver_error import SolverShift, advice, solves_flow
-from lsgm_eval.score_store import Columns, ScoreStore, join_columns, select_rows
+from lsgm_eval.score_store import Columns, ScoreStore, join_columns, read_scores, select_rows
 
 __all__ = ["Scores", "paired_scores", "save_scores", "score_images"]
 
 Failure = tuple[int, str]
 """An image's row in its split, and the sentence that says what happened to it."""
 
+SCORED = ("rows", "nats", "nfe", "error", "probe_error", "seconds", "peak_bytes")
+"""Columns that every scored image has, beside the terms of its bound."""
 LISTED = 20
 """Failures that standard error names one by one."""
 
@@ -288,8 +290,7 @@ def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None,
     if shift is not None:
         arrays |= {"solver_rows": shift.rows, "solver_error": shift.nats}
     arrays |= {name: np.array(text) for name, text in about.items()}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    write_kept(path, arrays, packed=True)
 
 
 def paired_scores(a: Path, b: Path) -> Interval:
@@ -297,7 +298,9 @@ def paired_scores(a: Path, b: Path) -> Interval:
 
     Raises UserError unless both scored the same images.
     """
-    with np.load(a) as first, np.load(b) as second:
-        if not np.array_equal(first["rows"], second["rows"]):
-            raise UserError(f"{a} and {b} score different images: measure both under one task and tier")
-        return paired_difference(first["nats"], second["nats"])
+    first, second = (read_scores(path) for path in (a, b))
+    if first is None or second is None:
+        raise UserError(f"{a if first is None else b} has no scores of single images: measure them again")
+    if not np.array_equal(first["rows"], second["rows"]):
+        raise UserError(f"{a} and {b} score different images: measure both under one task and tier")
+    return paired_difference(first["nats"], second["nats"])

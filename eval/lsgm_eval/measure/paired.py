@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lsgm.data import dataset_names
+from lsgm.files.arrays import Arrays
+from lsgm.files.names import file_name
 from lsgm_eval.intervals import paired_difference
 from lsgm_eval.live.words import with_error
 from lsgm_eval.measure.likelihood_rows import METRIC
 from lsgm_eval.measure.solver_error import mean_and_margin
 from lsgm_eval.rows import Context
+from lsgm_eval.score_store import SOLVER, read_scores
 
 __all__ = ["data_tag", "folder_tag", "paired_rows", "scores_file"]
-
-Saved = Mapping[str, NDArray[Any]]
-
-ABOUT = ("task", "estimator", "levels_sha256")
-"""Strings that a file says of its numbers."""
-
-SOLVER = ("solver_rows", "solver_error")
-"""Of a bound by a flow: images that were solved again, and how far each lies above the finer solve."""
 
 
 def data_tag(source: str, dataset: str) -> str:
@@ -41,12 +35,13 @@ def data_tag(source: str, dataset: str) -> str:
 
 def folder_tag(dataset: str) -> str:
     """Return the tag of images that came by a path, from the dataset column of their rows."""
-    return f"@{dataset.partition('@')[0][:40]}-{dataset.rpartition('@')[2][:8]}"
+    name = dataset.partition("@")[0][:40].encode()[:80].decode(errors="ignore")
+    return f"@{file_name(name)}-{file_name(dataset.rpartition('@')[2][:8])}"
 
 
 def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
     """Return where every image's bound under a model is kept; ``variant`` names other data or protocols."""
-    return out / "per-image" / f"{model}-{method}{variant}.npz"
+    return out / "per-image" / f"{file_name(model)}-{method}{variant}.npz"
 
 
 def paired_rows(
@@ -65,22 +60,22 @@ def paired_rows(
     rows = []
     for method in methods:
         files = [(context, scores_file(out, context.model, method, variant)) for context in contexts]
-        found = [(context, _load(file, context.task)) for context, file in files if file.exists()]
+        found = [(context, _load(file, context.task)) for context, file in files]
         for (first, a), (second, b) in combinations([(c, saved) for c, saved in found if saved], 2):
             row = _pair(METRIC[method], first, a, second, b, split)
             rows += [row] if row else []
     return rows
 
 
-def _load(path: Path, task: str) -> Saved:
-    """Return the arrays that pairs are made of; none where they are of another task."""
-    with np.load(path) as file:
-        saved = {name: file[name] for name in ("rows", "nats", *SOLVER, *ABOUT) if name in file}
-    return saved if saved.get("task", task) == task else {}
+def _load(path: Path, task: str) -> Arrays | None:
+    """Return the arrays that pairs are made of; none where they are damaged, or of another task."""
+    said = "the numbers of single images in {path} are damaged ({why}); nothing is paired with them"
+    saved = read_scores(path, damaged=said)
+    return None if saved is None or _text(saved, "task") not in (None, task) else saved
 
 
 def _pair(
-    metric: str, first: Context, a: Saved, second: Context, b: Saved, split: str
+    metric: str, first: Context, a: Arrays, second: Context, b: Arrays, split: str
 ) -> dict[str, Any] | None:
     """Return the row of one pair, or None where they do not share two images' bits."""
     levels, estimators = ([_text(saved, name) for saved in (a, b)] for name in ("levels_sha256", "estimator"))
@@ -111,7 +106,7 @@ def _pair(
     )
 
 
-def _solver_error(a: Saved, b: Saved) -> tuple[float, float | None] | None:
+def _solver_error(a: Arrays, b: Arrays) -> tuple[float, float | None] | None:
     """Return the solver error of a difference, by the images that were solved again; None where none were.
 
     A bound without a flow owes nothing to a solver.
@@ -127,5 +122,5 @@ def _solver_error(a: Saved, b: Saved) -> tuple[float, float | None] | None:
     return mean_and_margin(a["solver_error"][first] - b["solver_error"][second])
 
 
-def _text(saved: Saved, name: str) -> str | None:
-    return str(saved[name]) if name in saved else None
+def _text(saved: Arrays, name: str) -> str | None:
+    return saved.text(name) if name in saved else None

@@ -22,6 +22,7 @@ from lsgm_eval.moments import Moments
 from lsgm_eval.passes.run import Pass
 from lsgm_eval.precision_recall import density_coverage, precision_recall
 from lsgm_eval.reference import Reference
+from lsgm_eval.row_file import RowFile
 from lsgm_eval.spaces import GIVES, OFFICIAL, SpaceSpec, Statistic, metric_name
 
 __all__ = ["Finding", "Gathered", "Space", "measure_space"]
@@ -39,7 +40,7 @@ class Space:
     reference: Reference
     floor: str = ""
     """A remark on how far held-out images are from the reference."""
-    training: Callable[[], NDArray[np.float32]] | None = None
+    training: Callable[[], NDArray[np.float32] | RowFile] | None = None
     """Features of every training image, for memorisation."""
     held_out: Callable[[], NDArray[np.float32]] | None = None
     """Features of held-out images, for memorisation."""

@@ -35,7 +35,11 @@ class Accumulator(Protocol):
         ...
 
     def load(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far."""
+        """Take what `state` returned in place of everything seen so far. Raises DataError for all else."""
+        ...
+
+    def holds(self, numbers: NDArray[np.int64]) -> bool:
+        """Return whether what has been seen is the images numbered ``numbers`` [N], each once."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
 from lsgm.errors import UserError
+from lsgm.files.arrays import Arrays
 from lsgm.generative import GenerativeModel
 from lsgm.keep import Output, open_output
 from lsgm.progress import bar
@@ -87,12 +88,15 @@ def run_pass(
     if not len(seeds) or batch_size < 1:
         raise ValueError("a pass needs seeds and batches of at least one image")
     world = world or World(0, 1, torch.device("cpu"))
-    plan = branches(extractors, len(seeds), accumulators)
-    key = pass_key(model, seeds, sampler, plan, world, save)
+    numbers = np.arange(world.rank, len(seeds), world.size)
+
+    def fresh() -> Share:
+        return Share(numbers, model.pixels.shape, branches(extractors, len(seeds), accumulators))
+
+    key = pass_key(model, seeds, sampler, fresh().plan, world, save)
     output = open_output(save, key, seeds, model.pixels)
-    share = Share(len(seeds[world.rank :: world.size]), model.pixels.shape, plan)
     state = StateFile(_of_process(state_path, world), key) if state_path else None
-    _resume(share, state, output, world, len(seeds))
+    share = _resumed(fresh, state, output, world, len(seeds))
     job = _Job(model, seeds, sampler, batch_size, world, output, share, overlap)
     stopped = [stop for stop in world.gather(job.run(state, save_every)) if stop]
     if stopped:
@@ -107,14 +111,21 @@ def _of_process(path: Path, world: World) -> Path:
     return path.with_name(f"{path.stem}-{world.rank}-of-{world.size}{path.suffix}")
 
 
-def _resume(share: Share, state: StateFile | None, output: Output, world: World, total: int) -> None:
-    """Go on from the state, unless images that it says are kept are not there any more."""
-    found = state.read() if state else None
-    done = world.gather(int(found["done"]) if found is not None else 0)
+def _resumed(
+    fresh: Callable[[], Share], state: StateFile | None, output: Output, world: World, total: int
+) -> Share:
+    """Return the share that the state tells of, unless images that it says are kept are there no more."""
+
+    def begun(arrays: Arrays) -> Share:
+        share = fresh()
+        share.load(arrays)
+        return share
+
+    found = state.read(begun, room=fresh().room) if state else None
+    done = world.gather(found.done if found is not None else 0)
     complete = sum(done) == total
     kept = world.on_main(lambda: output.prepare(total if complete else min(done) * world.size))
-    if found is not None and kept:
-        share.load(found)
+    return found if found is not None and kept else fresh()
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,7 @@ class _Job:
             yield batches
 
     def _take(self, batch: Batch) -> None:
-        number = self.world.rank + self.world.size * np.arange(batch.start, batch.start + len(batch.images))
+        number = self.share.numbers[batch.start : batch.start + len(batch.images)]
         begun = time.perf_counter()
         for name, branch in self.share.plan.items():
             try:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
-from lsgm.files.write import atomic_path
+from lsgm.files.arrays import Arrays
+from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.cells import cell_key
 from lsgm_eval.code_version import code_version
 from lsgm_eval.features import CAPACITY
+from lsgm_eval.kept import read_kept, room_for, write_kept
 from lsgm_eval.model_specs import packages_of
 from lsgm_eval.passes.plan import Branch
 
-__all__ = ["Arrays", "StateFile", "pass_key"]
+__all__ = ["StateFile", "pass_key"]
 
-Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 KEY = "key"
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile answer to a file that is cut short, overwritten or empty."""
+OTHER = "is of another pass: its model, seeds, sampler, extractors or code differ"
 
 
 @dataclass(frozen=True)
@@ -40,34 +39,28 @@ class StateFile:
     path: Path
     key: str
 
-    def write(self, arrays: Arrays) -> None:
+    def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the file: by all of the arrays or, after a crash, not at all."""
-        whole: dict[str, Any] = {KEY: np.array(self.key), **arrays}
-        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **whole)
+        write_kept(self.path, {KEY: np.array(self.key), **arrays})
 
-    def read(self) -> dict[str, NDArray[Any]] | None:
-        """Return the arrays, or None where there is no file or one that is of no use.
+    def read(self, use: Callable[[Arrays], T], *, room: int = 0) -> T | None:
+        """Return what ``use`` makes of the arrays, or None where there is no file or one that is of no use.
 
-        A file that is damaged, or of another pass, is named on standard error.
+        A file that is damaged, of another pass, or refused by a DataError of ``use``, is named on standard
+        error. ``room`` is what its arrays may take in bytes beyond the usual limit.
         """
-        if not self.path.exists():
-            return None
-        try:
-            # The archive carries a checksum of every member, which reading verifies.
-            with np.load(self.path, allow_pickle=False) as file:
-                if str(file[KEY]) != self.key:
-                    self._begin_again(
-                        "is of another pass: its model, seeds, sampler, extractors or code differ"
-                    )
-                    return None
-                return {name: file[name] for name in file.files if name != KEY}
-        except DAMAGE as error:
-            self._begin_again(f"is damaged ({error})")
-            return None
 
-    def _begin_again(self, why: str) -> None:
-        print(f"lsgm: the interrupted pass {self.path} {why}; beginning again", file=sys.stderr)
+        def ours(arrays: Arrays) -> T | None:
+            if arrays.text(KEY) != self.key:
+                print(
+                    f"lsgm: the interrupted pass {shown(str(self.path))} {OTHER}; beginning again",
+                    file=sys.stderr,
+                )
+                return None
+            return use(Arrays(arrays.where, {name: arrays[name] for name in arrays if name != KEY}))
+
+        said = "the interrupted pass {path} is damaged ({why}); beginning again"
+        return read_kept(self.path, ours, damaged=said, limit=room_for(room))
 
 
 def pass_key(

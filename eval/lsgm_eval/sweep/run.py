@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.files.names import file_name
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.evaluation import Evaluation
@@ -169,7 +171,7 @@ class _Points:
     def _drawing(self, model: GenerativeModel, point: SamplerConfig) -> Drawing:
         bench, tier = self.bench, self.bench.tier
         name = hashlib.sha256(json.dumps(to_dict(point), sort_keys=True).encode()).hexdigest()[:12]
-        state = bench.out / "passes" / f"{model.name}-point-{name}.npz"
+        state = bench.out / "passes" / f"{file_name(model.name)}-point-{name}.npz"
         seeds = range(tier.first_seed, tier.first_seed + self.ask.n)
         return Drawing(seeds, point, bench.batch_size, bench.world, state, overlap=False)
 
@@ -177,7 +179,7 @@ class _Points:
 def _forget(how: Drawing) -> None:
     """Remove what a pass has kept to go on from: its numbers are in the cell now."""
     if how.state is not None:
-        for file in how.state.parent.glob(f"{how.state.stem}*.npz"):
+        for file in how.state.parent.glob(f"{glob.escape(how.state.stem)}*.npz"):
             file.unlink(missing_ok=True)
 
 
