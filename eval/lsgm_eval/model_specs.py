@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lsgm import trust
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import parse_convert
 from lsgm.errors import CheckpointError, UserError
@@ -149,8 +149,9 @@ def _seen(model: ImageModel) -> GenerativeModel:
 
 
 def _from_factory(spec: str) -> GenerativeModel:
+    trust.ask(spec)
     module_name, _, attribute = spec.partition(":")
-    here = os.getcwd()
+    here = trust.modules_folder()
     sys.path.insert(0, here)
     try:
         factory = getattr(importlib.import_module(module_name), attribute)

@@ -11,6 +11,7 @@ from lsgm_reports.estimators import estimator_label
 from lsgm_reports.headline import detail_rows, headline_rows, lines_of, metrics_of
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.provenance import row_id
+from lsgm_reports.reproduce.copied import place_word
 from lsgm_reports.rows import Row
 from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 
@@ -155,7 +156,7 @@ def rows_table(rows: Sequence[Row], places: Sequence[str]) -> Table:
         words += [row.model, row.metric, row.sampler or "none"]
         grid.append([*(Cell(word) for word in words), kept])
     heads = ["Row", *several, "Model", "Metric", "Sampler", "Manifest"]
-    place = "FILE" if "File" in several else shlex.quote(places[0])
+    place = "FILE" if "File" in several else shlex.quote(place_word(places[0]))
     caption = f"`lsgm reproduce {place}#ROW` {_AGAIN}"
     return Table(EVERY_ROW, [Column(head, "left") for head in heads], grid, notes.notes, caption)
 

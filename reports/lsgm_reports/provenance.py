@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lsgm.config import require
 from lsgm.errors import ConfigError, DataError
+from lsgm.files.names import file_name
+from lsgm.files.shown import shown
+from lsgm.files.text import read_table
 from lsgm.structure import from_dict
 from lsgm_reports.reading import Placed, read_placed, results_of
+from lsgm_reports.reproduce.copied import Copied, copied
 from lsgm_reports.rows import Row
 
 __all__ = [
@@ -24,11 +29,15 @@ __all__ = [
     "read_manifest",
     "row_id",
     "rows_at",
-    "shell_line",
 ]
 
 FORMAT = 1
 """The newest layout of a manifest that is read here."""
+
+MOST = 4096
+"""Threads, processes and packages of a measuring call that are believed."""
+REVISION = re.compile(r"[0-9a-f]{7,64}([+-]dirty)?")
+REPAIR = "restore it, or remove it to do without"
 
 
 def row_id(row: Row) -> str:
@@ -97,29 +106,29 @@ class Manifest:
     models: tuple[MeasuredModel, ...]
     task: MeasuredTask
 
+    def __post_init__(self) -> None:
+        for name in ("processes", "threads"):
+            found = self.hardware.get(name)
+            known = found is None or (type(found) is int and 1 <= found <= MOST)
+            require(known, f"hardware.{name} is {found!r:.40}; it must be a whole number of 1 to {MOST}")
+        for name, words in (("versions", self.versions), ("models", self.models)):
+            require(len(words) <= MOST, f"{name} are {len(words)}; at most {MOST} are read")
+
     @property
     def processes(self) -> int:
         """Processes that shared the work."""
-        found = self.hardware.get("processes")
-        return found if isinstance(found, int) else 1
+        return int(self.hardware.get("processes") or 1)
 
     @property
     def threads(self) -> int | None:
         """Threads of a process, on which the rounding of sums depends."""
         found = self.hardware.get("threads")
-        return found if isinstance(found, int) else None
+        return None if found is None else int(found)
 
     @property
-    def shell(self) -> str:
-        """The command for a shell; of several processes as `torchrun` starts them."""
-        return shell_line(self.command, self.processes)
-
-
-def shell_line(command: tuple[str, ...] | list[str], processes: int = 1) -> str:
-    """Return a command quoted for a shell, started by `torchrun` where it has several processes."""
-    if processes == 1:
-        return shlex.join(command)
-    return shlex.join(["torchrun", "--nproc-per-node", str(processes), "-m", *command])
+    def typed(self) -> Copied:
+        """The command for a shell, of several processes as `torchrun` starts them, or why there is none."""
+        return copied(self.command, self.directory, self.processes)
 
 
 def manifest_of(row: Row, folder: Path) -> Manifest | None:
@@ -128,10 +137,10 @@ def manifest_of(row: Row, folder: Path) -> Manifest | None:
     Where the call wrote it before its images were loaded, the row says which these were. None where the row
     names no manifest or its file is gone. Raises DataError as `read_manifest`.
     """
-    if row.manifest is None or "/" in row.manifest or "\\" in row.manifest:
+    if not row.manifest or file_name(row.manifest) != row.manifest:
         return None
     path = folder / "manifests" / f"{row.manifest}.json"
-    if not path.is_file():
+    if not os.path.exists(path):
         return None
     found = read_manifest(path)
     return replace(found, task=replace(found.task, dataset=found.task.dataset or row.dataset))
@@ -139,21 +148,20 @@ def manifest_of(row: Row, folder: Path) -> Manifest | None:
 
 def read_manifest(path: Path) -> Manifest:
     """Return a manifest. Raises DataError for a damaged file, an unknown key, or a newer format."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it, or remove it to do without") from None
-    version = content.pop("format", None) if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    where = shown(str(path))
+    content = read_table(path, DataError, REPAIR)
+    version = content.pop("format", None)
+    if type(version) is int and version > FORMAT:
         raise DataError(
-            f"{path} has format {version} and this version reads up to {FORMAT}; update lsgm-bench to read it"
+            f"{where} has format {version} and this version reads up to {FORMAT}; "
+            "update lsgm-bench to read it"
         )
-    if version != FORMAT:
-        raise DataError(f"{path} is no manifest of a measuring call; restore it, or remove it to do without")
+    if type(version) is not int or version != FORMAT:
+        raise DataError(f"{where} is no manifest of a measuring call; {REPAIR}")
     try:
-        return from_dict(Manifest, content, str(path))
+        return from_dict(Manifest, content, where, null=True)
     except ConfigError as error:
-        raise DataError(f"{error}; restore the file, or remove it to do without") from None
+        raise DataError(f"{error}; {REPAIR}") from None
 
 
 def find_row(
@@ -205,7 +213,7 @@ def rows_at(
 
 def _split(place: str) -> tuple[Path, str | None, int | None]:
     """Return the path of a place, and the id or the line behind it, unless a file has that very name."""
-    if Path(place).exists():
+    if os.path.exists(place):
         return Path(place), None, None
     if found := re.fullmatch(r"(.+)#([0-9a-f]{1,12})", place):
         return Path(found[1]), found[2], None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from lsgm.errors import DataError
 from lsgm_reports.blocks import Block, Bullets, Section, Text
+from lsgm_reports.reproduce.copied import copied
 
 __all__ = ["FILE_NAME", "Planned", "Status", "find_statuses", "not_finished", "read_status"]
 
@@ -60,8 +60,9 @@ class Status:
 
     @property
     def typed(self) -> str:
-        """The command as one types it."""
-        return shlex.join(self.command)
+        """The command as one types it, or why none is shown: one from a folder may say anything."""
+        found = copied(self.command)
+        return f"`{found.line}`" if found.line else f"A command that is not shown ({found.why})"
 
     @property
     def sentence(self) -> str:
@@ -71,7 +72,7 @@ class Status:
         rest = "the same command goes on where it ended"
         if self.left:
             rest = f"{len(self.left)} of {len(self.planned)} measurements are missing; {rest}"
-        return f"`{self.typed}` {_STATES[self.state]}{when}{why}. {rest[:1].upper()}{rest[1:]}."
+        return f"{self.typed} {_STATES[self.state]}{when}{why}. {rest[:1].upper()}{rest[1:]}."
 
 
 def find_statuses(folders: Sequence[Path]) -> list[Status]:

@@ -87,7 +87,7 @@ def test_a_manifest_lies_beside_its_rows(tmp_path: Path) -> None:
     write_manifest(tmp_path, fake_manifest())
     found = manifest_of(replace(ROW, manifest="abcabcabcabc"), tmp_path)
     assert found is not None
-    assert found.shell == "lsgm eval glyphs --model 'a b=runs/a b' --model vae=runs/vae"
+    assert found.typed.line == "lsgm eval glyphs --model 'a b=runs/a b' --model vae=runs/vae"
     assert (found.threads, found.processes, found.models[0].name) == (1, 1, "a b")
     assert found.task.dataset == fake_manifest()["task"]["dataset"]
     assert manifest_of(ROW, tmp_path) is None
@@ -105,7 +105,7 @@ def test_the_row_names_images_that_were_loaded_after_the_manifest_was_written(tm
 def test_several_processes_are_started_by_torchrun(tmp_path: Path) -> None:
     hardware = fake_manifest()["hardware"] | {"processes": 2}
     path = write_manifest(tmp_path, fake_manifest(command=["lsgm", "eval", "mnist"], hardware=hardware))
-    assert read_manifest(path).shell == "torchrun --nproc-per-node 2 -m lsgm eval mnist"
+    assert read_manifest(path).typed.line == "torchrun --nproc-per-node 2 -m lsgm eval mnist"
 
 
 @pytest.mark.parametrize(

@@ -199,9 +199,12 @@ def test_a_run_that_was_begun_from_another_one_is_begun_from_it_again(
 ) -> None:
     shorter = ["--stage1.steps", "0", "--stage2.steps", "2", "--init-vae-from", "runs/tiny"]
     assert main(["train", "./tiny.toml", "--out", str(tmp_path / "more"), *shorter]) == 0
+    beside = tmp_path / "new.toml"
+    beside.write_text("mine")
     assert run([str(tmp_path / "more"), "--run", "--out", str(tmp_path / "new")]) == 0
+    assert beside.read_text() == "mine"
     said = capsys.readouterr().out
-    assert f"grep -v '^init_' {tmp_path}/more/config.toml > {tmp_path}/new.toml && lsgm train" in said
+    assert f"\nlsgm train {tmp_path}/more/config.toml --out {tmp_path}/new\n" in said
     assert "equal to the last bit" in said
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lsgm.errors import UserError, did_you_mean
+from lsgm.trust import ask
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["check_spec", "load_extractor"]
 
 KINDS = ("glyphs", "inception", "inception-clean", "export", "torchscript", "dinov2")
+FOREIGN = ("export", "torchscript", "dinov2", "inception-clean")
+"""Kinds of which a file of somebody's own is a program, run by Python, TorchScript or torch.export."""
 FORMS = (
     "glyphs, inception[:FILE], inception-clean[:FILE], export:FILE.pt2, torchscript:FILE and "
     "dinov2:DIR[:MODEL]"
@@ -32,6 +35,8 @@ def load_extractor(
     """
     check_spec(spec)
     kind, _, file = spec.partition(":")
+    if kind in FOREIGN and file:
+        ask(spec)
     if kind == "glyphs":
         from lsgm_eval.extractors.glyphs import GlyphExtractor
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError, UserError
+from lsgm.files.names import file_name
+from lsgm.files.shown import shown
+from lsgm.files.write import claim
 
 if TYPE_CHECKING:
     from lsgm_reports.reading import Placed
     from lsgm_reports.reproduce.checks import Check
+    from lsgm_reports.reproduce.foreign import Foreign
     from lsgm_reports.reproduce.trained import Training
     from lsgm_reports.rows import Row
 
@@ -28,7 +32,11 @@ DESCRIPTION = """Print what must hold for a number to come out again, and the co
 A ROW is PLACE#ID (the id that a report shows, or its beginning), PLACE:LINE, or PLACE with --model, --metric
 and --sampler, where PLACE is a results.jsonl or a folder that holds one. With --run the command is run and
 the new number compared: exit status 1 where it lies outside of the recorded interval. A training run's
-directory gives the command that trains it again, and --run compares the weights."""
+directory gives the command that trains it again, and --run compares the weights.
+
+Of what the results record only the commands that measure are run, with options whose values are data. What
+runs code of others (a model of a module's factory, the networks torchscript:, export: and dinov2:) is shown
+and refused without --trust-code; modules are looked for where you are, never in the recorded directory."""
 
 EXAMPLES = (
     "lsgm reproduce runs/eval-glyphs#3f2a91c0d4e8",
@@ -56,6 +64,8 @@ class Options:
     """A fresh folder to measure or train in (default: results/reproduced-ID, runs/reproduced-RUN)."""
     device: str = ""
     """Where to run instead of the recorded device, such as cpu or cuda."""
+    trust_code: bool = False
+    """Also print, or run, a command that runs the code of others which is shown before it."""
 
 
 def run(argv: list[str]) -> int:
@@ -71,20 +81,23 @@ def run(argv: list[str]) -> int:
         return _train(place, options)
     found = rows_at(options.row, model=options.model, metric=options.metric, sampler=options.sampler)
     if len(found) > 1:
-        print("\n".join(_listed(found)))
+        for line in _listed(found):
+            _say(line)
         raise UserError(f"{len(found)} rows fit; name one by PLACE#ID, or by --model, --metric and --sampler")
     name = row_id(found[0].row)
-    out = _fresh(options.out or Path("results") / f"reproduced-{name}")
+    out = _fresh(options.out or _own(Path("results") / f"reproduced-{name}", found[0].file.parent))
     return _measure(found[0], name, out, options)
 
 
 def _listed(found: Sequence[Placed]) -> list[str]:
     """Return a line for each row: how to name it, and what it is."""
     from lsgm_reports.provenance import row_id
+    from lsgm_reports.reproduce.copied import place_word
 
     cells = [
         (
-            *(f"{each.file.parent}#{row_id(each.row)}", each.row.model, each.row.metric),
+            f"{shlex.quote(place_word(str(each.file.parent)))}#{row_id(each.row)}",
+            *(each.row.model, each.row.metric),
             *(_value(each.row.value), each.row.sampler or "", each.row.task),
         )
         for each in found
@@ -99,16 +112,37 @@ def _value(value: float | None) -> str:
 
 def _fresh(out: Path) -> Path:
     """Return a folder that holds nothing. Raises ConfigError for another: what it holds would be reused."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    try:
+        free = not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be looked into ({error.strerror}); choose another --out") from error
+    if not free:
         raise ConfigError(f"{out} is not empty; choose a fresh folder with --out, or remove it")
     return out
 
 
-def _told(checks: Sequence[Check], remarks: Sequence[str], shell: str) -> None:
-    print("\n".join(["it takes:", *(check.line for check in checks)]))
-    for remark in remarks:
-        print(f"note: {remark}")
-    print(f"\n{shell}\n", flush=True)
+def _own(out: Path, place: Path) -> Path:
+    """Return the default folder to write into. Raises ConfigError where a link leads it elsewhere."""
+    received = Path.cwd().resolve().is_relative_to(place.resolve())
+    if received and out.parent.is_symlink():
+        raise ConfigError(f"{out.parent} is a link in the folder that was given; choose a folder with --out")
+    return out
+
+
+def _say(line: str) -> None:
+    """Print one line, in which files of others may have a say."""
+    print(shown(line))
+
+
+def _told(checks: Sequence[Check], remarks: Sequence[str], foreign: Sequence[Foreign] = ()) -> None:
+    """Print what must hold, and what would be run of others."""
+    print("it takes:")
+    for line in (*(check.line for check in checks), *(f"note: {remark}" for remark in remarks)):
+        _say(line)
+    if foreign:
+        print("it runs code of others:")
+    for each in foreign:
+        _say(f"  {each.text}")
 
 
 def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
@@ -121,17 +155,35 @@ def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
     again = plan_again(row, folder, siblings, out, options.device)
     interval = f" ({row.interval[0]!r} to {row.interval[1]!r})" if row.interval else ""
     sampler = f", {row.sampler}" if row.sampler else ""
-    print(f"row {name}: {row.metric} of {row.model} = {row.value!r}{interval}, {row.task}{sampler}")
-    _told(again.checks, again.remarks, again.shell)
+    _say(f"row {name}: {row.metric} of {row.model} = {row.value!r}{interval}, {row.task}{sampler}")
+    _told(again.checks, again.remarks, again.foreign)
+    if again.foreign and not options.trust_code:
+        sys.stdout.flush()
+        words = " and ".join(each.word for each in again.foreign)
+        raise UserError(
+            f"the command runs code of others, {words}: look at it, and add --trust-code if you trust where "
+            "it comes from"
+        )
+    _show(again.shell)
     if not options.run:
         return 0
     _complete(again.missing)
     if again.processes > 1:
         print(f"lsgm: in one process, where {again.processes} shared the images", file=sys.stderr)
+    from lsgm_reports.reproduce.apart import run_apart
+
+    claim(out)
+    agreed = [each.word for each in again.foreign]
     # Threads are counted when torch is first imported, which has not happened in this process.
-    with _set(again.environment), contextlib.chdir(again.directory):
-        status = _main(again.argv)
+    status = run_apart(again.argv, again.directory, again.environment, agreed, [folder])
     return status or _compare(row, folder, out)
+
+
+def _show(shell: str) -> None:
+    """Print a command between empty lines."""
+    print()
+    _say(shell)
+    print(flush=True)
 
 
 def _compare(row: Row, folder: Path, out: Path) -> int:
@@ -144,7 +196,10 @@ def _compare(row: Row, folder: Path, out: Path) -> int:
     new = same_measurement(row, rows)
     if new is None:
         tasks = ", ".join(sorted({other.task for other in rows}))
-        raise UserError(f"{out} holds no row of {row.metric} of {row.model} under {row.task}, but of {tasks}")
+        raise UserError(
+            f"{out} holds no row of {row.metric} of {row.model} under {row.task}, but of {tasks}; "
+            "the manifest is not of this row, or this version measures otherwise"
+        )
     outcome = verdict(row, new)
     print(f"\nrecorded    {row.value!r}\nnew         {new.value!r}")
     if outcome.difference is not None:
@@ -158,24 +213,26 @@ def _compare(row: Row, folder: Path, out: Path) -> int:
 
 def _train(folder: Path, options: Options) -> int:
     """Print how to train a run again, and do so where asked to."""
-    from lsgm_reports.reproduce.trained import read_training_run, same_weights, write_recipe
+    from lsgm_reports.reproduce.apart import run_apart
+    from lsgm_reports.reproduce.trained import read_training_run, same_weights
 
     if options.model or options.metric or options.sampler:
         raise ConfigError(f"{folder} is a training run and holds no rows to choose from; give its name alone")
-    out = _fresh(options.out or Path("runs") / f"reproduced-{folder.resolve().name}")
+    default = Path("runs") / f"reproduced-{file_name(folder.resolve().name)}"
+    out = _fresh(options.out or _own(default, folder))
     training: Training = read_training_run(folder, out, options.device)
-    print(f"training run {folder}")
-    _told(training.checks, training.remarks, training.shell)
+    _say(f"training run {folder}")
+    _told(training.checks, training.remarks)
+    _show(training.shell)
     if not options.run:
         return 0
     _complete(training.missing)
-    write_recipe(training)
-    with _set(training.environment):
-        status = _main(training.argv)
+    claim(out)
+    status = run_apart(training.argv, Path.cwd(), training.environment, strangers=[folder])
     if status:
         return status
     same, sentence = same_weights(folder, out)
-    print(sentence)
+    _say(sentence)
     return 0 if same else 1
 
 
@@ -183,25 +240,3 @@ def _complete(missing: Sequence[str]) -> None:
     """Raise UserError where something is not here that the command needs."""
     if missing:
         raise UserError(f"cannot run it: {'; '.join(missing)}; bring that here first")
-
-
-def _main(argv: Sequence[str]) -> int:
-    """Run a line of `lsgm` in this process."""
-    from lsgm.cli import main
-
-    return main(list(argv[1:]))
-
-
-@contextlib.contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

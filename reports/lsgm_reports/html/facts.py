@@ -94,7 +94,8 @@ def call_facts(manifest: Manifest) -> Facts:
     """Return what a measuring call was given and what it ran on."""
     task = manifest.task
     facts = _known(
-        ("Command", manifest.shell, True),
+        ("Command", manifest.typed.line, True),
+        ("Why no command is shown", manifest.typed.why, False),
         ("Typed in", manifest.directory, True),
         ("Environment", _listed(manifest.environment), True),
         ("Started", manifest.started, False),

@@ -11,6 +11,7 @@ from lsgm_reports.html.facts import Facts, call_facts, label_of, measured_facts,
 from lsgm_reports.html.markup import exact, tag, words
 from lsgm_reports.markdown import relative
 from lsgm_reports.provenance import manifest_of, row_id
+from lsgm_reports.reproduce.copied import place_word
 from lsgm_reports.rows import Row
 
 __all__ = ["Records"]
@@ -71,7 +72,8 @@ class Records:
         inner = _list([*row_facts(row), ("Row", name, True)])
         inner += tag("p", f"Measured with {' by '.join(links)}.", cls="links")
         if place is not None:
-            inner += _command(f"lsgm reproduce {shlex.quote(f'{relative(place, self._out)}#{name}')}")
+            word = f"{place_word(relative(place, self._out))}#{name}"
+            inner += _command(f"lsgm reproduce {shlex.quote(word)}")
         return tag(
             "details",
             tag("summary", head) + tag("div", inner),

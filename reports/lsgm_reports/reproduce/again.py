@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsgm.revision import git_revision
-from lsgm_reports.provenance import Manifest, MeasuredModel, manifest_of, shell_line
+from lsgm_reports.provenance import Manifest, MeasuredModel, manifest_of
 from lsgm_reports.reproduce.checks import (
     Check,
     check_code,
@@ -19,8 +19,10 @@ from lsgm_reports.reproduce.checks import (
     thread_setting,
 )
 from lsgm_reports.reproduce.command_line import CommandLine
+from lsgm_reports.reproduce.copied import shell_line
+from lsgm_reports.reproduce.foreign import Foreign, foreign_code
 from lsgm_reports.reproduce.guess import guessed_command, guessed_models
-from lsgm_reports.reproduce.narrow import models_of, narrowed, with_models
+from lsgm_reports.reproduce.narrow import ELSEWHERE, models_of, narrowed, with_models
 from lsgm_reports.reproduce.weights import locate
 from lsgm_reports.rows import Row
 
@@ -37,6 +39,8 @@ class Again:
     processes: int
     checks: Sequence[Check]
     remarks: Sequence[str]
+    foreign: Sequence[Foreign] = ()
+    """The code of others that it runs."""
 
     @property
     def missing(self) -> list[str]:
@@ -56,17 +60,20 @@ def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, devic
     """Return how to measure a row of ``folder`` again, into ``out``, and what is known to stand in the way.
 
     ``siblings`` are all rows of its file. Without a manifest the command is told from the row's own keys, and
-    a remark says so. Raises DataError for a damaged manifest and for a row whose command cannot be told.
+    a remark says so. Raises DataError for a damaged manifest, for a row whose command cannot be told, and for
+    a command that is none that measures or says more than data (`allowed`).
     """
     manifest = manifest_of(row, folder)
     places = [folder, folder.parent, Path.cwd() / "checkpoints", Path.cwd() / "runs"]
     if manifest is None:
         return _guessed(row, siblings, places, out, device)
+    recorded = CommandLine.parse(manifest.command)
+    recorded.without(*ELSEWHERE).checked()
     directory, remarks = Path(manifest.directory), []
-    if not directory.is_dir():
+    if not _is_place(manifest.directory):
         remarks.append(f"{directory} is not here: relative paths are taken from the current directory")
         directory = Path.cwd()
-    line = narrowed(CommandLine.parse(manifest.command), row, siblings)
+    line = narrowed(recorded, row, siblings)
     wanted = models_of(row, [model.name for model in manifest.models])
     models = [model for model in manifest.models if model.name in wanted]
     line, found = _with_weights(line, models, directory, places)
@@ -81,11 +88,25 @@ def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, devic
         data,
         check_hardware(manifest),
     ]
-    if CommandLine.parse(manifest.command).values("time-budget"):
+    if recorded.values("time-budget"):
         remarks.append("the call had a time budget, which is left out: it may have ended before some points")
     folder_word = str(out if directory == Path.cwd() else out.absolute())
-    argv = line.with_values("out", folder_word).argv
-    return Again(argv, directory, _environment(manifest), manifest.processes, checks, remarks)
+    line = _allowed(line, folder_word)
+    foreign = foreign_code(line, directory, Path.cwd())
+    return Again(line.argv, directory, _environment(manifest), manifest.processes, checks, remarks, foreign)
+
+
+def _is_place(directory: str) -> bool:
+    """Say whether a recorded directory is here, and of a name that a terminal prints as it is."""
+    return os.path.isabs(directory) and directory.isprintable() and os.path.isdir(directory)
+
+
+def _allowed(line: CommandLine, out: str) -> CommandLine:
+    """Return the line with the folder that it writes into, once all else of it has been found to be data.
+
+    The folder is the user's own, of whatever name.
+    """
+    return line.without("out").checked().with_values("out", out)
 
 
 def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Path, device: str) -> Again:
@@ -110,7 +131,8 @@ def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Pat
         *found,
         check_data(name, row.dataset, _roots(None), here),
     ]
-    return Again(line.with_values("out", str(out)).argv, here, {}, 1, checks, remarks)
+    line = _allowed(line, str(out))
+    return Again(line.argv, here, {}, 1, checks, remarks, foreign_code(line, here, here))
 
 
 def _with_weights(
@@ -128,7 +150,7 @@ def _environment(manifest: Manifest) -> dict[str, str]:
     if manifest.threads is not None:
         found |= thread_setting(manifest.threads)
     data = manifest.environment.get("LSGM_DATA")
-    if data is not None and "LSGM_DATA" not in os.environ:
+    if data and data.isprintable() and "LSGM_DATA" not in os.environ:
         found["LSGM_DATA"] = data
     return found
 

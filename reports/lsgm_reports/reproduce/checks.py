@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from lsgm_reports.provenance import Manifest
+from lsgm_reports.provenance import REVISION, Manifest
 
 __all__ = [
     "Check",
@@ -38,6 +38,8 @@ class Check:
 
 def check_code(recorded: str | None, here: str | None) -> Check:
     """Compare revisions; local changes leave open what the code was."""
+    if recorded is not None and REVISION.fullmatch(recorded) is None:
+        return Check("code", "unknown", f"what is recorded is no revision of git: {recorded[:60]!r}")
     if recorded is None:
         return Check("code", "unknown", "measured outside of a git checkout: no revision is recorded")
     clean = recorded[:40]
@@ -74,11 +76,11 @@ def check_data(name: str, identity: str | None, roots: Sequence[Path], directory
     called = f"{version}, sha256 {sha256[:12]}" if version else called
     if name == "glyphs":
         return Check("data", "ok", f"{called}: rendered here, no file needed")
-    path = directory / Path(name).expanduser()
+    path = directory / os.path.expanduser(name)
     if "/" in name or path.suffix == ".zip":
-        there = path.exists()
+        there = os.path.exists(path)
         return Check("data", "ok" if there else "missing", f"{called} at {path}")
-    found = next((root / name for root in roots if (root / name).exists()), None)
+    found = next((root / name for root in roots if os.path.exists(root / name)), None)
     if found is not None:
         return Check("data", "ok", f"{called} in {found}")
     looked = ", ".join(map(str, roots))
@@ -120,5 +122,5 @@ def _version(name: str) -> str | None:
         return platform.python_version()
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # of a name that no package can have
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["CommandLine"]
+from lsgm.errors import DataError
+from lsgm_reports.reproduce.allowed import OPTIONS, check_line, takes_no_value
 
-FLAGS = ("json", "allow-failures", "control-variate", "sampler.denoise")
-"""Options of the measuring commands that take no value; every other one takes one."""
+__all__ = ["CommandLine"]
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,38 @@ class CommandLine:
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> CommandLine:
-        """Take apart ``("lsgm", "eval", "glyphs", "--model", "a")``; ``--model=a`` and ``--a_b`` too."""
-        words: list[str] = []
-        options: list[tuple[str, str | None]] = []
+        """Take apart ``("lsgm", "eval", "glyphs", "--model", "a")``; ``--model=a`` and ``--a_b`` too.
+
+        Whether it may be run is not asked here but by `checked`. Raises DataError for no line of `lsgm`.
+        """
+        if len(argv) < 2 or argv[0] != "lsgm":
+            raise DataError("the recorded command is none of lsgm; it is not run, and not shown")
+        command, words, options = argv[1], list[str](), list[tuple[str, str | None]]()
         rest = list(argv[2:])
         while rest:
             word = rest.pop(0)
-            if not word.startswith("--") or word == "--":
-                words += [] if word == "--" else [word]
+            if word == "--":
+                words += rest
+                break
+            if not word.startswith("--"):
+                words.append(word)
                 continue
             name, equals, value = word[2:].partition("=")
             name = name.replace("_", "-")
-            if name.removeprefix("no-") in FLAGS:
+            if takes_no_value(command, name):
                 options.append((name, None))
-            else:
-                options.append((name, value if equals else rest.pop(0) if rest else ""))
-        return cls(argv[1], tuple(words), tuple(options))
+                continue
+            value = value if equals else rest.pop(0) if rest else ""
+            if OPTIONS.get(command, {}).get(name) == "numbers":
+                while rest and not rest[0].startswith("--"):
+                    value += f" {rest.pop(0)}"
+            options.append((name, value))
+        return cls(command, tuple(words), tuple(options))
+
+    def checked(self) -> CommandLine:
+        """Return the line. Raises DataError unless it measures rows and all it says is data (`allowed`)."""
+        check_line(self.command, self.words, self.options)
+        return self
 
     def values(self, name: str) -> list[str]:
         """Return what an option was given, once for each time."""
@@ -54,11 +70,13 @@ class CommandLine:
     @property
     def argv(self) -> tuple[str, ...]:
         """The whole line, ``lsgm`` first."""
-        options = [
-            part
-            for name, value in self.options
-            # A value that begins with a dash would be read as an option.
-            for part in ([f"--{name}={value}"] if value and value.startswith("-") else [f"--{name}", value])
-            if part is not None
-        ]
+        options = [part for name, value in self.options for part in self._option(name, value)]
         return ("lsgm", self.command, *self.words, *options)
+
+    def _option(self, name: str, value: str | None) -> list[str]:
+        if value is None:
+            return [f"--{name}"]
+        if OPTIONS.get(self.command, {}).get(name) == "numbers":
+            return [f"--{name}", *value.split(" ")]
+        # A value that begins with a dash would be read as an option.
+        return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]

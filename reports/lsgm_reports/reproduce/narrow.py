@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 from lsgm_reports.reproduce.command_line import CommandLine
 from lsgm_reports.rows import Row
 
-__all__ = ["method_of", "models_of", "narrowed", "parse_label", "with_models"]
+__all__ = ["ELSEWHERE", "method_of", "models_of", "narrowed", "parse_label", "with_models"]
 
 FLOW = ("tol", "rtol", "atol", "solver", "steps", "probes", "divergence")
 """Options of `lsgm nll` that the score-matching bound refuses."""
@@ -87,7 +88,7 @@ def _one_point(line: CommandLine, row: Row) -> CommandLine:
     line = line.with_values("samplers", ",".join(fitting) or _word(name, settings))
     if "rtol" in settings:
         return line.without("nfe").with_values("tol", settings["rtol"])
-    if row.nfe_mean is None:
+    if row.nfe_mean is None or not math.isfinite(row.nfe_mean):
         return line
     return line.with_values("nfe", str(round(row.nfe_mean))).with_values("tol", "none")
 

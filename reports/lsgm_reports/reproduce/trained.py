@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
+from lsgm.config import require
 from lsgm.errors import DataError
+from lsgm.files.records import read_record
+from lsgm.files.text import read_toml
+from lsgm.recipe_files import ORIGINS
 from lsgm.revision import git_revision
+from lsgm_reports.provenance import MOST
 from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
+from lsgm_reports.reproduce.copied import no_option
 from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256
 
-__all__ = ["Training", "is_training_run", "read_training_run", "same_weights", "write_recipe"]
-
-ORIGINS = ("init_from", "init_vae_from")
-"""Keys of a run's configuration that are options of `lsgm train` and no part of its recipe."""
+__all__ = ["Training", "is_training_run", "read_training_run", "same_weights"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,8 @@ class Training:
     """A training run and how to train it again."""
 
     folder: Path
-    recipe: dict[str, Any]
-    """The resolved configuration without `ORIGINS`."""
     argv: tuple[str, ...]
-    """``lsgm train RECIPE --out OUT ...``; RECIPE is the run's own configuration where it is no more than a
-    recipe, else the file that `write_recipe` writes."""
-    needs_recipe: bool
+    """``lsgm train RUN/config.toml --out OUT ...``."""
     environment: dict[str, str]
     checks: list[Check]
     remarks: list[str]
@@ -45,75 +42,109 @@ class Training:
     @property
     def shell(self) -> str:
         """The command for a shell."""
-        words = [f"{name}={value}" for name, value in self.environment.items()]
-        line = " ".join([*words, shlex.join(self.argv)])
-        if not self.needs_recipe:
-            return line
-        # Keys above all tables: what remains is the recipe.
-        config, recipe = shlex.quote(str(self.folder / "config.toml")), shlex.quote(self.argv[2])
-        return f"grep -v '^init_' {config} > {recipe} && {line}"
+        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*words, shlex.join(self.argv)])
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a run's manifest says of its images."""
+
+    name: str = "unknown"
+    version: int | str | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Hardware:
+    """What is read of the machine that a run was trained on."""
+
+    cores: int | None = None
+    threads: int | None = None
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            require(count is None or 1 <= count <= MOST, f"{name} are {count}; there are 1 to {MOST}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is read of a training run's ``manifest.json``."""
+
+    versions: dict[str, str | None]
+    dataset: _Images
+    hardware: _Hardware
+    git_revision: str | None = None
+    resumed: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        require(len(self.versions) <= MOST, f"versions are {len(self.versions)}; at most {MOST} are read")
 
 
 def is_training_run(place: Path) -> bool:
     """Say whether a folder is one of a training run."""
-    return (place / "config.toml").is_file() and (place / "manifest.json").is_file()
+    return all(os.path.exists(place / name) for name in ("config.toml", "manifest.json"))
 
 
 def read_training_run(folder: Path, out: Path, device: str = "") -> Training:
-    """Return how to train a run again, into ``out``. Raises DataError where its files cannot be read."""
-    try:
-        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        versions, data = dict(manifest["versions"]), dict(manifest["dataset"])
-        hardware, resumed = dict(manifest["hardware"]), list(manifest.get("resumed", []))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is no complete training run ({error}); restore it from a copy") from None
-    origins = {key: str(config[key]) for key in ORIGINS if config.get(key)}
-    recipe = {key: value for key, value in config.items() if key not in ORIGINS}
-    file = out.with_name(f"{out.name}.toml") if origins else folder / "config.toml"
-    options = [part for key, value in origins.items() for part in (f"--{key.replace('_', '-')}", value)]
-    options += ["--device", device] if device else []
-    remarks = [f"it was resumed {len(resumed)} times, which changes no weight"] if resumed else []
+    """Return how to train a run again, into ``out``. Raises DataError where its files cannot be read.
+
+    Of its configuration nothing is run and nowhere is written by it: it names images and weights that are
+    read, kinds of models that are installed, and numbers.
+    """
+    config = read_toml(folder / "config.toml", DataError)
+    run = read_record(_Run, folder / "manifest.json", DataError)
+    origins = {key: _text(config, key, folder) for key in ORIGINS if config.get(key)}
+    remarks = [f"it was resumed {len(run.resumed)} times, which changes no weight"] if run.resumed else []
     if by_time := [
-        name for name, stage in recipe.items() if isinstance(stage, dict) and stage.get("seconds")
+        name for name, stage in config.items() if isinstance(stage, dict) and stage.get("seconds")
     ]:
         remarks.append(
             f"{' and '.join(by_time)} ends after seconds of training: other machines take other steps"
         )
-    images = f"{data.get('name')}@{data.get('version')}, sha256 {str(data.get('sha256'))[:12]}"
-    machine = ", ".join(f"{hardware.get(key)} {key}" for key in ("cores", "threads", "processes"))
+    images = f"{run.dataset.name}@{run.dataset.version}, sha256 {run.dataset.sha256[:12]}"
+    machine = ", ".join(f"{count} {name}" for name, count in vars(run.hardware).items())
+    options = ["--device", device] if device else []
     return Training(
         folder,
-        recipe,
-        ("lsgm", "train", _path(file), "--out", str(out), *options),
-        bool(origins),
-        thread_setting(threads) if isinstance(threads := hardware.get("threads"), int) else {},
+        ("lsgm", "train", no_option(str(folder / "config.toml")), "--out", str(out), *options),
+        thread_setting(run.hardware.threads) if run.hardware.threads is not None else {},
         [
-            check_code(manifest.get("git_revision"), git_revision()),
-            check_versions(versions),
-            *(_origin(Path(origin)) for origin in origins.values()),
-            Check("data", "unknown", f"{images}: compare with `lsgm data ls`"),
+            check_code(run.git_revision, git_revision()),
+            check_versions(run.versions),
+            *(_origin(origin) for origin in origins.values()),
+            Check("data", "unknown", f"{images}, read from {_dataset(config)}: compare with `lsgm data ls`"),
             Check("hardware", "unknown", f"trained with {machine}"),
         ],
         remarks,
     )
 
 
-def _origin(place: Path) -> Check:
+def _text(config: Mapping[str, Any], key: str, folder: Path) -> str:
+    value = config[key]
+    if not isinstance(value, str):
+        raise DataError(
+            f"{folder / 'config.toml'}: '{key}' is {value!r:.60}, not a path; restore it from a copy"
+        )
+    return value
+
+
+def _dataset(config: Mapping[str, Any]) -> str:
+    """Return what the configuration reads images from."""
+    data = config.get("data")
+    named = data.get("dataset") if isinstance(data, dict) else None
+    return named if isinstance(named, str) else "what its recipe says"
+
+
+def _origin(name: str) -> Check:
     """Say whether the run is still there that another one was begun from."""
+    place = Path(os.path.expanduser(os.path.expandvars(name)))
     found = newest_checkpoint(place)
     if found is None:
         return Check("weights", "missing", f"it was begun from {place}, which holds no checkpoint here")
     said = f"it was begun from {place}, now at {found.name}, whose checksum was not recorded"
     return Check("weights", "unknown", said)
-
-
-def write_recipe(training: Training) -> None:
-    """Write the recipe that the command reads, where it is not the run's own configuration."""
-    if training.needs_recipe:
-        path = Path(training.argv[2])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tomli_w.dumps(training.recipe), encoding="utf-8")
 
 
 def same_weights(folder: Path, out: Path) -> tuple[bool, str]:
@@ -130,8 +161,3 @@ def same_weights(folder: Path, out: Path) -> tuple[bool, str]:
         f"the weights of {ends[0].name} differ: they are the same only on the same code, versions, processor "
         "and threads; `lsgm compare` tells whether what they measure does"
     )
-
-
-def _path(file: Path) -> str:
-    """Return a path that `lsgm train` cannot take for the name of a recipe."""
-    return str(file) if "/" in str(file) or file.suffix == ".toml" else f"./{file}"

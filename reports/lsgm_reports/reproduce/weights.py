@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lsgm.errors import DataError, UserError
+from lsgm.files.records import read_record
+from lsgm.files.regular import open_regular
+from lsgm.files.shown import shown
 from lsgm_reports.provenance import MeasuredModel
 
 __all__ = ["Located", "find_weights", "locate", "newest_checkpoint", "weights_sha256"]
@@ -28,6 +32,20 @@ class Located:
     text: str
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """What a checkpoint's ``state.json`` says of one of its files."""
+
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is read of a checkpoint's ``state.json``."""
+
+    files: dict[str, _Listed] = field(default_factory=dict)
+
+
 def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
     """Return where a model is, looking at where it was, then below ``places`` for weights of its checksum.
 
@@ -37,7 +55,7 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Loc
     was = Path(model.path) if model.path is not None else None
     if was is None and ":" in model.spec:
         return Located(model.spec, "unknown", f"{model.name} is made by {model.spec.rpartition('=')[2]}")
-    if was is not None and was.exists() and not _checkpoints(was):
+    if was is not None and os.path.exists(was) and not _checkpoints(was):
         return Located(model.spec, "unknown", f"{model.name} is {was}: its images are checked when measured")
     if model.sha256 is None:
         return Located(None, "missing", f"nothing says which weights {model.name} had")
@@ -49,7 +67,7 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Loc
     if found is not None:
         said = f"{model.name} is {found} now, sha256 {model.sha256[:12]}"
         return Located(_named(model.name, found), "ok", said)
-    there = f"{was} has others" if was is not None and was.exists() else f"not at {was}" if was else "nowhere"
+    there = f"{was} has others" if was and os.path.exists(was) else f"not at {was}" if was else "nowhere"
     return Located(None, "missing", f"{model.name} with weights of sha256 {model.sha256[:12]}: {there}")
 
 
@@ -73,34 +91,39 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def _checkpoints(place: Path) -> list[Path]:
     """Return the checkpoints at a folder or a little below it, in the order of their paths."""
-    return sorted(set(_found(place))) if place.is_dir() else []
+    return sorted(set(_found(place))) if os.path.isdir(place) else []
 
 
 def _found(place: Path) -> Iterator[Path]:
-    if (place / "state.json").is_file():
+    if os.path.isfile(place / "state.json"):
         yield place
         return
-    for depth in PATTERNS:
-        for file in place.glob(f"{depth}state.json"):
-            yield file.parent
-        for file in place.glob(f"{depth}checkpoints/*/state.json"):
-            yield file.parent
+    try:
+        for depth in PATTERNS:
+            for file in place.glob(f"{depth}state.json"):
+                yield file.parent
+            for file in place.glob(f"{depth}checkpoints/*/state.json"):
+                yield file.parent
+    except OSError as error:
+        raise DataError(
+            f"{shown(str(place))} cannot be looked through ({error.strerror}); make it readable"
+        ) from error
 
 
 def _recorded(checkpoint: Path) -> str | None:
     try:
-        sha256 = json.loads((checkpoint / "state.json").read_bytes())["files"]["ema.safetensors"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        listed = read_record(_Recorded, checkpoint / "state.json").files
+    except UserError:
         return None
-    return sha256 if isinstance(sha256, str) else None
+    return listed.get("ema.safetensors", _Listed()).sha256 or None
 
 
 def weights_sha256(checkpoint: Path) -> str | None:
     """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
     try:
-        with (checkpoint / "ema.safetensors").open("rb") as file:
+        with open_regular(checkpoint / "ema.safetensors") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (UserError, OSError):
         return None
 
 

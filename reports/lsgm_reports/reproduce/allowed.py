@@ -1,0 +1,199 @@
+"""What a command from a results folder may say: the commands that measure rows, with values that are data.
+
+Everything else is refused, so that no folder decides what is run or where it is written. A new option of
+these commands has to be entered here, by the kind of its value; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from lsgm.errors import DataError
+from lsgm.files.shown import shown
+
+__all__ = ["DATASETS", "OPTIONS", "WORDS", "Kind", "check_line", "kind_of", "takes_no_value"]
+
+Kind = Literal[
+    "flag", "text", "count", "seed", "number", "numbers", "device", "place", "target", "task", "model",
+    "side", "space",
+]  # fmt: skip
+"""``place`` is read, ``target`` written; ``model``, ``side``, ``space`` and ``task`` may name code."""
+
+_SAMPLER: dict[str, Kind] = {
+    **dict.fromkeys(("sampler.name", "sampler.grid"), "text"),
+    **dict.fromkeys(("sampler.steps", "sampler.corrector-steps"), "count"),
+    **dict.fromkeys(("sampler.rtol", "sampler.atol", "sampler.time-end", "sampler.temperature"), "number"),
+    **dict.fromkeys(("sampler.rho", "sampler.eta", "sampler.snr", "sampler.churn"), "number"),
+    **dict.fromkeys(("sampler.churn-min", "sampler.churn-max", "sampler.churn-noise"), "number"),
+    "sampler.times": "numbers",
+    "sampler.denoise": "flag",
+}  # fmt: skip
+
+OPTIONS: Mapping[str, Mapping[str, Kind]] = {
+    "eval": {
+        "model": "model",
+        "tier": "text",
+        "out": "target",
+        "extractor": "space",
+        "reference": "place",
+        "export-reference": "target",
+        "save": "text",
+        "images": "count",
+        "data": "place",
+        "convert": "text",
+        "only": "text",
+        "batch-size": "count",
+        "device": "device",
+        "allow-failures": "flag",
+        "json": "flag",
+        "report": "text",
+    },
+    "nll": {
+        "task": "task",
+        "data": "place",
+        "convert": "text",
+        "method": "text",
+        "tier": "text",
+        "limit": "count",
+        "samples": "count",
+        "times": "count",
+        "control-variate": "flag",
+        "tol": "number",
+        "rtol": "number",
+        "atol": "number",
+        "step-control": "text",
+        "solver": "text",
+        "steps": "count",
+        "probes": "count",
+        "divergence": "text",
+        "dequantise": "text",
+        "out": "target",
+        "batch-size": "count",
+        "at-once": "count",
+        "device": "device",
+        "json": "flag",
+        "allow-failures": "flag",
+    },
+    "nfe": {
+        "model": "model",
+        "task": "task",
+        "samplers": "text",
+        "nfe": "text",
+        "tol": "text",
+        "images": "count",
+        "metric": "text",
+        "reach": "text",
+        "extractor": "space",
+        "reference": "place",
+        "tier": "text",
+        "data": "place",
+        "convert": "text",
+        "out": "target",
+        "time-budget": "number",
+        "batch-size": "count",
+        "device": "device",
+        "json": "flag",
+        "report": "text",
+    },
+    "fid": {
+        "images": "count",
+        "reference-images": "count",
+        "seed": "seed",
+        "extractor": "space",
+        "out": "target",
+        "batch-size": "count",
+        "convert": "text",
+        "device": "device",
+        "json": "flag",
+        "first-seed": "seed",
+        **_SAMPLER,
+    },
+}
+"""The commands that measure rows: option without dashes -> what its value is."""
+
+WORDS: Mapping[str, tuple[Kind, ...]] = {
+    "eval": ("task",),
+    "nll": ("model",),
+    "nfe": (),
+    "fid": ("side", "side"),
+}
+"""What the words without an option are; the last kind is that of all further ones."""
+
+DATASETS = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28", "cifar10", "celebahq256")
+"""Names that stand before a colon and are no module: ``cifar10:train`` is a split."""
+
+_PATTERNS: Mapping[str, tuple[str, str]] = {
+    "count": (r"[0-9]{1,9}|all", "a number of at most 9 digits"),
+    "seed": (r"[0-9]{1,19}", "a whole number"),
+    "number": (r"[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?|inf", "a number"),
+    "numbers": (r"[0-9.eE+-]{1,40}( [0-9.eE+-]{1,40})*", "numbers"),
+    "device": (r"[a-z]{1,20}(:[0-9]{1,3})?", "a device, such as cpu or cuda:1"),
+}
+_EMPTY = ("save", "tol", "reach")
+"""Options of which an empty value means something."""
+
+
+def takes_no_value(command: str, name: str) -> bool:
+    """Say whether an option is a flag of a command: ``json``, ``no-json``, ``sampler.no-denoise``."""
+    table, dot, flag = name.rpartition(".")
+    return OPTIONS.get(command, {}).get(f"{table}{dot}{flag.removeprefix('no-')}") == "flag"
+
+
+def kind_of(command: str, index: int) -> Kind | None:
+    """Return what the word number ``index`` of a command is, None where it takes no such word."""
+    kinds = WORDS.get(command, ())
+    if index < len(kinds):
+        return kinds[index]
+    return "model" if command == "nll" else None
+
+
+def check_line(command: str, words: tuple[str, ...], options: tuple[tuple[str, str | None], ...]) -> None:
+    """Raise DataError unless a line measures rows and all that it says is data."""
+    if command not in OPTIONS:
+        known = ", ".join(OPTIONS)
+        raise DataError(
+            f"the recorded command is `lsgm {_part(command)}`, which measures no row; only {known} are run "
+            "again, so type anything else yourself if you know where it comes from"
+        )
+    for index, word in enumerate(words):
+        if kind_of(command, index) is None:
+            raise _refused(command, f"has the word '{_part(word)}', for which it has no place")
+        _check_text(command, word)
+    for name, value in options:
+        _check_option(command, name, value)
+
+
+def _check_option(command: str, name: str, value: str | None) -> None:
+    if takes_no_value(command, name):
+        return
+    kind = OPTIONS[command].get(name)
+    if kind is None or value is None:
+        raise _refused(command, f"has the option --{_part(name)}, which is none that measuring needs")
+    if value == "" and name in _EMPTY:
+        return
+    pattern, wanted = _PATTERNS.get(kind, (r"(?s).*", ""))
+    if not re.fullmatch(pattern, value):
+        raise _refused(command, f"has --{name} '{_part(value)}', which is not {wanted}")
+    _check_text(command, value)
+
+
+def _check_text(command: str, text: str) -> None:
+    """Refuse what a parser would take for an option, and what a terminal would not print as it is."""
+    if not text.strip():
+        raise _refused(command, "has an empty word")
+    if text.startswith("-"):
+        raise _refused(command, f"has the value '{_part(text)}', which would be read as an option")
+    if not text.isprintable():
+        raise _refused(command, f"has the value '{_part(text)}', which does not print as it is")
+
+
+def _refused(command: str, what: str) -> DataError:
+    return DataError(
+        f"the recorded command `lsgm {command}` {what}; it is not run: type what you want of it yourself"
+    )
+
+
+def _part(text: str) -> str:
+    return shown(text)[:60]

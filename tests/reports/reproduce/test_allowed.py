@@ -1,0 +1,156 @@
+"""What a recorded command may say is entered option by option, as the commands have them."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+
+from lsgm.data import dataset_names
+from lsgm.errors import DataError
+from lsgm_eval.commands import eval as eval_command
+from lsgm_eval.commands import fid, nfe, nll
+from lsgm_eval.extractors import FOREIGN, FORMS, KINDS
+from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS
+from lsgm_reports.reproduce.command_line import CommandLine
+from lsgm_reports.reproduce.foreign import foreign_code
+
+COMMANDS = {
+    "eval": eval_command.Options,
+    "nll": nll.Options,
+    "nfe": nfe.Options,
+    "fid": fid.Options,
+}
+POSITIONAL = {
+    "eval": {"task": "task"},
+    "nll": {"models": "model"},
+    "nfe": {},
+    "fid": {"reference": "side", "samples": "side"},
+}
+TEXTS = {"text", "place", "task", "model", "side", "space", "device", "count"}
+FITTING = {
+    bool: {"flag"},
+    int: {"count", "seed"},
+    float: {"number"},
+    Path: {"target"},
+    str: TEXTS,
+}
+"""A type of an option -> what its value may be called; of texts only a person can say what they are."""
+
+
+def options_of(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield every option of a command with the kinds that its type allows."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        name = f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from options_of(hint, f"{name}.")
+        elif hint == tuple[float, ...]:
+            yield name, {"numbers"}
+        else:
+            yield name, FITTING[plain(hint)]
+
+
+def plain(hint: Any) -> type[Any]:
+    """Return the type of one value of an option."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return plain(next(arg for arg in args if arg is not type(None)))
+    if origin is tuple:
+        return plain(args[0])
+    if origin is Literal:
+        return type(args[0])
+    assert isinstance(hint, type)
+    return hint
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_measuring_command_is_classified_by_what_its_value_is(command: str) -> None:
+    entered = {**OPTIONS[command], **POSITIONAL[command]}
+    assert OPTIONS[command].keys().isdisjoint(POSITIONAL[command])
+    found = dict(options_of(COMMANDS[command]))
+    assert entered.keys() == found.keys()
+    assert {name: kind for name, kind in entered.items() if kind not in found[name]} == {}
+    assert tuple(POSITIONAL[command].values()) == WORDS[command]
+
+
+def test_the_commands_are_those_that_measure_rows() -> None:
+    assert OPTIONS.keys() == WORDS.keys() == COMMANDS.keys()
+
+
+def test_the_data_sets_are_those_that_there_are() -> None:
+    assert set(DATASETS) == set(dataset_names())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_of_somebody_s_own_is_code_unless_it_is_known_to_be_none(kind: str) -> None:
+    assert f"{kind}:" in FORMS or kind in ("glyphs", "inception", "inception-clean")
+    line = CommandLine.parse(["lsgm", "eval", "glyphs", "--extractor", f"{kind}:file"]).checked()
+    found = [each.word for each in foreign_code(line, Path("/"), Path("/"))]
+    assert found == [f"{kind}:file"] * (kind in FOREIGN)
+    assert (kind in FOREIGN) == (kind not in ("glyphs", "inception"))
+
+
+REFUSED = [
+    ([], "none of lsgm"),
+    (["lsgm"], "none of lsgm"),
+    (["python", "-c", "print()"], "none of lsgm"),
+    (["lsgm", "train", "glyphs"], "`lsgm train`, which measures no row"),
+    (["lsgm", "gate", "record"], "`lsgm gate`, which measures no row"),
+    (["lsgm", "reproduce", "x", "--run"], "`lsgm reproduce`, which measures no row"),
+    (["lsgm", "--help"], "measures no row"),
+    (["lsgm", "nll", "--tyro-write-completion", "bash", "/x"], "--tyro-write-completion"),
+    (["lsgm", "nll", "--tyro-print-completion=bash"], "--tyro-print-completion"),
+    (["lsgm", "eval", "glyphs", "--config=evil.toml"], "--config"),
+    (["lsgm", "eval", "glyphs", "--mod", "evil:factory"], "--mod, which is none"),
+    (["lsgm", "eval", "glyphs", "--trust-code"], "--trust-code"),
+    (["lsgm", "eval", "glyphs", "more"], "the word 'more', for which it has no place"),
+    (["lsgm", "eval", "-h"], "'-h', which would be read as an option"),
+    (["lsgm", "nll", "--", "--out=/x"], "'--out=/x', which would be read as an option"),
+    (["lsgm", "eval", "glyphs", "--tier", "--out=/x"], "would be read as an option"),
+    (["lsgm", "eval", "glyphs", "--tier=-x"], "would be read as an option"),
+    (["lsgm", "eval", "glyphs", "--tier"], "an empty word"),
+    (["lsgm", "eval", " "], "an empty word"),
+    (["lsgm", "eval", "glyphs", "--tier", "quick\nrm -r x"], r"does not print as it is"),
+    (["lsgm", "eval", "glyphs", "--tier", "\x1b[201~"], "does not print as it is"),
+    (["lsgm", "eval", "\u202eshpylg"], "does not print as it is"),
+    (["lsgm", "eval", "glyphs", "--device", "cpu;x"], "is not a device"),
+    (["lsgm", "eval", "glyphs", "--device", "cpu\n"], "is not a device"),
+    (["lsgm", "eval", "glyphs", "--batch-size", "1000000000000"], "a number of at most 9 digits"),
+    (["lsgm", "eval", "glyphs", "--batch-size", "٣"], "a number of at most 9 digits"),
+    (["lsgm", "nll", "a", "--tol", "nan"], "is not a number"),
+    (["lsgm", "fid", "a", "b", "--sampler.times", "1", "x"], "is not numbers"),
+    (["lsgm", "fid", "a", "b", "--seed", "-1"], "is not a whole number"),
+]
+
+
+@pytest.mark.parametrize(("argv", "said"), REFUSED, ids=lambda value: " ".join(value)[:40])
+def test_what_is_no_measuring_or_no_data_is_refused_in_a_sentence(argv: list[str], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        CommandLine.parse(argv).checked()
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lsgm eval glyphs --model a=runs/a --only quality --images all --reference inception=x.npz",
+        "lsgm nll a=runs/a b=runs/b --task mnist --no-control-variate --tol 1e-5 --limit 500",
+        "lsgm nfe --model a --task t.toml --samplers edm@edm:churn=5,heun --nfe 5,10 --tol 1e-1..1e-5",
+        "lsgm fid cifar10:train mine=x.npz --sampler.times 1 0.5 1e-3 --sampler.no-denoise --seed 7",
+    ],
+)
+def test_what_measures_is_taken_apart_checked_and_put_together(text: str) -> None:
+    line = CommandLine.parse(text.split()).checked()
+    assert line.argv == tuple(text.split())
+
+
+def test_an_empty_value_stays_where_it_means_something() -> None:
+    argv = ("lsgm", "nfe", "--model", "a", "--task", "t", "--tol", "", "--reach", "")
+    assert CommandLine.parse(argv).checked().argv == argv
