@@ -112,7 +112,7 @@ class Collector:
         rows, index = arrays.take("rows", "f", 2), arrays.take("index", "i", 1)
         kept = _LowestHashes(dim, self._kept.capacity)
         fits = waiting.shape[1] == rows.shape[1] == dim and len(rows) == len(index) <= kept.capacity
-        if not fits or rows.dtype != np.float32:
+        if not fits or rows.dtype != np.float32 or waiting.dtype not in (np.float32, np.float64):
             raise arrays.refused("has rows of another number or shape")
         if not (np.isfinite(waiting).all() and np.isfinite(rows).all()):
             raise arrays.refused("has features that are not finite")

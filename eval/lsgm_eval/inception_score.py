@@ -109,11 +109,12 @@ class ClassSums:
         ours = (self.count, len(self._entropy), len(self._entropy))
         if shape != ours:
             raise arrays.refused(f": class sums of (images, splits, splits) {shape} are not those of {ours}")
+        if entropy.dtype != np.float64 or classes.dtype != np.float64:
+            raise arrays.refused(f": class sums are in {entropy.dtype} and {classes.dtype}")
         if not (np.isfinite(entropy).all() and np.isfinite(classes).all() and (classes >= 0).all()):
             raise arrays.refused("has sums that are not finite, or negative")
         self._seen = seen.copy()
-        self._entropy = entropy.astype(np.float64)
-        self._classes = classes.astype(np.float64)
+        self._entropy, self._classes = entropy.copy(), classes.copy()
 
     def holds(self, numbers: NDArray[np.int64]) -> bool:
         """Return whether what has been seen is the images at the positions ``numbers``, each once."""
