@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.config import DensityConfig, SamplerConfig, require
+from lsgm.files.limits import IMAGE, SIZE
 
 __all__ = ["Density", "GenerativeModel", "Pixels", "Samples", "SamplingFlops"]
 
@@ -22,6 +23,13 @@ class Pixels:
     width: int
     kind: Literal["binary", "discrete"]
     bits: int = 8
+
+    def __post_init__(self) -> None:
+        require(min(self.shape) >= 1, f"images are {self.channels} x {self.height} x {self.width}")
+        for name in ("channels", "height", "width"):
+            SIZE.allow(name, getattr(self, name))
+        IMAGE.allow("channels x height x width", self.dims)
+        require(1 <= self.bits <= 8, f"bits is {self.bits}; give 1 to 8 bits")
 
     @property
     def levels(self) -> int:

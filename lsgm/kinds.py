@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,13 @@ class Kind:
     """(recipe, networks) -> the stages that train them in place, in order."""
     measurable: Callable[[Any, nn.Module, Mapping[str, Any]], GenerativeModel]
     """(recipe, networks, checkpoint state) -> the model as the harness sees it."""
+    used: Callable[[Mapping[str, Any]], Collection[str]] | None = None
+    """(checkpoint state) -> the parts of the networks that `measurable` uses; None: every part."""
+
+    def parts(self, state: Mapping[str, Any], networks: nn.Module) -> set[str]:
+        """Return the parts of the networks, among those with weights, that a checkpoint must hold."""
+        named = {name for name, child in networks.named_children() if child.state_dict()}
+        return named if self.used is None else named & set(self.used(state))
 
 
 def kind_names() -> list[str]:
@@ -57,7 +64,7 @@ def recipe_from(tables: Mapping[str, Any], where: str, *, saved: bool = False) -
 
     Of tables that a run has ``saved``, absent keys mean what was the case before there were any.
     """
-    if "kind" not in tables:
+    if not isinstance(tables.get("kind"), str):
         raise ConfigError(
             f"{where}: the key 'kind' is missing; say which model it is: {', '.join(kind_names())}"
         )

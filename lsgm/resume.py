@@ -26,7 +26,7 @@ from lsgm.kinds import recipe_from
 from lsgm.recipe_files import ORIGINS
 from lsgm.structure import completed_as_then, to_dict
 from lsgm.train import Run, StageSpec, find_checkpoint, read_state
-from lsgm.train.checkpoint import WEIGHTS, read_optimizers
+from lsgm.train.checkpoint import WEIGHTS, require_optimizers
 
 __all__ = ["Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
 
@@ -127,7 +127,7 @@ def goes_on(
         if not (to_come or of_stage or key in CONTENT or name == "recompute"):
             raise begun.another(key, before, now)
     if begun.newest is not None and is_extended(changes):
-        read_optimizers(begun.newest)  # a run that has none is refused before anything of it is touched
+        require_optimizers(begun.newest)  # a run that has none is refused before anything of it is touched
     return recipe, changes
 
 

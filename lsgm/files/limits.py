@@ -10,7 +10,22 @@ from dataclasses import dataclass
 
 from lsgm.errors import ConfigError, DataError, UserError
 
-__all__ = ["ARRAYS", "DOCUMENT", "LINES", "TABLES", "Limit"]
+__all__ = [
+    "ARRAYS",
+    "BATCH",
+    "DOCUMENT",
+    "DRAWS",
+    "IMAGE",
+    "LAYERS",
+    "LINES",
+    "MODEL",
+    "PICKLE",
+    "SIZE",
+    "STEPS",
+    "TABLES",
+    "WEIGHTS",
+    "Limit",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,14 @@ class Limit:
                 f"it comes from, set {self.variable}={count}"
             )
 
+    def allow(self, name: str, value: int) -> None:
+        """Raise ConfigError where the setting of that name is above the limit: a slip, or worse."""
+        if value > self.value:
+            raise ConfigError(
+                f"{name} is {value}, and more than {self.value} is taken for a slip; give less, or set "
+                f"{self.variable}={value}"
+            )
+
 
 DOCUMENT = Limit("LSGM_LARGEST_JSON", 32 * 2**20)
 """One JSON document, or a file of result rows: memory is some twenty times as much."""
@@ -48,3 +71,23 @@ LINES = Limit("LSGM_LARGEST_LOG", 128 * 2**20)
 """A log of JSON lines."""
 ARRAYS = Limit("LSGM_LARGEST_ARRAYS", 2**30)
 """What the arrays of one file hold once unpacked."""
+WEIGHTS = Limit("LSGM_LARGEST_WEIGHTS", 2**33)
+"""One file of weights or of optimiser states; both are also held against the model that they are for."""
+PICKLE = Limit("LSGM_LARGEST_PICKLE", 2**22)
+"""What stands beside the tensors of a file of optimiser states."""
+
+# What a recipe, a checkpoint's description of its model, or an option asks for.
+MODEL = Limit("LSGM_LARGEST_MODEL", 10**9, "numbers")
+"""Parameters and buffers of a model's networks; the largest published recipe has 7e8."""
+LAYERS = Limit("LSGM_MOST_LAYERS", 20_000, "layers")
+"""Modules of a model's networks; the largest published recipe has 3,000."""
+SIZE = Limit("LSGM_LARGEST_SIZE", 2**16, "units")
+"""Any one size of a network: its width, its blocks, its latents, a side of its images."""
+IMAGE = Limit("LSGM_LARGEST_IMAGE", 2**22, "sub-pixels")
+"""One image of a model: 1182 x 1182 in colour."""
+BATCH = Limit("LSGM_LARGEST_BATCH", 2**16, "images")
+"""A batch."""
+DRAWS = Limit("LSGM_MOST_DRAWS", 10**6, "draws")
+"""Draws, probes or times of each image."""
+STEPS = Limit("LSGM_MOST_STEPS", 10**6, "steps")
+"""Steps of a sampler or of a solver, whose times are kept."""

@@ -65,4 +65,8 @@ def _measurable(recipe: LSGMRecipe, networks: Any, state: Mapping[str, Any]) -> 
     return measure_lsgm(recipe.prior.objective, networks, state)
 
 
-LSGM_KIND = Kind("lsgm", LSGMRecipe, _build, _stages, _measurable)
+def _used(state: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("vae",) if state.get("stage") == "stage1" else ("vae", "prior")
+
+
+LSGM_KIND = Kind("lsgm", LSGMRecipe, _build, _stages, _measurable, _used)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind, recipe_from
+from lsgm.models.sketch import sketch
 from lsgm.nets.fold import fold
-from lsgm.structure import to_dict
+from lsgm.structure import from_dict, to_dict
 from lsgm.train import find_checkpoint, read_state
-from lsgm.train.checkpoint import WEIGHTS, load_into, read_weights
+from lsgm.train.checkpoint import WEIGHTS, load_into, read_entries, read_weights, refuse_other
 
 __all__ = [
     "TRAINING_PARTS",
@@ -31,6 +33,8 @@ __all__ = [
     "run_name",
 ]
 
+T = TypeVar("T")
+
 TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})
 """Parts of a checkpoint that only training goes on from (`lsgm.models.penalty`): no network's weights."""
 
@@ -41,7 +45,15 @@ def checkpoint_meta(recipe: Any, pixels: Pixels, dataset: str) -> dict[str, Any]
 
 
 def fresh_networks(recipe: Any, pixels: Pixels) -> nn.Module:
-    """Return a recipe's networks, initialised from its seed alone; the global generator is left as it was."""
+    """Return a recipe's networks, initialised from its seed alone; the global generator is left as it was.
+
+    Raises ConfigError, before memory is taken, for networks that are too large or cannot be.
+    """
+    sketch(recipe, pixels)
+    return _built(recipe, pixels)
+
+
+def _built(recipe: Any, pixels: Pixels) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return find_kind(recipe.kind).build(recipe, pixels)
@@ -86,7 +98,19 @@ def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
     checkpoint = find_checkpoint(path)
     state = read_state(checkpoint)
     recipe, pixels = _described(checkpoint, state)
-    networks = fresh_networks(recipe, pixels)
+    try:
+        outline = sketch(recipe, pixels)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+    # Memory is taken for networks only once the file is known to have weights for every part that is used.
+    parts = _fitting(outline, checkpoint, weights)
+    needed = find_kind(recipe.kind).parts(state, outline)
+    if absent := sorted(needed - parts):
+        raise CheckpointError(
+            f"{checkpoint / WEIGHTS[weights]} has no tensor of the part '{absent[0]}', which would be as it "
+            "was before training; restore it from a copy"
+        )
+    networks = _built(recipe, pixels)
     load_present(networks, checkpoint, weights)
     return Opened(checkpoint, state, recipe, pixels, networks.eval().requires_grad_(False))
 
@@ -122,30 +146,41 @@ def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
     vae = dict(networks.named_children()).get("vae")
     if vae is None:
         raise CheckpointError(f"{origin}: the model to train has no VAE to load; name a recipe that has one")
-    tensors = read_weights(checkpoint, "ema")
-    own = _part(tensors, "vae")
-    if not own:
+    entries = _part(read_entries(checkpoint, "ema"), "vae")
+    if not entries:
         raise CheckpointError(f"{origin} holds no VAE; give a run of an LSGM or of a VAE")
-    load_into(vae, own, origin)
+    refuse_other(vae, entries, origin)
+    load_into(vae, _part(read_weights(checkpoint, "ema"), "vae"), origin)
     return checkpoint
 
 
 def load_present(networks: nn.Module, checkpoint: Path, weights: Literal["ema", "raw"]) -> None:
     """Load the parts of the networks that a checkpoint holds, each whole, and nothing that it should not."""
-    tensors = read_weights(checkpoint, weights)
+    parts = _fitting(networks, checkpoint, weights)
+    tensors, children = read_weights(checkpoint, weights), dict(networks.named_children())
+    for part in sorted(parts):
+        load_into(children[part], _part(tensors, part), checkpoint / WEIGHTS[weights])
+
+
+def _fitting(networks: nn.Module, checkpoint: Path, weights: Literal["ema", "raw"]) -> set[str]:
+    """Return the parts of the networks that a checkpoint holds, after types and shapes in its header."""
+    entries = read_entries(checkpoint, weights)
     origin = checkpoint / WEIGHTS[weights]
-    parts = {key.split(".", 1)[0] for key in tensors} - TRAINING_PARTS
+    parts = {key.split(".", 1)[0] for key in entries} - TRAINING_PARTS
     children = dict(networks.named_children())
     if foreign := sorted(parts - children.keys()):
         raise CheckpointError(
-            f"{origin} belongs to another model: it has a part '{foreign[0]}', and this one has "
+            f"{origin} belongs to another model: it has a part '{shown(foreign[0])}', and this one has "
             f"{', '.join(children)}; use the recipe that it was trained with"
         )
+    if not parts:
+        raise CheckpointError(f"{origin} holds no part of a model; restore it from a copy")
     for part in sorted(parts):
-        load_into(children[part], _part(tensors, part), origin)
+        refuse_other(children[part], _part(entries, part), origin)
+    return parts
 
 
-def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _part(tensors: Mapping[str, T], name: str) -> dict[str, T]:
     """Return the tensors of one part of the networks, under the part's own names."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -158,12 +193,12 @@ def run_name(checkpoint: Path) -> str:
 
 
 def _described(checkpoint: Path, state: Mapping[str, Any]) -> tuple[Any, Pixels]:
+    meta = state.get("meta") or {}
+    said = set(meta.get("pixels") or {})
+    if not meta.get("recipe") or not {"channels", "height", "width", "kind"} <= said:
+        raise CheckpointError(f"{checkpoint} does not say what model it holds; give one of lsgm's own")
     try:
-        meta = state["meta"]
-        return recipe_from(meta["recipe"], str(checkpoint), saved=True), Pixels(**meta["pixels"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint} does not say what model it holds; give one of lsgm's own"
-        ) from error
+        pixels = from_dict(Pixels, meta["pixels"], f"{checkpoint}: pixels", unknown="ignore", null=True)
+        return recipe_from(meta["recipe"], str(checkpoint), saved=True), pixels
     except ConfigError as error:
         raise CheckpointError(f"{error}; update lsgm-bench, or use the version that wrote it") from None

@@ -24,10 +24,13 @@ from lsgm.precision import computes_bfloat16
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
 from lsgm.train.checkpoint import (
+    WEIGHTS,
     load_into,
     load_optimizers,
     prune,
+    read_entries,
     read_weights,
+    refuse_other,
     save_checkpoint,
     with_later_buffers,
 )
@@ -104,18 +107,25 @@ class StageRunner:
 
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         """Take up weights, average, optimisers, running means from a checkpoint. Raises CheckpointError."""
-        load_into(self.stage.module, read_weights(checkpoint, "raw"), checkpoint / "model.safetensors")
-        averaged = with_later_buffers(self.stage.module, read_weights(checkpoint, "ema"))
-        if set(averaged) != set(self.stage.module.state_dict()):
+        module, where = self.stage.module, {kind: checkpoint / name for kind, name in WEIGHTS.items()}
+        raw, averages = read_entries(checkpoint, "raw"), read_entries(checkpoint, "ema")
+        refuse_other(module, raw, where["raw"])
+        try:
+            refuse_other(module, averages, where["ema"])
+        except CheckpointError as error:
             raise CheckpointError(
-                f"{checkpoint / 'ema.safetensors'} does not fit model.safetensors; "
+                f"{where['ema']} does not fit model.safetensors ({str(error).partition(';')[0]}); "
                 f"delete {checkpoint} to go on from the checkpoint before it"
-            )
-        self.average.load(averaged, state["ema_updates"])
-        load_optimizers(checkpoint, self.optimizers)
-        self._count = state["log"]["count"]
+            ) from error
+        load_into(module, read_weights(checkpoint, "raw"), where["raw"])
+        averaged = with_later_buffers(module, read_weights(checkpoint, "ema"))
+        self.average.load(averaged, _said(state, "ema_updates", checkpoint))
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        load_optimizers(checkpoint, self.optimizers, names, self.position.stage_step)
+        log = _said(state, "log", checkpoint)
+        self._count = log["count"]
         if self._count:
-            self._sums = torch.tensor(state["log"]["sums"], dtype=torch.float64).to(self.context.world.device)
+            self._sums = torch.tensor(log["sums"], dtype=torch.float64).to(self.context.world.device)
 
     def prepare(self, *, fresh: bool) -> None:
         """Let the stage look through the training set, if it wants to, before its first step."""
@@ -193,6 +203,11 @@ class StageRunner:
         values = self._guard.watch(self.position.step + 1, losses, norms)
         norm_names = [f"grad_norm/{group.name}" for group in self._groups]
         self._names = [*losses.terms, "total", *norm_names]
+        if self._sums is not None and self._sums.shape != values.shape:
+            raise CheckpointError(
+                f"state.json of the checkpoint has sums of {len(self._sums)} numbers, and this stage logs "
+                f"{len(values)}; restore it from a copy, or delete it to go on from the one before"
+            )
         self._sums = values if self._sums is None else self._sums + values
         self._count += 1
         verdict = self._agree(self._guard.bad())
@@ -317,3 +332,12 @@ class StageRunner:
     def _time(self, phase: str | None) -> None:
         if (timer := self.context.timer) is not None:
             timer.start() if phase is None else timer.mark(phase)
+
+
+def _said(state: Mapping[str, Any], key: str, checkpoint: Path) -> Any:
+    if state.get(key) is None:
+        raise CheckpointError(
+            f"{checkpoint / 'state.json'} does not say '{key}'; restore it from a copy, or delete "
+            f"{checkpoint} to go on from the one before"
+        )
+    return state[key]

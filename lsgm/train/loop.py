@@ -20,6 +20,7 @@ from torch import Tensor
 from lsgm.distributed import World, join
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files import write
+from lsgm.files.shown import shown
 from lsgm.rng import derive_seed
 from lsgm.train.checkpoint import read_state
 from lsgm.train.engine import Context, StageRunner, Verdict
@@ -65,6 +66,7 @@ def train(
         world = _enter(stack, run, specs, device)
         checkpoint, state = _newest(run, world, seed)
         position = Position.of(state) if state else Position()
+        _refuse_unknown_stage(position, specs, checkpoint)
         if extended and position.stage:
             _reopen(position, specs)
         if position.finished:
@@ -81,6 +83,15 @@ def train(
             on_stage_end, deadline, last_step, timer
         )  # fmt: skip
         return _report(context, position, _run_stages(specs, context, position, checkpoint, state))
+
+
+def _refuse_unknown_stage(position: Position, specs: Sequence[StageSpec], checkpoint: Path | None) -> None:
+    names = [spec.name for spec in specs]
+    if checkpoint is not None and position.stage not in names:
+        raise CheckpointError(
+            f"{checkpoint} is of a stage '{shown(position.stage)}', and there is {', '.join(names)} to "
+            "train; use the configuration that it was trained with"
+        )
 
 
 def _reopen(position: Position, specs: Sequence[StageSpec]) -> None:
@@ -163,6 +174,11 @@ def _newest(run: Run, world: World, seed: int) -> tuple[Path | None, dict[str, A
     if checkpoint is None:
         return None, None
     state = read_state(checkpoint)
+    if state.get("step") != int(checkpoint.name[5:]):
+        raise CheckpointError(
+            f"{checkpoint} is of step {state.get('step')}, as its state.json says; give it the name that it "
+            "was written under, or delete it to go on from the one before"
+        )
     if state.get("seed") != seed:
         raise CheckpointError(
             f"{checkpoint} was trained with seed {state.get('seed')}, not {seed}; "

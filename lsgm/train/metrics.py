@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lsgm.errors import CheckpointError, ConfigError
+from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.files import write
+from lsgm.files.limits import LINES
+from lsgm.files.regular import read_bytes
+from lsgm.files.text import parse_json
+from lsgm.files.write import make_folder
 
 __all__ = ["MetricsLog", "read_metrics", "tensorboard_writer"]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file; a last line torn by a kill is left out."""
+    """Return the rows of a metrics file; a last line torn by a kill, and what else is no row, are left out.
+
+    A row has a step that is a whole number and a stage that is a text; its other values are numbers, texts or
+    None. Raises DataError for a file that cannot be read, or is too large.
+    """
+    if not os.path.lexists(path):
+        return []
     rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and "step" in row:
-                rows.append(row)
+    for line in _lines(read_bytes(path, LINES)):
+        try:
+            row = parse_json(line, path)
+        except UserError:
+            continue
+        if _is_row(row):
+            rows.append(row)
     return rows
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Yield the lines, of which one may be no text where a disk or a kill has damaged it."""
+    return (line for line in content.split(b"\n") if line.strip())
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+        return False
+    if not isinstance(row.get("stage", ""), str):
+        return False
+    return all(value is None or isinstance(value, str | int | float) for value in row.values())
 
 
 class MetricsLog:
@@ -38,7 +62,7 @@ class MetricsLog:
         try:
             kept = [row for row in read_metrics(path) if row["step"] <= step]
             write.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-            self._file = path.open("a", encoding="utf-8")
+            self._file = write.open_append(path)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -49,8 +73,9 @@ class MetricsLog:
             for key, value in row.items()
         }
         try:
-            self._file.write(json.dumps(clean) + "\n")
-            self._file.flush()
+            line = (json.dumps(clean) + "\n").encode()
+            if self._file.write(line) != len(line):  # a full disk takes what it has room for
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise self._failed(error) from error
         try:
@@ -95,4 +120,4 @@ def tensorboard_writer(directory: Path, step: int) -> Any:
             "TensorBoard is not installed; run: python -m pip install 'lsgm-bench[tensorboard]', "
             "or train without it (metrics.jsonl holds the same numbers)"
         ) from error
-    return SummaryWriter(str(directory), purge_step=step + 1)
+    return SummaryWriter(str(make_folder(directory)), purge_step=step + 1)

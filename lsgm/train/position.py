@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lsgm.config import StageConfig
+from lsgm.errors import CheckpointError
 
 __all__ = ["Position"]
 
@@ -26,8 +28,14 @@ class Position:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Position:
-        """Return the position in a checkpoint's `state.json`."""
-        return cls(**{name: state[name] for name in cls.__dataclass_fields__})
+        """Return the position in a checkpoint's `state.json`; CheckpointError where it is incomplete."""
+        absent = [name for name in cls.__dataclass_fields__ if state.get(name) is None]
+        if absent:
+            raise CheckpointError(
+                f"the checkpoint's state.json does not say '{absent[0]}', without which nothing goes on from "
+                "it; restore it from a copy"
+            )
+        return cls(**{name: copy(state[name]) for name in cls.__dataclass_fields__})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counters as JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,10 @@ import tomli_w
 from lsgm.distributed import join
 from lsgm.errors import ConfigError, DataError
 from lsgm.files import write
+from lsgm.files.records import record_of
+from lsgm.files.text import read_table, read_toml
 from lsgm.train.checkpoint import checkpoints
+from lsgm.train.manifest import Manifest
 from lsgm.train.provenance import provenance
 
 __all__ = ["Run"]
@@ -58,23 +62,18 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """Return the configuration. Raises ConfigError where there is none or it is not TOML."""
-        try:
-            return tomllib.loads(self.config_path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"{self.config_path} cannot be read ({error.strerror}); give a run directory"
-            ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(
-                f"{self.config_path} is not valid TOML ({error}); restore it from a copy"
-            ) from error
+        if not os.path.lexists(self.config_path):
+            raise ConfigError(f"{self.config_path} cannot be read, as it is not there; give a run directory")
+        return read_toml(self.config_path, ConfigError)
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest. Raises ConfigError where there is none or it is not JSON."""
-        try:
-            return dict(json.loads(self.manifest_path.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.manifest_path} cannot be read; restore it from a copy") from error
+        """Return the manifest, which is what `Manifest` says; keys of later versions are in it as well.
+
+        Raises ConfigError where there is none, or another file in its place.
+        """
+        table = read_table(self.manifest_path, ConfigError)
+        record_of(Manifest, table, self.manifest_path, ConfigError)
+        return table
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint."""
@@ -115,7 +114,7 @@ class Run:
         try:
             with self.locked():
                 for folder in (self.checkpoints, self.samples):
-                    folder.mkdir(exist_ok=True)
+                    write.make_folder(folder)
                 write.sweep(self.directory)
                 here = self.config() if self.config_path.exists() else None
                 if here is not None and changes is None:
@@ -152,7 +151,7 @@ class Run:
         if not self.manifest_path.exists():
             return {"run_id": uuid.uuid4().hex, "seed": seed, **about, **provenance(argv), "resumed": []}
         manifest = self.manifest()
-        before, now = manifest.get("dataset", {}).get("sha256"), about["dataset"].get("sha256")
+        before, now = (manifest.get("dataset") or {}).get("sha256"), about["dataset"].get("sha256")
         if before != now:
             raise DataError(
                 f"{self.directory} was trained on data with sha256 {before}, and the data here have {now}; "
@@ -161,19 +160,26 @@ class Run:
         if "origin" in about:
             manifest["origin"] = about["origin"]
         noted = {"changed": {key: list(both) for key, both in changes.items()}} if changes else {}
-        manifest.setdefault("resumed", []).append({**provenance(argv), **noted})
+        manifest["resumed"] = [*(manifest.get("resumed") or []), {**provenance(argv), **noted}]
         return manifest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process from training in this directory. Raises ConfigError where one does."""
+        """Keep a second process from training in this directory, and what is written within it.
+
+        Raises ConfigError where one trains, and DataError where the directory holds a link: somebody may have
+        made it lead elsewhere.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write.claim(self.directory)
+        for entry in sorted(self.directory.iterdir()):
+            write.refuse_links(entry)
         try:
             import fcntl
         except ImportError:  # no such locks on this system
             yield
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / ".lock").open("w") as file:
+        with write.open_append(self.directory / ".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

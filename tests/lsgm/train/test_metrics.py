@@ -37,7 +37,7 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_while_logging_is_named_and_closing_hides_nothing(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
-    with contextlib.ExitStack() as stack, Path("/dev/full").open("w") as log._file:
+    with contextlib.ExitStack() as stack, Path("/dev/full").open("wb", buffering=0) as log._file:
         stack.callback(log.close)
         with pytest.raises(CheckpointError, match=r"metrics\.jsonl could not be written \(No space left"):
             log.write({"step": 1, "stage": "a"})

@@ -1,0 +1,144 @@
+"""`optimizer.pt` of a checkpoint, held against the optimisers that are to go on from it, entry by entry.
+
+Only moments and counts of steps are taken from the file. What an optimiser is set to, and by which kernels it
+computes, is the configuration's: the file must say the same where it decides the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Adamax, AdamW, Optimizer
+
+from lsgm.train.stored import StoredFile, StoredTensor
+
+__all__ = ["state_for"]
+
+MOMENTS: Mapping[type[Optimizer], tuple[str, ...]] = {
+    Adam: ("exp_avg", "exp_avg_sq"),
+    AdamW: ("exp_avg", "exp_avg_sq"),
+    Adamax: ("exp_avg", "exp_inf"),
+}
+"""What each rule keeps of a parameter beside its steps; the second of them is never negative."""
+
+SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+"""Which settings decide the arithmetic; the learning rate follows the schedule."""
+
+
+def state_for(
+    group: str, optimizer: Optimizer, file: StoredFile, names: Mapping[int, str], largest_step: int
+) -> dict[str, Any]:
+    """Return what ``optimizer.load_state_dict`` takes, of the file's group of that name.
+
+    ``names`` are the parameters' names by their ``id``; no parameter has made more than ``largest_step``
+    steps. Raises ValueError, a few words, where an entry is missing, is one too many, or has another type,
+    shape or value than the optimiser can have left.
+    """
+    saved, own = file.content[group], optimizer.state_dict()["param_groups"]
+    params = [param for settings in optimizer.param_groups for param in settings["params"]]
+    _settings(saved, own)
+    entries = saved["state"]
+    if not isinstance(entries, Mapping):
+        raise ValueError("its 'state' is no table")
+    said = [names.get(id(param), f"parameter {index}") for index, param in enumerate(params)]
+    if foreign := [key for key in entries if key not in range(len(params))]:
+        raise ValueError(f"it has an entry {str(foreign[0])[:40]!r}, and there are {len(params)} parameters")
+    state = {}
+    for index, param in enumerate(params):
+        if index not in entries:
+            raise ValueError(f"it lacks the entry of '{said[index]}'")
+        try:
+            state[index] = _entry(entries[index], MOMENTS[type(optimizer)], param, file, largest_step)
+        except ValueError as error:
+            raise ValueError(f"of '{said[index]}' {error}") from error
+    return {"state": state, "param_groups": own}
+
+
+def _settings(saved: Any, own: list[dict[str, Any]]) -> None:
+    """Raise ValueError unless the file's settings are those that the optimiser has."""
+    if not isinstance(saved, Mapping) or not {"state", "param_groups"} <= set(saved):
+        raise ValueError("it has not 'state' and 'param_groups'")
+    groups = saved["param_groups"]
+    if not isinstance(groups, list) or len(groups) != len(own):
+        raise ValueError("its 'param_groups' is no list of one table")
+    for there, here in zip(groups, own, strict=True):
+        if not isinstance(there, Mapping) or there.get("params") != here["params"]:
+            raise ValueError(f"its 'params' are not the numbers of {len(here['params'])} parameters")
+        rate: Any = there.get("lr")
+        if type(rate) not in (int, float) or not math.isfinite(rate) or rate < 0:
+            raise ValueError(f"its 'lr' is {_shown(rate)}, not a learning rate")
+        for name in SETTINGS:
+            if name in here and not _same(there.get(name), here[name]):
+                raise ValueError(
+                    f"its '{name}' is {_shown(there.get(name))}, and {here[name]!r} in the configuration"
+                )
+
+
+def _same(there: Any, here: Any) -> bool:
+    if isinstance(here, tuple):
+        equal = type(there) in (tuple, list) and len(there) == len(here)
+        return equal and all(_same(a, b) for a, b in zip(there, here, strict=True))
+    numbers = (int, float)
+    alike = type(there) is type(here) or (type(there) in numbers and type(here) in numbers)
+    return bool(alike and there == here)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "missing"
+    plain = isinstance(value, str | int | float) or (
+        isinstance(value, tuple | list) and all(isinstance(item, int | float) for item in value)
+    )
+    return repr(value)[:60] if plain else f"a {type(value).__name__}"
+
+
+def _entry(
+    entry: Any, moments: tuple[str, ...], param: Tensor, file: StoredFile, largest_step: int
+) -> dict[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise ValueError("the entry is no table")
+    wanted = ("step", *moments)
+    if missing := [name for name in wanted if name not in entry]:
+        raise ValueError(f"'{missing[0]}' is missing")
+    if foreign := [name for name in entry if name not in wanted]:
+        raise ValueError(f"there is '{str(foreign[0])[:40]}', which the optimiser does not keep")
+    found = {name: _moment(name, entry[name], param, file) for name in moments}
+    if bool((found[moments[-1]] < 0).any()):
+        raise ValueError(f"'{moments[-1]}' has numbers below 0")
+    return {"step": _step(entry["step"], file, largest_step), **found}
+
+
+def _moment(name: str, stored: Any, param: Tensor, file: StoredFile) -> Tensor:
+    if not isinstance(stored, StoredTensor):
+        raise ValueError(f"'{name}' is no tensor")
+    if stored.shape != tuple(param.shape):
+        raise ValueError(f"'{name}' is {list(stored.shape)[:16]} there and {list(param.shape)} here")
+    if stored.dtype != param.dtype:
+        raise ValueError(f"'{name}' is {_type(stored.dtype)} there and {_type(param.dtype)} here")
+    value = file.tensor(stored)
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"'{name}' has numbers that are not finite")
+    return value
+
+
+def _step(stored: Any, file: StoredFile, largest: int) -> Tensor | float:
+    """Return how many steps a parameter has made, as the file has it: a tensor of one number, or a number."""
+    value: Any = stored
+    if isinstance(stored, StoredTensor):
+        if stored.shape:
+            raise ValueError(f"'step' is {list(stored.shape)[:16]}, not one number")
+        value = file.tensor(stored)
+    elif type(stored) not in (int, float):
+        raise ValueError("'step' is no number")
+    count = float(value)
+    if not 1 <= count <= largest or count != int(count):
+        raise ValueError(f"'step' is {count:g}, and the stage has made {largest}")
+    return value  # type: ignore[no-any-return]
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
