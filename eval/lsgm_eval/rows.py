@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError, UserError
+from lsgm.files.limits import DOCUMENT
+from lsgm.files.shown import shown
+from lsgm.files.text import Line, json_lines, parse_json
+from lsgm.files.write import atomic_path
 from lsgm.revision import git_revision
+from lsgm_eval.row_types import row_problem
 from lsgm_eval.spaces import family_of
 
 __all__ = [
@@ -168,25 +173,27 @@ class Context:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a JSON lines file. Raises DataError naming the line that cannot be read.
+    """Return the rows of a JSON lines file, whose values are what `row_problem` asks for.
 
-    A last line without a line feed that cannot be read is called half-written.
+    Rows of earlier and later versions have other keys, which stay as they are. Raises DataError naming the
+    line that cannot be read; a last one without a line feed that cannot be read is called half-written.
     """
-    rows: list[Row] = []
-    # Not splitlines: JSON may hold the line separators of Unicode within its texts.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            what = "half-written: the file ends within it" if number == len(lines) else "not a result row"
-            raise DataError(f"{path} line {number} is {what}; remove the line or the file")
-        rows.append(row)
-    return rows
+    return [_row(path, line) for line in json_lines(path, DOCUMENT)]
+
+
+def _row(path: Path, line: Line) -> Row:
+    where = f"{shown(str(path))} line {line.number}"
+    try:
+        row = parse_json(line.text, where)
+    except DataError as error:
+        said = str(error).removeprefix(where).strip().partition("; ")[0]
+        what = "half-written: the file ends within it" if line.torn else f"not a result row: it {said}"
+        raise DataError(f"{where} is {what}; remove the line or the file") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is not a result row, but {type(row).__name__}; remove the line or the file")
+    if problem := row_problem(row):
+        raise DataError(f"{where} is not a result row: {problem}; remove the line or the file")
+    return row
 
 
 def merge_rows(old: Iterable[Row], new: Sequence[Row]) -> list[Row]:
@@ -230,8 +237,6 @@ def keep_rows(path: Path, measured: list[Row]) -> list[Row]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically: a reader sees the old file or the new one, never a half."""
-    from lsgm.files.write import atomic_path
-
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

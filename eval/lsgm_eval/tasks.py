@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lsgm.config import DensityConfig, SamplerConfig, require, require_seeds
 from lsgm.data.convert import parse_convert
 from lsgm.errors import ConfigError, UserError, did_you_mean
+from lsgm.files.limits import Limit
+from lsgm.files.shown import shown
+from lsgm.files.text import parse_toml, read_toml
 from lsgm.samplers import check_options
 from lsgm.structure import from_dict
 from lsgm_eval.spaces import SpaceSpec
@@ -21,6 +24,8 @@ __all__ = ["FEWEST", "Images", "Method", "Task", "Tier", "load_task", "task_name
 Method = Literal["nelbo", "iw", "ode"]
 FEWEST = 40
 """Images of which a distance is told."""
+DRAWN = Limit("LSGM_MOST_IMAGES", 10**7, "images")
+"""Drawn under a task. A tier asks for 50,000 at most so far."""
 Images = int | Literal["all"]
 """How many images are drawn in the place of a tier's number; all that there are, of ready images."""
 
@@ -61,6 +66,15 @@ class Tier:
     """Its draws per image: each costs a solve of the probability flow."""
 
     def __post_init__(self) -> None:
+        for name in ("n_samples", "curve_samples", "reference_images", "floor_images"):
+            count = getattr(self, name)
+            require(count >= 0, f"{name.replace('_', '-')} is {count}; it cannot be negative")
+        most = DRAWN.value
+        require(
+            self.n_samples <= most,
+            f"n-samples is {self.n_samples}, and at most {most:,} images are drawn; if that is meant, set "
+            f"{DRAWN.variable}={self.n_samples}",
+        )
         require_seeds(self.first_seed, self.n_samples, "first-seed")
         require(
             self.n_samples == 0 or self.n_samples >= FEWEST,
@@ -143,6 +157,13 @@ class Task:
     """What is allowed for images by path that are not plain greyscale or RGB (`lsgm.data.convert`)."""
 
     def __post_init__(self) -> None:
+        for what, name in (("the task", self.name), *(("a tier", name) for name in self.tiers)):
+            # Folders and rows are named after both, `name@version/tier`.
+            plain = bool(name.strip()) and name.isprintable() and not name.startswith((".", "-"))
+            require(
+                plain and not set(name) & set("/\\@"),
+                f"{what} cannot be called '{shown(name)[:60]}': give letters, numerals and dashes",
+            )
         require(self.bits is None or 1 <= self.bits <= 8, f"bits is {self.bits}; give 1 to 8")
         parse_convert(self.convert or "")
         for name, tier in self.tiers.items():
@@ -182,16 +203,18 @@ def task_names() -> tuple[str, ...]:
 def load_task(name: str) -> Task:
     """Return the task ``glyphs``, ``glyphs@2``, or that of a TOML file of one's own.
 
-    Raises UserError for an unknown name or another version, ConfigError for a key or value that is wrong.
+    Raises UserError for an unknown name or another version, ConfigError for a file that is no TOML, and for a
+    key or value that is wrong.
     """
     if name.endswith(".toml"):
-        return _parse(_text_of(Path(name)), name)
+        return _task(_tables_of(Path(name)), name)
     plain, _, version = name.partition("@")
     if plain not in task_names():
         hint = did_you_mean(plain, task_names()) or f"; the tasks are {', '.join(task_names())}"
         raise UserError(f"unknown task '{plain}'{hint}")
     source = files("lsgm_eval").joinpath("suites", f"{plain}.toml")
-    task = _parse(source.read_text(encoding="utf-8"), f"suites/{plain}.toml")
+    where = f"suites/{plain}.toml"
+    task = _task(parse_toml(source.read_text(encoding="utf-8"), where, ConfigError), where)
     if version and version != str(task.version):
         raise UserError(
             f"task {plain} is at version {task.version} here, not {version}: its numbers are not comparable; "
@@ -200,18 +223,13 @@ def load_task(name: str) -> Task:
     return task
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the task {path} ({error.strerror}): give a TOML file") from error
+def _tables_of(path: Path) -> dict[str, Any]:
+    if not os.path.lexists(path):
+        raise UserError(f"cannot read the task {path} (there is none): give a TOML file")
+    return read_toml(path, ConfigError, "give the TOML file of a task")
 
 
-def _parse(text: str, where: str) -> Task:
-    try:
-        mapping = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not TOML: {error}") from error
+def _task(mapping: dict[str, Any], where: str) -> Task:
     task = from_dict(Task, mapping, where)
     for name, tier in task.tiers.items():
         for sampler in (tier.sampler, *tier.curve):

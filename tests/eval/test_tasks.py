@@ -218,7 +218,7 @@ def test_a_task_without_an_extractor_measures_likelihoods_only(tmp_path: Path) -
         ("n_samples = 50", "samples = 50", "unknown key 'tiers.quick.samples'"),
         ("ode_images = 4", "ode_images = 11", "0 .. nelbo-images"),
         ("version = 2", 'version = "2"', "whole number"),
-        ("version = 2", "version = ", "is not TOML"),
+        ("version = 2", "version = ", "is not valid TOML"),
         ('dataset = "glyphs"\n', "", "'dataset' is missing"),
     ],
 )

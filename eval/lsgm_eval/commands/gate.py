@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
+from lsgm.files.shown import shown
 
 if TYPE_CHECKING:
     from lsgm_eval.gate.check import Outcome
@@ -127,24 +128,22 @@ def _check(options: GateOptions) -> int:
 
 def _said(outcome: Outcome) -> int:
     """Print the failing rows' sentences, then the whole in one; return the exit status."""
-    for remark in outcome.remarks:
-        print(f"lsgm: {remark}", file=sys.stderr)
-    for verdict in outcome.failing:
-        print(f"lsgm: {verdict.sentence}", file=sys.stderr)
+    for sentence in (*outcome.remarks, *(verdict.sentence for verdict in outcome.failing)):
+        print(f"lsgm: {shown(sentence)}", file=sys.stderr)
     total, failing = len(outcome.verdicts), len(outcome.failing)
     said = f"{failing} of {total} golden rows do not stand" if failing else f"all {total} golden rows stand"
-    print(f"lsgm: {said} ({outcome.golden.model}, {outcome.golden.task})", file=sys.stderr)
+    print(f"lsgm: {said} ({shown(outcome.golden.model)}, {shown(outcome.golden.task)})", file=sys.stderr)
     return 1 if failing else 0
 
 
 def _update(options: GateOptions) -> int:
     from lsgm_eval.gate.golden import default_golden, read_golden, write_golden
     from lsgm_eval.gate.record import moves, record
-    from lsgm_eval.gate.subject import open_subject
+    from lsgm_eval.gate.subject import open_subject, task_of
 
     path = options.golden or default_golden(Path(options.checkpoint))
     previous = read_golden(path) if path.exists() else None
-    task = options.task or (previous.task.partition("@")[0] if previous else "")
+    task = options.task or (task_of(previous).partition("@")[0] if previous else "")
     require(bool(task), f"{path} does not exist yet: say by --task what its rows are measured on")
     subject, described = open_subject(
         options.checkpoint, task, _plan(options, previous), data=options.data, device=options.device
@@ -152,8 +151,8 @@ def _update(options: GateOptions) -> int:
     golden = record(subject, described, options.reason, previous)
     write_golden(path, golden)
     for line in moves(previous, golden) or ["no row moved"]:
-        print(line)
-    print(f"lsgm: {len(golden.rows)} golden rows in {path}", file=sys.stderr)
+        print(shown(line))
+    print(f"lsgm: {len(golden.rows)} golden rows in {shown(str(path))}", file=sys.stderr)
     return 0
 
 
@@ -170,7 +169,7 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
     """Return aligned lines: row, golden, measured, difference, allowed, verdict."""
     cells: list[tuple[str, ...]] = [("row", "golden", "measured", "difference", "allowed", "")]
     for verdict in verdicts:
-        shown = [
+        numbers = [
             "-" if number is None else f"{number:{digits}}"
             for number, digits in (
                 (verdict.golden, ".6g"),
@@ -179,6 +178,6 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
                 (verdict.allowed, ".2g"),
             )
         ]
-        cells.append((verdict.row, *shown, "stands" if verdict.passed else "FAILS"))
+        cells.append((shown(verdict.row), *numbers, "stands" if verdict.passed else "FAILS"))
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]

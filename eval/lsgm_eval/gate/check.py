@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lsgm_eval.gate.golden import Golden, default_golden, read_golden
 from lsgm_eval.gate.measure import Measured, measure_estimates, measure_replays
-from lsgm_eval.gate.subject import open_subject, require_same
+from lsgm_eval.gate.subject import open_subject, require_same, task_of
 from lsgm_eval.gate.verdict import Verdict, judge
 
 __all__ = ["Outcome", "check"]
@@ -46,7 +46,7 @@ def check(
     Raises UserError where the rows cannot be checked: no such file, another task version, other data.
     """
     rows = read_golden(golden or default_golden(Path(checkpoint)))
-    subject, described = open_subject(checkpoint, task or rows.task, rows.plan, data=data, device=device)
+    subject, described = open_subject(checkpoint, task or task_of(rows), rows.plan, data=data, device=device)
     require_same(rows, subject, described)
     found = Measured()
     if not retrained:

@@ -14,6 +14,7 @@ import base64
 import binascii
 import json
 import math
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ from numpy.typing import NDArray
 
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.files.limits import Limit
+from lsgm.files.shown import shown
+from lsgm.files.text import read_table
+from lsgm.files.write import atomic_path
 from lsgm.structure import from_dict, to_dict
 
 __all__ = [
@@ -45,6 +50,15 @@ __all__ = [
 
 LARGEST = 100_000
 """Bytes of a golden file at most: it lies in a repository, and its differences are read."""
+
+WORK = Limit("LSGM_MOST_GATE_WORK", 10**6, "evaluations")
+"""Of a network, for one image, that a plan may ask for. The default plan's are some 10,000."""
+
+FARTHEST = 1e100
+"""Of a golden number: differences, squares and sums of some are numbers still."""
+
+MOST_LEVELS = 2**24
+"""Sub-pixels of all drawn images: the gate keeps 784 of each."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,28 @@ class Plan:
         require(min(counts) >= 0, "flow-images and drawn cannot be negative")
         positive = (self.replay_draws, self.flow_steps, self.draws, self.iw_samples)
         require(min(positive) >= 1, "draws, flow-steps and iw-samples must be at least 1")
+        self._require_little()
+
+    def _require_little(self) -> None:
+        """Raise ConfigError for a plan that would take a day, and name the largest part of its work."""
+        steps = max(self.sampler.steps, len(self.sampler.times)) * (1 + self.sampler.corrector_steps)
+        parts = {
+            "replay-images x replay-draws": self.replay_images * self.replay_draws,
+            "flow-images x flow-steps": 2 * self.flow_images * self.flow_steps,
+            "drawn x steps": self.drawn * steps,
+            "images x draws": self.images * self.draws,
+            "images x iw-samples": self.images * self.iw_samples,
+            "samples x steps": self.samples * steps,
+        }
+        largest, most = max(parts, key=lambda name: parts[name]), WORK.value
+        whole = sum(parts.values())
+        require(
+            whole <= most,
+            f"the plan takes {whole:,} evaluations of a network, most of them {largest}, and at most "
+            f"{most:,} are made; ask for fewer, or set {WORK.variable}={whole}",
+        )
+        wide = max(self.repeats, self.reference_images)
+        require(wide <= most, f"repeats or reference-images is {wide}; give at most {most}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +145,10 @@ class ReplayRow:
 
     def __post_init__(self) -> None:
         require(len(self.values) >= 1, "a replayed row needs the numbers of at least one image")
-        require(all(math.isfinite(value) for value in self.values), "a replayed row holds a value not finite")
+        require(
+            all(abs(value) <= FARTHEST for value in (*self.values, self.largest)),
+            "a replayed row holds a value that is not finite, or as good as that",
+        )
         require(0 < self.mean <= self.largest < math.inf, "the differences must satisfy 0 < mean <= largest")
 
 
@@ -128,6 +167,10 @@ class ImagesRow:
 
     def __post_init__(self) -> None:
         require(len(self.shape) == 2 and min(self.shape) >= 1, "the shape is images by sub-pixels")
+        require(
+            math.prod(self.shape) <= MOST_LEVELS,
+            f"the shape is {list(self.shape)}, and at most {MOST_LEVELS:,} sub-pixels are kept",
+        )
         require(0 <= self.flips <= math.prod(self.shape), "flips cannot be negative or more than sub-pixels")
         self.levels()
 
@@ -159,8 +202,8 @@ class EstimateRow:
 
     def __post_init__(self) -> None:
         numbers = (self.value, self.error, self.df, *self.per_image, *self.cut)
-        finite = all(math.isfinite(number) for number in numbers)
-        require(finite, "an estimate holds a number that is not finite")
+        finite = all(abs(number) <= FARTHEST for number in numbers)
+        require(finite, "an estimate holds a number that is not finite, or as good as that")
         require(self.error > 0 and self.df >= 1, "an estimate needs a positive error and df of at least 1")
         require(self.repeats >= 2, "an estimate needs at least 2 repeats")
         require(len(self.per_image) != 1, "an estimate of one image has no error over images")
@@ -211,44 +254,42 @@ class Golden:
 
     def __post_init__(self) -> None:
         require(bool(self.rows), "there is no row in it; write it again by --update --reason TEXT")
+        require("" not in self.rows, "a row has no name; write it again by --update --reason TEXT")
 
 
 def default_golden(checkpoint: Path) -> Path:
-    """Return where the golden rows of a checkpoint lie: ``reports/golden/<its folder's name>.json``."""
-    return Path("reports") / "golden" / f"{checkpoint.resolve().name}.json"
+    """Return where the golden rows of a checkpoint lie: ``reports/golden/<its folder's name>.json``.
+
+    Raises UserError for links that lead round in a circle.
+    """
+    try:
+        name = checkpoint.resolve().name
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{shown(str(checkpoint))} leads nowhere ({error}); name a checkpoint") from error
+    return Path("reports") / "golden" / f"{name}.json"
 
 
 def read_golden(path: Path) -> Golden:
     """Return the golden rows of a file.
 
-    Raises UserError where there is no file, DataError where it is not JSON, ConfigError naming the key that
-    is unknown, missing or of a wrong type, each with what to do next.
+    Raises UserError where there is no file, DataError where it is no JSON object, ConfigError naming the key
+    that is unknown, missing or of a wrong type, each with what to do next.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    if not os.path.lexists(path):
         raise UserError(
-            f"the golden rows {path} cannot be read ({error.strerror}): give --golden FILE, or write them by "
-            "`lsgm gate CHECKPOINT --update --reason TEXT`"
-        ) from error
-    try:
-        mapping = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} line {error.lineno} is not JSON ({error.msg}): restore the file, or write it again by "
-            "--update --reason TEXT"
-        ) from error
-    if isinstance(mapping, dict) and mapping.get("format", 1) not in (1,):
-        raise ConfigError(
-            f"{path} has format {mapping['format']} and this version reads format 1: update lsgm-bench"
+            f"the golden rows {shown(str(path))} cannot be read (there are none): give --golden FILE, or "
+            "write them by `lsgm gate CHECKPOINT --update --reason TEXT`"
         )
-    return from_dict(Golden, mapping, str(path))
+    mapping = read_table(path, DataError, "restore the file, or write it again by --update --reason TEXT")
+    if type(version := mapping.get("format", 1)) is int and version > 1:
+        raise ConfigError(
+            f"{shown(str(path))} has format {version} and this version reads format 1: update lsgm-bench"
+        )
+    return from_dict(Golden, mapping, shown(str(path)))
 
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Write golden rows, atomically, with one row's numbers to a line. Raises UserError above `LARGEST`."""
-    from lsgm.files.write import atomic_path
-
     text = _layout(to_dict(golden), 0) + "\n"
     size = len(text.encode())
     if size > LARGEST:
@@ -288,7 +329,11 @@ def pack(levels: NDArray[np.uint8]) -> str:
 def unpack(packed: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return the levels uint8 of `pack`. Raises ConfigError for text that holds something else."""
     try:
-        raw = zlib.decompress(base64.b64decode(packed, validate=True))
+        # Never more than the shape says: a line of text may hold gigabytes of zeros.
+        inflater, wanted = zlib.decompressobj(), math.prod(shape)
+        raw = inflater.decompress(base64.b64decode(packed, validate=True), wanted + 1)
+        if not inflater.eof or len(raw) != wanted:
+            raise ValueError(f"they are not the {wanted:,} levels of the shape {list(shape)}")
         return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
     except (binascii.Error, zlib.error, ValueError) as error:
         raise ConfigError(

@@ -9,9 +9,11 @@ that the first of them fills. Without its option the plug-in does nothing, and i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ class _Gate:
         from lsgm_eval.gate.golden import default_golden
 
         option = config.option
-        golden = Path(option.lsgm_golden or default_golden(Path(option.lsgm_checkpoint)))
+        with _usage_errors():
+            golden = Path(option.lsgm_golden or default_golden(Path(option.lsgm_checkpoint)))
         self.request = _Request(option.lsgm_checkpoint, golden, option.lsgm_task, option.lsgm_retrained)
         given = getattr(config, "workerinput", {}).get(FOLDER)
         self.owner = given is None
@@ -93,30 +96,31 @@ class _Gate:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add a test for every golden row, before -k and -m choose."""
-        from lsgm.errors import UserError
+        from lsgm.files.shown import shown
         from lsgm_eval.gate.golden import EstimateRow, read_golden
 
-        try:
+        with _usage_errors():
             rows = read_golden(self.request.golden).rows
-        except UserError as error:
-            raise pytest.UsageError(str(error)) from None
         gate = GateFile.from_parent(session, path=self.request.golden.absolute())
         items += [
-            GateItem.from_parent(gate, name=name, gate=self)
+            GateItem.from_parent(gate, name=shown(name), row=name, gate=self)
             for name, row in rows.items()
             if isinstance(row, EstimateRow) or not self.request.retrained
         ]
 
     def verdict(self, row: str) -> dict[str, Any]:
         """Return the verdict of a row; whoever asks first of all workers measures, the others wait."""
-        from lsgm.files.write import exclusive
+        from lsgm.files.text import read_table
+        from lsgm.files.write import atomic_path, exclusive
 
         if not self._verdicts:
+            # In a folder that this session alone may open; whole or not there, if a worker is killed.
             shared = self.folder / "verdicts.json"
             with exclusive(shared):
                 if not shared.exists():
-                    shared.write_text(json.dumps(self._measured()), encoding="utf-8")
-            self._verdicts = json.loads(shared.read_text(encoding="utf-8"))
+                    with atomic_path(shared) as temporary:
+                        temporary.write_text(json.dumps(self._measured()), encoding="utf-8")
+            self._verdicts = read_table(shared)
         if error := self._verdicts.get(""):
             raise GateError(str(error["sentence"]))
         return self._verdicts[row]
@@ -126,14 +130,28 @@ class _Gate:
         from dataclasses import asdict
 
         from lsgm.errors import UserError
+        from lsgm.files.shown import shown
         from lsgm_eval.gate.check import check
 
         asked = self.request
         try:
             outcome = check(asked.checkpoint, asked.golden, task=asked.task, retrained=asked.retrained)
         except UserError as error:
-            return {"": {"sentence": str(error)}}
-        return {verdict.row: asdict(verdict) for verdict in outcome.verdicts}
+            return {"": {"sentence": shown(str(error))}}
+        # As they print: JSON has no word for a byte of a path that is no UTF-8.
+        return {each.row: asdict(each) | {"sentence": shown(each.sentence)} for each in outcome.verdicts}
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Let an error for the user end the session in a line."""
+    from lsgm.errors import UserError
+    from lsgm.files.shown import shown
+
+    try:
+        yield
+    except UserError as error:
+        raise pytest.UsageError(shown(str(error))) from None
 
 
 class GateError(Exception):
@@ -149,18 +167,19 @@ class GateFile(pytest.File):
 
 
 class GateItem(pytest.Item):
-    """One golden row as a test; its name is the row's."""
+    """One golden row as a test; its name is the row's, as it prints."""
 
-    def __init__(self, *, gate: _Gate, **others: Any) -> None:
+    def __init__(self, *, row: str, gate: _Gate, **others: Any) -> None:
         super().__init__(**others)
-        self.gate = gate
+        self.row, self.gate = row, gate
 
     def runtest(self) -> None:
         """Raise GateError with the row's sentence where it does not stand."""
-        verdict = self.gate.verdict(self.name)
-        self.add_report_section("call", "lsgm gate", str(verdict["sentence"]))
+        verdict = self.gate.verdict(self.row)
+        sentence = str(verdict["sentence"])
+        self.add_report_section("call", "lsgm gate", sentence)
         if not verdict["passed"]:
-            raise GateError(str(verdict["sentence"]))
+            raise GateError(sentence)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return the sentence alone for what the gate says, and a traceback for everything else."""

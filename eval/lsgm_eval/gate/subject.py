@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lsgm.distributed import join
 from lsgm.errors import UserError
+from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel
 from lsgm_eval.gate.golden import Golden, Plan
 from lsgm_eval.gate.measure import Subject
@@ -14,9 +15,9 @@ from lsgm_eval.measure.space import Space
 from lsgm_eval.model_specs import open_model
 from lsgm_eval.open_spaces import open_networks, open_spaces
 from lsgm_eval.runner import task_images
-from lsgm_eval.tasks import Task, Tier, load_task
+from lsgm_eval.tasks import Task, Tier, load_task, task_names
 
-__all__ = ["identities", "open_subject", "require_same"]
+__all__ = ["identities", "open_subject", "require_same", "task_of"]
 
 
 def open_subject(
@@ -59,6 +60,20 @@ def identities(subject: Subject) -> dict[str, str]:
         space.name: f"{space.extractor.name}@{space.extractor.sha256} to {space.reference.sha256}"
         for space in subject.spaces
     }
+
+
+def task_of(golden: Golden) -> str:
+    """Return the task of golden rows, where it is one of the package's.
+
+    Raises UserError where it is not: a task's file may ask for any network and any images, and so it is named
+    by who runs the gate, never by a file of golden rows.
+    """
+    if golden.task.partition("@")[0] not in task_names():
+        raise UserError(
+            f"the golden rows are of the task {shown(golden.task)[:60]}, which is none of `lsgm ls tasks`: "
+            "name its TOML file by --task"
+        )
+    return golden.task
 
 
 def require_same(golden: Golden, subject: Subject, task: Task) -> None:

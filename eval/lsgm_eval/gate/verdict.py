@@ -114,6 +114,11 @@ def _replay(name: str, row: ReplayRow, values: Any) -> Verdict:
 def _images(name: str, row: ImagesRow, levels: Any, chance: float) -> Verdict:
     old = row.levels()
     _require_count(name, old.size, levels.size)
+    if old.shape != levels.shape:
+        raise UserError(
+            f"the golden row '{name}' is of {list(old.shape)} images by sub-pixels and {list(levels.shape)} "
+            "were measured: its shape was changed by hand; write the rows again by --update --reason TEXT"
+        )
     turned, allowed = int((old != levels).sum()), flips_allowed(row.flips, chance)
     passed = turned <= allowed
     sentence = (

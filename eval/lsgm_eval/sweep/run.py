@@ -131,11 +131,12 @@ class _Points:
         }
 
         def gone(row: Row) -> bool:
-            metric = re.split("[<>]=", row["target"] or "")[0]
+            # Rows of earlier versions have fewer keys.
+            metric = re.split("[<>]=", row.get("target") or "")[0]
             return (
-                row["group"] == "reach"
-                and (row["task"], row["dataset"], row["model"]) in about
-                and (metric, row["extractor"], row["reference_sha256"]) in spaces
+                row.get("group") == "reach"
+                and (row.get("task"), row.get("dataset"), row.get("model")) in about
+                and (metric, row.get("extractor"), row.get("reference_sha256")) in spaces
             )
 
         write_rows(path, merge_rows([row for row in old if not gone(row)], rows))

@@ -124,7 +124,7 @@ def test_a_file_that_is_absent_or_cut_short_is_said_with_what_to_do(path: Path) 
     with pytest.raises(UserError, match=r"cannot be read .* --update --reason TEXT"):
         read_golden(path.with_name("other.json"))
     path.write_text(path.read_text()[:100])
-    with pytest.raises(DataError, match=r"toy.json line \d+ is not JSON"):
+    with pytest.raises(DataError, match=r"toy.json is not valid JSON \(.* line \d+ "):
         read_golden(path)
 
 
