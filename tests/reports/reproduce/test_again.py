@@ -197,3 +197,16 @@ def test_a_damaged_manifest_is_an_error(folder: Path) -> None:
     (folder / "manifests" / "abcabcabcabc.json").write_text("{")
     with pytest.raises(DataError, match="restore it, or remove it"):
         plan_again(ROW, folder, [], Path("fresh"))
+
+
+@pytest.mark.parametrize("content", [b"w", None])
+def test_a_word_that_leads_elsewhere_does_not_stand_for_what_was_found(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    good, here = tmp_path / "good", tmp_path / "here"
+    sha256 = checkpoint(good, content) if content else "1f" * 32
+    good.mkdir(exist_ok=True)
+    checkpoint(here / "run", b"others")
+    for spec in ("run", "x=run", "evil:factory", "--out=run"):
+        assert locate(MeasuredModel("m", spec, str(good), sha256), here, []).word == f"m={good}"
+    assert locate(MeasuredModel("m", "good", str(good), sha256), tmp_path, []).word == "good"
