@@ -21,7 +21,10 @@ from torch import Tensor
 from lsgm.data.damage import reading
 from lsgm.data.imagefile import is_binary
 from lsgm.errors import DataError
+from lsgm.files.limits import IMAGE_PIXELS, IMAGES
+from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
+from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 from lsgm.progress import bar, say
 
@@ -32,6 +35,8 @@ ARRAYS = (".npz", ".npy")
 MAIN = "arr_0.npy"
 BLOCK = 1 << 24
 """Bytes looked at together."""
+MEMBERS = 10_000
+"""Arrays of an npz, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,35 @@ def read_array(path: Path, name: str | None = None) -> ArrayImages:
     naming the file for one that is damaged, holds no such array, or floats, or levels 0 and 1 in place of 0
     and 255.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
     with reading(str(path)):
+        if not path.exists():
+            raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
         if path.suffix.lower() == ".npy":
-            return ArrayImages(path, path.open("rb"), "")
-        archive = zipfile.ZipFile(path)
+            return ArrayImages(path, open_regular(path), path.stat().st_size, "")
+        archive = _archive(path)
         member = f"{name}.npy" if name is not None else _member(path, archive)
-        return ArrayImages(path, archive.open(member), f": {shown(member[:-4])}", named=name is not None)
+        size = archive.getinfo(member).file_size
+        where = f": {shown(member[:-4])}"
+        return ArrayImages(path, archive.open(member), size, where, named=name is not None)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """Open an npz. Raises DataError for one that unpacks to more than it may say, or has too many members."""
+    archive = open_zip(path)
+    if (count := len(archive.infolist())) > MEMBERS:
+        raise DataError(f"{path} has {count:,} members, and no npz has more than {MEMBERS:,}: replace it")
+    for info in archive.infolist():
+        # Of these a few bytes become gigabytes before any is counted, and no program writes them into an npz.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{path}: {shown(info.filename)} is packed by another method than deflate: write it anew"
+            )
+    return archive
 
 
 def image_arrays(path: Path) -> list[str]:
     """Return the names of the arrays of an npz that are images, in the order of the file."""
-    with reading(str(path)), zipfile.ZipFile(path) as archive:
+    with reading(str(path)), _archive(path) as archive:
         return [name for name, array in _arrays(archive).items() if array.layout and array.dtype == np.uint8]
 
 
@@ -123,7 +144,7 @@ class ArrayImages:
 
     lossy, how = 0, ""
 
-    def __init__(self, path: Path, stream: IO[bytes], array: str, *, named: bool = False) -> None:
+    def __init__(self, path: Path, stream: IO[bytes], size: int, array: str, *, named: bool = False) -> None:
         weakref.finalize(self, stream.close)
         self.path, self.what = path, f"an {path.suffix.lower()[1:]} file"
         self._where, self._stream, self._lock = f"{path}{array}", stream, threading.Lock()
@@ -131,6 +152,7 @@ class ArrayImages:
         if wrong := _wrong(self._array, named=named):
             raise DataError(f"{self._where} {wrong}")
         self._row_bytes = math.prod(self._array.shape[1:])
+        _hold(self._where, self._array, size)
         self.channels = self._array.image_shape[0]
         self.grey_row: int | None = None
         self.sha256 = self._scan()
@@ -207,6 +229,18 @@ class ArrayImages:
                 progress.update(rows)
 
 
+def _hold(where: str, array: _Array, size: int) -> None:
+    """Raise DataError for a header that claims more than the ``size`` bytes it stands in, or too much."""
+    claimed = array.start + math.prod(array.shape)
+    if claimed > size:
+        raise DataError(
+            f"{where} claims the shape {list(array.shape)} and its end is missing ({size:,} bytes of "
+            f"{claimed:,}): replace it"
+        )
+    IMAGES.hold(where, array.shape[0])
+    IMAGE_PIXELS.hold(f"an image of {where}", math.prod(array.image_shape[1:]))
+
+
 def _wrong(array: _Array, *, named: bool) -> str:
     """Return what keeps an array from being ready images and what to do about it, or an empty string.
 
@@ -214,7 +248,7 @@ def _wrong(array: _Array, *, named: bool) -> str:
     """
     if len(array.shape) == 4 and array.shape[3] in (2, 4):
         return f"has {array.shape[3]} channels, the last one alpha: flatten it onto a background first"
-    if not array.layout or math.prod(array.shape) == 0:
+    if not array.layout or min(array.shape) < 1:
         return f"has shape {list(array.shape)} and holds no images: write [N, height, width, 3]"
     if array.dtype != np.uint8:
         return f"is {array.dtype} and ready images are uint8 in 0..255: round them as the model means it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsgm.config import require
 from lsgm.data.convert import Convert
 from lsgm.data.decoded import file_stamp, remembered
 from lsgm.data.folder import decode_files
@@ -16,6 +19,8 @@ from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import hidden, list_files
 from lsgm.data.store import first_good, is_there, missing
 from lsgm.errors import DataError
+from lsgm.files.arrays import map_array
+from lsgm.files.regular import refuse_special
 
 __all__ = ["COUNTS", "HOW", "find_celebahq", "read_celebahq"]
 
@@ -27,6 +32,16 @@ HOW = (
 )
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is remembered of an array."""
+
+    sha256: str
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch("[0-9a-f]{64}", self.sha256) is not None, f"sha256 is '{self.sha256}'")
+
+
 def find_celebahq(root: Path) -> Path | None:
     """Return ``celebahq256`` in a root: an .npy, a zip, or a folder that holds one of these or images."""
     return next(iter(_places(root)), None)
@@ -34,14 +49,14 @@ def find_celebahq(root: Path) -> Path | None:
 
 def _places(root: Path) -> list[Path]:
     base = root / "celebahq256"
-    places = [
-        base.with_suffix(".npy"),
-        base.with_suffix(".zip"),
-        *sorted(base.glob("*.npy")),
-        *sorted(base.glob("*.zip")),
-    ]
+    places = [base.with_suffix(".npy"), base.with_suffix(".zip")]
+    try:
+        places += [*sorted(base.glob("*.npy")), *sorted(base.glob("*.zip"))]
+        folder = base.is_dir()
+    except OSError:  # a root that is none, as a name too long for one
+        folder = False
     found = [place for place in places if is_there(place) and not hidden(place.name)]
-    return found or ([base] if base.is_dir() else [])
+    return found or ([base] if folder else [])
 
 
 def read_celebahq(search: list[Path], *, counts: tuple[int, int] = COUNTS) -> ImageSet:
@@ -69,8 +84,8 @@ def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
         splits = {split: array[rows.start : rows.stop] for split, rows in cut.items()}
         stamps = [(str(path.resolve()), file_stamp(path))]
         settings = f"celebahq256 {sizes}"
-        known = remembered(settings, stamps, lambda: {"sha256": sha256_of(splits.values())})
-        sha256 = str(known["sha256"])
+        known = remembered(_Known, settings, stamps, lambda: _Known(sha256_of(splits.values())))
+        sha256 = known.sha256
     else:
         listing = list_files(path)
         listing.say()
@@ -93,10 +108,12 @@ def _cut(total: int, sizes: dict[str, int], path: Path) -> dict[str, range]:
 
 
 def _from_array(path: Path) -> Tensor:
+    refuse_special(path)
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is truncated or not an array ({error}); copy it again") from error
+        array = map_array(path)
+    except DataError as error:
+        why = str(error).partition(";")[0]
+        raise DataError(f"{path} is truncated or not an array ({why}); copy it again") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (256, 256, 3):
         raise DataError(f"{path} is {array.dtype} {array.shape}; {HOW}")
     return torch.from_numpy(array).permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import tarfile
 import zlib
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lsgm.data.damage import reading
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.mirror import Mirror, mirror_ways
 from lsgm.data.order import carve_validation
@@ -24,6 +26,9 @@ from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, first_good, missing, places_of
 from lsgm.data.unpickle import load_arrays
 from lsgm.errors import DataError
+from lsgm.files.arrays import read_arrays
+from lsgm.files.limits import DATASET_FILE, IMAGE_FILE, IMAGES
+from lsgm.files.regular import open_regular, read_bytes
 from lsgm.progress import bar
 
 __all__ = ["CIFAR_FILES", "CLASSES", "read_archive", "read_cifar10", "read_sheets", "untile"]
@@ -36,6 +41,8 @@ CIFAR_FILES = (
     ),
 )
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SHEET = (800, 1280)
+"""(width, height) of a sheet of 40 rows of 25 images."""
 _BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -77,7 +84,7 @@ def read_archive(path: Path) -> ImageSet:
     """
     images, labels = {}, {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
             for split, batches in _BATCHES.items():
                 parts = [_batch(archive, name, path) for name in batches]
                 images[split] = np.concatenate([data for data, _ in parts])
@@ -90,14 +97,27 @@ def read_archive(path: Path) -> ImageSet:
 
 
 def _batch(archive: tarfile.TarFile, name: str, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    member = archive.extractfile(f"cifar-10-batches-py/{name}")
+    info = archive.getmember(f"cifar-10-batches-py/{name}")
+    member = archive.extractfile(info) if info.isreg() else None  # a link may lead anywhere
     if member is None:
         raise KeyError(f"{name} is not a file")
+    DATASET_FILE.hold(f"{name} in {path}", info.size)
     content = load_arrays(member.read(), f"{name} in {path}")
-    data = np.asarray(content[b"data"])
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+    data = content.get(b"data")
+    if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,)):
         raise DataError(f"{name} in {path} is not uint8 rows of 3,072; fetch it again")
-    return data.reshape(-1, 3, 32, 32), np.asarray(content[b"labels"], dtype=np.int64)
+    labels = content.get(b"labels")
+    if not (isinstance(labels, list) and len(labels) == len(data) and all(type(k) is int for k in labels)):
+        raise DataError(f"{name} in {path} has no list of {len(data):,} labels; fetch it again")
+    return data.reshape(-1, 3, 32, 32), classes_in(labels, f"{name} in {path}")
+
+
+def classes_in(labels: Any, where: str) -> NDArray[np.int64]:
+    """Return classes as int64 [N]. Raises DataError for other numbers than 0 to 9."""
+    values = np.asarray(labels)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or ((values < 0) | (values >= len(CLASSES))).any():
+        raise DataError(f"the labels of {where} are not all whole numbers from 0 to 9; fetch it again")
+    return values.astype(np.int64)
 
 
 def untile(sheet: NDArray[np.uint8], rows: int = 40, columns: int = 25) -> NDArray[np.uint8]:
@@ -116,8 +136,11 @@ def read_sheets(mirror: Mirror) -> ImageSet:
     images: dict[str, NDArray[np.uint8]] = {}
     for split in ("train", "test"):
         names = sorted(f.file for f in mirror.files if re.fullmatch(rf"{split}-\d+\.webp", f.file))
+        if not names:
+            raise DataError(f"{mirror.folder} lists no sheet {split}-00.webp; copy the mirror again")
         progress = bar(names, desc=f"decoding {split}", unit="sheet")
         sheets = [untile(_decode(mirror.path(name))) for name in progress]
+        IMAGES.hold(f"{mirror.folder}: {split}", sum(map(len, sheets)))
         pixels = np.concatenate(sheets)
         found, wanted = hashlib.sha256(pixels.data).hexdigest(), mirror.pixels_sha256.get(split)
         if wanted is not None and found != wanted:
@@ -126,15 +149,27 @@ def read_sheets(mirror: Mirror) -> ImageSet:
                 f"the manifest says {wanted}; update Pillow, whose WebP decoder should be lossless here"
             )
         images[split] = pixels.transpose(0, 3, 1, 2)
-    with np.load(mirror.path("labels.npz")) as stored:
-        labels = {
-            split: {"class": stored[f"{split}_labels"], "exact": stored[f"{split}_exact"]} for split in images
-        }
+    labels = {split: _labels(mirror.path("labels.npz"), split, len(images[split])) for split in images}
     return assemble(images, labels, mirror.version, mirror=True)
 
 
+def _labels(path: Path, split: str, count: int) -> dict[str, NDArray[np.int64]]:
+    stored = read_arrays(path, (f"{split}_labels", f"{split}_exact"), limit=DATASET_FILE)
+    found = {
+        "class": classes_in(stored.take(f"{split}_labels", "iu", 1), f"{split} in {path}"),
+        "exact": stored.take(f"{split}_exact", "b", 1).astype(np.int64),
+    }
+    for values in found.values():
+        if len(values) != count:
+            raise DataError(f"{path} has {len(values):,} labels of {count:,} {split} images; copy it again")
+    return found
+
+
 def _decode(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
+    raw = read_bytes(path, IMAGE_FILE)
+    with reading(str(path)), Image.open(io.BytesIO(raw), formats=("WEBP",)) as image:
+        if image.size != SHEET:
+            raise DataError(f"{path} has {image.width} x {image.height} pixels instead of 800 x 1280")
         return np.asarray(image.convert("RGB"))
 
 

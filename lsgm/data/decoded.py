@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +21,21 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
+from lsgm.config import require
 from lsgm.data.files import BLOCK, threads
 from lsgm.data.imagefile import fitted
 from lsgm.data.images import sha256_of
 from lsgm.errors import DataError
+from lsgm.files.arrays import map_array
 from lsgm.files.cache import cache_dir
+from lsgm.files.records import read_record
 from lsgm.files.write import atomic_path, exclusive
 from lsgm.progress import bar
+from lsgm.structure import to_dict
 
 __all__ = [
     "Rows",
+    "Seen",
     "Size",
     "agreed",
     "decoded",
@@ -38,11 +46,34 @@ __all__ = [
     "size_words",
 ]
 
+T = TypeVar("T")
 Size = tuple[int, int]
 """(height, width)."""
 _HAS_CTIME = os.name != "nt"
 _SETTLED = 2_000_000_000
 """Nanoseconds for which a file must have been left alone before its dates stand for its content."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of files: the key of their images, and how many test images train as well."""
+
+    key: str
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch("[0-9a-f]{24}", self.key) is not None, f"key is '{self.key}'")
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What lies beside decoded images."""
+
+    sha256: str
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch("[0-9a-f]{64}", self.sha256) is not None, f"sha256 is '{self.sha256}'")
 
 
 class Rows(Protocol):
@@ -102,7 +133,7 @@ def decoded(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: S
             if not note.exists():
                 sha256 = _decode_all(path, rows, order, counts, size, pixels)
                 with atomic_path(note) as temporary:
-                    temporary.write_text(json.dumps({"sha256": sha256, "source": repr(str(path))}))
+                    temporary.write_text(json.dumps(asdict(_Note(sha256, repr(str(path))))))
     return key
 
 
@@ -112,20 +143,20 @@ def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]
     Raises DataError for a file that is truncated or corrupted.
     """
     pixels, note = _places(key)
+    damaged = DataError(f"the cached {pixels} is truncated or corrupted; delete it and {note.name}")
     try:
-        rows = torch.from_numpy(np.load(pixels, mmap_mode="c"))
-        sha256 = str(json.loads(note.read_text())["sha256"])
-        parts = torch.split(rows, list(counts.values()))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(
-            f"the cached {pixels} is truncated or corrupted; delete it and {note.name}"
-        ) from error
-    return dict(zip(counts, parts, strict=True)), sha256
+        rows, about = map_array(pixels), read_record(_Note, note)
+    except DataError as error:
+        raise damaged from error
+    if rows.dtype != np.uint8 or rows.ndim != 4 or len(rows) != sum(counts.values()):
+        raise damaged
+    parts = torch.split(torch.from_numpy(rows), list(counts.values()))
+    return dict(zip(counts, parts, strict=True)), about.sha256
 
 
-def is_cached(key: object) -> bool:
+def is_cached(key: str) -> bool:
     """Return whether decoded images lie under a key."""
-    return isinstance(key, str) and all(place.exists() for place in _places(key))
+    return all(place.exists() for place in _places(key))
 
 
 def _places(key: str) -> tuple[Path, Path]:
@@ -173,6 +204,7 @@ def _decode_all(
     walk = sorted((row, place) for place, row in enumerate(order))
     with atomic_path(pixels) as temporary:
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(temporary)
 
         def one(pair: tuple[int, int]) -> None:
             row, place = pair
@@ -190,6 +222,13 @@ def _decode_all(
         return sha256_of(torch.split(torch.from_numpy(out), counts))
 
 
+def _reserve(path: Path) -> None:
+    """Take the room of a file on the disk: a disk that fills up under mapped memory ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, path.stat().st_size))
+
+
 def file_stamp(path: Path) -> tuple[int, ...]:
     """Return a file's dates of change, device, inode and size."""
     about = path.stat()
@@ -197,14 +236,15 @@ def file_stamp(path: Path) -> tuple[int, ...]:
 
 
 def remembered(
-    settings: str, stamps: Sequence[tuple[str, tuple[int, ...]]], compute: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
+    cls: type[T], settings: str, stamps: Sequence[tuple[str, tuple[int, ...]]], compute: Callable[[], T]
+) -> T:
     """Return what ``compute`` found of files before, where it is sure that they are still the same.
 
     A file that keeps device, inode, size, date of content and date of status (ctime, which no program can
     set) has not been written to, copied over or put in place of another. What is computed is remembered only
     where each file has been left alone for two seconds, because dates have a grain; and never on Windows,
-    whose ctime is the date of creation. ``settings`` is whatever else the result depends on.
+    whose ctime is the date of creation. ``settings`` is whatever else the result depends on, and ``cls`` the
+    dataclass of what was found; a note that is none of these is made anew.
     """
     now = time.time_ns()
     lines = [f"{name} {stamp}\n" for name, stamp in stamps]
@@ -214,13 +254,10 @@ def remembered(
         digest.update(line.encode("utf-8", "surrogateescape"))
     note = cache_dir() / "derived" / f"seen-{digest.hexdigest()[:24]}.json"
     if settled and _HAS_CTIME:
-        try:
-            found: dict[str, Any] = json.loads(note.read_text())
-            return found
-        except (OSError, ValueError):
-            pass
+        with contextlib.suppress(DataError):
+            return read_record(cls, note)
     found = compute()
     if settled and _HAS_CTIME:
         with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(found))
+            temporary.write_text(json.dumps(to_dict(found)))
     return found

@@ -5,13 +5,17 @@ from __future__ import annotations
 import http.client
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lsgm.errors import DataError
-from lsgm.files.write import exclusive, unwritable
+from lsgm.files.limits import DOWNLOAD
+from lsgm.files.regular import refuse_special
+from lsgm.files.shown import shown
+from lsgm.files.write import exclusive, open_append, unwritable
 from lsgm.progress import bar
 
 __all__ = ["UnreachableError", "download"]
@@ -44,12 +48,15 @@ def download(
         UnreachableError: no connection, or an answer that is not the file.
         DataError: contents that are refused, or a place that cannot be written.
     """
+    if not target.is_dir():  # which is said when it is in the way
+        refuse_special(target)
     if target.is_file():
         return
     with exclusive(target):
         if target.is_file():
             return
         part = target.with_name(target.name + ".part")
+        refuse_special(part)
         resumed = part.exists()
         _fill(url, part, attempts, timeout)
         try:
@@ -90,7 +97,7 @@ def _fill(url: str, part: Path, attempts: int, timeout: float) -> None:
                     f"{url} answered {error.code} {error.reason}; check the address"
                 ) from error
             last = f"{error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             last = str(getattr(error, "reason", error)) or type(error).__name__
         grown = part.exists() and part.stat().st_size > before
         failures = 0 if grown else failures + 1
@@ -105,27 +112,55 @@ def _fetch(url: str, part: Path, have: int, timeout: float) -> bool:
     if have:
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    with _opener().open(request, timeout=timeout) as response:
         resumed = response.status == 206 and _range_start(response) == have
         have = have if resumed else 0  # a server without ranges sends everything: begin again
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
+        length = str(response.headers.get("Content-Length", ""))
+        total = have + int(length) if length.isascii() and length.isdecimal() else None
+        where = f"what {shown(url)} sends"
+        DOWNLOAD.hold(where, total or 0)
         with bar(total=total, desc=part.name.removesuffix(".part"), unit="B") as progress:
             progress.unit_scale = True
             progress.update(have)
             if not resumed:
-                _write(part, b"", "wb")
+                _write(part, b"", fresh=True)
             while chunk := response.read(CHUNK):
-                _write(part, chunk, "ab")
+                have += len(chunk)
+                if have > DOWNLOAD.value:  # of a length that was not announced
+                    part.unlink()
+                DOWNLOAD.hold(where, have)
+                _write(part, chunk)
                 progress.update(len(chunk))
     return total is None or part.stat().st_size == total
 
 
-def _write(part: Path, chunk: bytes, mode: Literal["ab", "wb"]) -> None:
+class _SameKind(urllib.request.HTTPRedirectHandler):
+    """Follows from web address to web address only, and from an encrypted one to another."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        """Return the next request (`HTTPRedirectHandler`). Raises UnreachableError for another kind."""
+        new = str(args[-1])
+        wanted = ("https",) if req.type == "https" else ("http", "https")
+        if urllib.parse.urlsplit(new).scheme not in wanted:
+            raise UnreachableError(
+                f"{shown(req.full_url)} leads to {shown(new)[:200]}, which is not followed; check the address"
+            )
+        return super().redirect_request(req, *args)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_SameKind)
+
+
+def _write(part: Path, chunk: bytes, *, fresh: bool = False) -> None:
     """Write to the file; a full disk is no fault of the connection, and no second attempt mends it."""
     try:
-        with part.open(mode) as file:
-            file.write(chunk)
+        with open_append(part) as file:
+            if fresh and file.seek(0, 2):
+                file.truncate(0)
+            left = memoryview(chunk)
+            while left:
+                left = left[file.write(left) :]
     except OSError as error:
         raise unwritable(part, error) from error
 

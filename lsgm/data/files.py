@@ -16,6 +16,7 @@ from lsgm.data.convert import Convert
 from lsgm.data.damage import reading
 from lsgm.data.imagefile import Header, decode, inspect, is_binary
 from lsgm.data.listing import ImageFile, Listing, once
+from lsgm.data.room import Room
 from lsgm.errors import DataError
 from lsgm.files.shown import shown
 from lsgm.generative import Pixels
@@ -25,7 +26,9 @@ __all__ = ["CheckedFiles", "FileImages", "threads"]
 
 BLOCK = 1024
 """Files looked at before the next are begun, so that a bad one stops the work soon."""
-_KINDS = {1: "greyscale", 3: "RGB"}
+_ROOM = Room(2**29)
+_COPIES = 16
+"""Bytes for each pixel while an image is decoded, several copies of up to four channels."""
 
 
 def threads() -> int:
@@ -94,10 +97,12 @@ class CheckedFiles:
 
     def row(self, row: int) -> NDArray[np.uint8]:
         """Return image ``row``, uint8 [C, H, W]. Raises DataError for a damaged or changed file."""
-        raw = self._bytes(row)
-        if hashlib.sha256(raw).digest() != self.hashes[row]:
-            raise DataError(f"{self.label(row)} has changed since it was checked: run the command again")
-        return decode(raw, self.label(row), self.convert, self.channels)
+        height, width = self.sizes[row]
+        with _ROOM.taken(self.files[row].size + _COPIES * height * width):
+            raw = self._bytes(row)
+            if hashlib.sha256(raw).digest() != self.hashes[row]:
+                raise DataError(f"{self.label(row)} has changed since it was checked: run the command again")
+            return decode(raw, self.label(row), self.convert, self.channels)
 
     def _one_kind(self, counts: dict[int, int]) -> int:
         if not (counts[1] and counts[3]):
@@ -116,8 +121,9 @@ class CheckedFiles:
             return self.files[row].read()
 
     def _check(self, row: int) -> tuple[Header, bytes]:
-        raw = self._bytes(row)
-        return inspect(raw, self.label(row), self.convert), hashlib.sha256(raw).digest()
+        with _ROOM.taken(2 * self.files[row].size):
+            raw = self._bytes(row)
+            return inspect(raw, self.label(row), self.convert), hashlib.sha256(raw).digest()
 
 
 class FileImages(CheckedFiles):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,18 @@ from torch import Tensor
 
 from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
 from lsgm.data.convert import Convert, parse_convert
-from lsgm.data.decoded import Size, agreed, decoded, file_stamp, is_cached, opened, remembered, size_words
+from lsgm.data.damage import reading
+from lsgm.data.decoded import (
+    Seen,
+    Size,
+    agreed,
+    decoded,
+    file_stamp,
+    is_cached,
+    opened,
+    remembered,
+    size_words,
+)
 from lsgm.data.files import CheckedFiles, FileImages
 from lsgm.data.imagefile import fitted
 from lsgm.data.images import ImageSet, sha256_of
@@ -105,11 +115,11 @@ def decode_files(
         else [(str(listing.path.resolve()), file_stamp(listing.path))]
     )
 
-    def compute() -> dict[str, Any]:
+    def compute() -> Seen:
         rows = CheckedFiles(listing, files, convert)
         trained = {rows.hashes[row] for row in parts.get("train", ())}
         shared = sum(rows.hashes[row] in trained for row in parts["test"])
-        return {"key": decoded(listing.path, rows, parts, size), "shared": shared}
+        return Seen(decoded(listing.path, rows, parts, size), shared)
 
     return _kept(f"{size} {convert}", stamps, parts, compute)
 
@@ -122,14 +132,14 @@ def _kept(
     settings: str,
     stamps: Sequence[tuple[str, tuple[int, ...]]],
     parts: Mapping[str, Sequence[int]],
-    compute: Callable[[], dict[str, Any]],
+    compute: Callable[[], Seen],
 ) -> tuple[dict[str, Tensor], str, int]:
     counts = {split: len(rows) for split, rows in parts.items()}
-    found = remembered(f"{RULES} {settings} {counts} {pillow_version}", stamps, compute)
-    if not is_cached(found.get("key")):  # deleted from the cache since
+    found = remembered(Seen, f"{RULES} {settings} {counts} {pillow_version}", stamps, compute)
+    if not is_cached(found.key):  # deleted from the cache since
         found = compute()
-    splits, sha256 = opened(found["key"], counts)
-    return splits, sha256, int(found.get("shared", 0))
+    splits, sha256 = opened(found.key, counts)
+    return splits, sha256, found.shared
 
 
 def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split, shared: int) -> ImageSet:
@@ -184,8 +194,9 @@ class _Arrays:
 
 def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:
     """Return the images of an npz or npy as a dataset."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
+    with reading(str(path)):
+        if not path.exists():
+            raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
     roles = {name: role_in(name) for name in image_arrays(path)} if path.suffix.lower() == ".npz" else {}
     if "train" in roles.values() and {"val", "test"} & set(roles.values()):
         rows, parts, origin = _by_role(path, {name: role for name, role in roles.items() if role})
@@ -199,8 +210,8 @@ def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:
                 raise
             split = _whole(len(rows))
 
-    def compute() -> dict[str, Any]:
-        return {"key": decoded(path, rows, split.parts, size)}
+    def compute() -> Seen:
+        return Seen(decoded(path, rows, split.parts, size))
 
     stamps = [(str(path.resolve()), file_stamp(path))]
     splits, sha256, _ = _kept(f"{size}", stamps, split.parts, compute)

@@ -15,6 +15,7 @@ from PIL import Image
 from lsgm.data.convert import Convert
 from lsgm.data.damage import reading
 from lsgm.errors import DataError
+from lsgm.files.limits import IMAGE_PIXELS
 
 __all__ = ["Header", "decode", "fitted", "inspect", "is_binary"]
 
@@ -62,7 +63,10 @@ def inspect(raw: bytes, where: str, convert: Convert) -> Header:
     frames or an EXIF rotation, unless ``convert`` has the word for it.
     """
     _refuse_pages(raw, where)
+    if (most := IMAGE_PIXELS.value) > IMAGE_PIXELS.default:  # Pillow has a bound of its own, of twice this
+        Image.MAX_IMAGE_PIXELS = max(most // 2, Image.MAX_IMAGE_PIXELS or most)
     with reading(where), Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+        IMAGE_PIXELS.hold(where, image.width * image.height)
         if wrong := _wrong(image, raw, convert):
             raise DataError(f"{where} {wrong}")
         width, height = image.size
@@ -212,8 +216,11 @@ def _rounded(image: Image.Image, raw: bytes) -> Image.Image:
         for k, (decoder, extents, offset, args) in enumerate(tiles):
             form = _swapped(_forms(again)[k])
             tiles[k] = (decoder, extents, offset, form if isinstance(args, str) else (form, *args[1:]))
-        low = np.asarray(again).astype(np.uint32)
-    return Image.fromarray(_to_8(np.asarray(image).astype(np.uint32) * 256 + low))
+        high, low = np.asarray(image), np.asarray(again)
+    rounded = np.empty_like(high)
+    for row, (upper, lower) in enumerate(zip(high, low, strict=True)):  # by rows, which needs little memory
+        rounded[row] = _to_8(upper.astype(np.uint32) * 256 + lower)
+    return Image.fromarray(rounded)
 
 
 def _forms(image: Image.Image) -> list[str]:

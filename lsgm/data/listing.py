@@ -16,7 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from lsgm.data.damage import reading
 from lsgm.errors import DataError
+from lsgm.files.limits import IMAGE_FILE, IMAGES
+from lsgm.files.regular import read_bytes
 from lsgm.files.shown import shown
+from lsgm.files.zips import open_zip, read_member
 from lsgm.progress import say
 
 __all__ = ["SUFFIXES", "ImageFile", "Listing", "hidden", "holds_images", "list_files", "list_one", "once"]
@@ -31,8 +34,6 @@ _LITTER = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "l
 """What file managers and disks leave behind, in lower case."""
 _NOTES = (".pass", ".samples.jsonl")
 """What `lsgm.keep` and `lsgm sample` note of the images in a folder: left out without a word."""
-_LARGEST = 1 << 30
-"""Bytes of one image file; a zip's member that claims more would fill the memory."""
 _METHODS = {
     9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES",
 }  # fmt: skip
@@ -150,36 +151,40 @@ def list_files(path: Path) -> Listing:
     Raises DataError for a path that is neither, a damaged zip, one with encrypted, repeated or outlandish
     members or compressed in a way that Python does not know, and where there is no image, naming what is.
     """
-    if path.is_dir():
-        listing = Listing(path, "a folder")
-        listing.files = list(_walk(listing))
-    elif not path.exists():
-        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
-    elif not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path} is no regular file: give a folder, zip, npz or npy of images")
-    elif path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
-        listing = Listing(path, "a zip")
-        listing.files = list(_members(listing))
-    else:
-        raise DataError(
-            f"{path} is neither a folder nor a zip, npz or npy: give one of these with images in it"
-        )
+    with reading(shown(str(path))):
+        listing = _listed(path)
     if not listing.files:
         raise DataError(_nothing(listing))
     listing.files.sort(key=lambda file: file.name)
     _unwrap(listing)
     for file in listing.files:
-        if file.size > _LARGEST:
-            where, size = listing.label(listing.place(file)), file.size / 1e9
-            raise DataError(f"{where} has {size:.1f} GB, more than any image of a set: replace it")
+        IMAGE_FILE.hold(listing.label(listing.place(file)), file.size)
     return listing
+
+
+def _listed(path: Path) -> Listing:
+    """Return what a folder or zip has, in any order."""
+    if path.is_dir():
+        listing = Listing(path, "a folder")
+        listing.files = list(_walk(listing))
+        return listing
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a folder, zip, npz or npy of images")
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is no regular file: give a folder, zip, npz or npy of images")
+    if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
+        listing = Listing(path, "a zip")
+        listing.files = list(_members(listing))
+        return listing
+    raise DataError(f"{path} is neither a folder nor a zip, npz or npy: give one of these with images in it")
 
 
 def list_one(path: Path) -> Listing:
     """Return a single image file as a set. Raises DataError where it cannot be looked at."""
     with reading(str(path)):
         size = path.stat().st_size
-    return Listing(path.parent, "a file", [ImageFile(path.name, size, path.read_bytes)])
+    IMAGE_FILE.hold(shown(str(path)), size)
+    return Listing(path.parent, "a file", [ImageFile(path.name, size, partial(_bytes, str(path)))])
 
 
 def _nothing(listing: Listing) -> str:
@@ -219,7 +224,7 @@ class _Place:
 def _walk(listing: Listing) -> Iterator[ImageFile]:
     """Yield the image files below a folder, any order, and note the rest."""
     real = os.path.realpath(listing.path)
-    seen, places = {real}, [_Place("", real, frozenset([real]), False)]
+    seen, places, count = {real}, [_Place("", real, frozenset([real]), False)], 0
     while places:
         place = places.pop()
         with reading(listing.label(place.name) if place.name else str(listing.path)):
@@ -231,6 +236,8 @@ def _walk(listing: Listing) -> Iterator[ImageFile]:
             if isinstance(met, _Place):
                 places.append(met)
             elif met is not None:
+                count += 1
+                IMAGES.hold(shown(str(listing.path)), count)
                 yield met
 
 
@@ -281,8 +288,7 @@ def _folder(
 
 
 def _bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    return read_bytes(path, IMAGE_FILE)
 
 
 def once(listing: Listing, files: Sequence[ImageFile]) -> list[ImageFile]:
@@ -307,8 +313,9 @@ def once(listing: Listing, files: Sequence[ImageFile]) -> list[ImageFile]:
 def _members(listing: Listing) -> Iterator[ImageFile]:
     """Yield the image files of a zip and note the rest."""
     with reading(str(listing.path)):
-        archive = zipfile.ZipFile(listing.path)
+        archive = open_zip(listing.path)
     infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    IMAGES.hold(shown(str(listing.path)), len(infos))
     members = [(_clean(info.filename, listing), info) for info in infos]
     members.sort(key=lambda member: member[0])
     for name, times in Counter(name for name, _ in members if not hidden(name)).items():
@@ -330,7 +337,8 @@ def _members(listing: Listing) -> Iterator[ImageFile]:
             listing.leave_out("", name)
         else:
             _refuse(info, listing.label(name))
-            yield ImageFile(name, info.file_size, partial(archive.read, info))
+            label = listing.label(name)
+            yield ImageFile(name, info.file_size, partial(read_member, archive, info, label, IMAGE_FILE))
 
 
 def _clean(name: str, listing: Listing) -> str:

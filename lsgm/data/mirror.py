@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from lsgm.config import require
 from lsgm.data.listing import hidden
-from lsgm.data.store import file_sha256, first_good
+from lsgm.data.store import file_sha256, first_good, is_there
 from lsgm.errors import DataError
+from lsgm.files.records import read_record, record_of
 
 __all__ = ["Mirror", "MirrorFile", "find_mirror", "mirror_ways", "read_manifest"]
 
@@ -26,6 +28,32 @@ class MirrorFile:
     file: str
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.file.replace("\\", "/")).parts
+        require(
+            bool(parts) and ".." not in parts and not self.file.startswith("/") and ":" not in parts[0],
+            f"file is '{self.file}', which does not lie in the mirror's folder",
+        )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What a manifest says of a split."""
+
+    files: tuple[MirrorFile, ...] = ()
+    pixels_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What `manifest.json` says."""
+
+    name: str
+    version: str | int
+    splits: dict[str, _Split] = field(default_factory=dict)
+    files: tuple[MirrorFile, ...] = ()
+    labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,18 +121,19 @@ def read_manifest(folder: Path) -> Mirror:
     """
     path = folder / "manifest.json"
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        splits: dict[str, Any] = content.get("splits", {})
-        entries = [*content.get("files", [])]
-        entries += [entry for split in splits.values() for entry in split.get("files", [])]
-        entries += [content["labels"]] if "file" in content.get("labels", {}) else []
-        files = tuple(MirrorFile(e["file"], int(e["bytes"]), e["sha256"]) for e in entries)
-        pixels = {name: s["pixels_sha256"] for name, s in splits.items() if "pixels_sha256" in s}
-        return Mirror(folder, content["name"], str(content["version"]), files, pixels)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_record(_Manifest, path, repair="restore it")
+        labels = [record_of(MirrorFile, manifest.labels, path)] if "file" in manifest.labels else []
+    except DataError as error:
         raise DataError(
-            f"{path} is not a mirror's manifest ({error!r}); replace it or move it away"
+            f"{path} is not a mirror's manifest ({str(error).partition(';')[0]}); replace it or move it away"
         ) from error
+    files = (
+        *manifest.files,
+        *(entry for split in manifest.splits.values() for entry in split.files),
+        *labels,
+    )
+    pixels = {name: split.pixels_sha256 for name, split in manifest.splits.items() if split.pixels_sha256}
+    return Mirror(folder, manifest.name, str(manifest.version), files, pixels)
 
 
 def find_mirror(name: str, root: Path) -> Mirror | None:
@@ -124,7 +153,13 @@ def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) 
     """
     ways: list[Callable[[], T]] = []
     for root in search:
-        for manifest in sorted([*root.glob("manifest.json"), *root.glob("*/manifest.json")]):
+        found: set[Path] = set()
+        with contextlib.suppress(OSError):  # a root that is none, as a name too long for one
+            found |= {*root.glob("manifest.json"), *root.glob("*/manifest.json")}
+        own = root / name / "manifest.json"
+        if is_there(own):  # a folder that may not be looked into is passed over by a glob
+            found.add(own)
+        for manifest in sorted(found):
             if hidden(manifest.relative_to(root).as_posix()):
                 continue
             try:

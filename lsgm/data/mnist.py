@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,9 @@ from lsgm.data.order import carve_validation
 from lsgm.data.remote import RemoteFile, gunzip
 from lsgm.data.store import first_good, missing, places_of
 from lsgm.errors import DataError
+from lsgm.files.arrays import read_arrays
+from lsgm.files.limits import DATASET_FILE
+from lsgm.files.regular import read_bytes
 
 __all__ = ["FIXED_FILES", "MNIST_FILES", "read_amat", "read_idx", "read_mnist", "read_mnist_fixed"]
 
@@ -51,9 +55,13 @@ def read_idx(contents: bytes, path: Path) -> Tensor:
             f"{path} is not an idx file of bytes; run `lsgm data fetch mnist` into an empty folder"
         )
     rank = contents[3]
+    if not 1 <= rank <= 3 or len(contents) < 4 + 4 * rank:
+        raise DataError(
+            f"{path} has the header of {rank} dimensions and {len(contents):,} bytes; fetch it again"
+        )
     shape = struct.unpack_from(f">{rank}I", contents, 4)
-    values = np.frombuffer(contents, np.uint8, offset=4 + 4 * rank)
-    if values.size != int(np.prod(shape)):
+    values = np.frombuffer(contents[4 + 4 * rank :], np.uint8)
+    if values.size != math.prod(shape):
         raise DataError(f"{path} holds {values.size:,} values, its header says {shape}; fetch it again")
     return torch.from_numpy(values.reshape(shape).copy())
 
@@ -95,9 +103,9 @@ def read_amat(path: Path) -> Tensor:
     Raises:
         DataError: anything else in it.
     """
-    digits = np.frombuffer(path.read_bytes(), np.uint8)
+    digits = np.frombuffer(read_bytes(path, DATASET_FILE), np.uint8)
     digits = digits[digits > 32]  # spaces and line ends
-    if digits.size % 784 or not np.isin(digits, (48, 49)).all():
+    if digits.size % 784 or not ((digits == 48) | (digits == 49)).all():
         raise DataError(
             f"{path} is not lines of 784 zeros and ones; delete it and run `lsgm data fetch mnist-fixed`"
         )
@@ -129,9 +137,17 @@ def _read_texts(root: Path) -> ImageSet:
 
 def _read_packed(mirror: Mirror) -> ImageSet:
     mirror.verify()
-    path = mirror.path(mirror.files[0].file)
-    with np.load(path) as packed:
-        bits = {s: np.unpackbits(packed[name], axis=1)[:, :784] for s, name in _FIXED_NAMES.items()}
+    path = mirror.path(mirror.files[0].file if mirror.files else "binarized_mnist_packed.npz")
+    packed = read_arrays(path, _FIXED_NAMES.values(), limit=DATASET_FILE)
+    bits = {}
+    for split, name in _FIXED_NAMES.items():
+        rows = packed.take(name, "u", 2)
+        if rows.dtype != np.uint8 or rows.shape != (FIXED_COUNTS[split], 98):
+            raise DataError(
+                f"{path}: '{name}' is {rows.dtype} {list(rows.shape)} instead of uint8 "
+                f"{[FIXED_COUNTS[split], 98]}; copy the mirror again"
+            )
+        bits[split] = np.unpackbits(rows, axis=1)
     splits = {s: torch.from_numpy(b * np.uint8(255)).reshape(-1, 1, 28, 28) for s, b in bits.items()}
     return _fixed(splits, mirror.version, mirror=True, source=path)
 

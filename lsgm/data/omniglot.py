@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import io
+import struct
+import zlib
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,11 @@ from lsgm.data.order import carve_validation
 from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, file_sha256, first_good, missing, places_of
 from lsgm.errors import DataError
+from lsgm.files.arrays import read_arrays
+from lsgm.files.limits import DATASET_FILE
+from lsgm.files.records import record_of
+from lsgm.files.regular import read_bytes
+from lsgm.files.text import read_json
 
 __all__ = ["OMNIGLOT_FILES", "box_reduce", "read_chardata", "read_lake28", "read_omniglot"]
 
@@ -26,6 +34,8 @@ OMNIGLOT_FILES = (
 )
 OFFICIAL_COUNTS = (24_345, 8_070)
 LAKE_MIRROR = "omniglot-lake105"
+_AGAIN = "delete it and run `lsgm data fetch omniglot`"
+_VARIABLES = [f"{part}{name}" for part in ("", "test") for name in ("data", "target", "targetchar")]
 
 
 def read_omniglot(search: list[Path]) -> ImageSet:
@@ -56,9 +66,12 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     """
     import scipy.io
 
-    again = "delete it and run `lsgm data fetch omniglot`"
+    again = _AGAIN
+    raw = read_bytes(path, DATASET_FILE)
+    DATASET_FILE.hold(f"{path}, unpacked,", _unpacked(raw))
     try:
-        content: dict[str, Any] = scipy.io.loadmat(path)
+        stream: Any = io.BytesIO(raw)  # which the stubs do not know to be read
+        content: dict[str, Any] = scipy.io.loadmat(stream, variable_names=_VARIABLES)
     except (
         Exception
     ) as error:  # scipy raises many kinds on a damaged file, zlib.error and TypeError among them
@@ -66,23 +79,57 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     arrays = []
     for name, count in zip(("data", "testdata"), counts, strict=True):
         values = content.get(name)
-        if values is None or values.shape != (784, count):
-            found = "no array" if values is None else f"shape {values.shape}"
-            raise DataError(f"{path} has {found} for '{name}' instead of (784, {count}); {again}")
+        if not (isinstance(values, np.ndarray) and values.dtype.kind in "biuf"):
+            raise DataError(f"{path} has no array of numbers for '{name}'; {again}")
+        if values.shape != (784, count):
+            raise DataError(
+                f"{path} has shape {values.shape} for '{name}' instead of (784, {count}); {again}"
+            )
         if not (np.isfinite(values).all() and values.min() >= 0 and 0 < values.max() <= 1):
             raise DataError(f"{path}: '{name}' has values outside [0, 1]; {again}")
         upright = np.rint(values.T.reshape(-1, 28, 28).swapaxes(1, 2) * 255).astype(np.uint8)
         arrays.append(torch.from_numpy(np.ascontiguousarray(upright))[:, None])
-    labels = [_chardata_labels(content, prefix) for prefix in ("", "test")]
+    labels = [
+        _chardata_labels(content, prefix, count, path)
+        for prefix, count in zip(("", "test"), counts, strict=True)
+    ]
     return _assemble("omniglot", version, arrays, labels, mirror=False)
 
 
-def _chardata_labels(content: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+def _unpacked(raw: bytes) -> int:
+    """Return how many bytes the packed elements of a MATLAB file (version 5) hold, or a bound that they pass.
+
+    An element is a type and a length of 32 bits each, in the order of bytes that the file's header states,
+    and its content; type 15 is a packed one.
+    """
+    order = "<" if raw[126:128] == b"IM" else ">"
+    total, at = 0, 128
+    while at + 8 <= len(raw) and total <= DATASET_FILE.value:
+        kind, length = struct.unpack_from(f"{order}II", raw, at)
+        at += 8
+        if kind == 15:
+            packed, piece = zlib.decompressobj(), raw[at : at + length]
+            try:
+                while piece and total <= DATASET_FILE.value:
+                    total += len(packed.decompress(piece, 2**22))
+                    piece = packed.unconsumed_tail
+            except zlib.error:  # which is the reader's affair
+                return total
+        at += length
+    return total
+
+
+def _chardata_labels(content: dict[str, Any], prefix: str, count: int, path: Path) -> dict[str, Tensor]:
     labels = {}
-    if (alphabet := content.get(f"{prefix}target")) is not None:
-        labels["alphabet"] = torch.from_numpy(np.asarray(alphabet).argmax(0).astype(np.int64))
-    if (character := content.get(f"{prefix}targetchar")) is not None:
-        labels["character"] = torch.from_numpy(np.asarray(character).reshape(-1).astype(np.int64))
+    for name, entry in (("alphabet", f"{prefix}target"), ("character", f"{prefix}targetchar")):
+        values = content.get(entry)
+        if values is None:
+            continue
+        shaped = isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == count
+        if not (shaped and values.dtype.kind in "biuf" and values.size and np.isfinite(values).all()):
+            raise DataError(f"{path}: '{entry}' is no array of {count:,} labels; {_AGAIN}")
+        found = values.argmax(0) if name == "alphabet" else values[0]
+        labels[name] = torch.from_numpy(found.astype(np.int64))
     return labels
 
 
@@ -121,19 +168,46 @@ def box_reduce(ink: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return out
 
 
+@dataclass(frozen=True)
+class _Range:
+    """The characters of an alphabet, counted from 1."""
+
+    alphabet: str
+    first_char: int
+    last_char: int
+
+
+def _ranges(path: Path, characters: int) -> list[_Range]:
+    content = read_json(path)
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise DataError(f"{path} is no list of alphabets; copy the mirror again")
+    ranges = [record_of(_Range, entry, path) for entry in content]
+    for entry in ranges:
+        if not 1 <= entry.first_char <= entry.last_char <= characters:
+            raise DataError(
+                f"{path} has the characters {entry.first_char} to {entry.last_char} of {characters:,}; copy "
+                "the mirror again"
+            )
+    return ranges
+
+
 def _lake(mirror: Mirror) -> ImageSet:
     mirror.verify()
     grey = []
     for file in ("images_background.npz", "images_evaluation.npz"):
-        with np.load(mirror.path(file)) as stored:
-            paper = stored["images"]
+        paper = read_arrays(mirror.path(file), ["images"], limit=DATASET_FILE).take("images", "b", 4)
+        if paper.shape[1:] != (20, 105, 105) or not len(paper):
+            raise DataError(
+                f"{mirror.folder / file} has drawings of shape {list(paper.shape)} instead of "
+                "[characters, 20, 105, 105]; copy the mirror again"
+            )
         grey.append(box_reduce(~paper.reshape(-1, 105, 105)).reshape(-1, 20, 28, 28))
     images = torch.from_numpy(np.concatenate(grey))
     characters = len(images)
     alphabets = torch.zeros(characters, dtype=torch.int64)
-    ranges = json.loads(mirror.path("alphabet_ranges.json").read_text())
+    ranges = _ranges(mirror.path("alphabet_ranges.json"), characters)
     for index, entry in enumerate(ranges):
-        alphabets[entry["first_char"] - 1 : entry["last_char"]] = index
+        alphabets[entry.first_char - 1 : entry.last_char] = index
     arrays, labels = [], []
     for drawers in (slice(0, 15), slice(15, 20)):
         part = images[:, drawers]
@@ -145,7 +219,7 @@ def _lake(mirror: Mirror) -> ImageSet:
                 "drawer": torch.arange(20)[drawers].repeat(characters),
             }
         )
-    classes = {"alphabet": tuple(entry["alphabet"] for entry in ranges)}
+    classes = {"alphabet": tuple(entry.alphabet for entry in ranges)}
     return _assemble("omniglot-lake28", mirror.version, arrays, labels, mirror=True, classes=classes)
 
 

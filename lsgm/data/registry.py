@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lsgm.data import celeba, cifar, glyphs, mnist, omniglot
 from lsgm.data.arrays import ARRAYS
+from lsgm.data.damage import reading
 from lsgm.data.folder import read_folder, read_image
 from lsgm.data.images import ImageSet, PixelKind
 from lsgm.data.listing import SUFFIXES
@@ -16,6 +17,7 @@ from lsgm.data.mirror import find_mirror
 from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, find_file, roots
 from lsgm.errors import ConfigError, DataError, did_you_mean
+from lsgm.files.shown import shown
 
 __all__ = ["DATASETS", "Dataset", "dataset_names", "find_dataset", "load"]
 
@@ -177,9 +179,11 @@ def load(
         raise DataError("the name of the dataset is empty; give a dataset's name, or the path of your images")
     path = Path(name).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    with reading(shown(name)):
+        one, there = path.is_file(), path.exists()
+    if one and path.suffix.lower() in SUFFIXES:
         return read_image(path, size, convert)
-    if path.exists() or os.sep in name or path.suffix.lower() in (".zip", *ARRAYS, *SUFFIXES):
+    if there or os.sep in name or path.suffix.lower() in (".zip", *ARRAYS, *SUFFIXES):
         return read_folder(path, size, convert, few=few)
     hint = (
         did_you_mean(name, DATASETS)

@@ -13,6 +13,8 @@ from pathlib import Path
 from lsgm.data.download import UnreachableError, download
 from lsgm.data.store import file_sha256
 from lsgm.errors import DataError
+from lsgm.files.limits import DATASET_FILE
+from lsgm.files.regular import open_regular
 
 __all__ = ["RemoteFile", "fetch"]
 
@@ -61,7 +63,7 @@ class RemoteFile:
         """Return whether the file at a path can be read and is the one."""
         try:
             return not self.problem(path)
-        except OSError:
+        except (OSError, DataError):
             return False
 
     def verify(self, path: Path, *, dataset: str) -> None:
@@ -75,7 +77,7 @@ class RemoteFile:
 
 
 def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(512).lstrip().startswith(b"<")
 
 
@@ -83,12 +85,16 @@ def gunzip(path: Path) -> bytes:
     """Return the contents of a gzip file.
 
     Raises:
-        DataError: it is truncated or corrupted.
+        DataError: it is truncated or corrupted, or unpacks to more than any file of a dataset.
     """
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is truncated or corrupted ({error})") from error
+    with open_regular(path) as packed:
+        try:
+            with gzip.GzipFile(fileobj=packed) as file:
+                contents = file.read(DATASET_FILE.value + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is truncated or corrupted ({error})") from error
+    DATASET_FILE.hold(f"{path}, unpacked,", len(contents))
+    return contents
 
 
 def fetch(files: Sequence[RemoteFile], folder: Path, *, dataset: str) -> list[Path]:

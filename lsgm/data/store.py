@@ -8,14 +8,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
-from lsgm.data.images import ImageSet, sha256_of
+from lsgm.data.images import ImageSet, PixelKind, sha256_of
 from lsgm.errors import DataError
 from lsgm.files.cache import cache_dir
+from lsgm.files.names import file_name
+from lsgm.files.records import record_of
+from lsgm.files.regular import open_regular, refuse_special
+from lsgm.files.text import parse_json
 from lsgm.files.write import atomic_path, exclusive
 
 __all__ = [
@@ -88,8 +94,8 @@ def missing(dataset: str, file: str, search: list[Path], *, check: str = "", how
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
+    """Return the sha256 of a file. Raises DataError for what is none, or cannot be read."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -101,7 +107,7 @@ def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:
     Raises:
         DataError: the cache file is truncated or corrupted.
     """
-    path = cache_dir() / "derived" / f"{key}.safetensors"
+    path = cache_dir() / "derived" / f"{file_name(key)}.safetensors"
     if not path.exists():  # so that a cache somebody else filled may be read-only
         with exclusive(path):
             if not path.exists():
@@ -111,6 +117,20 @@ def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:
     return _read(path)
 
 
+@dataclass(frozen=True)
+class _About:
+    """What a cached set says of itself besides its tensors."""
+
+    name: str
+    version: str
+    sha256: str
+    pixels: PixelKind
+    classes: dict[str, tuple[str, ...]]
+    mirror: bool
+    bits: int
+    order: tuple[str, ...]
+
+
 def _write(path: Path, images: ImageSet) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -118,18 +138,18 @@ def _write(path: Path, images: ImageSet) -> None:
     tensors = {f"split/{name}": tensor.contiguous() for name, tensor in images.splits.items()}
     for split, labels in images.labels.items():
         tensors |= {f"label/{split}/{name}": tensor.contiguous() for name, tensor in labels.items()}
-    about = {
-        "name": images.name,
-        "version": images.version,
-        "sha256": images.sha256,
-        "pixels": images.pixels,
-        "classes": images.classes,
-        "mirror": images.mirror,
-        "bits": images.bits,
-        "order": list(images.splits),
-    }
+    about = _About(
+        images.name,
+        images.version,
+        images.sha256,
+        images.pixels,
+        images.classes,
+        images.mirror,
+        images.bits,
+        tuple(images.splits),
+    )
     try:
-        save_file(tensors, path, metadata={"about": json.dumps(about)})
+        save_file(tensors, path, metadata={"about": json.dumps(asdict(about))})
     except SafetensorError as error:  # the library's word for whatever the system says, a full disk for one
         raise DataError(
             f"cannot write to {path.parent} ({error}); make room, or use another folder (LSGM_CACHE)"
@@ -139,19 +159,37 @@ def _write(path: Path, images: ImageSet) -> None:
 def _read(path: Path) -> ImageSet:
     from safetensors import SafetensorError, safe_open
 
+    refuse_special(path)
     advice = f"the cached file {path} is truncated or corrupted; delete it and run the command again"
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
+            content = parse_json((file.metadata() or {})["about"], path)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            splits = {name: tensors[f"split/{name}"] for name in about.pop("order")}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if not isinstance(content, dict):
+            raise DataError(advice)
+        about = record_of(_About, content, path)
+        splits = {name: tensors.pop(f"split/{name}") for name in about.order}
+    except (SafetensorError, DataError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(advice) from error
     labels: dict[str, dict[str, Tensor]] = {}
-    for name in (name for name in tensors if name.startswith("label/")):
-        _, split, label = name.split("/", 2)
-        labels.setdefault(split, {})[label] = tensors[name]
-    if sha256_of(splits.values()) != about["sha256"]:
+    for name, values in tensors.items():
+        kind, _, rest = name.partition("/")
+        split, _, label = rest.partition("/")
+        whole = kind == "label" and split in splits and values.shape == splits[split].shape[:1]
+        if not whole or values.dtype != torch.int64:
+            raise DataError(advice)
+        labels.setdefault(split, {})[label] = values
+    images = all(rows.dtype == torch.uint8 and rows.ndim == 4 for rows in splits.values())
+    if not splits or not images or sha256_of(splits.values()) != about.sha256:
         raise DataError(advice)
-    classes = {name: tuple(values) for name, values in about.pop("classes").items()}
-    return ImageSet(**about, splits=splits, labels=labels, classes=classes)
+    return ImageSet(
+        about.name,
+        about.version,
+        about.sha256,
+        about.pixels,
+        splits,
+        labels,
+        about.classes,
+        about.mirror,
+        about.bits,
+    )

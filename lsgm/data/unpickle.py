@@ -42,7 +42,8 @@ def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:
         value = _ArraysOnly(io.BytesIO(contents), encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{source} {error}; do not trust this file, fetch it again") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
+    # What damaged bytes make of it has no end of kinds: UnpicklingError, EOFError, KeyError, MemoryError.
+    except Exception as error:
         raise DataError(f"{source} is not a readable pickle ({error}); fetch it again") from error
     if not isinstance(value, dict):
         raise DataError(f"{source} holds a {type(value).__name__} instead of a dictionary; fetch it again")

@@ -65,8 +65,9 @@ def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Findin
 def _file(name: str, item: RemoteFile, path: Path) -> Finding:
     try:
         problem = item.problem(path)
-    except OSError as error:
-        problem = f"{path} cannot be read ({error.strerror or error})"
+    except (OSError, DataError) as error:
+        what = (isinstance(error, OSError) and error.strerror) or str(error)
+        problem = what if what.startswith(str(path)) else f"{path} cannot be read ({what})"
     advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
     return Finding(name, str(path), problem + advice)
 

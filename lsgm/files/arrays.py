@@ -6,7 +6,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,7 +17,7 @@ from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
 
-__all__ = ["Arrays", "read_arrays"]
+__all__ = ["Arrays", "map_array", "read_arrays"]
 
 _KINDS = {
     "f": "real numbers",
@@ -126,6 +126,31 @@ class _Piecewise:
         return piece
 
 
+def map_array(path: Path | str, *, error: type[UserError] = DataError) -> NDArray[Any]:
+    """Return the array of an npy file, memory-mapped: what is written to it stays in memory.
+
+    Raises ``error`` for what is no regular file, and a header that claims other bytes than there are.
+    """
+    with open_regular(path, error) as file:
+        try:
+            shape, fortran, dtype = _header(file, str(path), error)
+            start, size = file.tell(), file.seek(0, 2)
+            if start + math.prod(shape) * dtype.itemsize != size:
+                raise error(
+                    f"{shown(str(path))} claims the shape {list(shape)} and is truncated, or another's; "
+                    f"{_REPAIR}"
+                )
+            if not math.prod(shape):
+                return np.zeros(shape, dtype)
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            return np.memmap(file, dtype, "c", start, shape, order)
+        except UserError:
+            raise
+        except Exception as problem:  # as in `read_arrays`
+            why = shown(" ".join(str(problem).split()))[:200] or type(problem).__name__
+            raise error(f"{shown(str(path))} cannot be read as an array ({why}); {_REPAIR}") from problem
+
+
 def _members(
     file: IO[bytes], path: Path | str, names: Iterable[str] | None, limit: Limit, error: type[UserError]
 ) -> dict[str, NDArray[Any]]:
@@ -143,8 +168,10 @@ def _members(
         return found
 
 
-def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[UserError]) -> NDArray[Any]:
-    """Read one array of a stream of ``size`` bytes, after its header has been held against them."""
+def _header(
+    file: IO[bytes], where: str, error: type[UserError]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: its shape, whether it is stored by columns, its type."""
     version = npy.read_magic(file)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
@@ -152,8 +179,16 @@ def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[Use
     shape, fortran, dtype = read(file)
     if dtype.kind not in _PLAIN or dtype.hasobject or dtype.subdtype is not None:
         raise error(f"{shown(where)} is an array of {dtype}, which is not read; {_REPAIR}")
+    if any(side < 0 for side in shape):
+        raise error(f"{shown(where)} claims the shape {list(shape)}; {_REPAIR}")
+    return shape, fortran, dtype
+
+
+def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[UserError]) -> NDArray[Any]:
+    """Read one array of a stream of ``size`` bytes, after its header has been held against them."""
+    shape, fortran, dtype = _header(file, where, error)
     length = math.prod(shape) * dtype.itemsize
-    if any(side < 0 for side in shape) or length > size:
+    if length > size:
         raise error(f"{shown(where)} claims the shape {list(shape)} and has not the bytes of it; {_REPAIR}")
     # Sides beside an empty one, and entries of no bytes, take room as soon as something is made like them.
     like = math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 4)

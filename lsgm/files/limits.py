@@ -13,9 +13,14 @@ from lsgm.errors import ConfigError, DataError, UserError
 __all__ = [
     "ARRAYS",
     "BATCH",
+    "DATASET_FILE",
     "DOCUMENT",
+    "DOWNLOAD",
     "DRAWS",
     "IMAGE",
+    "IMAGES",
+    "IMAGE_FILE",
+    "IMAGE_PIXELS",
     "LAYERS",
     "LINES",
     "MODEL",
@@ -24,6 +29,7 @@ __all__ = [
     "STEPS",
     "TABLES",
     "WEIGHTS",
+    "ZIP_LISTING",
     "Limit",
 ]
 
@@ -91,3 +97,17 @@ DRAWS = Limit("LSGM_MOST_DRAWS", 10**6, "draws")
 """Draws, probes or times of each image."""
 STEPS = Limit("LSGM_MOST_STEPS", 10**6, "steps")
 """Steps of a sampler or of a solver, whose times are kept."""
+
+DATASET_FILE = Limit("LSGM_LARGEST_DATASET_FILE", 512 * 2**20)
+"""One file of a published dataset, unpacked."""
+DOWNLOAD = Limit("LSGM_LARGEST_DOWNLOAD", 2 * 2**30)
+"""One file from the network."""
+IMAGES = Limit("LSGM_LARGEST_SET", 4_000_000, "images")
+"""Of one set: each takes some two hundred bytes of memory."""
+IMAGE_FILE = Limit("LSGM_LARGEST_IMAGE_FILE", 256 * 2**20)
+"""One file of an image."""
+# Of data sets and their files.
+IMAGE_PIXELS = Limit("LSGM_LARGEST_PICTURE", 2**26, "pixels")
+"""One image: a picture of 8192 x 8192, which takes a fifth of a GB for each copy that decoding makes."""
+ZIP_LISTING = Limit("LSGM_LARGEST_ZIP_LISTING", 64 * 2**20)
+"""What a zip says of its members, some hundred bytes for each."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import os
 import threading
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lsgm.data.download import download
+from lsgm.data.download import _SameKind, download
 from lsgm.data.remote import RemoteFile, fetch
 from lsgm.errors import DataError
 
@@ -28,6 +31,8 @@ class Server:
         self.cut: list[int] = []  # bytes after which the next answers break off
         self.ranges = True
         self.status = 200
+        self.leads_to = ""
+        self.length: str | None = ""  # what is announced, the truth where empty
         self.asked: list[str | None] = []
 
 
@@ -42,6 +47,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.script.status != 200:
             self.send_error(self.script.status)
             return
+        if self.script.leads_to:
+            self.send_response(302)
+            self.send_header("Location", self.script.leads_to)
+            self.end_headers()
+            return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.script.ranges else 0
         if start >= len(CONTENT):
             self.send_error(416)
@@ -49,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.script.length is not None:
+            self.send_header("Content-Length", self.script.length or str(len(CONTENT) - start))
         self.end_headers()
         stop = start + self.script.cut.pop(0) if self.script.cut else len(CONTENT)
         self.wfile.write(CONTENT[start:stop])
@@ -168,16 +179,74 @@ def test_a_leftover_of_another_file_costs_a_second_download_and_no_second_call(
     assert server.asked == ["bytes=700000-", None]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_said_at_once_and_is_no_fault_of_the_connection(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file.bin.part").symlink_to("/dev/full")
+    full = "/dev/full"
+    if not Path(full).exists():
+        pytest.skip("no device that is always full")
+    monkeypatch.setattr("lsgm.data.download.open_append", lambda part: io.FileIO(full, "a"))
     with pytest.raises(
         DataError, match=r"cannot write .*file\.bin\.part \(No space left on device\); make room"
     ):
         download(server.url, tmp_path / "file.bin")
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+def test_a_link_in_the_place_of_what_has_come_is_not_written_through(
+    kind: str, server: Server, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    part = tmp_path / "to" / "file.bin.part"
+    part.parent.mkdir()
+    part.symlink_to(mine) if kind == "symbolic" else part.hardlink_to(mine)
+    with pytest.raises(DataError, match=r"file\.bin\.part (is a link|has a second name)"):
+        download(server.url, tmp_path / "to" / "file.bin")
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("place", ["file.bin", "file.bin.part"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(place: str, server: Server, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / place)
+    with pytest.raises(DataError, match=rf"{place} is a named pipe"):
+        download(server.url, tmp_path / "file.bin")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("leads_to", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "gopher://127.0.0.1/"])
+def test_an_address_that_leads_to_no_web_address_is_not_followed(
+    leads_to: str, server: Server, tmp_path: Path
+) -> None:
+    server.leads_to = leads_to
+    with pytest.raises(DataError, match=r"(leads to|Redirection to url).*check the address"):
+        download(server.url, tmp_path / "file.bin")
+    assert not list(tmp_path.glob("file*"))
+
+
+def test_an_encrypted_address_does_not_lead_to_an_open_one() -> None:
+    request = urllib.request.Request("https://example.org/file.bin")
+    follow = _SameKind().redirect_request
+    with pytest.raises(DataError, match=r"leads to http://example\.org/file\.bin, which is not followed"):
+        follow(request, None, 302, "Found", None, "http://example.org/file.bin")
+
+
+@pytest.mark.parametrize("length", ["", None], ids=["announced", "unknown"])
+def test_more_than_any_file_is_refused_and_not_kept(
+    length: str | None, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSGM_LARGEST_DOWNLOAD", "1000000")
+    server.length = length
+    with pytest.raises(DataError, match=r"at most 1,000,000 are read; .* set LSGM_LARGEST_DOWNLOAD="):
+        download(server.url, tmp_path / "file.bin")
+    assert not list(tmp_path.glob("file*"))
+
+
+def test_a_length_that_is_no_number_is_none(server: Server, tmp_path: Path) -> None:
+    server.length = "many"
+    download(server.url, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
 def test_a_place_that_cannot_hold_a_file_is_said(server: Server, tmp_path: Path) -> None:
