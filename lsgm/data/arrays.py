@@ -234,8 +234,8 @@ def _hold(where: str, array: _Array, size: int) -> None:
     claimed = array.start + math.prod(array.shape)
     if claimed > size:
         raise DataError(
-            f"{where} claims the shape {list(array.shape)} and its end is missing ({size:,} bytes of "
-            f"{claimed:,}): replace it"
+            f"{where} cannot be read (it claims the shape {list(array.shape)} and its end is missing, {size:,} "
+            f"bytes of {claimed:,}): replace it"
         )
     IMAGES.hold(where, array.shape[0])
     IMAGE_PIXELS.hold(f"an image of {where}", math.prod(array.image_shape[1:]))

@@ -117,8 +117,15 @@ class CheckedFiles:
         )
 
     def _bytes(self, row: int) -> bytes:
-        with reading(self.label(row)):
-            return self.files[row].read()
+        label = self.label(row)
+        try:
+            with reading(label):
+                return self.files[row].read()
+        except DataError as error:
+            if str(error).startswith(label):
+                raise
+            why = str(error).partition(";")[0]
+            raise DataError(f"{label} cannot be read ({why}): replace it") from error
 
     def _check(self, row: int) -> tuple[Header, bytes]:
         with _ROOM.taken(2 * self.files[row].size):

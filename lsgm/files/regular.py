@@ -73,7 +73,8 @@ def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataErro
             size = os.fstat(file.fileno()).st_size
             limit.hold(shown(str(path)), size, error)
             content = file.read(size + 1)
-            while len(content) <= limit.value and (more := file.read(2**20)):
+            # More than it said comes of one that grows, or has no size of its own, as those of /proc.
+            while size < len(content) <= limit.value and (more := file.read(2**20)):
                 content += more
         except OSError as problem:
             raise error(

@@ -6,9 +6,11 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,15 +80,17 @@ def test_a_file_that_may_not_be_read_is_passed_over(
     for file, raw in mnist_files(monkeypatch).items():
         for root in roots:
             put(root / "mnist" / file, raw)
-    read = Path.read_bytes
+    read, refused = os.open, []
 
-    def refuse(path: Path) -> bytes:
-        if roots[0] in path.parents:
+    def refuse(path: Path | str, *arguments: Any, **options: Any) -> int:
+        if roots[0] in Path(path).parents:
+            refused.append(path)
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return read(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert len(load("mnist").splits["test"]) == 9
+    assert refused
 
 
 def small(name: str) -> ImageSet:
