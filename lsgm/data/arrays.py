@@ -234,7 +234,7 @@ def _hold(where: str, array: _Array, size: int) -> None:
     claimed = array.start + math.prod(array.shape)
     if claimed > size:
         raise DataError(
-            f"{where} cannot be read (it claims the shape {list(array.shape)} and its end is missing, {size:,} "
+            f"{where} cannot be read (of the shape {list(array.shape)} its end is missing, {size:,} "
             f"bytes of {claimed:,}): replace it"
         )
     IMAGES.hold(where, array.shape[0])

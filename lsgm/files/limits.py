@@ -98,6 +98,7 @@ DRAWS = Limit("LSGM_MOST_DRAWS", 10**6, "draws")
 STEPS = Limit("LSGM_MOST_STEPS", 10**6, "steps")
 """Steps of a sampler or of a solver, whose times are kept."""
 
+# Of data sets and their files.
 DATASET_FILE = Limit("LSGM_LARGEST_DATASET_FILE", 512 * 2**20)
 """One file of a published dataset, unpacked."""
 DOWNLOAD = Limit("LSGM_LARGEST_DOWNLOAD", 2 * 2**30)
@@ -106,7 +107,6 @@ IMAGES = Limit("LSGM_LARGEST_SET", 4_000_000, "images")
 """Of one set: each takes some two hundred bytes of memory."""
 IMAGE_FILE = Limit("LSGM_LARGEST_IMAGE_FILE", 256 * 2**20)
 """One file of an image."""
-# Of data sets and their files.
 IMAGE_PIXELS = Limit("LSGM_LARGEST_PICTURE", 2**26, "pixels")
 """One image: a picture of 8192 x 8192, which takes a fifth of a GB for each copy that decoding makes."""
 ZIP_LISTING = Limit("LSGM_LARGEST_ZIP_LISTING", 64 * 2**20)

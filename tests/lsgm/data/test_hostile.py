@@ -193,11 +193,11 @@ def bomb_text(path: Path) -> None:
 
 
 BOMBS = [
-    (bomb_npz, "a.npz", "load(path)", "an image of .* has 22,369,621 pixels, .* LSGM_LARGEST_IMAGE="),
+    (bomb_npz, "a.npz", "load(path)", "an image of .* has 22,369,621 pixels, .* LSGM_LARGEST_PICTURE="),
     (bomb_bzip2, "b.zip", "open_images(Path(path))", r"a\.png cannot be read"),
     (bomb_matlab, "c.mat", "read_chardata(Path(path), '')", "unpacked, .* LSGM_LARGEST_DATASET_FILE="),
     (bomb_gzip, "d.gz", "gunzip(Path(path))", "unpacked, .* set LSGM_LARGEST_DATASET_FILE="),
-    (bomb_png, "e.png", "load(path)", "has 16,000,000 pixels, .* set LSGM_LARGEST_IMAGE="),
+    (bomb_png, "e.png", "load(path)", "has 16,000,000 pixels, .* set LSGM_LARGEST_PICTURE="),
     (bomb_text, "f.png", "load(path)", r"f\.png cannot be read \(.*too large"),
 ]  # fmt: skip
 
@@ -229,7 +229,7 @@ def test_of_what_unpacks_to_a_thousandfold_no_more_is_unpacked_than_may_be(tmp_p
         make(tmp_path / name)
         assert (tmp_path / name).stat().st_size < 2 * MB
         words += [call, str(tmp_path / name)]
-    limits = {"LSGM_LARGEST_DATASET_FILE": str(8 * MB), "LSGM_LARGEST_IMAGE": str(4 * MB)}
+    limits = {"LSGM_LARGEST_DATASET_FILE": str(8 * MB), "LSGM_LARGEST_PICTURE": str(4 * MB)}
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *words], env=os.environ | limits, capture_output=True, text=True,
         timeout=120, check=False,
@@ -268,9 +268,9 @@ def array(path: Path, shape: tuple[int, ...], content: bytes = b"", descr: str =
 
 
 CLAIMS = [
-    ((2**40, 8, 8, 3), "|u1", "claims the shape .* its end is missing"),
-    ((1, 2**40, 8, 3), "|u1", "claims the shape .* its end is missing"),
-    ((2**62, 2**62, 2**62, 3), "|u1", "claims the shape .* its end is missing"),
+    ((2**40, 8, 8, 3), "|u1", "of the shape .* its end is missing"),
+    ((1, 2**40, 8, 3), "|u1", "of the shape .* its end is missing"),
+    ((2**62, 2**62, 2**62, 3), "|u1", "of the shape .* its end is missing"),
     ((-4, 8, 8, 3), "|u1", r"has shape \[-4, 8, 8, 3\] and holds no images"),
     ((0, 8, 8, 3), "|u1", "holds no images"),
     ((4, 8, 0, 3), "|u1", "holds no images"),

@@ -144,7 +144,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(DataError, match=r"set: 000\.png claims more pixels than any image of a set"):
             read(path, "")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**26)
-    monkeypatch.setenv("LSGM_LARGEST_IMAGE", "50")
+    monkeypatch.setenv("LSGM_LARGEST_PICTURE", "50")
     for read in USES.values():
         with pytest.raises(
             DataError, match=r"000\.png has \d+ pixels, and at most 50 are read; .* set LSGM_LARGE"
