@@ -6,8 +6,7 @@ and images as ``arr_0``.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import DataError
-from lsgm.files.write import atomic_path
+from lsgm.files.arrays import Arrays, array_names, read_arrays
+from lsgm.files.limits import STATISTICS
+from lsgm.files.shown import shown
 from lsgm_eval.extractors.base import Extractor, Spatial
+from lsgm_eval.kept import reason_of, write_kept
 from lsgm_eval.moments import Moments
 
 __all__ = [
@@ -36,8 +38,12 @@ MOMENTS = ("mu", "sigma", "mu_s", "sigma_s")
 OURS = ("count", "extractor", "sha256", "dataset", "resize")
 UNKNOWN_COUNT = 2**31
 """Stands for a number of images that a foreign file does not tell: large, so that nothing seems singular."""
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile answer to a file that is cut short, overwritten or no npz."""
+LARGEST = 1e60
+"""Beyond any feature, and small enough for sums over images and products of covariances."""
+BLOCK = 256
+"""Rows of a covariance that are compared with its columns at once."""
+LONGEST = 1000
+"""Characters of what a file says of itself."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,7 @@ def write_statistics(
     }
     if spatial is not None:
         known |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
-    mu, sigma = moments.mean, moments.covariance
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, mu=mu, sigma=sigma, **known)
+    write_kept(path, {"mu": moments.mean, "sigma": moments.covariance, **known})
 
 
 def read_statistics(path: Path, extractor: Extractor) -> Statistics:
@@ -87,24 +91,22 @@ def read_statistics(path: Path, extractor: Extractor) -> Statistics:
     the file where it is missing, damaged, of another space or dimension, or no mean and covariance.
     """
     arrays = _read(path)
-    known = {name: arrays[name] for name in OURS if name in arrays}
+    known = [name for name in OURS if name in arrays]
     if known and len(known) < len(OURS):
         raise DataError(
             f"{path} has {', '.join(known)} but not {', '.join(n for n in OURS if n not in known)}: write it "
             "again, or with mu and sigma alone"
         )
     if known:
-        _check_space(path, known, extractor)
-    count = int(known["count"]) if known else None
-    if count is not None and count < 2:
-        raise DataError(f"{path} says that it is of {count} images, of which there is no covariance")
+        _check_space(path, arrays, extractor)
+    count = _count(path, arrays) if known else None
     spatial = None
     if isinstance(extractor, Spatial) and {"mu_s", "sigma_s"} <= set(arrays):
         spatial = _moments(path, arrays, extractor.spatial_dim, extractor, count, suffix="_s")
     return Statistics(
         _moments(path, arrays, extractor.dim, extractor, count),
         count,
-        str(known["dataset"]) if known else "",
+        _text(path, arrays, "dataset") if known else "",
         "" if known else UNVERIFIED,
         spatial,
     )
@@ -126,7 +128,8 @@ class NamedSpace:
 def space_of(path: Path) -> NamedSpace:
     """Return the feature space that a file of statistics is of. Raises DataError as `read_statistics`."""
     arrays = _read(path)
-    name, sha256, resize = (str(arrays.get(key, "")) for key in ("extractor", "sha256", "resize"))
+    told = ("extractor", "sha256", "resize")
+    name, sha256, resize = (_text(path, arrays, key) if key in arrays else "" for key in told)
     spatial = arrays["mu_s"].size if {"mu_s", "sigma_s"} <= set(arrays) else 0
     return NamedSpace(name, sha256, resize, arrays["mu"].size, spatial)
 
@@ -134,16 +137,15 @@ def space_of(path: Path) -> NamedSpace:
 def statistics_in(path: Path) -> set[str]:
     """Return the names of an npz that holds mu or sigma, an empty set for one that does not or is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except DAMAGE:
+        names = set(array_names(path))
+    except DataError:
         return set()
     return names if names & {"mu", "sigma"} else set()
 
 
 def _moments(
     path: Path,
-    arrays: dict[str, NDArray[Any]],
+    arrays: Arrays,
     dim: int,
     extractor: Extractor,
     count: int | None,
@@ -155,39 +157,64 @@ def _moments(
     return Moments.given(mu, sigma, UNKNOWN_COUNT if count is None else count)
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
+def _read(path: Path) -> Arrays:
+    if not os.path.lexists(path):
         raise DataError(f"the statistics {path} are not here: give the npz that holds mu and sigma")
     try:
         # Only what is needed: ADM's files hold images and features as well. Reading verifies checksums.
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in (*MOMENTS, *OURS) if name in file.files}
-            held = ", ".join(file.files) or "nothing"
-    except DAMAGE as error:
-        raise DataError(f"the statistics {path} are damaged or no npz ({error}): get them again") from error
+        found = read_arrays(path, (*MOMENTS, *OURS), limit=STATISTICS)
+    except DataError as error:
+        if STATISTICS.variable in str(error):
+            raise
+        why = reason_of(error, path)
+        raise DataError(
+            f"the statistics {shown(str(path))} are damaged or no npz ({why}): get them again"
+        ) from error
     if not {"mu", "sigma"} <= set(found):
-        raise DataError(f"{path} holds {held} and not mu and sigma: it is no file of statistics")
+        held = ", ".join(array_names(path) if "" not in found else []) or "nothing"
+        raise DataError(f"{path} holds {shown(held)[:200]} and not mu and sigma: it is no file of statistics")
     return found
 
 
-def _check_space(path: Path, known: dict[str, NDArray[Any]], extractor: Extractor) -> None:
-    have, want = f"{known['extractor']}@{known['sha256']}", f"{extractor.name}@{extractor.sha256}"
+def _text(path: Path, arrays: Arrays, name: str) -> str:
+    """Return what a file says of itself. Raises DataError where that is no text of one line."""
+    text = arrays.text(name)
+    if not text.isprintable() or len(text) > LONGEST:
+        raise DataError(
+            f"{path} has a '{name}' that is no line of text: write it again, or with mu and sigma alone"
+        )
+    return text
+
+
+def _count(path: Path, arrays: Arrays) -> int:
+    array = arrays["count"]
+    if array.dtype.kind not in "iu" or array.ndim:
+        raise DataError(f"{path} has a count that is no whole number: write it again")
+    if not 2 <= (count := int(array)) < UNKNOWN_COUNT:
+        raise DataError(f"{path} says that it is of {count} images, of which there is no covariance")
+    return count
+
+
+def _check_space(path: Path, known: Arrays, extractor: Extractor) -> None:
+    name, sha256, resize = (_text(path, known, key) for key in ("extractor", "sha256", "resize"))
+    have, want = f"{name}@{sha256}", f"{extractor.name}@{extractor.sha256}"
     if have != want:
         raise DataError(
             f"{path} is of the extractor {have} and distances are asked for in {want}: numbers of two spaces "
             "do not compare; use its extractor, or compute the reference again"
         )
-    if str(known["resize"]) != extractor.resize:
+    if resize != extractor.resize:
         raise DataError(
-            f"{path} is of images resized by '{known['resize']}' and {extractor.name} resizes by "
+            f"{path} is of images resized by '{resize}' and {extractor.name} resizes by "
             f"'{extractor.resize}': compute the reference again"
         )
 
 
 def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, dim: int, suffix: str) -> None:
-    if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
+    if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
         raise DataError(
-            f"{path} holds mu{suffix} and sigma{suffix} that are no numbers: write them as float64"
+            f"{path} holds mu{suffix} in {mu.dtype} and sigma{suffix} in {sigma.dtype}: statistics are real "
+            "numbers, write them as float64"
         )
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise DataError(
@@ -199,13 +226,19 @@ def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, d
             f"{path} is of {len(mu)} {'spatial ' if suffix else ''}features and the extractor {name} has "
             f"{dim}: it is of another space"
         )
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise DataError(f"{path} holds values that are not finite: compute the statistics again")
-    # float32 statistics of others are symmetric to single precision.
-    if (
-        np.abs(sigma - sigma.T).max(initial=0.0) > 1e-5 * np.abs(sigma).max(initial=0.0)
-        or (np.diagonal(sigma) < 0).any()
-    ):
+    if not all(np.isfinite(array).all() and (np.abs(array) < LARGEST).all() for array in (mu, sigma)):
+        raise DataError(
+            f"{path} holds values that are not finite, or beyond {LARGEST:g}: compute the statistics again"
+        )
+    if not len(mu) or not _is_covariance(sigma):
         raise DataError(
             f"the sigma{suffix} of {path} is no covariance: it must be symmetric, its diagonal positive"
         )
+
+
+def _is_covariance(sigma: NDArray[Any]) -> bool:
+    """Return whether a matrix is symmetric, to the single precision of others' files, its diagonal >= 0."""
+    largest = 1e-5 * max(abs(float(sigma.max())), abs(float(sigma.min())))
+    parts = [slice(start, start + BLOCK) for start in range(0, len(sigma), BLOCK)]
+    symmetric = all(np.abs(sigma[part] - sigma[:, part].T).max() <= largest for part in parts)
+    return bool(symmetric and (np.diagonal(sigma) >= 0).all())

@@ -17,7 +17,7 @@ from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
 
-__all__ = ["Arrays", "map_array", "read_arrays"]
+__all__ = ["Arrays", "array_names", "map_array", "read_arrays"]
 
 _KINDS = {
     "f": "real numbers",
@@ -105,6 +105,18 @@ def read_arrays(
         except Exception as problem:
             why = shown(" ".join(str(problem).split()))[:200] or type(problem).__name__
             raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
+
+
+def array_names(path: Path | str, error: type[UserError] = DataError) -> list[str]:
+    """Return the names of the arrays in an npz, none of which is read. Raises ``error`` for no such file."""
+    with open_regular(path, error) as file:
+        try:
+            with zipfile.ZipFile(_Piecewise(file, shown(str(path)), error)) as archive:
+                return [name.removesuffix(".npy") for name in archive.namelist()]
+        except UserError:
+            raise
+        except Exception as problem:  # as of `read_arrays`
+            raise error(f"{shown(str(path))} cannot be read as an npz ({problem}); {_REPAIR}") from problem
 
 
 class _Piecewise:

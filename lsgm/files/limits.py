@@ -24,8 +24,10 @@ __all__ = [
     "LAYERS",
     "LINES",
     "MODEL",
+    "NETWORK",
     "PICKLE",
     "SIZE",
+    "STATISTICS",
     "STEPS",
     "TABLES",
     "WEIGHTS",
@@ -111,3 +113,9 @@ IMAGE_PIXELS = Limit("LSGM_LARGEST_PICTURE", 2**26, "pixels")
 """One image: a picture of 8192 x 8192, which takes a fifth of a GB for each copy that decoding makes."""
 ZIP_LISTING = Limit("LSGM_LARGEST_ZIP_LISTING", 64 * 2**20)
 """What a zip says of its members, some hundred bytes for each."""
+
+# Of networks of features and what they gave.
+STATISTICS = Limit("LSGM_LARGEST_STATISTICS", 2**28)
+"""Means and covariances of one file: 5,700 features in float64, of which a distance takes several copies."""
+NETWORK = Limit("LSGM_LARGEST_NETWORK", 2**29)
+"""A network of features in one file, unpacked or not: of its bytes opening takes up to three copies."""

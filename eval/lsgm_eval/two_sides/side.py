@@ -17,6 +17,8 @@ from lsgm.data import ImageSet, dataset_names, load, test_levels
 from lsgm.data.registry import DATASETS
 from lsgm.data.subset import subset
 from lsgm.errors import DataError, UserError, did_you_mean
+from lsgm.files.regular import open_regular
+from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.model_specs import check_name, open_model
 from lsgm_eval.sources import ImageModel, is_run, is_source, open_source
@@ -64,7 +66,8 @@ class Side:
         """Hash of what its images are made of, or of the file of statistics."""
         if self.model is not None:
             return self.model.sha256
-        return hashlib.sha256(cast(Path, self.statistics).read_bytes()).hexdigest()
+        with open_regular(cast(Path, self.statistics)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
@@ -142,11 +145,20 @@ def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -
     if not path.exists() and ("/" in word or ":" not in (rest if named else word)):
         raise UserError(f"{path} does not exist: give {KINDS}")
     if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
-        if any(path.iterdir()):
+        if not _is_empty(path):
             return _ready(open_source(path, None, convert))  # which says what is there instead of images
         raise UserError(f"{path} holds neither images nor a checkpoint: give {KINDS}")
     model = open_model(word, device=device)
     return Side(model.name, model, remark=getattr(model, "remark", ""))
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError as error:
+        raise DataError(
+            f"{shown(str(folder))} cannot be read ({error.strerror}); make it readable or give another"
+        ) from error
 
 
 def _ready(images: ImageModel, statistics: Path | None = None) -> Side:
