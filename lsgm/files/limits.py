@@ -17,6 +17,7 @@ __all__ = [
     "DOCUMENT",
     "DOWNLOAD",
     "DRAWS",
+    "FEATURES",
     "IMAGE",
     "IMAGES",
     "IMAGE_FILE",
@@ -119,3 +120,5 @@ STATISTICS = Limit("LSGM_LARGEST_STATISTICS", 2**28)
 """Means and covariances of one file: 5,700 features in float64, of which a distance takes several copies."""
 NETWORK = Limit("LSGM_LARGEST_NETWORK", 2**29)
 """A network of features in one file, unpacked or not: of its bytes opening takes up to three copies."""
+FEATURES = Limit("LSGM_MOST_FEATURES", 8192, "features")
+"""Of an image, by a network of one's own: several matrices of D x D in float64 are made of them."""

@@ -7,12 +7,15 @@ import hashlib
 import os
 import re
 import tempfile
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hostile_files import SPECIAL, place_special, says
 from scoring import KnownModel
 
 import lsgm_eval
@@ -23,7 +26,13 @@ from lsgm_eval import model_specs, runner
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
 from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, find_weights, open_own
+from lsgm_eval.extractors.weights import (
+    CLEAN_INCEPTION,
+    FIDELITY_INCEPTION,
+    find_weights,
+    open_own,
+    read_published,
+)
 from lsgm_eval.runner import evaluate
 from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.tasks import load_task
@@ -268,3 +277,130 @@ def test_an_environment_fetches_the_data_of_its_task_first(environment: str) -> 
     task = re.search(r"lsgm eval (\S+)|--task (\S+)", second)
     assert task is not None
     assert first == f"lsgm data fetch {load_task(task[1] or task[2]).dataset}"
+
+
+# What everybody may exchange, and what changes between two looks.
+
+
+def test_weights_in_a_folder_that_everybody_may_write_to_are_not_taken(elsewhere: Path) -> None:
+    """clean-fid keeps its own in /tmp, where anybody may have put them first."""
+    path = put(elsewhere / "temporary" / "net.pth")
+    path.parent.chmod(0o1777)
+    with pytest.raises(DataError, match=f"everybody may write to {path.parent}"):
+        find_weights(remote())
+    path.parent.chmod(0o755)
+    assert find_weights(remote()) == path
+
+
+def test_such_weights_do_not_hide_others(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = put(elsewhere / "data" / "features" / "net.pth")
+    shared.parent.chmod(0o777)
+    mine = put(elsewhere / "torch" / "hub" / "checkpoints" / "net.pth")
+    assert find_weights(remote()) == mine
+    assert f"everybody may write to {shared.parent}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_file_of_ones_own_is_not_looked_up_where_everybody_may_write(elsewhere: Path, runs: bool) -> None:
+    put(elsewhere / "data" / "features" / "mine.pth").parent.chmod(0o777)
+    with pytest.raises(DataError, match="everybody may write"):
+        open_own("mine.pth", "the weights mine.pth", Path.read_bytes, runs=runs)
+
+
+def test_a_program_is_not_taken_from_such_a_place_even_where_it_is_named(elsewhere: Path) -> None:
+    path = put(elsewhere / "shared" / "mine.ts")
+    path.parent.chmod(0o777)
+    with pytest.raises(DataError, match="everybody may write"):
+        open_own(str(path), "the script", Path.read_bytes, runs=True)
+    assert open_own(str(path), "the weights", Path.read_bytes) == (path, RAW)
+
+
+def test_published_weights_that_change_after_they_were_verified_are_not_opened(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(elsewhere / "data" / "net.pth")
+    assert read_published(remote()) == (path, RAW)
+    monkeypatch.setattr(weights, "find_weights", lambda remote: put(path, b"others"))
+    with pytest.raises(DataError, match="has changed while it was read"):
+        read_published(remote())
+
+
+def test_a_network_is_opened_from_the_bytes_that_were_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file is exchanged the moment after it was read."""
+    path = tmp_path / "mine.ts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(lambda x: x.float().mean((2, 3)), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).save(
+            path
+        )
+    honest = hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = weights.read_bytes
+
+    def exchanged(place: Path, *limits: Any) -> bytes:
+        raw = whole(place, *limits)
+        place.write_bytes(b"others")
+        return raw
+
+    monkeypatch.setattr(weights, "read_bytes", exchanged)
+    net = load_extractor(f"torchscript:{path}", (3, 32, 32))
+    assert net.sha256 == honest
+    assert path.read_bytes() == b"others"
+
+
+@pytest.mark.parametrize("spec", ["inception", "inception-clean", "torchscript", "export"])
+def test_a_network_beyond_the_limit_is_refused_with_what_raises_it(
+    tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data/0", bytes(10**6))
+    monkeypatch.setenv("LSGM_LARGEST_NETWORK", "100000")
+    with pytest.raises(DataError, match="set LSGM_LARGEST_NETWORK=1000000"):
+        load_extractor(f"{spec}:{path}", (3, 32, 32))
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("spec", ["inception", "inception-clean", "torchscript", "export"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, spec: str, kind: str) -> None:
+    path = place_special(tmp_path / "net.pt", kind)
+    with pytest.raises(DataError, match="not a file"):
+        load_extractor(f"{spec}:{path}", (3, 32, 32))
+
+
+class Runs:
+    """Unpickled, it would make a folder."""
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(RUNS.name),))
+
+
+RUNS = Path("made-by-a-pickle")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        [1],
+        torch.zeros(3),
+        {"fc.weight": 3},
+        {3: torch.zeros(3)},
+        {"fc.weight": torch.zeros(1008, 2048, dtype=torch.complex64)},
+        {"fc.weight": torch.zeros(1008, 2048, dtype=torch.int64)},
+        {"fc.weight": torch.zeros(1).expand(10**6, 10**6)},
+        {"fc.weight": torch.eye(3).to_sparse()},
+        {"fc.weight": torch.zeros(7)},
+        Runs(),
+    ],
+    ids=lambda state: type(state).__name__,
+)
+def test_what_is_no_weights_is_refused_in_a_sentence_and_runs_nothing(
+    tmp_path: Path, state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(state, tmp_path / "net.pth")
+    with says("does not hold the weights"):
+        load_extractor(f"inception:{tmp_path / 'net.pth'}", (3, 32, 32))
+    assert not (tmp_path / RUNS).exists()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
+from lsgm.files.limits import FEATURES
+from lsgm.files.shown import shown
+from lsgm.files.trust import refuse_shared_folder
 from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
 from lsgm_eval.extractors.clean_resize import CleanResize
+from lsgm_eval.extractors.own import plain_features
 
 __all__ = ["DinoV2", "state_sha256"]
 
@@ -43,8 +46,8 @@ class DinoV2:
     def __init__(self, spec: str, *, device: torch.device | str = "cpu") -> None:
         folder, model = _split(spec)
         self.device = torch.device(device)
-        self.net = _load(folder, model).to(self.device)
-        self.sha256, self.name = state_sha256(self.net), model.replace("_", "-")
+        net, self.sha256 = _load(folder, model)
+        self.net, self.name = net.to(self.device), model.replace("_", "-")
         self.to_size = CleanResize(SIDE)
         self.shift, self.scale = (torch.tensor(c, device=self.device)[:, None, None] for c in (MEAN, STD))
         self.dim = int(self._features(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)).shape[1])
@@ -57,10 +60,17 @@ class DinoV2:
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:
         unit = self.to_size(images).to(self.device) / 255
-        out = self.net((unit - self.shift) / self.scale)
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(images):
+        try:
+            out = plain_features(self.net((unit - self.shift) / self.scale), len(images))
+        except Exception as error:  # whatever code of others raises, also for want of memory
+            raise UserError(
+                f"the torch.hub model {self.name} failed on images of 3x{SIDE}x{SIDE} ({_last(error)}): it "
+                "must take float N x 3 x H x W"
+            ) from error
+        if out is None:
             raise UserError(f"the torch.hub model {self.name} must return features N x D")
-        return out.float()
+        FEATURES.hold(f"an image in the torch.hub model {self.name}", out.shape[1], UserError)
+        return out
 
 
 def state_sha256(net: torch.nn.Module) -> str:
@@ -84,7 +94,8 @@ def _split(spec: str) -> tuple[Path, str]:
     )
 
 
-def _load(folder: Path, model: str) -> Any:
+def _load(folder: Path, model: str) -> tuple[Any, str]:
+    """Return a model of a folder's hubconf.py in evaluation mode, and the sha256 of its tensors."""
     if not (folder / "hubconf.py").is_file():
         raise DataError(
             f"{folder} has no hubconf.py: run `git clone {REPOSITORY} {folder}`, "
@@ -92,13 +103,20 @@ def _load(folder: Path, model: str) -> Any:
         )
     # Its attention asks for xFormers where that is installed, which has no kernels for CPUs.
     os.environ.setdefault("XFORMERS_DISABLED", "1")
+    # Both are code, or are unpickled by it.
+    refuse_shared_folder(folder / "hubconf.py")
+    refuse_shared_folder(Path(torch.hub.get_dir()) / "checkpoints" / "weights")
     try:
         net: Any = torch.hub.load(str(folder), model, source="local")  # type: ignore[no-untyped-call]
-    # Of weights that are cut short torch's reader says any of the last four.
-    except (OSError, RuntimeError, ImportError, EOFError, ValueError, LookupError, UnpicklingError) as error:
-        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        if not isinstance(net, torch.nn.Module):
+            raise TypeError(f"it gave a {type(net).__name__}")
+        return net.eval().requires_grad_(False), state_sha256(net)
+    except (Exception, SystemExit) as error:  # whatever code of others, or torch's reader of weights, raises
         raise DataError(
-            f"{folder} did not give the model {model} ({last}): name one of its hubconf.py as "
+            f"{folder} did not give the model {model} ({_last(error)}): name one of its hubconf.py as "
             f"dinov2:{folder}:MODEL, and put its weights into {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ) from error
-    return net.eval().requires_grad_(False)
+
+
+def _last(error: BaseException) -> str:
+    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:300]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import DataError
+from lsgm.files.limits import NETWORK
+from lsgm.files.regular import read_bytes
 from lsgm_eval.extractors.base import check_features, check_images
 from lsgm_eval.extractors.glyph_net import FEATURES, GlyphNet
 
@@ -54,21 +56,23 @@ def read_card() -> dict[str, Any]:
 def _read_weights(path: Path | None) -> bytes:
     place = files("lsgm_eval").joinpath("weights", WEIGHTS) if path is None else path
     try:
-        return place.read_bytes()
-    except OSError as error:
+        return place.read_bytes() if path is None else read_bytes(path, NETWORK)
+    except (OSError, DataError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(
-            f"the weights of the glyph features are not at {place} ({error.strerror}): reinstall the package "
+            f"the weights of the glyph features are not at {place} ({why}): reinstall the package "
             "or train them with `python -m lsgm_eval.extractors.train_glyphs`"
         ) from error
 
 
 def _build(raw: bytes, path: Path | None) -> GlyphNet:
     """Return the network in evaluation mode with the weights of a safetensors file."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         state = load(raw)
+        if not all(tensor.is_floating_point() for tensor in state.values()):
+            raise ValueError("weights are real numbers")
         classes = {
             name.split(".")[1]: len(tensor)
             for name, tensor in state.items()
@@ -78,7 +82,7 @@ def _build(raw: bytes, path: Path | None) -> GlyphNet:
         # Batch counters are not stored: they change nothing in evaluation mode.
         counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         net.load_state_dict({**counters, **{name: tensor.float() for name, tensor in state.items()}})
-    except (SafetensorError, RuntimeError) as error:
+    except Exception as error:  # of bytes that are no weights the reader and the network say many things
         raise DataError(
             f"{path or WEIGHTS} does not hold the weights of the glyph features: reinstall the package "
             "or train them with `python -m lsgm_eval.extractors.train_glyphs`"

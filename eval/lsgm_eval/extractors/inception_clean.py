@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lsgm.data.store import file_sha256
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
 from lsgm_eval.extractors.clean_resize import CleanResize
 from lsgm_eval.extractors.torchscript import load_script
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, find_weights, open_own
+from lsgm_eval.extractors.weights import CLEAN_INCEPTION, open_own, read_own, read_published
 
 __all__ = ["CleanInception"]
 
@@ -27,8 +27,8 @@ class CleanInception:
     Every image is resized to 299x299 by clean-fid's own function (see ``CleanResize``), moved to [-1, 1) and
     sent through the ``layers`` of the file. With the official file its Frechet distance is FID by clean-fid's
     protocol (arXiv:2104.11222) and ``official`` is true; a TorchScript of one's own in the same format
-    (``inception-clean:FILE``) is named after its file and is another space. The weight of its ``output``,
-    without the bias, gives the classes of the Inception Score.
+    (``inception-clean:FILE``), a program that is run, is named after its file and is another space. The
+    weight of its ``output``, without the bias, gives the classes of the Inception Score.
 
     Raises DataError for a file that is missing, damaged or of another format.
     """
@@ -40,13 +40,18 @@ class CleanInception:
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        read = partial(_open, device=self.device)
+
+        def read(path: Path) -> tuple[bytes, tuple[Any, Tensor]]:
+            raw = read_own(path)
+            return raw, _open(path, raw, self.device)
+
         if file:
-            path, (self.layers, self.weight) = open_own(file, f"the weights {file}", read)
+            path, (raw, opened) = open_own(file, f"the weights {file}", read, runs=True)
         else:
-            path = find_weights(CLEAN_INCEPTION)
-            self.layers, self.weight = read(path)
-        self.sha256 = file_sha256(path)
+            path, raw = read_published(CLEAN_INCEPTION)
+            opened = _open(path, raw, self.device)
+        self.layers, self.weight = opened
+        self.sha256 = hashlib.sha256(raw).hexdigest()
         self.official = self.sha256 == CLEAN_INCEPTION.sha256
         self.name = "inception-clean" if self.official else f"inception-clean-own-{path.stem}"
         self.to_size = CleanResize(SIDE)
@@ -68,7 +73,7 @@ def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
     """Return ``layers`` of images [N, 3, 299, 299] in 0..255 as a matrix [N, 2048]."""
     try:
         features: Tensor = layers.forward((resized - 128) / 128).reshape(len(resized), -1)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a program of others makes torch's interpreter raise
         raise DataError(f"the layers of {name} failed on images 3x299x299: {_last(error)}") from error
     if features.shape[1] != CleanInception.dim:
         raise DataError(
@@ -78,9 +83,9 @@ def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
     return features.float()
 
 
-def _open(path: Path, device: torch.device) -> tuple[Any, Tensor]:
+def _open(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
     """Return the layers and the weight [classes, 2048] of the output of a TorchScript file."""
-    module: Any = load_script(path, device)
+    module: Any = load_script(path, raw, device)
     layers, weight = getattr(module, "layers", None), getattr(getattr(module, "output", None), "weight", None)
     if layers is None or not isinstance(weight, Tensor) or weight.shape[1:] != (CleanInception.dim,):
         raise DataError(
@@ -91,4 +96,4 @@ def _open(path: Path, device: torch.device) -> tuple[Any, Tensor]:
 
 
 def _last(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:200]

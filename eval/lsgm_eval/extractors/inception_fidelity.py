@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsgm.data.store import file_sha256
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 from lsgm_eval.extractors.base import ImageShape, check_features, to_rgb
-from lsgm_eval.extractors.weights import FIDELITY_INCEPTION, find_weights, open_own
+from lsgm_eval.extractors.weights import FIDELITY_INCEPTION, open_own, read_own, read_published
 from lsgm_eval.torchvision_import import ensure_torchvision
 
 __all__ = ["FidelityInception"]
@@ -42,12 +43,16 @@ class FidelityInception:
     """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
+        def read(path: Path) -> tuple[bytes, Any]:
+            raw = read_own(path)
+            return raw, _build(path, raw)
+
         if file:
-            path, net = open_own(file, f"the weights {file}", _build)
+            path, (raw, net) = open_own(file, f"the weights {file}", read)
         else:
-            path = find_weights(FIDELITY_INCEPTION)
-            net = _build(path)
-        self.sha256 = file_sha256(path)
+            path, raw = read_published(FIDELITY_INCEPTION)
+            net = _build(path, raw)
+        self.sha256 = hashlib.sha256(raw).hexdigest()
         self.official = self.sha256 == FIDELITY_INCEPTION.sha256
         self.name = "inception" if self.official else f"inception-own-{path.stem}"
         self.device = torch.device(device)
@@ -78,8 +83,8 @@ class FidelityInception:
         return logits.cpu()
 
 
-def _build(path: Path) -> Any:
-    """Return the network in evaluation mode with the weights of a file."""
+def _build(path: Path, raw: bytes) -> Any:
+    """Return the network in evaluation mode with the weights that the bytes of a file hold."""
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -87,14 +92,34 @@ def _build(path: Path) -> Any:
         with warnings.catch_warnings():
             # Of a TorchScript, which the error below is about.
             warnings.simplefilter("ignore", UserWarning)
-            # The package itself reads the file without this restriction, so it is tried with it first.
-            torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # The package unpickles its file without restriction: it is given one made anew of what is tensors.
+        clean = io.BytesIO()
+        torch.save(_tensors(state), clean)
+        clean.seek(0)
         return FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=clean
         )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # torch's reader has no one kind of error for bytes that are no weights
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)[:200]
         raise DataError(
             f"{path} does not hold the weights of torch-fidelity's Inception-v3 ({reason}): give the "
             f"official file {FIDELITY_INCEPTION.file} or a state dict with its names and shapes"
         ) from error
+
+
+def _tensors(state: object) -> dict[str, Tensor]:
+    """Return a state dict of plain tensors of real numbers. Raises ValueError for anything else."""
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}")
+    clean: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            raise ValueError(f"'{name}' is no tensor")
+        counter = name.endswith("num_batches_tracked")
+        if not (tensor.is_floating_point() or counter):
+            raise ValueError(f"'{name}' is {tensor.dtype}")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise ValueError(f"'{name}' claims more numbers than it has")
+        clean[name] = tensor.detach().contiguous()
+    return clean

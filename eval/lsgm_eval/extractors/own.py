@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import UserError
+from lsgm.files.limits import FEATURES
+from lsgm.files.shown import shown
 from lsgm_eval.extractors.base import check_features, check_images
 
-__all__ = ["OwnNetwork"]
-
-FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, LookupError, AssertionError)
-"""What networks of others, and torch's interpreters of them, answer to images that they do not take."""
+__all__ = ["OwnNetwork", "plain_features"]
 
 
 class OwnNetwork:
@@ -49,14 +48,26 @@ class OwnNetwork:
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:
         try:
-            out = self.net(images.to(self.device))
-        except FAILURES as error:
+            out = plain_features(self.net(images.to(self.device)), len(images))
+        # Networks of others, and torch's interpreters of them, raise whatever they like; also for want of
+        # memory.
+        except Exception as error:
             shape = "x".join(map(str, images.shape))
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise UserError(
-                f"the {self.what} {self.name} failed on uint8 images of {shape} ({last}): "
-                "it must take uint8 N x C x H x W of the task's shape"
+                f"the {self.what} {shown(self.name)} failed on uint8 images of {shape} "
+                f"({shown(last)[:300]}): it must take uint8 N x C x H x W of the task's shape"
             ) from error
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(images) or out.is_complex():
-            raise UserError(f"the {self.what} {self.name} must return features N x D")
-        return out.float().cpu()
+        if out is None:
+            raise UserError(f"the {self.what} {shown(self.name)} must return features N x D")
+        FEATURES.hold(f"an image in the {self.what} {shown(self.name)}", out.shape[1], UserError)
+        return out
+
+
+def plain_features(out: object, count: int) -> Tensor | None:
+    """Return features [N, D] of real numbers on the CPU; None for anything else."""
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count or not out.shape[1]:
+        return None
+    if out.is_complex() or out.is_quantized or out.layout is not torch.strided:
+        return None
+    return out.float().cpu()

@@ -29,18 +29,17 @@ class TorchScriptExtractor(OwnNetwork):
     ) -> None:
         def read(path: Path) -> tuple[str, torch.jit.ScriptModule]:
             raw = read_own(path)
-            return hashlib.sha256(raw).hexdigest(), _script(path, raw, torch.device(device))
+            return hashlib.sha256(raw).hexdigest(), load_script(path, raw, torch.device(device))
 
-        path, (sha256, net) = open_own(file, f"the TorchScript extractor {file}", read)
+        path, (sha256, net) = open_own(file, f"the TorchScript extractor {file}", read, runs=True)
         super().__init__("TorchScript extractor", path, sha256, net, image_shape, device)
 
 
-def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    """Return the module of a TorchScript file in evaluation mode. Raises DataError where it is none."""
-    return _script(path, read_own(path), device)
+def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptModule:
+    """Return the module that the bytes of a TorchScript file hold, in evaluation mode.
 
-
-def _script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptModule:
+    Raises DataError where they hold none.
+    """
     try:
         with warnings.catch_warnings():
             # torch.jit is deprecated in favour of torch.export, which does not read these files.
@@ -48,7 +47,7 @@ def _script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptMod
                 warnings.simplefilter("ignore", category)
             module = torch.jit.load(io.BytesIO(raw), map_location=device)  # type: ignore[no-untyped-call]
     # Of a damaged file torch's reader is asked for a member that is not there, or for far too much memory.
-    except (RuntimeError, ValueError, LookupError, MemoryError) as error:
+    except Exception as error:
         raise DataError(
             f"{path} is not a TorchScript file or is damaged: write it with torch.jit.save"
         ) from error

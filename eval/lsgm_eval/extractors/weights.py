@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +21,10 @@ from lsgm.data.remote import RemoteFile
 from lsgm.data.store import first_good, is_there, roots
 from lsgm.errors import DataError
 from lsgm.files.cache import cache_dir
+from lsgm.files.limits import NETWORK
+from lsgm.files.regular import read_bytes, refuse_special
+from lsgm.files.shown import shown
+from lsgm.files.trust import refuse_shared_folder
 
 __all__ = [
     "CLEAN_INCEPTION",
@@ -29,6 +37,7 @@ __all__ = [
     "open_own",
     "places_of",
     "read_own",
+    "read_published",
 ]
 
 T = TypeVar("T")
@@ -61,11 +70,12 @@ def places_of(file: str) -> list[Path]:
     return [*below, Path(torch.hub.get_dir()) / "checkpoints" / file, Path(tempfile.gettempdir()) / file]
 
 
-def open_own(file: str, what: str, use: Callable[[Path], T]) -> tuple[Path, T]:
+def open_own(file: str, what: str, use: Callable[[Path], T], *, runs: bool = False) -> tuple[Path, T]:
     """Return the place of a user's own file, as given or below a data folder, and what ``use`` makes of it.
 
-    A copy that ``use`` refuses by a DataError does not hide a good one in the next place. Raises DataError
-    naming every place, and what is wrong with each copy.
+    A copy that ``use`` refuses by a DataError does not hide a good one in the next place; nor does one below
+    a data folder that everybody may write to, or anywhere such where the file is a program that ``runs``.
+    Raises DataError naming every place, and what is wrong with each copy.
     """
     below = [place for root in roots() for place in (root / "features" / file, root / file)]
     places = list(dict.fromkeys([Path(file).expanduser(), *below]))
@@ -78,17 +88,34 @@ def open_own(file: str, what: str, use: Callable[[Path], T]) -> tuple[Path, T]:
         )
 
     def opened(place: Path) -> tuple[Path, T]:
+        refuse_special(place)
+        if runs or place != places[0]:
+            refuse_shared_folder(place)
         return place, use(place)
 
     return first_good([partial(opened, place) for place in there], [p for p in places if p not in there])
 
 
 def read_own(path: Path) -> bytes:
-    """Return the bytes of a file. Raises DataError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}): give another copy") from error
+    """Return the bytes of a network's file, once: what is hashed is what is opened.
+
+    Raises DataError where it cannot be read, is larger than `NETWORK`, or an archive that would be once it is
+    unpacked.
+    """
+    raw = read_bytes(path, NETWORK)
+    broken = (zipfile.BadZipFile, ValueError, NotImplementedError, OSError)  # which torch's reader says
+    with contextlib.suppress(*broken), zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        NETWORK.hold(shown(str(path)), sum(info.file_size for info in archive.infolist()))
+    return raw
+
+
+def read_published(remote: RemoteFile) -> tuple[Path, bytes]:
+    """Return the place of published weights and their bytes, which have the known sha256."""
+    path = find_weights(remote)
+    raw = read_own(path)
+    if (found := hashlib.sha256(raw).hexdigest()) != remote.sha256:
+        raise DataError(f"{path} has changed while it was read: its sha256 is {found}; run the command again")
+    return path, raw
 
 
 def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0) -> Path:
@@ -134,6 +161,7 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
 
 
 def _verified(remote: RemoteFile, place: Path) -> Path:
+    refuse_shared_folder(place)
     if problem := remote.problem(place):
         raise DataError(f"{problem}; delete it and run the same command again")
     return place
