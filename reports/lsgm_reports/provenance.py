@@ -36,6 +36,8 @@ FORMAT = 1
 
 MOST = 4096
 """Threads, processes and packages of a measuring call that are believed."""
+MODELS = 256
+"""Models of one measuring call."""
 REVISION = re.compile(r"[0-9a-f]{7,64}([+-]dirty)?")
 REPAIR = "restore it, or remove it to do without"
 
@@ -111,8 +113,8 @@ class Manifest:
             found = self.hardware.get(name)
             known = found is None or (type(found) is int and 1 <= found <= MOST)
             require(known, f"hardware.{name} is {found!r:.40}; it must be a whole number of 1 to {MOST}")
-        for name, words in (("versions", self.versions), ("models", self.models)):
-            require(len(words) <= MOST, f"{name} are {len(words)}; at most {MOST} are read")
+        for name, words, most in (("versions", self.versions, MOST), ("models", self.models, MODELS)):
+            require(len(words) <= most, f"{name} are {len(words)}; at most {most} are read")
 
     @property
     def processes(self) -> int:

@@ -150,7 +150,7 @@ def test_what_is_written_goes_to_the_folder_of_the_user_alone(
 def test_a_link_that_leads_nowhere_is_no_fresh_folder(received: Path) -> None:
     record(received, ["lsgm", "eval", "glyphs"])
     Path("full").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match="full is not empty; choose a fresh folder"):
+    with pytest.raises(ConfigError, match="full is there and is no folder; choose a fresh"):
         run([str(received), "--run", "--out", "full"])
 
 

@@ -118,11 +118,15 @@ def _value(value: float | None) -> str:
 
 def _fresh(out: Path) -> Path:
     """Return a folder that holds nothing. Raises ConfigError for another: what it holds would be reused."""
+    if not os.path.lexists(out):
+        return out
+    if not os.path.isdir(out):
+        raise ConfigError(f"{out} is there and is no folder; choose a fresh folder with --out")
     try:
-        free = not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir()))
+        holds = any(out.iterdir())
     except OSError as error:
         raise ConfigError(f"{out} cannot be looked into ({error.strerror}); choose another --out") from error
-    if not free:
+    if holds:
         raise ConfigError(f"{out} is not empty; choose a fresh folder with --out, or remove it")
     return out
 

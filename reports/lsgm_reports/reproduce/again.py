@@ -91,7 +91,7 @@ def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, devic
     if recorded.values("time-budget"):
         remarks.append("the call had a time budget, which is left out: it may have ended before some points")
     folder_word = str(out if directory == Path.cwd() else out.absolute())
-    line = _allowed(line, folder_word)
+    line = line.without("out").checked().with_values("out", folder_word)
     foreign = foreign_code(line, directory, Path.cwd())
     return Again(line.argv, directory, _environment(manifest), manifest.processes, checks, remarks, foreign)
 
@@ -99,14 +99,6 @@ def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, devic
 def _is_place(directory: str) -> bool:
     """Say whether a recorded directory is here, and of a name that a terminal prints as it is."""
     return os.path.isabs(directory) and directory.isprintable() and os.path.isdir(directory)
-
-
-def _allowed(line: CommandLine, out: str) -> CommandLine:
-    """Return the line with the folder that it writes into, once all else of it has been found to be data.
-
-    The folder is the user's own, of whatever name.
-    """
-    return line.without("out").checked().with_values("out", out)
 
 
 def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Path, device: str) -> Again:
@@ -131,7 +123,7 @@ def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Pat
         *found,
         check_data(name, row.dataset, _roots(None), here),
     ]
-    line = _allowed(line, str(out))
+    line = line.checked("the command that the row's keys tell").with_values("out", str(out))
     return Again(line.argv, here, {}, 1, checks, remarks, foreign_code(line, here, here))
 
 

@@ -7,7 +7,7 @@ these commands has to be entered here, by the kind of its value; a test compares
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from lsgm.errors import DataError
@@ -149,50 +149,60 @@ def kind_of(command: str, index: int) -> Kind | None:
     return "model" if command == "nll" else None
 
 
-def check_line(command: str, words: tuple[str, ...], options: tuple[tuple[str, str | None], ...]) -> None:
-    """Raise DataError unless a line measures rows and all that it says is data."""
+def check_line(
+    command: str,
+    words: tuple[str, ...],
+    options: tuple[tuple[str, str | None], ...],
+    whose: str = "the recorded command",
+) -> None:
+    """Raise DataError, which ``whose`` opens, unless a line measures rows and all that it says is data."""
     if command not in OPTIONS:
-        known = ", ".join(OPTIONS)
         raise DataError(
-            f"the recorded command is `lsgm {_part(command)}`, which measures no row; only {known} are run "
+            f"{whose} is `lsgm {_part(command)}`, which measures no row; only {', '.join(OPTIONS)} are run "
             "again, so type anything else yourself if you know where it comes from"
         )
+    problem = next((said for said in _problems(command, words, options) if said), "")
+    if problem:
+        raise DataError(
+            f"{whose} `lsgm {command}` {problem}; it is not run: type what you want of it yourself"
+        )
+
+
+def _problems(
+    command: str, words: tuple[str, ...], options: tuple[tuple[str, str | None], ...]
+) -> Iterator[str]:
+    """Yield what is wrong with each word and option of a command, nothing where it is data."""
     for index, word in enumerate(words):
         if kind_of(command, index) is None:
-            raise _refused(command, f"has the word '{_part(word)}', for which it has no place")
-        _check_text(command, word)
+            yield f"has the word '{_part(word)}', for which it has no place"
+        yield _of_text(word)
     for name, value in options:
-        _check_option(command, name, value)
+        yield _of_option(command, name, value)
 
 
-def _check_option(command: str, name: str, value: str | None) -> None:
+def _of_option(command: str, name: str, value: str | None) -> str:
     if takes_no_value(command, name):
-        return
+        return ""
     kind = OPTIONS[command].get(name)
     if kind is None or value is None:
-        raise _refused(command, f"has the option --{_part(name)}, which is none that measuring needs")
+        return f"has the option --{_part(name)}, which is none that measuring needs"
     if value == "" and name in _EMPTY:
-        return
+        return ""
     pattern, wanted = _PATTERNS.get(kind, (r"(?s).*", ""))
     if not re.fullmatch(pattern, value):
-        raise _refused(command, f"has --{name} '{_part(value)}', which is not {wanted}")
-    _check_text(command, value)
+        return f"has --{name} '{_part(value)}', which is not {wanted}"
+    return _of_text(value)
 
 
-def _check_text(command: str, text: str) -> None:
-    """Refuse what a parser would take for an option, and what a terminal would not print as it is."""
+def _of_text(text: str) -> str:
+    """Return what a parser would take for an option, or a terminal not print as it is."""
     if not text.strip():
-        raise _refused(command, "has an empty word")
+        return "has an empty word"
     if text.startswith("-"):
-        raise _refused(command, f"has the value '{_part(text)}', which would be read as an option")
+        return f"has the value '{_part(text)}', which would be read as an option"
     if not text.isprintable():
-        raise _refused(command, f"has the value '{_part(text)}', which does not print as it is")
-
-
-def _refused(command: str, what: str) -> DataError:
-    return DataError(
-        f"the recorded command `lsgm {command}` {what}; it is not run: type what you want of it yourself"
-    )
+        return f"has the value '{_part(text)}', which does not print as it is"
+    return ""
 
 
 def _part(text: str) -> str:

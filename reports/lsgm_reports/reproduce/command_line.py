@@ -50,9 +50,9 @@ class CommandLine:
             options.append((name, value))
         return cls(command, tuple(words), tuple(options))
 
-    def checked(self) -> CommandLine:
+    def checked(self, whose: str = "the recorded command") -> CommandLine:
         """Return the line. Raises DataError unless it measures rows and all it says is data (`allowed`)."""
-        check_line(self.command, self.words, self.options)
+        check_line(self.command, self.words, self.options, whose)
         return self
 
     def values(self, name: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lsgm.errors import DataError
 from lsgm_reports.provenance import MeasuredModel
 from lsgm_reports.reproduce.command_line import CommandLine
-from lsgm_reports.reproduce.narrow import method_of, narrowed, parse_label
+from lsgm_reports.reproduce.narrow import method_of, narrowed, pair_of, parse_label
 from lsgm_reports.rows import Row
 
 __all__ = ["guessed_command", "guessed_models"]
@@ -60,8 +60,7 @@ def guessed_models(row: Row, siblings: Sequence[Row]) -> list[MeasuredModel]:
     }
     if row.checkpoint_sha256 is not None:
         return [MeasuredModel(row.model, "", sha256=row.checkpoint_sha256)]
-    pairs = [[a, b] for a in known for b in known for sign in (" - ", " / ") if f"{a}{sign}{b}" == row.model]
-    names = pairs[0] if pairs else [row.model]
+    names = pair_of(row.model, list(known), (" - ", " / ")) or [row.model]
     return [MeasuredModel(name, "", sha256=known.get(name)) for name in names]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from lsgm_reports.reproduce.command_line import CommandLine
 from lsgm_reports.rows import Row
 
-__all__ = ["ELSEWHERE", "method_of", "models_of", "narrowed", "parse_label", "with_models"]
+__all__ = ["ELSEWHERE", "method_of", "models_of", "narrowed", "pair_of", "parse_label", "with_models"]
 
 FLOW = ("tol", "rtol", "atol", "solver", "steps", "probes", "divergence")
 """Options of `lsgm nll` that the score-matching bound refuses."""
@@ -50,8 +50,22 @@ def models_of(row: Row, names: Sequence[str]) -> list[str]:
         return list(names)
     if row.model in names:
         return [row.model]
-    pairs = [[a, b] for a in names for b in names if f"{a} - {b}" == row.model]
-    return pairs[0] if pairs else list(names)
+    return pair_of(row.model, names, (" - ",)) or list(names)
+
+
+def pair_of(model: str, names: Sequence[str], signs: Sequence[str]) -> list[str]:
+    """Return the two of many names that a difference or a ratio is of, none where it is of no two."""
+    place = {name: index for index, name in enumerate(names)}
+    found = [
+        (place[first], place[second])
+        for sign in signs
+        # Few lengths come into question, whatever a model calls itself.
+        for at in {len(name) for name in names}
+        if model.startswith(sign, at)
+        and (first := model[:at]) in place
+        and (second := model[at + len(sign) :]) in place
+    ]
+    return [names[index] for index in min(found)] if found else []
 
 
 def method_of(metric: str) -> str:

@@ -155,7 +155,10 @@ def same_weights(folder: Path, out: Path) -> tuple[bool, str]:
     if ends[0].name != ends[1].name:
         return False, f"trained to {ends[1].name}, and the run went to {ends[0].name}"
     first, second = (weights_sha256(end) for end in ends if end is not None)
-    if first is not None and first == second:
+    if first is None or second is None:
+        unread = ends[0] if first is None else ends[1]
+        return False, f"the weights of {unread} cannot be read, and so not compared"
+    if first == second:
         return True, f"equal to the last bit: {ends[0].name} has weights of sha256 {first[:12]} in both"
     return False, (
         f"the weights of {ends[0].name} differ: they are the same only on the same code, versions, processor "

@@ -6,10 +6,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from lsgm.errors import DataError, UserError
+from lsgm.files.limits import WEIGHTS
 from lsgm.files.records import read_record
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
@@ -135,11 +137,20 @@ def _recorded(checkpoint: Path) -> str | None:
 
 def weights_sha256(checkpoint: Path) -> str | None:
     """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
+    path = checkpoint / "ema.safetensors"
     try:
-        with open_regular(checkpoint / "ema.safetensors") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        about = os.stat(path)
+        return _sha256(path, about.st_size, about.st_mtime_ns)
     except (UserError, OSError):
         return None
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """Return a file's sha256, found once while it stays as it is: many models may name one file."""
+    WEIGHTS.hold(path, size)
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _named(name: str, path: Path) -> str:

@@ -15,6 +15,7 @@ from lsgm.errors import DataError
 from lsgm_reports.provenance import MeasuredModel, read_manifest
 from lsgm_reports.reproduce.again import plan_again
 from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
+from lsgm_reports.reproduce.trained import same_weights
 from lsgm_reports.reproduce.weights import find_weights, locate, newest_checkpoint
 from lsgm_reports.rows import Row
 
@@ -210,3 +211,26 @@ def test_a_word_that_leads_elsewhere_does_not_stand_for_what_was_found(
     for spec in ("run", "x=run", "evil:factory", "--out=run"):
         assert locate(MeasuredModel("m", spec, str(good), sha256), here, []).word == f"m={good}"
     assert locate(MeasuredModel("m", "good", str(good), sha256), tmp_path, []).word == "good"
+
+
+def test_weights_that_no_file_can_be_are_passed_over_at_once(tmp_path: Path) -> None:
+    sha256 = checkpoint(tmp_path / "run", b"w")
+    weights = tmp_path / "run" / "ema.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(2**40)
+    assert find_weights(sha256, [tmp_path]) is None
+    weights.unlink()
+    os.mkfifo(weights)
+    assert find_weights(sha256, [tmp_path]) is None
+
+
+def test_weights_that_cannot_be_read_are_not_said_to_differ(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        checkpoint(tmp_path / name / "checkpoints" / "step-0000006", b"w")
+    (tmp_path / "b" / "checkpoints" / "step-0000006" / "ema.safetensors").unlink()
+    same, sentence = same_weights(tmp_path / "a", tmp_path / "b")
+    assert not same
+    assert (
+        sentence
+        == f"the weights of {tmp_path}/b/checkpoints/step-0000006 cannot be read, and so not compared"
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lsgm.errors import DataError
 from lsgm_reports.reproduce.command_line import CommandLine
 from lsgm_reports.reproduce.guess import guessed_command, guessed_models
-from lsgm_reports.reproduce.narrow import models_of, narrowed, parse_label, with_models
+from lsgm_reports.reproduce.narrow import models_of, narrowed, pair_of, parse_label, with_models
 from lsgm_reports.rows import Row
 
 EVAL = "lsgm eval glyphs --model a=x --model b=y --tier quick --json --save png --only iw --only curve"
@@ -180,3 +180,11 @@ def test_the_weights_of_a_difference_are_those_of_its_models_own_rows() -> None:
         ("b", "b" * 64),
     ]
     assert [model.sha256 for model in guessed_models(rows[0], [])] == ["a" * 64]
+
+
+def test_the_two_of_a_difference_are_found_among_many_at_once() -> None:
+    names = [f"m{k}" for k in range(30_000)]
+    assert pair_of("m29999 - m7", names, (" - ", " / ")) == ["m29999", "m7"]
+    assert pair_of("m29999 / m7", names, (" - ", " / ")) == ["m29999", "m7"]
+    assert pair_of("m29999 / m7", names, (" - ",)) == []
+    assert pair_of("a - b - c", ["c", "a - b", "a", "b - c"], (" - ",)) == ["a - b", "c"]
