@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lsgm import trust
+from lsgm import agreed
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import parse_convert
 from lsgm.errors import CheckpointError, UserError
@@ -149,9 +149,9 @@ def _seen(model: ImageModel) -> GenerativeModel:
 
 
 def _from_factory(spec: str) -> GenerativeModel:
-    trust.ask(spec)
+    agreed.ask(spec)
     module_name, _, attribute = spec.partition(":")
-    here = trust.modules_folder()
+    here = agreed.modules_folder()
     sys.path.insert(0, here)
     try:
         factory = getattr(importlib.import_module(module_name), attribute)

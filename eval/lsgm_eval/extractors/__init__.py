@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lsgm.agreed import ask
 from lsgm.errors import UserError, did_you_mean
-from lsgm.trust import ask
 
 if TYPE_CHECKING:
     import torch

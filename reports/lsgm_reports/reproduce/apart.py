@@ -10,9 +10,9 @@ from pathlib import Path
 
 import lsgm
 import lsgm_reports
+from lsgm.agreed import only
 from lsgm.errors import UserError
 from lsgm.files.shown import shown
-from lsgm.trust import only
 
 __all__ = ["run_apart"]
 

@@ -21,7 +21,7 @@ class Foreign:
     """Code of others that a command would run."""
 
     word: str
-    """By which the command names it, without NAME= (`lsgm.trust`)."""
+    """By which the command names it, without NAME= (`lsgm.agreed`)."""
     text: str
     """What it is and where it lies."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lsgm.agreed import ask, modules_folder, only
 from lsgm.errors import UserError
-from lsgm.trust import ask, modules_folder, only
 from lsgm_eval.extractors import FOREIGN, load_extractor
 from lsgm_eval.model_specs import open_model
 from lsgm_eval.two_sides.side import open_side
