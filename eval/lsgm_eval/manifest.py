@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 import torch
 
 from lsgm.data.store import file_sha256
+from lsgm.errors import DataError
+from lsgm.files.names import file_name
+from lsgm.files.records import read_record
+from lsgm.files.spelt import spelt
 from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
 from lsgm.revision import git_revision
@@ -23,7 +28,7 @@ from lsgm_eval.code_version import code_version
 from lsgm_eval.model_specs import packages_of
 from lsgm_eval.tasks import Images, Task
 
-__all__ = ["FOLDER", "FORMAT", "describe_call", "write_manifest"]
+__all__ = ["FOLDER", "FORMAT", "MadeCall", "describe_call", "read_call", "write_manifest"]
 
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
@@ -84,8 +89,8 @@ def describe_call(
     """
     packages = set().union(*(packages_of(model) for model in models.values()))
     return {
-        "command": list(command),
-        "directory": str(Path.cwd()),
+        "command": [spelt(word) for word in command],
+        "directory": spelt(_directory()),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "git_revision": git_revision(),
         "code_version": code_version("lsgm", "lsgm_eval", *packages),
@@ -108,8 +113,8 @@ def _described(spec: str, model: GenerativeModel) -> dict[str, Any]:
     path = _path_of(spec)
     return {
         "name": model.name,
-        "spec": spec,
-        "path": None if path is None else str(path),
+        "spec": spelt(spec),
+        "path": None if path is None else spelt(str(path)),
         "sha256": model.sha256,
         "parameters": dict(model.parameters),
         # Of ready images how many there are, of which a number may be of fewer.
@@ -121,9 +126,24 @@ def _described(spec: str, model: GenerativeModel) -> dict[str, Any]:
 def _path_of(spec: str) -> Path | None:
     """Return the folder or file of ``PATH`` or ``NAME=PATH``, absolute; None for a factory's word."""
     name, found, rest = spec.partition("=")
-    named = found and "/" not in name and not Path(spec).exists()
-    path = Path(rest if named else spec).expanduser()
-    return path.absolute() if path.exists() else None
+    named = found and "/" not in name and not os.path.exists(spec)
+    path = Path(os.path.expanduser(rest if named else spec))
+    return Path(os.path.abspath(path)) if os.path.exists(path) else None
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """What an exported checkpoint says of its training."""
+
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run's manifest or a checkpoint's state, as far as it is asked here."""
+
+    run_id: str | None = None
+    exported: _Exported | None = None
 
 
 def _training(path: Path | None) -> dict[str, Any]:
@@ -132,23 +152,57 @@ def _training(path: Path | None) -> dict[str, Any]:
     A checkpoint that was exported says itself which run it is from.
     """
     found: dict[str, Any] = {"run_id": None, "config_sha256": None}
-    if path is None or not path.is_dir():
+    if path is None or not os.path.isdir(path):
         return found
     run = path.parent.parent if path.parent.name == "checkpoints" else path
-    manifest, state = _json(run / "manifest.json"), _json(path / "state.json")
-    found["run_id"] = manifest.get("run_id") or (state.get("exported") or {}).get("run_id")
-    if (config := run / "config.toml").is_file():
+    exported = _said(path / "state.json").exported or _Exported()
+    found["run_id"] = _said(run / "manifest.json").run_id or exported.run_id
+    if os.path.isfile(config := run / "config.toml"):
         found["config_sha256"] = file_sha256(config)
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object, an empty one where the file is absent or damaged: what it says is a courtesy."""
+def _said(path: Path) -> _Trained:
+    """Return what a file says; nothing where it is absent or damaged, since what it says is a courtesy."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return read_record(_Trained, path)
+    except DataError:
+        return _Trained()
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model of a call, as far as a comparison asks."""
+
+    path: str | None = None
+    sha256: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class MadeCall:
+    """A manifest of a call, as far as a comparison asks; what a version did not write yet is absent."""
+
+    models: tuple[AskedModel, ...] = ()
+    versions: dict[str, str | None] = field(default_factory=dict)
+    hardware: dict[str, Any] | None = None
+
+
+def read_call(folder: Path, name: str) -> MadeCall | None:
+    """Return a manifest beside the rows in ``folder``, None where there is none of that id.
+
+    Raises DataError for a damaged one.
+    """
+    path = folder / FOLDER / f"{file_name(name)}.json"
+    return read_record(MadeCall, path) if os.path.lexists(path) else None
+
+
+def _directory() -> str:
+    """Return where the command was typed; empty where that folder was removed since."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _version(name: str) -> str | None:

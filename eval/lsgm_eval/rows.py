@@ -13,6 +13,7 @@ from typing import Any
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.shown import shown
+from lsgm.files.spelt import spelt
 from lsgm.files.text import Line, json_lines, parse_json
 from lsgm.files.write import atomic_path
 from lsgm.revision import git_revision
@@ -169,7 +170,9 @@ class Context:
             "higher_is_better": about.higher_is_better,
             "group": about.group,
         }
-        return dict.fromkeys(KEYS) | shared | {"metric": metric, "value": value} | fields
+        row = dict.fromkeys(KEYS) | shared | {"metric": metric, "value": value} | fields
+        # A model or a folder may be named by bytes that are no text.
+        return {key: spelt(said) if isinstance(said, str) else said for key, said in row.items()}
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -92,7 +92,7 @@ def test_the_reports_read_what_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LSGM_DATA", "/somewhere")
     found = read_manifest(write(dataset="glyphs@1@ef"))
-    assert found.shell == "lsgm eval glyphs --model a"
+    assert found.typed.line == "lsgm eval glyphs --model a"
     assert (found.directory, found.environment["LSGM_DATA"]) == (str(tmp_path), "/somewhere")
     assert (found.threads, found.processes, found.device) == (torch.get_num_threads(), 1, "cpu")
     assert found.versions["torch"] == torch.__version__
@@ -133,8 +133,14 @@ def test_of_ready_images_the_reports_read_how_many_there_are(
 
 
 def test_odd_words_of_the_command_line_survive(write: Callable[..., Path]) -> None:
-    command = ["lsgm", "eval", "glyphs", "--model", 'a"b\n\udcff é']
+    command = ["lsgm", "eval", "glyphs", "--model", 'a"b\n\x1b[2J é']
     assert read_manifest(write(command=command)).command == tuple(command)
+
+
+def test_a_name_of_a_file_that_is_no_utf8_is_spelt_out(write: Callable[..., Path]) -> None:
+    command = ["lsgm", "eval", "glyphs", "--model", "caf\udce9 é"]
+    found = read_manifest(write(command=command))
+    assert found.command[-1] == "caf\\xe9 é"
 
 
 @pytest.fixture

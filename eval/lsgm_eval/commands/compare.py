@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
+from lsgm.files.shown import shown
 
 if TYPE_CHECKING:
     from lsgm_eval.compare.whole import Compared
@@ -90,8 +91,10 @@ def _judge(found: Compared) -> int:
         if gap is not None and gap.low is not None:
             names = line.models[0] if line.models[0] == line.models[1] else " and ".join(line.models)
             print(
-                f"lsgm: worse: {line.match['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
-                f"[{gap.low:+.3g}, {gap.high:+.3g}]",
+                shown(
+                    f"lsgm: worse: {line.match['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
+                    f"[{gap.low:+.3g}, {gap.high:+.3g}]"
+                ),
                 file=sys.stderr,
             )
     return 1 if found.worse else 0

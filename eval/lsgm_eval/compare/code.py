@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ __all__ = ["PACKAGES", "Span", "span"]
 PACKAGES = ("lsgm", "eval", "baselines", "reports")
 """The four source roots, whose files make the numbers."""
 
+REVISION = re.compile(r"[0-9a-f]{4,64}")
 MOST = 40
 """Commits and files listed; of more the first ones and their number are enough to look them up."""
 
@@ -43,6 +45,9 @@ def span(a: str | None, b: str | None, clone: Path | None = None) -> Span:
     if first == second:
         return Span(a, b, f"both are at {first[:12]}{beside}")
     folder = clone or Path(__file__).resolve().parent
+    elsewhere = f"from {first[:12]} to {second[:12]}, which are not both in a clone at hand{beside}"
+    if not (REVISION.fullmatch(first) and REVISION.fullmatch(second)):
+        return Span(a, b, elsewhere)  # git has other words for commits, and options
     try:
         for revision in (first, second):
             _git(folder, "cat-file", "-e", f"{revision}^{{commit}}")
@@ -52,8 +57,7 @@ def span(a: str | None, b: str | None, clone: Path | None = None) -> Span:
             folder, "diff", f"--stat=100,80,{MOST}", first, second, "--", *(f":/{name}" for name in PACKAGES)
         )
     except (OSError, subprocess.SubprocessError):
-        said = f"from {first[:12]} to {second[:12]}, which are not both in a clone at hand"
-        return Span(a, b, said + beside)
+        return Span(a, b, elsewhere)
     said = f"from {first[:12]} to {second[:12]}: {_commits(len(commits))} of B not in A"
     said += f", {_commits(len(back))} of A not in B" if back else ""
     said += "" if stat else "; no file of the four packages differs"
@@ -71,6 +75,11 @@ def _commits(count: int) -> str:
 
 def _git(folder: Path, *words: str) -> tuple[str, ...]:
     done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
+        ["git", "-C", str(folder), *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
+        timeout=20,
     )
     return tuple(line.rstrip() for line in done.stdout.splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lsgm_eval.compare.sides import Row, Side
 from lsgm_eval.compare.trainings import Training
@@ -68,13 +68,19 @@ def _trained(run: Training) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def machine_facts(a: Mapping[str, Any], b: Mapping[str, Any], what: str) -> list[Fact]:
-    """Return versions and hardware of two calls (of the keys ``versions``, ``hardware``), named ``what``."""
-    facts = [
-        Fact(f"{fact.name} ({what})", fact.a, fact.b)
-        for fact in _side_by_side(a.get("versions") or {}, b.get("versions") or {})
-    ]
-    return [*facts, Fact(f"hardware ({what})", a.get("hardware"), b.get("hardware"))]
+class Machine(Protocol):
+    """A call, of a training or of a measurement, that knows what it ran on."""
+
+    @property
+    def versions(self) -> Mapping[str, Any]: ...
+    @property
+    def hardware(self) -> Any: ...
+
+
+def machine_facts(a: Machine, b: Machine, what: str) -> list[Fact]:
+    """Return versions and hardware of two calls, named ``what``."""
+    facts = [Fact(f"{fact.name} ({what})", fact.a, fact.b) for fact in _side_by_side(a.versions, b.versions)]
+    return [*facts, Fact(f"hardware ({what})", a.hardware, b.hardware)]
 
 
 def data_facts(

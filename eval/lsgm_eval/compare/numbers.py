@@ -104,7 +104,7 @@ def _line(a: Side, b: Side, models: tuple[str, str], match: Match, shelf: Shelf)
     if match.rows is None:
         return Line(models, match, None, why_not(match))
     first, second = (side.manifest_of(row) for side, row in zip((a, b), match.rows, strict=True))
-    if why := why_not(match, (first.get("hardware"), second.get("hardware"))):
+    if why := why_not(match, (first.hardware, second.hardware)):
         return Line(models, match, None, why)
     difference, how = _difference((a, b), models, match.rows, shelf)
     known = [bias_of(row) for row in match.rows]
@@ -131,7 +131,7 @@ def _difference(
     else:
         drawn = paired_distance(folders, models, rows, shelf)
         if not isinstance(drawn, str):
-            return drawn, f"paired over {a['n']:,} seeds"
+            return drawn, f"paired over {a['n']:,} seeds" if a.get("n") else "paired by seeds"
         how = drawn
     ends = [_ends(row) for row in rows]
     if ends[0] is None or ends[1] is None:

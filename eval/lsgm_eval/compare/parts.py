@@ -97,7 +97,7 @@ def _training(found: Compared) -> Part:
 
 def _minus(fact: Fact) -> str:
     numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (fact.a, fact.b)]
-    return _signed(fact.b - fact.a) if all(numbers) else ""
+    return _signed(float(fact.b) - float(fact.a)) if all(numbers) else ""
 
 
 def _numbers(found: Compared) -> list[Part]:
@@ -111,14 +111,17 @@ def _numbers(found: Compared) -> list[Part]:
                 ],
             )
         ]
-    tables = [_of_models(found, pair) for pair in found.models]
+    of: dict[tuple[str, str], list[Line]] = {}
+    for line in found.numbers:
+        of.setdefault(line.models, []).append(line)
+    tables = [_of_models(pair, of.get(pair, [])) for pair in found.models]
     told = any(part.table for part in tables)
     return [*tables, *([Part("How to read them", _reading(found))] if told else [])]
 
 
-def _of_models(found: Compared, pair: tuple[str, str]) -> Part:
+def _of_models(pair: tuple[str, str], lines: Sequence[Line]) -> Part:
     """Return the table of two models; what latent groups have of a bound's terms is in JSON alone."""
-    lines = [line for line in found.numbers if line.models == pair and "/" not in line.metric]
+    lines = [line for line in lines if "/" not in line.metric]
     tasks = list(dict.fromkeys(str(line.match["task"]) for line in lines))
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} (A) and {pair[1]} (B)"
     title = f"Numbers of {name}" + (f", {tasks[0]}" if len(tasks) == 1 else "")

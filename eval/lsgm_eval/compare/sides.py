@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError, UserError, did_you_mean
-from lsgm_eval import manifest
-from lsgm_eval.compare.trainings import Training, json_object, read_training
+from lsgm.files.shown import shown
+from lsgm.progress import say
+from lsgm_eval.compare.trainings import Training, read_training
+from lsgm_eval.manifest import MadeCall, read_call
 from lsgm_eval.rows import read_rows
 
 __all__ = ["Row", "Side", "bias_of", "choose_models", "open_side", "trained_as"]
@@ -19,6 +23,8 @@ Row = dict[str, Any]
 RESULTS = "results.jsonl"
 BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
 NEEDED = {"task", "model", "metric", "value"}
+MOST = 20
+"""Names that a sentence lists."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +37,39 @@ class Side:
     """Of single models; differences of two models are left out."""
 
     @cached_property
+    def by_model(self) -> dict[str, list[Row]]:
+        """The rows of every model."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row["model"], []).append(row)
+        return found
+
+    @property
     def models(self) -> list[str]:
         """The models that have rows, in their order."""
-        return list(dict.fromkeys(str(row["model"]) for row in self.rows))
+        return list(self.by_model)
 
     @cached_property
-    def manifests(self) -> dict[str, dict[str, Any]]:
-        """The manifests that rows name, by id; one that is gone or damaged is missing."""
-        names = dict.fromkeys(row.get("manifest") for row in self.rows)
-        read = {
-            str(name): json_object(self.place / manifest.FOLDER / f"{name}.json") for name in names if name
-        }
-        return {name: found for name, found in read.items() if found}
+    def manifests(self) -> dict[str, MadeCall]:
+        """The manifests that rows name, by id; one that is gone is missing, a damaged one is said to be."""
+        found = {}
+        for name in dict.fromkeys(row.get("manifest") for row in self.rows):
+            try:
+                read = read_call(self.place, name) if name else None
+            except DataError as error:
+                say(shown(f"{error}; without it, fewer things are compared"))
+                continue
+            if read is not None:
+                found[str(name)] = read
+        return found
 
     def of(self, model: str) -> list[Row]:
         """Return the rows of one model."""
-        return [row for row in self.rows if row["model"] == model]
+        return self.by_model.get(model, [])
 
-    def manifest_of(self, row: Row) -> dict[str, Any]:
+    def manifest_of(self, row: Row) -> MadeCall:
         """Return the manifest that a row names, empty where there is none."""
-        return self.manifests.get(str(row.get("manifest")), {})
+        return self.manifests.get(str(row.get("manifest"))) or MadeCall()
 
 
 def bias_of(row: Row) -> float | None:
@@ -58,7 +77,10 @@ def bias_of(row: Row) -> float | None:
     if row.get("bias") is not None:
         return float(row["bias"])
     found = BIAS.search(str(row.get("note") or ""))
-    return float(found[1]) if found else None
+    try:
+        return float(found[1]) if found else None
+    except ValueError:  # a note may say 1.2.3
+        return None
 
 
 def open_side(place: Path) -> Side:
@@ -67,15 +89,17 @@ def open_side(place: Path) -> Side:
     Raises UserError for a folder with neither a training run nor results, and what the readers of both say
     of damaged files.
     """
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise UserError(f"{place} is no folder: give a training run, or a folder with {RESULTS}")
+    _require_listed(place)
     training, results = read_training(place), place / RESULTS
-    rows = read_rows(results) if results.exists() else []
+    there = os.path.lexists(results)
+    rows = read_rows(results) if there else []
     for number, row in enumerate(rows, start=1):
         if missing := NEEDED - row.keys():
             raise DataError(f"row {number} of {results} has no {min(missing)}: remove it or measure it again")
     if training is None and not rows:
-        why = f"its {RESULTS} has no rows" if results.exists() else f"neither a training run nor {RESULTS}"
+        why = f"its {RESULTS} has no rows" if there else f"neither a training run nor {RESULTS}"
         raise UserError(
             f"there is nothing to compare in {place} ({why}): `lsgm train RECIPE --out DIR` makes a run, "
             "`lsgm eval TASK --model RUN --out DIR` makes results"
@@ -83,6 +107,23 @@ def open_side(place: Path) -> Side:
     # A difference of two models is made anew from both.
     single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
     return Side(place, training, tuple(single))
+
+
+def _require_listed(place: Path) -> None:
+    """Raise UserError for a folder that cannot be looked into, or has one below it that cannot.
+
+    What lies there would be said not to exist.
+    """
+    folders = (place, *(place / name for name in ("checkpoints", "manifests", "passes", "per-image")))
+    for folder in folders:
+        if os.path.isdir(folder):
+            try:
+                with os.scandir(folder):
+                    pass
+            except OSError as error:
+                raise UserError(
+                    f"{folder} cannot be looked into ({error.strerror}): make it readable, and what is in it"
+                ) from error
 
 
 def choose_models(a: Side, b: Side, wanted: str = "") -> list[tuple[str, str]]:
@@ -96,15 +137,21 @@ def choose_models(a: Side, b: Side, wanted: str = "") -> list[tuple[str, str]]:
         return []
     if wanted:
         return [_named(a, b, wanted)]
-    common = [(name, name) for name in a.models if name in b.models]
+    common = [(name, name) for name in a.models if name in b.by_model]
     if common:
         return common
     if len(a.models) == len(b.models) == 1:
         return [(a.models[0], b.models[0])]
     raise UserError(
-        f"no model of {a.place} ({', '.join(a.models)}) bears the name of one of {b.place} "
-        f"({', '.join(b.models)}): name one of each, --model A={a.models[0]},B={b.models[0]}"
+        f"no model of {a.place} ({_listed(a.models)}) bears the name of one of {b.place} "
+        f"({_listed(b.models)}): name one of each, --model A={a.models[0]},B={b.models[0]}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names with commas between them; of many the first."""
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
 
 
 def _named(a: Side, b: Side, wanted: str) -> tuple[str, str]:
@@ -117,7 +164,7 @@ def _named(a: Side, b: Side, wanted: str) -> tuple[str, str]:
         names = (wanted, wanted)
     for side, name in zip((a, b), names, strict=True):
         if name not in side.models:
-            hint = did_you_mean(name, side.models) or f"; it has {', '.join(side.models)}"
+            hint = did_you_mean(name, side.models) or f"; it has {_listed(side.models)}"
             raise UserError(f"{side.place} has no results of a model '{name}'{hint}")
     return names
 
@@ -130,11 +177,13 @@ def trained_as(side: Side, model: str) -> Training | None:
     if side.training is not None:
         return side.training
     for row in side.of(model):
-        for entry in side.manifest_of(row).get("models") or []:
-            path = entry.get("path")
-            if path and entry.get("sha256") == row.get("checkpoint_sha256"):
-                found = read_training(_run_of(Path(path)))
-                if found is not None and found.run_id == entry.get("run_id"):
+        for entry in side.manifest_of(row).models:
+            if entry.path and entry.sha256 == row.get("checkpoint_sha256"):
+                try:
+                    found = read_training(_run_of(Path(entry.path)))
+                except UserError:
+                    continue  # what lies there by now is no run that can be read
+                if found is not None and found.run_id == entry.run_id:
                     return found
     return None
 
@@ -142,4 +191,4 @@ def trained_as(side: Side, model: str) -> Training | None:
 def _run_of(path: Path) -> Path:
     """Return the run that a checkpoint lies in, or the folder itself."""
     run = path.parent.parent
-    return run if path.parent.name == "checkpoints" and (run / "config.toml").is_file() else path
+    return run if path.parent.name == "checkpoints" and os.path.isfile(run / "config.toml") else path

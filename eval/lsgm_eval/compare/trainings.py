@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from lsgm.train.checkpoint import find_checkpoint, read_state
 from lsgm.train.metrics import read_metrics
 from lsgm.train.rundir import Run
 
-__all__ = ["Training", "json_object", "read_training"]
+__all__ = ["Training", "read_training"]
 
 STATE = "state.json"
 VALIDATION = "val_"
@@ -45,13 +45,13 @@ def read_training(place: Path) -> Training | None:
     Raises ConfigError or CheckpointError where its files are damaged.
     """
     run = Run(place)
-    if run.config_path.is_file():
+    if os.path.lexists(run.config_path):
         return _of_run(run)
-    return _of_checkpoint(place) if (place / STATE).is_file() else None
+    return _of_checkpoint(place) if os.path.lexists(place / STATE) else None
 
 
 def _of_run(run: Run) -> Training:
-    about = run.manifest() if run.manifest_path.is_file() else {}
+    about = run.manifest() if os.path.lexists(run.manifest_path) else {}
     calls = [about, *(about.get("resumed") or [])]
     try:
         state: Mapping[str, Any] = read_state(find_checkpoint(run.directory))
@@ -94,12 +94,3 @@ def _of_checkpoint(place: Path) -> Training:
         state,
         exported.get("validation") or {},
     )
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object, an empty one where the file is absent or damaged: what it says is a courtesy."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,9 @@ def compare_runs(a: Path, b: Path, model: str = "", *, clone: Path | None = None
     spans = [("trained", span(both[0].revision, both[1].revision, clone))] if both else []
     machines: list[Fact] = []
     if both:
-        runs = [{"versions": run.versions, "hardware": run.hardware} for run in both]
-        machines += machine_facts(runs[0], runs[1], "training")
+        machines += machine_facts(both[0], both[1], "training")
     if models:
-        spans.append(("measured", span(calls[0]["git_revision"], calls[1]["git_revision"], clone)))
+        spans.append(("measured", span(calls[0].revision, calls[1].revision, clone)))
         machines += machine_facts(calls[0], calls[1], "measuring")
     return Compared(
         (a, b),
@@ -84,9 +83,20 @@ def _trainings(sides: tuple[Side, Side], models: tuple[str, str] | None) -> tupl
     return tuple(trained_as(side, name) for side, name in zip(sides, models, strict=True))
 
 
-def _call(side: Side, models: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Call:
+    """What is known of a call: the revision of its code, versions and hardware."""
+
+    revision: str | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Any = None
+
+
+def _call(side: Side, models: Sequence[str]) -> _Call:
     """Return what the newest row of the models knows of the call that measured it."""
-    rows = [row for row in side.rows if row["model"] in models]
-    if not rows:
-        return {"git_revision": None}
-    return side.manifest_of(rows[-1]) | {"git_revision": rows[-1].get("git_revision")}
+    meant = set(models)
+    newest = next((row for row in reversed(side.rows) if row["model"] in meant), None)
+    if newest is None:
+        return _Call()
+    made = side.manifest_of(newest)
+    return _Call(newest.get("git_revision"), made.versions, made.hardware)

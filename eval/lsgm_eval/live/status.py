@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from lsgm.files.spelt import spelt
 from lsgm.files.write import atomic_path
 from lsgm_eval.live.board import Entry
 
@@ -41,18 +42,18 @@ class StatusFile:
         """
         planned = [
             {
-                "model": entry.step.model,
+                "model": spelt(entry.step.model),
                 "measurement": entry.step.measurement,
                 "state": entry.state,
-                "why": entry.why,
+                "why": entry.why and spelt(entry.why),
             }
             for entry in entries
         ]
         record = {
             "format": FORMAT,
-            "command": list(self.command),
+            "command": [spelt(word) for word in self.command],
             "state": state,
-            "why": why,
+            "why": why and spelt(why),
             "started": self.started,
             "updated": _now(),
             "planned": planned,

@@ -74,7 +74,7 @@ def measured_line(board: Board, entry: Entry) -> str:
     place = f"[{len(board.done)}/{len(board.entries)}]"
     beside = "; ".join(filter(None, (told, ", ".join(filter(None, parts)))))
     text = f"{place} {entry.step.model} {entry.step.measurement}: {beside}"
-    return clipped(text, len(text) + 1)
+    return clipped(text, columns_of(text))
 
 
 def _told(entry: Entry) -> str:
@@ -83,7 +83,7 @@ def _told(entry: Entry) -> str:
     if row is None:
         return "nothing to measure"
     cost = ""
-    if row["group"] == "curve" and row["nfe_mean"] is not None:
+    if row["group"] == "curve" and row["nfe_mean"] is not None and row["seconds"] is not None and row["n"]:
         cost = f"{row['nfe_mean']:.4g} NFE, {1e3 * row['seconds'] / row['n']:.3g} ms/image, "
     why = f" ({row['note']})" if row["value"] is None and row["note"] else ""
     return f"{cost}{row['metric']} {value_words(row)}{why}"

@@ -40,7 +40,7 @@ def with_error(value: float, low: float | None, high: float | None) -> str:
     Without an interval, or with one of no width, four digits stand alone.
     """
     half = 0.0 if low is None or high is None else (high - low) / 2
-    if not half > 0:
+    if not 0 < half < math.inf:
         return f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(half)))
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
@@ -79,11 +79,14 @@ def clipped(text: str, width: int) -> str:
     What a terminal would not print but obey, as an escape within a model's name, becomes a question mark.
     """
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    if columns_of(text) <= width:
-        return text
-    while text and columns_of(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…" if width > 0 else ""
+    taken, room = 0, 0
+    for letters, letter in enumerate(text):
+        taken += columns_of(letter)
+        if taken > width:
+            return f"{text[:room]}…" if width > 0 else ""
+        if taken <= width - 1:
+            room = letters + 1
+    return text
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
