@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_any_value_of_a_row_is_compared_or_one_sentence(
     place = tmp_path_factory.mktemp("r")
     honest, odd = raw_folder(place / "a", ROW), raw_folder(place / "b", ROW | {key: value})
     for pair in ((honest, odd), (odd, odd)):
-        lines, refused = outcome(lambda pair=pair: everything(*pair))
+        lines, refused = outcome(partial(everything, *pair))
         assert refused or all(line.isprintable() for line in lines)
 
 
