@@ -10,18 +10,21 @@ A folder of a file that the original code itself wrote has no `meta.json`, and t
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from lsgm.config import require
 from lsgm.errors import DataError
+from lsgm.files.limits import GOLDEN
+from lsgm.files.records import read_record
+from lsgm.files.shown import shown
+from lsgm.interop.safe import read_safetensors
 
 __all__ = [
     "AVERAGES",
@@ -38,7 +41,39 @@ CHECKPOINT, META, VALUES = "checkpoint.pt", "meta.json", "io.safetensors"
 EXPECTED = "expected.safetensors"
 """The values beside a file that the original code wrote."""
 
-AVERAGES = ("recon", "kl", "kl_per_group", "nelbo", "loss")
+MOST_IMAGES = 1024
+"""Images in a folder: the model is run on all of them at once, and differentiated."""
+AGAIN = "write the folder again"
+
+
+@dataclass(frozen=True)
+class Averages:
+    """meta.json's `step`: averages of one training step, and where in training it stands."""
+
+    recon: float | None = None
+    kl: float | None = None
+    kl_per_group: tuple[float, ...] | None = None
+    nelbo: float | None = None
+    loss: float | None = None
+    global_step: int | None = None
+    num_total_iter: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("global_step", "num_total_iter"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} is {value}; it cannot be negative")
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What meta.json says."""
+
+    args: dict[str, Any]
+    """The model's arguments."""
+    step: Averages = field(default_factory=Averages)
+
+
+AVERAGES = tuple(each.name for each in fields(Averages) if each.name not in ("global_step", "num_total_iter"))
 """Entries of meta.json's `step` that are results; its other entries say where in training it stands."""
 
 
@@ -48,7 +83,7 @@ class Golden:
 
     path: Path
     args: Mapping[str, Any]
-    step: Mapping[str, Any]
+    step: Averages
     tensors: Mapping[str, Tensor]
     values: str = VALUES
     """Name of the file that the tensors come from."""
@@ -67,18 +102,18 @@ class Golden:
         """Return an input that a result follows from; raises DataError where the folder lacks it."""
         if name not in self.tensors:
             raise DataError(
-                f"{self.path / self.values} holds {result} but not {name}, from which it follows; "
-                "write the folder again with both"
+                f"{shown(str(self.path / self.values))} holds {shown(result)} but not {name}, from which it "
+                "follows; write the folder again with both"
             )
         return self.tensors[name]
 
     def take_shaped(self, name: str, result: str, shape: tuple[int, ...]) -> Tensor:
         """Return an input of a given shape per image; raises DataError where it has another."""
         value = self.take(name, result)
-        if tuple(value.shape[1:]) != shape:
+        if value.ndim == 0 or tuple(value.shape[1:]) != shape:
             raise DataError(
-                f"{self.path / self.values}: {name} has the shape {list(value.shape)}, and the model of "
-                f"{CHECKPOINT} takes {['N', *shape]}; the two do not belong together"
+                f"{shown(str(self.path / self.values))}: {name} has the shape {list(value.shape)}, and the "
+                f"model of {CHECKPOINT} takes {['N', *shape]}; the two do not belong together"
             )
         return value
 
@@ -90,61 +125,56 @@ def numbered(prefix: str, index: int) -> str:
 
 def read_folder(path: Path) -> Golden:
     """Read a golden folder; raises DataError, in one sentence, where it is incomplete or damaged."""
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder; give one that holds {CHECKPOINT}, {META} and {VALUES}")
-    if (path / EXPECTED).is_file() and (path / CHECKPOINT).is_file():
-        return Golden(path, {}, {}, _with_images(path / EXPECTED), EXPECTED)
+    where = shown(str(path))
+    if not os.path.isdir(path):
+        raise DataError(f"{where} is no folder; give one that holds {CHECKPOINT}, {META} and {VALUES}")
+    if os.path.lexists(path / EXPECTED) and os.path.lexists(path / CHECKPOINT):
+        return Golden(path, {}, Averages(), _with_images(path / EXPECTED), EXPECTED)
     for name in (CHECKPOINT, META, VALUES):
-        if not (path / name).is_file():
+        if not os.path.lexists(path / name):
             raise DataError(
-                f"{path} has no {name}; a golden folder holds {CHECKPOINT}, {META} and {VALUES}, and the one "
-                f"of a file that the original code wrote {CHECKPOINT} and {EXPECTED}"
+                f"{where} has no {name}; a golden folder holds {CHECKPOINT}, {META} and {VALUES}, and the "
+                f"one of a file that the original code wrote {CHECKPOINT} and {EXPECTED}"
             )
-    args, step = _meta(path / META)
+    meta = read_record(Meta, path / META, DataError, AGAIN)
     tensors = _with_images(path / VALUES)
-    tensors |= {f"step/{name}": _average(path / META, name, step[name]) for name in AVERAGES if name in step}
-    return Golden(path, args, step, tensors)
-
-
-def _meta(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); fetch the folder again") from None
-    if not isinstance(meta, dict) or not isinstance(meta.get("args"), dict):
-        raise DataError(f"{path} has no object 'args' with the model's arguments; write the folder again")
-    step = meta.get("step", {})
-    if not isinstance(step, dict):
-        raise DataError(f"{path}: 'step' must be an object of averages; write the folder again")
-    return meta["args"], step
-
-
-def _average(path: Path, name: str, value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(
-            f"{path}: step.{name} is {value!r}, not a number or a list of numbers; write the folder again"
-        ) from None
+    found = {name: getattr(meta.step, name) for name in AVERAGES}
+    tensors |= {
+        f"step/{name}": torch.tensor(value, dtype=torch.float64)
+        for name, value in found.items()
+        if value is not None
+    }
+    return Golden(path, meta.args, meta.step, tensors)
 
 
 def _with_images(path: Path) -> dict[str, Tensor]:
-    tensors = read_values(path)
+    tensors, where = read_values(path), shown(str(path))
     if "x_uint8" not in tensors:
-        raise DataError(f"{path} has no x_uint8, the images that everything follows from; write it again")
+        raise DataError(f"{where} has no x_uint8, the images that everything follows from; write it again")
     images = tensors["x_uint8"]
     if images.ndim != 4 or not len(images):
-        raise DataError(f"{path}: x_uint8 has the shape {list(images.shape)}; it must be [N, C, H, W]")
+        raise DataError(f"{where}: x_uint8 has the shape {list(images.shape)}; it must be [N, C, H, W]")
+    levels = images.double()
+    if images.is_complex() or not bool(((levels >= 0) & (levels <= 255) & (levels == levels.round())).all()):
+        raise DataError(
+            f"{where}: x_uint8 holds other numbers than the whole ones from 0 to 255; write it again"
+        )
+    for name, value in tensors.items():
+        if value.ndim and len(value) > MOST_IMAGES and not name.startswith("step/grad/"):
+            raise DataError(
+                f"{where}: {shown(name)[:200]} has {len(value):,} rows, and at most {MOST_IMAGES:,} images "
+                "are compared at once; write a folder of fewer"
+            )
     return tensors
 
 
 def read_values(path: Path) -> dict[str, Tensor]:
     """Read tensors by name, float64 but for images and masks; raises DataError, in one sentence."""
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); fetch the folder again") from None
+    tensors = read_safetensors(path, DataError, GOLDEN)
     for name, value in tensors.items():
         if name not in ("x_uint8", "prior/is_active") and value.dtype != torch.float64:
-            raise DataError(f"{path}: {name} is {value.dtype}; golden values are float64, write it again")
-    return dict(tensors)
+            raise DataError(
+                f"{shown(str(path))}: {shown(name)[:200]} is {value.dtype}; golden values are float64, "
+                "write it again"
+            )
+    return tensors

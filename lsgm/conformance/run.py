@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lsgm.conformance.folder import CHECKPOINT, Golden, read_folder
@@ -25,11 +26,11 @@ def conform_folder(folder: Path, tolerances: Tolerances) -> list[Result]:
     ``lsgm.importers`` may have ``CHECKPOINT: str``, its file's name, and ``conform(folder, tolerances)``.
     Raises UserError, one sentence, where the folder is of none of them, incomplete or damaged.
     """
-    if not (folder / CHECKPOINT).is_file():
+    if not os.path.lexists(folder / CHECKPOINT):
         for point in offers("lsgm.importers").values():
             importer = point.load()
             name = getattr(importer, "CHECKPOINT", None)
-            if name is not None and (folder / name).is_file():
+            if name is not None and os.path.lexists(folder / name):
                 results: list[Result] = importer.conform(folder, tolerances)
                 return results
     return conform(read_folder(folder), tolerances)

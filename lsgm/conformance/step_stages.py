@@ -18,6 +18,7 @@ from lsgm.conformance.folder import Golden
 from lsgm.conformance.model import Model, levels_of, noise_of
 from lsgm.conformance.prior_stages import column, prior_of
 from lsgm.conformance.stages import CannotRunError, Family
+from lsgm.errors import DataError
 from lsgm.interop.nvlabs.prior_table import Source, prior_table
 from lsgm.interop.nvlabs.vae_table import vae_table
 from lsgm.models.stages import make_objective, make_vae_objective
@@ -149,8 +150,8 @@ def _cross_entropy(
 
 def _kl_coefficient(golden: Golden, model: Model) -> float:
     """Return k at the share of the stage that was done; raises CannotRunError where the step needs more."""
-    step, total = golden.step.get("global_step"), golden.step.get("num_total_iter")
-    if not isinstance(step, int) or not isinstance(total, int) or total < 1:
+    step, total = golden.step.global_step, golden.step.num_total_iter
+    if step is None or total is None or total < 1:
         raise CannotRunError("meta.json does not say at which global_step of num_total_iter the step was")
     stage = model.recipe.stage2
     k = stage.kl.at(step / total)
@@ -190,12 +191,16 @@ def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tup
 def _stored(golden: Golden, drawn: Times, t: str) -> Times:
     """Return the folder's times and weights where it holds them, else our own."""
     held = golden.tensors
-    return Times(
-        *(
-            held.get(f"step/{name}", own).reshape(own.shape)
-            for name, own in zip((t, "weight_p", "weight_q"), drawn, strict=True)
-        )
-    )
+    found = []
+    for name, own in zip((t, "weight_p", "weight_q"), drawn, strict=True):
+        value = held.get(f"step/{name}", own)
+        if value.numel() != own.numel():
+            raise DataError(
+                f"{golden.path / golden.values}: step/{name} has the shape {list(value.shape)}, and there "
+                f"are {own.numel()} times; the two do not belong together"
+            )
+        found.append(value.reshape(own.shape))
+    return Times(*found)
 
 
 def _grads(module: nn.Module) -> dict[str, Tensor]:

@@ -18,10 +18,14 @@ __all__ = [
     "DOWNLOAD",
     "DRAWS",
     "FEATURES",
+    "FOREIGN",
+    "GOLDEN",
+    "HEADER",
     "IMAGE",
     "IMAGES",
     "IMAGE_FILE",
     "IMAGE_PIXELS",
+    "INSTRUCTIONS",
     "LAYERS",
     "LINES",
     "MODEL",
@@ -31,6 +35,7 @@ __all__ = [
     "STATISTICS",
     "STEPS",
     "TABLES",
+    "UNPACKED",
     "WEIGHTS",
     "ZIP_LISTING",
     "Limit",
@@ -122,3 +127,15 @@ NETWORK = Limit("LSGM_LARGEST_NETWORK", 2**29)
 """A network of features in one file, unpacked or not: of its bytes opening takes up to three copies."""
 FEATURES = Limit("LSGM_MOST_FEATURES", 8192, "features")
 """Of an image, by a network of one's own: several matrices of D x D in float64 are made of them."""
+
+# What comes from elsewhere.
+FOREIGN = Limit("LSGM_LARGEST_FOREIGN_PICKLE", 64 * 2**20)
+"""What another code's pickle says beside the tensors, which may be of any size."""
+INSTRUCTIONS = Limit("LSGM_MOST_INSTRUCTIONS", 8_000_000, "instructions or entries")
+"""Instructions of a checkpoint's pickle, some forty a tensor, and entries of what they unfold into."""
+UNPACKED = Limit("LSGM_LARGEST_UNPACKED", 2**30)
+"""What the compressed parts of a checkpoint hold once unpacked; torch itself compresses none."""
+HEADER = Limit("LSGM_LARGEST_HEADER", 16 * 2**20)
+"""The list of tensors at the head of a safetensors file, some hundred bytes each."""
+GOLDEN = Limit("LSGM_LARGEST_GOLDEN", 2**28)
+"""Reference values of `lsgm conformance`: of a few images, which the model is run on."""

@@ -1,172 +1,210 @@
 """Checkpoints that are pickles, read without executing anything in them.
 
-torch's restricted reader builds tensors, containers and numbers and nothing else; numbers are NumPy's too,
-since training scripts keep scores and rates as they come. Which class made it refuse a file is found by
-listing the pickle's instructions: nothing is imported or built for that either.
+What the pickle says is found by a machine that knows no functions (`machine`), held against bounds, and given
+its tensors, each of which must lie within a storage that the file really has. Containers, texts and numbers
+come out as Python's, NumPy's numbers too, since training scripts keep scores and rates as they come; whatever
+else a file may hold comes out as a `Made`, which only has a name.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
+import os
 import pickletools
 import re
-import warnings
 import zipfile
-import zlib
 from _compat_pickle import IMPORT_MAPPING
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lsgm.errors import CheckpointError
+from lsgm.errors import CheckpointError, UserError
+from lsgm.files.limits import FOREIGN, INSTRUCTIONS
+from lsgm.files.regular import open_regular
+from lsgm.files.shown import shown
+from lsgm.interop.machine import Machine, Made, MalformedError, Name, TooManyError
+from lsgm.interop.tensors import Storage, View, with_tensors
+from lsgm.interop.torch_file import open_storages
+from lsgm.interop.unfolded import refuse_unbounded
 
-__all__ = ["count_of", "foreign_class", "read_pickle", "without_wrappers"]
+__all__ = ["foreign_class", "read_pickle"]
 
 EXPECTED = re.compile(
-    r"argparse\.Namespace|collections\.OrderedDict|_codecs\.encode|torch\.(\w*Storage|Tensor|Size|device)"
-    r"|torch\._utils\._rebuild_\w+|torch\.storage\.\w+Storage|torch\.nn\.parameter\.Parameter"
+    r"argparse\.Namespace|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|set|complex)"
+    r"|torch\.(\w+\.)*(\w*Storage|\w*Tensor|Size|device)|torch\._utils\._rebuild_\w+|torch\.per_\w+"
+    r"|torch\._tensor\._rebuild_from_type_v2|torch\.nn\.parameter\.Parameter"
     r"|torch\.serialization\._get_layout|numpy\.dtype|numpy\.(_core|core)\.multiarray\.scalar"
 )
 """The names that tensors, containers, numbers and arguments need, besides torch's types of numbers."""
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel, DistributedDataParallel and torch.compile put before every name."""
 
 PLAIN = "torch.storage._load_from_bytes"
 """What every tensor names that pickle wrote without torch; told only where nothing else is."""
 
 PROTOCOL = 2
-"""The newest pickle protocol that torch's restricted reader knows, which is also torch.save's own."""
+"""The newest pickle protocol that is read, which is also torch.save's own."""
 
-BLOCK = 1 << 20
-"""Bytes read at a time where checksums are taken."""
-
-NUMBERS = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
+NUMBERS = {np.dtype(code).str[1:]: np.dtype(code) for code in "?bBhHiIlLqQefd"}
 """The types of NumPy numbers that are read: truth values, whole and floating-point numbers."""
 
 
-def _number(dtype: Any, content: Any = None) -> bool | int | float:
-    """Return what a pickled NumPy scalar says, as Python's own number.
-
-    It stands in for NumPy's constructor, which would take objects as well. Raises ValueError for other types.
-    """
-    if dtype not in NUMBERS or not isinstance(content, bytes) or len(content) != dtype.itemsize:
-        raise ValueError("a NumPy scalar is no number")
-    value: bool | int | float = np.frombuffer(content, dtype)[0].item()
-    return value
-
-
-NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    # Under the name that NumPy 1 wrote, and under that of NumPy 2.
-    (_number, "numpy.core.multiarray.scalar"),
-    (_number, "numpy._core.multiarray.scalar"),
-    (np.dtype, "numpy.dtype"),
-    *{type(dtype) for dtype in NUMBERS},
-]
+class NumPyError(MalformedError):
+    """A scalar of NumPy's that is no number of at most 64 bits."""
 
 
 def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
-    """Return what a checkpoint of ``origin`` holds, on the CPU; the classes ``allowed`` are read as well.
+    """Return what a checkpoint of ``origin`` holds, on the CPU.
 
-    Raises CheckpointError, one sentence, where there is no file, it cannot be read, or it names another
-    class; that class is then never imported, let alone called.
+    Of classes, `argparse.Namespace` may be ``allowed``. Raises CheckpointError, one sentence, where there is
+    no file, it cannot be read, is larger than honest ones are, or names another class; that class is then
+    never imported, let alone called.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give a checkpoint of {origin}")
+    name = shown(str(path))
+    if not os.path.exists(path) or os.path.isdir(path):
+        raise CheckpointError(f"there is no file {name}; give a checkpoint of {origin}")
     try:
-        with torch.serialization.safe_globals([*NUMPY, *allowed]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common class for what a broken file raises
-        if (foreign := foreign_class(path)) is not None:
-            read = " and ".join(["tensors", *(f"{each.__module__}.{each.__qualname__}" for each in allowed)])
-            raise CheckpointError(
-                f"{path} names the class {foreign}, and nothing but {read} is read from such a file; "
-                "nothing of it was executed: get the file from its authors again"
-            ) from None
-        if (protocol := _protocol(path)) > PROTOCOL:
-            raise CheckpointError(
-                f"{path} was saved by pickle's protocol {protocol}, which cannot be read without executing "
-                f"it; save it again as torch.save does unasked, by protocol {PROTOCOL}"
-            ) from None
-        if "NumPy scalar" in str(error) or "numpy.dtypes." in str(error):
-            raise CheckpointError(
-                f"{path} has a value of NumPy that is no truth value, whole or floating-point number of at "
-                "most 64 bits, and no other is read; save it again with a number of Python's instead"
-            ) from None
+        return _content(path, allowed)
+    except UserError:
+        raise
+    except TooManyError:
         raise CheckpointError(
-            f"{path} is truncated or no checkpoint of torch's; copy it again from where it came"
-        ) from error
-    if damaged := _damaged(path):
+            f"the pickle in {name} has more than {INSTRUCTIONS.value:,} instructions, and no more are followed; if "
+            f"you know where it comes from, set {INSTRUCTIONS.variable}={10 * INSTRUCTIONS.value}"
+        ) from None
+    except Exception as error:  # no list of what damaged bytes raise would be whole
+        raise _refusal(path, name, allowed, error) from None
+
+
+def _content(path: Path, allowed: Sequence[type]) -> Any:
+    storages, found = open_storages(path), dict[str, Storage]()
+
+    def stored(kind: Any, *about: Any) -> Storage:
+        """Return the storage of a persistent id: its kind, type, key, place, entries, and maybe a view."""
+        storage = Storage.of(kind, *about)
+        known = found.setdefault(storage.key, storage)
+        if known.size != storage.size:
+            raise MalformedError("a storage has two sizes")
+        return storage
+
+    rules: dict[str, Callable[..., Any]] = {**RULES, **{_name(each): each for each in allowed}}
+    machine = Machine(
+        storages.pickle,
+        rules=rules,
+        stored=stored,
+        known=lambda name: _is_known(name, allowed),
+        steps=INSTRUCTIONS.value,
+    )
+    content = storages.read(machine)
+    refuse_unbounded(content, path)
+    if damaged := storages.damaged():
         raise CheckpointError(
-            f"{path} is damaged: what it holds as '{damaged}' does not have the checksum that it was written "
-            "with; copy it again from where it came"
+            f"{shown(str(path))} is damaged: what it holds as '{shown(damaged)}' does not have the checksum "
+            "that it was written with; copy it again from where it came"
         )
-    return content
+    storages.locate({key: storage.itemsize for key, storage in found.items()})
+    return with_tensors(content, storages)
 
 
-def _damaged(path: Path) -> str | None:
-    """Return the first part of torch's zip whose checksum is wrong, which torch itself never looks at.
-
-    Where a checksum is 0 torch was asked to write none (`torch.serialization.set_crc32_options`). The older
-    format has none at all.
-    """
-    if not zipfile.is_zipfile(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for part in archive.infolist():
-                if not part.CRC:
-                    continue
-                with archive.open(part) as stream:
-                    try:
-                        while stream.read(BLOCK):
-                            pass
-                    except zipfile.BadZipFile:
-                        return part.filename
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        zlib.error,
-    ):  # torch's own reader had no such trouble
-        return None
-    return None
+def _refusal(path: Path, name: str, allowed: Sequence[type], error: Exception) -> CheckpointError:
+    """Return the error for a file that could not be read, by what its pickle names."""
+    if (foreign := foreign_class(path, *allowed)) is not None:
+        read = " and ".join(["tensors", *map(_name, allowed)])
+        return CheckpointError(
+            f"{name} names the class {shown(foreign)[:200]}, and nothing but {read} is read from such a "
+            "file; nothing of it was executed: get the file from its authors again"
+        )
+    if (protocol := _protocol(path)) > PROTOCOL:
+        return CheckpointError(
+            f"{name} was saved by pickle's protocol {protocol}, which is not read here; save it again as "
+            f"torch.save does unasked, by protocol {PROTOCOL}"
+        )
+    if isinstance(error, NumPyError):
+        return CheckpointError(
+            f"{name} has a value of NumPy that is no truth value, whole or floating-point number of at "
+            "most 64 bits, and no other is read; save it again with a number of Python's instead"
+        )
+    return CheckpointError(
+        f"{name} is truncated or no checkpoint of torch's; copy it again from where it came"
+    )
 
 
-def without_wrappers(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict without what wrappers of the model have put before every name."""
-    out = {str(name): value.detach() for name, value in state.items()}
-    while wrapper := next((each for each in WRAPPERS if all(map(_begins(each), out))), None):
-        out = {name.removeprefix(wrapper): value for name, value in out.items()}
-    return out
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _begins(start: str) -> Callable[[str], bool]:
-    return lambda name: name.startswith(start)
+def _is_known(name: str, allowed: Iterable[type]) -> bool:
+    if name == _name(argparse.Namespace):
+        return argparse.Namespace in allowed
+    return EXPECTED.fullmatch(name) is not None or _is_dtype(name)
 
 
-def count_of(value: Any) -> int | None:
-    """Return a count, which may lie in a tensor of one number; None where it is none."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_floating_point():
-        value = value.item()
-    return value if isinstance(value, int) and value >= 0 else None
+def _is_dtype(name: str) -> bool:
+    module, _, attribute = name.partition(".")
+    return module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
 
 
-def foreign_class(path: Path) -> str | None:
+def _number(dtype: Any, content: Any = None) -> bool | int | float:
+    """Return what a pickled NumPy scalar says, as Python's own number."""
+    code = dtype.args[0] if isinstance(dtype, Made) and dtype.name == "numpy.dtype" and dtype.args else None
+    kind = NUMBERS.get(code) if isinstance(code, str) else None
+    if kind is None or not isinstance(content, bytes) or len(content) != kind.itemsize:
+        raise NumPyError("a NumPy scalar is no number")
+    big = isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",)
+    value: bool | int | float = np.frombuffer(content, kind.newbyteorder(">" if big else "<"))[0].item()
+    return value
+
+
+def _encoded(text: str, encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise MalformedError("bytes are written in another way")
+    return text.encode("latin-1")
+
+
+def _pairs(pairs: Iterable[Sequence[Any]] = ()) -> OrderedDict[Any, Any]:
+    if not all(isinstance(key, str) for key, _ in pairs):
+        raise MalformedError("an ordered table has keys that are no texts")
+    return OrderedDict((key, value) for key, value in pairs)
+
+
+def _of_type(function: Name, kind: Name, args: tuple[Any, ...], state: Any = None) -> Any:
+    """Return a tensor that has attributes, without them; one of another class is only named."""
+    plain = kind.name in ("torch.Tensor", "torch.nn.parameter.Parameter")
+    rule = RULES.get(function.name) if plain else None
+    return Made(kind.name, args) if rule is None else rule(*args)
+
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _pairs,
+    "_codecs.encode": _encoded,
+    "torch.Size": tuple,
+    # Under the name that NumPy 1 wrote, and under that of NumPy 2.
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    "torch._utils._rebuild_tensor": View,
+    "torch._utils._rebuild_tensor_v2": lambda *about: View(*about[:4]),
+    "torch._utils._rebuild_tensor_v3": lambda *about: View(*about[:4], about[6]),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch.nn.parameter.Parameter": lambda data, *_: data,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+}
+"""What is made of the arguments that these are called with: containers, numbers, and views of storages."""
+
+
+def foreign_class(path: Path, *allowed: type) -> str | None:
     """Return the first class that a checkpoint names and a reader of tensors has no use for, None if none.
 
-    Used to say why a file was refused; the refusal itself is torch's restricted reader's.
+    Used to say why a file was refused. Nothing is imported or built for that: the instructions are listed.
     """
     plain = None
     try:
         for name in _named(_pickle_in(path)):
-            if EXPECTED.fullmatch(name) or _is_dtype(name):
+            if _is_known(name, allowed or (argparse.Namespace,)):
                 continue
             if name != PLAIN:
                 return name
@@ -176,27 +214,28 @@ def foreign_class(path: Path) -> str | None:
     return plain
 
 
-def _is_dtype(name: str) -> bool:
-    module, _, attribute = name.partition(".")
-    return module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
-
-
 def _protocol(path: Path) -> int:
     """Return the highest pickle protocol that a file says, 0 where it says none."""
     try:
         stream = io.BytesIO(_pickle_in(path))
-        return max(int(arg) for code, arg, _ in pickletools.genops(stream) if code.name == "PROTO" and arg)
+        codes = islice(pickletools.genops(stream), INSTRUCTIONS.value)
+        return max(int(arg) for code, arg, _ in codes if code.name == "PROTO" and arg)
     except Exception:  # no pickle at all
         return 0
 
 
 def _pickle_in(path: Path) -> bytes:
-    """Return the pickle inside of torch's zip, or the whole file where it is an older one."""
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        inner = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        return archive.read(inner[0])
+    """Return the pickle inside of torch's zip, or the beginning of the file where it is an older one."""
+    try:
+        return open_storages(path).pickle
+    except UserError:
+        raise
+    except Exception:
+        with open_regular(path, CheckpointError) as file:
+            if zipfile.is_zipfile(file):
+                raise
+            file.seek(0)
+            return file.read(FOREIGN.value)
 
 
 def _named(content: bytes) -> Iterator[str]:
@@ -205,8 +244,11 @@ def _named(content: bytes) -> Iterator[str]:
     Newer protocols take both from the last two strings. Raises ValueError at the end.
     """
     stream = io.BytesIO(content)
-    while True:
-        yield from _named_by(pickletools.genops(stream))
+    left = INSTRUCTIONS.value
+    while left > 0:
+        start = stream.tell()
+        yield from _named_by(islice(pickletools.genops(stream), left))
+        left -= stream.tell() - start
 
 
 def _named_by(instructions: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> Iterator[str]:

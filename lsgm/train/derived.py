@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError
 from lsgm.files import write
+from lsgm.files.shown import shown
 from lsgm.train.checkpoint import save_checkpoint
 from lsgm.train.rundir import Run
 
@@ -17,9 +18,19 @@ __all__ = ["refuse_existing", "write_derived_run"]
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise CheckpointError where something is in the way of the directory to write."""
-    if out.exists():
-        raise CheckpointError(f"{out} exists already; give a directory that does not, or remove it first")
+    """Raise CheckpointError where something, be it a dead link, is in the way of the directory to write."""
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise CheckpointError(
+            f"{shown(str(out))} cannot be written ({why}); give another directory"
+        ) from None
+    raise CheckpointError(
+        f"{shown(str(out))} exists already; give a directory that does not, or remove it first"
+    )
 
 
 def write_derived_run(
@@ -47,6 +58,7 @@ def write_derived_run(
             (temporary / ".lock").unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
+            f"{shown(str(out))} could not be written ({error.strerror or error}); make room or choose "
+            "another place"
         ) from error
     return out / saved.relative_to(temporary)

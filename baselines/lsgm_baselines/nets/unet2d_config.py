@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lsgm.config import require
+from lsgm.config import require, require_finite
 
 __all__ = ["DownBlock", "UNet2DConfig", "UpBlock"]
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D"]
+
+MOST_LEVELS = 16
+"""Resolutions, each half of the one before."""
+LARGEST_SIDE = 2**14
+"""Pixels along a side."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,33 @@ class UNet2DConfig:
 
     def __post_init__(self) -> None:
         levels, widths = len(self.block_out_channels), self.block_out_channels
+        require_finite(self)
+        require(
+            levels <= MOST_LEVELS, f"block_out_channels has {levels} levels; at most {MOST_LEVELS} are built"
+        )
         require(levels >= 1 and min(widths) >= 2, "block_out_channels needs a width of 2 or more per level")
         require(
             len(self.down_block_types) == levels == len(self.up_block_types),
             "down_block_types, up_block_types and block_out_channels must be of the same length; they have "
             f"{len(self.down_block_types)}, {len(self.up_block_types)} and {levels} entries",
         )
+        require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it is a probability below 1")
+        require(
+            self.norm_eps > 0 and self.mid_block_scale_factor > 0,
+            "norm_eps and mid_block_scale_factor are above 0",
+        )
+        groups, heads = (self.norm_num_groups, self.attn_norm_num_groups), (self.attention_head_dim,)
+        require(
+            all(count is None or count >= 1 for count in (*groups, *heads, self.time_embedding_dim)),
+            "norm_num_groups, attn_norm_num_groups, attention_head_dim and time_embedding_dim start at 1",
+        )
         require(self.layers_per_block >= 1, "layers_per_block must be at least 1")
         require(self.downsample_padding in (0, 1), "downsample_padding must be 0 or 1, else sides do not fit")
         halvings = 2 ** (levels - 1)
+        require(
+            self.sample_size <= LARGEST_SIDE,
+            f"sample_size is {self.sample_size}; at most {LARGEST_SIDE} is built",
+        )
         require(
             self.sample_size >= halvings and self.sample_size % halvings == 0,
             f"sample_size is {self.sample_size}; it must be a multiple of {halvings}, which the levels halve",

@@ -12,6 +12,7 @@ from lsgm.interop.nvlabs.datasets import Images, images_of
 from lsgm.interop.nvlabs.names import check_names
 from lsgm.interop.nvlabs.training import joint_stage, vae_stage
 from lsgm.interop.nvlabs.values import Arguments
+from lsgm.interop.taken import brief
 from lsgm.models.config import JointStage, LSGMRecipe, ObjectiveConfig, PriorConfig
 from lsgm.nets.config import Decoder, NVAEConfig, ScoreNetConfig
 
@@ -107,8 +108,8 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
     decoder = args.choice("decoder_dist", DECODERS)
     if (decoder == "bernoulli") != images.binary:
         raise CheckpointError(
-            f"the checkpoint's argument 'decoder_dist' is {args.values['decoder_dist']!r}, which does not "
-            f"fit the pixels of its dataset '{args.values['dataset']}'; its model cannot be built here"
+            f"the checkpoint's argument 'decoder_dist' is {brief(args.values['decoder_dist'])}, which does "
+            f"not fit the pixels of its dataset '{args.values['dataset']}'; its model cannot be built here"
         )
     if args.whole("num_preprocess_blocks") != args.whole("num_postprocess_blocks"):
         raise CheckpointError(

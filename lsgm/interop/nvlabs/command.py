@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,11 +58,13 @@ def run(argv: list[str]) -> int:
     options = parse(
         NvlabsOptions, argv, prog="lsgm import nvlabs", description=DESCRIPTION, examples=EXAMPLES
     )
+    from lsgm.files.write import claim
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
     from lsgm.interop.nvlabs.write import write_run
     from lsgm.train.derived import refuse_existing
 
+    claim(options.out)
     refuse_existing(options.out)
     official = read_checkpoint(options.file)
     native = convert(official, reference_compat=options.reference_compat, ignore=options.ignore)
@@ -77,18 +78,20 @@ def run(argv: list[str]) -> int:
 def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
     from lsgm.data.store import file_sha256
+    from lsgm.files.shown import shown
     from lsgm.interop.nvlabs.names import ignored
+    from lsgm.interop.taken import recorded
 
     reasons = ignored(official.args, options.ignore)
     return {
         "format": "nvlabs",
-        "file": options.file.name,
+        "file": shown(options.file.name),
         "sha256": file_sha256(options.file),
         "holds": KINDS[official.kind],
         "epoch": official.epoch,
         "global_step": official.step,
         "reference_compat": options.reference_compat,
-        "args": json.loads(json.dumps(official.args, default=repr)),
+        "args": recorded(official.args),
         "args_ignored": reasons,
     }
 

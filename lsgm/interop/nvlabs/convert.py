@@ -16,12 +16,13 @@ from lsgm.interop.nvlabs.dropped import INACTIVE_BELOW, channels_in_use
 from lsgm.interop.nvlabs.prior_table import Source, prior_table
 from lsgm.interop.nvlabs.read import Official
 from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
+from lsgm.interop.taken import fitting, named, real, refuse_larger
 from lsgm.models.config import LSGMRecipe
 from lsgm.models.latent import LSGM, build_lsgm
 from lsgm.nets.config import NVAEConfig
 from lsgm.train.checkpoint import with_later_buffers
 
-__all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks", "finite"]
+__all__ = ["INACTIVE_BELOW", "Native", "convert", "empty_networks"]
 
 
 class Native(NamedTuple):
@@ -53,6 +54,7 @@ def convert(official: Official, *, reference_compat: bool = False, ignore: tuple
         rule=official.rule or "adamw",
     )
     pixels = pixels_of_args(official.args)
+    _refuse_larger(recipe, official)
     networks = empty_networks(recipe, pixels)
     vae = _vae(recipe, networks, official.vae)
     if official.prior is None:
@@ -64,6 +66,19 @@ def convert(official: Official, *, reference_compat: bool = False, ignore: tuple
         active = channels_in_use(official, recipe).active.reshape(raw["prior.active"].shape)
         raw["prior.active"] = ema["prior.active"] = active
     return Native(recipe, pixels, vae | raw, vae | ema)
+
+
+def _refuse_larger(recipe: LSGMRecipe, official: Official) -> None:
+    """Raise CheckpointError where there are more cells than tensors, before any is built."""
+    vae = recipe.vae
+    assert isinstance(vae, NVAEConfig)
+    of_groups = vae.groups * (vae.encoder_cells + vae.decoder_cells + vae.flows)
+    cells = vae.blocks * (vae.pre_cells + vae.post_cells) + vae.scales * of_groups
+    refuse_larger("the checkpoint's arguments", "VAE", cells, len(official.vae))
+    if official.prior is not None:
+        network = recipe.prior.network
+        blocks = network.blocks * len(network.multipliers)
+        refuse_larger("the checkpoint's arguments", "score network", blocks, len(official.prior))
 
 
 def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
@@ -89,7 +104,7 @@ def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> di
     for name, ours in table.items():
         if theirs[name].shape != own[ours].shape:
             raise _misshapen(name, theirs[name].shape, own[ours].shape)
-        out[f"vae.{ours}"] = finite(theirs[name], name).to(own[ours].dtype)
+        out[f"vae.{ours}"] = fitting(theirs[name], own[ours], name)
     return out
 
 
@@ -101,10 +116,7 @@ def _prior(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> 
         del table["logit"]
     _same_names("dae_state_dict", theirs, [name for row in table.values() for name in row.names], ())
     own = networks.prior.state_dict()
-    out = {
-        f"prior.{ours}": _assembled(row, theirs, own[ours].shape).to(own[ours].dtype)
-        for ours, row in table.items()
-    }
+    out = {f"prior.{ours}": _assembled(row, theirs, own[ours]) for ours, row in table.items()}
     if "active" in own:
         out["prior.active"] = torch.ones(own["active"].shape, dtype=torch.bool)
     if "sigma2_max" in own:
@@ -113,9 +125,9 @@ def _prior(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> 
     return with_later_buffers(networks, out)
 
 
-def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
     """Return what a row of the table makes of the authors' tensors. Raises CheckpointError naming one."""
-    parts = [theirs[name] for name in row.names]
+    parts, shape = [real(theirs[name], name) for name in row.names], own.shape
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on transposing what should have been a matrix
@@ -125,17 +137,7 @@ def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> 
     if whole.shape != shape:
         name = _odd_one(row.names, theirs)
         raise _misshapen(name, theirs[name].shape, shape)
-    return finite(whole, row.names[0]).contiguous()
-
-
-def finite(tensor: Tensor, name: str) -> Tensor:
-    """Return a tensor of a checkpoint. Raises CheckpointError where its numbers are not finite."""
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(
-            f"the checkpoint's tensor '{name}' has entries that are not finite, as a run has that diverged; "
-            "give an earlier checkpoint of it"
-        )
-    return tensor
+    return fitting(whole, own, row.names[0]).contiguous()
 
 
 def _odd_one(names: Sequence[str], theirs: Mapping[str, Tensor]) -> str:
@@ -159,8 +161,8 @@ def _same_names(part: str, theirs: Mapping[str, Any], wanted: Iterable[str], der
         )
     if surplus := sorted(theirs.keys() - set(wanted) - set(derived)):
         raise CheckpointError(
-            f"the checkpoint's {part} has '{surplus[0]}'{_more(surplus)}, which a model of its arguments has "
-            "not; get the file from its authors again"
+            f"the checkpoint's {part} has '{named(surplus[0])}'{_more(surplus)}, which a model of its "
+            "arguments has not; get the file from its authors again"
         )
 
 
@@ -170,6 +172,6 @@ def _more(names: Sequence[str]) -> str:
 
 def _misshapen(name: str, theirs: Sequence[int], ours: Sequence[int]) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint's tensor '{name}' is {list(theirs)}, which does not fit {list(ours)} of a model of "
-        "its arguments; get the file from its authors again"
+        f"the checkpoint's tensor '{named(name)}' is {list(theirs)}, which does not fit {list(ours)} of a "
+        "model of its arguments; get the file from its authors again"
     )

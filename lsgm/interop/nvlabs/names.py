@@ -5,10 +5,12 @@ A name in neither list is refused, since nobody can tell what it changes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lsgm.errors import CheckpointError, did_you_mean
+from lsgm.interop.taken import named
 
 __all__ = ["IGNORED", "TRANSLATED", "check_names", "ignored"]
 
@@ -54,20 +56,34 @@ IGNORED: dict[str, str] = {name: reason for reason, names in _REASONS.items() fo
 """Arguments that change nothing about the model or its objective, each with the reason."""
 
 
+MOST = 40
+"""Unknown arguments that are named; a file with more is another code's."""
+
+
 def check_names(args: Iterable[str], allowed: Iterable[str] = ()) -> None:
     """Raise CheckpointError naming the arguments in neither list, unless the caller has allowed them."""
-    unknown = sorted(set(args) - TRANSLATED - IGNORED.keys() - set(allowed))
+    if needed := sorted(TRANSLATED.intersection(allowed)):
+        raise CheckpointError(
+            f"--ignore names '{needed[0]}', which says what the model is or how it was trained and cannot "
+            "be left aside; name arguments that are not known here"
+        )
+    unknown = [named(name) for name in sorted(set(args) - TRANSLATED - IGNORED.keys() - set(allowed))]
+    if len(unknown) > MOST:
+        raise CheckpointError(
+            f"the checkpoint was trained with {len(unknown)} arguments that are not known here, "
+            f"'{unknown[0]}' among them; give a file as the authors' code wrote it"
+        )
     if len(unknown) > 1:
-        names, asked = ", ".join(f"'{name}'" for name in unknown), " ".join(unknown)
+        names, asked = ", ".join(f"'{name}'" for name in unknown), " ".join(map(shlex.quote, unknown))
         raise CheckpointError(
             f"the checkpoint was trained with the arguments {names}, which are not known here; "
             f"`--ignore {asked}` leaves them aside if you know that they change nothing"
         )
     for name in unknown:
-        hint = did_you_mean(name, TRANSLATED)
+        hint = did_you_mean(name[:80], TRANSLATED)
         raise CheckpointError(
             f"the checkpoint was trained with the argument '{name}', which is not known here{hint or ';'} "
-            f"`--ignore {name}` leaves it aside if you know that it changes nothing"
+            f"`--ignore {shlex.quote(name)}` leaves it aside if you know that it changes nothing"
         )
 
 

@@ -1,13 +1,13 @@
 """Read a checkpoint of the authors' code without executing anything in it, and tell which kind it is.
 
-These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else;
+These files are pickles. `pickled` finds tensors, containers and numbers in them and nothing else;
 `argparse.Namespace`, in which the arguments lie, is the one class that it is allowed besides.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.pickled import count_of, read_pickle, without_wrappers
+from lsgm.files.shown import shown
+from lsgm.interop.nvlabs.values import Arguments
+from lsgm.interop.pickled import read_pickle
+from lsgm.interop.taken import brief, count_of, named, plain_tensor, weights_of
 
 __all__ = ["STEM", "Official", "Rule", "official_of", "read_checkpoint"]
 
@@ -76,25 +79,31 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
     """Sort the parts of a checkpoint that is already in memory; ``path`` is the file to name."""
     if {"model", "ema"} <= content.keys():
         raise CheckpointError(
-            f"{path} is a checkpoint of score_sde_pytorch; `lsgm import score-sde` takes it with --config"
+            f"{shown(str(path))} is a checkpoint of score_sde_pytorch; `lsgm import score-sde` takes it "
+            "with --config"
         )
     args = content.get("args")
     if not isinstance(args, argparse.Namespace):
         raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")
+    names = vars(args)
     epoch, step = (_count(content, key, path) for key in ("epoch", "global_step"))
     if own := _stage_1(content):
-        return Official(vars(args), _tensors(content, own, path), None, "vae", None, epoch, step)
+        return Official(names, _tensors(content, own, path), None, "vae", None, epoch, step)
     vae, prior = _tensors(content, "vae_state_dict", path), _tensors(content, "dae_state_dict", path)
     rule = _rule(content.get("dae_optimizer")) or _rule(content.get("vae_optimizer"))
     if content.get("dae_optimizer") is None:
         # Their files of averaged weights say nothing of the training's state.
         kind: Kind = "averaged" if RESUMED.isdisjoint(content) else "last"
-        return Official(vars(args), vae, prior, kind, None, epoch, step, rule)
+        return Official(names, vae, prior, kind, None, epoch, step, rule)
     state = _state(content["dae_optimizer"], prior, path)
-    ema = _averages(state, prior, float(vars(args).get("ema_decay", 1.0)), path)
+    ema = _averages(state, prior, Arguments(names).number("ema_decay", 1.0), path)
     moment = state.get(STEM, {}).get("exp_avg_sq")
-    fits = isinstance(moment, Tensor) and moment.shape == prior[STEM].shape
-    return Official(vars(args), vae, prior, "raw", ema, epoch, step, rule, moment if fits else None)
+    if moment is not None:
+        moment = plain_tensor(
+            moment, f"the second moment of '{STEM}' in its 'dae_optimizer'", _otherwise(path)
+        )
+    fits = moment is not None and moment.is_floating_point() and moment.shape == prior[STEM].shape
+    return Official(names, vae, prior, "raw", ema, epoch, step, rule, moment if fits else None)
 
 
 def _stage_1(content: Mapping[str, Any]) -> str:
@@ -110,25 +119,30 @@ def _rule(optimizer: Any) -> Rule | None:
     Apex's FusedAdam keeps `bias_correction`, and decouples weight decay unless asked not to, as the authors'
     code never does. torch's Adam and AdamW keep `amsgrad`; newer ones say which of the two they are.
     """
-    try:
-        group = optimizer["param_groups"][0]
-        if "amsgrad" in group:
-            return "adamw" if group.get("decoupled_weight_decay", False) else "adam"
-        return "adamw" if "bias_correction" in group else None
-    except (KeyError, IndexError, TypeError, AttributeError):
+    group = next(iter(_part(optimizer, "param_groups", list) or ()), None)
+    if not isinstance(group, Mapping):
         return None
+    if "amsgrad" in group:
+        return "adamw" if group.get("decoupled_weight_decay", False) is True else "adam"
+    return "adamw" if "bias_correction" in group else None
 
 
-def _state(optimizer: Any, prior: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Any]]:
+def _state(optimizer: Any, prior: Mapping[str, Tensor], path: Path) -> dict[str, Mapping[str, Any]]:
     """Return an optimiser's state by the names of what it steps: entry i belongs to the i-th parameter.
 
     The score network's state dict lists its parameters in that very order. What is never trained has none.
     """
-    try:
-        indices = [index for group in optimizer["param_groups"] for index in group["params"]]
-        entries = {int(index): dict(entry) for index, entry in optimizer["state"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise _other(path, "its 'dae_optimizer' is not the state of an optimiser") from None
+    groups, entries = (
+        _part(optimizer, part, kind) for part, kind in (("param_groups", list), ("state", dict))
+    )
+    lists = [_part(group, "params", list) for group in groups or ()]
+    if groups is None or entries is None or None in lists:
+        raise _other(path, "its 'dae_optimizer' is not the state of an optimiser")
+    indices = [index for listed in lists for index in listed]
+    if not all(type(index) is int for index in (*indices, *entries)) or len(set(indices)) < len(indices):
+        raise _other(path, "its 'dae_optimizer' does not number what it steps, each tensor once")
+    if not all(isinstance(entry, Mapping) for entry in entries.values()):
+        raise _other(path, "its 'dae_optimizer' has a state that is no table")
     names = list(prior)
     if len(indices) == len(names) - 1 and FREQUENCIES in prior:
         names.remove(FREQUENCIES)
@@ -137,6 +151,12 @@ def _state(optimizer: Any, prior: Mapping[str, Tensor], path: Path) -> dict[str,
             path, f"its 'dae_optimizer' steps {len(indices)} tensors and 'dae_state_dict' has {len(prior)}"
         )
     return {name: entries[index] for index, name in zip(indices, names, strict=True) if index in entries}
+
+
+def _part(table: Any, name: str, kind: type) -> Any:
+    """Return a part of a table, None where it has none of that kind."""
+    part = table.get(name) if isinstance(table, Mapping) else None
+    return part if isinstance(part, kind) else None
 
 
 def _averages(
@@ -152,32 +172,32 @@ def _averages(
     ema = {}
     for name, raw in prior.items():
         average = raw if name == FREQUENCIES else state.get(name, {}).get("ema")
-        if not isinstance(average, Tensor):
-            raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{name}'")
+        if average is None:
+            raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{named(name)}'")
+        average = plain_tensor(average, f"the average of '{named(name)}'", _otherwise(path))
         if average.shape != raw.shape:
-            raise _other(
-                path, f"the average of '{name}' is {list(average.shape)} and the tensor {list(raw.shape)}"
-            )
+            found, wanted = list(average.shape), list(raw.shape)
+            raise _other(path, f"the average of '{named(name)}' is {found} and the tensor {wanted}")
         ema[name] = average
     return ema
 
 
 def _tensors(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
-    state = content.get(key)
-    if not isinstance(state, Mapping) or not state:
-        raise _other(path, f"it has no '{key}'")
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise _other(path, f"'{name}' in its '{key}' is not a tensor")
-    return without_wrappers(state)
+    return weights_of(content.get(key), key, _otherwise(path))
 
 
 def _count(content: Mapping[str, Any], key: str, path: Path) -> int:
     count = count_of(content.get(key, 0))
     if count is None:
-        raise _other(path, f"its '{key}' is not a count")
+        raise _other(path, f"its '{key}' is not a count but {brief(content[key])}")
     return count
 
 
+def _otherwise(path: Path) -> Callable[[str], CheckpointError]:
+    return lambda what: _other(path, what)
+
+
 def _other(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is not a checkpoint of the authors' code: {what}; give one of theirs")
+    return CheckpointError(
+        f"{shown(str(path))} is not a checkpoint of the authors' code: {what}; give one of theirs"
+    )

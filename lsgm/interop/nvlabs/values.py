@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lsgm.errors import CheckpointError, did_you_mean
+from lsgm.interop.taken import brief
+from lsgm.structure import LARGEST
 
 __all__ = ["Arguments"]
 
 T = TypeVar("T")
+
+LONGEST = 64
+"""Entries of an argument that is a list: one for each resolution."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,15 @@ class Arguments:
         value = self._get(name, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self._refused(name, value, "a whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > LARGEST:
+            raise self._refused(name, value, "a whole number of at most 63 bits")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """Return a finite number."""
         value = self._get(name, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not abs(value) <= sys.float_info.max:  # also what is no number, or too large for one
             raise self._refused(name, value, "a finite number")
         return float(value)
 
@@ -46,7 +52,8 @@ class Arguments:
     def wholes(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """Return a list of whole numbers."""
         value = self._get(name, default)
-        if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
+        listed = isinstance(value, (list, tuple)) and len(value) <= LONGEST
+        if not listed or not all(type(item) is int and abs(item) <= LARGEST for item in value):
             raise self._refused(name, value, "a list of whole numbers")
         return tuple(value)
 
@@ -54,7 +61,7 @@ class Arguments:
         """Return what a table says of the argument's value."""
         value = self._get(name, default)
         if not isinstance(value, str) or value not in table:
-            hint = did_you_mean(value, table) if isinstance(value, str) else ""
+            hint = did_you_mean(value[:80], table) if isinstance(value, str) else ""
             raise self._refused(name, value, "one of " + ", ".join(table) + hint.removesuffix("?"))
         return table[value]
 
@@ -71,6 +78,6 @@ class Arguments:
     @staticmethod
     def _refused(name: str, value: Any, wanted: str) -> CheckpointError:
         return CheckpointError(
-            f"the checkpoint's argument '{name}' is {value!r}, and only {wanted} can be imported; "
+            f"the checkpoint's argument '{name}' is {brief(value)}, and only {wanted} can be imported; "
             "its model cannot be built here"
         )

@@ -243,7 +243,7 @@ def test_damaged_folders_are_named(saved: Path, capsys: pytest.CaptureFixture[st
     file.with_suffix(".bin").write_bytes(pickle.dumps(Evil()))
     assert "nothing of it was executed" in refused(saved, capsys)
     (saved / "unet" / "config.json").write_text("{")
-    assert "cannot be read as JSON" in refused(saved, capsys)
+    assert "is not valid JSON" in refused(saved, capsys)
     (saved / "unet" / "config.json").unlink()
     assert "config.json is missing" in refused(saved, capsys)
 

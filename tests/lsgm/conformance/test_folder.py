@@ -32,7 +32,7 @@ def test_averages_of_the_step_are_tensors_among_the_others(tmp_path: Path) -> No
     assert golden.args == {"a": 1}
     assert golden.tensors.keys() == {"x_uint8", "step/recon", "step/kl_per_group"}
     assert golden.tensors["step/kl_per_group"].dtype == torch.float64
-    assert golden.step["global_step"] == 7
+    assert golden.step.global_step == 7
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "meta.json", "io.safetensors"])
@@ -51,10 +51,12 @@ def test_a_folder_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("meta", "words"),
     [
-        ([], "no object 'args'"),
-        ({"step": {}}, "no object 'args'"),
-        ({"args": {}, "step": 3}, "'step' must be an object"),
-        ({"args": {}, "step": {"kl": "much"}}, "step.kl is 'much'"),
+        ([], "is not a JSON object"),
+        ({"step": {}}, "the key 'args' is missing"),
+        ({"args": {}, "step": 3}, "'step' is 3; it must be a table"),
+        ({"args": {}, "step": {"kl": "much"}}, "'step.kl' is 'much'; it must be a number"),
+        ({"args": {}, "step": {"kl_per_group": [1.0, None]}}, r"'step.kl_per_group\[1\]'"),
+        ({"args": {}, "step": {"global_step": -1}}, "global_step is -1"),
     ],
 )
 def test_a_wrong_meta_is_refused(tmp_path: Path, meta: Any, words: str) -> None:
@@ -65,7 +67,7 @@ def test_a_wrong_meta_is_refused(tmp_path: Path, meta: Any, words: str) -> None:
 def test_a_truncated_meta_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "g")
     (folder / "meta.json").write_text('{"args": {')
-    with pytest.raises(DataError, match="cannot be read as JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         read_folder(folder)
 
 
@@ -73,7 +75,7 @@ def test_truncated_values_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "g")
     whole = (folder / "io.safetensors").read_bytes()
     (folder / "io.safetensors").write_bytes(whole[:-4])
-    with pytest.raises(DataError, match=r"io.safetensors cannot be read"):
+    with pytest.raises(DataError, match=r"io.safetensors is truncated or damaged"):
         read_folder(folder)
 
 

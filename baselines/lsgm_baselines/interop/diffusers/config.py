@@ -14,6 +14,10 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 """The noise; v = m eps - sigma x_0 (arXiv:2202.00512); the clean image."""
 
 
+MOST_STEPS = 10**6
+"""Training times of a schedule: it is kept as a table of numbers."""
+
+
 @dataclass(frozen=True)
 class BetaConfig:
     """The betas of the training process, by the name of their schedule or one by one."""
@@ -31,6 +35,10 @@ class BetaConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps is {self.steps}; a schedule needs at least 1 training time")
+        require(
+            self.steps <= MOST_STEPS,
+            f"steps is {self.steps}; a schedule has at most {MOST_STEPS} training times",
+        )
         require(
             bool(self.betas) == (self.schedule == "trained"),
             "betas are given with the schedule trained, and with no other",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lsgm.config import DataConfig
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files.records import record_of
+from lsgm.files.shown import shown
+from lsgm.interop.taken import brief, named
 from lsgm.structure import from_dict
 from lsgm_baselines.interop.diffusers.config import BetaConfig, DDPMRecipe, Prediction
 from lsgm_baselines.nets.unet2d_config import UNet2DConfig
 
-__all__ = ["clip_of", "network_of", "process_of", "recipe_of", "sampler_of"]
+__all__ = ["Scheduler", "clip_of", "network_of", "process_of", "recipe_of", "sampler_of", "scheduler_of"]
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -50,6 +53,35 @@ OTHER_PROCESSES = ("rescale_betas_zero_snr", "use_flow_sigmas")
 """Options that are false here."""
 
 
+@dataclass(frozen=True)
+class Scheduler:
+    """The keys of a scheduler_config.json that are looked at; others say how it samples."""
+
+    _class_name: str = SCHEDULERS[0]
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool | None = False
+    use_flow_sigmas: bool | None = False
+    num_train_timesteps: int = 1000
+    trained_betas: tuple[float, ...] | None = None
+    beta_schedule: str = "linear"
+    beta_start: float | None = None
+    beta_end: float | None = None
+    clip_sample: bool | None = None
+    clip_sample_range: float = 1.0
+    thresholding: bool | None = False
+    variance_type: str | None = None
+
+    @property
+    def clips(self) -> bool:
+        """Whether predicted images are clamped."""
+        return self._class_name in CLIPPING if self.clip_sample is None else self.clip_sample
+
+
+def scheduler_of(options: Mapping[str, Any], file: Path) -> Scheduler:
+    """Return what a scheduler_config.json says. Raises CheckpointError naming a key of another type."""
+    return record_of(Scheduler, options, file, CheckpointError, "copy it again")
+
+
 def recipe_of(
     network: Mapping[str, Any],
     network_file: Path,
@@ -63,14 +95,17 @@ def recipe_of(
 
     Raises CheckpointError, one sentence that names the file and the option, for what has no equal here.
     """
-    options, where = scheduler or {}, scheduler_file or Path("the library's default scheduler")
+    where = scheduler_file or Path("the library's default scheduler")
+    options = scheduler_of(scheduler or {}, where)
     unet = network_of(network, network_file)
     betas, prediction = process_of(options, where)
     limit = clip_of(options)
+    if limit is not None and not 0 < limit < float("inf"):
+        raise CheckpointError(f"{shown(str(where))} has clip_sample_range = {limit}; give a number above 0")
     remarks = ["imported from diffusers: its training is not known"]
     if limit is not None:
         remarks.append(f"predicted images {'are' if clip else 'not'} clamped to [-{limit:g}, {limit:g}]")
-    if options.get("thresholding"):
+    if options.thresholding:
         remarks.append("its scheduler's dynamic thresholding is left out")
     return DDPMRecipe(
         data=DataConfig(dataset=data, image_size=max(unet.sample_size, 8)),
@@ -93,11 +128,12 @@ def network_of(options: Mapping[str, Any], file: Path) -> UNet2DConfig:
             _allowed(key, value, FIXED[key], file)
         elif not key.startswith("_") and key != "num_train_timesteps" and value is not None:
             raise CheckpointError(
-                f"{file} has an option '{key}' = {value!r}, which is not known here; it cannot be imported"
+                f"{shown(str(file))} has an option '{named(key)}' = {brief(value)}, which is not known "
+                "here; it cannot be imported"
             )
     chosen["sample_size"] = _side(options.get("sample_size"), file)
     try:
-        config = from_dict(UNet2DConfig, chosen, str(file))
+        config = from_dict(UNet2DConfig, chosen, shown(str(file)), null=True)
     except ConfigError as error:
         raise CheckpointError(f"{error}; such a network cannot be built here") from None
     if config.in_channels != config.out_channels or config.in_channels not in (1, 3):
@@ -108,56 +144,53 @@ def network_of(options: Mapping[str, Any], file: Path) -> UNet2DConfig:
     return config
 
 
-def process_of(options: Mapping[str, Any], file: Path) -> tuple[BetaConfig, Prediction]:
+def process_of(options: Scheduler, file: Path) -> tuple[BetaConfig, Prediction]:
     """Return the betas that a scheduler_config.json describes, and what the network predicts."""
-    _allowed("_class_name", options.get("_class_name", SCHEDULERS[0]), SCHEDULERS, file)
-    prediction = options.get("prediction_type", "epsilon")
-    _allowed("prediction_type", prediction, tuple(PREDICTIONS), file)
+    _allowed("_class_name", options._class_name, SCHEDULERS, file)
+    _allowed("prediction_type", options.prediction_type, tuple(PREDICTIONS), file)
     for key in OTHER_PROCESSES:
-        _allowed(key, bool(options.get(key, False)), (False,), file)
-    steps, betas = options.get("num_train_timesteps", 1000), options.get("trained_betas")
-    table: dict[str, Any] = {"steps": steps}
-    if betas is not None:
-        table |= {"schedule": "trained", "betas": betas}
+        _allowed(key, bool(getattr(options, key)), (False,), file)
+    table: dict[str, Any] = {"steps": options.num_train_timesteps}
+    if options.trained_betas is not None:
+        table |= {"schedule": "trained", "betas": options.trained_betas}
     else:
-        schedule = options.get("beta_schedule", "linear")
-        _allowed("beta_schedule", schedule, tuple(SCHEDULES), file)
-        table["schedule"] = schedule
-        table |= {ours: options[key] for ours, key in ENDS.items() if key in options}
+        _allowed("beta_schedule", options.beta_schedule, tuple(SCHEDULES), file)
+        table["schedule"] = options.beta_schedule
+        ends = {ours: getattr(options, key) for ours, key in ENDS.items()}
+        table |= {ours: end for ours, end in ends.items() if end is not None}
     try:
-        return from_dict(BetaConfig, table, str(file)), PREDICTIONS[prediction]
+        return from_dict(BetaConfig, table, shown(str(file))), PREDICTIONS[options.prediction_type]
     except ConfigError as error:
         raise CheckpointError(f"{error}; such a process cannot be built here") from None
 
 
-def clip_of(options: Mapping[str, Any]) -> float | None:
+def clip_of(options: Scheduler) -> float | None:
     """Return where the scheduler clamps predicted images, None where it does not."""
-    name = options.get("_class_name", SCHEDULERS[0])
-    clips = options.get("clip_sample", name in CLIPPING)
-    return float(options.get("clip_sample_range", 1.0)) if clips else None
+    return options.clip_sample_range if options.clips else None
 
 
-def sampler_of(options: Mapping[str, Any]) -> str | None:
+def sampler_of(options: Scheduler) -> str | None:
     """Return our name of the sampler that the scheduler is, None where no other than the library's own is."""
-    name = options.get("_class_name", SCHEDULERS[0])
-    if name not in CLIPPING:
+    if options._class_name not in CLIPPING:
         return None
-    if name == "DDIMScheduler":
+    if options._class_name == "DDIMScheduler":
         return "ddim"
-    large = str(options.get("variance_type", "fixed_small")).startswith("fixed_large")
+    large = (options.variance_type or "fixed_small").startswith("fixed_large")
     return "ancestral" if large else "ancestral-posterior"
 
 
 def _allowed(key: str, value: Any, allowed: tuple[Any, ...], file: Path) -> None:
     if value not in allowed:
         listed = " and ".join(repr(item) for item in allowed)
-        raise CheckpointError(f"{file} has {key} = {value!r}; only {listed} can be imported")
+        raise CheckpointError(f"{shown(str(file))} has {key} = {brief(value)}; only {listed} can be imported")
 
 
 def _side(value: Any, file: Path) -> int:
     sides = value if isinstance(value, list) else [value]
-    if len(set(sides)) != 1 or type(sides[0]) is not int:
+    if len(sides) not in (1, 2) or any(type(side) is not int or side != sides[0] for side in sides):
         raise CheckpointError(
-            f"{file} has sample_size = {value!r}; only square images of a known side can be imported"
+            f"{shown(str(file))} has sample_size = {brief(value)}; only square images of a known side can "
+            "be imported"
         )
-    return sides[0]
+    side: int = sides[0]
+    return side

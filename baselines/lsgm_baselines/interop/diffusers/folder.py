@@ -6,18 +6,20 @@ the first folders that were published, or are those of a network alone.
 
 from __future__ import annotations
 
-import json
-import warnings
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
+from lsgm.files.shown import shown
+from lsgm.files.text import read_table
+from lsgm.interop.pickled import read_pickle
+from lsgm.interop.safe import read_safetensors
+from lsgm.interop.taken import brief, named, real, weights_of
 
 __all__ = ["WEIGHTS", "Folder", "read_folder"]
 
@@ -48,9 +50,10 @@ def read_folder(folder: Path, scheduler: Path | None = None) -> Folder:
     Raises CheckpointError, one sentence that names the file, for one that is missing or damaged, for a
     pipeline with other parts than a U-Net and a scheduler, and for another class of network.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(
-            f"there is no folder {folder}; give one that the library's save_pretrained has written"
+            f"there is no folder {shown(str(folder))}; give one that the library's save_pretrained has "
+            "written"
         )
     _check_parts(folder)
     place = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -58,7 +61,9 @@ def read_folder(folder: Path, scheduler: Path | None = None) -> Folder:
     network = _json(network_file)
     kind = network.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
-        raise CheckpointError(f"{network_file} describes a {kind}; only a UNet2DModel can be imported")
+        raise CheckpointError(
+            f"{shown(str(network_file))} describes a {brief(kind)}; only a UNet2DModel can be imported"
+        )
     name = "scheduler_config.json"
     found = scheduler or _first(folder / "scheduler" / name, folder / name)
     weights = _weights_file(place)
@@ -69,32 +74,26 @@ def read_folder(folder: Path, scheduler: Path | None = None) -> Folder:
 
 def _check_parts(folder: Path) -> None:
     index = folder / "model_index.json"
-    if not index.exists():
+    if not os.path.lexists(index):
         return
     parts = {name for name, value in _json(index).items() if isinstance(value, list) and any(value)}
     if other := sorted(parts - {"unet", "scheduler"}):
         raise CheckpointError(
-            f"{index} describes a pipeline with a part '{other[0]}'; only those of a UNet2DModel and a "
-            "scheduler, which work on pixels, can be imported"
+            f"{shown(str(index))} describes a pipeline with a part '{named(other[0])}'; only those of a "
+            "UNet2DModel and a scheduler, which work on pixels, can be imported"
         )
 
 
 def _first(*places: Path) -> Path | None:
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if os.path.lexists(place)), None)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise CheckpointError(
-            f"{path} is missing; give the whole folder that save_pretrained has written"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy it again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no table of options; copy it again")
-    return content
+            f"{shown(str(path))} is missing; give the whole folder that save_pretrained has written"
+        )
+    return read_table(path, CheckpointError, "copy it again")
 
 
 def _weights_file(place: Path) -> Path:
@@ -103,32 +102,36 @@ def _weights_file(place: Path) -> Path:
         return found
     if shards := sorted(place.glob("*.index.json")):
         raise CheckpointError(
-            f"{shards[0]} says that the weights are in several files; save the model again with a larger "
-            "max_shard_size"
+            f"{shown(str(shards[0]))} says that the weights are in several files; save the model again with "
+            "a larger max_shard_size"
         )
-    raise CheckpointError(f"{place} has neither {WEIGHTS[0]} nor {WEIGHTS[1]}; copy the weights there")
+    raise CheckpointError(
+        f"{shown(str(place))} has neither {WEIGHTS[0]} nor {WEIGHTS[1]}; copy the weights there"
+    )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # advice to programmers about pickle protocols
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); copy it again") from None
-    except Exception as error:  # torch names no common class for what a broken or foreign file raises
-        raise CheckpointError(
-            f"{path} is truncated, or names classes that a file of tensors has no use for; nothing of it was "
-            "executed: copy it again, or get it as safetensors"
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"{path} is not a table of tensors; give the weights that save_pretrained wrote"
-        )
-    return {_today(str(name)): value.detach().float() for name, value in content.items()}
+    if path.suffix == ".safetensors":
+        content: Any = read_safetensors(path, CheckpointError)
+    else:
+        content = read_pickle(path, "the diffusers library")
+    state = weights_of(content, "weights", lambda what: _other(path, what))
+    tensors = {_today(name): real(value, name).float() for name, value in state.items()}
+    if len(tensors) < len(state):
+        raise _other(path, "it has a tensor twice, under its former name and today's")
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"{shown(str(path))}: '{named(name)}' has entries that are not finite; give an earlier "
+                "checkpoint"
+            )
+    return tensors
+
+
+def _other(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shown(str(path))} is not a table of tensors: {what}; give the weights that save_pretrained wrote"
+    )
 
 
 def _today(name: str) -> str:

@@ -55,10 +55,12 @@ def run(argv: list[str]) -> int:
     options = parse(
         DiffusersOptions, argv, prog="lsgm import diffusers", description=DESCRIPTION, examples=EXAMPLES
     )
+    from lsgm.files.write import claim
     from lsgm.train.derived import refuse_existing
     from lsgm_baselines.interop.diffusers.describe import recipe_of
     from lsgm_baselines.interop.diffusers.folder import read_folder
 
+    claim(options.out)
     refuse_existing(options.out)
     folder = read_folder(options.folder, options.scheduler)
     recipe = recipe_of(
@@ -85,24 +87,25 @@ def _pixels(recipe: DDPMRecipe) -> Pixels:
 
 def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
     """Return the weights under this package's names, each checked against the network's shapes."""
-    import torch
-
     from lsgm.errors import CheckpointError, ConfigError
-    from lsgm_baselines.interop.diffusers.model import sde_of
-    from lsgm_baselines.nets.unet2d import UNet2D
+    from lsgm.interop.taken import named, refuse_larger
+    from lsgm_baselines.interop.diffusers.model import empty_network, sde_of
 
     try:
         sde_of(recipe.betas)
     except ConfigError as error:
         raise CheckpointError(f"{folder.scheduler_file}: {error}") from None
-    with torch.device("meta"):
-        wanted = UNet2D(recipe.network).state_dict()
+    network = recipe.network
+    layers = network.layers_per_block * len(network.block_out_channels)
+    refuse_larger(str(folder.network_file), "network", layers, len(folder.tensors))
+    wanted = empty_network(network, folder.network_file).state_dict()
     for name in sorted(wanted.keys() | folder.tensors.keys()):
         ours, theirs = wanted.get(name), folder.tensors.get(name)
         if ours is None or theirs is None:
             what = "lacks" if theirs is None else "holds, beyond what its config.json describes,"
             raise CheckpointError(
-                f"{folder.weights_file} {what} the tensor '{name}'; give weights and config.json of one model"
+                f"{folder.weights_file} {what} the tensor '{named(name)}'; give weights and config.json "
+                "of one model"
             )
         if ours.shape != theirs.shape:
             raise CheckpointError(
@@ -120,6 +123,8 @@ def _write(
     weights: dict[str, Tensor],
 ) -> None:
     from lsgm.data.store import file_sha256
+    from lsgm.files.shown import shown
+    from lsgm.interop.taken import recorded
     from lsgm.models.load import checkpoint_meta
     from lsgm.structure import to_dict
     from lsgm.train.derived import write_derived_run
@@ -127,11 +132,11 @@ def _write(
 
     source: dict[str, Any] = {
         "format": "diffusers",
-        "folder": options.folder.resolve().name,
+        "folder": shown(options.folder.resolve().name),
         "file": folder.weights_file.name,
         "sha256": file_sha256(folder.weights_file),
-        "network": folder.network,
-        "scheduler": folder.scheduler,
+        "network": recorded(folder.network),
+        "scheduler": recorded(folder.scheduler),
     }
     meta = {**checkpoint_meta(recipe, _pixels(recipe), options.data), "imported": source}
     # How long it was trained is not in the folder, and nothing can go on from here.
@@ -149,11 +154,11 @@ def _write(
 
 
 def _found(folder: Folder, recipe: DDPMRecipe, state: dict[str, Tensor]) -> list[str]:
-    from lsgm_baselines.interop.diffusers.describe import sampler_of
+    from lsgm_baselines.interop.diffusers.describe import sampler_of, scheduler_of
 
-    betas, options = recipe.betas, folder.scheduler or {}
-    named = options.get("_class_name", "DDPMScheduler")
-    origin = "the library's defaults" if folder.scheduler is None else named
+    betas = recipe.betas
+    options = scheduler_of(folder.scheduler or {}, folder.scheduler_file or folder.network_file)
+    origin = "the library's defaults" if folder.scheduler is None else options._class_name
     sampler = sampler_of(options)
     return [
         f"UNet2DModel of {recipe.network.in_channels} x {recipe.network.sample_size}^2 pixels, "

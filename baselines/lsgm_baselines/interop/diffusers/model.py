@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from lsgm.errors import CheckpointError
+from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.models.latent import parameter_counts
 from lsgm.models.measured import ScoreBasedModel
@@ -18,9 +22,10 @@ from lsgm.weighting import Weighting
 from lsgm_baselines.cells import DequantisedPixels
 from lsgm_baselines.interop.diffusers.config import BetaConfig, DDPMRecipe
 from lsgm_baselines.nets.unet2d import UNet2D
+from lsgm_baselines.nets.unet2d_config import UNet2DConfig
 from lsgm_baselines.pixels import NoisyPixels
 
-__all__ = ["DDPM", "NoiseNetwork", "measure_ddpm", "sde_of"]
+__all__ = ["DDPM", "NoiseNetwork", "empty_network", "measure_ddpm", "sde_of"]
 
 
 def sde_of(config: BetaConfig) -> TabulatedVPSDE:
@@ -77,6 +82,18 @@ class DDPM(nn.Module):
         self.pixels = pixels
         sde = sde_of(recipe.betas)
         self.prior = ScoreModel(sde, NoiseNetwork(UNet2D(recipe.network), sde, recipe))
+
+
+def empty_network(config: UNet2DConfig, file: Path) -> UNet2D:
+    """Return the U-Net as shapes alone. Raises CheckpointError naming ``file`` where there is none such."""
+    try:
+        with torch.device("meta"):
+            return UNet2D(config)
+    except (ValueError, RuntimeError, OverflowError, MemoryError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{shown(str(file))} describes a network that cannot be built ({shown(str(error))[:200]}); give "
+            "the config.json of the weights"
+        ) from error
 
 
 def measure_ddpm(recipe: DDPMRecipe, networks: DDPM, state: Mapping[str, Any]) -> ScoreBasedModel:

@@ -53,11 +53,13 @@ def run(argv: list[str]) -> int:
     options = parse(
         ScoreSDEOptions, argv, prog="lsgm import score-sde", description=DESCRIPTION, examples=EXAMPLES
     )
+    from lsgm.files.write import claim
     from lsgm.train.derived import refuse_existing
     from lsgm_baselines.interop.score_sde.config import find_config
     from lsgm_baselines.interop.score_sde.convert import convert
     from lsgm_baselines.interop.score_sde.read import read_checkpoint
 
+    claim(options.out)
     refuse_existing(options.out)
     config = find_config(options.config)
     checkpoint = read_checkpoint(options.file)
@@ -109,13 +111,14 @@ def _write(
 def _source(options: ScoreSDEOptions, config: ScoreSDEConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
     from lsgm.data.store import file_sha256
+    from lsgm.files.shown import shown
 
     return {
         "format": "score-sde",
-        "file": options.file.name,
+        "file": shown(options.file.name),
         "sha256": file_sha256(options.file),
         "step": checkpoint.step,
         "ema_decay": checkpoint.decay,
-        "config": Path(options.config).name if options.config.endswith(".toml") else options.config,
+        "config": shown(Path(options.config).name) if options.config.endswith(".toml") else options.config,
         "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()},
     }

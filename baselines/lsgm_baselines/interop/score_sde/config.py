@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.files.shown import shown
+from lsgm.files.text import read_toml
 from lsgm.structure import from_dict
 
 __all__ = ["LARGE", "PUBLISHED", "ScoreSDEConfig", "find_config"]
@@ -167,8 +168,8 @@ def find_config(word: str) -> ScoreSDEConfig:
     if re.fullmatch(r"(\w+/)*\w*cifar10\w*", word) and not word.endswith("_continuous"):
         raise ConfigError(_discrete(f"the configuration '{word}'"))
     known = (*PUBLISHED, *LARGE)
-    hint = did_you_mean(word, known) or f"; there is {', '.join(known)}, or a TOML file of settings"
-    raise ConfigError(f"there is no configuration '{word}'{hint}")
+    hint = did_you_mean(word[:200], known) or f"; there is {', '.join(known)}, or a TOML file of settings"
+    raise ConfigError(f"there is no configuration '{shown(word[:200])}'{hint}")
 
 
 def _published(name: str) -> ScoreSDEConfig:
@@ -222,11 +223,7 @@ def _large(name: str) -> ScoreSDEConfig:
 
 
 def _from_file(path: Path) -> ScoreSDEConfig:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML ({error}); give a file of settings") from None
-    return from_dict(ScoreSDEConfig, tables, str(path))
+    return from_dict(ScoreSDEConfig, read_toml(path, ConfigError, "give a file of settings"), str(path))
 
 
 def _discrete(what: str) -> str:

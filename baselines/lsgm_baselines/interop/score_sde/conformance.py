@@ -7,6 +7,7 @@ network is told of t, and ``raw/output`` and ``ema/output``, what the model retu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsgm.conformance.folder import EXPECTED, Golden, read_values
+from lsgm.conformance.folder import EXPECTED, Averages, Golden, read_values
 from lsgm.conformance.stages import Family, Result, Tolerances, examine
 from lsgm.errors import DataError
 from lsgm.score import ScoreModel, per_sample
@@ -45,12 +46,12 @@ def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
     together.
     """
     for name in (SETTINGS, EXPECTED):
-        if not (folder / name).is_file():
+        if not os.path.lexists(folder / name):
             raise DataError(
                 f"{folder} has no {name}; the folder of a checkpoint of score_sde_pytorch holds "
                 f"checkpoint.pth, {SETTINGS} and {EXPECTED}"
             )
-    golden = Golden(folder, {}, {}, read_values(folder / EXPECTED), EXPECTED)
+    golden = Golden(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
     return examine(golden, _load(folder), (STAGES,), tolerances, given=lambda name: name in ("x", "t"))
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lsgm.errors import CheckpointError
+from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import Pixels
-from lsgm.interop.nvlabs.convert import finite
 from lsgm.interop.nvlabs.prior_table import Source, Table, layers_in_order, numbered_rows
+from lsgm.interop.taken import fitting, named, real, refuse_larger
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm_baselines.config import SGMRecipe
@@ -43,6 +43,8 @@ def convert(checkpoint: Checkpoint, config: ScoreSDEConfig) -> Native:
     been trained at discrete times; ConfigError where the settings describe no network.
     """
     recipe, pixels = recipe_of(config), pixels_of(config)
+    blocks = config.num_res_blocks * len(config.ch_mult)
+    refuse_larger("the settings", "network", blocks, len(checkpoint.raw))
     networks = empty_networks(recipe, pixels)
     _same_levels(checkpoint.sigmas, config)
     table = network_table(recipe.prior.network, pixels)
@@ -74,25 +76,30 @@ def network_table(config: ScoreNetConfig, pixels: Pixels) -> Table:
 
 def empty_networks(recipe: SGMRecipe, pixels: Pixels) -> SGM:
     """Return the recipe's networks as shapes alone. Raises ConfigError where there are none such."""
-    with torch.device("meta"):
-        return SGM(recipe.prior, pixels)
+    try:
+        with torch.device("meta"):
+            return SGM(recipe.prior, pixels)
+    except ValueError as error:
+        raise ConfigError(f"the settings describe no network ({error}); correct them") from error
+    except (RuntimeError, OverflowError, MemoryError) as error:  # shapes beyond what torch can count
+        raise ConfigError(
+            "the settings describe a network with tensors larger than there can be; give those of the "
+            "checkpoint"
+        ) from error
 
 
 def _state(recipe: SGMRecipe, networks: SGM, table: Table, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     own = networks.state_dict()
     # A preconditioned network lies one level deeper.
     prefix = "prior.network." if recipe.prior.preconditioning == "none" else "prior.network.network."
-    out = {
-        prefix + name: _assembled(row, theirs, own[prefix + name].shape).to(own[prefix + name].dtype)
-        for name, row in table.items()
-    }
+    out = {prefix + name: _assembled(row, theirs, own[prefix + name]) for name, row in table.items()}
     if "prior.sigma2_max" in own:
         out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=torch.float64)
     return out
 
 
-def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    parts = [theirs[name] for name in row.names]
+def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
+    parts, shape = [real(theirs[name], name) for name in row.names], own.shape
     try:
         whole = row.assemble(parts)
     except (RuntimeError, IndexError):
@@ -104,7 +111,7 @@ def _assembled(row: Source, theirs: Mapping[str, Tensor], shape: torch.Size) -> 
             f"the checkpoint's {shapes}{more} do not make up {list(shape)} of a model of its configuration; "
             "name the configuration that it was trained with"
         )
-    return finite(whole, row.names[0]).contiguous()
+    return fitting(whole, own, row.names[0]).contiguous()
 
 
 def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConfig) -> None:
@@ -121,7 +128,7 @@ def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConf
         )
     if surplus := sorted(theirs.keys() - wanted):
         raise CheckpointError(
-            f"the checkpoint has '{surplus[0]}', which a model of its configuration has not; name the "
+            f"the checkpoint has '{named(surplus[0])}', which a model of its configuration has not; name the "
             "configuration that it was trained with"
         )
 
@@ -130,9 +137,10 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
     """Refuse a file whose noise levels are not the configuration's; their other SDEs never look at them."""
     if sigmas is None or config.sde != "vesde":
         return
-    if sigmas.ndim != 1 or len(sigmas) < 2:
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not sigmas.is_floating_point():
         raise CheckpointError(
-            f"the checkpoint's noise levels 'sigmas' are {list(sigmas.shape)}, not a list; get the file again"
+            f"the checkpoint's noise levels 'sigmas' are {list(sigmas.shape)} of {sigmas.dtype}, not a list "
+            "of numbers; get the file again"
         )
     high, low = float(sigmas[0]), float(sigmas[-1])
     # A file may hold everything in half precision.

@@ -1,13 +1,13 @@
 """Read a checkpoint of score_sde_pytorch without executing anything in it.
 
-These files are pickles. torch's restricted reader builds tensors, containers and numbers and nothing else but
-`argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
+These files are pickles. `lsgm.interop.pickled` finds tensors, containers and numbers in them and nothing else
+but `argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.pickled import count_of, read_pickle, without_wrappers
+from lsgm.files.shown import shown
+from lsgm.interop.pickled import read_pickle
+from lsgm.interop.taken import count_of, named, plain_tensor, weights_of
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -51,7 +53,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     content = read_pickle(path, "score_sde_pytorch", argparse.Namespace)
     if isinstance(content, Mapping) and {"args", "vae_state_dict"} <= content.keys():
-        raise CheckpointError(f"{path} is a checkpoint of LSGM's authors; `lsgm import nvlabs` takes it")
+        raise CheckpointError(
+            f"{shown(str(path))} is a checkpoint of LSGM's authors; `lsgm import nvlabs` takes it"
+        )
     held = content.keys() if isinstance(content, Mapping) else ()
     if missing := [f"'{key}'" for key in ("model", "ema", "step") if key not in held]:
         *others, last = missing
@@ -59,7 +63,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     step = count_of(content["step"])
     if step is None:
         raise _other(path, "its 'step' is not a count")
-    raw = _weights(content["model"], path)
+    raw = weights_of(content["model"] or {}, "model", _otherwise(path))
     sigmas = raw.pop(LEVELS, None)
     ema = content["ema"]
     if not isinstance(ema, Mapping) or not isinstance(ema.get("shadow_params"), (list, tuple)):
@@ -70,18 +74,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         _averages(ema["shadow_params"], raw, path),
         sigmas,
         step,
-        float(decay) if isinstance(decay, (int, float)) else None,
+        decay if isinstance(decay, float) and 0 <= decay <= 1 else None,
     )
-
-
-def _weights(state: Any, path: Path) -> dict[str, Tensor]:
-    """Return a state dict's tensors by name, as the bare model calls them."""
-    if not isinstance(state, Mapping) or not state:
-        raise _other(path, "its 'model' is no state dict")
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise _other(path, f"'{name}' in its 'model' is not a tensor")
-    return without_wrappers(state)
 
 
 def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -96,15 +90,20 @@ def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, T
         raise _other(path, f"its 'ema' averages {len(shadow)} tensors and its 'model' has {len(names)}")
     ema = {FREQUENCIES: raw[FREQUENCIES]} if FREQUENCIES in raw else {}
     for name, average in zip(names, shadow, strict=True):
-        if not isinstance(average, Tensor) or average.shape != raw[name].shape:
-            found = list(average.shape) if isinstance(average, Tensor) else type(average).__name__
-            raise _other(path, f"the average of '{name}' is {found} and the tensor {list(raw[name].shape)}")
+        average = plain_tensor(average, f"the average of '{named(name)}'", _otherwise(path))
+        if average.shape != raw[name].shape:
+            found, wanted = list(average.shape), list(raw[name].shape)
+            raise _other(path, f"the average of '{named(name)}' is {found} and the tensor {wanted}")
         ema[name] = average.detach()
     return ema
 
 
+def _otherwise(path: Path) -> Callable[[str], CheckpointError]:
+    return lambda what: _other(path, what)
+
+
 def _other(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, model, ema and "
-        "step"
+        f"{shown(str(path))} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, "
+        "model, ema and step"
     )

@@ -1,0 +1,205 @@
+"""What `torch.save` writes, in either of its formats: where the pickle lies, and the bytes of the tensors.
+
+A file is mapped into memory, not read: tensors that are stored as they are take no more of it than is used.
+Writing into them changes the process's own copy alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lsgm.errors import CheckpointError
+from lsgm.files.limits import FOREIGN, UNPACKED
+from lsgm.files.regular import open_regular
+from lsgm.files.shown import shown
+from lsgm.files.zips import open_zip
+from lsgm.interop.machine import Machine, MalformedError
+
+__all__ = ["Storages", "open_storages"]
+
+PIECE = 2**20
+"""Bytes unpacked at a time."""
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
+"""How the older format begins: two numbers, each a pickle of its own."""
+_LOCAL = struct.Struct("<4s22xHH")
+
+
+class Storages(Protocol):
+    """The numbers that a file's tensors look at, by the keys that its pickle gives them."""
+
+    pickle: bytes
+
+    def read(self, machine: Machine) -> Any:
+        """Let a machine on `pickle` say what the file holds."""
+        ...
+
+    def damaged(self) -> str | None:
+        """Return the first part that has not the checksum it was written with, None where all have."""
+        ...
+
+    def locate(self, itemsizes: Mapping[str, int]) -> None:
+        """Find the storages, given the bytes of an entry of each. Raises MalformedError where one lacks."""
+        ...
+
+    def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
+        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
+        ...
+
+
+def open_storages(path: Path) -> Storages:
+    """Map a file and tell the two formats apart.
+
+    Raises CheckpointError where it is no regular file or larger than a limit, and whatever damage raises.
+    """
+    with open_regular(path, CheckpointError) as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return Zipped(path, content) if zipfile.is_zipfile(file) else Legacy(path, content)
+
+
+class Zipped:
+    """The format since 2020: a zip of ``data.pkl`` and ``data/KEY``, stored as they are."""
+
+    def __init__(self, path: Path, content: mmap.mmap) -> None:
+        self._content = memoryview(content)
+        with open_zip(path, CheckpointError) as zipped:
+            infos = zipped.infolist()
+        self._parts = {info.filename: info for info in infos}
+        if len(self._parts) < len(infos) or sum(info.compress_size for info in infos) > len(content):
+            raise MalformedError("one part is there twice, or its bytes under several names")
+        name = shown(str(path))
+        packed = sum(part.file_size for part in self._parts.values() if part.compress_type)
+        UNPACKED.hold(f"{name}, unpacked,", packed, CheckpointError)
+        (inner,) = [name for name in self._parts if name.endswith("/data.pkl") or name == "data.pkl"]
+        self._root = inner.removesuffix("data.pkl")
+        FOREIGN.hold(f"the pickle in {name}", self._parts[inner].file_size, CheckpointError)
+        self.pickle = bytes(self._whole(inner))
+        order = f"{self._root}byteorder"
+        written = bytes(self._whole(order)[:8]) if order in self._parts else b"little"
+        self._swapped = written != sys.byteorder.encode()
+
+    def read(self, machine: Machine) -> Any:
+        """Let a machine on `pickle` say what the file holds."""
+        return machine.run()
+
+    def damaged(self) -> str | None:
+        """Return the first part whose checksum is wrong, which torch itself never looks at.
+
+        Where a checksum is 0 torch was asked to write none (`torch.serialization.set_crc32_options`).
+        """
+        for name, part in self._parts.items():
+            checksum = 0
+            for piece in self._pieces(name):
+                checksum = zlib.crc32(piece, checksum)
+            if part.CRC and checksum != part.CRC:
+                return name
+        return None
+
+    def locate(self, itemsizes: Mapping[str, int]) -> None:
+        """Do nothing: the zip says where they lie."""
+
+    def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
+        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
+        name = f"{self._root}data/{key}"
+        if name not in self._parts or self._parts[name].file_size != size:
+            raise MalformedError("a tensor lies in a part that is not there, or of another size")
+        whole = self._whole(name)
+        if not self._swapped or itemsize == 1:
+            return whole
+        return bytearray(np.frombuffer(whole, f"u{itemsize}").byteswap().tobytes())
+
+    def _whole(self, name: str) -> memoryview | bytearray:
+        if not self._parts[name].compress_type:
+            return self._raw(name)
+        whole = bytearray()
+        for piece in self._pieces(name):
+            whole += piece
+        return whole
+
+    def _pieces(self, name: str) -> Iterator[memoryview | bytes]:
+        """Yield what a part holds, never more than it claims."""
+        part = self._parts[name]
+        if not part.compress_type:
+            yield self._raw(name)
+            return
+        if part.compress_type != zipfile.ZIP_DEFLATED:
+            raise MalformedError("a part is packed in another way")
+        unpacker, left, given = zlib.decompressobj(-15), part.file_size, self._raw(name)
+        rest: memoryview | bytes = given
+        while left:
+            piece = unpacker.decompress(rest, min(PIECE, left))
+            rest, left = unpacker.unconsumed_tail, left - len(piece)
+            if not piece:
+                raise MalformedError("a part unpacks to less than it claims")
+            yield piece
+
+    def _raw(self, name: str) -> memoryview:
+        """Return a part's bytes as they lie in the file."""
+        part = self._parts[name]
+        sign, name_length, extra = _LOCAL.unpack_from(self._content, part.header_offset)
+        start = part.header_offset + _LOCAL.size + name_length + extra
+        stored = not part.compress_type
+        end = start + part.compress_size
+        if sign != b"PK\x03\x04" or part.flag_bits & 1 or end > len(self._content):
+            raise MalformedError("a part is encrypted, or lies beyond the end")
+        if stored and part.compress_size != part.file_size:
+            raise MalformedError("a part claims two sizes")
+        return self._content[start:end]
+
+
+class Legacy:
+    """The format before: several pickles, then the number of entries and the bytes of each storage."""
+
+    def __init__(self, path: Path, content: mmap.mmap) -> None:
+        self._path, self._content = path, memoryview(content)
+        self.pickle = bytes(self._content[: FOREIGN.value])
+        self._places: dict[str, tuple[int, int]] = {}
+        self._keys: Any = []
+        self._after = 0
+
+    def read(self, machine: Machine) -> Any:
+        """Let a machine on `pickle` say what the file holds."""
+        try:
+            if machine.run() != MAGIC or machine.run() != VERSION:
+                raise MalformedError("no file of torch's")
+            machine.run()  # about the machine that wrote it
+            said, self._keys = machine.run(), machine.run()
+        except (IndexError, MalformedError):
+            if machine.at >= len(self.pickle):
+                FOREIGN.hold(shown(str(self._path)), len(self._content), CheckpointError)
+            raise
+        self._after = machine.at
+        return said
+
+    def damaged(self) -> str | None:
+        """Return None: the format has no checksums."""
+        return None
+
+    def locate(self, itemsizes: Mapping[str, int]) -> None:
+        """Find every storage, which follow upon each other in the order that the file says.
+
+        Raises MalformedError where one is missing, twice there, or of another size than what is left.
+        """
+        at = self._after
+        for key in self._keys:
+            (entries,) = struct.unpack_from("<q", self._content, at)
+            size = entries * itemsizes[key]
+            if entries < 0 or at + 8 + size > len(self._content) or key in self._places:
+                raise MalformedError("a storage reaches beyond the end of the file")
+            self._places[key] = (at + 8, size)
+            at += 8 + size
+
+    def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
+        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
+        start, there = self._places[key]
+        if there != size:
+            raise MalformedError("a storage has another size than its tensors say")
+        return self._content[start : start + size]
