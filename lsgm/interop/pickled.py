@@ -73,8 +73,8 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
         raise
     except TooManyError:
         raise CheckpointError(
-            f"the pickle in {name} has more than {INSTRUCTIONS.value:,} instructions, and no more are followed; if "
-            f"you know where it comes from, set {INSTRUCTIONS.variable}={10 * INSTRUCTIONS.value}"
+            f"the pickle in {name} has more than {INSTRUCTIONS.value:,} instructions, and no more are "
+            f"followed; if you know its origin, set {INSTRUCTIONS.variable}={10 * INSTRUCTIONS.value}"
         ) from None
     except Exception as error:  # no list of what damaged bytes raise would be whole
         raise _refusal(path, name, allowed, error) from None
@@ -186,8 +186,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": _number,
     "numpy._core.multiarray.scalar": _number,
     "torch._utils._rebuild_tensor": View,
-    "torch._utils._rebuild_tensor_v2": lambda *about: View(*about[:4]),
-    "torch._utils._rebuild_tensor_v3": lambda *about: View(*about[:4], about[6]),
+    "torch._utils._rebuild_tensor_v2": lambda a, b, c, d, *_: View(a, b, c, d),
+    "torch._utils._rebuild_tensor_v3": lambda a, b, c, d, grad, hooks, dtype, *_: View(a, b, c, d, dtype),
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
     "torch.nn.parameter.Parameter": lambda data, *_: data,

@@ -33,8 +33,8 @@ def refuse_unbounded(content: Any, path: Path) -> None:
     """Walk through containers without recursion, every one once.
 
     Raises CheckpointError where one lies within itself, where they nest more than `NESTING` deep, and where
-    they have more entries than `INSTRUCTIONS`, each counted as often as it can be reached: a hundred lists, each of
-    the one before ten times, are 10^100.
+    they have more entries than `INSTRUCTIONS`, each counted as often as it can be reached: a hundred lists,
+    each of the one before ten times, are 10^100.
     """
     name = shown(str(path))
     sizes: dict[int, int] = {}

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lsgm.errors import CheckpointError
+from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files import write
 from lsgm.files.shown import shown
+from lsgm.kinds import recipe_from
 from lsgm.train.checkpoint import save_checkpoint
 from lsgm.train.rundir import Run
 
@@ -50,6 +51,7 @@ def write_derived_run(
     where the directory exists or cannot be written; then nothing of it is there.
     """
     refuse_existing(out)
+    _check(config)
     try:
         with write.directory(out) as temporary:
             run = Run(temporary)
@@ -62,3 +64,11 @@ def write_derived_run(
             "another place"
         ) from error
     return out / saved.relative_to(temporary)
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a recipe that no other command would read, before any of it is written."""
+    try:
+        recipe_from(config, "its settings")
+    except ConfigError as error:
+        raise CheckpointError(f"the model cannot be written as a run: {error}") from None

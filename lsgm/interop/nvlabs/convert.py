@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.dropped import INACTIVE_BELOW, channels_in_use
@@ -18,7 +19,8 @@ from lsgm.interop.nvlabs.read import Official
 from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
 from lsgm.interop.taken import fitting, named, real, refuse_larger
 from lsgm.models.config import LSGMRecipe
-from lsgm.models.latent import LSGM, build_lsgm
+from lsgm.models.latent import LSGM
+from lsgm.models.sketch import sketch
 from lsgm.nets.config import NVAEConfig
 from lsgm.train.checkpoint import with_later_buffers
 
@@ -84,15 +86,12 @@ def _refuse_larger(recipe: LSGMRecipe, official: Official) -> None:
 def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
     """Return the recipe's networks as shapes alone. Raises CheckpointError where there are none such."""
     try:
-        with torch.device("meta"):
-            return build_lsgm(recipe, pixels)
-    except (ConfigError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from error
-    except (RuntimeError, OverflowError, MemoryError) as error:  # shapes beyond what torch can count
-        raise CheckpointError(
-            "the checkpoint's arguments describe a model with tensors larger than there can be; get the file "
-            "from its authors again"
-        ) from error
+        networks = sketch(recipe, pixels)
+    except (ConfigError, ValueError, TypeError) as error:
+        why = shown(str(error).split("\n")[0])[:300]
+        raise CheckpointError(f"the checkpoint's arguments describe no model: {why}") from error
+    assert isinstance(networks, LSGM)
+    return networks
 
 
 def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

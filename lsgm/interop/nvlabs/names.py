@@ -7,34 +7,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from lsgm.errors import CheckpointError, did_you_mean
+from lsgm.interop.nvlabs.schema import OfficialArguments
 from lsgm.interop.taken import named
 
 __all__ = ["IGNORED", "TRANSLATED", "check_names", "ignored"]
 
-_TRANSLATED = """
-    dataset num_x_bits decoder_dist seed
-    arch_instance use_se num_nf log_sig_q_scale num_latent_scales num_groups_per_scale num_latent_per_group
-    num_channels_enc num_channels_dec channel_mult num_preprocess_blocks num_preprocess_cells
-    num_postprocess_blocks num_postprocess_cells num_cell_per_cond_enc num_cell_per_cond_dec
-    progressive_input_vae progressive_output_vae
-    dae_arch num_channels_dae num_scales_dae num_cell_per_scale_dae embedding_dim embedding_type
-    embedding_scale fir progressive progressive_input progressive_combine dropout
-    mixed_prediction mixing_logit_init drop_inactive_var
-    sde_type beta_start beta_end sigma2_0 sigma2_min sigma2_max time_eps
-    iw_sample_p iw_sample_q train_vae disjoint_training update_q_ema
-    epochs warmup_epochs batch_size num_proc_node num_process_per_node grad_clip_max_norm autocast_train
-    learning_rate_vae learning_rate_min_vae learning_rate_dae learning_rate_min_dae weight_decay ema_decay
-    weight_decay_norm_vae weight_decay_norm_dae custom_conv_dae
-    cont_kl_anneal kl_anneal_portion_vada kl_const_portion_vada kl_const_coeff_vada kl_max_coeff_vada
-    kl_balance_vada
-    weight_decay_norm weight_decay_norm_init weight_decay_norm_anneal
-    kl_anneal_portion kl_const_portion kl_const_coeff kl_max_coeff
-"""
-
-TRANSLATED = frozenset(_TRANSLATED.split())
+TRANSLATED = frozenset(field.name for field in fields(OfficialArguments))
 """Arguments that a recipe says too."""
 
 _REASONS = {

@@ -86,6 +86,7 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
     if not isinstance(args, argparse.Namespace):
         raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")
     names = vars(args)
+    Arguments(names).check()
     epoch, step = (_count(content, key, path) for key in ("epoch", "global_step"))
     if own := _stage_1(content):
         return Official(names, _tensors(content, own, path), None, "vae", None, epoch, step)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lsgm.errors import CheckpointError, did_you_mean
+from lsgm.interop.nvlabs.schema import OfficialArguments
 from lsgm.interop.taken import brief
 from lsgm.structure import LARGEST
 
@@ -24,6 +25,17 @@ class Arguments:
     """Arguments by name. All methods raise CheckpointError, one sentence that names the argument."""
 
     values: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise CheckpointError for an argument of another type than the authors' parser gives it.
+
+        So too for one that a model of these arguments never looks at.
+        """
+        readers: dict[Any, Callable[[str], Any]] = {int: self.whole, float: self.number, bool: self.flag}
+        for name, hint in get_type_hints(OfficialArguments).items():
+            if self.values.get(name) is not None:
+                kind = get_args(hint)[0]
+                readers.get(kind, self.text if kind is str else self.wholes)(name)
 
     def whole(self, name: str, default: int | None = None) -> int:
         """Return a whole number; ``default`` stands for an argument that older files lack."""
@@ -47,6 +59,13 @@ class Arguments:
         value = self._get(name, default)
         if not isinstance(value, bool):
             raise self._refused(name, value, "True or False")
+        return value
+
+    def text(self, name: str) -> str:
+        """Return a word."""
+        value = self._get(name, None)
+        if not isinstance(value, str):
+            raise self._refused(name, value, "a word")
         return value
 
     def wholes(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:

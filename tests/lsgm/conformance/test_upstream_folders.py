@@ -111,7 +111,7 @@ def test_an_incomplete_or_damaged_folder_is_refused_in_a_sentence(
     folder = write_folder(tmp_path / "f", stage2(steps=2))
     whole = (folder / "expected.safetensors").read_bytes()
     (folder / "expected.safetensors").write_bytes(whole[:-8])
-    assert "expected.safetensors cannot be read" in refused(folder, capsys)
+    assert "expected.safetensors is truncated or damaged" in refused(folder, capsys)
     (folder / "expected.safetensors").unlink()
     assert "has no meta.json" in refused(folder, capsys)
     (folder / "expected.safetensors").write_bytes(whole)

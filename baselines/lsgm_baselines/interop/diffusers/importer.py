@@ -32,6 +32,9 @@ EXAMPLES = (
     "lsgm import diffusers my-unet runs/mine --scheduler scheduler_config.json",
 )
 
+PREFIX = "prior.network.unet."
+"""What stands before the names of the library's tensors here."""
+
 
 @dataclass(frozen=True)
 class DiffusersOptions:
@@ -78,18 +81,22 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _pixels(recipe: DDPMRecipe) -> Pixels:
+def _pixels(recipe: DDPMRecipe, folder: Folder) -> Pixels:
+    from lsgm.errors import CheckpointError, ConfigError
     from lsgm.generative import Pixels
 
     side = recipe.network.sample_size
-    return Pixels(recipe.network.in_channels, side, side, "discrete", 8)
+    try:
+        return Pixels(recipe.network.in_channels, side, side, "discrete", 8)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder.network_file}: {error}") from None
 
 
 def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
     """Return the weights under this package's names, each checked against the network's shapes."""
     from lsgm.errors import CheckpointError, ConfigError
     from lsgm.interop.taken import named, refuse_larger
-    from lsgm_baselines.interop.diffusers.model import empty_network, sde_of
+    from lsgm_baselines.interop.diffusers.model import empty_networks, sde_of
 
     try:
         sde_of(recipe.betas)
@@ -98,7 +105,12 @@ def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
     network = recipe.network
     layers = network.layers_per_block * len(network.block_out_channels)
     refuse_larger(str(folder.network_file), "network", layers, len(folder.tensors))
-    wanted = empty_network(network, folder.network_file).state_dict()
+    drawn = empty_networks(recipe, _pixels(recipe, folder), folder.network_file)
+    wanted = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in drawn.state_dict().items()
+        if name.startswith(PREFIX)
+    }
     for name in sorted(wanted.keys() | folder.tensors.keys()):
         ours, theirs = wanted.get(name), folder.tensors.get(name)
         if ours is None or theirs is None:
@@ -112,7 +124,7 @@ def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
                 f"{folder.weights_file}: '{name}' is {list(theirs.shape)} and must be {list(ours.shape)}; "
                 "give weights and config.json of one model"
             )
-    return {f"prior.network.unet.{name}": tensor for name, tensor in folder.tensors.items()}
+    return {f"{PREFIX}{name}": tensor for name, tensor in folder.tensors.items()}
 
 
 def _write(
@@ -138,7 +150,7 @@ def _write(
         "network": recorded(folder.network),
         "scheduler": recorded(folder.scheduler),
     }
-    meta = {**checkpoint_meta(recipe, _pixels(recipe), options.data), "imported": source}
+    meta = {**checkpoint_meta(recipe, _pixels(recipe, folder), options.data), "imported": source}
     # How long it was trained is not in the folder, and nothing can go on from here.
     position = Position(step=0, stage="score", stage_step=0, stage_done=True, finished=True)
     write_derived_run(

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lsgm.errors import CheckpointError
+from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.models.latent import parameter_counts
 from lsgm.models.measured import ScoreBasedModel
+from lsgm.models.sketch import sketch
 from lsgm.objective import Objective
 from lsgm.proposal.vp import LogVariance
 from lsgm.score import ScoreModel, per_sample
@@ -22,10 +22,9 @@ from lsgm.weighting import Weighting
 from lsgm_baselines.cells import DequantisedPixels
 from lsgm_baselines.interop.diffusers.config import BetaConfig, DDPMRecipe
 from lsgm_baselines.nets.unet2d import UNet2D
-from lsgm_baselines.nets.unet2d_config import UNet2DConfig
 from lsgm_baselines.pixels import NoisyPixels
 
-__all__ = ["DDPM", "NoiseNetwork", "empty_network", "measure_ddpm", "sde_of"]
+__all__ = ["DDPM", "NoiseNetwork", "empty_networks", "measure_ddpm", "sde_of"]
 
 
 def sde_of(config: BetaConfig) -> TabulatedVPSDE:
@@ -84,16 +83,17 @@ class DDPM(nn.Module):
         self.prior = ScoreModel(sde, NoiseNetwork(UNet2D(recipe.network), sde, recipe))
 
 
-def empty_network(config: UNet2DConfig, file: Path) -> UNet2D:
-    """Return the U-Net as shapes alone. Raises CheckpointError naming ``file`` where there is none such."""
+def empty_networks(recipe: DDPMRecipe, pixels: Pixels, file: Path) -> DDPM:
+    """Return the recipe's networks as shapes alone. Raises CheckpointError, which names ``file``."""
     try:
-        with torch.device("meta"):
-            return UNet2D(config)
-    except (ValueError, RuntimeError, OverflowError, MemoryError, ZeroDivisionError) as error:
+        networks = sketch(recipe, pixels)
+    except (ConfigError, ValueError, TypeError) as error:
+        why = shown(str(error).split("\n")[0])[:300]
         raise CheckpointError(
-            f"{shown(str(file))} describes a network that cannot be built ({shown(str(error))[:200]}); give "
-            "the config.json of the weights"
+            f"{shown(str(file))} describes a network that cannot be built: {why}; give that of the weights"
         ) from error
+    assert isinstance(networks, DDPM)
+    return networks
 
 
 def measure_ddpm(recipe: DDPMRecipe, networks: DDPM, state: Mapping[str, Any]) -> ScoreBasedModel:

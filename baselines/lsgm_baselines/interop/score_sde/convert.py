@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files.shown import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.prior_table import Source, Table, layers_in_order, numbered_rows
 from lsgm.interop.taken import fitting, named, real, refuse_larger
+from lsgm.models.sketch import sketch
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm_baselines.config import SGMRecipe
@@ -77,15 +79,14 @@ def network_table(config: ScoreNetConfig, pixels: Pixels) -> Table:
 def empty_networks(recipe: SGMRecipe, pixels: Pixels) -> SGM:
     """Return the recipe's networks as shapes alone. Raises ConfigError where there are none such."""
     try:
-        with torch.device("meta"):
-            return SGM(recipe.prior, pixels)
-    except ValueError as error:
-        raise ConfigError(f"the settings describe no network ({error}); correct them") from error
-    except (RuntimeError, OverflowError, MemoryError) as error:  # shapes beyond what torch can count
+        networks = sketch(recipe, pixels)
+    except (ValueError, TypeError) as error:
+        why = shown(str(error).split("\n")[0])[:300]
         raise ConfigError(
-            "the settings describe a network with tensors larger than there can be; give those of the "
-            "checkpoint"
+            f"the settings describe no network ({why}); give those of the checkpoint"
         ) from error
+    assert isinstance(networks, SGM)
+    return networks
 
 
 def _state(recipe: SGMRecipe, networks: SGM, table: Table, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
