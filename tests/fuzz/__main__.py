@@ -26,6 +26,7 @@ from fuzz.table import table, total
 def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=300, help="over all kinds")
+    parser.add_argument("--each", type=int, default=0, help="of every kind, in place of --inputs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", default=[], choices=list(KINDS), metavar="KIND")
     parser.add_argument("--group", default="", choices=["", "results", "models", "images"])
@@ -47,9 +48,10 @@ def _plan(options: argparse.Namespace) -> list[tuple[str, int, int]]:
     """Return batches of inputs: kind, seed, number; every kind has its share, a dear one a third of it."""
     names = _names(options)
     weights = {name: 1.0 if KINDS[name].dear else 3.0 for name in names}
+    one = options.each / 3 if options.each else options.inputs / sum(weights.values())
     plan: list[tuple[str, int, int]] = []
     for name in names:
-        share = max(1, round(options.inputs * weights[name] / sum(weights.values())))
+        share = max(1, round(weights[name] * one))
         for batch, first in enumerate(range(0, share, BATCH)):
             plan.append((name, options.seed * 100_000 + batch, min(BATCH, share - first)))
     # All kinds first once, then all a second time: an interrupted campaign has seen each of them.
