@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lsgm.files.shown import shown
+
 __all__ = ["bar", "say"]
 
 
@@ -20,11 +22,17 @@ def bar(
     # In a log file a bar that redraws ten times a second is noise: one line every ten seconds is news.
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
-        iterable, total=total, desc=desc, unit=unit, disable=silent, file=sys.stderr, mininterval=interval
+        iterable,
+        total=total,
+        desc=shown(desc),
+        unit=unit,
+        disable=silent,
+        file=sys.stderr,
+        mininterval=interval,
     )
 
 
 def say(sentence: str) -> None:
     """Print a sentence for the user on standard error, on the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
+        print(f"lsgm: {shown(sentence)}", file=sys.stderr, flush=True)

@@ -23,13 +23,20 @@ from lsgm.rng import SeededNoise
 from lsgm_eval import kept, score_store
 from lsgm_eval.cells import CellStore, cell_key
 from lsgm_eval.kept import claim_results
+from lsgm_eval.likelihoods import measure_likelihood
 from lsgm_eval.measure.likelihood import SCORED, Scores, save_scores, score_images
+from lsgm_eval.measure.paired import folder_tag, scores_file
+from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.neighbours import nearest
 from lsgm_eval.passes import Pass, run_pass
+from lsgm_eval.passes.plan import branches, class_sums
+from lsgm_eval.passes.share import Share
+from lsgm_eval.passes.state import StateFile
 from lsgm_eval.reference import all_features, reference_features
 from lsgm_eval.row_file import RowFile, open_rows, write_rows
 from lsgm_eval.rows import Context
 from lsgm_eval.score_store import ScoreStore, read_scores
+from lsgm_eval.sweep.run import forget
 
 Said = pytest.CaptureFixture[str]
 NELBO = DensityConfig(draws=4)
@@ -207,10 +214,14 @@ def test_no_array_of_a_state_is_believed_that_does_not_fit(tmp_path: Path) -> No
     drawn(Noise(), state)
     # What the decoder took may be unknown.
     allowed = {"decoder_seconds NaN"}
+    with np.load(state) as file:
+        kept_state = StateFile(state, str(file["key"]))
+    plan = branches([Features()], 40, class_sums)
+    share = Share(np.arange(40), (3, 2, 2), plan)
+    assert kept_state.read(lambda arrays: share.load(arrays) or True)
     for what in changed(state):
-        model = Noise()
-        drawn(model, state)
-        assert (model.drawn == 0) == (what in allowed), what
+        believed = kept_state.read(lambda arrays: share.load(arrays) or True)
+        assert bool(believed) == (what in allowed), what
 
 
 @pytest.mark.parametrize(
@@ -459,3 +470,36 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
     store.put(KEY, [CONTEXT.row("nelbo_nats", 3.5)])
     assert (tmp_path / "mine").read_text() == "mine"
     assert not path.is_symlink()
+
+
+# Names.
+
+ODD = ["../../../x", "/etc/passwd", "a\nb", "\x1b[2Jmine", "..", "*", "[a-z]", "nul", "é" * 100]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_whatever_a_model_is_called_its_files_lie_below_the_results(tmp_path: Path, name: str) -> None:
+    """A checkpoint's state.json says what it is called."""
+    out, model = tmp_path / "deep" / "er" / "out", KnownModel(name=name)
+    tell = Context("known@1/quick", name, model.sha256, "known@1@abc", "run")
+    for _ in range(2):
+        measure_likelihood(model, known_images(), NELBO, 4, out, context=tell, batch_size=4)
+    assert len(model.scored) == 4
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent.parent.name for path in made} <= {"out", "scores"}
+    assert read_scores(scores_file(out, name, "nelbo")) is not None
+
+
+@pytest.mark.parametrize("name", ["lsgm", "my model.v2", "a=b", "Größe", "x(1)"])
+def test_files_of_honest_names_are_called_as_ever(tmp_path: Path, name: str) -> None:
+    assert scores_file(tmp_path, name, "iw", "-limit-5").name == f"{name}-iw-limit-5.npz"
+    assert folder_tag(f"{name}@1@{'ab12cd34' * 8}") == f"@{name}-ab12cd34"
+
+
+def test_what_is_forgotten_of_a_point_is_its_own(tmp_path: Path) -> None:
+    """A name with brackets is no pattern."""
+    for name in ("[ab]-point-1.npz", "a-point-1.npz", "[ab]-point-1-0-of-2.npz"):
+        (tmp_path / name).write_bytes(b"")
+    how = Drawing(range(2), SamplerConfig(), 1, ALONE, tmp_path / "[ab]-point-1.npz")
+    forget(how)
+    assert [path.name for path in tmp_path.iterdir()] == ["a-point-1.npz"]

@@ -13,6 +13,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError
+from lsgm.files.shown import shown
 
 if TYPE_CHECKING:
     from lsgm_eval.tasks import Images, Task
@@ -42,8 +43,8 @@ class Options:
     task: Annotated[Positional[str], arg(metavar="TASK")]
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
     model: UseAppendAction[tuple[str, ...]] = ()
-    """Run directory, checkpoint, package.module:factory, or ready images (a folder, zip, npz or npy); named
-    by NAME= before it; repeat for more."""
+    """Run directory, checkpoint, package.module:factory (code that is run), or ready images (a folder, zip,
+    npz or npy); named by NAME= before it; repeat for more."""
     tier: str = "quick"
     """How much is measured: smoke, quick or full; numbers of different tiers are never comparable."""
     out: Path | None = None
@@ -51,7 +52,8 @@ class Options:
     extractor: UseAppendAction[tuple[str, ...]] = ()
     """Measure sample quality in this feature space in the place of the task's: inception, inception-clean,
     export:FILE.pt2, torchscript:FILE, dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official
-    Inceptions give FID."""
+    Inceptions give FID. torchscript:, dinov2: and inception-clean:FILE run what is in their files: name only
+    those that you trust; export: and inception:FILE take numbers from theirs and run nothing else."""
     reference: UseAppendAction[tuple[str, ...]] = ()
     """SPACE=FILE.npz: take mean and covariance of the reference (mu, sigma) from a file; may be repeated. No
     data are needed where every space has one and no likelihood is asked for."""
@@ -154,11 +156,11 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         for row in rows:
             print(json.dumps(row, allow_nan=False))
     else:
-        print("\n".join(_table(rows)))
+        print("\n".join(map(shown, _table(rows))))
     for why in dict.fromkeys(
         row["note"] for row in rows if row["value"] is None and row["group"] == "quality"
     ):
-        print(f"lsgm: not measured: {why}", file=sys.stderr)
+        print(f"lsgm: not measured: {shown(why)}", file=sys.stderr)
     print(f"lsgm: rows in {out / 'results.jsonl'}, sample grids in {out / 'samples'}", file=sys.stderr)
     return 0
 

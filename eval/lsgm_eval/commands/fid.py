@@ -13,6 +13,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import SamplerConfig, require
+from lsgm.files.shown import shown
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -52,7 +53,9 @@ class Options:
     """Of the subsets."""
     extractor: UseAppendAction[tuple[str, ...]] = ()
     """Feature space: inception, inception-clean (default: both), export:FILE.pt2, torchscript:FILE,
-    dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official Inceptions give FID."""
+    dinov2:DIR[:MODEL] or glyphs; may be repeated. Only the official Inceptions give FID. torchscript:,
+    dinov2: and inception-clean:FILE run what is in their files: name only those that you trust; export: and
+    inception:FILE take numbers from theirs and run nothing else."""
     out: Path | None = None
     """Folder for results.jsonl and a manifest, which `lsgm report` reads."""
     batch_size: int = 64
@@ -112,9 +115,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             print(json.dumps(row, allow_nan=False))
     else:
         lines = [f"{found.samples} against {found.reference}", "", *found.table(), "", *found.notes()]
-        print("\n".join(lines))
+        print("\n".join(map(shown, lines)))
     for why in found.not_measured:
-        print(f"lsgm: not measured: {why}", file=sys.stderr)
+        print(f"lsgm: not measured: {shown(why)}", file=sys.stderr)
     if options.out is not None:
         print(f"lsgm: rows in {options.out / 'results.jsonl'}", file=sys.stderr)
     return 0

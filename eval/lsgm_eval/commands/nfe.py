@@ -13,6 +13,7 @@ from tyro.conf import UseAppendAction, arg
 
 from lsgm.commands.options import parse
 from lsgm.config import require
+from lsgm.files.shown import shown
 
 if TYPE_CHECKING:
     from lsgm_eval.sweep.run import Sweep
@@ -40,8 +41,8 @@ class Options:
     """Options of ``lsgm nfe``."""
 
     model: UseAppendAction[tuple[str, ...]] = ()
-    """Run directory, checkpoint, package.module:factory or ready images, named by NAME= before it; repeat for
-    more. Ratios are of the first over the later ones."""
+    """Run directory, checkpoint, package.module:factory (code that is run) or ready images, named by NAME=
+    before it; repeat for more. Ratios are of the first over the later ones."""
     task: str = ""
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
     samplers: str = "ddim,heun,dpmpp-2m,unipc-3,ancestral"
@@ -57,7 +58,8 @@ class Options:
     reach: str = ""
     """Qualities whose costs are told, between commas (default: the best that every model attains)."""
     extractor: UseAppendAction[tuple[str, ...]] = ()
-    """Measure in this feature space in the place of the task's, as in `lsgm eval`; may be repeated."""
+    """Measure in this feature space in the place of the task's, as in `lsgm eval`; may be repeated.
+    torchscript:, dinov2: and inception-clean:FILE run what is in their files, export: does not."""
     reference: UseAppendAction[tuple[str, ...]] = ()
     """SPACE=FILE.npz: mean and covariance of the reference from a file; may be repeated."""
     tier: str = "quick"
@@ -177,4 +179,4 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     points = [row for row in rows if row["group"] == "curve"]
     derived = [row for row in rows if row["group"] == "reach"]
-    print("\n".join([*point_lines(points), "", *reach_lines(derived)]))
+    print("\n".join(map(shown, [*point_lines(points), "", *reach_lines(derived)])))

@@ -13,6 +13,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import DensityConfig, require
+from lsgm.files.shown import shown
 
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
@@ -49,7 +50,8 @@ class Options:
     """Options of ``lsgm nll``. What is None stays as the task's tier has it."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
-    """Run directories, checkpoints or package.module:factory, each named by NAME= before it."""
+    """Run directories, checkpoints or package.module:factory (code that is run), each named by NAME= before
+    it."""
     task: str = ""
     """A task of `lsgm ls tasks`, or a TOML file of your own (with --data: image-folder)."""
     data: str = ""
@@ -276,10 +278,10 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         for row in rows:
             print(json.dumps(row, allow_nan=False))
         return
-    print("\n".join(_table(rows)))
+    print("\n".join(map(shown, _table(rows))))
     notes = [(row["model"], row["sampler"], row["note"]) for row in rows if row["note"]]
     for model, sampler, note in dict.fromkeys(notes):
-        print(f"{', '.join(filter(None, (model, sampler)))}: {note}")
+        print(shown(f"{', '.join(filter(None, (model, sampler)))}: {note}"))
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

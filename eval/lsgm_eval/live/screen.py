@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from lsgm.files.shown import shown
 from lsgm_eval.live.board import Board, Entry
 from lsgm_eval.live.table import measured_line
 from lsgm_eval.live.words import columns_of
@@ -79,7 +80,7 @@ class Lines(Nothing):
     def changed(self, entry: Entry) -> None:
         """Tell of an entry that is finished."""
         if self._board is not None and entry.state == "done":
-            print(f"lsgm: {measured_line(self._board, entry)}", file=sys.stderr, flush=True)
+            print(f"lsgm: {shown(measured_line(self._board, entry))}", file=sys.stderr, flush=True)
 
 
 class Terminal:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lsgm.config import DensityConfig
 from lsgm.distributed import World
 from lsgm.errors import UserError
+from lsgm.files.shown import shown
 from lsgm.generative import Density, GenerativeModel
 from lsgm.ode import SolverError
 from lsgm.progress import bar
@@ -273,7 +274,7 @@ def _complaint(name: str, method: str, failures: list[Failure], scored: int, all
 def _list(name: str, method: str, failures: list[Failure]) -> None:
     """Name the images that are left out on standard error."""
     for _, sentence in failures[:LISTED]:
-        print(f"lsgm: {method} of {name} failed at {sentence}", file=sys.stderr)
+        print(f"lsgm: {method} of {shown(name)} failed at {sentence}", file=sys.stderr)
     if len(failures) > LISTED:
         print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
 

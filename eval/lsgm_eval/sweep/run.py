@@ -15,6 +15,7 @@ from typing import Any
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.files.names import file_name
+from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.evaluation import Evaluation
@@ -29,7 +30,7 @@ from lsgm_eval.spaces import FAMILIES, GIVES, family_of
 from lsgm_eval.sweep.derive import derived_rows
 from lsgm_eval.sweep.plan import expected_nfe
 
-__all__ = ["Sweep", "check_different", "check_metric", "one_statistic", "sweep"]
+__all__ = ["Sweep", "check_different", "check_metric", "forget", "one_statistic", "sweep"]
 
 Row = dict[str, Any]
 
@@ -155,7 +156,7 @@ class _Points:
 
         def measure() -> list[Row]:
             rows = bench.cell([model], "sweep", settings, lambda: self._point(model, how))
-            bench.world.on_main(lambda: _forget(how))
+            bench.world.on_main(lambda: forget(how))
             return of_this_call(rows)
 
         name = shown if model.has_prior else "without a sampler"
@@ -177,7 +178,7 @@ class _Points:
         return Drawing(seeds, point, bench.batch_size, bench.world, state, overlap=False)
 
 
-def _forget(how: Drawing) -> None:
+def forget(how: Drawing) -> None:
     """Remove what a pass has kept to go on from: its numbers are in the cell now."""
     if how.state is not None:
         for file in how.state.parent.glob(f"{glob.escape(how.state.stem)}*.npz"):
@@ -185,7 +186,7 @@ def _forget(how: Drawing) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"lsgm: {text}", file=sys.stderr, flush=True)
+    print(f"lsgm: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def check_different(models: Sequence[GenerativeModel]) -> None:
