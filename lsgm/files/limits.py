@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lsgm.errors import ConfigError, DataError, UserError
 
 __all__ = [
+    "ACTIVATIONS",
     "ARRAYS",
     "BATCH",
     "DATASET_FILE",
@@ -127,6 +128,8 @@ NETWORK = Limit("LSGM_LARGEST_NETWORK", 2**29)
 """A network of features in one file, unpacked or not: of its bytes opening takes up to three copies."""
 FEATURES = Limit("LSGM_MOST_FEATURES", 8192, "features")
 """Of an image, by a network of one's own: several matrices of D x D in float64 are made of them."""
+ACTIVATIONS = Limit("LSGM_LARGEST_ACTIVATIONS", 2**30)
+"""What a network of one's own holds at once while it makes features of a few images."""
 
 # What comes from elsewhere.
 FOREIGN = Limit("LSGM_LARGEST_FOREIGN_PICKLE", 64 * 2**20)

@@ -16,9 +16,8 @@ import logging
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,10 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
+from lsgm.files.limits import DOCUMENT
+from lsgm.files.shown import shown
+from lsgm.files.text import parse_json
+from lsgm_eval.extractors.bounded import Bounded, bound_numbers
 from lsgm_eval.extractors.own import OwnNetwork
 from lsgm_eval.extractors.weights import open_own, read_own
 
@@ -37,6 +40,10 @@ TENSORS = {"data/weights/": "weight_", "data/constants/": "tensor_"}
 MARKS = ("archive_format", "archive_version", ".data/version", "byteorder")
 """Members of a few bytes by which torch knows its archives."""
 
+MOST_AT_ONCE = 4096
+"""Images that a network may want at a time."""
+LONGEST = 1000
+"""Characters of a size."""
 WORD = re.compile(r"[\w.-]*", re.ASCII)
 SYMBOL = r"(?:[su]\d+|Symbol\('[su]\d+'(?:, \w+=(?:True|False))*\))"
 EXPRESSION = re.compile(
@@ -87,6 +94,8 @@ class _Network:
     """(channels, height, width) that it takes; None where any will do."""
     fewest: int
     most: int | None
+    known: set[int] = field(default_factory=set)
+    """Numbers of images at which it was seen to keep within bounds."""
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Raise UserError unless images of this shape fit."""
@@ -108,7 +117,13 @@ class _Network:
     def _one(self, images: Tensor) -> object:
         count = len(images)
         spare = images[-1:].expand(max(self.fewest - count, 0), *images.shape[1:])
-        out = self.module(torch.cat([images, spare]).contiguous())
+        batch = torch.cat([images, spare]).contiguous()
+        if len(batch) in self.known:
+            out = self.module(batch)
+        else:
+            with Bounded(shown(str(self.path)), len(batch)):
+                out = self.module(batch)
+            self.known.add(len(batch))
         return out[:count] if isinstance(out, Tensor) and out.ndim else None
 
 
@@ -116,7 +131,7 @@ def _load(path: Path, raw: bytes, device: torch.device) -> _Network:
     try:
         clean = _remade(path, raw)
         with _quiet():
-            program = torch.export.load(io.BytesIO(clean))
+            program = torch.export.load(clean)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 
@@ -126,7 +141,7 @@ def _load(path: Path, raw: bytes, device: torch.device) -> _Network:
         raise
     except Exception as error:  # torch's reader has no one kind of error for a graph that makes no sense
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise _damaged(path, last) from error
+        raise _damaged(path, shown(last)) from error
     return network
 
 
@@ -160,11 +175,14 @@ def _network(path: Path, program: torch.export.ExportedProgram) -> _Network:
         fewest = max(int(known.lower), 1) if known.lower.is_Integer else 1
         most = int(known.upper) if known.upper.is_Integer else None
     shape = tuple(side if isinstance(side, int) else None for side in sides)
+    if fewest > MOST_AT_ONCE:
+        raise UserError(f"{path} was exported for {fewest:,} images at a time: export it for fewer, or any")
     module = program.module().requires_grad_(False)
+    bound_numbers(module)
     return _Network(path, module, shape, fewest, most)
 
 
-def _remade(path: Path, raw: bytes) -> bytes:
+def _remade(path: Path, raw: bytes) -> io.BytesIO:
     """Return an archive of the graph and the tensors alone. Raises DataError for anything else."""
     members = _members(path, raw)
     if MODEL not in members:
@@ -178,11 +196,14 @@ def _remade(path: Path, raw: bytes) -> bytes:
     kept[INPUTS] = b""
     for folder, prefix in TENSORS.items():
         kept |= _tensors(path, members, folder, prefix)
+    members.clear()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as out:
-        for name, content in kept.items():
+        while kept:
+            name, content = kept.popitem()
             out.writestr(f"network/{name}", content)
-    return archive.getvalue()
+    archive.seek(0)
+    return archive
 
 
 def _members(path: Path, raw: bytes) -> dict[str, bytes]:
@@ -197,8 +218,9 @@ def _members(path: Path, raw: bytes) -> dict[str, bytes]:
             tops = {info.filename.partition("/")[0] for info in infos if "/" in info.filename}
             skip = len(next(iter(tops))) + 1 if len(tops) == 1 else 0
             return {info.filename[skip:]: archive.read(info) for info in infos}
-    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from error
+    # A list of what damaged bytes raise would never be whole.
+    except Exception as error:
+        raise _damaged(path, shown(" ".join(str(error).split()))) from error
 
 
 def _tensors(path: Path, members: Mapping[str, bytes], folder: str, prefix: str) -> dict[str, bytes]:
@@ -226,9 +248,10 @@ def _tensors(path: Path, members: Mapping[str, bytes], folder: str, prefix: str)
 
 
 def _json(path: Path, raw: bytes | str) -> Any:
+    DOCUMENT.hold(shown(str(path)), len(raw))
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        return parse_json(raw, "its graph")
+    except DataError as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -264,7 +287,7 @@ class _Cleaner:
         if key == "target":
             return self._operator(text)
         if key == "expr_str":
-            return self._matching(EXPRESSION, "a size", text)
+            return self._matching(EXPRESSION, "a size", text if len(text) <= LONGEST else "?")
         if key in ("in_spec", "out_spec"):
             self._tree(_json(self.path, text))
             return text

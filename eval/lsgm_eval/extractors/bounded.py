@@ -1,0 +1,147 @@
+"""A network of somebody else's, run within bounds: of memory by every operator, and of whole numbers.
+
+A graph of a few bytes may ask for more than any machine has. What an operator would allocate is found out
+beforehand, by fake tensors that have shapes and no numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+from lsgm.errors import DataError
+from lsgm.files.limits import ACTIVATIONS
+
+__all__ = ["Bounded", "bound_numbers"]
+
+IMAGE = 2**26
+"""Bytes of an image's activations that a batch of many may hold for each of them."""
+COUNTED = 4096
+"""Bytes of a tensor from which on it counts."""
+LARGEST = 2**63
+POWER = 64
+GROW_BY_DATA = ("aten.nonzero.default", "aten.masked_select.default", "aten.index.Tensor")
+"""Operators whose results are of no more numbers than what they are of, times its dimensions; how many only
+the data tell."""
+SCALARS = ("aten._local_scalar_dense.default", "aten.equal.default")
+"""Operators that give a number and no tensor."""
+
+
+class Bounded(TorchDispatchMode):
+    """While it is entered no operator allocates what takes the activations of ``count`` images too far.
+
+    Raises DataError for one that would, and for one of which only the data tell how much that is.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, what: str, count: int) -> None:
+        super().__init__()
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self.what = what
+        self.most = max(ACTIVATIONS.value, IMAGE * count)
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._live: list[tuple[StorageWeakRef, int]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator, once it is known what it allocates."""
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):  # a part of the graph within an operator
+            with self:
+                return func(*args, **kwargs)
+        new = self._allocated(func, args, kwargs)
+        self._live = [(storage, size) for storage, size in self._live if not storage.expired()]
+        if (total := sum(size for _, size in self._live) + new) > self.most:
+            raise DataError(
+                f"{self.what} needs {total:,} bytes for {func}, and at most {self.most:,} are taken; if you "
+                f"know where it comes from, set {ACTIVATIONS.variable}={total}"
+            )
+        out = func(*args, **kwargs)
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            if new and storage.nbytes() >= COUNTED:
+                self._live.append((StorageWeakRef(storage), storage.nbytes()))
+        return out
+
+    def _allocated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Return the bytes that an operator allocates for its results."""
+        name = str(func)
+        if name in SCALARS:
+            return 0
+        given = list(_tensors((args, kwargs)))
+        with self._fake:
+            faked = tree_map(self._faked, (args, kwargs))
+            before = {tensor.untyped_storage()._cdata for tensor in _tensors(faked)}
+            try:
+                out = func(*faked[0], **faked[1])
+            except _dynamic() as error:
+                if name not in GROW_BY_DATA:
+                    raise DataError(
+                        f"{self.what} has {name}, of which only the data tell how large it is; export a "
+                        "network without it"
+                    ) from error
+                return sum(8 * max(tensor.ndim, 1) * tensor.numel() for tensor in given)
+            fresh = {
+                tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in _tensors(out)
+            }
+            return sum(size for key, size in fresh.items() if key not in before)
+
+    def _faked(self, value: Any) -> Any:
+        return self._fake.from_tensor(value) if isinstance(value, Tensor) else value
+
+
+def bound_numbers(module: torch.nn.Module) -> None:
+    """Let no whole number that a graph reckons go beyond 64 bits: squared often enough one fills memory."""
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                if node.op == "call_function" and getattr(node.target, "__module__", "") in ARITHMETIC:
+                    node.target = _bounded(node.target)
+            part.recompile()
+
+
+ARITHMETIC = ("_operator", "math")
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    if function is operator.getitem:
+        return function
+
+    def bounded(*args: Any) -> Any:
+        powers = function is operator.pow and isinstance(args[1], int) and abs(args[1]) > POWER
+        out = math.inf if powers or any(map(_too_large, args)) else function(*args)
+        if _too_large(out) or out == math.inf:
+            raise OverflowError("a size goes beyond 64 bits")
+        return out
+
+    bounded.__name__ = f"bounded_{function.__name__}"
+    return bounded
+
+
+def _too_large(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) >= LARGEST
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in tree_iter(values) if isinstance(value, Tensor))
+
+
+def _dynamic() -> tuple[type[Exception], ...]:
+    from torch._subclasses import fake_tensor
+
+    return (
+        fake_tensor.DynamicOutputShapeException,
+        fake_tensor.DataDependentOutputException,
+        fake_tensor.UnsupportedOperatorException,
+    )
