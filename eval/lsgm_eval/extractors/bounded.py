@@ -35,7 +35,7 @@ SCALARS = ("aten._local_scalar_dense.default", "aten.equal.default")
 """Operators that give a number and no tensor."""
 
 
-class Bounded(TorchDispatchMode):
+class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered no operator allocates what takes the activations of ``count`` images too far.
 
     Raises DataError for one that would, and for one of which only the data tell how much that is.
@@ -44,7 +44,7 @@ class Bounded(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, what: str, count: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self.what = what
@@ -61,7 +61,7 @@ class Bounded(TorchDispatchMode):
             with self:
                 return func(*args, **kwargs)
         new = self._allocated(func, args, kwargs)
-        self._live = [(storage, size) for storage, size in self._live if not storage.expired()]
+        self._live = [(ref, size) for ref, size in self._live if not ref.expired()]  # type: ignore[no-untyped-call]
         if (total := sum(size for _, size in self._live) + new) > self.most:
             raise DataError(
                 f"{self.what} needs {total:,} bytes for {func}, and at most {self.most:,} are taken; if you "
@@ -71,7 +71,8 @@ class Bounded(TorchDispatchMode):
         for tensor in _tensors(out):
             storage = tensor.untyped_storage()
             if new and storage.nbytes() >= COUNTED:
-                self._live.append((StorageWeakRef(storage), storage.nbytes()))
+                ref: StorageWeakRef = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._live.append((ref, storage.nbytes()))
         return out
 
     def _allocated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
