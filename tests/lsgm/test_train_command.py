@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -108,26 +105,6 @@ def test_pieces_by_max_seconds_give_the_same_weights_bit_for_bit(folder: Path, l
         assert ("run the same command again to go on" in said) == (piece < 6)
     assert lsgm(short, "--out", "cut", "--max-seconds", 1e-6)[1].endswith("nothing to do\n")
     assert weights(folder / "cut") == weights(folder / "whole")
-
-
-def test_kill_9_and_the_same_command_go_on_to_the_same_weights(folder: Path, lsgm: tiny.Command) -> None:
-    long = recipe(
-        folder,
-        {stage: {"steps": 25, "checkpoint_every": 0.01, "val_every": 25} for stage in ("stage1", "stage2")},
-    )
-    command = [sys.executable, "-m", "lsgm", "train", str(long), "--out", "killed", "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    limit = time.monotonic() + 120
-    while Run("killed").newest() is None:
-        assert process.poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert lsgm(long, "--out", "killed")[0] == 0
-    assert lsgm(long, "--out", "whole")[0] == 0
-    assert weights(folder / "killed") == weights(folder / "whole")
 
 
 def test_two_processes_give_the_loss_curve_of_one(folder: Path, lsgm: tiny.Command) -> None:
