@@ -132,9 +132,15 @@ def test_the_recorded_environment_sets_threads_and_data_alone(
     assert run([str(received)]) == 0
     shell = capsys.readouterr().out.splitlines()[-2]
     assert shell.startswith(f"cd {received} && LSGM_DATA='/far/a b' lsgm eval glyphs ")
-    record(received, ["lsgm", "eval", "glyphs"], environment={"LSGM_DATA": "a\nb"})
+    for odd in ("a\nb", "", "\x1b[2J"):
+        record(received, ["lsgm", "eval", "glyphs"], environment={"LSGM_DATA": odd})
+        assert run([str(received)]) == 0
+        assert "LSGM_DATA" not in capsys.readouterr().out
+    record(received, ["lsgm", "eval", "glyphs"], environment={"LSGM_DATA": "~nobody-of-this-name:data"})
     assert run([str(received)]) == 0
-    assert "LSGM_DATA" not in capsys.readouterr().out
+    assert f"LSGM_DATA={received}/~nobody-of-this-name:{received}/data " in capsys.readouterr().out.replace(
+        "'", ""
+    )
 
 
 def test_what_is_written_goes_to_the_folder_of_the_user_alone(

@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
     from lsgm_reports.reproduce.trained import is_training_run
 
     place = Path(options.row)
-    if is_training_run(place) and not (place / "results.jsonl").is_file():
+    if is_training_run(place) and not os.path.isfile(place / "results.jsonl"):
         return _train(place, options)
     found = rows_at(options.row, model=options.model, metric=options.metric, sampler=options.sampler)
     if len(found) > 1:

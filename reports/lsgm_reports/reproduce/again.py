@@ -141,16 +141,25 @@ def _environment(manifest: Manifest) -> dict[str, str]:
     found: dict[str, str] = {}
     if manifest.threads is not None:
         found |= thread_setting(manifest.threads)
-    data = manifest.environment.get("LSGM_DATA")
-    if data and data.isprintable() and "LSGM_DATA" not in os.environ:
+    data = _data(manifest)
+    if data and "LSGM_DATA" not in os.environ:
         found["LSGM_DATA"] = data
     return found
 
 
+def _data(manifest: Manifest) -> str:
+    """Return the folders of data that were looked in, whole paths between colons; nothing of odd ones."""
+    recorded = manifest.environment.get("LSGM_DATA", "")
+    if not recorded.isprintable():
+        return ""
+    parts = [os.path.expanduser(part) for part in recorded.split(os.pathsep) if part]
+    return os.pathsep.join(os.path.join(manifest.directory, part) for part in parts)
+
+
 def _roots(manifest: Manifest | None) -> list[Path]:
     """Return the folders in which data are looked for, as `lsgm.data` does."""
-    recorded = manifest.environment.get("LSGM_DATA", "") if manifest is not None else ""
+    recorded = _data(manifest) if manifest is not None else ""
     named = os.environ.get("LSGM_DATA", recorded)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsgm"
     cache = Path(os.environ.get("LSGM_CACHE") or base)
-    return [Path(part).expanduser() for part in named.split(os.pathsep) if part] + [cache / "data"]
+    return [Path(os.path.expanduser(part)) for part in named.split(os.pathsep) if part] + [cache / "data"]

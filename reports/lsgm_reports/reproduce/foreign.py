@@ -102,7 +102,9 @@ def _network(spec: str, directory: Path) -> list[Foreign]:
         return []
     place = directory / os.path.expanduser(file)
     if kind == "dinov2":
-        folder = place if place.is_dir() else directory / os.path.expanduser(file.rpartition(":")[0] or file)
+        folder = (
+            place if os.path.isdir(place) else directory / os.path.expanduser(file.rpartition(":")[0] or file)
+        )
         return [Foreign(spec, f"{spec} runs {folder / 'hubconf.py'}")]
     if kind in ("torchscript", "inception-clean"):
         return [Foreign(spec, f"{spec} runs the TorchScript {place}")]

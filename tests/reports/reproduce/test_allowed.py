@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lsgm.data import dataset_names
 from lsgm.errors import DataError
@@ -17,6 +20,7 @@ from lsgm_eval.commands import fid, nfe, nll
 from lsgm_eval.extractors import FOREIGN, FORMS, KINDS
 from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS
 from lsgm_reports.reproduce.command_line import CommandLine
+from lsgm_reports.reproduce.copied import copied
 from lsgm_reports.reproduce.foreign import foreign_code
 
 COMMANDS = {
@@ -154,3 +158,32 @@ def test_what_measures_is_taken_apart_checked_and_put_together(text: str) -> Non
 def test_an_empty_value_stays_where_it_means_something() -> None:
     argv = ("lsgm", "nfe", "--model", "a", "--task", "t", "--tol", "", "--reach", "")
     assert CommandLine.parse(argv).checked().argv == argv
+
+
+NAMES = sorted({name for options in OPTIONS.values() for name in options} | {"trust-code", "config", "help"})
+VALUES = st.sampled_from(
+    ["1", "all", "cpu", "a=b:c", "/x", "~", "../x", "-x", "--", "--out=/x", "$(id)", "a b", "'", "x\ny", "@x"]
+)
+WORD = VALUES | st.text(max_size=5)
+PIECE = st.one_of(
+    st.tuples(WORD),
+    st.tuples(st.sampled_from([f"--{name}" for name in NAMES]), WORD),
+    st.builds(lambda name, value: (f"--{name}={value}",), st.sampled_from(NAMES), WORD),
+)
+
+
+@given(st.sampled_from([*OPTIONS, "train"]), st.lists(PIECE, max_size=5))
+def test_a_shown_command_measures_writes_below_and_is_read_by_a_shell_as_it_was_meant(
+    command: str, pieces: list[tuple[str, ...]]
+) -> None:
+    line = copied(["lsgm", command, *(word for piece in pieces for word in piece)])
+    assert bool(line.line) != bool(line.why)
+    if not line.line:
+        return
+    assert line.line.isprintable()
+    read = CommandLine.parse(shlex.split(line.line)).checked()
+    assert read.command in OPTIONS
+    assert not foreign_code(read, Path.cwd(), Path.cwd())
+    for target in (*read.values("out"), *read.values("export-reference")):
+        assert not target.startswith(("/", "~"))
+        assert ".." not in target.split("/")
