@@ -257,4 +257,6 @@ def _shown(row: Mapping[str, Any] | None, sign: int = 1) -> str:
     if row is None or row["value"] is None:
         return ""
     value = f"{sign * row['value']:.2f}"
-    return value if row["ci_low"] is None else f"{value} ± {(row['ci_high'] - row['ci_low']) / 2:.2f}"
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return value
+    return f"{value} ± {(row['ci_high'] - row['ci_low']) / 2:.2f}"

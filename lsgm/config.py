@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from lsgm.errors import ConfigError
+from lsgm.files.limits import BATCH, DRAWS, SIZE, STEPS, Limit
 
 __all__ = [
     "DataConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "require",
     "require_finite",
     "require_seeds",
+    "require_sizes",
 ]
 
 
@@ -35,6 +37,18 @@ def require_finite(config: Any, *but: str) -> None:
         value = getattr(config, field.name)
         if isinstance(value, float) and not math.isfinite(value) and field.name not in but:
             raise ConfigError(f"{field.name.replace('_', '-')} is {value}; give a finite number")
+
+
+def require_sizes(config: Any, limit: Limit, *names: str) -> None:
+    """Raise ConfigError for a size among some fields, or in a tuple of them, that is beyond a limit."""
+    for name in names:
+        value = getattr(config, name)
+        shown = name.replace("_", "-")
+        if isinstance(value, tuple):
+            limit.allow(f"the number of {shown}", len(value))
+        for size in value if isinstance(value, tuple) else (value,):
+            if size is not None:
+                limit.allow(shown, size)
 
 
 def require_seeds(first: int, count: int, name: str) -> None:
@@ -76,6 +90,8 @@ class DataConfig:
             self.size is None or min(self.size) >= 8,
             f"data.image-size is {self.image_size}; give at least 8 pixels",
         )
+        for side in self.size or ():
+            SIZE.allow("data.image-size", side)
         if self.convert:
             from lsgm.data.convert import parse_convert
 
@@ -90,12 +106,13 @@ class DataConfig:
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         words = self.image_size.lower().strip()
-        sides = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", words)
+        sides = re.fullmatch(r"([0-9]{1,9})\s*[x×]\s*([0-9]{1,9})", words)
+        side = re.fullmatch(r"[0-9]{1,9}", words)
         require(
-            words == "native" or words.isdigit() or sides is not None,
-            f"data.image-size is '{self.image_size}'; give a side, height x width as 64x96, or native",
+            words == "native" or side is not None or sides is not None,
+            f"data.image-size is '{self.image_size[:40]}'; give a side, height x width as 64x96, or native",
         )
-        if words.isdigit():
+        if side:
             return int(words), int(words)
         return (int(sides[1]), int(sides[2])) if sides else None
 
@@ -117,6 +134,9 @@ class SDEConfig:
     sigma2_max: float | Literal["data"] | None = None
     """Largest variance of ve (None: 0.99) and geometric (None: 0.999). For ve also "data": the largest
     squared distance between two encodings of the training set, found before the prior's first step."""
+
+    def __post_init__(self) -> None:
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -196,6 +216,7 @@ class StageConfig:
         require(self.checkpoint_every > 0, "checkpoint-every must be above 0 seconds")
         require(self.keep >= 1, "keep must be at least 1 checkpoint")
         require_finite(self, "clip", "checkpoint_every")
+        require_sizes(self, BATCH, "batch_size")
 
     @property
     def budget(self) -> float:
@@ -250,6 +271,7 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps is {self.steps}; a sampler needs at least 1")
+        require_sizes(self, STEPS, "steps", "corrector_steps")
         require(self.rtol > 0 and self.atol > 0, "rtol and atol must be above 0")
         require(self.time_end is None or 0 <= self.time_end < 1, "time-end must lie in [0, 1)")
         require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0")
@@ -316,5 +338,7 @@ class DensityConfig:
         require(self.draws >= 1 and self.probes >= 1, "draws and probes must be at least 1")
         require(self.samples >= 1 and self.at_once >= 1, "samples and at-once must be at least 1")
         require(self.steps >= 1, f"steps is {self.steps}; a solver needs at least 1")
+        require_sizes(self, DRAWS, "draws", "samples", "at_once", "probes")
+        require_sizes(self, STEPS, "steps")
         require(self.rtol > 0 and self.atol > 0, "rtol and atol must be above 0")
         require_finite(self)

@@ -7,12 +7,16 @@ file ``costs.json`` in each folder of installed recipes, so that a list of recip
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lsgm.errors import ConfigError
-from lsgm.structure import from_dict
+from lsgm.files.records import record_of
+from lsgm.files.shown import shown
+from lsgm.files.text import read_table
+from lsgm.files.write import replace_file
 
 __all__ = ["COSTS", "CPU_RATE", "GPU_RATE", "Cost", "read_costs", "shown_flops", "shown_hours", "write_costs"]
 
@@ -39,17 +43,24 @@ class Cost:
     flops: float | None = None
     """The same of the whole training; none where a stage's budget is seconds."""
 
+    def __post_init__(self) -> None:
+        for count in (*self.parameters.values(), *self.step_flops.values(), self.flops or 0.0):
+            if not (math.isfinite(count) and count >= 0):
+                raise ConfigError(f"{count} is no cost; it must be a number of at least 0")
+
 
 def read_costs(folder: Path) -> dict[str, Cost]:
     """Return the costs that a folder's file tells, by the recipe's name; none where it has no file."""
     path = folder / COSTS
     if not path.is_file():
         return {}
-    try:
-        tables = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}; `lsgm bench cost --write` makes it anew") from None
-    return {name: from_dict(Cost, table, str(path)) for name, table in tables.items()}
+    repair = "`lsgm bench cost --write` makes it anew"
+    tables = read_table(path, ConfigError, repair)
+    if wrong := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise ConfigError(f"{path}: '{shown(wrong[0])}' is not a table; {repair}")
+    return {
+        name: record_of(Cost, table, f"{path}: {name}", ConfigError, repair) for name, table in tables.items()
+    }
 
 
 def write_costs(folder: Path, costs: Mapping[str, Cost]) -> Path:
@@ -57,7 +68,7 @@ def write_costs(folder: Path, costs: Mapping[str, Cost]) -> Path:
     path = folder / COSTS
     text = json.dumps({name: asdict(cost) for name, cost in sorted(costs.items())}, indent=1)
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        replace_file(path, f"{text}\n".encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); make its folder writable") from None
     return path

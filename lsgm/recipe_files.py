@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from pathlib import Path
 from typing import Any
 
 from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.files import text
+from lsgm.files.shown import shown
 from lsgm.structure import from_dict, to_dict
 
 __all__ = ["ORIGINS", "find_recipes", "from_dict", "load_recipe", "read_toml", "to_dict"]
@@ -32,28 +34,20 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
 
     Raises ConfigError for an unknown name, a missing file and text that is not TOML.
     """
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
-        return read_toml(Path(text))
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name:
+        return read_toml(Path(name))
     recipes = find_recipes()
-    if text not in recipes:
-        hint = did_you_mean(text, recipes) or "; `lsgm ls recipes` shows the ones there are"
-        raise ConfigError(f"there is no recipe '{text}'{hint}")
-    return read_toml(recipes[text])
+    if name not in recipes:
+        hint = did_you_mean(name, recipes) or "; `lsgm ls recipes` shows the ones there are"
+        raise ConfigError(f"there is no recipe '{name}'{hint}")
+    return read_toml(recipes[name])
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file; ConfigError names the file and, for bad syntax, the line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise ConfigError(
-            f"there is no file {path}; give the path of a TOML file or a recipe's name"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text in UTF-8; give a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        reason = str(error)
-        raise ConfigError(f"{path} is not valid TOML: {reason[:1].lower() + reason[1:]}") from None
+            f"there is no file {shown(str(path))}; give the path of a TOML file or a recipe's name"
+        )
+    return text.read_toml(path, ConfigError, "give a TOML file")

@@ -37,6 +37,9 @@ BEFORE = "before"
 LARGEST = 2**63 - 1
 """The largest whole number that tensors and files of numbers hold, and so the largest seed, count or step."""
 
+LONGEST = 100
+"""Characters that a complaint shows of a key or of a value."""
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -88,7 +91,8 @@ def as_then(cls: type[Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, given = hints[field.name], out.get(field.name)
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(given or {}, Mapping):
+        known = given is None or isinstance(given, Mapping)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and known:
             if inner := as_then(hint, given or {}):
                 out[field.name] = inner
         elif given is None and BEFORE in field.metadata:
@@ -106,7 +110,7 @@ def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, 
     for name, value in then.items():
         if isinstance(value, Mapping):
             if isinstance(table := now.get(name), dict):  # saved settings may be of another kind
-                out[name] = _overlaid(table, value, saved.get(name, {}))
+                out[name] = _overlaid(table, value, saved.get(name) or {})
         elif name not in saved:
             out[name] = value
     return out
@@ -160,6 +164,7 @@ def _plain(value: Any) -> Any:
 
 
 def _join(path: str, key: str) -> str:
+    key = key if len(key) <= LONGEST else f"{key[:LONGEST]}..."
     return f"{path}.{key}" if path else key
 
 

@@ -35,6 +35,7 @@ from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
 from lsgm.models.latent import parameter_counts
 from lsgm.models.operations import operations
+from lsgm.models.sketch import sketch
 from lsgm.structure import to_dict
 
 __all__ = ["Forward", "cost_of", "forward_flops", "recipe_pixels", "step_flops"]
@@ -69,6 +70,7 @@ def recipe_pixels(recipe: Any) -> Pixels:
 def cost_of(recipe: Any) -> Cost:
     """Return what training a recipe costs, of any kind whose networks are a VAE, a score model or both."""
     pixels = recipe_pixels(recipe)
+    sketch(recipe, pixels)  # what is too large is refused before it is counted
     with FakeTensorMode(), torch.no_grad():
         networks = find_kind(recipe.kind).build(recipe, pixels)
         parameters = parameter_counts(networks)

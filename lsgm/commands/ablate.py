@@ -23,7 +23,9 @@ from lsgm.commands import steps
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 from lsgm.errors import ConfigError, UserError
+from lsgm.files.write import claim, replace_file, unwritable
 from lsgm.recipe_files import load_recipe
+from lsgm.result_rows import read_rows
 
 __all__ = ["HELP", "AblateOptions", "Budget", "run"]
 
@@ -176,7 +178,7 @@ def run(argv: list[str]) -> int:
     options = parse(AblateOptions, argv, prog="lsgm ablate", description=DESCRIPTION, examples=EXAMPLES)
     studies = choose_studies(options.study)
     out = options.out or Path("runs") / f"ablate-{Path(options.recipe).stem}"
-    plan = Plan(options, _recipe(options.recipe), out)
+    plan = Plan(options, _recipe(options.recipe), claim(out))
     cells = all_cells(studies)
     commands = {cell: plan.train(cell) for cell in cells}
     failed: dict[str, str] = {}
@@ -254,18 +256,19 @@ def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
 
 def _tables(plan: Plan, studies: Sequence[Study], failed: Mapping[str, str]) -> list[str]:
     """Return the studies as tables for the terminal."""
-    lines = (plan.out / "results.jsonl").read_text(encoding="utf-8").splitlines()
     tier, images = plan.options.tier, plan.images
     tiers = {tier, tier if images is None else f"{tier}-limit-{images}"}
-    rows = [row for row in map(json.loads, lines) if row["task"].partition("/")[2] in tiers]
+    found = read_rows(plan.out / "results.jsonl")
+    rows = [row for row in found if (row["task"] or "").partition("/")[2] in tiers]
     return [line for study in studies for line in ["", *study_lines(study, rows, failed)]]
 
 
 def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str, str]) -> None:
-    from lsgm.files.write import replace_file
-
     text = json.dumps(summary(recipe, studies, failed), indent=1) + "\n"
-    replace_file(out / "ablation.json", text.encode())
+    try:
+        replace_file(out / "ablation.json", text.encode())
+    except OSError as error:
+        raise unwritable(out / "ablation.json", error) from error
 
 
 def _note(failed: dict[str, str], cell: Cell, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -15,6 +16,9 @@ from typing import Any
 
 from lsgm import __version__
 from lsgm.commands.options import parse
+from lsgm.errors import UserError
+from lsgm.files.shown import shown
+from lsgm.files.text import read_table
 
 __all__ = ["HELP", "Options", "examine", "run"]
 
@@ -125,8 +129,12 @@ def _data() -> list[str]:
     """Return the folders of data with the datasets that lie there and their versions."""
     found = []
     for place in _places():
-        held = [_dataset(child) for child in sorted(place.iterdir())] if place.is_dir() else []
-        found.append(f"{place}: {', '.join(filter(None, held)) or 'nothing yet'}")
+        try:
+            held = [_dataset(child) for child in sorted(place.iterdir())] if place.is_dir() else []
+        except OSError as error:
+            found.append(f"{place}: cannot be read ({error.strerror})")
+            continue
+        found.append(shown(f"{place}: {', '.join(filter(None, held)) or 'nothing yet'}"))
     return found
 
 
@@ -135,10 +143,11 @@ def _dataset(folder: Path) -> str:
     if folder.name.startswith(".") or not folder.is_dir():
         return ""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return f"{manifest['name']}@{manifest['version']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = read_table(folder / "manifest.json")
+    except UserError:
         return folder.name
+    named = [manifest.get(key) for key in ("name", "version")]
+    return "@".join(map(str, named)) if all(isinstance(word, str) for word in named) else folder.name
 
 
 def _cache() -> str:
@@ -148,7 +157,11 @@ def _cache() -> str:
     except ImportError:
         return "unknown"
     folder = cache_dir()
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for place, _, names in os.walk(folder):  # what cannot be read is passed over
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(place, name)).st_size
     return f"{folder}, {size / 2**20:.0f} MiB"
 
 

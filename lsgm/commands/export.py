@@ -11,6 +11,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
+from lsgm.files.write import claim
 
 __all__ = ["HELP", "ExportOptions", "run"]
 
@@ -83,6 +84,7 @@ def _export(options: ExportOptions, source: Path, out: Path) -> None:
     from lsgm.models.export import checkpoint_to_export, export, write_card
     from lsgm.train.checkpoint import WEIGHTS
 
+    claim(out)
     checkpoint = checkpoint_to_export(source, options.stage)
     state = export(checkpoint, out, dtype=options.dtype, name=options.name, limits=options.limit)
     if options.measured:

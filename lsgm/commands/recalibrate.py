@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, given_options, parse
-from lsgm.config import SamplerConfig, require
+from lsgm.config import SamplerConfig, require, require_seeds, require_sizes
+from lsgm.files.limits import BATCH, DRAWS
+from lsgm.files.write import claim
 
 if TYPE_CHECKING:
     from lsgm.models.load import Opened
@@ -53,7 +55,9 @@ class RecalibrateOptions:
     def __post_init__(self) -> None:
         require(self.batches >= 1, f"batches is {self.batches}; it takes at least 1")
         require(self.batch_size >= 2, f"batch-size is {self.batch_size}; a batch's variance takes at least 2")
-        require(self.seed >= 0, f"seed is {self.seed}; it cannot be negative")
+        require_seeds(self.seed, 1, "seed")
+        require_sizes(self, BATCH, "batch_size")
+        require_sizes(self, DRAWS, "batches")
         require(self.images >= 2, f"images is {self.images}; a variance takes at least 2")
 
 
@@ -67,7 +71,7 @@ def run(argv: list[str]) -> int:
     from lsgm.train.derived import refuse_existing
 
     check_options(options.sampler, given=given_options(argv, "sampler"))
-    refuse_existing(options.out)
+    refuse_existing(claim(options.out))
     opened = open_checkpoint(options.model, "ema")
     if options.moments:
         return _moments(options, opened, ["lsgm", "recalibrate", *argv])

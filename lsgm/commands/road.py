@@ -76,15 +76,18 @@ def _task_of(recipe: str) -> str:
         raise ConfigError(
             f"there is no recipe '{absent[0]}'; a road needs RECIPE, RECIPE-sgm and RECIPE-vae, as glyphs has"
         )
-    return str(load_recipe(recipe)["data"]["dataset"])
+    from lsgm.kinds import recipe_from
+
+    return str(recipe_from(load_recipe(recipe), f"recipe '{recipe}'").data.dataset)
 
 
 def _training_seconds(run_directory: Path) -> float:
     """Return the seconds spent in the training steps of all stages, as the last checkpoint counts them."""
     from lsgm.train import find_checkpoint, read_state
+    from lsgm.train.position import Position
 
-    seconds: dict[str, float] = read_state(find_checkpoint(run_directory))["seconds_by_stage"]
-    return sum(seconds.values())
+    state = read_state(find_checkpoint(run_directory))
+    return float(sum(Position.of(state).seconds_by_stage.values()))
 
 
 def _flags(option: str, values: Sequence[object]) -> list[object]:

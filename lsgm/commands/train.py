@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -94,10 +96,10 @@ def _train(recipe: Any, options: Any, named: str) -> int:
     origins = {name: _place(getattr(options, name)) for name in ORIGINS}
     if not any(origins.values()):
         saved = load_recipe(named)
-        origins = {name: _place(saved[name]) if name in saved else None for name in ORIGINS}
+        origins = {name: _saved_place(saved, name, named) for name in ORIGINS}
     outcome = train_recipe(
         recipe,
-        _place(options.out) or _default_out(Path(named)),
+        _usable(_place(options.out) or _default_out(Path(named))),
         device=pick_device(options.device),
         max_seconds=options.max_seconds,
         init_from=origins["init_from"],
@@ -107,9 +109,29 @@ def _train(recipe: Any, options: Any, named: str) -> int:
     return outcome.exit_status
 
 
+def _saved_place(saved: Mapping[str, Any], name: str, where: str) -> Path | None:
+    """Return the path of an origin that a run's config.toml names. Raises ConfigError where it is no text."""
+    path = saved.get(name)
+    require(path is None or isinstance(path, str), f"{where}: '{name}' is no path; write it in quotes")
+    return _place(path)
+
+
 def _place(path: Path | str | None) -> Path | None:
     """Return a path with its variables and ~ read, which a shell leaves alone in ``--out=~/runs``."""
     return None if path is None else Path(os.path.expandvars(path)).expanduser()
+
+
+def _usable(out: Path) -> Path:
+    """Return the run directory. Raises ConfigError where no directory can be of that name."""
+    try:
+        about = os.stat(out)
+    except FileNotFoundError:
+        return out
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"--out {out} cannot be used ({why}); give another directory") from error
+    require(stat.S_ISDIR(about.st_mode), f"--out {out} is not a directory; give another")
+    return out
 
 
 def _default_out(named: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lsgm.discovery import offers, package_folder
+from lsgm.files.shown import shown
 from lsgm.models.card_recipe import limits, recipe_lines
 from lsgm.train.checkpoint import WEIGHTS
 
@@ -24,7 +25,7 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
     ``rows`` are result rows of these weights; without any the card says that none are printed.
     """
     sections = [
-        f"# {state['name']}",
+        f"# {shown(state['name'])}",
         _summary(state),
         _facts(state),
         "## Training",
@@ -36,7 +37,7 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
         "## Measured",
         *_measured(rows),
         "## Limits",
-        "\n".join(f"- {line}" for line in limits(state, measured=bool(_shown(rows)))),
+        "\n".join(f"- {shown(line)}" for line in limits(state, measured=bool(_shown(rows)))),
         "## Use",
         _usage(state, place),
     ]
@@ -45,7 +46,7 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
 
 def _summary(state: Mapping[str, Any]) -> str:
     parts = state["parameters"]
-    if not state["exported"]["has_prior"]:
+    if not state["exported"].get("has_prior"):
         what = "A variational autoencoder with a Normal prior"
     elif "vae" in parts:
         what = (
@@ -55,7 +56,7 @@ def _summary(state: Mapping[str, Any]) -> str:
     else:
         what = "A score-based generative model of pixels"
     end = "" if state["finished"] else f", {_reached(state)}"
-    return f"{what}. Exported by `lsgm export` from the run `{state['exported']['run']}`{end}."
+    return f"{what}. Exported by `lsgm export` from the run `{shown(state['exported']['run'])}`{end}."
 
 
 def _reached(state: Mapping[str, Any]) -> str:
@@ -79,7 +80,7 @@ def _facts(state: Mapping[str, Any]) -> str:
             ("parameters", ", ".join(parameters)),
             ("trained on", ", ".join(filter(None, (data["name"], data.get("version"))))),
             ("data sha256", f"`{data['sha256']}`" if "sha256" in data else "not recorded"),
-            ("mirrored in training", "yes" if meta["recipe"]["data"].get("flip") else "no"),
+            ("mirrored in training", "yes" if (meta["recipe"].get("data") or {}).get("flip") else "no"),
             ("weights", f"`{WEIGHTS['ema']}`, averaged over the steps, {_precision(state)}"),
             ("size", f"{file['bytes']:,} bytes"),
             ("weights sha256", f"`{file['sha256']}`"),
@@ -96,21 +97,21 @@ def _precision(state: Mapping[str, Any]) -> str:
 
 def _training(state: Mapping[str, Any]) -> list[str]:
     exported = state["exported"]
-    earlier = exported.get("earlier", [])
+    earlier = exported.get("earlier") or []
     stages = [(f"`{s['name']}` of `{run['run']}`", _budget(s)) for run in earlier for s in run["stages"]]
     stages += [(f"`{stage['name']}`", _budget(stage)) for stage in exported["stages"]]
     table: Table = [[name, *map(_count, budget)] for name, budget in stages]
     if len(stages) > 1:
         table.append(["all", *map(_count, map(_sum, zip(*(budget for _, budget in stages), strict=True)))])
     facts = [
-        f"step {state['step']:,}, {_reached(state)}; seed {state['seed']}",
-        f"begun: {exported['started'] or 'not recorded'}",
-        f"hardware: {'; then '.join(exported['hardware']) or 'not recorded'}",
+        f"step {state['step']:,}, {_reached(state)}; seed {state.get('seed')}",
+        f"begun: {exported.get('started') or 'not recorded'}",
+        f"hardware: {'; then '.join(exported.get('hardware') or []) or 'not recorded'}",
         f"git revision: {_revisions(exported)}",
-        f"versions: {_versions(exported['versions']) or 'not recorded'}",
+        f"versions: {_versions(exported.get('versions') or {}) or 'not recorded'}",
         f"exported from: `{exported['checkpoint']}`, averaged weights sha256 `{exported['sha256']}`",
     ]
-    if exported["initialised_from"]:
+    if exported.get("initialised_from"):
         counted = "" if earlier else ", not counted above"
         facts.append(f"begun from the weights of `{exported['initialised_from']}`{counted}")
     facts += [
@@ -118,14 +119,14 @@ def _training(state: Mapping[str, Any]) -> list[str]:
     ]
     return [
         _table(("stage", "steps", "images seen", "training seconds"), table),
-        "\n".join(f"- {fact}" for fact in facts),
+        "\n".join(f"- {shown(fact)}" for fact in facts),
     ]
 
 
 def _revisions(exported: Mapping[str, Any]) -> str:
     """Return the revisions of the code that trained, run by run where there were several runs."""
-    runs = [*exported.get("earlier", []), exported]
-    said = [", ".join(f"`{revision}`" for revision in run["git_revisions"]) for run in runs]
+    runs = [*(exported.get("earlier") or []), exported]
+    said = [", ".join(f"`{revision}`" for revision in run.get("git_revisions") or []) for run in runs]
     if not any(said):
         return "not recorded"
     if len(runs) == 1:
@@ -136,7 +137,7 @@ def _revisions(exported: Mapping[str, Any]) -> str:
 
 
 def _budget(stage: Mapping[str, Any]) -> tuple[float | None, ...]:
-    return stage["steps"], stage["images"], stage["seconds"]
+    return stage.get("steps"), stage.get("images"), stage.get("seconds")
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -151,7 +152,7 @@ def _versions(versions: Mapping[str, str | None]) -> str:
 
 
 def _validation(state: Mapping[str, Any]) -> str:
-    validation = state["exported"]["validation"]
+    validation = state["exported"].get("validation")
     if validation is None:
         return "The run recorded none."
     table: Table = [
@@ -160,9 +161,9 @@ def _validation(state: Mapping[str, Any]) -> str:
         if name != "step" and "/" not in name and value is not None
     ]
     return (
-        f"At step {validation['step']:,}, by the averaged weights before rounding, on images held out of the "
-        "training data: means without an interval, for following the training. They are no test results.\n\n"
-        + _table(("term", "nats/image"), table)
+        f"At step {validation.get('step') or 0:,}, by the averaged weights before rounding, on images held "
+        "out of the training data: means without an interval, for following the training. They are no test "
+        "results.\n\n" + _table(("term", "nats/image"), table)
     )
 
 
@@ -171,8 +172,8 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    shown = _shown(rows)
-    if not shown:
+    printed = _shown(rows)
+    if not printed:
         return [
             "No results are printed here; `lsgm export --card FOLDER --measured results.jsonl` adds them."
         ]
@@ -187,11 +188,11 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "levels",
         "note",
     )
-    cells = [_cells(row) for row in shown]
+    cells = [_cells(row) for row in printed]
     kept = [index for index in range(len(heads)) if index < 5 or any(line[index] for line in cells)]
     table: Table = [[line[index] for index in kept] for line in cells]
     revisions = ", ".join(
-        dict.fromkeys(f"`{row['git_revision']}`" for row in shown if row.get("git_revision"))
+        dict.fromkeys(f"`{row['git_revision']}`" for row in printed if row.get("git_revision"))
     )
     return [
         "Of exactly these weights, by their sha256"
@@ -259,5 +260,5 @@ def _count(value: float | None) -> str:
 def _table(heads: Sequence[str], rows: Table, numbers: int = 1) -> str:
     """Return a Markdown table; columns from ``numbers`` on are numbers, none where it is 0."""
     rules = ["---:" if numbers and index >= numbers else "---" for index in range(len(heads))]
-    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [heads, rules, *([shown(cell).replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -81,12 +81,12 @@ def limits(state: Mapping[str, Any], *, measured: bool) -> list[str]:
     meta, exported = state["meta"], state["exported"]
     pixels, data = meta["pixels"], str(meta["dataset"]).partition("@")[0]
     shape = f"{pixels['channels']} x {pixels['height']} x {pixels['width']}"
-    found = [*exported.get("limits", [])]
+    found = [*(exported.get("limits") or [])]
     found.append(f"It draws images like those of {data}, {shape}, and no others; it takes no labels.")
     if pixels["kind"] == "binary":
         found.append("Its pixels are binary: its likelihoods do not compare with those of grey images.")
     objective = meta["recipe"].get("prior", meta["recipe"]).get("objective", {})
-    if exported["has_prior"] and objective.get("time_eps"):
+    if exported.get("has_prior") and objective.get("time_eps"):
         found.append(
             f"Its score was never trained at times below {objective['time_eps']:g}, where its bound and its "
             "samplers end."

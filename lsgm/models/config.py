@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig, require
+from lsgm.config import (
+    DataConfig,
+    OptimConfig,
+    SDEConfig,
+    StageConfig,
+    require,
+    require_finite,
+    require_sizes,
+)
+from lsgm.files.limits import DRAWS
 from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig, ScoreNetConfig
 from lsgm.structure import BEFORE
 
@@ -46,6 +55,7 @@ class KLConfig:
         require(0 < self.end <= 1, f"kl.end is {self.end}; it must lie in (0, 1]")
         require(0 <= self.portion <= 1, f"kl.portion is {self.portion}; give a share in [0, 1]")
         require(0 <= self.hold < 1, f"kl.hold is {self.hold}; give a share in [0, 1)")
+        require_finite(self)
 
     def at(self, progress: float) -> float:
         """Return the coefficient when a share ``progress`` of the stage is done."""
@@ -71,6 +81,7 @@ class NormPenaltyConfig:
     def __post_init__(self) -> None:
         require(self.spectral >= 0 and self.gain >= 0, "the penalty's coefficients cannot be negative")
         require(self.anneal_from is None or self.anneal_from > 0, "anneal-from must be above 0")
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         require(0 <= self.time_eps < 1, f"time-eps is {self.time_eps}; it must lie in [0, 1)")
         require(self.sigma_data > 0, f"sigma-data is {self.sigma_data}; it must be above 0")
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,7 @@ class PriorConfig:
     """The length in which scaled-score counts sigma: 2 where it is one of pixels in [0, 1]."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(
             self.preconditioning == "none" or self.sde.sigma2_max != "data",
             f"preconditioning {self.preconditioning} needs an SDE that is known beforehand; give sigma2-max "
@@ -152,6 +165,7 @@ class VAEStage(StageConfig):
             self.importance_samples >= 1,
             f"importance-samples is {self.importance_samples}; it must be at least 1",
         )
+        require_sizes(self, DRAWS, "importance_samples")
         require(
             self.importance_samples == 1 or (self.kl.start == self.kl.end == 1 and not self.kl.balance),
             "importance-samples above 1 weigh the terms by themselves; set kl.start and kl.end to 1 and "
@@ -180,6 +194,7 @@ class PriorStage(StageConfig):
         super().__post_init__()
         require(self.cached_draws >= 0, f"cached-draws is {self.cached_draws}; it cannot be negative")
         require(self.inactive_batches >= 1, "inactive-batches must be at least 1")
+        require_sizes(self, DRAWS, "cached_draws")
         require(
             type(self) is not PriorStage or self.steps > 0 or self.seconds is None,
             "prior-stage has a budget in seconds and 0 steps, which skip it; give it steps above 0 as well",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,9 @@ from torch import Tensor
 from lsgm.errors import CheckpointError, UserError, did_you_mean
 from lsgm.files import write
 from lsgm.models.card import render_card
-from lsgm.models.load import TRAINING_PARTS, measurable, open_checkpoint, run_name
+from lsgm.models.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
 from lsgm.models.origin import describe_origin, stage_ends, without_paths
+from lsgm.result_rows import read_rows
 from lsgm.train import find_checkpoint, read_state
 from lsgm.train.checkpoint import FORMAT, STATE, WEIGHTS, read_weights, serialise
 from lsgm.train.derived import refuse_existing
@@ -114,10 +115,12 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
         raise CheckpointError(
             f"{folder} was not exported; `lsgm export {folder} OUT` makes a folder with a card"
         )
+    _refuse_incomplete(folder, state)
+    write.claim(folder)
     sha256 = state["files"][WEIGHTS["ema"]]["sha256"]
     rows: list[dict[str, Any]] = []
     for path in measured:
-        own = [row for row in _json_lines(path) if row.get("checkpoint_sha256") == sha256]
+        own = [row for row in read_rows(path) if row["checkpoint_sha256"] == sha256]
         if not own:
             raise UserError(
                 f"{path} has no row of the weights in {folder} (sha256 {sha256[:12]}); measure them first"
@@ -164,9 +167,20 @@ def _shown(folder: Path) -> str:
     return place.relative_to(here).as_posix() if place.is_relative_to(here) else place.name
 
 
-def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as result rows ({error}); give a results.jsonl") from error
-    return [row for row in rows if isinstance(row, dict)]
+def _refuse_incomplete(folder: Path, state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where an exported checkpoint does not say all that a card prints."""
+    Position.of(state)
+    meta, exported, files = state.get("meta") or {}, state["exported"] or {}, state.get("files") or {}
+    said = {
+        "name": state.get("name"),
+        "parameters": state.get("parameters"),
+        f"files.{WEIGHTS['ema']}": files.get(WEIGHTS["ema"]),
+        "meta.recipe": meta.get("recipe"),
+        "meta.pixels": meta.get("pixels"),
+        "meta.dataset": meta.get("dataset"),
+        **{f"exported.{key}": exported.get(key) for key in ("dtype", "run", "checkpoint", "sha256")},
+        "exported.stages": exported.get("stages"),
+    }
+    if absent := [key for key, value in said.items() if not value]:
+        raise CheckpointError(f"{folder / STATE} does not say '{absent[0]}'; export the run again")
+    described(folder, state)

@@ -24,6 +24,7 @@ __all__ = [
     "TRAINING_PARTS",
     "Opened",
     "checkpoint_meta",
+    "described",
     "fresh_networks",
     "initialise_from",
     "initialise_vae_from",
@@ -97,7 +98,7 @@ def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
     """
     checkpoint = find_checkpoint(path)
     state = read_state(checkpoint)
-    recipe, pixels = _described(checkpoint, state)
+    recipe, pixels = described(checkpoint, state)
     try:
         outline = sketch(recipe, pixels)
     except ConfigError as error:
@@ -192,7 +193,8 @@ def run_name(checkpoint: Path) -> str:
     return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
 
 
-def _described(checkpoint: Path, state: Mapping[str, Any]) -> tuple[Any, Pixels]:
+def described(checkpoint: Path, state: Mapping[str, Any]) -> tuple[Any, Pixels]:
+    """Return the recipe and the pixels of the model that a checkpoint holds. Raises CheckpointError."""
     meta = state.get("meta") or {}
     said = set(meta.get("pixels") or {})
     if not meta.get("recipe") or not {"channels", "height", "width", "kind"} <= said:

@@ -12,6 +12,7 @@ from lsgm.models.load import run_name
 from lsgm.train import Run, find_checkpoint, read_state
 from lsgm.train.checkpoint import WEIGHTS, checkpoints
 from lsgm.train.metrics import read_metrics
+from lsgm.train.position import Position
 
 __all__ = ["describe_origin", "hardware_line", "stage_ends", "without_paths"]
 
@@ -30,6 +31,7 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
     from, first ones first, as far as they are still there. Nothing in it is a path of this machine. Raises
     CheckpointError and ConfigError for a damaged run.
     """
+    _complete(dict(state))
     run = _run_of(checkpoint)
     trained_here = run is not None and not any(key in state["meta"] for key in DERIVED)
     manifest = run.manifest() if run is not None and trained_here else {}
@@ -41,7 +43,7 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
         "sha256": state["files"][WEIGHTS["ema"]]["sha256"],
         "started": manifest.get("time"),
         "git_revisions": _revisions(run) if calls else [],
-        "hardware": _distinct(hardware_line(call["hardware"]) for call in calls if "hardware" in call),
+        "hardware": _distinct(hardware_line(call["hardware"]) for call in calls if call.get("hardware")),
         "versions": manifest.get("versions", {}),
         "initialised_from": _initialised_from(run) if run is not None and trained_here else None,
         "earlier": _earlier(run) if run is not None and trained_here else [],
@@ -54,12 +56,12 @@ def stage_ends(checkpoint: Path) -> dict[str, Path]:
     """Return the newest checkpoint of each stage in the run that a checkpoint belongs to, in their order."""
     folder = checkpoint.resolve().parent
     found = checkpoints(folder) if folder.name == "checkpoints" else [checkpoint]
-    return {read_state(path)["stage"]: path for path in found}
+    return {read_state(path).get("stage", ""): path for path in found}
 
 
 def hardware_line(hardware: Mapping[str, Any]) -> str:
     """Return a manifest's hardware in a few words, without the name or the system of the machine."""
-    gpus = hardware.get("gpus") or []
+    gpus = list(hardware.get("gpus") or [])
     parts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
     parts.append(f"{hardware['cores']} CPU cores ({hardware['processor']})")
     if not gpus:
@@ -90,14 +92,14 @@ def _stages(checkpoint: Path, state: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the budget of each stage up to a checkpoint; images are counted on over the stages of a run."""
     ends = {name: read_state(path) for name, path in stage_ends(checkpoint).items()}
     ends[state["stage"]] = dict(state)
-    seconds: Mapping[str, float] = state["seconds_by_stage"] or {state["stage"]: None}
+    seconds: Mapping[str, float | None] = state["seconds_by_stage"] or {state["stage"]: None}
     rows: list[dict[str, Any]] = []
     before: int | None = 0
     for name, spent in seconds.items():
         end = ends.get(name)
-        after = end["images"] if end is not None else None
+        after = end.get("images") if end is not None else None
         images = after - before if after is not None and before is not None else None
-        steps = end["stage_step"] if end is not None else None
+        steps = end.get("stage_step") if end is not None else None
         rows.append({"name": name, "steps": steps, "images": images or None, "seconds": spent})
         before = after
     return rows
@@ -108,13 +110,17 @@ def _validation(run: Run, state: Mapping[str, Any]) -> dict[str, Any] | None:
     rows = [
         row
         for row in read_metrics(run.metrics_path)
-        if row["stage"] == state["stage"]
+        if row.get("stage") == state["stage"]
         and row["step"] <= state["step"]
         and any(key.startswith("val_") for key in row)
     ]
     if not rows:
         return None
-    values = {key.removeprefix("val_"): rows[-1][key] for key in rows[-1] if key.startswith("val_")}
+    values = {
+        key.removeprefix("val_"): value
+        for key, value in rows[-1].items()
+        if key.startswith("val_") and not isinstance(value, str)
+    }
     return {"step": rows[-1]["step"], **values}
 
 
@@ -127,7 +133,7 @@ def _origin(run: Run) -> Path | None:
     """Return the run or checkpoint whose weights a run was begun from."""
     config = run.config()
     origins = (config.get(key) for key in ("init_from", "init_vae_from"))
-    return next((Path(origin) for origin in origins if origin), None)
+    return next((Path(origin) for origin in origins if isinstance(origin, str) and origin), None)
 
 
 def _earlier(run: Run) -> list[dict[str, Any]]:
@@ -147,7 +153,7 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
             {
                 "run": _name_of(origin),
                 "git_revisions": _revisions(before),
-                "stages": _stages(checkpoint, read_state(checkpoint)),
+                "stages": _stages(checkpoint, _complete(read_state(checkpoint))),
             },
         )
         here = before
@@ -155,9 +161,15 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
     return found
 
 
+def _complete(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state that says where its run stands. Raises CheckpointError for another."""
+    Position.of(state)
+    return state
+
+
 def _calls(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return what a manifest says of the first call that trained a run, and of each that went on."""
-    return [manifest, *manifest.get("resumed", [])] if manifest else []
+    return [manifest, *(manifest.get("resumed") or [])] if manifest else []
 
 
 def _revisions(run: Run | None) -> list[Any]:

@@ -105,7 +105,7 @@ def write_derived(
         tensors,
         tensors,
         seed=opened.recipe.seed,
-        dataset={"name": meta["dataset"]},
+        dataset={"name": meta.get("dataset")},
         argv=argv,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lsgm.config import require
+from lsgm.config import require, require_finite, require_sizes
+from lsgm.files.limits import SIZE
 
 __all__ = ["ConvVAEConfig", "Decoder", "FlatVAEConfig", "NVAEConfig", "ScoreNetConfig"]
 
@@ -39,6 +40,7 @@ class ConvVAEConfig:
         require(self.blocks >= 0, f"the VAE's blocks is {self.blocks}; it cannot be negative")
         require(self.latent_channels >= 1, "the VAE needs at least one latent channel")
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}; give a probability in [0, 1)")
+        require_sizes(self, SIZE, "width", "multipliers", "blocks", "latent_channels")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class FlatVAEConfig:
         require(len(self.hidden) >= 1, "the VAE needs at least one layer in hidden")
         require(min(self.hidden) >= 1, "the VAE's layers need at least 1 unit each")
         require(self.latents >= 1, "the VAE needs at least one latent")
+        require_sizes(self, SIZE, "hidden", "latents")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,9 @@ class NVAEConfig:
         require(min(cells) >= 1, "the VAE needs at least one cell of each sort")
         require(self.flows >= 0, f"the VAE's flows is {self.flows}; it cannot be negative")
         require(self.log_sigma_bound > 0, "log-sigma-bound must be above 0")
+        require_finite(self)
+        sizes = ("width", "decoder_width", "multipliers", "blocks", "scales", "groups", "latents", "flows")
+        require_sizes(self, SIZE, *sizes, "pre_cells", "post_cells", "encoder_cells", "decoder_cells")
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,8 @@ class ScoreNetConfig:
             self.embedding >= 4 and self.embedding % 2 == 0, "embedding must be an even number of at least 4"
         )
         require(self.time_width >= 1, f"embedding-hidden is {self.time_width}; give at least 1")
+        require_finite(self)
+        require_sizes(self, SIZE, "width", "multipliers", "blocks", "embedding", "embedding_hidden")
 
     @property
     def time_width(self) -> int:

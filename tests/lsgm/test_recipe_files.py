@@ -36,12 +36,12 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(house: Path) -> None:
 def test_a_missing_file_and_bad_syntax_name_the_file(house: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no file .*gone\.toml"):
         load_recipe(house / "gone.toml")
-    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML: .*line 2"):
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML \(.*line 2"):
         load_recipe("broken")
     (house / "latin.toml").write_bytes(b"name = '\xe9'")
     with pytest.raises(ConfigError, match="UTF-8"):
         load_recipe("latin")
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="is a folder, not a file"):
         load_recipe(Path(house / "omniglot.toml").parent)
 
 
