@@ -53,8 +53,8 @@ def find_kind(name: str) -> Kind:
     """Return the kind of that name; ConfigError with a suggestion where there is none."""
     points = offers("lsgm.kinds")
     if name not in points:
-        hint = did_you_mean(name, points) or f"; there are {', '.join(sorted(points))}"
-        raise ConfigError(f"there is no model kind '{name}'{hint}")
+        hint = did_you_mean(name[:60], points) or f"; there are {', '.join(sorted(points))}"
+        raise ConfigError(f"there is no model kind '{name[:60]}'{hint}")
     kind: Kind = points[name].load()
     return kind
 

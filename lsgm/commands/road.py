@@ -9,7 +9,7 @@ from typing import Annotated
 
 from lsgm.commands.options import Positional, arg, parse
 from lsgm.commands.steps import step
-from lsgm.errors import ConfigError
+from lsgm.errors import CheckpointError, ConfigError
 from lsgm.recipe_files import find_recipes, load_recipe
 
 __all__ = ["HELP", "RoadOptions", "run"]
@@ -84,10 +84,12 @@ def _task_of(recipe: str) -> str:
 def _training_seconds(run_directory: Path) -> float:
     """Return the seconds spent in the training steps of all stages, as the last checkpoint counts them."""
     from lsgm.train import find_checkpoint, read_state
-    from lsgm.train.position import Position
 
-    state = read_state(find_checkpoint(run_directory))
-    return float(sum(Position.of(state).seconds_by_stage.values()))
+    checkpoint = find_checkpoint(run_directory)
+    seconds: dict[str, float] | None = read_state(checkpoint).get("seconds_by_stage")
+    if not seconds:
+        raise CheckpointError(f"{checkpoint} does not say how long it was trained; restore it from a copy")
+    return sum(seconds.values())
 
 
 def _flags(option: str, values: Sequence[object]) -> list[object]:

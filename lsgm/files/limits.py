@@ -94,7 +94,7 @@ PICKLE = Limit("LSGM_LARGEST_PICKLE", 2**22)
 # What a recipe, a checkpoint's description of its model, or an option asks for.
 MODEL = Limit("LSGM_LARGEST_MODEL", 10**9, "numbers")
 """Parameters and buffers of a model's networks; the largest published recipe has 7e8."""
-LAYERS = Limit("LSGM_MOST_LAYERS", 20_000, "layers")
+LAYERS = Limit("LSGM_MOST_LAYERS", 10_000, "layers")
 """Modules of a model's networks; the largest published recipe has 3,000."""
 SIZE = Limit("LSGM_LARGEST_SIZE", 2**16, "units")
 """Any one size of a network: its width, its blocks, its latents, a side of its images."""
