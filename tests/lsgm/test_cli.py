@@ -275,3 +275,15 @@ def test_a_source_file_is_found_without_importing_its_parents() -> None:
     assert source_file("lsgm.commands") is not None
     assert source_file("lsgm.commands.nothing") is None
     assert source_file("no_such_package.module") is None
+
+
+def test_modules_of_the_working_directory_are_not_imported(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    for name in ("ast", "typing", "tyro", "torch", "lsgm_eval"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "lsgm", "ls", "commands"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reproduce" in done.stdout
+    assert not mark.exists()
