@@ -14,6 +14,7 @@ __all__ = [
     "ACTIVATIONS",
     "ARRAYS",
     "BATCH",
+    "CELLS",
     "DATASET_FILE",
     "DOCUMENT",
     "DOWNLOAD",
@@ -29,9 +30,13 @@ __all__ = [
     "INSTRUCTIONS",
     "LAYERS",
     "LINES",
+    "LOGGED",
     "MODEL",
     "NETWORK",
     "PICKLE",
+    "PICTURES",
+    "RESULTS",
+    "ROWS",
     "SIZE",
     "STATISTICS",
     "STEPS",
@@ -79,7 +84,7 @@ class Limit:
 
 
 DOCUMENT = Limit("LSGM_LARGEST_JSON", 32 * 2**20)
-"""One JSON document, or a file of result rows: memory is some twenty times as much."""
+"""One JSON document: memory is some twenty times as much."""
 TABLES = Limit("LSGM_LARGEST_TOML", 2**20)
 """One TOML document, which is read slowly."""
 LINES = Limit("LSGM_LARGEST_LOG", 128 * 2**20)
@@ -142,3 +147,15 @@ HEADER = Limit("LSGM_LARGEST_HEADER", 16 * 2**20)
 """The list of tensors at the head of a safetensors file, some hundred bytes each."""
 GOLDEN = Limit("LSGM_LARGEST_GOLDEN", 2**28)
 """Reference values of `lsgm conformance`: of a few images, which the model is run on."""
+
+# Of reports.
+RESULTS = Limit("LSGM_LARGEST_RESULTS", 128 * 2**20)
+"""A file of result rows, which is read line by line."""
+ROWS = Limit("LSGM_MOST_ROWS", 100_000, "rows")
+"""Result rows that one command takes: a page of them is some 5 kB each."""
+CELLS = Limit("LSGM_LARGEST_TABLE", 1_000_000, "places")
+"""Lines times columns of one table of a report."""
+LOGGED = Limit("LSGM_MOST_LOGGED", 2_000_000, "lines")
+"""Lines of the log of one training."""
+PICTURES = Limit("LSGM_LARGEST_PAGE", 64 * 2**20)
+"""The pictures of one page, which holds them as text."""

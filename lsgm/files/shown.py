@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["shown"]
+__all__ = ["brief", "shown"]
 
 
 def shown(text: str) -> str:
@@ -10,9 +10,17 @@ def shown(text: str) -> str:
 
     Control characters, line ends and what turns the direction of writing (U+202E) come out as escapes.
     """
+    if text.isprintable():
+        return text
     whole = text.encode("utf-8", "surrogateescape" if _escaped(text) else "backslashreplace")
     whole_text = whole.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole_text)
+
+
+def brief(value: object, room: int = 60) -> str:
+    """Return a value of a file as Python writes it, for a sentence: its beginning where it is long."""
+    text = shown(repr(value))
+    return text if len(text) <= room else f"{text[:room]}…"
 
 
 def _escaped(text: str) -> bool:

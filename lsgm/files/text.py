@@ -22,6 +22,7 @@ from lsgm.files.shown import shown
 __all__ = [
     "Line",
     "json_lines",
+    "lines_of",
     "parse_json",
     "parse_toml",
     "read_json",
@@ -76,12 +77,21 @@ def read_toml(path: Path | str, error: type[UserError] = DataError, repair: str 
 
 
 def json_lines(path: Path | str, limit: Limit = LINES, error: type[UserError] = DataError) -> Iterator[Line]:
-    """Yield a file's lines that are not blank, for `parse_json`. Raises ``error`` as `read_text` does."""
+    """Return a file's lines that are not blank, for `parse_json`. Raises ``error`` as `read_text` does."""
+    return lines_of(read_text(path, limit, error))
+
+
+def lines_of(text: str) -> Iterator[Line]:
+    """Yield the lines of a text that are not blank, one at a time: a list of them may take much more room."""
     # Not splitlines: JSON may hold the line separators of Unicode within its texts.
-    lines = read_text(path, limit, error).split("\n")
-    for number, text in enumerate(lines, start=1):
-        if text.strip():
-            yield Line(number, text, torn=number == len(lines))
+    at = number = 0
+    while at < len(text):
+        end = text.find("\n", at)
+        line = text[at:] if end < 0 else text[at:end]
+        number += 1
+        if line.strip():
+            yield Line(number, line, torn=end < 0)
+        at += len(line) + 1
 
 
 def parse_json(

@@ -181,11 +181,22 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, error: OSError) -> DataError:
     """Return the error for a file that cannot be written: its name, why, and what to do."""
-    ours = ""
-    with contextlib.suppress(ConfigError):
-        ours = " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
     reason = error.strerror or error
-    return DataError(f"cannot write {shown(str(path))} ({reason}); make room, or use another folder{ours}")
+    shut = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    advice = "let this user write there" if shut else "make room"
+    return DataError(
+        f"cannot write {shown(str(path))} ({reason}); {advice}, or use another folder{_option(path)}"
+    )
+
+
+def _option(path: Path) -> str:
+    """Return what says where a file is written: the command line of a claimed folder, else the cache's."""
+    place = Path(os.path.abspath(path))
+    if any(place.is_relative_to(root) for root in _claimed):
+        return " (--out)"
+    with contextlib.suppress(ConfigError):
+        return " (LSGM_CACHE)" if path.is_relative_to(cache_dir()) else ""
+    return ""
 
 
 def remove(path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
+from lsgm.files.shown import brief, shown
+from lsgm.files.text import read_table
+from lsgm_reports.places import present
 
 __all__ = ["FILE_NAME", "Ablation", "Study", "Variant", "find_ablations", "read_ablation"]
 
 FILE_NAME = "ablation.json"
 _FORMAT = 1
 _NOTE = "note"
+_REPAIR = "run `lsgm ablate` again, or repair it"
+_LONGEST = 1_000
+"""Letters of a text."""
+_MOST = {"studies": 100, "factors": 50, "models": 10_000}
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Ablation:
 def find_ablations(results: Sequence[Path]) -> list[Ablation]:
     """Return what lies beside result files, each folder's once; DataError as `read_ablation`."""
     folders = dict.fromkeys(file.parent for file in results)
-    return [read_ablation(path) for folder in folders if (path := folder / FILE_NAME).is_file()]
+    return [read_ablation(path) for folder in folders if present(path := folder / FILE_NAME)]
 
 
 def read_ablation(path: Path) -> Ablation:
@@ -65,19 +71,17 @@ def read_ablation(path: Path) -> Ablation:
     Raises DataError naming the file where it is no JSON, of another format, has a key too many or too few, a
     model without a level of some factor, or a failure of a model that the study does not have.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; run `lsgm ablate` again") from None
-    place = str(path)
+    given = read_table(path, repair=_REPAIR)
+    place = shown(str(path))
     _keys(place, given, ("format", "title", "recipe", "studies"))
     if given["format"] != _FORMAT:
         raise DataError(
-            f"{place} has format {given['format']!r}, and this version reads {_FORMAT}; update one"
+            f"{place} has format {brief(given['format'])}, and this version reads {_FORMAT}; update one"
         )
     _text(place, given, "title", "recipe")
     if not isinstance(given["studies"], list):
         raise _wrong(place, "'studies' is no list")
+    _few(place, given, "studies")
     studies = tuple(_study(f"{place}, study {k}", study) for k, study in enumerate(given["studies"], start=1))
     return Ablation(given["title"], given["recipe"], studies)
 
@@ -88,16 +92,21 @@ def _study(place: str, given: Any) -> Study:
     factors, models, failed = given["factors"], given["models"], given["failed"]
     if not isinstance(factors, list) or not factors or not all(isinstance(word, str) for word in factors):
         raise _wrong(place, "'factors' is no list of texts")
+    for factor in factors:
+        _short(place, factor)
+    _few(place, given, "factors")
     if len(set(factors)) < len(factors) or _NOTE in factors:
         raise _wrong(place, "'factors' repeats itself or has a factor called note")
     if not isinstance(models, dict) or not models:
         raise _wrong(place, "'models' names no model")
+    _few(place, given, "models")
     if not isinstance(failed, dict) or not all(isinstance(why, str) and why for why in failed.values()):
         raise _wrong(place, "'failed' does not give a reason for each model")
     if unknown := [model for model in failed if model not in models]:
-        raise _wrong(place, f"'{unknown[0]}' failed and is not among its models")
+        raise _wrong(place, f"{brief(unknown[0])} failed and is not among its models")
     variants = [
-        _variant(f"{place}, model '{name}'", name, levels, factors, failed) for name, levels in models.items()
+        _variant(f"{place}, model {brief(name)}", name, levels, factors, failed)
+        for name, levels in models.items()
     ]
     return Study(given["name"], tuple(factors), tuple(variants))
 
@@ -109,6 +118,8 @@ def _variant(place: str, name: str, given: Any, factors: Sequence[str], failed: 
     _text(place, given, *factors)
     if not isinstance(given[_NOTE], str):
         raise _wrong(place, "'note' is no text")
+    for words in (name, *given.values(), failed.get(name, "")):
+        _short(place, words)
     return Variant(name, tuple(given[factor] for factor in factors), given[_NOTE], failed.get(name, ""))
 
 
@@ -116,16 +127,29 @@ def _keys(place: str, given: Any, keys: Sequence[str]) -> None:
     if not isinstance(given, dict):
         raise _wrong(place, "it is no JSON object")
     if missing := [key for key in keys if key not in given]:
-        raise _wrong(place, f"the key '{missing[0]}' is missing")
+        raise _wrong(place, f"the key {brief(missing[0])} is missing")
     if unknown := [key for key in given if key not in keys]:
-        raise _wrong(place, f"there is no key '{unknown[0]}'; it has {', '.join(keys)}")
+        raise _wrong(place, f"there is no key {brief(unknown[0])}; it has {shown(', '.join(keys))[:200]}")
 
 
 def _text(place: str, given: Mapping[str, Any], *keys: str) -> None:
     for key in keys:
         if not isinstance(given[key], str) or not given[key]:
-            raise _wrong(place, f"'{key}' is {given[key]!r} and no text")
+            raise _wrong(place, f"'{key}' is {brief(given[key])} and no text")
+        _short(place, given[key])
+
+
+def _short(place: str, words: str) -> None:
+    if len(words) > _LONGEST:
+        raise _wrong(
+            place, f"{brief(words)} is {len(words):,} letters long, and at most {_LONGEST:,} are read"
+        )
+
+
+def _few(place: str, given: Mapping[str, Any], key: str) -> None:
+    if len(given[key]) > _MOST[key]:
+        raise _wrong(place, f"it has {len(given[key]):,} {key}, and at most {_MOST[key]:,} are read")
 
 
 def _wrong(place: str, what: str) -> DataError:
-    return DataError(f"{place}: {what}; run `lsgm ablate` again, or repair it")
+    return DataError(f"{place}: {what}; {_REPAIR}")

@@ -33,6 +33,8 @@ class Picture:
     caption: str
     dark: Path | None = None
     """The same for a dark page."""
+    drawn: bool = True
+    """Whether this project drew it, so that an SVG beside it may stand among the words of a page."""
 
 
 Block = Text | Bullets | Table | Picture

@@ -45,7 +45,7 @@ class Calibration:
             raise DataError(
                 f"the calibration {self.recipe} is incomplete; give measured, error, n, K and budget, or none"
             )
-        if self.error is not None and self.error <= 0:
+        if self.error is not None and not self.error >= 1e-6:
             raise DataError(f"the calibration {self.recipe} has error {self.error}; give half its interval")
 
     @property

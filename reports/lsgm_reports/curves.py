@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from lsgm_reports.costs import COSTS, Cost
 from lsgm_reports.front import front_of
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, grouped
 from lsgm_reports.samplers import curve_name, family, is_adaptive
+from lsgm_reports.style import is_drawable
 
-__all__ = ["Curve", "Level", "curve_rows", "curves_of", "envelopes_of", "levels_of"]
+__all__ = ["Curve", "Level", "curve_rows", "curves_of", "envelopes_of", "levels_of", "placed"]
 
 _NFE = COSTS[0]
 
@@ -62,10 +63,26 @@ def curves_of(rows: Sequence[Row], cost: Cost = _NFE) -> list[Curve]:
 
 def envelopes_of(rows: Sequence[Row], metric: str, cost: Cost) -> list[Curve]:
     """Return for each model its Pareto front over all samplers: what it gives under its best ones."""
-    points = [row for row in curve_rows(rows) if row.metric == metric and cost.of(row)]
-    models = dict.fromkeys(row.model for row in points if row.value is not None)
-    fronts = [front_of([row for row in points if row.model == model], cost) for model in models]
+    points = [
+        row for row in curve_rows(rows) if row.metric == metric and cost.of(row) and row.value is not None
+    ]
+    fronts = [front_of(mine, cost) for mine in grouped(points, lambda row: row.model).values()]
     return [_curve(front, "best", cost) for front in fronts]
+
+
+def placed(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    """Return the rows but for those whose value or cost has no place on the axes of a figure."""
+    return [
+        row
+        for row in rows
+        if (row.value is None or is_drawable(row.value))
+        and (not (spent := cost.of(row)) or is_drawable(spent, logarithmic=True))
+    ]
+
+
+def _end(end: float | None) -> float | None:
+    """Return an end of an interval, None where it is beyond every axis."""
+    return end if is_drawable(end) else None
 
 
 def _curve(points: list[Row], name: str, cost: Cost) -> Curve:
@@ -76,8 +93,8 @@ def _curve(points: list[Row], name: str, cost: Cost) -> Curve:
         mine[0].metric,
         [cost.of(row) or 0.0 for row in mine],
         [row.value or 0.0 for row in mine],
-        [row.ci_low for row in mine],
-        [row.ci_high for row in mine],
+        [_end(row.ci_low) for row in mine],
+        [_end(row.ci_high) for row in mine],
         mine,
         all(is_adaptive(row.sampler) for row in mine),
     )
@@ -102,5 +119,7 @@ def levels_of(rows: Sequence[Row], metric: str, cost: Cost = _NFE) -> list[Level
         label = f"{row.model} · {family(row.sampler)}" if row.sampler and row.nfe_mean else row.model
         if row.group != "curve" and (row.model, family(row.sampler)) in named:
             label = "_"  # matplotlib lists no such label: the curve has the name already
-        levels.append(Level(row.model, label, cost.of(row) or None, row.value, row.ci_low, row.ci_high, row))
+        levels.append(
+            Level(row.model, label, cost.of(row) or None, row.value, _end(row.ci_low), _end(row.ci_high), row)
+        )
     return levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from lsgm_reports.headline import detail_rows, headline_rows, lines_of, metrics_
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.provenance import row_id
 from lsgm_reports.reproduce.copied import place_word
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, grouped
 from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 
 __all__ = [
@@ -42,9 +43,10 @@ def detail_explanations(rows: Sequence[Row]) -> list[str]:
 
 def _explanations(chosen: Sequence[Row]) -> list[str]:
     shown = {id(row) for line in lines_of(chosen) for row in line.rows.values()}
+    found = grouped((row for row in chosen if id(row) in shown), lambda row: row.metric)
     lines = []
     for metric in metrics_of(chosen):
-        mine = [row for row in chosen if id(row) in shown and row.metric == metric.key]
+        mine = found.get(metric.key, [])
         if measured := [row for row in mine if row.value is not None]:
             named = [(row.model, row) for row in measured]
             lines.append(explained(metric.head, metric.meaning or metric.key, named))
@@ -67,8 +69,9 @@ def explained(head: str, meaning: str, named: Sequence[tuple[str, Row]]) -> str:
 
 def _remarks(named: Sequence[tuple[str, Row]]) -> list[str]:
     """Return the parts of the rows' notes: those of every row, then each row's own."""
-    noted = [(name, (row.note or "").split("; ")) for name, row in named]
-    shared = [part for part in noted[0][1] if part and all(part in parts for _, parts in noted)]
+    noted = [(name, list(dict.fromkeys((row.note or "").split("; ")))) for name, row in named]
+    counts = Counter(part for _, parts in noted for part in parts)
+    shared = {part: None for part in noted[0][1] if part and counts[part] == len(noted)}
     own = []
     for name, parts in noted:
         if rest := [part for part in parts if part and part not in shared]:
@@ -125,8 +128,7 @@ def provenance_table(rows: Sequence[Row]) -> Table:
     single = [row for row in rows if row.group != "reach" and not row.metric.startswith("paired_")]
     scored = any(row.levels_sha256 for row in single)
     grid = []
-    for model in dict.fromkeys(row.model for row in single):
-        mine = [row for row in single if row.model == model]
+    for model, mine in grouped(single, lambda row: row.model).items():
         cells = [
             model,
             _joined(_short(row.checkpoint_sha256) for row in mine) or "none",

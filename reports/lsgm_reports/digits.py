@@ -17,6 +17,7 @@ def decimals_for(error: float) -> int:
 
     Rounding 0.14 to 0.1 would lose 40 % of it, rounding 0.94 to 0.9 loses 4 %. Negative for errors of tens.
     """
+    error = min(max(error, 1e-300), 1e300)  # whose powers of ten are floats
     exponent = math.floor(math.log10(error))
     leading = round(error / 10**exponent, 1)
     if leading >= 10:  # 0.99 is 1.0 at two digits
@@ -43,6 +44,8 @@ def minus(text: str) -> str:
 
 def plain(value: float) -> str:
     """Return a number without an interval: whole numbers whole, others with four significant digits."""
+    if not math.isfinite(value):
+        return minus(str(value))
     if value == int(value) and abs(value) < 1e15:
         return minus(f"{int(value):,}" if abs(value) >= 10_000 else str(int(value)))
     if abs(value) >= 1000:
@@ -61,7 +64,7 @@ def scaled(value: float, power: int) -> float:
 
 def error_bar(value: float, low: float | None, high: float | None) -> str:
     """Return ``117.3 ± 0.4``, or ``5.2 +0.9 −0.3`` where lopsided; the number alone without an interval."""
-    if low is None or high is None or high == low:
+    if low is None or high is None or high == low or not math.isfinite(high / 2 - low / 2):
         return plain(value)
     largest = max(abs(value), abs(low), abs(high))
     if not _SMALL <= largest < _LARGE:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from lsgm.errors import DataError
+from lsgm.files.records import read_record
 from lsgm_reports.ablations import Ablation, find_ablations
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Text
 from lsgm_reports.calibration import calibration_table
@@ -17,6 +19,7 @@ from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_tab
 from lsgm_reports.markdown import relative
 from lsgm_reports.metrics import UNKNOWN, known_metrics
 from lsgm_reports.paper import paper_tables
+from lsgm_reports.places import listed
 from lsgm_reports.points import curve_table, front_tables
 from lsgm_reports.published import kin_of, statement_on
 from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table
@@ -72,20 +75,21 @@ def _apart(task: str, rows: list[Row], key: str, said: str) -> dict[str, list[Ro
     Then every other data set has a part, too, whose name would be untrue of it elsewhere. Rows without the
     key, or by another extractor or to another reference than those, stand in the first part.
     """
-    found: dict[tuple[object, ...], list[str]] = {}
+    found: dict[tuple[object, ...], dict[str, None]] = {}
     for row in rows:
         value = getattr(row, key)
         number = (row.model, row.metric, row.group, row.sampler, row.split, row.target, row.checkpoint_sha256)
-        if value is not None and value not in found.setdefault(number, []):
-            found[number].append(value)
+        if value is not None:
+            found.setdefault(number, {})[value] = None
     if all(len(several) == 1 for several in found.values()):
         return {task: rows}
     least = 1 if key == "dataset" else 2
-    values = list(dict.fromkeys(v for several in found.values() if len(several) >= least for v in several))
+    values = dict.fromkeys(v for several in found.values() if len(several) >= least for v in several)
+    first = next(iter(values))
     parts: dict[str, list[Row]] = {f"{task} {said} {_called(value)}": [] for value in values}
     for row in rows:
         value = getattr(row, key)
-        parts[f"{task} {said} {_called(value if value in values else values[0])}"].append(row)
+        parts[f"{task} {said} {_called(value if value in values else first)}"].append(row)
     return parts
 
 
@@ -123,15 +127,23 @@ def report(
     for task, mine in tasks.items():
         sections.append(_task(task, mine, pictures.curves.get(task), ablations, recalled))
     if pictures.grids:
-        sections.append(Section("Samples", [Picture(grid, _caption(grid)) for grid in pictures.grids]))
+        sections.append(
+            Section("Samples", [Picture(grid, _caption(grid), drawn=False) for grid in pictures.grids])
+        )
     if pictures.neighbours:
-        blocks: list[Block] = [Picture(sheet, _pairs(sheet)) for sheet in pictures.neighbours]
+        blocks: list[Block] = [Picture(sheet, _pairs(sheet), drawn=False) for sheet in pictures.neighbours]
         sections.append(Section("Nearest training images", blocks))
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
         sections.append(Section("Training", [Picture(pictures.training, caption)]))
     sections.append(_provenance(rows, sources, out, places or {}))
-    return Report(f"Results: {', '.join(dict.fromkeys(row.task for row in rows))}", sections)
+    names = list(dict.fromkeys(row.task for row in rows))
+    more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return Report(f"Results: {', '.join(names[:_NAMED])}{more}", sections)
+
+
+_NAMED = 12
+"""Tasks that the title names."""
 
 
 def main_table(rows: Sequence[Row], task: str) -> Table:
@@ -254,7 +266,7 @@ def _measured(rows: Sequence[Row]) -> Block:
     # Those of the headline are explained with their columns.
     explained = {row.metric for row in headline_rows(rows)}
     metrics = dict.fromkeys(row.metric for row in rows if row.metric not in explained)
-    known_here = known_metrics(list(metrics))
+    known_here = set(known_metrics(list(metrics)))
     lines += [f"`{metric}`: {UNKNOWN}" for metric in metrics if metric not in known_here]
     return Bullets(lines) if lines else Text("The rows do not say which data they were measured on.")
 
@@ -289,15 +301,33 @@ def _pairs(sheet: Path) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Software:
+    """What is read of a manifest here: names of software with their versions."""
+
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
+_MOST_VERSIONS, _LONGEST = 40, 100
+"""Names of software that are shown, and letters of a name or a version."""
+
+
 def _versions(sources: Sequence[Path]) -> str:
-    """Return the versions of the software, from the manifests beside and below the results; "" if unknown."""
+    """Return the versions of the software, from the manifests beside and below the results; "" if unknown.
+
+    A damaged manifest takes nothing from the numbers: it is named here.
+    """
     found: dict[str, str] = {}
+    damaged: list[str] = []
     for here in dict.fromkeys(source.parent for source in sources):
-        for manifest in sorted([*here.glob("manifest.json"), *here.glob("*/manifest.json")]):
+        for manifest in [*listed(here, "manifest.json"), *listed(here, "*/manifest.json")]:
             try:
-                versions = json.loads(manifest.read_text(encoding="utf-8")).get("versions") or {}
-                found |= {str(name): str(version) for name, version in versions.items() if version}
-            except (OSError, ValueError, AttributeError):
-                continue  # a damaged manifest takes nothing from the numbers
-    listed = ", ".join(f"{name} {version}" for name, version in found.items())
-    return f"Software: {listed}." if found else ""
+                versions = read_record(_Software, manifest, repair="its versions are not shown").versions
+            except DataError as error:
+                damaged.append(f"{error}.")
+                continue
+            found |= {
+                name[:_LONGEST]: str(version)[:_LONGEST] for name, version in versions.items() if version
+            }
+    shown_here = ", ".join(f"{name} {version}" for name, version in [*found.items()][:_MOST_VERSIONS])
+    return " ".join([*([f"Software: {shown_here}."] if found else []), *damaged[:_MOST_VERSIONS]])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lsgm.errors import DataError
+from lsgm.files.shown import brief, shown
+from lsgm.files.text import read_toml
 
 __all__ = ["read_entries"]
 
@@ -27,35 +29,50 @@ def read_entries(path: Path, table: str, kind: type[Entry]) -> list[Entry]:
 
     Raises DataError naming file and entry where a key is missing or unknown, or a value of another type.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get(table, [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; repair the file") from None
+    about = path.stat() if path.is_file() else None
+    # A report of many tasks asks for the same few files again and again.
+    return list(_read(path, table, kind, about and (about.st_mtime_ns, about.st_size)))
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, table: str, kind: type[Entry], version: object) -> list[Entry]:
+    tables = read_toml(path, repair="repair the file").get(table, [])
+    where = shown(str(path))
     if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
-        raise DataError(f"'{table}' in {path} is no list of tables; write [[{table}]] before each entry")
-    return [_entry(path, f"{table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
+        raise DataError(f"'{table}' in {where} is no list of tables; write [[{table}]] before each entry")
+    return [_entry(f"{where}, {table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
 
 
-def _entry(path: Path, place: str, kind: type[Entry], given: dict[str, Any]) -> Entry:
+def _entry(place: str, kind: type[Entry], given: dict[str, Any]) -> Entry:
     known: dict[str, Any] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := [key for key in given if key not in known]:
-        raise DataError(f"{path}, {place}: there is no key '{unknown[0]}'; it has {', '.join(known)}")
+        raise DataError(f"{place}: there is no key {brief(unknown[0])}; it has {', '.join(known)}")
     values: dict[str, Any] = {}
     for name, field in known.items():
         if name in given:
-            values[name] = _value(f"{path}, {place}: '{name}'", given[name], str(field.type))
+            values[name] = _value(f"{place}: '{name}'", given[name], str(field.type))
         elif field.default is MISSING:
-            raise DataError(f"{path}, {place}: the key '{name}' is missing; add it")
-    return kind(**values)
+            raise DataError(f"{place}: the key '{name}' is missing; add it")
+    try:
+        return kind(**values)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
+
+
+_LONGEST, _LARGEST = 2_000, 1e15
+"""Letters of a text, and the largest number: what is published has no more."""
 
 
 def _value(place: str, value: Any, annotation: str) -> Any:
     types, said = _KINDS[annotation.partition(" |")[0]]
     wrong = isinstance(value, bool) or not isinstance(value, types)
-    wrong = wrong or (isinstance(value, float) and not math.isfinite(value))
     if annotation == _WORDS and not wrong:
         wrong = not all(isinstance(word, str) for word in value)
         value = tuple(value)
-    if wrong:
-        raise DataError(f"{place} is {value!r}, not {said}; repair it")
+    if wrong or (isinstance(value, float) and not math.isfinite(value)):
+        raise DataError(f"{place} is {brief(value)}, not {said}; repair it")
+    if isinstance(value, (int, float)) and abs(value) > _LARGEST:
+        raise DataError(f"{place} is {brief(value)}; give at most {_LARGEST:g}")
+    if any(len(word) > _LONGEST for word in (value if isinstance(value, tuple) else (str(value),))):
+        raise DataError(f"{place} is {brief(value)}; give at most {_LONGEST:,} letters")
     return value

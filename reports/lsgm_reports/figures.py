@@ -6,20 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsgm.files.write import atomic_path
 from lsgm_reports.costs import COSTS, Cost, costs_of
-from lsgm_reports.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of
+from lsgm_reports.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of, placed
 from lsgm_reports.front import front_of
 from lsgm_reports.headline import metrics_of
+from lsgm_reports.metrics import Metric
 from lsgm_reports.provenance import row_id
 from lsgm_reports.rows import Row
-from lsgm_reports.style import INK, MARKERS, PALETTE, STYLE, clipped, label_ends, nice_ticks, plain_labels
+from lsgm_reports.samplers import curve_name
+from lsgm_reports.style import (
+    INK,
+    MARKERS,
+    PALETTE,
+    STYLE,
+    clipped,
+    is_drawable,
+    label_ends,
+    nice_ticks,
+    plain_labels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["cost_figure", "save"]
+__all__ = ["cost_figure", "crowded", "save"]
 
 
 def cost_figure(rows: Sequence[Row]) -> Figure | None:
@@ -31,9 +44,11 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
     points are the Pareto front over all models.
     """
     points = curve_rows(rows)
-    metrics = list(dict.fromkeys(curve.metric for curve in curves_of(rows)))
-    if not metrics:
+    drawn = dict.fromkeys(curve.metric for curve in curves_of(rows))
+    if not drawn:
         return None
+    known = {metric.key: metric for metric in metrics_of(points)}
+    metrics = [known[key] for key in drawn]
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,8 +58,7 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
         models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
         legend = _legend(curves_of(rows))
         columns = 2 * len(costs)
-        # Names beside a panel, and the lines of the legend, must have room.
-        height = max(3.4, 0.19 * len(models)) * len(metrics) + 0.2 * (1 + len(legend) // columns)
+        height = _height(len(models), len(metrics), len(legend) // columns)
         figure = Figure(figsize=(4.4 * len(costs), height), layout="constrained")
         FigureCanvasAgg(figure)
         colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
@@ -61,29 +75,69 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
+def _height(models: int, metrics: int, lines: int) -> float:
+    """Return inches in which the names beside each panel, and the lines of the legend, have room."""
+    return max(3.4, 0.19 * models) * metrics + 0.2 * (1 + lines)
+
+
+_HIGHEST = 120
+"""Inches of a figure: at 200 dots to the inch matplotlib draws less than three times as many."""
+_MOST_POINTS = 20_000
+
+
+def crowded(rows: Sequence[Row]) -> str:
+    """Return why the figure of these rows would have no room for what it shows, or "" where it has."""
+    points = curve_rows(rows)
+    models = len({row.model for row in rows if row.group != "reach"})
+    metrics = len({row.metric for row in points})
+    samplers = len({curve_name(row.sampler) for row in points})
+    if _height(models, metrics, samplers // 2) <= _HIGHEST and len(points) <= _MOST_POINTS:
+        return ""
+    return (
+        f"{len(points):,} points of {models:,} models, {metrics:,} metrics and {samplers:,} samplers have no "
+        "room in one figure; give fewer files to see it"
+    )
+
+
 def _panel(
-    axes: Axes, rows: Sequence[Row], metric: str, cost: Cost, colours: dict[str, str], samplers: list[str]
+    axes: Axes,
+    rows: Sequence[Row],
+    metric: Metric,
+    cost: Cost,
+    colours: dict[str, str],
+    samplers: list[str],
 ) -> None:
-    curves = [curve for curve in curves_of(rows, cost) if curve.metric == metric]
-    levels = levels_of(rows, metric, cost)
+    mine = placed([row for row in rows if row.metric == metric.key], cost)
+    curves = curves_of(mine, cost)
+    levels = levels_of(mine, metric.key, cost)
     for curve in curves:
         _curve(axes, curve, colours[curve.model], samplers)
-    for best in envelopes_of(rows, metric, cost):
+    for best in envelopes_of(mine, metric.key, cost):
         _envelope(axes, best, colours[best.model])
     for level in levels:
         _level(axes, level, colours[level.model])
     _links(axes, curves, levels)
-    _rings(axes, [row for row in rows if row.group == "curve" and row.metric == metric], cost)
+    _rings(axes, [row for row in mine if row.group == "curve"], cost)
     axes.set_xscale("log")
     spread = [at for curve in curves for at in curve.costs] + [level.cost for level in levels if level.cost]
     if spread:
         _quality_scale(axes, curves, levels)
         nice_ticks(axes.xaxis, min(spread), max(spread))
     axes.set_xlabel(cost.axis)
-    shown = next(each for each in metrics_of(curve_rows(rows)) if each.key == metric)
-    direction = {True: ", higher is better", False: ", lower is better", None: ""}[shown.higher_is_better]
-    unit = f" [{shown.unit}]" if shown.unit else ""
-    axes.set_ylabel(f"{shown.label} distance{unit}{direction}" if _is_distance(metric) else shown.head)
+    axes.set_ylabel(_axis(metric))
+
+
+def _axis(metric: Metric) -> str:
+    """Return what an axis of a metric is called."""
+    if not metric.key.startswith(("frechet", "kernel")):
+        return clipped(metric.head, _AXIS)
+    direction = {True: ", higher is better", False: ", lower is better", None: ""}[metric.higher_is_better]
+    unit = f" [{clipped(metric.unit)}]" if metric.unit else ""
+    return f"{clipped(metric.label, _AXIS)} distance{unit}{direction}"
+
+
+_AXIS = 60
+"""Letters of a name beside an axis."""
 
 
 def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
@@ -92,7 +146,7 @@ def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level])
     lows = [low for curve in curves for low in curve.lows if low is not None]
     if max(values) <= 8 * sorted(values)[len(values) // 4]:
         return
-    if min(values + lows) > 0:
+    if is_drawable(min(values + lows), logarithmic=True):
         axes.set_yscale("log")
         nice_ticks(axes.yaxis, min(values), max(values))
         return
@@ -103,12 +157,10 @@ def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level])
         for low, high in zip(curve.lows, curve.highs, strict=True)
         if low is not None and high is not None
     )
-    axes.set_yscale("symlog", linthresh=widths[len(widths) // 2] if widths else max(values) / 100)
+    middle = widths[len(widths) // 2] if widths else 0.0
+    furthest = max(abs(value) for value in values)
+    axes.set_yscale("symlog", linthresh=max(middle or furthest / 100, 1e-12 * furthest, 1e-30))
     plain_labels(axes.yaxis)
-
-
-def _is_distance(metric: str) -> bool:
-    return metric.startswith(("frechet", "kernel"))
 
 
 def _curve(axes: Axes, curve: Curve, colour: str, samplers: list[str]) -> None:
@@ -199,7 +251,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """
     import matplotlib as mpl
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
     opaque = {"facecolor": "white", "edgecolor": INK}
     written = []
     for suffix, metadata, ground in (
@@ -207,9 +258,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         (".pdf", {"CreationDate": None}, opaque),
         (".svg", {"Date": None}, {"transparent": True}),
     ):
-        path = stem.with_suffix(suffix)
-        with mpl.rc_context(STYLE):
-            figure.savefig(path, dpi=200, metadata=metadata, **ground)
+        # Not `with_suffix`: a task's version may have a point in it.
+        path = stem.with_name(f"{stem.name}{suffix}")
+        with mpl.rc_context(STYLE), atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=200, metadata=metadata, **ground)
         figure.set_layout_engine("none")  # the first file has found it
         written.append(path)
     return written

@@ -37,7 +37,7 @@ def to_markdown(table: Table) -> str:
             lines.append(["—"] * len(line))
         lines.append([shown(cell) for cell in line])
     # A rule of a colon alone would be no table: three places are what every renderer takes.
-    widths = [max(3, *(_width(line[i]) for line in lines)) for i in range(len(table.columns))]
+    widths = [max(3, *(min(_width(line[i]), _WIDEST) for line in lines)) for i in range(len(table.columns))]
     rule = [
         "-" * (width - 1) + ":" if column.align == "right" else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
@@ -62,7 +62,7 @@ def to_terminal(table: Table) -> str:
         [one_line(column.head) for column in table.columns],
         *([shown(cell) for cell in line] for line in table.lines),
     ]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+    widths = [max(min(_width(line[i]), _WIDEST) for line in lines) for i in range(len(table.columns))]
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     head, *body = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
     for index in sorted(table.rules, reverse=True):
@@ -111,8 +111,14 @@ def to_latex(table: Table) -> str:
     )
 
 
+_WIDEST = 200
+"""Columns to which a cell is filled up: one cell that is longer makes no other so."""
+
+
 def _width(text: str) -> int:
     """Return the columns that a text takes in a terminal."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(symbol) else 2 if unicodedata.east_asian_width(symbol) in "WF" else 1
         for symbol in text

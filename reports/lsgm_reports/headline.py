@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from lsgm.files.limits import CELLS
+from lsgm.files.shown import shown
 from lsgm_reports.best import best_of, comparable
 from lsgm_reports.families import FAMILIES, HEADLINE, named
 from lsgm_reports.metrics import GROUPS, Metric, metric_of
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, grouped
 from lsgm_reports.samplers import sampler_label
-from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, short
+from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of, hold_table, short
 
 __all__ = ["Line", "detail_rows", "detail_table", "headline", "headline_rows", "lines_of", "metrics_of"]
 
@@ -74,30 +76,50 @@ def metrics_of(rows: Sequence[Row]) -> list[Metric]:
 
 
 def lines_of(rows: Sequence[Row]) -> list[Line]:
-    """Return one line per model; per checkpoint or sampler where a model has several of them."""
+    """Return one line per model; per checkpoint or sampler where a model has several of them.
+
+    Raises DataError where these are so many that no table holds them.
+    """
     lines: list[Line] = []
-    names = list(dict.fromkeys(row.model for row in rows))
-    for name in names:
-        mine = [row for row in rows if row.model == name]
-        checkpoints: list[str | None] = list(
-            dict.fromkeys(row.checkpoint_sha256 for row in mine if row.checkpoint_sha256)
-        )
-        for checkpoint in checkpoints or [None]:
-            here = [row for row in mine if row.checkpoint_sha256 in (checkpoint, None)]
-            label = f"{name} ({short(checkpoint, 8)})" if len(checkpoints) > 1 else name
+    for name, mine in grouped(rows, lambda row: row.model).items():
+        parts = _apart(name, mine, lambda row: row.checkpoint_sha256, shared=lambda row: False)
+        for checkpoint, here in parts:
+            label = f"{name} ({short(checkpoint, 8)})" if len(parts) > 1 else name
             lines.extend(_by_sampler(label, here))
     return lines
 
 
 def _by_sampler(label: str, rows: Sequence[Row]) -> list[Line]:
     """Split into samplers; bounds, whose ``sampler`` is an estimator, stand on every line."""
-    drawn = [row for row in rows if row.group in ("quality", "cost")]
-    samplers: list[str | None] = list(dict.fromkeys(row.sampler for row in drawn if row.sampler)) or [None]
-    lines = []
-    for sampler in samplers:
-        kept = [row for row in rows if row.group == "likelihood" or row.sampler in (sampler, None)]
-        lines.append(Line(label, sampler, {row.metric: row for row in kept}))
-    return lines
+    drawn = dict.fromkeys(row.sampler for row in rows if row.sampler and row.group in ("quality", "cost"))
+
+    def shared(row: Row) -> bool:
+        return row.group == "likelihood"
+
+    parts = dict(_apart(label, rows, lambda row: row.sampler, shared))
+    if not drawn:
+        return [_line(label, None, [row for row in rows if shared(row) or row.sampler is None])]
+    return [_line(label, sampler, parts[sampler]) for sampler in drawn]
+
+
+def _line(label: str, sampler: str | None, rows: Sequence[Row]) -> Line:
+    return Line(label, sampler, {row.metric: row for row in rows})
+
+
+def _apart(
+    name: str, rows: Sequence[Row], key: Callable[[Row], str | None], shared: Callable[[Row], bool]
+) -> list[tuple[str | None, list[Row]]]:
+    """Return the rows by a key, each part with those that are ``shared`` or have no key, in their order."""
+    common = [(place, row) for place, row in enumerate(rows) if shared(row) or not key(row)]
+    own: dict[str | None, list[tuple[int, Row]]] = {}
+    for place, row in enumerate(rows):
+        if key(row) and not shared(row):
+            own.setdefault(key(row), []).append((place, row))
+    CELLS.hold(f"the table of the model '{shown(name)[:80]}'", len(own) * len(common))
+    merged = [(word, sorted([*mine, *common], key=lambda pair: pair[0])) for word, mine in own.items()]
+    return [(word, [row for _, row in pairs]) for word, pairs in merged] or [
+        (None, [row for _, row in common])
+    ]
 
 
 def headline(rows: Sequence[Row], title: str) -> Table:
@@ -113,6 +135,7 @@ def detail_table(rows: Sequence[Row]) -> Table | None:
 
 def _table(chosen: Sequence[Row], title: str) -> Table:
     metrics, lines, notes = metrics_of(chosen), lines_of(chosen), Footnotes()
+    hold_table(title, len(lines), len(metrics))
     shown_samplers = any(line.sampler for line in lines)
     winners: dict[str, Row | None] = {}
     for metric in metrics:

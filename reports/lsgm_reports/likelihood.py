@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from lsgm_reports.digits import error_bar, fixed, plain
 from lsgm_reports.estimators import estimator_label, settings_of
 from lsgm_reports.headline import headline_rows
 from lsgm_reports.metrics import BOUNDS, metric_of
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, ranks
 from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 
 __all__ = [
@@ -74,10 +75,9 @@ def _split(row: Row) -> tuple[str, str]:
 def labels_of(rows: Sequence[Row]) -> dict[tuple[str, str | None], str]:
     """Return what (model, checkpoint) is called: with the checkpoint where there are several of its name."""
     pairs = list(dict.fromkeys((row.model, row.checkpoint_sha256) for row in rows))
-    models = [model for model, _ in pairs]
+    models = Counter(model for model, _ in pairs)
     return {
-        (model, sha): f"{model} ({short(sha, 8)})" if models.count(model) > 1 else model
-        for model, sha in pairs
+        (model, sha): f"{model} ({short(sha, 8)})" if models[model] > 1 else model for model, sha in pairs
     }
 
 
@@ -93,9 +93,9 @@ def estimates_of(rows: Sequence[Row]) -> list[Estimate]:
         bound, unit = _split(row)
         label = labels[row.model, row.checkpoint_sha256]
         found.setdefault((label, bound, row.sampler), {})[unit] = row
-    models = list(dict.fromkeys(model for model, _, _ in found))
-    methods = list(dict.fromkeys([*BOUNDS, *(bound for _, bound, _ in found)]))
-    order = sorted(found, key=lambda key: (models.index(key[0]), methods.index(key[1])))
+    models = ranks(model for model, _, _ in found)
+    methods = ranks([*BOUNDS, *(bound for _, bound, _ in found)])
+    order = sorted(found, key=lambda key: (models[key[0]], methods[key[1]]))
     return [Estimate(*key, found[key]) for key in order]
 
 
@@ -214,14 +214,15 @@ def bound_explanations(rows: Sequence[Row]) -> list[str]:
     """Return a line of Markdown per kind of bound: what it is, over how many images, and remarks."""
     measured = [estimate for estimate in estimates_of(rows) if estimate.row.value is not None]
     lines = []
-    for bound in sorted({each.bound for each in measured}, key=lambda name: [*BOUNDS, name].index(name)):
-        mine = [estimate for estimate in measured if estimate.bound == bound]
-        models = [estimate.model for estimate in mine]
+    found: dict[str, list[Estimate]] = {}
+    for each in sorted(measured, key=lambda each: each.bound):
+        found.setdefault(each.bound, []).append(each)
+    for bound in sorted(found, key=lambda name: [*BOUNDS, name].index(name)):
+        mine = found[bound]
+        models = Counter(estimate.model for estimate in mine)
         named = [
             (
-                f"{each.model}, {estimator_label(each.estimator)}"
-                if models.count(each.model) > 1
-                else each.model,
+                f"{each.model}, {estimator_label(each.estimator)}" if models[each.model] > 1 else each.model,
                 each.rows.get("nats", each.row),
             )
             for each in mine

@@ -1,11 +1,17 @@
-"""Rows as text and back without loss: CSV and JSON lines, numbers by ``repr``, None apart from empty text."""
+r"""Rows as text and back without loss: CSV and JSON lines, numbers by ``repr``, None apart from empty text.
+
+A spreadsheet takes a text that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, whoever wrote it: in
+CSV an apostrophe stands before it. What a terminal would obey or a page turn round (escapes, U+202E) stands
+as ``\x1b``, ``\u202e``. Reading undoes both; texts without any of it are as they are.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from lsgm.errors import DataError
@@ -18,7 +24,7 @@ _KEYS = [field.name for field in fields(Row)]
 
 def to_jsonl(rows: Sequence[Row]) -> str:
     """Return a JSON object of all keys per line; `rows_from_jsonl` is the inverse."""
-    return "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+    return "".join(json.dumps(vars(row), allow_nan=False) + "\n" for row in rows)
 
 
 def rows_from_jsonl(text: str) -> list[Row]:
@@ -30,8 +36,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     """Return all rows with all keys, numbers as they were measured, not rounded; `from_csv` is the inverse.
 
     As RFC 4180 with a header and line feeds; a field without quotes that is empty is None, ``""`` empty text.
+    Texts hold nothing that another program would run or obey, as the module says.
     """
-    lines = [",".join(_KEYS), *(",".join(_field(value) for value in asdict(row).values()) for row in rows)]
+    lines = [",".join(_KEYS), *(",".join(_field(value) for value in vars(row).values()) for row in rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -40,11 +47,57 @@ def _field(value: Any) -> str:
         return ""
     if not isinstance(value, str):
         return repr(value)
-    quoted = value == "" or any(symbol in value for symbol in ',"\r\n')
-    return '"{}"'.format(value.replace('"', '""')) if quoted else value
+    text = _guarded(value)
+    quoted = text == "" or any(symbol in text for symbol in ',"\r\n')
+    return '"{}"'.format(text.replace('"', '""')) if quoted else text
 
 
-_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^,"\r\n]*))(,|\r?\n|\Z)')
+_FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n＝＋－＠]")
+"""The beginning of what a spreadsheet computes, and of what stands guarded already."""
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+
+
+def _guarded(text: str) -> str:
+    """Return a text as no program that opens the CSV runs or obeys it; `_unguarded` is the inverse."""
+    if "\\" in text:  # a backslash that would be taken for that of an escape is one itself
+        text = _ESCAPE.sub(lambda found: found[0] if _meant(found) is None else rf"\x5c{found[0][1:]}", text)
+    if not text.isprintable():
+        text = "".join(_escaped(symbol) if _is_escaped(symbol) else symbol for symbol in text)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _unguarded(text: str) -> str:
+    """Return the text that `_guarded` was given."""
+    if text.startswith("'") and _FORMULA.match(text):
+        text = text[1:]
+    return _ESCAPE.sub(lambda found: found[0] if (meant := _meant(found)) is None else meant, text)
+
+
+def _meant(found: re.Match[str]) -> str | None:
+    """Return the character that an escape stands for, or None where it is none of ours."""
+    number = int(found[1] or found[2] or found[3], 16)
+    symbol = chr(number) if number <= 0x10FFFF else " "
+    return symbol if symbol == "\\" or _is_escaped(symbol) else None
+
+
+def _is_escaped(symbol: str) -> bool:
+    """Say whether a character is obeyed and not shown; spaces, tabs and line feeds do no harm."""
+    kept = symbol.isprintable() or symbol in "\t\n" or unicodedata.category(symbol) == "Zs"
+    return not kept
+
+
+def _escaped(symbol: str) -> str:
+    number = ord(symbol)
+    return (
+        f"\\x{number:02x}"
+        if number < 0x100
+        else f"\\u{number:04x}"
+        if number < 0x10000
+        else f"\\U{number:08x}"
+    )
+
+
+_FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^,"\r\n]*))(,|\r?\n|\Z)')
 
 
 def from_csv(text: str) -> list[Row]:
@@ -100,4 +153,4 @@ def _value(key: str | None, field: str | None) -> Any:
         if field not in ("True", "False"):
             raise DataError(f"'higher_is_better' is '{field}', neither True nor False")
         return field == "True"
-    return field
+    return _unguarded(field)

@@ -35,14 +35,18 @@ def _block(block: Block, out: Path) -> str:
         case Bullets(lines):
             return "\n".join(f"- {marked_up(line)}" for line in lines)
         case Picture(file, caption):
-            return f"![{literal(caption)}]({quote(relative(file, out))})\n\n*{literal(caption)}.*"
+            return (
+                f"![{literal(caption)}]({quote(os.fsencode(relative(file, out)))})\n\n*{literal(caption)}.*"
+            )
         case _:
             return to_markdown(block).rstrip("\n")
 
 
 def relative(path: Path, out: Path) -> str:
     """Return how a file is named from a folder, with slashes; its URI where they share no root."""
+    # Not `Path.resolve`, which raises of its own where links lead in a circle.
+    whole = os.path.realpath(path)
     try:
-        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+        return Path(os.path.relpath(whole, os.path.realpath(out))).as_posix()
     except ValueError:  # another drive
-        return path.resolve().as_uri()
+        return Path(whole).as_uri()

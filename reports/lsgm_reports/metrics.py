@@ -102,7 +102,9 @@ def known_metrics(metrics: Sequence[str]) -> list[str]:
     Of metrics in a feature space, which are open, those in the spaces of ``metrics``.
     """
     spaces = dict.fromkeys(found.space for metric in metrics if (found := named(metric)) is not None)
-    fixed = [*_KNOWN, *OFFICIAL, *(f"{family}_{space}" for family in FAMILIES for space in spaces)]
+    fixed = dict.fromkeys(
+        [*_KNOWN, *OFFICIAL, *(f"{family}_{space}" for family in FAMILIES for space in spaces)]
+    )
     mine = [
         metric
         for metric in dict.fromkeys(metrics)

@@ -9,9 +9,9 @@ from lsgm_reports.costs import Cost, costs_of, seconds_per_image
 from lsgm_reports.digits import plain
 from lsgm_reports.front import front_of
 from lsgm_reports.headline import metrics_of
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, grouped, ranks
 from lsgm_reports.samplers import curve_name, sampler_label
-from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 
 __all__ = ["curve_table", "front_tables"]
 
@@ -27,8 +27,9 @@ def curve_table(rows: Sequence[Row]) -> Table | None:
     for row in points:
         key = (row.model, row.sampler or "none", row.nfe_mean or 0.0)
         places.setdefault(key, {})[row.metric] = row
-    order = list(dict.fromkeys((row.model, curve_name(row.sampler)) for row in points))
-    ranked = sorted(places, key=lambda key: (order.index((key[0], curve_name(key[1]))), key[2]))
+    order = ranks((row.model, curve_name(row.sampler)) for row in points)
+    ranked = sorted(places, key=lambda key: (order[key[0], curve_name(key[1])], key[2]))
+    hold_table("Quality against cost, point by point", len(ranked), len(metrics))
     columns = [Column("Model", "left"), Column("Sampler", "left"), Column("NFE")]
     heads = _spent_heads(points)
     columns += [Column(head) for head in heads] + [Column(metric.head) for metric in metrics]
@@ -83,10 +84,8 @@ def front_tables(rows: Sequence[Row]) -> list[Table]:
     costs = costs_of(points)
     if not costs or len(points) < 2:
         return []
-    metrics = metrics_of(points)
-    return [
-        _front([row for row in points if row.metric == metric.key], metric.head, costs) for metric in metrics
-    ]
+    found = grouped(points, lambda row: row.metric)
+    return [_front(found[metric.key], metric.head, costs) for metric in metrics_of(points)]
 
 
 def _front(points: Sequence[Row], head: str, costs: Sequence[Cost]) -> Table:

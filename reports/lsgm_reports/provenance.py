@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def row_id(row: Row) -> str:
 
     Keys that do not apply (None) are left out, so that a key which a later version adds renames no row.
     """
-    known = {key: value for key, value in asdict(row).items() if value is not None}
+    known = {key: value for key, value in vars(row).items() if value is not None}
     text = json.dumps(known, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
 

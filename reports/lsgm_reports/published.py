@@ -65,8 +65,8 @@ ABSENT = "–"
 
 _BOUNDED = ("nats", "bits_per_dim")
 _RELATIONS = {"<=": "≤ ", "=": ""}
-_PRINTED = re.compile(r"\d+(\.\d+)?")
-_MILLIONS = re.compile(r"\d+(\.\d+)? M")
+_PRINTED = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_MILLIONS = re.compile(rf"{_PRINTED.pattern} M")
 
 
 @dataclass(frozen=True)

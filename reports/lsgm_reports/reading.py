@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lsgm.errors import DataError, did_you_mean
+from lsgm.files.limits import ROWS
+from lsgm.files.shown import shown
 from lsgm_reports.metrics import known_metrics
+from lsgm_reports.places import present
 from lsgm_reports.rows import Row, find_results, parse_lines, read_text
 from lsgm_reports.status import FILE_NAME, read_status
 
@@ -44,6 +48,8 @@ class Reading:
     placed: list[Placed]
     left_out: list[str]
     """A sentence for each line that was skipped, on request."""
+    blank: list[Path] = field(default_factory=list)
+    """The files that hold nothing."""
 
 
 def results_of(place: Path) -> list[Path]:
@@ -54,21 +60,27 @@ def results_of(place: Path) -> list[Path]:
     try:
         return find_results(place)
     except DataError:
-        if (place / FILE_NAME).is_file():
+        if os.path.isdir(place) and present(place / FILE_NAME):
             sentence = read_status(place / FILE_NAME).sentence
-            raise DataError(f"nothing is measured yet in {place}: {sentence}") from None
+            raise DataError(f"nothing is measured yet in {shown(str(place))}: {sentence}") from None
         raise
 
 
 def read_placed(files: Iterable[Path], *, skip_malformed: bool = False) -> Reading:
-    """Return the rows of JSONL files in order. Raises DataError as `lsgm_reports.rows.parse_lines`."""
+    """Return the rows of JSONL files in order.
+
+    Raises DataError as `lsgm_reports.rows.parse_lines`, also of more rows than a command takes in all files.
+    """
     placed: list[Placed] = []
     left_out: list[str] = []
+    blank: list[Path] = []
     for file in files:
         parsed = parse_lines(read_text(file), str(file), skip_malformed=skip_malformed)
         placed += [Placed(row, file, number) for number, row in parsed.rows]
         left_out += parsed.left_out
-    return Reading(placed, left_out)
+        blank += [] if parsed.rows or parsed.left_out else [file]
+        ROWS.hold(f"{shown(str(file))}, with the files before it,", len(placed) + len(left_out))
+    return Reading(placed, left_out, blank)
 
 
 def one_protocol(placed: Sequence[Placed]) -> None:
@@ -142,9 +154,20 @@ def _said(row: Row) -> str:
 
 
 def unknown_metrics(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for each metric that this version does not know, with the nearest that it does."""
+    """Return a sentence for each metric that this version does not know, with the nearest that it does.
+
+    Of many only the first have one of their own.
+    """
     known = known_metrics([row.metric for row in rows])
-    unknown = dict.fromkeys(row.metric for row in rows if row.metric not in known)
-    return [
-        f"the metric '{metric}' is unknown to this version{did_you_mean(metric, known)}" for metric in unknown
+    names = set(known)
+    unknown = list(dict.fromkeys(row.metric for row in rows if row.metric not in names))
+    said = [
+        f"the metric '{metric}' is unknown to this version{did_you_mean(metric, known[:_NEAR])}"
+        for metric in unknown[:_HINTED]
     ]
+    more = len(unknown) - len(said)
+    return [*said, *([f"and so are {more:,} other metrics"] if more > 0 else [])]
+
+
+_HINTED, _NEAR = 20, 500
+"""Unknown metrics that are named, and known ones held against each: looking for what is near is slow."""

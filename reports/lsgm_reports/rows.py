@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lsgm.errors import DataError, did_you_mean
+from lsgm.files import text
+from lsgm.files.limits import RESULTS, ROWS
+from lsgm.files.regular import refuse_special
+from lsgm.files.shown import brief, shown
+from lsgm_reports.places import below, present
 
 __all__ = [
     "WHOLE",
     "Parsed",
     "Row",
     "find_results",
+    "grouped",
     "is_bare_run",
     "number_keys",
     "parse_lines",
+    "ranks",
     "read_rows",
     "read_text",
     "row_from",
@@ -30,9 +38,10 @@ __all__ = [
 class Row:
     """One number, or the reason why there is none (``value`` None, ``note`` says why).
 
-    Texts can be encoded, and of task, model and metric none is blank; numbers are finite, counts and costs
-    not negative, and an interval's lower end is not above its upper one. The value may lie outside: that of
-    a biased estimate does. `row_from` sees to all of this.
+    Texts can be encoded, hold no zero byte and are no longer than a name or a remark may be, and of task,
+    model and metric none is blank; numbers are finite, counts and costs not negative, and an interval's lower
+    end is not above its upper one. The value may lie outside: that of a biased estimate does. `row_from`
+    sees to all of this.
     """
 
     task: str
@@ -100,7 +109,8 @@ class Row:
         if self.bias is not None:
             return self.bias
         found = _BIAS.search(self.note or "")
-        return float(found[1]) if found else 0.0
+        number = float(found[1]) if found else 0.0
+        return number if math.isfinite(number) else 0.0
 
     @property
     def dataset_name(self) -> str:
@@ -114,8 +124,8 @@ class Row:
 
     @property
     def half_width(self) -> float | None:
-        """Half the interval."""
-        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
+        """Half the interval, which is a number even where the whole of it is none."""
+        return None if self.interval is None else self.interval[1] / 2 - self.interval[0] / 2
 
     @property
     def solved_finely(self) -> bool:
@@ -125,8 +135,24 @@ class Row:
         return abs(self.solver_error) + (self.solver_error_margin or 0.0) <= self.half_width
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Return the rows by a key, keys and rows in the order in which they come."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def ranks(words: Iterable[Key]) -> dict[Key, int]:
+    """Return the place of each word among those that differ, in the order in which they come."""
+    return {word: place for place, word in enumerate(dict.fromkeys(words))}
+
+
 _TEXT = ("task", "model", "metric")
-_BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+_BIAS = re.compile(r"upward bias at this n about (-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 _SIGNED = ("value", "ci_low", "ci_high", "solver_error", "bias")
 _COSTS = (
     *("nfe_mean", "nfe_max", "seconds", "decoder_seconds", "flops_per_image"),
@@ -135,6 +161,9 @@ _COSTS = (
 )
 WHOLE = ("n", "peak_bytes", "n_of")
 """Keys of whole numbers."""
+_LONG = 1_000
+_LONGEST = {"note": 10_000, "versions": 10_000, "seeds": 10_000}
+"""Letters of a text: names stand in tables, whose columns are as wide as the longest."""
 _GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 _KNOWN = [field.name for field in fields(Row)]
 
@@ -151,14 +180,14 @@ def row_from(mapping: Mapping[str, Any]) -> Row:
     """
     for key in (*_TEXT, "value"):
         if key not in mapping:
-            near = did_you_mean(key, mapping)
+            near = did_you_mean(key, list(mapping)[: len(_KNOWN)])
             raise DataError(f"the key '{key}' is missing{near.replace('did you mean', 'is it')}")
     values = {key: _checked(key, mapping[key]) for key in _KNOWN if mapping.get(key) is not None}
     for key in _TEXT:
         if not values.get(key, "").strip():
             raise DataError(f"'{key}' is empty")
     if values.get("group", "quality") not in _GROUPS:
-        raise DataError(f"'group' is {values['group']!r}, not one of {', '.join(_GROUPS)}")
+        raise DataError(f"'group' is {brief(values['group'])}, not one of {', '.join(_GROUPS)}")
     low, high = values.get("ci_low"), values.get("ci_high")
     if low is not None and high is not None and low > high:
         raise DataError(f"the interval from {low!r} to {high!r} is impossible: its lower end is the upper")
@@ -175,28 +204,34 @@ def _checked(key: str, value: Any) -> Any:
         return _number(key, value)
     if key == "higher_is_better":
         if not isinstance(value, bool):
-            raise DataError(f"'{key}' is {value!r}, neither true, false nor null")
+            raise DataError(f"'{key}' is {brief(value)}, neither true, false nor null")
         return value
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    words = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if len(words) > (longest := _LONGEST.get(key, _LONG)):
+        raise DataError(
+            f"'{key}' is {brief(words)} and {len(words):,} letters long; at most {longest:,} are read"
+        )
+    if "\0" in words:
+        raise DataError(f"'{key}' is {brief(words)}, which holds a zero byte")
     try:
-        text.encode()
+        words.encode()
     except UnicodeEncodeError:
-        raise DataError(f"'{key}' is {text!r}, which holds half of a character") from None
-    return text
+        raise DataError(f"'{key}' is {brief(words)}, which holds half of a character") from None
+    return words
 
 
 def _number(key: str, value: Any) -> float | int | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise DataError(f"'{key}' is {value!r}, not a number")
+        raise DataError(f"'{key}' is {brief(value)}, not a number")
     try:
         number = float(value)
     except OverflowError:
         raise DataError(f"'{key}' is too large for a number") from None
     if key not in _SIGNED and number < 0:
-        raise DataError(f"'{key}' is {value!r}, and cannot be negative")
+        raise DataError(f"'{key}' is {brief(value)}, and cannot be negative")
     if key in WHOLE:
         if not number.is_integer():
-            raise DataError(f"'{key}' is {value!r}, not a whole number")
+            raise DataError(f"'{key}' is {brief(value)}, not a whole number")
         return int(value)
     # NaN and infinities are not measurements: they are shown as missing, with what they were.
     return number if math.isfinite(number) else None
@@ -212,44 +247,47 @@ class Parsed:
     """A sentence for each line that was skipped, on request."""
 
 
-def parse_lines(text: str, name: str, *, skip_malformed: bool = False) -> Parsed:
+def parse_lines(content: str, name: str, *, skip_malformed: bool = False) -> Parsed:
     """Return the rows of JSON lines; blank lines are passed over.
 
-    Raises DataError naming ``name`` and the line of whatever is malformed, or skips it on request. A last
-    line without a line feed that cannot be read is called half-written.
+    Raises DataError naming ``name`` and the line of whatever is malformed, or skips it on request; a last
+    line without a line feed that cannot be read is called half-written. More rows than a command takes are
+    refused either way.
     """
-    rows, left_out = [], []
-    # Not splitlines: JSON may hold the line separators of Unicode within its texts.
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    rows: list[tuple[int, Row]] = []
+    left_out: list[str] = []
+    for line in text.lines_of(content):
+        ROWS.hold(shown(name), len(rows) + len(left_out) + 1)
         try:
-            rows.append((number, _row_of(line, torn=number == len(lines))))
+            rows.append((line.number, _row_of(line, f"{shown(name)} line {line.number}")))
         except DataError as error:
             if not skip_malformed:
-                raise DataError(f"{name} line {number}{_joint(error)}{error}; {_REPAIR}") from None
-            left_out.append(f"{name} line {number}{_joint(error)}{error}")
+                raise DataError(f"{error}; {_REPAIR}") from None
+            left_out.append(str(error))
     return Parsed(rows, left_out)
 
 
 _REPAIR = "repair or remove it, or leave it out with --skip-malformed"
+_LONGEST_LINE = 2**20
+"""Letters of a line, of which a row has about a thousand."""
 
 
-def _joint(error: DataError) -> str:
-    return " " if str(error).startswith("is ") else ": "
-
-
-def _row_of(line: str, *, torn: bool) -> Row:
+def _row_of(line: text.Line, where: str) -> Row:
+    """Return the row that a line is. Raises DataError, a sentence that ``where`` opens."""
+    if len(line.text) > _LONGEST_LINE:
+        raise DataError(f"{where} is {len(line.text):,} letters long; a row has at most {_LONGEST_LINE:,}")
     try:
-        mapping = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        if torn:
-            raise DataError("is half-written: the file ends within it") from None
-        raise DataError(f"is not JSON ({getattr(error, 'msg', error)})") from None
+        mapping = text.parse_json(line.text, where, repair="")
+    except DataError as error:
+        if line.torn:
+            raise DataError(f"{where} is half-written: the file ends within it") from None
+        raise DataError(str(error).removesuffix("; ")) from None
     if not isinstance(mapping, dict):
-        raise DataError("is not a JSON object")
-    return row_from(mapping)
+        raise DataError(f"{where} is not a JSON object")
+    try:
+        return row_from(mapping)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def read_rows(files: Iterable[Path]) -> list[Row]:
@@ -259,37 +297,40 @@ def read_rows(files: Iterable[Path]) -> list[Row]:
 
 def read_text(file: Path) -> str:
     """Return what a file of rows holds. Raises DataError naming one that cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}; write it anew with `lsgm eval`") from None
+    return text.read_text(file, RESULTS)
 
 
 def is_bare_run(place: Path) -> bool:
-    """Return whether a folder is a training run without results in it or below it."""
-    trained = (place / "config.toml").is_file() or (place / "checkpoints").is_dir()
-    return trained and not any(place.rglob("results.jsonl"))
+    """Return whether a folder is a training run without results in it or below it.
+
+    Raises DataError as `find_results`, of a folder that cannot be looked into.
+    """
+    trained = present(place / "config.toml") or present(place / "checkpoints")
+    return trained and not any(file.name == "results.jsonl" for file in below(place))
 
 
 def find_results(place: Path) -> list[Path]:
     """Return the result files of a file or folder: itself, ``results.jsonl`` in it, or those below it.
 
-    Raises DataError where there are none.
+    Links to folders are not followed. Raises DataError where there are none, and for a folder below that
+    cannot be looked into: what it holds would be missing unsaid.
     """
-    if place.is_file():
+    if not present(place):
+        raise DataError(f"there is no {shown(str(place))}; give a results.jsonl or a folder that holds one")
+    if not os.path.isdir(place):
+        refuse_special(place)
         return [place]
-    if not place.exists():
-        raise DataError(f"there is no {place}; give a results.jsonl or a folder that holds one")
     here = place / "results.jsonl"
-    found = [here] if here.is_file() else sorted(place.rglob("results.jsonl"))
+    found = [here] if present(here) else sorted(file for file in below(place) if file.name == here.name)
     if found:
         return found
+    where = shown(str(place))
     if not any(place.iterdir()):
         raise DataError(
-            f"{place} is empty; `lsgm eval TASK --model MODEL --out {place}` writes results there"
+            f"{where} is empty; `lsgm eval TASK --model MODEL --out {where}` writes results there"
         )
     if is_bare_run(place):
         raise DataError(
-            f"{place} is a training run without results; run `lsgm eval TASK --model {place}` first"
+            f"{where} is a training run without results; run `lsgm eval TASK --model {where}` first"
         )
-    raise DataError(f"there is no results.jsonl in {place}; run `lsgm eval` or `lsgm nll` first")
+    raise DataError(f"there is no results.jsonl in {where}; run `lsgm eval` or `lsgm nll` first")

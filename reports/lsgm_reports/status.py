@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lsgm.errors import DataError
+from lsgm.errors import ConfigError, DataError
+from lsgm.files.records import record_of
+from lsgm.files.shown import brief, shown
+from lsgm.files.text import read_table
 from lsgm_reports.blocks import Block, Bullets, Section, Text
+from lsgm_reports.places import present
 from lsgm_reports.reproduce.copied import copied
 
 __all__ = ["FILE_NAME", "Planned", "Status", "find_statuses", "not_finished", "read_status"]
@@ -23,6 +25,8 @@ _STATES = {
     "finished": "came to its end",
 }
 _PLANNED = {"done": "done", "running": "begun", "left": "not begun", "failed": "failed"}
+_LONGEST, _MOST = 10_000, 10_000
+"""Letters of a text, and measurements or words of a command."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Planned:
     """done, running, left or failed."""
     why: str | None = None
 
+    def __post_init__(self) -> None:
+        _one_of(self.state, _PLANNED)
+        _bounded(self.model, self.measurement, self.why)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -45,8 +53,14 @@ class Status:
     """running, finished, stopped or failed."""
     planned: tuple[Planned, ...]
     why: str | None = None
-    updated: str = ""
+    updated: str | None = None
     """When this was last so, ISO 8601."""
+
+    def __post_init__(self) -> None:
+        _one_of(self.state, _STATES)
+        _bounded(*self.command, self.why, self.updated)
+        if max(len(self.planned), len(self.command)) > _MOST:
+            raise ConfigError(f"it has more than {_MOST:,} measurements, or words of its command")
 
     @property
     def left(self) -> list[Planned]:
@@ -77,7 +91,7 @@ class Status:
 
 def find_statuses(folders: Sequence[Path]) -> list[Status]:
     """Return what lies in folders of results, in their order. Raises DataError as `read_status`."""
-    return [read_status(path) for folder in folders if (path := folder / FILE_NAME).is_file()]
+    return [read_status(path) for folder in folders if present(path := folder / FILE_NAME)]
 
 
 def read_status(path: Path) -> Status:
@@ -85,35 +99,29 @@ def read_status(path: Path) -> Status:
 
     Raises DataError naming the file where it is no JSON, of another format, or lacks what it must have.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        if given["format"] != _FORMAT:
-            raise _wrong(path, f"its format is {given['format']!r}, and this version reads {_FORMAT}")
-        planned = tuple(_planned(path, each) for each in given["planned"])
-        command = tuple(str(word) for word in given["command"])
-        state = _one_of(path, given["state"], _STATES)
-        return Status(command, state, planned, given.get("why"), str(given.get("updated") or ""))
-    except (OSError, ValueError) as error:
-        raise _wrong(path, str(error)) from None
-    except KeyError as error:
-        raise _wrong(path, f"the key {error} is missing") from None
-    except (TypeError, AttributeError):
-        raise _wrong(path, "it is not made as `lsgm eval` makes it") from None
+    given = read_table(path, repair=_REPAIR)
+    if given.get("format") != _FORMAT:
+        its = brief(given.get("format"))
+        raise DataError(
+            f"{shown(str(path))}: its format is {its}, and this version reads {_FORMAT}; {_REPAIR}"
+        )
+    return record_of(Status, given, path, repair=_REPAIR)
 
 
-def _planned(path: Path, given: Any) -> Planned:
-    state = _one_of(path, given["state"], _PLANNED)
-    return Planned(str(given["model"]), str(given["measurement"]), state, given.get("why"))
+_REPAIR = "measure again, or remove the file"
 
 
-def _one_of(path: Path, word: Any, allowed: dict[str, str]) -> str:
+def _one_of(word: str, allowed: dict[str, str]) -> None:
     if word not in allowed:
-        raise _wrong(path, f"the state is {word!r}, not one of {', '.join(allowed)}")
-    return str(word)
+        raise ConfigError(f"the state is {brief(word)}, not one of {', '.join(allowed)}")
 
 
-def _wrong(path: Path, what: str) -> DataError:
-    return DataError(f"cannot read {path}: {what}; measure again, or remove the file")
+def _bounded(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and len(text) > _LONGEST:
+            raise ConfigError(
+                f"it has a text of {len(text):,} letters, {brief(text)}; at most {_LONGEST:,} are read"
+            )
 
 
 def not_finished(statuses: Sequence[Status]) -> Section | None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lsgm_reports.digits import minus
+from lsgm_reports.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "clipped",
+    "is_drawable",
     "label_ends",
     "nice_ticks",
     "plain_labels",
@@ -58,10 +60,22 @@ STYLE: Any = {
 }
 
 
+_FARTHEST, _NEAREST = 1e30, 1e-30
+"""Beyond these a number has no place in a figure: its axes, and what is computed for them, would overflow."""
+
+
+def is_drawable(value: object, *, logarithmic: bool = False) -> bool:
+    """Say whether a number has a place on an axis: far from overflow, and above 0 where that counts."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return (_NEAREST if logarithmic else -_FARTHEST) <= value <= _FARTHEST
+
+
 def nice_ticks(axis: Axis, low: float, high: float) -> None:
     """Label a logarithmic axis at 1, 2, 5, 10, ... as plain numbers, as many as have room."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
+    low, high = max(low, _NEAREST), min(high, _FARTHEST)  # beyond, a power of ten is no float
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]
@@ -91,7 +105,8 @@ def _label(value: float) -> str:
 
 
 def clipped(name: str, room: int = 26) -> str:
-    """Return a name, or its beginning where it would take the room of the lines that it names."""
+    """Return a name on one line, or its beginning where it would take the room of the lines that it names."""
+    name = one_line(name)
     return name if len(name) <= room else f"{name[: room - 1]}…"
 
 

@@ -5,10 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lsgm.files.limits import CELLS
+from lsgm.files.shown import shown
 from lsgm_reports.digits import error_bar, plain
 from lsgm_reports.rows import Row
 
-__all__ = ["COARSE", "MISSING", "Cell", "Column", "Footnotes", "Table", "cell_of", "short", "transposed"]
+__all__ = [
+    "COARSE",
+    "MISSING",
+    "Cell",
+    "Column",
+    "Footnotes",
+    "Table",
+    "cell_of",
+    "hold_table",
+    "short",
+    "transposed",
+]
 
 MISSING = "n/a"
 """What stands where there is no number; a footnote says why."""
@@ -49,6 +62,11 @@ class Table:
     caption: str = ""
     rules: list[int] = field(default_factory=list)
     """Indexes of the lines before which a rule stands: measured above it, published below."""
+
+
+def hold_table(title: str, lines: int, columns: int) -> None:
+    """Raise DataError for a table of more places than are shown: every model in every metric, say."""
+    CELLS.hold(f"the table '{shown(title)[:80]}' of {lines:,} lines", lines * columns)
 
 
 def transposed(table: Table) -> Table:

@@ -9,8 +9,8 @@ from lsgm_reports.digits import error_bar
 from lsgm_reports.estimators import estimator_label
 from lsgm_reports.likelihood import labels_of
 from lsgm_reports.metrics import BOUNDS, Term, term_of
-from lsgm_reports.rows import Row
-from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.rows import Row, ranks
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 
 __all__ = ["TERMS", "decomposition_table", "group_table", "term_explanations"]
 
@@ -48,9 +48,9 @@ def _ordered(terms: Sequence[Term]) -> list[str]:
 
 def _lines(keys: Sequence[_Key]) -> list[_Key]:
     """Return the lines of a table: by model in the order of the file, then NELBO, IW and ODE NLL."""
-    models = list(dict.fromkeys(key[:2] for key in keys))
-    bounds = list(dict.fromkeys([*BOUNDS, *(key[2] for key in keys)]))
-    return sorted(dict.fromkeys(keys), key=lambda key: (models.index(key[:2]), bounds.index(key[2])))
+    models = ranks(key[:2] for key in keys)
+    bounds = ranks([*BOUNDS, *(key[2] for key in keys)])
+    return sorted(dict.fromkeys(keys), key=lambda key: (models[key[:2]], bounds[key[2]]))
 
 
 def _head(key: _Key, labels: Mapping[tuple[str, str | None], str]) -> list[Cell]:
@@ -73,12 +73,17 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
     names, notes = _ordered([term for _, term, _ in found]), Footnotes()
     labels = labels_of([row for _, _, row in found])
     cells = {(key, term.name): row for key, term, row in found}
+    bounds = {(row.model, row.checkpoint_sha256, row.metric, row.sampler): row for row in rows}
     grid = []
-    for key in _lines([key for key, _, _ in found]):
+    lines = _lines([key for key, _, _ in found])
+    hold_table("Terms of the bounds", len(lines), len(names))
+    for key in lines:
         mine = [cells.get((key, name)) for name in names]
         shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in mine]
+        model, checkpoint, bound, estimator = key
+        whole = bounds.get((model, checkpoint, f"{bound}_nats", estimator))
         grid.append(
-            [*_head(key, labels), *shown, _sum(key, [row for row in mine if row is not None], rows, notes)]
+            [*_head(key, labels), *shown, _sum([row for row in mine if row is not None], whole, notes)]
         )
     columns = [*_COLUMNS, *(Column(_named(name)) for name in names), Column("Sum")]
     caption = (
@@ -88,18 +93,11 @@ def decomposition_table(rows: Sequence[Row]) -> Table | None:
     return Table("Terms of the bounds", columns, grid, notes.notes, caption)
 
 
-def _sum(key: _Key, terms: Sequence[Row], rows: Sequence[Row], notes: Footnotes) -> Cell:
+def _sum(terms: Sequence[Row], bound: Row | None, notes: Footnotes) -> Cell:
     values = [row.value for row in terms if row.value is not None]
     if len(values) < len(terms) or not math.isfinite(sum(values)):
         return Cell(MISSING, mark=notes.mark("a term is missing"))
-    model, checkpoint, bound, estimator = key
-    whole = [
-        row.half_width
-        for row in rows
-        if (row.model, row.checkpoint_sha256, row.metric, row.sampler)
-        == (model, checkpoint, f"{bound}_nats", estimator)
-    ]
-    total, half = sum(values), whole[-1] if whole else None
+    total, half = sum(values), None if bound is None else bound.half_width
     ends = (None, None) if half is None else (total - half, total + half)
     return Cell(error_bar(total, *ends), sort=total)
 
@@ -112,9 +110,13 @@ def group_table(rows: Sequence[Row]) -> Table | None:
     names, notes = _ordered([term for _, term, _ in found]), Footnotes()
     labels = labels_of([row for _, _, row in found])
     cells = {(key, term.group, term.name): row for key, term, row in found}
+    groups: dict[_Key, dict[str | None, None]] = {}
+    for key, term, _ in found:
+        groups.setdefault(key, {})[term.group] = None
+    hold_table("Terms by latent groups", sum(map(len, groups.values())), len(names))
     grid = []
     for key in _lines([key for key, _, _ in found]):
-        for group in dict.fromkeys(term.group for mine, term, _ in found if mine == key):
+        for group in groups[key]:
             values = [cells.get((key, group, name)) for name in names]
             shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in values]
             grid.append([*_head(key, labels), Cell(group or ""), *shown])

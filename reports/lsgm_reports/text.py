@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from lsgm.files.shown import shown
 
 __all__ = ["latex", "literal", "marked_up", "one_line"]
 
 
 def one_line(text: str) -> str:
-    """Return a text without breaks: white space becomes single spaces, control characters U+FFFD.
+    """Return a text without breaks: white space becomes single spaces, what is not printed an escape.
 
-    Every renderer of Markdown and HTML does the former; the latter would be obeyed by a terminal.
+    Every renderer of Markdown and HTML does the former; a terminal would obey the latter, and a page would
+    turn the direction of what follows.
     """
-    kept = ("\ufffd" if unicodedata.category(symbol) == "Cc" else symbol for symbol in " ".join(text.split()))
-    return "".join(kept)
+    return shown(" ".join(text.split()))
 
 
 _TAGS = r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"
@@ -22,6 +23,8 @@ _TAGS = r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"
 _WORD_ENDS = r"(?<!\w)_|_(?!\w)"
 _LITERAL = re.compile(rf"[\\|*`\[\]~$]|{_TAGS}|{_WORD_ENDS}")
 _MARKED_UP = re.compile(rf"[\\`\[\]~$]|(?<!\*)\*(?!\*)|{_TAGS}|{_WORD_ENDS}")
+_OPENING = re.compile(r"\A(\d{1,9}(?=[.)](?:\s|\Z))|(?=#{1,6}(?:\s|\Z)|>|[-+](?:\s|\Z)|---|=+\Z))")
+"""The beginning of a line before the mark that would open a heading, a quotation, a list, or draw a rule."""
 _CODE = re.compile(r"(`[^`]+`)")
 
 
@@ -31,9 +34,13 @@ def literal(text: str) -> str:
 
 
 def marked_up(text: str) -> str:
-    """Return Markdown of a text in which `code` and **bold** are mark-up, and nothing else is."""
+    """Return Markdown of a text in which `code` and **bold** are mark-up, and nothing else is.
+
+    It may begin a line, where a mark would open a heading, a list or a quotation.
+    """
     parts = _CODE.split(one_line(text))  # every second part is code
-    return "".join(part if k % 2 else _MARKED_UP.sub(r"\\\g<0>", part) for k, part in enumerate(parts))
+    whole = "".join(part if k % 2 else _MARKED_UP.sub(r"\\\g<0>", part) for k, part in enumerate(parts))
+    return _OPENING.sub(r"\1\\", whole)
 
 
 _TEX = {

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsgm.errors import DataError
-from lsgm_reports.style import PALETTE, STYLE, label_ends
+from lsgm.files.limits import LOGGED
+from lsgm.files.shown import shown
+from lsgm.files.text import json_lines, parse_json
+from lsgm_reports.style import PALETTE, STYLE, clipped, is_drawable, label_ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Training", "read_training", "training_figure"]
+__all__ = ["MOST_RUNS", "Training", "read_training", "training_figure"]
+
+MOST_RUNS = 100
+"""Runs that have room in a figure."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one run logged: each row with ``elapsed``, seconds of training since the run's beginning."""
+    """What one run logged, key by key, over ``elapsed``: seconds of training since the run's beginning."""
 
     name: str
-    rows: list[dict[str, Any]]
+    columns: dict[str, tuple[array[float], array[float]]]
+    """Key -> elapsed seconds and values, where it was logged and has a place in a figure."""
+    boundaries: list[float]
+    """Elapsed seconds at which a new stage begins."""
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Return elapsed seconds and values of a key, where it was logged and finite."""
-        found = [(row["elapsed"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
-        return [point[0] for point in found], [point[1] for point in found]
-
-    @property
-    def boundaries(self) -> list[float]:
-        """Elapsed seconds at which a new stage begins."""
-        pairs = pairwise(self.rows)
-        return [before["elapsed"] for before, after in pairs if before.get("stage") != after.get("stage")]
+        elapsed, values = self.columns.get(key, ((), ()))
+        return list(elapsed), list(values)
 
 
 def read_training(file: Path) -> Training | None:
@@ -43,23 +45,60 @@ def read_training(file: Path) -> Training | None:
 
     A last line torn by a kill is left out; any other malformed line is a DataError with its number.
     """
-    rows: list[dict[str, Any]] = []
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    offset = last = 0.0
-    for number, line in enumerate(lines, start=1):
+    log, torn = _Log(), None
+    for count, line in enumerate(json_lines(file), start=1):
+        LOGGED.hold(shown(str(file)), count)
+        if torn is not None:
+            raise torn
         try:
-            row = json.loads(line)
-            seconds = float(row["seconds"])
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise DataError(f"{file} line {number} is not a row of metrics; remove or repair it") from None
-        # The clock of a stage starts at 0.
-        if rows and (row.get("stage") != rows[-1].get("stage") or seconds < last):
-            offset += last
-        last = seconds
-        rows.append(row | {"elapsed": offset + seconds})
-    return Training(file.parent.name, rows) if rows else None
+            log.add(_step(line.text, f"{shown(str(file))} line {line.number}"))
+        except DataError as error:
+            torn = error
+    return Training(shown(file.parent.name), log.columns, log.boundaries) if log.steps else None
+
+
+class _Log:
+    """Takes the rows of a log one after the other, and keeps what a figure shows."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.columns: dict[str, tuple[array[float], array[float]]] = {}
+        self.boundaries: list[float] = []
+        self._before = self._last = 0.0
+        self._stage: object = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; the clock of a stage starts at 0, and goes on here where the one before ended."""
+        seconds, stage = row["seconds"], row.get("stage")
+        if self.steps and stage != self._stage and len(self.boundaries) < _MOST_KEYS:
+            self.boundaries.append(self._before + self._last)
+        if self.steps and (stage != self._stage or seconds < self._last):
+            self._before += self._last
+        self._last, self._stage, self.steps = seconds, stage, self.steps + 1
+        elapsed = self._before + seconds
+        for key, value in row.items():
+            if not (key == "total" or key.startswith("val_")) or not is_drawable(value):
+                continue
+            if key in self.columns or len(self.columns) < _MOST_KEYS:
+                places, values = self.columns.setdefault(key, (array("d"), array("d")))
+                places.append(elapsed)
+                values.append(value)
+
+
+def _step(line: str, where: str) -> dict[str, Any]:
+    """Return the row of a line, whose seconds are a number. Raises DataError for anything else."""
+    wrong = DataError(f"{where} is not a row of metrics; remove or repair it")
+    try:
+        row = parse_json(line, where)
+    except DataError:
+        raise wrong from None
+    if not isinstance(row, dict) or not is_drawable(row.get("seconds")) or row["seconds"] < 0:
+        raise wrong
+    return row
+
+
+_MOST_KEYS = 200
+"""Metrics of a log, and stages, that are looked at."""
 
 
 def training_figure(runs: Sequence[Training]) -> Figure | None:
@@ -94,9 +133,8 @@ def _keys(runs: Sequence[Training]) -> list[str]:
     """Return the loss and one validation metric: the bound where a run logs it, else the commonest."""
     counts: dict[str, int] = {}
     for run in runs:
-        for key in {key for row in run.rows for key in row if key == "total" or key.startswith("val_")}:
-            if run.series(key)[0]:
-                counts[key] = counts.get(key, 0) + 1
+        for key in run.columns:
+            counts[key] = counts.get(key, 0) + 1
     order = sorted(counts, key=lambda key: (key != "total", "nelbo" not in key, -counts[key], key))
     return order[:2]
 
@@ -104,7 +142,8 @@ def _keys(runs: Sequence[Training]) -> list[str]:
 def _named(key: str) -> str:
     if key == "total":
         return "training loss (own to each kind of model)"
-    return f"validation {key.removeprefix('val_').replace('_', ' ').replace('nelbo', 'NELBO')}"
+    name = key.removeprefix("val_").replace("_", " ").replace("nelbo", "NELBO")
+    return f"validation {clipped(name, 40)}"
 
 
 def _line(axes: Axes, run: Training, key: str, colour: str) -> None:
@@ -125,5 +164,5 @@ def _window(runs: Sequence[Training], key: str) -> tuple[float, float]:
         start = 0.03 * max(seconds, default=0.0)
         settled += [value for at, value in zip(seconds, values, strict=True) if at >= start]
     low, high = min(settled), max(settled)
-    margin = 0.05 * (high - low) or 1.0
+    margin = max(0.05 * (high - low), 1e-9 * max(abs(low), abs(high))) or 1.0
     return low - margin, high + margin

@@ -21,8 +21,10 @@ _WORDS = (
     "--- | ---",
     'say "no", or',
 )
-texts = st.one_of(st.sampled_from(_WORDS), st.text(max_size=12))
-"""Any character that has an encoding: commas, quotes, line ends, separators, escapes, emptiness."""
+texts = st.one_of(
+    st.sampled_from(_WORDS), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+)
+"""Any character that has an encoding but the zero byte: commas, quotes, line ends, escapes, emptiness."""
 names = texts.filter(lambda text: bool(text.strip()))
 numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),

@@ -65,7 +65,7 @@ def test_each_folder_is_looked_into_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([], "it is no JSON object"),
+        ([], "is not a JSON object"),
         (GOOD | {"format": 2}, "has format 2, and this version reads 1"),
         (GOOD | {"more": 1}, "there is no key 'more'"),
         ({key: GOOD[key] for key in GOOD if key != "recipe"}, "the key 'recipe' is missing"),
@@ -94,5 +94,5 @@ def test_what_is_malformed_is_refused_in_one_sentence(given: Any, words: str, tm
 
 def test_half_a_file_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text('{"format": 1, ', encoding="utf-8")
-    with pytest.raises(DataError, match=r"cannot read .*ablation\.json"):
+    with pytest.raises(DataError, match=r"ablation\.json is not valid JSON"):
         read_ablation(tmp_path / FILE_NAME)

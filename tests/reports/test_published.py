@@ -211,7 +211,7 @@ def test_the_shipped_calibrations_can_be_read_and_agree_with_what_is_published()
         (MEASURED.replace("112.34", "nan"), "'measured' is nan, not a number"),
         (MEASURED.replace("5000", '"many"'), "'K' is 'many', not a whole number"),
         ("mesured = 1.0", "there is no key 'mesured'"),
-        ("= 1", "cannot read"),
+        ("= 1", "is not valid TOML"),
     ],
 )
 def test_a_malformed_calibration_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:

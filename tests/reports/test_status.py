@@ -71,8 +71,8 @@ def test_a_folder_without_a_finished_measurement_says_how_its_command_ended(tmp_
     [
         ({"format": 2}, "its format is 2, and this version reads 1"),
         ({"state": "lost"}, "the state is 'lost', not one of running, stopped, failed, finished"),
-        ({"planned": [{"model": "a", "measurement": "b"}]}, "the key 'state' is missing"),
-        ({"planned": 3}, "it is not made as `lsgm eval` makes it"),
+        ({"planned": [{"model": "a", "measurement": "b"}]}, "the key 'planned[0].state' is missing"),
+        ({"planned": 3}, "'planned' is 3; it must be a list"),
     ],
 )
 def test_a_malformed_status_is_named(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_a_malformed_status_is_named(changes: dict[str, Any], words: str, tmp_pa
 @pytest.mark.parametrize("text", ["", '{"format": 1', "[]", "null"])
 def test_no_json_object_is_named_too(text: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(text)
-    with pytest.raises(DataError, match=r"cannot read .*status\.json"):
+    with pytest.raises(DataError, match=r"status\.json is not (valid JSON|a JSON object).*measure again"):
         read_status(tmp_path / "status.json")

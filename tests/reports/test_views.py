@@ -117,4 +117,4 @@ def test_mark_up_is_code_and_bold_and_nothing_else() -> None:
     assert marked_up("<b>&amp; [x](y) *i* \n$z$") == r"\<b>\&amp; \[x\](y) \*i\* \$z\$"
     assert literal("a_b _c_ **d**") == r"a_b \_c\_ \*\*d\*\*"
     assert latex("50% of {a}\n") == r"50\% of \{a\}"
-    assert one_line(" a\x1b[31m\r\n b\x00 ") == "a�[31m b�"
+    assert one_line(" a\x1b[31m\r\n b\x00 ") == r"a\x1b[31m b\x00"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lsgm.commands.options import Positional, arg, parse
-from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
+from lsgm.errors import ConfigError, DataError, did_you_mean
+from lsgm.files.names import file_name
+from lsgm.files.shown import shown
+from lsgm.files.write import atomic_path, claim, make_folder
 
 if TYPE_CHECKING:
     from lsgm_reports.document import Pictures
@@ -81,14 +83,13 @@ def run(argv: list[str]) -> int:
     files = _files(options.places)
     reading = _read(files, options)
     first = options.places[0]
-    out = options.out or (first if first.is_dir() else first.parent)
+    out = claim(options.out or (first if first.is_dir() else first.parent))
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        written = _write(reading, files, options, out)
+        make_folder(out)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {error.filename or out}: {error.strerror}; choose another folder with --out"
-        ) from None
+        why = f"cannot write to {shown(str(error.filename or out))}: {error.strerror}"
+        raise DataError(f"{why}; choose another folder with --out") from None
+    written = _write(reading, files, options, out)
     _print([each.row for each in reading.placed], files, options, written)
     return 0
 
@@ -109,18 +110,19 @@ def _read(files: Sequence[Path], options: Options) -> Reading:
     reading = read_placed(files, skip_malformed=options.skip_malformed)
     if not reading.placed:
         why = f": {reading.left_out[0]}" if reading.left_out else ""
-        raise DataError(f"{files[0]} holds no rows{why}; run `lsgm eval` or `lsgm nll` first")
+        raise DataError(f"{shown(str(files[0]))} holds no rows{why}; run `lsgm eval` or `lsgm nll` first")
     if not options.separate:
         one_protocol(reading.placed)
     placed, dropped = distinct(reading.placed, keep_last=options.keep_last)
-    holding = {each.file for each in placed} | {
-        Path(line.rpartition(" line ")[0]) for line in reading.left_out
-    }
     said = [f"{sentence}: left out" for sentence in reading.left_out]
-    said += [f"{file} holds no rows" for file in files if file not in holding]
-    for sentence in [*said, *dropped, *unknown_metrics([each.row for each in placed])]:
-        print(f"lsgm: {sentence}", file=sys.stderr)
+    said += [f"{file} holds no rows" for file in reading.blank]
+    _warn([*said, *dropped, *unknown_metrics([each.row for each in placed])])
     return Reading(placed, reading.left_out)
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"lsgm: {shown(sentence)}", file=sys.stderr)
 
 
 def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
@@ -132,9 +134,9 @@ def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path)
 
     def put(name: str, text: Callable[[], str]) -> None:
         # A reader sees the old file or the new one, never half of it; no line end is translated.
-        temporary = out / f".{name}.{os.getpid()}"
-        temporary.write_bytes(text().encode())
-        temporary.replace(out / name)
+        content = text().encode()
+        with atomic_path(out / name) as temporary:
+            temporary.write_bytes(content)
         written.append(out / name)
 
     rows = [each.row for each in reading.placed]
@@ -172,28 +174,38 @@ def _draw(
     rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path, written: list[Path]
 ) -> Pictures:
     """Draw the figures of a document or a paper, and find the pictures beside the rows."""
+    from lsgm_reports.curves import curve_rows
     from lsgm_reports.document import Pictures, tasks_of
-    from lsgm_reports.figures import cost_figure, save
-    from lsgm_reports.training import read_training, training_figure
+    from lsgm_reports.figures import cost_figure, crowded, save
+    from lsgm_reports.places import listed
+    from lsgm_reports.training import MOST_RUNS, read_training, training_figure
 
+    folders = list(dict.fromkeys(file.parent for file in files))
     grids, neighbours = (
-        [picture for file in files for picture in sorted((file.parent / folder).glob("*.png"))]
-        for folder in ("samples", "neighbours")
+        [picture for folder in folders for picture in listed(folder / name, "*.png")]
+        for name in ("samples", "neighbours")
     )
     grids.sort(key=lambda grid: grid.stem.partition("@")[0] != "data")
     tasks = tasks_of(rows)
     curves: dict[str, Path] = {}
+    taken: set[str] = set()
     for task, mine in tasks.items():
-        if (figure := cost_figure(mine)) is not None:
+        why = crowded(mine) or (_TOO_MANY if len(curves) >= _MOST_FIGURES else "")
+        if why and curve_rows(mine):
+            _warn([f"the figure of {task} is left out: {why}"])
+        elif (figure := cost_figure(mine)) is not None:
             stem = "nfe" if len(tasks) == 1 else f"nfe-{re.sub(r'[^0-9A-Za-z_.]+', '-', task)[:80]}"
-            taken = [each.stem for each in curves.values()]
-            made = save(figure, out / "figures" / (f"{stem}-{len(taken)}" if stem in taken else stem))
+            stem = file_name(f"{stem}-{len(taken)}" if stem in taken else stem)
+            made = save(figure, out / "figures" / stem)
+            taken.add(stem)
             curves[task] = made[0]
             written += made
-    logs = {log for place in options.places if place.is_dir() for log in _logs(place)}
+    logs = {log for place in options.places for log in _logs(place)}
     runs = [run for log in sorted(logs) if (run := read_training(log)) is not None]
     training = None
-    if (figure := training_figure(runs)) is not None:
+    if len(runs) > MOST_RUNS:
+        _warn([f"the figure of {len(runs):,} training runs is left out: it has room for {MOST_RUNS}"])
+    elif (figure := training_figure(runs)) is not None:
         made = save(figure, out / "figures" / "training")
         training = made[0]
         written += made
@@ -202,7 +214,14 @@ def _draw(
 
 def _logs(place: Path) -> list[Path]:
     """Return the metrics of a run directory, or of those directly below."""
-    return [file for file in (place / "metrics.jsonl", *place.glob("*/metrics.jsonl")) if file.is_file()]
+    from lsgm_reports.places import listed
+
+    return [*listed(place, "metrics.jsonl"), *listed(place, "*/metrics.jsonl")]
+
+
+_MOST_FIGURES = 40
+"""Figures of quality against cost in one report, each of which takes seconds."""
+_TOO_MANY = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to see it"
 
 
 def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written: Sequence[Path]) -> None:
@@ -226,7 +245,7 @@ def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written
         if status.unfinished:
             print(_filled(f"Not finished: {status.sentence}", room))
     for path in written:
-        print(f"wrote {path}")
+        print(f"wrote {shown(str(path))}")
 
 
 def _page(table: Table, room: int, *, turns: bool) -> str:
@@ -241,4 +260,6 @@ def _page(table: Table, room: int, *, turns: bool) -> str:
 
 
 def _filled(text: str, room: int) -> str:
-    return textwrap.fill(text, max(min(room, 120), 40), break_on_hyphens=False) + "\n"
+    from lsgm_reports.text import one_line
+
+    return textwrap.fill(one_line(text), max(min(room, 120), 40), break_on_hyphens=False) + "\n"

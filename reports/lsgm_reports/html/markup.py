@@ -6,6 +6,7 @@ import re
 import unicodedata
 from html import escape
 
+from lsgm.files.shown import shown
 from lsgm_reports.text import one_line
 
 __all__ = ["Anchors", "exact", "said", "tag", "words"]
@@ -33,12 +34,17 @@ def words(text: str) -> str:
 
 
 def exact(text: str) -> str:
-    """Return markup that holds every character of a text, but those that no page may: they are U+FFFD."""
-    return escape("".join("\ufffd" if _forbidden(symbol) else symbol for symbol in text))
+    """Return markup that holds every character of a text, but an escape for those that are not printed.
+
+    A page may not hold some of them, and obeys others; spaces, tabs and line feeds stay.
+    """
+    if text.isprintable():
+        return escape(text)
+    return escape("".join(symbol if _kept(symbol) else shown(symbol) for symbol in text))
 
 
-def _forbidden(symbol: str) -> bool:
-    return unicodedata.category(symbol) in ("Cc", "Cs") and symbol not in "\t\n"
+def _kept(symbol: str) -> bool:
+    return symbol.isprintable() or symbol in "\t\n" or unicodedata.category(symbol) == "Zs"
 
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -59,13 +65,15 @@ class Anchors:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
 
     def new(self, title: str) -> str:
         """Return an id that resembles a title and is no other's."""
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].strip("-") or "part"
-        found, count = f"s-{stem}", 1
+        found, count = f"s-{stem}", self._counts.get(stem, 1)
         while found in self._taken:
             count += 1
             found = f"s-{stem}-{count}"
         self._taken.add(found)
+        self._counts[stem] = count
         return found

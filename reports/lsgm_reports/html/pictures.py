@@ -9,6 +9,10 @@ from itertools import count
 from pathlib import Path
 
 from lsgm.errors import DataError
+from lsgm.files.limits import PICTURES
+from lsgm.files.regular import read_bytes
+from lsgm.files.shown import shown
+from lsgm.files.text import read_text
 from lsgm_reports.blocks import Picture
 from lsgm_reports.html.markup import tag, words
 from lsgm_reports.html.svg import inline_svg
@@ -21,6 +25,8 @@ _NARROWEST = 68
 _SMALL = 200
 """Width of an image in pixels up to which it is shown larger, pixel by pixel."""
 _SHEET = 600
+_WIDEST = 2**15
+"""Pixels of a side that browsers show."""
 
 
 class Gallery:
@@ -29,29 +35,58 @@ class Gallery:
     def __init__(self, rows: Mapping[str, str]) -> None:
         self._rows = rows
         self._numbers = count(1)
+        self._size = 0
+        """Bytes of the images so far."""
 
     def together(self, pictures: Sequence[Picture]) -> str:
-        """Return pictures side by side where there is room. Raises DataError naming a file that is none."""
+        """Return pictures side by side where there is room.
+
+        Raises DataError naming a file that is none, and where all of the page's are more than one may hold.
+        """
         figures = "".join(self._figure(picture) for picture in pictures)
         return tag("div", figures, cls="gallery") if len(pictures) > 1 else figures
 
     def _figure(self, picture: Picture) -> str:
         drawing = picture.file.with_suffix(".svg")
-        inner, kind = self._drawing(drawing, picture) if drawing.is_file() else "", "drawing"
+        inner = self._drawing(drawing, picture) if picture.drawn and drawing.is_file() else ""
+        kind = "drawing"
         if not inner:
-            inner, kind = _shown(picture)
+            inner, kind = self._images(picture)
         return tag("figure", inner + tag("figcaption", f"{words(picture.caption)}."), cls=kind)
 
     def _drawing(self, file: Path, picture: Picture) -> str:
         """Return a drawing in a box that scrolls, or "" where the file is none and the image must do."""
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_text(file)
             svg = inline_svg(text, f"d{next(self._numbers)}-", picture.caption, self._rows)
-        except (OSError, ValueError):
+        except (DataError, ValueError):
             return ""
         width = float(svg.partition('viewBox="')[2].split()[2])
         style = f"min-width:{round(width / _INCH * _NARROWEST)}px"
         return _box(tag("div", svg, style=style), picture.caption)
+
+    def _images(self, picture: Picture) -> tuple[str, str]:
+        """Return the image of a picture, or those of both themes, and of what kind it is."""
+        images: list[tuple[_Image, str | None]] = [(self._read(picture.file), None)]
+        if picture.dark is not None:
+            images = [(images[0][0], "on-light"), (self._read(picture.dark), "on-dark")]
+        inner = "".join(image.html(picture.caption, theme) for image, theme in images)
+        if images[0][0].is_sheet:
+            return _box(inner, picture.caption), "sheet"
+        return inner, "image"
+
+    def _read(self, file: Path) -> _Image:
+        content = read_bytes(file, PICTURES)
+        self._size += len(content)
+        PICTURES.hold(f"the page, with {shown(str(file))},", self._size)
+        if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
+            raise DataError(f"{shown(str(file))} is no PNG image; make it again, or remove it")
+        width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+        if not (0 < width <= _WIDEST and 0 < height <= _WIDEST):
+            raise DataError(
+                f"{shown(str(file))} claims {width:,} by {height:,} pixels; make it again, or remove it"
+            )
+        return _Image(content, width, height)
 
 
 def _box(inner: str, label: str) -> str:
@@ -78,25 +113,3 @@ class _Image:
         sizes = f'width="{self.width}" height="{self.height}"'
         classes = f' class="{names}"' if names else ""
         return f'<img src="data:image/png;base64,{data}" alt="{words(caption)}" {sizes}{classes}>'
-
-
-def _shown(picture: Picture) -> tuple[str, str]:
-    """Return the image of a picture, or those of both themes, and of what kind it is."""
-    images: list[tuple[_Image, str | None]] = [(_read(picture.file), None)]
-    if picture.dark is not None:
-        images = [(_read(picture.file), "on-light"), (_read(picture.dark), "on-dark")]
-    inner = "".join(image.html(picture.caption, theme) for image, theme in images)
-    if images[0][0].is_sheet:
-        return _box(inner, picture.caption), "sheet"
-    return inner, "image"
-
-
-def _read(file: Path) -> _Image:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}; make it again, or remove it") from None
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
-        raise DataError(f"{file} is no PNG image; make it again, or remove it")
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    return _Image(content, width, height)

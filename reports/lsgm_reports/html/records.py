@@ -28,7 +28,8 @@ class Records:
 
     def __init__(self, rows: Sequence[Row], places: Mapping[Row, Path], out: Path) -> None:
         self._rows = {row_id(row): row for row in rows}
-        self._places, self._out = places, out
+        self._places = places
+        self._names = {place: relative(place, out) for place in dict.fromkeys(places.values())}
         self._shared: dict[tuple[tuple[str, str, bool], ...], str] = {}
         self._calls: dict[tuple[Path, str], tuple[str, Row]] = {}
 
@@ -72,7 +73,7 @@ class Records:
         inner = _list([*row_facts(row), ("Row", name, True)])
         inner += tag("p", f"Measured with {' by '.join(links)}.", cls="links")
         if place is not None:
-            word = f"{place_word(relative(place, self._out))}#{name}"
+            word = f"{place_word(self._names[place])}#{name}"
             inner += _command(f"lsgm reproduce {shlex.quote(word)}")
         return tag(
             "details",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from lsgm_reports.style import GRID, INK, PALETTE
+from lsgm_reports.text import one_line
 
 __all__ = ["inline_svg"]
 
@@ -32,6 +33,11 @@ _COLOURS = {
     **{colour.lower(): str(index) for index, colour in enumerate(PALETTE)},
 }
 _ROUNDED = ("d", "x", "y", "points")
+_STYLES = ("fill", "stroke", "opacity", "font", "text-anchor", "clip-path", "clip-rule")
+"""Beginnings of the properties of a style that draw; others could lay an element over the page."""
+_VIEW_BOX = re.compile(r"-?[0-9.]{1,12}(?: -?[0-9.]{1,12}){3}")
+_DEEPEST, _MOST = 50, 200_000
+"""Elements within one another, and in all."""
 
 
 def inline_svg(text: str, prefix: str, label: str, rows: Mapping[str, str]) -> str:
@@ -41,24 +47,32 @@ def inline_svg(text: str, prefix: str, label: str, rows: Mapping[str, str]) -> s
     prefix, so that several drawings share a page; a link ``#row-ID`` stays where ``rows`` has the id, with
     what the row says. ``label`` is read out in place of the drawing.
 
-    Raises ValueError where the text is no SVG.
+    Raises ValueError where the text is no SVG, or one that no figure of ours is.
     """
+    if "<!ENTITY" in text:
+        raise ValueError("it defines entities")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise ValueError(str(error)) from None
-    if root.tag != f"{{{_SVG}}}svg" or "viewBox" not in root.attrib:
+    if root.tag != f"{{{_SVG}}}svg" or not _VIEW_BOX.fullmatch(root.get("viewBox", "")):
         raise ValueError("it has no viewBox")
+    if not 0 < float(root.get("viewBox", "").split()[2]) < 1e5:
+        raise ValueError("its width is none")
+    if sum(1 for _ in root.iter()) > _MOST:
+        raise ValueError("it has too many elements")
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
     drawn = _element(root, prefix, used, rows)
-    drawn.attrib |= {"role": "img", "aria-label": label}
+    drawn.attrib |= {"role": "img", "aria-label": one_line(label)}
     return ElementTree.tostring(drawn, encoding="unicode")
 
 
 def _element(
-    given: ElementTree.Element, prefix: str, used: set[str], rows: Mapping[str, str]
+    given: ElementTree.Element, prefix: str, used: set[str], rows: Mapping[str, str], depth: int = 0
 ) -> ElementTree.Element:
-    """Return an element and what it holds as a page has it."""
+    """Return an element and what it holds as a page has it. Raises ValueError where they nest too deeply."""
+    if depth > _DEEPEST:
+        raise ValueError("it nests too deeply")
     name = given.tag.removeprefix(f"{{{_SVG}}}")
     target = given.get(_HREF) or given.get("href") or ""
     linked = name == "a" and target.removeprefix("#row-") in rows
@@ -69,14 +83,14 @@ def _element(
     if linked:
         # By keys the same rows are reached in the tables, one by one.
         out.attrib |= {"href": target, "class": "number", "tabindex": "-1"}
-        ElementTree.SubElement(out, "title").text = rows[target.removeprefix("#row-")]
+        ElementTree.SubElement(out, "title").text = one_line(rows[target.removeprefix("#row-")])
     elif name == "use" and target.startswith("#"):
         out.set("href", f"#{prefix}{target[1:]}")
     if name in ("text", "tspan"):
-        out.text = given.text
+        out.text = one_line(given.text) if given.text else None
     for child in given:
         if isinstance(child.tag, str) and child.tag.removeprefix(f"{{{_SVG}}}") in _KEPT:
-            out.append(_element(child, prefix, used, rows))
+            out.append(_element(child, prefix, used, rows, depth + 1))
     return out
 
 
@@ -85,7 +99,10 @@ def _value(key: str, value: str, prefix: str, name: str) -> str:
         return prefix + value
     if key in _ROUNDED:
         return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
-    value = value.replace("url(#", f"url(#{prefix}")
+    if key == "style":
+        value = "; ".join(part.strip() for part in value.split(";") if part.strip().startswith(_STYLES))
+    # What is not of the drawing itself is not asked for.
+    value = re.sub(r"url\(\s*(#)?", lambda found: f"url(#{prefix}" if found[1] else "none(", value)
     if key != "style":
         return value
     kind = "fig-text" if name in ("text", "tspan") else "fig"

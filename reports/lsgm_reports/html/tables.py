@@ -28,9 +28,10 @@ def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled:
     """
     anchor = anchors.new(f"table {table.title}")
     heads = "".join(_head(column) for column in table.columns)
+    letters = frozenset(letter for letter, _ in table.notes)
     bodies = []
     for first, last in pairwise([0, *table.rules, len(table.lines)]):
-        lines = [_line(line, table, anchor, known) for line in table.lines[first:last]]
+        lines = [_line(line, table, letters, anchor, known) for line in table.lines[first:last]]
         if lines:
             bodies.append(tag("tbody", "".join(lines)))
     title = tag("caption", words(table.title), id=anchor, cls=None if titled else "unseen")
@@ -50,14 +51,14 @@ def _side(column: Column) -> str | None:
     return "right" if column.align == "right" else None
 
 
-def _line(line: list[Cell], table: Table, anchor: str, known: Container[str]) -> str:
+def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, known: Container[str]) -> str:
     cells = []
     for index, (cell, column) in enumerate(zip(line, table.columns, strict=True)):
         name, extra = ("td", {}) if index else ("th", {"scope": "row"})
         key = sort_key(cell, column)
         inner = _content(cell, known)
         if cell.mark:
-            inner += _mark(cell.mark, table, anchor)
+            inner += _mark(cell.mark, letters, anchor)
         marks = (_side(column), "best" if cell.best else None, "long" if len(cell.text) > _LONG else None)
         sides = " ".join(mark for mark in marks if mark) or None
         cells.append(tag(name, inner, **extra, cls=sides, data_sort=key))
@@ -74,10 +75,10 @@ def _content(cell: Cell, known: Container[str]) -> str:
     return tag("span", inner, cls="gap") if cell.text == MISSING else inner
 
 
-def _mark(mark: str, table: Table, anchor: str) -> str:
+def _mark(mark: str, letters: Container[str], anchor: str) -> str:
     """Return the letter of a note above the line, a link where the note is there."""
     letter = words(mark)
-    if mark in (known for known, _ in table.notes):
+    if mark in letters:
         letter = tag("a", letter, href=f"#{anchor}-{mark}", aria_label=f"note {mark}")
     return tag("sup", letter)
 
@@ -106,5 +107,5 @@ def sort_key(cell: Cell, column: Column) -> str | None:
     found = _NUMBER.match(cell.text)
     if found is None:
         return None
-    text = f"{found[1]}{found[2] or ''}".replace(",", "").replace("−", "-")
-    return repr(float(text))
+    number = float(f"{found[1]}{found[2] or ''}".replace(",", "").replace("−", "-"))
+    return repr(number) if math.isfinite(number) else None

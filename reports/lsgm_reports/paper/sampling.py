@@ -22,7 +22,7 @@ from lsgm_reports.paper.ruled import (
     winner_of,
 )
 from lsgm_reports.published import DATASETS, Published
-from lsgm_reports.rows import Row
+from lsgm_reports.rows import Row, grouped
 from lsgm_reports.samplers import sampler_label
 from lsgm_reports.table import Cell, Column, Footnotes, Table, cell_of
 
@@ -107,8 +107,8 @@ def _on_curves(rows: Sequence[Row]) -> list[_Drawn]:
     points = [row for row in measured if row.nfe_mean is not None]
     labels = labels_of(points)
     found = []
-    for (model, checkpoint), label in labels.items():
-        mine = [row for row in points if (row.model, row.checkpoint_sha256) == (model, checkpoint)]
+    for key, mine in grouped(points, lambda row: (row.model, row.checkpoint_sha256)).items():
+        label = labels[key]
         metric = next((row.metric for row in mine if row.metric in ("fid", "fid_clean")), mine[0].metric)
         point = min((row for row in mine if row.metric == metric), key=lambda row: row.value or 0.0)
         lowest = f"the lowest {metric_of(point).label} of its curve"

@@ -13,7 +13,7 @@ from lsgm_reports.metrics import Metric
 from lsgm_reports.paper.ruled import ruled, winner_of
 from lsgm_reports.published import ABSENT, PublishedAblation, published_ablations
 from lsgm_reports.rows import Row
-from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 
 __all__ = ["study_tables"]
 
@@ -76,6 +76,7 @@ def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recal
         return None
     notes = Footnotes()
     metrics = sorted(metrics_of(mine), key=lambda metric: not metric.key.startswith("nelbo"))
+    hold_table(f"Ablation: {study.name}", len(study.variants), len(metrics) + len(study.factors))
     cells = {(row.model, row.metric): row for row in mine}
     best = {
         metric.key: winner_of([cells.get((variant.model, metric.key)) for variant in study.variants])

@@ -187,7 +187,7 @@ def test_rows_are_found_again_where_nobody_says_which_file_they_are_of(tmp_path:
 def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"GIF89a")
-    for file, words in ((broken, "is no PNG image"), (tmp_path / "gone.png", "cannot read")):
+    for file, words in ((broken, "is no PNG image"), (tmp_path / "gone.png", "there is no")):
         report = Report("R", [Section("S", [Picture(file, "c")])])
         with pytest.raises(DataError, match=words):
             to_html(report, [], [])
