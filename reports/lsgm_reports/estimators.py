@@ -53,7 +53,7 @@ def _words(name: str, key: str, value: str) -> str:
 
 
 def _grouped(value: str) -> str:
-    return f"{int(value):,}" if value.isdecimal() else value
+    return f"{int(value):,}" if value.isdecimal() and len(value) < 20 else value
 
 
 def _short(number: str) -> str:

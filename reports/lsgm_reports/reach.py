@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,12 +21,22 @@ _REFERENCE = "vs_reference_"
 
 def target_label(target: str | None) -> str:
     """Return a quality as a table shows it: ``Fréchet ≤ 12.3`` of ``frechet_glyphs<=12.3``."""
-    found = re.fullmatch(r"(.+?)\s*(<=|>=)\s*(\S+)", target or "")
-    if found is None:
+    metric, sign, value = _parted(target or "")
+    if not sign:
         return target or "not stated"
-    metric, sign, value = found.groups()
     label = metric_of(Row("", "", metric, None)).label
     return f"{label} {'≤' if sign == '<=' else '≥'} {value}"
+
+
+def _parted(target: str) -> tuple[str, str, str]:
+    """Return metric, sign and value of a quality; no sign where it is not made so."""
+    places = [(at, sign) for sign in ("<=", ">=") if (at := target.find(sign, 1)) > 0]
+    if not places:
+        return "", "", ""
+    at, sign = min(places)
+    metric, value = target[:at].rstrip(), target[at + 2 :].lstrip()
+    whole = metric and value and not any(symbol.isspace() for symbol in value)
+    return (metric, sign, value) if whole else ("", "", "")
 
 
 def reach_table(rows: Sequence[Row]) -> Table | None:
@@ -67,7 +76,19 @@ def _rough(row: Row | None, notes: Footnotes) -> Cell:
 
 
 def _samplers(names: str | None) -> str:
-    return ", ".join(sampler_label(name) for name in re.split(r";\s*|,\s*(?![^(]*\))", names or "") if name)
+    return ", ".join(sampler_label(name) for name in _separate(names or "") if name)
+
+
+def _separate(names: str) -> list[str]:
+    """Return names apart that semicolons, or commas outside of brackets, stand between."""
+    parts, depth = [""], 0
+    for symbol in names:
+        depth = max(0, depth + (symbol == "(") - (symbol == ")"))
+        if symbol == ";" or (symbol == "," and not depth):
+            parts.append("")
+        else:
+            parts[-1] += symbol
+    return [part.strip() for part in parts]
 
 
 def speedup_table(rows: Sequence[Row]) -> Table | None:

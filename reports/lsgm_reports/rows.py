@@ -162,7 +162,7 @@ _COSTS = (
 WHOLE = ("n", "peak_bytes", "n_of")
 """Keys of whole numbers."""
 _LONG = 1_000
-_LONGEST = {"note": 10_000, "versions": 10_000, "seeds": 10_000}
+_LONGEST = {"note": 10_000, "versions": 10_000, "seeds": 10_000, "manifest": 4_000}
 """Letters of a text: names stand in tables, whose columns are as wide as the longest."""
 _GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 _KNOWN = [field.name for field in fields(Row)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 __all__ = ["curve_name", "family", "is_adaptive", "sampler_label"]
 
@@ -34,5 +35,10 @@ def sampler_label(sampler: str | None) -> str:
     settings = inside.removesuffix(")")
     settings = re.sub(r"steps=1\b", "1 step", settings)
     settings = re.sub(r"steps=(\d+)", r"\1 steps", settings)
-    settings = re.sub(r"rtol=([^,]+), atol=\1(?=,|$)", r"tol \1", settings)
+    parts = settings.split(", ")
+    for place, (one, other) in enumerate(pairwise(parts)):
+        if one.startswith("rtol=") and other == f"atol={one[5:]}":
+            parts[place : place + 2] = [f"tol {one[5:]}"]
+            break
+    settings = ", ".join(parts)
     return f"{name}, {settings}" if settings else name

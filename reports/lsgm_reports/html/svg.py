@@ -36,6 +36,7 @@ _ROUNDED = ("d", "x", "y", "points")
 _STYLES = ("fill", "stroke", "opacity", "font", "text-anchor", "clip-path", "clip-rule")
 """Beginnings of the properties of a style that draw; others could lay an element over the page."""
 _VIEW_BOX = re.compile(r"-?[0-9.]{1,12}(?: -?[0-9.]{1,12}){3}")
+_ADDRESS = re.compile(r"url\(\s*(?:#([\w.-]+)\s*\)|[^)]*\)?)", re.IGNORECASE)
 _DEEPEST, _MOST = 50, 200_000
 """Elements within one another, and in all."""
 
@@ -102,7 +103,7 @@ def _value(key: str, value: str, prefix: str, name: str) -> str:
     if key == "style":
         value = "; ".join(part.strip() for part in value.split(";") if part.strip().startswith(_STYLES))
     # What is not of the drawing itself is not asked for.
-    value = re.sub(r"url\(\s*(#)?", lambda found: f"url(#{prefix}" if found[1] else "none(", value)
+    value = _ADDRESS.sub(lambda found: f"url(#{prefix}{found[1]})" if found[1] else "none", value)
     if key != "style":
         return value
     kind = "fig-text" if name in ("text", "tspan") else "fig"
