@@ -30,17 +30,20 @@ def read_entries(path: Path, table: str, kind: type[Entry]) -> list[Entry]:
     Raises DataError naming file and entry where a key is missing or unknown, or a value of another type.
     """
     about = path.stat() if path.is_file() else None
-    # A report of many tasks asks for the same few files again and again.
-    return list(_read(path, table, kind, about and (about.st_mtime_ns, about.st_size)))
+    tables = _tables(path, table, about and (about.st_mtime_ns, about.st_size))
+    where = shown(str(path))
+    return [_entry(f"{where}, {table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, table: str, kind: type[Entry], version: object) -> list[Entry]:
+def _tables(path: Path, table: str, version: object) -> list[dict[str, Any]]:
+    """Return the tables of a name; a report of many tasks asks for the same few, as ``version`` tells."""
     tables = read_toml(path, repair="repair the file").get(table, [])
-    where = shown(str(path))
     if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
-        raise DataError(f"'{table}' in {where} is no list of tables; write [[{table}]] before each entry")
-    return [_entry(f"{where}, {table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
+        raise DataError(
+            f"'{table}' in {shown(str(path))} is no list of tables; write [[{table}]] before each entry"
+        )
+    return tables
 
 
 def _entry(place: str, kind: type[Entry], given: dict[str, Any]) -> Entry:
