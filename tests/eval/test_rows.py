@@ -136,3 +136,73 @@ def test_rows_kept_twice_stand_once_beside_those_of_others(tmp_path: Path) -> No
     for value in (1.0, 3.0):
         assert keep_rows(path, [CONTEXT.row("nfe", value)])[0]["value"] == value
     assert [row["value"] for row in read_rows(path)] == [2.0, 3.0]
+
+
+def raw(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"n": "many"}', "'n' is 'many', and a number belongs there"),
+        ('{"value": NaN}', "'value' is nan, and a finite number belongs there"),
+        ('{"task": ["a"]}', "'task' is a list, and a text belongs there"),
+        ('{"later": 1e999}', "'later' is inf, which is not finite"),
+        ('{"n": 1' + "0" * 5000 + "}", "not valid JSON"),
+        ("[" * 10**5, "it nests too deeply"),
+        ("3", "is not a result row, but int"),
+    ],
+)
+def test_a_row_of_other_types_is_refused_by_whatever_reads_it_and_the_file_stays(
+    tmp_path: Path, line: str, words: str
+) -> None:
+    path = raw(tmp_path / "results.jsonl", json.dumps(CONTEXT.row("nfe", 1.0)), line)
+    before = path.read_bytes()
+    for call in (lambda: read_rows(path), lambda: keep_rows(path, [CONTEXT.row("nfe", 2.0)])):
+        with pytest.raises(DataError, match=r"results.jsonl line 2 ") as refused:
+            call()
+        assert words in str(refused.value)
+    assert path.read_bytes() == before
+
+
+def test_rows_of_earlier_and_later_versions_stay_as_they_are(tmp_path: Path) -> None:
+    path = raw(
+        tmp_path / "results.jsonl", '{"task": "t@1/q", "model": "m", "metric": "x", "later": {"a": [1]}}'
+    )
+    keep_rows(path, [CONTEXT.row("nfe", 2.0)])
+    assert read_rows(path)[0] == {"task": "t@1/q", "model": "m", "metric": "x", "later": {"a": [1]}}
+
+
+def test_more_rows_than_are_read_is_said_with_what_raises_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = raw(tmp_path / "results.jsonl", json.dumps(CONTEXT.row("nfe", 1.0)))
+    monkeypatch.setenv("LSGM_LARGEST_JSON", "100")
+    with pytest.raises(DataError, match=r"at most 100 are read; .* set LSGM_LARGEST_JSON="):
+        read_rows(path)
+
+
+def test_rows_that_are_no_utf8_are_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes('{"note": "Fréchet"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"results.jsonl is not text in UTF-8"):
+        read_rows(tmp_path / "results.jsonl")
+
+
+def test_a_model_named_by_bytes_that_are_no_text_has_rows_that_can_be_read_again(tmp_path: Path) -> None:
+    odd = Context("bars@1/quick", "caf\udce9", "a" * 64, "bars@1@b", "run")
+    for value in (1.0, 2.0):
+        keep_rows(tmp_path / "results.jsonl", [odd.row("nfe", value)])
+    assert [(row["model"], row["value"]) for row in read_rows(tmp_path / "results.jsonl")] == [
+        ("caf\\xe9", 2.0)
+    ]
+
+
+def test_a_link_in_the_place_of_the_rows_is_replaced(tmp_path: Path) -> None:
+    theirs = raw(tmp_path / "theirs.jsonl", json.dumps(CONTEXT.row("nfe", 1.0)))
+    before = theirs.read_bytes()
+    (tmp_path / "results.jsonl").symlink_to(theirs)
+    keep_rows(tmp_path / "results.jsonl", [CONTEXT.row("nelbo_nats", 2.0)])
+    assert theirs.read_bytes() == before
+    assert len(read_rows(tmp_path / "results.jsonl")) == 2

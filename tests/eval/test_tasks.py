@@ -233,3 +233,48 @@ def test_mistakes_are_named_by_key_and_file(tmp_path: Path, old: str, new: str, 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read the task .*none.toml"):
         load_task(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "mine"', 'name = "../../mine"', "the task cannot be called '../../mine'"),
+        ('name = "mine"', 'name = "a@2"', "the task cannot be called 'a@2'"),
+        ('name = "mine"', r'name = "\u001b[2J"', r"the task cannot be called '\x1b[2J'"),
+        ('name = "mine"', 'name = " "', "the task cannot be called ' '"),
+        ("[tiers.quick]", '[tiers."../quick"]', "a tier cannot be called '../quick'"),
+        ("n_samples = 50", "n_samples = 1000000000000", "at most 10,000,000 images are drawn"),
+        ("n_samples = 50", "n_samples = 1000000000000", "set LSGM_MOST_IMAGES=1000000000000"),
+        ("n_samples = 50", "n_samples = -50", "n-samples is -50; it cannot be negative"),
+        ("n_samples = 50", "n_samples = 50\nfloor_images = -1", "floor-images is -1; it cannot be negative"),
+        ("n_samples = 50", "n_samples = 1" + "0" * 400, "more than 308 digits"),
+        ("version = 2", "version = 2\nx = " + "[" * 10**5, "it nests too deeply"),
+        ("version = 2", "version = 2\n" + ".".join(["a"] * 10**5) + " = 1", "nests more than 64"),
+        ("version = 2", "version = [2]", "'version' is a list; it must be a whole number"),
+    ],
+)
+def test_a_task_that_asks_for_what_cannot_be_is_one_sentence(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_task(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_is_no_utf8_or_no_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(MINIMAL.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"mine.toml is not text in UTF-8 \(byte 0"):
+        load_task(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"mine.toml is a named pipe, not a file"):
+        load_task(str(path))
+
+
+def test_a_task_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("\ufeff" + MINIMAL, encoding="utf-8")
+    assert load_task(str(tmp_path / "mine.toml")).name == "mine"

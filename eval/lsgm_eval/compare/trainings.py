@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import CheckpointError
-from lsgm.train.checkpoint import find_checkpoint, read_state
+from lsgm.files.shown import shown
+from lsgm.progress import say
+from lsgm.train.checkpoint import read_state
 from lsgm.train.metrics import read_metrics
 from lsgm.train.rundir import Run
 
@@ -53,10 +55,12 @@ def read_training(place: Path) -> Training | None:
 def _of_run(run: Run) -> Training:
     about = run.manifest() if os.path.lexists(run.manifest_path) else {}
     calls = [about, *(about.get("resumed") or [])]
+    newest = run.newest()  # None where it stopped before its first checkpoint, or was cleared of them
     try:
-        state: Mapping[str, Any] = read_state(find_checkpoint(run.directory))
-    except CheckpointError:
-        state = {}  # stopped before its first checkpoint, or cleared of them
+        state: Mapping[str, Any] = {} if newest is None else read_state(newest)
+    except CheckpointError as error:
+        say(shown(f"{error}; without it, fewer things are compared"))
+        state = {}
     told = [row for row in read_metrics(run.metrics_path) if any(key.startswith(VALIDATION) for key in row)]
     last = told[-1] if told else {}
     return Training(

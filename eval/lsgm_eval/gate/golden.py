@@ -51,8 +51,8 @@ __all__ = [
 LARGEST = 100_000
 """Bytes of a golden file at most: it lies in a repository, and its differences are read."""
 
-WORK = Limit("LSGM_MOST_GATE_WORK", 10**6, "evaluations")
-"""Of a network, for one image, that a plan may ask for. The default plan's are some 10,000."""
+WORK = Limit("LSGM_MOST_GATE_WORK", 200_000, "evaluations")
+"""Of a network, for one image, that a plan may ask for: minutes of one core, ten times the default plan's."""
 
 FARTHEST = 1e100
 """Of a golden number: differences, squares and sums of some are numbers still."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,10 +123,10 @@ def _replay_flow(subject: Subject, found: Measured, batch: int) -> None:
 
 
 def _replay_images(subject: Subject, found: Measured, batch: int) -> None:
-    plan = subject.plan
-    levels = torch.cat(list(_drawn(subject, range(plan.drawn), batch))).flatten(1)
-    kept = choose(levels.shape[1], min(SUB_PIXELS, levels.shape[1]), 0)
-    found.drawn["replay/images"] = levels[:, kept].numpy()
+    width = math.prod(subject.model.pixels.shape)
+    kept = choose(width, min(SUB_PIXELS, width), 0)
+    parts = [levels.flatten(1)[:, kept] for levels in _drawn(subject, range(subject.plan.drawn), batch)]
+    found.drawn["replay/images"] = torch.cat(parts).numpy()
 
 
 def _mean(subject: Subject, found: Measured, config: DensityConfig, name: str, repeat: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from lsgm.distributed import join
 from lsgm.errors import UserError
+from lsgm.files.limits import Limit
 from lsgm.files.shown import shown
 from lsgm.generative import GenerativeModel
 from lsgm_eval.gate.golden import Golden, Plan
@@ -18,6 +20,9 @@ from lsgm_eval.runner import task_images
 from lsgm_eval.tasks import Task, Tier, load_task, task_names
 
 __all__ = ["identities", "open_subject", "require_same", "task_of"]
+
+SAMPLES = Limit("LSGM_LARGEST_SAMPLES", 2**29, "sub-pixels")
+"""Of all images that are drawn for a distance, which are held at once."""
 
 
 def open_subject(
@@ -40,6 +45,8 @@ def open_subject(
     model: GenerativeModel = open_model(checkpoint, device=world.device)
     if not callable(getattr(model, "density", None)):
         raise UserError(f"{model.name} has no density: the gate is for trained models, not for images")
+    taken = plan.samples * math.prod(model.pixels.shape)
+    SAMPLES.hold(f"the plan, of {plan.samples:,} samples,", taken, UserError)
     images = task_images(described, [model])
     scored = scored_images_of(described, images)
     check_pixels(model, scored)

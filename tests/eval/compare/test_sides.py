@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,21 @@ def test_the_run_itself_comes_first_and_a_resumed_one_counts_by_its_last_call(tm
     assert training is not None
     assert training.revision == "new"
     assert training.validation == {"step": 5, "nelbo": 9.5, "kl": 2}
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "per-image"])
+def test_a_folder_that_cannot_be_looked_into_is_named_and_not_said_to_be_empty(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(tmp_path / "a", row("nelbo_nats", 1.0))
+    (place / name).mkdir(exist_ok=True)
+    look = os.scandir
+
+    def locked(path: Any) -> Any:
+        if Path(path) == place / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=r"cannot be looked into \(Permission denied\): make it readable"):
+        open_side(place)

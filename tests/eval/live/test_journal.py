@@ -159,3 +159,9 @@ def test_a_library_call_measures_in_silence(tmp_path: Path, capsys: pytest.Captu
     assert len(Journal().run("title", [toy.step for toy in toys()], lambda rows: None)) == 3
     captured = capsys.readouterr()
     assert not captured.err + captured.out
+
+
+def test_words_that_are_no_utf8_are_spelt_out_in_the_file(tmp_path: Path) -> None:
+    StatusFile(tmp_path, ["lsgm", "eval", "caf\udce9"]).write("failed", [], "no caf\udce9")
+    found = json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))
+    assert (found["command"][-1], found["why"]) == ("caf\\xe9", "no caf\\xe9")

@@ -74,3 +74,12 @@ def test_a_measurement_is_known_by_its_first_value_that_is_no_cost() -> None:
     assert headline([cost, missing]) == missing
     assert headline([cost]) == cost
     assert headline([]) is None
+
+
+def test_a_name_of_any_length_is_clipped_at_once() -> None:
+    assert clipped("x" * 10**6, 5) == "xxxx…"
+
+
+@pytest.mark.parametrize("ends", [(-1e308, 1e308), (float("-inf"), 1.0), (2.0, 1.0)])
+def test_an_interval_that_is_none_is_left_out(ends: tuple[float, float]) -> None:
+    assert with_error(1.5, *ends) == "1.5"
