@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
 from lsgm_eval import kept, score_store
 from lsgm_eval.cells import CellStore, cell_key
+from lsgm_eval.commands import nll
 from lsgm_eval.kept import claim_results
 from lsgm_eval.likelihoods import measure_likelihood
 from lsgm_eval.measure.likelihood import SCORED, Scores, save_scores, score_images
@@ -503,3 +505,37 @@ def test_what_is_forgotten_of_a_point_is_its_own(tmp_path: Path) -> None:
     how = Drawing(range(2), SamplerConfig(), 1, ALONE, tmp_path / "[ab]-point-1.npz")
     forget(how)
     assert [path.name for path in tmp_path.iterdir()] == ["a-point-1.npz"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "mnist", "--model", "x=images.npy"],
+        ["nll", "x=images.npy", "--task", "mnist"],
+        ["nfe", "--model", "x=images.npy", "--task", "mnist"],
+        ["fid", "images.npy", "images.npy"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_refuses_a_received_folder_that_leads_elsewhere(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", np.full((40, 28, 28), 200, np.uint8))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifests").symlink_to(tmp_path / "elsewhere")
+    command = importlib.import_module(f"lsgm_eval.commands.{words[0]}")
+    with pytest.raises(DataError, match="manifests is a link"):
+        command.run([*words[1:], "--device", "cpu", "--out", "out"])
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifests"]
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J\x1b[31mgone", "a\u202egnp.exe"])
+def test_tables_print_a_name_as_what_it_is(name: str, capsys: Said) -> None:
+    tell = Context("known@1/quick", name, "c" * 64, "known@1@abc", "run")
+    nll._print([tell.row("nelbo_nats", 3.5, n=4, note=f"of {name}")], as_json=False)
+    said = capsys.readouterr().out
+    assert "nelbo_nats" in said
+    assert all(letter.isprintable() for line in said.splitlines() for letter in line)
