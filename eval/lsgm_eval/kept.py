@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,16 +51,18 @@ def read_kept(
     *,
     damaged: str = "",
     limit: Limit = ARRAYS,
+    names: Collection[str] | None = None,
 ) -> T | None:
-    """Return what ``use`` makes of the arrays in a file; None where there is none, or one of no use.
+    """Return what ``use`` makes of the arrays in a file, or of those of ``names``.
 
+    None where there is no file, or one of no use.
     Whatever is wrong with the file, or said of its arrays by a UserError of ``use`` (`Arrays.refused`), is
     printed as ``damaged``, with the file for ``{path}`` and the reason for ``{why}``, unless that is empty.
     """
     if not os.path.lexists(path):
         return None
     try:
-        return use(read_arrays(path, limit=limit))
+        return use(read_arrays(path, names, limit=limit))
     except UserError as error:
         # Another process may remove a file in the meantime, and a link may lead nowhere.
         if damaged and not isinstance(error.__cause__, FileNotFoundError):

@@ -153,9 +153,10 @@ def _references(sha256: str) -> list[_Set]:
 
 
 def _found(folder: Path, sha256: str) -> Iterator[_Set]:
-    def whole(arrays: Arrays) -> _Set | None:
-        if arrays.text("sha256") != sha256:
-            return None
+    def ours(arrays: Arrays) -> bool:
+        return arrays.text("sha256") == sha256
+
+    def whole(arrays: Arrays) -> _Set:
         spatial_dim = len(arrays.take("spatial_total", "f", 1)) if "spatial_total" in arrays else 0
         found = cached_reference(arrays, len(arrays.take("total", "f", 1)), spatial_dim)
         rows = found.stats.rows
@@ -164,5 +165,5 @@ def _found(folder: Path, sha256: str) -> Iterator[_Set]:
 
     for path in sorted(folder.glob("*.npz")):
         # A damaged one is named by `lsgm eval`, which makes it again.
-        if (found := read_kept(path, whole)) is not None:
+        if read_kept(path, ours, names=("sha256",)) and (found := read_kept(path, whole)) is not None:
             yield found
