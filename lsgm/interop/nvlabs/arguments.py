@@ -15,6 +15,7 @@ from lsgm.interop.nvlabs.values import Arguments
 from lsgm.interop.taken import brief
 from lsgm.models.config import JointStage, LSGMRecipe, ObjectiveConfig, PriorConfig
 from lsgm.nets.config import Decoder, NVAEConfig, ScoreNetConfig
+from lsgm.structure import refuse_huge
 
 __all__ = ["pixels_of_args", "recipe_of"]
 
@@ -76,7 +77,7 @@ def recipe_of(
     values = Arguments(args)
     images = images_of(values)
     try:
-        return LSGMRecipe(
+        recipe = LSGMRecipe(
             seed=values.whole("seed", 1),
             data=_data(values, images),
             vae=_vae(values, images),
@@ -84,8 +85,10 @@ def recipe_of(
             stage1=vae_stage(values, images, alone=vae_only),
             stage2=JointStage() if vae_only else joint_stage(values, images, rule),
         )
+        refuse_huge(recipe)
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint's arguments describe no model: {error}") from None
+    return recipe
 
 
 def pixels_of_args(args: Mapping[str, Any]) -> Pixels:
