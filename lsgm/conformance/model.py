@@ -13,6 +13,7 @@ from lsgm.conformance.folder import CHECKPOINT, Golden, numbered
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm.hierarchical import HierarchicalVAE
+from lsgm.interop.taken import brief
 from lsgm.models.config import LSGMRecipe
 from lsgm.score import ScoreModel
 from lsgm.vae import Noise, Shape
@@ -80,7 +81,7 @@ def _same_arguments(golden: Golden, args: Mapping[str, Any]) -> None:
         told, held = golden.args[name], args[name]
         if (list(held) if isinstance(held, tuple) else held) != told:
             raise DataError(
-                f"{golden.path}: {CHECKPOINT} has {name} = {held!r} and meta.json has {told!r}; "
+                f"{golden.path}: {CHECKPOINT} has {name} = {brief(held)} and meta.json has {brief(told)}; "
                 "the two are not of one model"
             )
 

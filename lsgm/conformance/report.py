@@ -9,6 +9,7 @@ from typing import Any
 
 from lsgm.conformance.deviation import Deviation
 from lsgm.conformance.stages import Result
+from lsgm.files.shown import shown
 
 __all__ = ["as_json", "as_lines", "passed", "summary"]
 
@@ -35,7 +36,7 @@ def as_json(result: Result) -> str:
 
 def as_lines(results: Sequence[Result], *, verbose: bool = False) -> list[str]:
     """Return a table, one line a stage, and with ``verbose`` one for each tensor of a stage of several."""
-    rows: list[tuple[str, ...]] = [_HEAD]
+    rows: list[tuple[str, ...]] = [_HEAD]  # names are out of a file, and may be any text
     for result in results:
         rows.append(_row(result))
         if verbose and result.members:
@@ -43,6 +44,7 @@ def as_lines(results: Sequence[Result], *, verbose: bool = False) -> list[str]:
                 (f"  {name.removeprefix(result.stage + '/')}", *_cells(found), "", "", "")
                 for name, found in result.members.items()
             ]
+    rows = [tuple(map(shown, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -11,6 +11,7 @@ from torch import Tensor
 from lsgm.conformance.deviation import Deviation, deviation, worst
 from lsgm.conformance.folder import Golden
 from lsgm.errors import DataError
+from lsgm.files.shown import shown
 
 __all__ = ["Allowance", "CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
 
@@ -119,6 +120,15 @@ def _run(
         ours = family.run(golden, model, names)
     except CannotRunError as error:
         return [Result(stage, "SKIP", tensors=len(own), reason=str(error)) for stage, own in stages.items()]
+    except (
+        RuntimeError,
+        IndexError,
+        ValueError,
+    ) as error:  # what torch says of shapes that do not go together
+        raise DataError(
+            f"{shown(str(golden.path / golden.values))}: what {shown(names[0])[:200]} follows from does not fit "
+            f"together ({shown(str(error).splitlines()[0])[:160]}); write the folder again"
+        ) from error
     tolerance = tolerances.gradient if family.gradients else tolerances.forward
     results = []
     for stage, own in stages.items():
@@ -149,7 +159,7 @@ def _compare(
         mine = _corner(ours[name], value) if name in family.cropped else ours[name]
         if mine.shape != value.shape:
             raise DataError(
-                f"{golden.path / golden.values}: {name} has the shape {list(value.shape)}, and the model "
+                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape {list(value.shape)}, and the model "
                 f"gives {list(mine.shape)}; the two do not belong together"
             )
         found[name] = deviation(mine, value)
