@@ -105,7 +105,18 @@ def examine(
         own = sorted(name for name in names if family.covers(name))
         names = [name for name in names if name not in own]
         if own:
-            results += _run(golden, model, family, own, tolerances)
+            try:
+                results += _run(golden, model, family, own, tolerances)
+            except (
+                RuntimeError,
+                IndexError,
+                ValueError,
+            ) as error:  # torch's words on shapes
+                why = shown(str(error).split("\n")[0])[:160]
+                raise DataError(
+                    f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows from "
+                    f"do not fit together ({why}); write the folder again"
+                ) from error
     results += [Result(name, "SKIP", reason="this version knows no stage of that name") for name in names]
     if not results:
         raise DataError(f"{golden.path / golden.values} holds inputs only, so there is nothing to compare")
@@ -120,15 +131,6 @@ def _run(
         ours = family.run(golden, model, names)
     except CannotRunError as error:
         return [Result(stage, "SKIP", tensors=len(own), reason=str(error)) for stage, own in stages.items()]
-    except (
-        RuntimeError,
-        IndexError,
-        ValueError,
-    ) as error:  # what torch says of shapes that do not go together
-        raise DataError(
-            f"{shown(str(golden.path / golden.values))}: what {shown(names[0])[:200]} follows from does not fit "
-            f"together ({shown(str(error).splitlines()[0])[:160]}); write the folder again"
-        ) from error
     tolerance = tolerances.gradient if family.gradients else tolerances.forward
     results = []
     for stage, own in stages.items():
@@ -159,8 +161,8 @@ def _compare(
         mine = _corner(ours[name], value) if name in family.cropped else ours[name]
         if mine.shape != value.shape:
             raise DataError(
-                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape {list(value.shape)}, and the model "
-                f"gives {list(mine.shape)}; the two do not belong together"
+                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape "
+                f"{list(value.shape)}, and the model gives {list(mine.shape)}; the two do not belong together"
             )
         found[name] = deviation(mine, value)
     name, largest = worst(found)

@@ -85,7 +85,9 @@ SPECIMENS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "golden values are float64",
     ),
     "one number for many": (_set("prior/t", torch.tensor(0.5).double()), "prior/t has the shape"),
-    "other batches": (_set("prior/t", torch.full((3,), 0.5).double()), "prior/t"),
+    "other batches": (_set("prior/t", torch.full((3,), 0.5).double()), "do not fit together"),
+    "values without sides": (_set("decode/image", torch.tensor(0.5).double()), "decode/image"),
+    "no values": (_set("prior/var_t", torch.zeros(0).double()), r"prior/var_t has the shape \[0\]"),
     "nothing but inputs": (
         _values(lambda tensors: [tensors.pop(name) for name in list(tensors) if name != "x_uint8"]),
         "inputs only",
