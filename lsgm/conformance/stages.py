@@ -114,8 +114,8 @@ def examine(
             ) as error:  # torch's words on shapes
                 why = shown(str(error).split("\n")[0])[:160]
                 raise DataError(
-                    f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows from "
-                    f"do not fit together ({why}); write the folder again"
+                    f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows "
+                    f"from do not fit together ({why}); write the folder again"
                 ) from error
     results += [Result(name, "SKIP", reason="this version knows no stage of that name") for name in names]
     if not results:
