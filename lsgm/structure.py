@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ def as_then(cls: type[Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
     Only fields that say what was the case `BEFORE` them are filled in; others keep to their defaults.
     """
     out = {str(key): value for key, value in mapping.items()}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for field in dataclasses.fields(cls):
         hint, given = hints[field.name], out.get(field.name)
         known = given is None or isinstance(given, Mapping)
@@ -128,11 +129,17 @@ def refuse_huge(config: Any, path: str = "") -> None:
             raise ConfigError(f"{key} is {value}; give a whole number of at most 2^63 - 1 = {LARGEST}")
 
 
+@functools.cache
+def _hints(cls: type[Any]) -> Mapping[str, Any]:
+    """Return a dataclass's annotations, evaluated once: a header of weights has a record for every tensor."""
+    return typing.get_type_hints(cls)
+
+
 def _known(hint: Any, value: Any) -> Any:
     """Return a value without the keys that the dataclasses of its annotation do not have, at every depth."""
     origin, args = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        hints = typing.get_type_hints(hint)
+        hints = _hints(hint)
         names = {field.name for field in dataclasses.fields(hint) if field.init}
         spelt = {key: str(key).replace("-", "_") for key in value}
         return {name: _known(hints[name], value[key]) for key, name in spelt.items() if name in names}
@@ -172,7 +179,7 @@ def _build(cls: type[Any], mapping: Any, where: _Source, path: str) -> Any:
     """Build one dataclass from its table."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{where}: '{path}' is {_shown(mapping)}; it must be a table")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     # Options are spelt with dashes on the command line; both spellings name the same key here.
     given = {str(key).replace("-", "_"): value for key, value in mapping.items()}
@@ -277,7 +284,7 @@ def _named_by(candidate: Any, mapping: Mapping[str, Any]) -> bool:
     """Say whether a Literal field of a dataclass carries the very value that the mapping gives it."""
     if not (dataclasses.is_dataclass(candidate) and isinstance(candidate, type)):
         return False
-    hints = typing.get_type_hints(candidate)
+    hints = _hints(candidate)
     tags = [key for key, hint in hints.items() if get_origin(hint) is Literal and key in mapping]
     return bool(tags) and all(mapping[key] in get_args(hints[key]) for key in tags)
 

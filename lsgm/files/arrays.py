@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -103,7 +104,7 @@ def read_arrays(
         # A list of what damaged bytes raise would never be whole: BadZipFile, zlib.error, TokenError for a
         # header, NotImplementedError for a packing method, RuntimeError for encryption, MemoryError.
         except Exception as problem:
-            why = shown(" ".join(str(problem).split()))[:200] or type(problem).__name__
+            why = _why(problem)
             raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
 
 
@@ -159,7 +160,7 @@ def map_array(path: Path | str, *, error: type[UserError] = DataError) -> NDArra
         except UserError:
             raise
         except Exception as problem:  # as in `read_arrays`
-            why = shown(" ".join(str(problem).split()))[:200] or type(problem).__name__
+            why = _why(problem)
             raise error(f"{shown(str(path))} cannot be read as an array ({why}); {_REPAIR}") from problem
 
 
@@ -217,3 +218,9 @@ def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[Use
         raise error(f"{shown(where)} goes on after its {length:,} bytes; {_REPAIR}")
     array = np.frombuffer(raw, dtype=dtype) if dtype.itemsize else np.zeros(shape, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _why(problem: Exception) -> str:
+    """Return what a library says of damage, without the places in memory that it may speak of."""
+    said = re.sub(r" object at 0x[0-9a-fA-F]+", "", " ".join(str(problem).split()))
+    return shown(said)[:200] or type(problem).__name__
