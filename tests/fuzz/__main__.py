@@ -112,6 +112,7 @@ def main(words: Sequence[str]) -> int:
         options.kind = [json.loads((options.repeat / "case.json").read_text())["kind"]]
     options.keep = options.keep.absolute()
     scratch = Path(tempfile.mkdtemp(prefix="lsgm-fuzz-"))
+    os.environ["MPLCONFIGDIR"] = str(scratch / "fonts")  # searched for once, not by every input
     try:
         names = _names(options)
         world = world_of(scratch / "world" / "files", names)

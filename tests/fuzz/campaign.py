@@ -17,7 +17,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from fuzz.kinds import KINDS, Kind, cases
+import fuzz.foreign  # noqa: F401  it offers parts of the world
+from fuzz.kind import Kind
+from fuzz.kinds import KINDS, cases
 from fuzz.sandbox import Case, Edit, Outcome, build, judge, warm
 from fuzz.specimens import make_world
 

@@ -8,7 +8,6 @@ seconds or 2 GiB. Whatever else ends it, a signal too, is a failure.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import json
 import os
@@ -20,8 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from fuzz.audit import watch
 from fuzz.hostile import CANARY
 from fuzz.places import put
 from fuzz.readers import READERS
-from lsgm.files.write import TEMPORARY
+from fuzz.traces import changed, left, printed, snapshot
 
 __all__ = ["Case", "Edit", "Outcome", "build", "judge", "warm"]
 
@@ -115,7 +113,7 @@ def build(case: Case, world: Mapping[str, Path], base: Path, seal: Any = None) -
 def judge(case: Case, here: Path, seconds: float = SECONDS) -> Outcome:
     """Run the command of an input that lies at ``here`` and return what it came to."""
     base = here.parent
-    before = _snapshot(base, case.outs)
+    before = snapshot(base, case.outs)
     started = time.perf_counter()
     told, status = _in_child(case, here, seconds)
     took = time.perf_counter() - started
@@ -134,9 +132,9 @@ def judge(case: Case, here: Path, seconds: float = SECONDS) -> Outcome:
     memory = int(told.get("memory", 0))
     if memory > MEMORY:
         wrong.append(f"took {memory / 2**30:.1f} GiB")
-    wrong += _changed(before, _snapshot(base, case.outs))
-    wrong += _left(base)
-    wrong += _printed(base)
+    wrong += changed(before, snapshot(base, case.outs))
+    wrong += left(base)
+    wrong += printed(base)
     if (base / CANARY).exists():
         wrong.append("EXECUTED something of the input")
     verdict = "failure" if wrong else told["verdict"]
@@ -197,7 +195,8 @@ def _run(case: Case, here: Path) -> dict[str, Any]:
     start = _memory("VmRSS")
     # Our own canaries lie where the command runs; they must not be importable by accident of the tests.
     sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
-    wrong = watch([base / "cache", base / "tmp", *(here / out for out in case.outs)], base)
+    fonts = Path(os.environ.get("MPLCONFIGDIR", base / "tmp"))
+    wrong = watch([base / "cache", base / "tmp", fonts, *(here / out for out in case.outs)], base)
     verdict, said = _dispatched(case.words)
     if len(said) > LONGEST and verdict == "sentence":
         wrong.append(f"a sentence of {len(said):,} characters")
@@ -252,79 +251,6 @@ def _memory(what: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(what)), 0)
-
-
-def _files(folder: Path, skipped: Sequence[Path]) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path = Path(entry.path)
-        if path in skipped:
-            continue
-        yield path
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(path, skipped)
-
-
-def _snapshot(base: Path, outs: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Return what lies outside of the places that may be written to: kind, size, date, content."""
-    skipped = [
-        base / "cache",
-        base / "tmp",
-        base / "stdout",
-        base / "stderr",
-        base / CANARY,
-        *(base / "here" / out for out in outs),
-    ]
-    found = {}
-    for path in _files(base, skipped):
-        about = path.lstat()
-        content = ""
-        if path.is_file() and not path.is_symlink() and about.st_size < 2**22:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        date = about.st_mtime_ns if not path.is_dir() else 0
-        found[str(path.relative_to(base))] = (
-            about.st_mode,
-            about.st_size if not path.is_dir() else 0,
-            date,
-            content,
-        )
-    return found
-
-
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    return [f"{'CHANGED' if name in before else 'WROTE'} {name} outside of its folders" for name in names[:5]]
-
-
-def _left(base: Path) -> list[str]:
-    """Return the temporary files that are still there."""
-    left = [str(path.relative_to(base)) for path in base.rglob("*") if path.name.startswith(TEMPORARY)]
-    left += [
-        f"tmp/{path.name}"
-        for path in (base / "tmp").iterdir()
-        if not path.name.startswith(("torchinductor", ".cache", ".config"))
-    ]
-    return [f"left {name}" for name in left[:5]]
-
-
-def _printed(base: Path) -> list[str]:
-    """Return what is wrong with what was printed: characters that steer a terminal, a fault's last words."""
-    wrong = []
-    for name in ("stdout", "stderr"):
-        file = base / name
-        text = file.read_bytes()[: 2**22].decode("utf-8", "replace") if file.exists() else ""
-        if "this should not have happened" in text:
-            at = text.index("this should not have happened")
-            wrong.append(f"a fault below main: {text[at : at + 300]}")
-        bad = {
-            c
-            for c in set(text)
-            if c not in "\n\t\r"
-            and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")
-            and c not in "\u00ad\u200b\u200c\u200d\ufeff"
-        }
-        if bad:
-            wrong.append(f"{name} has the control characters {', '.join(sorted(map(ascii, bad)))}")
-    return wrong
 
 
 def _tail(path: Path) -> str:

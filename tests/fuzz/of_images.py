@@ -1,0 +1,100 @@
+"""Kinds of files that hold images, and networks that measure them."""
+
+from __future__ import annotations
+
+from fuzz.kind import Kind
+from fuzz.lines import EVAL
+
+__all__ = ["ENTRIES"]
+
+ENTRIES = (
+    Kind(
+        "images",
+        ("few", "images", "recipe.toml", "run", "task.toml", "means.ts"),
+        ("few/*.png",),
+        (
+            "fid few few --extractor torchscript:means.ts --device cpu",
+            "nll run --data few --device cpu --limit 2 --out out",
+            "train --recipe recipe.toml --data few --out out --device cpu --stage1.steps 1 --stage2.steps 0",
+            f"{EVAL} ready=few --images all --only nelbo --out out",
+        ),
+        group="images",
+    ),
+    Kind(
+        "other pictures",
+        ("formats", "means.ts", "run"),
+        ("formats/*",),
+        (
+            "fid formats formats --extractor torchscript:means.ts --device cpu --convert all",
+            "nll run --data formats --device cpu --out out --convert all",
+        ),
+        group="images",
+    ),
+    Kind(
+        "a zip of images",
+        ("images.zip", "run", "means.ts"),
+        ("images.zip",),
+        (
+            "fid images.zip images.zip --extractor torchscript:means.ts --device cpu",
+            "nll run --data images.zip --device cpu --limit 2 --out out",
+        ),
+        group="images",
+    ),
+    Kind(
+        "an npz of images",
+        ("images.npz", "run", "means.ts", "task.toml", "images"),
+        ("images.npz",),
+        (
+            "fid images.npz images.npz --extractor torchscript:means.ts --device cpu",
+            "nll run --data images.npz --device cpu --limit 2 --out out",
+            f"{EVAL} images.npz --images 40 --only quality --out out",
+        ),
+        group="images",
+    ),
+    Kind(
+        "an npy of images",
+        ("images.npy", "run", "means.ts"),
+        ("images.npy",),
+        (
+            "fid images.npy images.npy --extractor torchscript:means.ts --device cpu",
+            "nll run --data images.npy --device cpu --limit 2 --out out",
+        ),
+        group="images",
+    ),
+    Kind(
+        "official files",
+        ("data",),
+        ("data/mnist/*", "data/cifar10/*"),
+        ("data verify mnist", "data verify cifar10", "data ls"),
+        group="images",
+    ),
+    Kind(
+        "an idx file",
+        ("data",),
+        ("data/mnist/train-*.gz",),
+        ("call:idx data/mnist/train-images-idx3-ubyte.gz",),
+        mutation=None,
+        group="images",
+    ),
+    Kind(
+        "the archive of CIFAR-10",
+        ("data",),
+        ("data/cifar10/*",),
+        ("call:cifar data/cifar10/cifar-10-python.tar.gz",),
+        group="images",
+    ),
+    Kind(
+        "a TorchScript",
+        ("means.ts", "few"),
+        ("means.ts",),
+        ("fid few few --extractor torchscript:means.ts --device cpu",),
+        group="images",
+    ),
+    Kind(
+        "an exported network",
+        ("net.pt2", "few"),
+        ("net.pt2",),
+        ("fid few few --extractor export:net.pt2 --device cpu",),
+        group="images",
+    ),
+)
