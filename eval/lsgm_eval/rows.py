@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError, UserError
-from lsgm.files.limits import DOCUMENT
+from lsgm.files.limits import RESULTS, ROWS
 from lsgm.files.shown import shown
 from lsgm.files.spelt import spelt
 from lsgm.files.text import Line, json_lines, parse_json
@@ -181,7 +181,11 @@ def read_rows(path: Path) -> list[Row]:
     Rows of earlier and later versions have other keys, which stay as they are. Raises DataError naming the
     line that cannot be read; a last one without a line feed that cannot be read is called half-written.
     """
-    return [_row(path, line) for line in json_lines(path, DOCUMENT)]
+    rows: list[Row] = []
+    for line in json_lines(path, RESULTS):
+        rows.append(_row(path, line))
+        ROWS.hold(shown(str(path)), len(rows))
+    return rows
 
 
 def _row(path: Path, line: Line) -> Row:

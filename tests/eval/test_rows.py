@@ -179,9 +179,13 @@ def test_more_rows_than_are_read_is_said_with_what_raises_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = raw(tmp_path / "results.jsonl", json.dumps(CONTEXT.row("nfe", 1.0)))
-    monkeypatch.setenv("LSGM_LARGEST_JSON", "100")
-    with pytest.raises(DataError, match=r"at most 100 are read; .* set LSGM_LARGEST_JSON="):
+    monkeypatch.setenv("LSGM_LARGEST_RESULTS", "100")
+    with pytest.raises(DataError, match=r"at most 100 are read; .* set LSGM_LARGEST_RESULTS="):
         read_rows(path)
+    monkeypatch.delenv("LSGM_LARGEST_RESULTS")
+    monkeypatch.setenv("LSGM_MOST_ROWS", "2")
+    with pytest.raises(DataError, match=r"has 3 rows, and at most 2 are read; .* set LSGM_MOST_ROWS="):
+        read_rows(raw(path, "{}", "{}", "{}", "{}"))
 
 
 def test_rows_that_are_no_utf8_are_said_to_be_none(tmp_path: Path) -> None:
