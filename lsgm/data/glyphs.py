@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lsgm.data.images import ImageSet, sha256_of
+from lsgm.matplotlib_import import import_matplotlib
 from lsgm.progress import bar
 
 __all__ = ["FACES", "Glyph", "build", "cache_key", "load_faces", "render", "render_face", "split_of"]
@@ -76,7 +77,7 @@ class Face:
 
 def load_faces() -> list[Face]:
     """Return the sixteen faces with the letters (general category L*) that each maps to a real glyph."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped,unused-ignore]
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -187,7 +188,7 @@ def build() -> ImageSet:
 
 def cache_key() -> str:
     """Return the name of the cached set: fonts, FreeType, Pillow and this renderer decide the pixels."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from PIL import __version__, features
 
     parts = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsgm.files.write import atomic_path
+from lsgm.matplotlib_import import import_matplotlib
 from lsgm_reports.costs import COSTS, Cost, costs_of
 from lsgm_reports.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of, placed
 from lsgm_reports.front import front_of
@@ -49,7 +50,7 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
         return None
     known = {metric.key: metric for metric in metrics_of(points)}
     metrics = [known[key] for key in drawn]
-    import matplotlib as mpl
+    mpl = import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -249,7 +250,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     The SVG has a clear ground, words that are text, and links ``#row-ID`` where points stand, for a page that
     shows it among its own.
     """
-    import matplotlib as mpl
+    mpl = import_matplotlib()
 
     opaque = {"facecolor": "white", "edgecolor": INK}
     written = []

@@ -12,6 +12,7 @@ from lsgm.errors import DataError
 from lsgm.files.limits import LOGGED
 from lsgm.files.shown import shown
 from lsgm.files.text import json_lines, parse_json
+from lsgm.matplotlib_import import import_matplotlib
 from lsgm_reports.style import PALETTE, STYLE, clipped, is_drawable, label_ends
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def training_figure(runs: Sequence[Training]) -> Figure | None:
     keys = _keys(runs)
     if not keys:
         return None
-    import matplotlib as mpl
+    mpl = import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -36,10 +36,6 @@ def run_apart(
     from lsgm.cli import main
 
     here = Path.cwd()
-    if directory != here:
-        # It reads a matplotlibrc of the working directory when it is first imported: not that of others.
-        with contextlib.suppress(ImportError):
-            import matplotlib  # noqa: F401
     pinned = {name: _absolute(os.environ[name]) for name in PLACES if os.environ.get(name)}
     foreign = [directory, *strangers] if directory != here else list(strangers)
     with _set(pinned | dict(environment)), _import_path(foreign), only(agreed, here):
