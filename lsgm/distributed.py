@@ -108,9 +108,9 @@ def join(device: torch.device | str) -> World:
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _number("LOCAL_RANK", 0))
     joined = dist.is_available() and dist.is_initialized()
-    if not joined and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not joined and _number("WORLD_SIZE", 1) == 1:
         return World(0, 1, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -121,6 +121,14 @@ def join(device: torch.device | str) -> World:
         # and a second one would call them.
         atexit.register(leave)
     return World(dist.get_rank(), dist.get_world_size(), device, _control())
+
+
+def _number(variable: str, default: int) -> int:
+    """Return a number of torchrun's environment. Raises ConfigError for what is none."""
+    given = os.environ.get(variable, str(default))
+    if not (given.isascii() and given.isdecimal() and len(given) < 10):
+        raise ConfigError(f"{variable} is '{given[:40]}', which torchrun sets to a whole number; unset it")
+    return int(given)
 
 
 @cache

@@ -6,14 +6,21 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lsgm.config import SamplerConfig
-from lsgm.errors import ConfigError, UserError
+from lsgm.config import SamplerConfig, require
+from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.files.limits import LINES
+from lsgm.files.records import record_of
+from lsgm.files.regular import read_bytes, refuse_special
+from lsgm.files.shown import shown
+from lsgm.files.text import parse_json
+from lsgm.files.write import open_append
 from lsgm.keep import keeping
 from lsgm.structure import from_dict, to_dict
 
@@ -63,23 +70,53 @@ class Identity:
             **begun,
         }
 
-    def difference(self, other: Mapping[str, Any]) -> str:
+    def difference(self, line: Mapping[str, Any]) -> str:
         """Return how the images of another first line differ from these, or an empty string."""
-        if other.get("format") != FORMAT:
-            return f"images of a record that this version does not read (format {other.get('format')})"
-        if other.get("sha256") != self.sha256:
+        if line.get("format") != FORMAT:
+            return f"images of a record that this version does not read (format {line.get('format')})"
+        try:
+            other = record_of(_Begun, line, "it")
+        except DataError as error:
+            return f"images of a record that cannot be read ({str(error).partition(';')[0]})"
+        if other.sha256 != self.sha256:
             return (
-                f"images of {other.get('model')} (weights {str(other.get('sha256'))[:12]}), not of "
+                f"images of {other.model} (weights {other.sha256[:12]}), not of "
                 f"{self.model} (weights {self.sha256[:12]})"
             )
-        then, now = _completed(other.get("sampler", {})), _completed(self.settings)
+        then, now = _completed(other.sampler), _completed(self.settings)
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
                 option = name.replace("_", "-")
-                return f"images drawn with sampler.{option} = {then.get(name)}, not {now.get(name)}"
-        if other.get("first_seed") != self.first_seed:
-            return f"images from seed {other.get('first_seed')} on, not from {self.first_seed}"
+                was = shown(str(then.get(name)))[:60]
+                return f"images drawn with sampler.{option} = {was}, not {now.get(name)}"
+        if other.first_seed != self.first_seed:
+            return f"images from seed {other.first_seed} on, not from {self.first_seed}"
         return ""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The first line of a record."""
+
+    model: str
+    sha256: str
+    sampler: dict[str, Any]
+    first_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Any other line of a record."""
+
+    seeds: tuple[tuple[int, int], ...]
+    nfe: tuple[float, ...]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        count = sum(last - first + 1 for first, last in self.seeds)
+        ordered = all(0 <= first <= last for first, last in self.seeds)
+        require(ordered and 0 < count == len(self.nfe), "seeds are not those of nfe")
+        require(all(map(math.isfinite, (*self.nfe, self.seconds))), "nfe or seconds are not finite")
 
 
 class Record:
@@ -116,11 +153,11 @@ class Record:
         """
         with keeping(self.place):
             # Without a buffer: what a full disk refuses must not be tried again when the file is closed.
-            self._file = self.path.open("ab", buffering=0)
+            self._file = open_append(self.path)
         with self._file as file:
             self._lock(file)
             with keeping(self.place):
-                whole = self.path.read_bytes().rpartition(b"\n")
+                whole = read_bytes(self.path, LINES).rpartition(b"\n")
                 if fresh:
                     self.costs = {}
                 # What a kill has cut short is no line.
@@ -150,18 +187,25 @@ class Record:
         }
 
     def _lines(self) -> list[dict[str, Any]]:
+        refuse_special(self.path)
         if not self.path.is_file():
             return []
         found = []
-        for line in self.path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(dict(json.loads(line)))
+        for line in read_bytes(self.path, LINES).splitlines():
+            with contextlib.suppress(DataError):  # of what is damaged the images are drawn again
+                content = parse_json(line, self.path)
+                if isinstance(content, dict):
+                    found.append(content)
         return found
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        seeds = [seed for first, last in line["seeds"] for seed in range(first, last + 1)]
-        each = line["seconds"] / len(seeds)
-        self.costs.update((seed, (nfe, each)) for seed, nfe in zip(seeds, line["nfe"], strict=True))
+        try:
+            batch = record_of(_Batch, line, self.path)
+        except DataError:  # its images are drawn again
+            return
+        seeds = [seed for first, last in batch.seeds for seed in range(first, last + 1)]
+        each = batch.seconds / len(seeds)
+        self.costs.update((seed, (nfe, each)) for seed, nfe in zip(seeds, batch.nfe, strict=True))
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None

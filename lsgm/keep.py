@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
-from lsgm.files.write import atomic_path
+from lsgm.files.arrays import read_arrays
+from lsgm.files.limits import DOCUMENT
+from lsgm.files.regular import open_regular, read_bytes
+from lsgm.files.shown import shown
+from lsgm.files.write import atomic_path, claim, open_update
+from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 from lsgm.grid import save_image
 
@@ -81,6 +88,7 @@ def open_output(
     """
     if save is None:
         return _Nothing()
+    claim(save)
     if save.suffix.lower() == ".npz":
         return _Array(save, key, len(seeds), pixels)
     if save.suffix.lower() in (".zip", ".npy", ".png", ".jpg"):
@@ -97,6 +105,8 @@ def keeping(place: Path) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, DataError) else error
         if not isinstance(cause, OSError):
             raise
+        if isinstance(error, DataError) and cause.errno in (errno.ELOOP, errno.ENXIO):
+            raise  # a link or a pipe stands there, and room is no remedy
         raise UserError(
             f"{place} cannot be written ({cause.strerror or cause}): what is there stays; make room, or name "
             "another place, and run the command again"
@@ -132,7 +142,7 @@ class _Folder:
     def prepare(self, done: int) -> bool:
         note = self.folder / f".{KEY}"
         with keeping(self.folder):
-            if note.is_file() and note.read_text(encoding="utf-8") == self.key:
+            if note.is_file() and read_bytes(note, DOCUMENT) == self.key.encode():
                 self._sweep()
                 return all(self.holds(number) for number in range(done))
             if self.folder.exists() and not self.folder.is_dir():
@@ -148,9 +158,10 @@ class _Folder:
 
     def holds(self, number: int) -> bool:
         try:
-            return self._path(number).stat().st_size > 0
+            about = self._path(number).lstat()
         except FileNotFoundError:
             return False
+        return stat.S_ISREG(about.st_mode) and about.st_size > 0  # a link is drawn again, and replaced
 
     def write(self, index: NDArray[np.int64], images: Tensor) -> None:
         with keeping(self.folder):
@@ -170,9 +181,15 @@ class _Folder:
 
     def _read(self, path: Path) -> Tensor:
         try:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file, formats=("PNG",)) as image:
+                if (image.height, image.width) != self.pixels.shape[1:]:
+                    raise ValueError(f"it has {image.width} x {image.height} pixels")
                 pixels = np.array(image).reshape(*self.pixels.shape[1:], self.pixels.channels)
-        except (OSError, SyntaxError, ValueError) as error:
+            if pixels.dtype != np.uint8:
+                raise ValueError(f"it is of {pixels.dtype}")
+        except UserError:
+            raise
+        except Exception as error:  # Pillow has no end of kinds for what is damaged
             raise DataError(
                 f"{path} cannot be read ({error}): remove it and run the command again"
             ) from error
@@ -226,14 +243,14 @@ class _Array:
         rows = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         # Without a buffer, which would write back what it has read of rows between these, and undo what
         # other processes have written there meanwhile.
-        with keeping(self.path), self.partial.open("r+b", buffering=0) as file:
-            start = _shape_in(file)[1]
+        with keeping(self.path), open_update(self.partial) as file:
+            start = self._begun(file)[1]
             save_rows(file, [start + number * self._row_bytes for number in index.tolist()], rows)
 
     def read(self, index: Sequence[int]) -> Tensor:
         try:
             with self._rows() as file:
-                start = _shape_in(file)[1]
+                start = self._begun(file)[1]
                 rows = [_row(file, start + number * self._row_bytes, self._row_bytes) for number in index]
         except DAMAGE as error:
             raise DataError(
@@ -259,8 +276,10 @@ class _Array:
 
     def _grow(self) -> bool:
         """Give the unfinished file room for all rows; the rows that it has stay where they are."""
-        with self.partial.open("r+b") as file:
-            rows, start = _shape_in(file)
+        with open_update(self.partial) as file:
+            rows, start = self._begun(file)
+            if file.seek(0, 2) != start + rows * self._row_bytes:
+                raise self._damaged("it has not the length that it says")
             self._refuse_fewer(rows)
             if rows < self.shape[0]:
                 # NumPy leaves room in a header for the first axis to grow.
@@ -271,9 +290,12 @@ class _Array:
 
     def _reopen(self) -> bool:
         """Make the unfinished file of a finished one that is to have more rows; that one stays till then."""
-        with zipfile.ZipFile(self.path) as archive:
+        with open_zip(self.path) as archive:
             with archive.open(MAIN) as rows:
-                self._refuse_fewer(_shape_in(rows)[0])
+                count, start = self._begun(rows)
+            if archive.getinfo(MAIN).file_size != start + count * self._row_bytes:
+                raise self._damaged("it has not the length that it says")
+            self._refuse_fewer(count)
             with (
                 archive.open(MAIN) as rows,
                 atomic_path(self.partial) as temporary,
@@ -291,22 +313,34 @@ class _Array:
 
     def _rows(self) -> IO[bytes]:
         if self.partial.is_file():
-            return self.partial.open("rb")
-        return zipfile.ZipFile(self.path).open(MAIN)
+            return open_regular(self.partial)
+        return open_zip(self.path).open(MAIN)
 
     def _is_finished(self) -> bool:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                return str(file[KEY]) == self.key and MAIN.removesuffix(".npy") in file.files
-        except DAMAGE:
+            if read_arrays(self.path, [KEY], limit=DOCUMENT).text(KEY) != self.key:
+                return False
+            with open_zip(self.path) as archive:
+                return MAIN in archive.namelist()
+        except (DataError, *DAMAGE):
             return False
 
+    def _begun(self, file: IO[bytes]) -> tuple[int, int]:
+        """Return the number of rows of an npy file, and where the first is. Raises DataError for others."""
+        try:
+            npy.read_magic(file)
+            shape, by_columns, dtype = npy.read_array_header_1_0(file)
+        except Exception as error:  # whatever damaged bytes make of it, TokenError and SyntaxError too
+            raise self._damaged(str(error)) from error
+        ours = len(shape) == 4 and shape[1:] == self.shape[1:] and 0 <= shape[0] < LARGEST
+        if not ours or by_columns or dtype != np.uint8:
+            raise self._damaged(f"it is {dtype} {list(shape)}")
+        return int(shape[0]), file.tell()
 
-def _shape_in(file: IO[bytes]) -> tuple[int, int]:
-    """Return the number of rows of an npy file, and where the first of them is."""
-    npy.read_magic(file)
-    shape, _, _ = npy.read_array_header_1_0(file)
-    return int(shape[0]), file.tell()
+    def _damaged(self, why: str) -> DataError:
+        place = self.partial if self.partial.exists() else self.path
+        why = shown(" ".join(why.split()))[:200]
+        return DataError(f"{place} is damaged ({why}): remove it and run the command again")
 
 
 def save_rows(file: IO[bytes], places: Sequence[int], rows: NDArray[np.uint8]) -> None:

@@ -170,12 +170,15 @@ def _fetch(argv: list[str]) -> int:
     if not options.names:
         raise DataError("name a dataset or weights to fetch; `lsgm data ls` lists them")
     from lsgm.data.fetch import fetch_dataset, fetch_weights, published_weights
+    from lsgm.files.write import claim
 
     weights = published_weights()
     for name in options.names:  # a slip at the end of the line is said before the first download
         _known(name, weights)
         if options.to is not None and name in weights:
             raise ConfigError(f"--to is of datasets; the weights {name} go into the cache: leave it out")
+    if options.to is not None:
+        claim(options.to)
     for name in options.names:
         published = weights.get(name)
         lines = fetch_weights(name, published) if published else fetch_dataset(name, options.to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require, require_seeds
+from lsgm.files.names import file_name
 
 if TYPE_CHECKING:
     from lsgm.distributed import World
@@ -218,17 +220,19 @@ class _Job:
 
     def _refuse_foreign(self) -> None:
         """Raise UserError where sheet or manifest would take the place of somebody else's file."""
-        from lsgm.errors import UserError
+        from lsgm.errors import DataError, UserError
+        from lsgm.files.text import read_table
 
-        try:
-            found = json.loads(self.manifest.read_bytes())
-            ours = not self.record.identity.difference(found)
-        except (FileNotFoundError, NotADirectoryError):
-            ours = not self.sheet.exists() or bool(self.record.costs)
-        except (OSError, ValueError, AttributeError):
-            ours = False
+        described = os.path.lexists(self.manifest)
+        if described:
+            try:
+                ours = not self.record.identity.difference(read_table(self.manifest))
+            except DataError:
+                ours = False
+        else:
+            ours = not os.path.lexists(self.sheet) or bool(self.record.costs)
         if not ours:
-            name = self.manifest if self.manifest.exists() else self.sheet
+            name = self.manifest if described else self.sheet
             raise UserError(
                 f"{name} is there and does not belong to these images: move it, or name another --out"
             )
@@ -345,7 +349,7 @@ def _place(options: SampleOptions, checkpoint: Path, identity: Identity) -> Path
         )
         return out.with_name(f"{out.name}.npz") if options.npz and out.suffix.lower() != ".npz" else out
     sampler = [identity.sampler.name] if identity.sampler else []
-    name = "-".join([identity.model.replace("/", "-"), *sampler, identity.key[:8]])
+    name = file_name("-".join([identity.model.replace("/", "-"), *sampler, identity.key[:8]]))
     folder = Path("samples")
     parent = checkpoint.parent if checkpoint.name else checkpoint.resolve().parent
     if parent.name == "checkpoints" and (parent.parent / "config.toml").exists():
