@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_PIXELS
 
 __all__ = ["Header", "decode", "fitted", "inspect", "is_binary"]
+
+# What Pillow warns of is refused here or means nothing for pixels, and a hostile file makes thousands of it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 """What is opened, whatever a file is called."""
@@ -34,6 +38,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TAGGED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _LFS = b"version https://git-lfs"
 
 
@@ -76,9 +81,10 @@ def inspect(raw: bytes, where: str, convert: Convert) -> Header:
             width, height = height, width
         converted = bool(convert.words) and bool(_wrong(image, raw, Convert()))
         header = Header(_channels(image), height, width, _lossy(image, raw), converted)
-        if image.mode != "P":
+        untouched = image.mode != "P" and not _TAGGED & image.info.keys()
+        if untouched:
             image.verify()
-    if image.mode == "P":  # asking for its colours has decoded it
+    if not untouched:  # asking for its colours, or for its tags, may have decoded it
         with reading(where), Image.open(io.BytesIO(raw), formats=_FORMATS) as again:
             again.verify()
     return header
@@ -162,8 +168,7 @@ def _tag(image: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[int, .
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 for upright, without decoding a PNG for tags that it does not have."""
-    said = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"} & image.info.keys()
-    if not said and image.format != "TIFF":
+    if not _TAGGED & image.info.keys() and image.format != "TIFF":
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(2, 9) else 1

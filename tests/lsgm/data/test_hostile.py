@@ -16,9 +16,11 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,14 @@ from safetensors.torch import save_file
 
 from lsgm.data import ImageSet, decoded, load, open_images, sha256_of
 from lsgm.data.cifar import read_archive, read_cifar10
+from lsgm.data.convert import Convert
+from lsgm.data.imagefile import inspect
 from lsgm.data.listing import list_files
 from lsgm.data.mirror import find_mirror, read_manifest
 from lsgm.data.mnist import read_amat, read_idx, read_mnist_fixed
 from lsgm.data.omniglot import read_chardata, read_lake28
 from lsgm.data.registry import DATASETS
+from lsgm.data.room import Room
 from lsgm.data.store import cached_set
 from lsgm.data.unpickle import load_arrays
 from lsgm.errors import DataError
@@ -293,6 +298,48 @@ def test_an_array_that_claims_what_it_is_not_is_refused(
             archive.write(path, "arr_0.npy")
     for read in (load, lambda place: open_images(Path(place))):
         refused(lambda read=read: read(str(path.with_suffix(suffix))), words)
+
+
+# ---- pictures
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_picture_with_tags_of_adobe_is_one() -> None:
+    raw = encoded(photo(0))
+    tags = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation='1'/>")
+    assert inspect(raw[:33] + tags + raw[33:], "x.png", Convert()).shape == (3, 10, 12)
+
+
+def test_thousands_of_damaged_tags_are_read_without_a_word(tmp_path: Path) -> None:
+    """Each of them is a warning of Pillow's."""
+    entries = b"".join(struct.pack(">HHII", 1000 + k, 2, 2**31, 8) for k in range(2000))
+    raw = encoded(photo(0))
+    tags = chunk(b"eXIf", b"MM\0*\0\0\0\x08" + struct.pack(">H", 2000) + entries)
+    (tmp_path / "x.png").write_bytes(raw[:33] + tags + raw[33:])
+    call = ["load(path, image_size=None)", str(tmp_path / "x.png")]
+    done = subprocess.run([sys.executable, "-c", CHILD, *call], capture_output=True, text=True, check=True)
+    assert "was read" in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_large_pictures_wait_for_each_other() -> None:
+    """Of those that need more than half of the room each, one is at work at a time."""
+    room, at_work, most = Room(100), 0, 0
+
+    def work(need: int) -> None:
+        nonlocal at_work, most
+        with room.taken(need):
+            at_work += 1
+            most = max(most, at_work)
+            threading.Event().wait(0.02)
+            at_work -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [60, 60, 60, 1000]))
+    assert most == 1
 
 
 # ---- caches
