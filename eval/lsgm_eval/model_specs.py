@@ -79,8 +79,9 @@ def trained_on(spec: str) -> str:
     path = Path(rest if found and "/" not in name and not Path(spec).exists() else spec).expanduser()
     if not (path.is_dir() and (is_run(path) or is_checkpoint(path))):
         return ""
-    dataset = read_state(find_checkpoint(path)).get("meta", {}).get("dataset") or ""
-    return str(dataset).rpartition("@")[2]
+    meta = read_state(find_checkpoint(path)).get("meta")
+    dataset = meta.get("dataset") if isinstance(meta, Mapping) else None
+    return dataset.rpartition("@")[2] if isinstance(dataset, str) else ""
 
 
 def unwrapped(model: GenerativeModel) -> GenerativeModel:
