@@ -133,6 +133,10 @@ class PriorConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require(
+            abs(self.mixing_init or 0.0) <= 1000,
+            f"mixing-init is {self.mixing_init}; give a logit from -1000 to 1000",
+        )
+        require(
             self.preconditioning == "none" or self.sde.sigma2_max != "data",
             f"preconditioning {self.preconditioning} needs an SDE that is known beforehand; give sigma2-max "
             'a number, not "data"',

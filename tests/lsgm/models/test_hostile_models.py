@@ -113,6 +113,7 @@ SIZES: dict[str, tuple[str, Any, str]] = {
     "a table as false": ("meta.recipe.prior", False, "must be a table"),
     "a stage as a number": ("meta.recipe.stage2", 0, "must be a table"),
     "beta": ("meta.recipe.prior.sde.beta_end", 1e999, "beta-end is inf; give a finite number"),
+    "a logit": ("meta.recipe.prior.mixing_init", 1e308, "give a logit from -1000 to 1000"),
     "sigma": ("meta.recipe.prior.objective.sigma_data", 1e999, "sigma-data is inf"),
     "no recipe": ("meta.recipe", None, "does not say what model it holds"),
     "no meta": ("meta", None, "does not say what model it holds"),
