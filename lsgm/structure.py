@@ -130,9 +130,13 @@ def refuse_huge(config: Any, path: str = "") -> None:
 
 
 @functools.cache
-def _hints(cls: type[Any]) -> Mapping[str, Any]:
-    """Return a dataclass's annotations, evaluated once: a header of weights has a record for every tensor."""
+def _evaluated(cls: Any) -> Mapping[str, Any]:
     return typing.get_type_hints(cls)
+
+
+def _hints(cls: Any) -> Mapping[str, Any]:
+    """Return a dataclass's annotations, evaluated once: a header of weights has a record for every tensor."""
+    return _evaluated(cls)
 
 
 def _known(hint: Any, value: Any) -> Any:
