@@ -139,7 +139,7 @@ ACTIVATIONS = Limit("LSGM_LARGEST_ACTIVATIONS", 2**30)
 # What comes from elsewhere.
 FOREIGN = Limit("LSGM_LARGEST_FOREIGN_PICKLE", 64 * 2**20)
 """What another code's pickle says beside the tensors, which may be of any size."""
-INSTRUCTIONS = Limit("LSGM_MOST_INSTRUCTIONS", 8_000_000, "instructions or entries")
+INSTRUCTIONS = Limit("LSGM_MOST_INSTRUCTIONS", 2_000_000, "instructions or entries")
 """Instructions of a checkpoint's pickle, some forty a tensor, and entries of what they unfold into."""
 UNPACKED = Limit("LSGM_LARGEST_UNPACKED", 2**30)
 """What the compressed parts of a checkpoint hold once unpacked; torch itself compresses none."""
