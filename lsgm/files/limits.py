@@ -155,7 +155,7 @@ ROWS = Limit("LSGM_MOST_ROWS", 100_000, "rows")
 """Result rows that one command takes: a page of them is some 5 kB each."""
 CELLS = Limit("LSGM_LARGEST_TABLE", 1_000_000, "places")
 """Lines times columns of one table of a report."""
-LOGGED = Limit("LSGM_MOST_LOGGED", 2_000_000, "lines")
+LOGGED = Limit("LSGM_MOST_LOGGED", 500_000, "lines")
 """Lines of the log of one training."""
 PICTURES = Limit("LSGM_LARGEST_PAGE", 64 * 2**20)
 """The pictures of one page, which holds them as text."""
