@@ -9,6 +9,7 @@ else a file may hold comes out as a `Made`, which only has a name.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import pickletools
@@ -67,6 +68,8 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
     name = shown(str(path))
     if not os.path.exists(path) or os.path.isdir(path):
         raise CheckpointError(f"there is no file {name}; give a checkpoint of {origin}")
+    collecting = gc.isenabled()
+    gc.disable()  # which would walk through millions of young containers again and again
     try:
         return _content(path, allowed)
     except UserError:
@@ -78,6 +81,9 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
         ) from None
     except Exception as error:  # no list of what damaged bytes raise would be whole
         raise _refusal(path, name, allowed, error) from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _content(path: Path, allowed: Sequence[type]) -> Any:
