@@ -124,7 +124,7 @@ _SAID: set[str] = set()
 
 def hidden(name: str) -> bool:
     """Return whether a name never counts: a part of it begins with a dot, or is a file manager's litter."""
-    return any(_hidden(part) for part in PurePosixPath(name).parts)
+    return any(_hidden(part) for part in name.split("/") if part not in ("", "."))
 
 
 def _hidden(part: str) -> bool:
@@ -132,7 +132,7 @@ def _hidden(part: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def holds_images(path: Path) -> bool:
@@ -349,7 +349,8 @@ def _clean(name: str, listing: Listing) -> str:
             f"{listing.label(name)} has a name that leads out of the zip: pack the images again with names "
             "below one folder"
         )
-    return PurePosixPath(name).as_posix()
+    plain = not {"", "."} & set(name.split("/"))  # of a million names most are
+    return name if plain else PurePosixPath(name).as_posix()
 
 
 def _refuse(info: zipfile.ZipInfo, label: str) -> None:
