@@ -15,7 +15,7 @@ from lsgm.files.limits import ZIP_LISTING, Limit
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
 
-__all__ = ["open_zip", "read_member"]
+__all__ = ["open_zip", "read_member", "zip_of"]
 
 _PIECE = 2**12
 """Bytes asked of a member at a time: Python unpacks LZMA by what is packed, some thousandfold."""
@@ -68,6 +68,11 @@ def open_zip(path: Path | str, error: type[UserError] = DataError) -> zipfile.Zi
     says of damage is for the caller.
     """
     return _Zip(open_regular(path, error), shown(str(path)), error)
+
+
+def zip_of(content: bytes, where: str, error: type[UserError] = DataError) -> zipfile.ZipFile:
+    """Return the zip that some bytes of ``where`` are. Raises ``error`` as `open_zip` does."""
+    return _Zip(io.BytesIO(content), shown(where), error)
 
 
 def read_member(

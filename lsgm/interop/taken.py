@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError
 from lsgm.files.shown import shown
-from lsgm.interop.machine import Made
+from lsgm.pickled.machine import Made
 from lsgm.structure import LARGEST
 
 __all__ = [

@@ -90,6 +90,8 @@ def _same(there: Any, here: Any) -> bool:
 def _shown(value: Any) -> str:
     if value is None:
         return "missing"
+    if isinstance(value, StoredTensor):
+        return "a tensor"
     plain = isinstance(value, str | int | float) or (
         isinstance(value, tuple | list) and all(isinstance(item, int | float) for item in value)
     )
@@ -115,10 +117,10 @@ def _entry(
 def _moment(name: str, stored: Any, param: Tensor, file: StoredFile) -> Tensor:
     if not isinstance(stored, StoredTensor):
         raise ValueError(f"'{name}' is no tensor")
-    if stored.shape != tuple(param.shape):
-        raise ValueError(f"'{name}' is {list(stored.shape)[:16]} there and {list(param.shape)} here")
-    if stored.dtype != param.dtype:
-        raise ValueError(f"'{name}' is {_type(stored.dtype)} there and {_type(param.dtype)} here")
+    if stored.size != tuple(param.shape):
+        raise ValueError(f"'{name}' is {list(stored.size)[:16]} there and {list(param.shape)} here")
+    if stored.storage.dtype != param.dtype:
+        raise ValueError(f"'{name}' is {_type(stored.storage.dtype)} there and {_type(param.dtype)} here")
     value = file.tensor(stored)
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"'{name}' has numbers that are not finite")
@@ -129,8 +131,8 @@ def _step(stored: Any, file: StoredFile, largest: int) -> Tensor | float:
     """Return how many steps a parameter has made, as the file has it: a tensor of one number, or a number."""
     value: Any = stored
     if isinstance(stored, StoredTensor):
-        if stored.shape:
-            raise ValueError(f"'step' is {list(stored.shape)[:16]}, not one number")
+        if stored.size:
+            raise ValueError(f"'step' is {list(stored.size)[:16]}, not one number")
         value = file.tensor(stored)
     elif type(stored) not in (int, float):
         raise ValueError("'step' is no number")

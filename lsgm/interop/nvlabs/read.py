@@ -17,8 +17,8 @@ from torch import Tensor
 from lsgm.errors import CheckpointError
 from lsgm.files.shown import shown
 from lsgm.interop.nvlabs.values import Arguments
-from lsgm.interop.pickled import read_pickle
 from lsgm.interop.taken import brief, count_of, named, plain_tensor, weights_of
+from lsgm.pickled.foreign import read_pickle
 
 __all__ = ["STEM", "Official", "Rule", "official_of", "read_checkpoint"]
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from lsgm.errors import CheckpointError
-from lsgm.interop.pickled import read_pickle
+from lsgm.pickled.foreign import read_pickle
 
 FLOATS = b"ctorch\nFloatStorage\n"
 VIEW = b"ctorch._utils\n_rebuild_tensor_v2\n"

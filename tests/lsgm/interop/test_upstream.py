@@ -20,9 +20,9 @@ from lsgm.cli import main
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import read_checkpoint
-from lsgm.interop.pickled import read_pickle
 from lsgm.models.latent import LSGM, build_lsgm
 from lsgm.models.load import load_model
+from lsgm.pickled.foreign import read_pickle
 from lsgm.vae import sum_per_sample
 
 SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[3].parent / "shared"))

@@ -17,9 +17,9 @@ from torch import Tensor
 from lsgm.errors import CheckpointError
 from lsgm.files.shown import shown
 from lsgm.files.text import read_table
-from lsgm.interop.pickled import read_pickle
 from lsgm.interop.safe import read_safetensors
 from lsgm.interop.taken import brief, named, real, weights_of
+from lsgm.pickled.foreign import read_pickle
 
 __all__ = ["WEIGHTS", "Folder", "read_folder"]
 

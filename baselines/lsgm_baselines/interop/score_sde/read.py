@@ -1,6 +1,6 @@
 """Read a checkpoint of score_sde_pytorch without executing anything in it.
 
-These files are pickles. `lsgm.interop.pickled` finds tensors, containers and numbers in them and nothing else
+These files are pickles. `lsgm.pickled.foreign` finds tensors, containers and numbers in them and nothing else
 but `argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError
 from lsgm.files.shown import shown
-from lsgm.interop.pickled import read_pickle
 from lsgm.interop.taken import count_of, named, plain_tensor, weights_of
+from lsgm.pickled.foreign import read_pickle
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsgm.interop.machine import Made, MalformedError, Name
-from lsgm.interop.torch_file import Storages
+from lsgm.pickled.machine import Made, MalformedError, Name
+from lsgm.pickled.torch_file import Storages
 
 __all__ = ["Storage", "View", "with_tensors"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from lsgm.errors import CheckpointError
 from lsgm.files.limits import INSTRUCTIONS
 from lsgm.files.shown import shown
-from lsgm.interop.machine import Made
+from lsgm.pickled.machine import Made
 
 __all__ = ["NESTING", "below", "refuse_unbounded"]
 

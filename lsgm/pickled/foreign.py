@@ -29,10 +29,10 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import FOREIGN, INSTRUCTIONS
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
-from lsgm.interop.machine import Machine, Made, MalformedError, Name, TooManyError
-from lsgm.interop.tensors import Storage, View, with_tensors
-from lsgm.interop.torch_file import open_storages
-from lsgm.interop.unfolded import refuse_unbounded
+from lsgm.pickled.machine import Machine, Made, MalformedError, Name, TooManyError
+from lsgm.pickled.tensors import Storage, View, with_tensors
+from lsgm.pickled.torch_file import open_storages
+from lsgm.pickled.unfolded import refuse_unbounded
 
 __all__ = ["foreign_class", "read_pickle"]
 

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from lsgm.errors import CheckpointError
-from lsgm.files.limits import FOREIGN, UNPACKED
+from lsgm.files.limits import FOREIGN, UNPACKED, Limit
 from lsgm.files.regular import open_regular
 from lsgm.files.shown import shown
 from lsgm.files.zips import open_zip
-from lsgm.interop.machine import Machine, MalformedError
+from lsgm.pickled.machine import Machine, MalformedError
 
 __all__ = ["Storages", "open_storages"]
 
@@ -61,30 +61,40 @@ def open_storages(path: Path) -> Storages:
     Raises CheckpointError where it is no regular file or larger than a limit, and whatever damage raises.
     """
     with open_regular(path, CheckpointError) as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        return Zipped(path, content) if zipfile.is_zipfile(file) else Legacy(path, content)
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        if not zipfile.is_zipfile(file):
+            return Legacy(path, content)
+    with open_zip(path, CheckpointError) as archive:
+        return Zipped(path, content, archive)
 
 
 class Zipped:
     """The format since 2020: a zip of ``data.pkl`` and ``data/KEY``, stored as they are."""
 
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
-        self._content = memoryview(content)
-        with open_zip(path, CheckpointError) as zipped:
-            infos = zipped.infolist()
+    def __init__(
+        self, path: Path | str, content: memoryview, archive: zipfile.ZipFile, limit: Limit = FOREIGN
+    ) -> None:
+        self._content, infos = content, archive.infolist()
         self._parts = {info.filename: info for info in infos}
         if len(self._parts) < len(infos) or sum(info.compress_size for info in infos) > len(content):
             raise MalformedError("one part is there twice, or its bytes under several names")
         name = shown(str(path))
         packed = sum(part.file_size for part in self._parts.values() if part.compress_type)
         UNPACKED.hold(f"{name}, unpacked,", packed, CheckpointError)
-        (inner,) = [name for name in self._parts if name.endswith("/data.pkl") or name == "data.pkl"]
+        inner, *others = [name for name in self._parts if name.split("/")[-1] == "data.pkl"] or [""]
+        if others or not inner:
+            raise MalformedError("it has no data.pkl, or several")
         self._root = inner.removesuffix("data.pkl")
-        FOREIGN.hold(f"the pickle in {name}", self._parts[inner].file_size, CheckpointError)
+        limit.hold(f"the pickle in {name}", self._parts[inner].file_size, CheckpointError)
         self.pickle = bytes(self._whole(inner))
         order = f"{self._root}byteorder"
         written = bytes(self._whole(order)[:8]) if order in self._parts else b"little"
         self._swapped = written != sys.byteorder.encode()
+
+    @property
+    def packed(self) -> bool:
+        """Whether any part is packed, which torch itself never does."""
+        return any(part.compress_type for part in self._parts.values())
 
     def read(self, machine: Machine) -> Any:
         """Let a machine on `pickle` say what the file holds."""
@@ -158,8 +168,8 @@ class Zipped:
 class Legacy:
     """The format before: several pickles, then the number of entries and the bytes of each storage."""
 
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
-        self._path, self._content = path, memoryview(content)
+    def __init__(self, path: Path, content: memoryview) -> None:
+        self._path, self._content = path, content
         self.pickle = bytes(self._content[: FOREIGN.value])
         self._places: dict[str, tuple[int, int]] = {}
         self._keys: Any = []
