@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.regular import open_regular, read_bytes
-from lsgm.files.shown import shown
+from lsgm.files.shown import said, shown
 from lsgm.files.write import atomic_path, claim, open_update
 from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
@@ -103,8 +103,8 @@ def keeping(place: Path) -> Iterator[None]:
         yield
     except (OSError, DataError) as error:
         cause = error.__cause__ if isinstance(error, DataError) else error
-        if not isinstance(cause, OSError):
-            raise
+        if not isinstance(cause, OSError) or (cause is not error and cause.errno is None):
+            raise  # what is there is damaged
         if isinstance(error, DataError) and cause.errno in (errno.ELOOP, errno.ENXIO):
             raise  # a link or a pipe stands there, and room is no remedy
         raise UserError(
@@ -190,9 +190,8 @@ class _Folder:
         except UserError:
             raise
         except Exception as error:  # Pillow has no end of kinds for what is damaged
-            raise DataError(
-                f"{path} cannot be read ({error}): remove it and run the command again"
-            ) from error
+            why = "it is no PNG" if isinstance(error, UnidentifiedImageError) else said(error)
+            raise DataError(f"{path} cannot be read ({why}): remove it and run the command again") from error
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def _sweep(self) -> None:
@@ -254,7 +253,7 @@ class _Array:
                 rows = [_row(file, start + number * self._row_bytes, self._row_bytes) for number in index]
         except DAMAGE as error:
             raise DataError(
-                f"{self.path} cannot be read ({error}): remove it and run the command again"
+                f"{self.path} cannot be read ({said(error)}): remove it and run the command again"
             ) from error
         return torch.from_numpy(np.stack(rows).reshape(-1, *self.shape[1:])).permute(0, 3, 1, 2)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 
 from lsgm.errors import DataError, UserError
-from lsgm.files.shown import shown
+from lsgm.files.shown import said
 
 __all__ = ["reading"]
 
@@ -32,5 +32,4 @@ def reading(where: str) -> Iterator[None]:
 
 def _words(error: Exception) -> str:
     """Return what an error says, on one line and without the place that an OSError repeats."""
-    said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return shown(" ".join(said.split()))
+    return (isinstance(error, OSError) and error.strerror) or said(error)

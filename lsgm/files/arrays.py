@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.regular import open_regular
-from lsgm.files.shown import shown
+from lsgm.files.shown import said, shown
 
 __all__ = ["Arrays", "array_names", "map_array", "read_arrays"]
 
@@ -104,7 +103,7 @@ def read_arrays(
         # A list of what damaged bytes raise would never be whole: BadZipFile, zlib.error, TokenError for a
         # header, NotImplementedError for a packing method, RuntimeError for encryption, MemoryError.
         except Exception as problem:
-            why = _why(problem)
+            why = said(problem)
             raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
 
 
@@ -160,7 +159,7 @@ def map_array(path: Path | str, *, error: type[UserError] = DataError) -> NDArra
         except UserError:
             raise
         except Exception as problem:  # as in `read_arrays`
-            why = _why(problem)
+            why = said(problem)
             raise error(f"{shown(str(path))} cannot be read as an array ({why}); {_REPAIR}") from problem
 
 
@@ -218,9 +217,3 @@ def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[Use
         raise error(f"{shown(where)} goes on after its {length:,} bytes; {_REPAIR}")
     array = np.frombuffer(raw, dtype=dtype) if dtype.itemsize else np.zeros(shape, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
-
-
-def _why(problem: Exception) -> str:
-    """Return what a library says of damage, without the places in memory that it may speak of."""
-    said = re.sub(r" object at 0x[0-9a-fA-F]+", "", " ".join(str(problem).split()))
-    return shown(said)[:200] or type(problem).__name__

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["brief", "shown"]
+import re
+
+__all__ = ["brief", "said", "shown"]
+
+_ADDRESS = re.compile(r" object at 0x[0-9a-fA-F]+")
 
 
 def shown(text: str) -> str:
@@ -21,6 +25,12 @@ def brief(value: object, room: int = 60) -> str:
     """Return a value of a file as Python writes it, for a sentence: its beginning where it is long."""
     text = shown(repr(value))
     return text if len(text) <= room else f"{text[:room]}…"
+
+
+def said(problem: BaseException) -> str:
+    """Return what a library says of damage, on one line and without the places in memory it speaks of."""
+    words = _ADDRESS.sub("", " ".join(str(problem).split()))
+    return shown(words)[:200] or type(problem).__name__
 
 
 def _escaped(text: str) -> bool:
