@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require, require_seeds
 from lsgm.files.names import file_name
+from lsgm.files.write import claim
 
 if TYPE_CHECKING:
     from lsgm.distributed import World
@@ -353,5 +354,6 @@ def _place(options: SampleOptions, checkpoint: Path, identity: Identity) -> Path
     folder = Path("samples")
     parent = checkpoint.parent if checkpoint.name else checkpoint.resolve().parent
     if parent.name == "checkpoints" and (parent.parent / "config.toml").exists():
-        folder = parent.parent / "samples"
+        # The run may have been received, and its place for samples be a link that nobody here has named.
+        folder = claim(parent.parent) / "samples"
     return folder / (f"{name}.npz" if options.npz else name)

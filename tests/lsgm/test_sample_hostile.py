@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_a_link_in_the_place_of_a_picture_is_replaced_and_not_followed(
     assert (tmp_path / "mine").read_bytes() == b"mine"
     assert not (tmp_path / name).is_symlink()
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_without_out_the_samples_of_a_received_run_stay_in_the_run(run: Path, tmp_path: Path) -> None:
+    received, elsewhere = tmp_path / "received", tmp_path / "elsewhere"
+    shutil.copytree(run, received)
+    shutil.rmtree(received / "samples")
+    elsewhere.mkdir()
+    (received / "samples").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="is a link"):
+        cli._dispatch(["sample", str(received), "--n", "2", "--sampler.steps", "2", "--device", "cpu"])
+    assert not files(elsewhere)
 
 
 @pytest.mark.parametrize(
