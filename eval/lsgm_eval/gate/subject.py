@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from lsgm.distributed import join
@@ -75,7 +76,9 @@ def task_of(golden: Golden) -> str:
     Raises UserError where it is not: a task's file may ask for any network and any images, and so it is named
     by who runs the gate, never by a file of golden rows.
     """
-    if golden.task.partition("@")[0] not in task_names():
+    name, _, version = golden.task.partition("@")
+    # The name of a task is in front of `mnist@3.toml` too, which is a file.
+    if name not in task_names() or not re.fullmatch("[0-9]*", version):
         raise UserError(
             f"the golden rows are of the task {shown(golden.task)[:60]}, which is none of `lsgm ls tasks`: "
             "name its TOML file by --task"

@@ -179,7 +179,7 @@ def test_a_metric_that_nobody_measures_is_a_sentence() -> None:
         judge(replace(GOLDEN, rows={"accuracy": ROW["nelbo_nats"]}), MEASURED)
 
 
-@pytest.mark.parametrize("task", ["evil.toml", "../evil.toml@1", "nothing@1", "", "\x1b[2J"])
+@pytest.mark.parametrize("task", ["evil.toml", "glyphs@3.toml", "../evil.toml@1", "nothing@1", "", "\x1b[2J"])
 def test_golden_rows_name_no_file_of_a_task(
     tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
