@@ -46,7 +46,8 @@ def side_by_side(commands: Mapping[Key, Sequence[str]], jobs: int) -> Iterator[t
                 announce(argv)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(list(argv), jobs, theirs), daemon=True)
-                process.start()
+                with _safe_path():
+                    process.start()
                 theirs.close()
                 running[ours] = (key, process)
             for answer in wait(list(running)):
@@ -54,6 +55,25 @@ def side_by_side(commands: Mapping[Key, Sequence[str]], jobs: int) -> Iterator[t
                 yield key, *_outcome(answer, process)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let processes that are started look for no module in the working directory.
+
+    It is the first place in which a fresh Python looks, before it is told where this process does, and in a
+    folder that somebody sent a ``multiprocessing.py`` may lie.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _child(argv: Sequence[str], jobs: int, answer: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -211,9 +212,12 @@ def test_cells_train_alone_side_by_side_and_not_twice(
     capsys.readouterr()
     assert ablate.run([*words, "--out", "one"]) == 0
     assert capsys.readouterr().err.count("nothing to do") == 3
+    # Where a command is typed in a folder that somebody sent, its modules are not those of Python.
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit('it ran')")
     assert ablate.run([*words, "--out", "two", "--jobs", "2"]) == 0
     for name in ("vp-ll-is", "vp-ll-is-frozen"):
         assert weights(tmp_path / "one", name) == weights(tmp_path / "two", name)
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 def test_every_sde_trains_from_the_shared_vae(
