@@ -25,7 +25,7 @@ from fuzz.specimens import make_world
 
 __all__ = ["BATCH", "Found", "drawn", "repeat", "run", "valid", "world_of"]
 
-BATCH = 25
+BATCH = 10
 """Inputs of a kind that come from one seed of Hypothesis."""
 
 Found = dict[str, Any]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -102,3 +104,25 @@ def _data(path: Path) -> None:
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+
+
+@part("chardata.mat")
+def _chardata(path: Path) -> None:
+    import scipy.io
+
+    columns = np.random.default_rng(1).random((784, 40))
+    content = {"data": columns, "testdata": columns[:, :10], "target": np.eye(50)[:, np.arange(40)]}
+    scipy.io.savemat(path, content | {"targetchar": np.arange(40)[None]}, do_compression=True)
+
+
+@part("mirror")
+def _mirror(path: Path) -> None:
+    """A packed data set with the manifest that its folder is known by, too few images for its name."""
+    folder = path / "fixed"
+    folder.mkdir(parents=True)
+    packed = np.random.default_rng(2).integers(0, 256, (12, 98), dtype=np.uint8)
+    np.savez(folder / "packed.npz", train=packed, valid=packed[:3], test=packed[:3])
+    raw = (folder / "packed.npz").read_bytes()
+    entry = {"file": "packed.npz", "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    manifest = {"name": "mnist-fixed", "version": "mirror-1", "splits": {}, "files": [entry]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz.specimens import MODEL
 
-__all__ = ["CURVE", "EVAL", "GATE", "NLL", "READERS", "RUN", "seal_checkpoints"]
+__all__ = ["CURVE", "EVAL", "GATE", "NLL", "READERS", "RUN", "seal_checkpoints", "seal_mirrors"]
 
 MEASURE = "--device cpu --report no"
 CURVE = f"--tol none --images 40 {MEASURE}"
@@ -47,3 +47,16 @@ def seal_checkpoints(here: Path) -> None:
                 content = path.read_bytes()
                 about |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
         state.write_text(json.dumps(held))
+
+
+def seal_mirrors(here: Path) -> None:
+    """Write the size and sha256 of every file of a mirror into its manifest."""
+    for manifest in sorted(here.glob("mirror/*/manifest.json")):
+        try:
+            held = json.loads(manifest.read_bytes())
+            for entry in held["files"]:
+                content = manifest.with_name(entry["file"]).read_bytes()
+                entry |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+        except (ValueError, RecursionError, LookupError, TypeError, OSError):
+            continue
+        manifest.write_text(json.dumps(held))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.kind import Kind
-from fuzz.lines import EVAL
+from fuzz.lines import EVAL, seal_mirrors
 
 __all__ = ["ENTRIES"]
 
@@ -81,6 +81,17 @@ ENTRIES = (
         ("data",),
         ("data/cifar10/*",),
         ("call:cifar data/cifar10/cifar-10-python.tar.gz",),
+        group="images",
+    ),
+    Kind(
+        "a MATLAB file", ("chardata.mat",), ("chardata.mat",), ("call:chardata chardata.mat",), group="images"
+    ),
+    Kind(
+        "a mirror of a data set",
+        ("mirror", "run"),
+        ("mirror/fixed/*",),
+        ("data verify mnist-fixed", "data ls", "nll run --task mnist-fixed --device cpu --out out"),
+        seal=seal_mirrors,
         group="images",
     ),
     Kind(

@@ -36,7 +36,7 @@ ENTRIES = (
     ),
     Kind(
         "call manifests",
-        ("scores", "run", "task.toml", "images", "means.ts"),
+        ("scores", "run", "plain.toml", "images"),
         ("scores/manifests/*.json",),
         (
             "report scores --out out --format md,html",
@@ -48,11 +48,11 @@ ENTRIES = (
     ),
     Kind(
         "status",
-        ("scores", "run", "task.toml", "images", "means.ts"),
+        ("scores", "run", "plain.toml", "images"),
         ("scores/status.json",),
         (
             "report scores --out out --format md,html",
-            "nll run --task task.toml --data images --device cpu --out scores",
+            "nll run --task plain.toml --data images --device cpu --out scores",
         ),
         ("out", "scores"),
     ),
@@ -75,9 +75,9 @@ ENTRIES = (
     ),
     Kind(
         "scores",
-        ("scores", "run", "task.toml", "images", "means.ts"),
+        ("scores", "run", "plain.toml", "images"),
         ("scores/scores/*/*.npz",),
-        ("nll run --task task.toml --data images --device cpu --out scores --method nelbo --method ode",),
+        ("nll run --task plain.toml --data images --device cpu --out scores --method nelbo --method ode",),
         ("scores",),
     ),
     Kind(

@@ -49,6 +49,12 @@ def _cifar(path: Path) -> None:
     read_archive(path)
 
 
+def _chardata(path: Path) -> None:
+    from lsgm.data.omniglot import read_chardata
+
+    read_chardata(path, "of a test", counts=(40, 10))
+
+
 READERS: dict[str, Callable[[Path], None]] = {
     "costs": _costs,
     "published": _published,
@@ -56,4 +62,5 @@ READERS: dict[str, Callable[[Path], None]] = {
     "csv": _csv,
     "idx": _idx,
     "cifar": _cifar,
+    "chardata": _chardata,
 }

@@ -28,7 +28,7 @@ from fuzz.audit import watch
 from fuzz.hostile import CANARY
 from fuzz.places import put
 from fuzz.readers import READERS
-from fuzz.traces import changed, left, printed, snapshot
+from fuzz.traces import changed, left, printed, shown_in, snapshot
 
 __all__ = ["Case", "Edit", "Outcome", "build", "judge", "warm"]
 
@@ -135,6 +135,8 @@ def judge(case: Case, here: Path, seconds: float = SECONDS) -> Outcome:
     wrong += changed(before, snapshot(base, case.outs))
     wrong += left(base)
     wrong += printed(base)
+    if case.words[0] == "report":
+        wrong += shown_in(here)
     if (base / CANARY).exists():
         wrong.append("EXECUTED something of the input")
     verdict = "failure" if wrong else told["verdict"]
@@ -181,7 +183,7 @@ def _run(case: Case, here: Path) -> dict[str, Any]:
     os.chdir(here)
     os.environ.update(
         LSGM_CACHE=str(base / "cache"),
-        LSGM_DATA=str(here / "data"),
+        LSGM_DATA=f"{here / 'data'}:{here / 'mirror'}",
         LSGM_PROGRESS="0",
         TMPDIR=str(base / "tmp"),
         HOME=str(base / "tmp"),

@@ -37,8 +37,20 @@ nelbo = { draws = 2 }
 ode = { method = "ode", solver = "heun", steps = 2 }
 iw_flow = { method = "iw", samples = 2, solver = "heun", steps = 1 }
 """
+PLAIN = """
+name = "plain"
+version = 1
+summary = "likelihoods alone, without a feature space"
+dataset = "image-folder"
+[tiers.quick]
+n_samples = 0
+nelbo_images = 4
+ode_images = 2
+nelbo = { draws = 2 }
+ode = { method = "ode", solver = "heun", steps = 2 }
+"""
 EVAL = ("eval", "task.toml", "--model", "run", "--data", "images", "--device", "cpu", "--report", "no")
-NLL = ("nll", "run", "--task", "task.toml", "--data", "images", "--device", "cpu")
+NLL = ("nll", "run", "--task", "plain.toml", "--data", "images", "--device", "cpu")
 
 PARTS: dict[str, Callable[[Path], None]] = {}
 """Name of a file or folder -> what writes it, the working directory being the world's."""
@@ -147,6 +159,11 @@ def _task(path: Path) -> None:
     path.write_text(TASK)
 
 
+@part("plain.toml")
+def _plain(path: Path) -> None:
+    path.write_text(PLAIN)
+
+
 @part("means.ts")
 def _means(path: Path) -> None:
     import torch
@@ -211,7 +228,7 @@ def _cache(path: Path) -> None:
     shutil.copytree(os.environ["LSGM_CACHE"], path)
 
 
-@part("scores", "run", "task.toml", "means.ts")
+@part("scores", "run", "plain.toml")
 def _scores(path: Path) -> None:
     _main(*NLL, "--method", "nelbo", "--method", "ode", "--out", path.name)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 from fuzz.hostile import CANARY
 from lsgm.files.write import TEMPORARY
 
-__all__ = ["changed", "left", "printed", "snapshot"]
+__all__ = ["changed", "left", "printed", "shown_in", "snapshot"]
 
 
 def _files(folder: Path, skipped: Sequence[Path]) -> Iterator[Path]:
@@ -76,13 +78,41 @@ def printed(base: Path) -> list[str]:
         if "this should not have happened" in text:
             at = text.index("this should not have happened")
             wrong.append(f"a fault below main: {text[at : at + 300]}")
-        bad = {
-            c
-            for c in set(text)
-            if c not in "\n\t\r"
-            and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")
-            and c not in "\u00ad\u200b\u200c\u200d\ufeff"
-        }
-        if bad:
-            wrong.append(f"{name} has the control characters {', '.join(sorted(map(ascii, bad)))}")
+        if bad := _steering(text):
+            wrong.append(f"{name} has the control characters {bad}")
     return wrong
+
+
+def _steering(text: str) -> str:
+    """Return the characters of a text that steer a terminal or turn the direction of writing."""
+    bad = {
+        c
+        for c in set(text)
+        if c not in "\n\t\r\u00ad\u200b\u200c\u200d\ufeff"
+        and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")
+    }
+    return ", ".join(sorted(map(ascii, bad)))
+
+
+def shown_in(here: Path) -> list[str]:
+    """Return what is wrong with the views of a report: such characters, formulas in the cells of a CSV."""
+    wrong = []
+    for name in ("report.md", "report.html", "tables.tex", "results.csv"):
+        for file in (path for path in here.glob(f"*/{name}") if path.is_file() and not path.is_symlink()):
+            text = file.read_bytes()[: 2**22].decode("utf-8", "replace")
+            if name != "results.csv" and (bad := _steering(text)):
+                wrong.append(f"{name} has the control characters {bad}")
+            if name == "results.csv" and (cell := _formula(text)):
+                wrong.append(f"{name} has the formula {cell[:60]!r}")
+    return wrong
+
+
+def _formula(text: str) -> str:
+    for line in csv.reader(io.StringIO(text)):
+        for cell in line:
+            if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+                try:
+                    float(cell)
+                except ValueError:
+                    return cell
+    return ""
