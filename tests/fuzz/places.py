@@ -55,7 +55,8 @@ def _second_name(path: Path, beside: Path) -> None:
 def _folder_out(path: Path, beside: Path) -> None:
     """Let the folder that a file lies in be a link that leads out, to a copy of what it held."""
     target = beside / f"folder-{path.parent.name}"
-    if path.parent.name == "here":
+    if "here" in (path.parent.name, path.parent.parent.name):
+        # The folder that a command is told to write to may be a link: whoever typed its name chose it.
         _link_out(path, beside)
         return
     shutil.copytree(path.parent, target, dirs_exist_ok=True, symlinks=True)
