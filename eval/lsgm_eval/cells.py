@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from lsgm.files.records import read_record
 from lsgm.files.shown import shown
 from lsgm.files.write import atomic_path
 from lsgm_eval.kept import make_way, reason_of
+from lsgm_eval.row_types import row_problem
 from lsgm_eval.rows import KEYS
 
 __all__ = ["CellStore", "cell_key"]
@@ -25,7 +25,7 @@ __all__ = ["CellStore", "cell_key"]
 Row = dict[str, Any]
 
 TEXTS = ("task", "model", "metric", "dataset", "run_id", "group")
-"""Keys that are texts in every row; of the others each is a number, a text, a truth value or nothing."""
+"""Keys that are texts in every row of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,11 @@ class _Cell:
     def __post_init__(self) -> None:
         for row in self.rows:
             require(row.keys() == set(KEYS), "the keys of its rows are not those of result rows")
-            for key, value in row.items():
-                wanted = str if key in TEXTS else str | int | float | None
-                require(isinstance(value, wanted), f"the '{key}' of its rows is of another type")
-                finite = not isinstance(value, float) or math.isfinite(value)
-                require(finite, f"the '{key}' of its rows is {value}")
-            value = row["value"]
-            number = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-            require(number, "the value of its rows is no number")
+            for key in TEXTS:
+                require(isinstance(row[key], str), f"the '{key}' of its rows is of another type")
+            # They go to a file of results, which nothing would read again with one that may not stand there.
+            problem = row_problem(row)
+            require(not problem, f"of its rows {problem}")
 
 
 def cell_key(parts: Mapping[str, Any]) -> str:
@@ -77,7 +74,7 @@ class CellStore:
                 file=sys.stderr,
             )
             return None
-        there = all((self.folder.parent / name).exists() for name in cell.files)
+        there = all(os.path.exists(self.folder.parent / name) for name in cell.files)
         return list(cell.rows) if there else None
 
     def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:

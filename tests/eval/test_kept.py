@@ -434,6 +434,15 @@ def test_a_damaged_cell_is_measured_again(tmp_path: Path, damage: str, capsys: S
         lambda it: it | {"key": cell_key({"of": "another"})},
         lambda it: {name: it[name] for name in ("rows", "files")},
         lambda it: it | {"rows": [it["rows"][0] | {"n": 10**400}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"n": "nan"}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"n_of": "4"}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"n": -1}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"model": ""}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"unit": 3}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"seconds": True}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"ci_low": 2.0, "ci_high": 1.0}]},
+        lambda it: it | {"rows": [it["rows"][0] | {"bias": 1e301}]},
+        lambda it: it | {"files": ["a" * 5000]},
     ],
 )
 def test_a_cell_of_another_form_is_measured_again(tmp_path: Path, change: Callable[[Any], Any]) -> None:
