@@ -25,7 +25,7 @@ from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.regular import open_regular, read_bytes
 from lsgm.files.shown import said, shown
-from lsgm.files.write import atomic_path, claim, open_update
+from lsgm.files.write import atomic_path, claim, open_update, remedy
 from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 from lsgm.grid import save_image
@@ -108,8 +108,8 @@ def keeping(place: Path) -> Iterator[None]:
         if isinstance(error, DataError) and cause.errno in (errno.ELOOP, errno.ENXIO):
             raise  # a link or a pipe stands there, and room is no remedy
         raise UserError(
-            f"{place} cannot be written ({cause.strerror or cause}): what is there stays; make room, or name "
-            "another place, and run the command again"
+            f"{place} cannot be written ({cause.strerror or cause}): what is there stays; {remedy(cause)}, "
+            "or name another place, and run the command again"
         ) from error
 
 

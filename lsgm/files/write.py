@@ -32,6 +32,7 @@ __all__ = [
     "open_append",
     "open_update",
     "refuse_links",
+    "remedy",
     "remove",
     "replace_file",
     "sweep",
@@ -42,6 +43,8 @@ __all__ = [
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; `sweep` removes what a kill has left."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What only writing meets: a full disk, a used-up share of it, and a shell's limit of the size of a file."""
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _claimed: set[Path] = set()
 
@@ -96,7 +99,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _take_place(temporary, path)
     except OSError as error:
         # What else goes wrong while the file is made is the caller's to explain.
-        if temporary is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if temporary is None or error.errno in _FULL:
             raise unwritable(path, error) from error
         raise
     finally:
@@ -182,11 +185,16 @@ def exclusive(path: Path) -> Iterator[None]:
 def unwritable(path: Path, error: OSError) -> DataError:
     """Return the error for a file that cannot be written: its name, why, and what to do."""
     reason = error.strerror or error
-    shut = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    advice = "let this user write there" if shut else "make room"
     return DataError(
-        f"cannot write {shown(str(path))} ({reason}); {advice}, or use another folder{_option(path)}"
+        f"cannot write {shown(str(path))} ({reason}); {remedy(error)}, or use another folder{_option(path)}"
     )
+
+
+def remedy(error: OSError) -> str:
+    """Return what is to be done where a file cannot be written: room helps where there is too little."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "let this user write there"
+    return "allow larger files (ulimit -f)" if error.errno == errno.EFBIG else "make room"
 
 
 def _option(path: Path) -> str:

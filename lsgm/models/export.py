@@ -98,7 +98,8 @@ def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tens
             write.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
     except OSError as error:
         raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}); make room or choose another place"
+            f"{out} could not be written ({error.strerror or error}); {write.remedy(error)} or choose "
+            "another place"
         ) from error
     return state
 
@@ -133,7 +134,9 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
             write.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
         write.replace_file(card, render_card(state, _shown(folder), rows).encode())
     except OSError as error:
-        raise UserError(f"{card} could not be written ({error.strerror or error}); make room") from error
+        raise UserError(
+            f"{card} could not be written ({error.strerror or error}); {write.remedy(error)}"
+        ) from error
     return card
 
 

@@ -96,7 +96,7 @@ def save_checkpoint(
     except OSError as error:
         raise CheckpointError(
             f"{final} could not be saved ({error.strerror or error}); the checkpoints before it are intact: "
-            "make room or choose another place, then run the same command again"
+            f"{write.remedy(error)} or choose another place, then run the same command again"
         ) from error
     return final
 

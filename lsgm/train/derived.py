@@ -58,10 +58,14 @@ def write_derived_run(
             run.start(config, seed=seed, dataset=dataset, argv=argv)
             saved = save_checkpoint(run.checkpoints, state, raw, ema, {})
             (temporary / ".lock").unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, CheckpointError, ConfigError) as error:
+        # What is said of a run's files names the temporary folder that they were to lie in.
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
         raise CheckpointError(
-            f"{shown(str(out))} could not be written ({error.strerror or error}); make room or choose "
-            "another place"
+            f"{shown(str(out))} could not be written ({cause.strerror or cause}); {write.remedy(cause)} or "
+            "choose another place"
         ) from error
     return out / saved.relative_to(temporary)
 

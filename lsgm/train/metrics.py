@@ -107,7 +107,7 @@ class MetricsLog:
     def _failed(self, error: OSError, path: Path | None = None) -> CheckpointError:
         return CheckpointError(
             f"{path or self._path} could not be written ({error.strerror or error}); "
-            "the checkpoints are intact: make room, then run the same command again"
+            f"the checkpoints are intact: {write.remedy(error)}, then run the same command again"
         )
 
 

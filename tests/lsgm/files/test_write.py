@@ -147,6 +147,26 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside_it(
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("file", "old")]
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, r"allow larger files \(ulimit -f\)"),
+    ],
+)
+def test_where_there_is_no_room_the_file_is_named_and_what_helps(out: Path, number: int, advice: str) -> None:
+    with pytest.raises(DataError, match=rf"file \({os.strerror(number)}\); {advice}, or use another folder"):  # noqa: SIM117
+        with write.atomic_path(out / "file"):
+            raise OSError(number, os.strerror(number))
+    assert os.listdir(out) == []
+
+
+def test_room_is_no_remedy_where_writing_is_forbidden() -> None:
+    for number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        assert write.remedy(OSError(number, "")) == "let this user write there"
+
+
 def test_a_folder_in_the_place_of_a_file_is_one_sentence(out: Path) -> None:
     (out / "file").mkdir()
     with says("cannot write", "file (Is a directory)", error=DataError):
