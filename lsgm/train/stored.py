@@ -48,15 +48,17 @@ class StoredFile:
                     steps=INSTRUCTIONS.value,
                 )
             )
+            damaged = self._zipped.damaged()
         except (UserError, _OtherNameError):
             raise
         except TooManyError as error:
             raise ValueError(f"it has more than {INSTRUCTIONS.value:,} instructions") from error
         # The instructions of a damaged pickle do not go together: an empty stack, a list in a number's place.
+        # No more do the places and sizes that a damaged zip says of its parts.
         except Exception as error:
             why = f": {error}" if isinstance(error, MalformedError) else ""
             raise ValueError(f"its pickle is damaged{why}") from error
-        if damaged := self._zipped.damaged():
+        if damaged:
             raise ValueError(f"its part '{damaged[:80]}' is damaged")
 
     def tensor(self, stored: StoredTensor) -> Tensor:

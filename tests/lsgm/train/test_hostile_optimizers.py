@@ -269,3 +269,21 @@ def test_a_claim_that_fits_is_built() -> None:
 def test_a_file_larger_than_the_optimisers_need_is_not_read(run: Path) -> None:
     seal(find_checkpoint(run), "optimizer.pt", bytes(2**25))
     assert "the optimisers of this model need" in refused(run)
+
+
+@pytest.mark.parametrize("field", [8, 10, 20, 22, 24, 26, 42, 44])
+def test_whatever_a_zip_says_of_a_part_is_read_or_refused(begun: Path, field: int) -> None:
+    """Flags, packing, sizes and places of each part in the zip's list: two kinds of errors come of it."""
+    content = (find_checkpoint(begun) / "optimizer.pt").read_bytes()
+    ends = []
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        changed = bytearray(content)
+        changed[at + field] ^= 0x41
+        try:
+            StoredFile(bytes(changed))
+            ends.append("read")
+        except (ValueError, CheckpointError):
+            ends.append("refused")
+        at = content.find(b"PK\x01\x02", at + 4)
+    assert "refused" in ends, ends
