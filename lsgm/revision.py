@@ -23,7 +23,7 @@ def git_revision() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
-    )
+    # A question changes nothing in a repository, and leaves no lock where the disk is full.
+    question = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    done = subprocess.run(question, capture_output=True, text=True, check=True, timeout=20)
     return done.stdout.strip()

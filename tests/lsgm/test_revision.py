@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +24,19 @@ def test_it_is_a_commit_here_and_none_outside_a_clone(monkeypatch: pytest.Monkey
     git_revision.cache_clear()
     assert git_revision() is None
     git_revision.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
+def test_asking_changes_nothing_in_a_repository(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    (tmp_path / "file").write_text("x")
+    git("init")
+    git("add", "file")
+    os.utime(tmp_path / "file", (1, 1))  # now git would note the new date in its index
+    index = (tmp_path / ".git" / "index").read_bytes()
+    revision._git(tmp_path, "status", "--porcelain", "--untracked-files=no")
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    git("status")
+    assert (tmp_path / ".git" / "index").read_bytes() != index, "git's own status would have changed it"

@@ -75,7 +75,7 @@ def _commits(count: int) -> str:
 
 def _git(folder: Path, *words: str) -> tuple[str, ...]:
     done = subprocess.run(
-        ["git", "-C", str(folder), *words],
+        ["git", "--no-optional-locks", "-C", str(folder), *words],
         capture_output=True,
         text=True,
         errors="replace",
