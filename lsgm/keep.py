@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import shutil
@@ -25,7 +24,7 @@ from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.regular import open_regular, read_bytes
 from lsgm.files.shown import said, shown
-from lsgm.files.write import atomic_path, claim, open_update, remedy
+from lsgm.files.write import UnwritableError, atomic_path, claim, open_update, remedy
 from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 from lsgm.grid import save_image
@@ -101,12 +100,11 @@ def keeping(place: Path) -> Iterator[None]:
     """Turn what the disk refuses, for being full for one, into a UserError that names the place."""
     try:
         yield
-    except (OSError, DataError) as error:
-        cause = error.__cause__ if isinstance(error, DataError) else error
-        if not isinstance(cause, OSError) or (cause is not error and cause.errno is None):
-            raise  # what is there is damaged
-        if isinstance(error, DataError) and cause.errno in (errno.ELOOP, errno.ENXIO):
-            raise  # a link or a pipe stands there, and room is no remedy
+    except (OSError, UnwritableError) as error:
+        # Of what is there and cannot be read, or is no file of ours, its own sentence is said.
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
         raise UserError(
             f"{place} cannot be written ({cause.strerror or cause}): what is there stays; {remedy(cause)}, "
             "or name another place, and run the command again"

@@ -24,6 +24,7 @@ from lsgm.files.shown import shown
 
 __all__ = [
     "TEMPORARY",
+    "UnwritableError",
     "atomic_path",
     "claim",
     "directory",
@@ -182,10 +183,14 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def unwritable(path: Path, error: OSError) -> DataError:
+class UnwritableError(DataError):
+    """A place that cannot be written, unlike what lies there and cannot be read."""
+
+
+def unwritable(path: Path, error: OSError) -> UnwritableError:
     """Return the error for a file that cannot be written: its name, why, and what to do."""
     reason = error.strerror or error
-    return DataError(
+    return UnwritableError(
         f"cannot write {shown(str(path))} ({reason}); {remedy(error)}, or use another folder{_option(path)}"
     )
 

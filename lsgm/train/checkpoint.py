@@ -403,7 +403,9 @@ def _opened(path: Path, state: Mapping[str, Any]) -> Iterator[io.BufferedReader]
     with open_regular(path, CheckpointError) as file:
         size, expected = os.fstat(file.fileno()).st_size, state["files"][path.name]["bytes"]
         if size != expected:
-            raise _damaged(path, f"is truncated: {size} of {expected} bytes are there")
+            what = f"is truncated: {size} of"
+            what = what if size < expected else f"is not the file that was written: {size} in place of"
+            raise _damaged(path, f"{what} {expected} bytes are there")
         LIMIT.hold(path, size, CheckpointError)
         try:
             yield file

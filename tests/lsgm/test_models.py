@@ -29,7 +29,7 @@ from lsgm.training import train_recipe
 
 HEUN = SamplerConfig(steps=3)
 BINARY = Pixels(1, 8, 8, "binary", 1)
-NORMAL = {"prior": {"mixing_init": -1e4}}
+NORMAL = {"prior": {"mixing_init": -1e3}}
 """A mixing share of exactly 0, sigmoid(-10^4): the score prior is N(0, I) whatever its network says."""
 
 
@@ -328,6 +328,17 @@ def test_truncated_weights_are_named_with_what_to_do(run: Path, tmp_path: Path) 
     sentence = refused(directory)
     assert sentence.startswith(f"{file} is truncated: ")
     assert f"delete {checkpoint} to go on from the one before" in sentence
+
+
+def test_weights_with_more_bytes_than_were_written_are_not_called_truncated(
+    run: Path, tmp_path: Path
+) -> None:
+    directory, checkpoint = copied(run, tmp_path)
+    file = checkpoint / "ema.safetensors"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes() + b"more")
+    said = f"{file} is not the file that was written: {size + 4} in place of {size} bytes are there"
+    assert refused(directory).startswith(said)
 
 
 def rewrite(checkpoint: Path, **changes: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,9 +21,11 @@ from PIL import Image
 from lsgm import cli
 from lsgm.config import SamplerConfig
 from lsgm.drawn import Identity, Record
-from lsgm.errors import UserError
+from lsgm.errors import DataError, UserError
+from lsgm.files.regular import open_regular
+from lsgm.files.write import unwritable
 from lsgm.generative import Pixels
-from lsgm.keep import Output, open_output
+from lsgm.keep import Output, keeping, open_output
 from lsgm.training import train_recipe
 
 PIXELS = Pixels(1, 8, 8, "discrete", 8)
@@ -287,3 +290,22 @@ def test_the_place_that_a_models_name_gives_lies_where_samples_do(
     assert place.name.isprintable()
     assert len(place.name.encode()) < 200
     assert ".." not in place.parts
+
+
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "1.png").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", shut)
+        with pytest.raises(DataError, match=r"1.png cannot be read \(Permission denied\)"), keeping(tmp_path):
+            open_regular(tmp_path / "1.png")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for error, remedy in ((full, "make room"), (OSError(errno.EROFS, "Read-only"), "let this user write")):
+        with pytest.raises(UserError, match=f"cannot be written .*{remedy}"), keeping(tmp_path):
+            raise error
+        with pytest.raises(UserError, match=f"cannot be written .*{remedy}"), keeping(tmp_path):
+            raise unwritable(tmp_path / "1.png", error) from error
