@@ -84,8 +84,10 @@ def watch(allowed: Sequence[Path], base: Path) -> list[str]:
                 wrong.append(f"{event} of {details[0]!r} {details[1:2]!r}"[:200])
         elif event in _NETWORK:
             wrong.append(f"{event} {details!r}"[:200])
-        elif event == "import" and details[1] and str(details[1]).startswith(inputs):
-            wrong.append(f"IMPORTED {details[0]} from {details[1]}")
+        elif event == "exec":  # whatever is imported comes by here too
+            file = str(getattr(details[0], "co_filename", ""))
+            if not file.startswith("<") and os.path.realpath(file).startswith(inputs + os.sep):
+                wrong.append(f"RAN {file}")
 
     sys.addaudithook(hook)
     return wrong

@@ -8,6 +8,7 @@ seconds or 2 GiB. Whatever else ends it, a signal too, is a failure.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -192,6 +193,7 @@ def _run(case: Case, here: Path) -> dict[str, Any]:
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(base / name, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    faulthandler.enable(file=2)  # where a crash was is told with it
     modules = set(sys.modules)
     _limit()
     start = _memory("VmRSS")
