@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ __all__ = ["render_card"]
 SHOWN_GROUPS = ("likelihood", "quality")
 """Groups of result rows that a card shows; parts of a bound and curves are in the results themselves."""
 
+_MARKS = re.compile(r"[\\\[\]]|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""What Markdown takes for a link, a picture or HTML."""
+
 Table = list[Sequence[str]]
 
 
@@ -24,8 +28,9 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
 
     ``rows`` are result rows of these weights; without any the card says that none are printed.
     """
+    state, rows = _plain(state), _plain(list(rows))
     sections = [
-        f"# {shown(state['name'])}",
+        f"# {state['name']}",
         _summary(state),
         _facts(state),
         "## Training",
@@ -42,6 +47,22 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
         _usage(state, place),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return what a file says with every text in it fit for a page: it may be of somebody else's making.
+
+    A text has no control characters, is no link and no HTML; inside of a code span it shows its escapes.
+    """
+    match value:
+        case str():
+            return _MARKS.sub(r"\\\g<0>", shown(value))
+        case Mapping():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
 
 
 def _summary(state: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -182,3 +183,18 @@ def test_a_card_shows_a_strangers_words_as_what_they_are(checkpoint: Path) -> No
     assert "\n# Mine" not in card
     assert "\n## b" not in card
     assert "‮" not in card
+
+
+@pytest.mark.parametrize(
+    "path", ["name", "exported.run", "exported.started", "exported.checkpoint", "meta.dataset"]
+)
+def test_a_strangers_words_are_no_html_links_nor_pictures_on_a_card(checkpoint: Path, path: str) -> None:
+    from lsgm.models.export import write_card
+
+    redescribe(checkpoint, path, r"` <img src=x> \<b> ![y](http://elsewhere/p.png) `")
+    card = write_card(checkpoint).read_text()
+    assert "elsewhere" in card
+    unescaped = re.sub(r"\\.", "", card)  # what a backslash stands before is itself
+    assert "<img" not in unescaped
+    assert "<b>" not in unescaped
+    assert not re.search(r"\[y\]", unescaped)
