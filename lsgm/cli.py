@@ -119,8 +119,11 @@ _SURROUNDINGS = (
 def _said(error: OSError) -> str:
     """Return an error of the surroundings in one sentence."""
     where = error.filename or "standard output, or another file,"
-    room = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "make room" if room else "choose another place, or mend this one"
+    advice = "choose another place, or mend this one"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "make room"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        advice = "let this user reach it, or choose another place"
     return f"{shown(str(where))} cannot be used ({error.strerror}); {advice}, then run the same command again"
 
 
@@ -162,7 +165,7 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
         why = shown(" ".join(str(error).split())) or "this process has no more memory"
         return f"{why}: ask for fewer images, or for fewer at a time"
     if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
-        return _said(error)
+        return _clipped(_said(error))
     return told(error, argv)
 
 

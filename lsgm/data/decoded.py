@@ -147,6 +147,8 @@ def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]
     try:
         rows, about = map_array(pixels), read_record(_Note, note)
     except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
         raise damaged from error
     if rows.dtype != np.uint8 or rows.ndim != 4 or len(rows) != sum(counts.values()):
         raise damaged

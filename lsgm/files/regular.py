@@ -11,7 +11,7 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import Limit
 from lsgm.files.shown import shown
 
-__all__ = ["last_read", "open_regular", "read_bytes", "refuse_special"]
+__all__ = ["absent", "last_read", "open_regular", "read_bytes", "refuse_special"]
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -28,6 +28,20 @@ _last: list[str] = []
 def last_read() -> str:
     """Return the file that was opened last, the likeliest cause of what goes wrong next; empty before any."""
     return _last[-1] if _last else ""
+
+
+def absent(path: Path | str) -> bool:
+    """Return whether nothing is at ``path``, be it a dead link; not where that cannot be told.
+
+    What lies in a folder that this user may not enter is not missing: opening it says why it cannot be read.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def refuse_special(path: Path | str, error: type[UserError] = DataError) -> None:

@@ -25,7 +25,7 @@ from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files import write
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.limits import WEIGHTS as LIMIT
-from lsgm.files.regular import open_regular, read_bytes
+from lsgm.files.regular import absent, open_regular, read_bytes
 from lsgm.files.shown import shown
 from lsgm.files.tensors import BYTES, Entry, Header, parse_header
 from lsgm.files.text import parse_json
@@ -130,7 +130,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     Raises CheckpointError where it is missing, damaged or of a newer format.
     """
     path = checkpoint / STATE
-    if not os.path.lexists(path):
+    if absent(path):
         raise CheckpointError(f"{path} cannot be read, as it is not there; give a complete checkpoint")
     content = read_bytes(path, DOCUMENT, CheckpointError)
     try:
@@ -398,7 +398,7 @@ def serialise(tensors: Mapping[str, Tensor]) -> bytes:
 @contextmanager
 def _opened(path: Path, state: Mapping[str, Any]) -> Iterator[io.BufferedReader]:
     """Yield a file of a checkpoint that has the size that `state.json` says. Raises CheckpointError."""
-    if not os.path.lexists(path):
+    if absent(path):
         raise _damaged(path, "cannot be read, as it is not there")
     with open_regular(path, CheckpointError) as file:
         size, expected = os.fstat(file.fileno()).st_size, state["files"][path.name]["bytes"]

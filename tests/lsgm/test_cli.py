@@ -166,7 +166,19 @@ def test_what_a_disk_or_a_path_is_to_blame_for_is_a_sentence(
     assert cli.main(["probe"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"lsgm: /mnt/file cannot be used ({os.strerror(number)}); ")
+    assert ("let this user reach it" in said) == (number == errno.EACCES)
     assert said.count("\n") == 1
+
+
+def test_a_name_of_many_letters_is_told_in_a_sentence_that_a_terminal_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "a" * 100_000)
+
+    with_command(monkeypatch, run)
+    assert cli.main(["probe"]) == 2
+    assert len(capsys.readouterr().err) < 2 * cli.LONGEST
 
 
 @pytest.mark.parametrize(

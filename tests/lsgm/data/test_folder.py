@@ -8,6 +8,7 @@ import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -398,6 +399,23 @@ def test_arrays_named_after_splits_decide(tmp_path: Path) -> None:
         images = load(str(tmp_path / f"{name}.npz"), image_size=16)
         assert [len(part) for part in images.splits.values()] == counts
         assert torch.equal(images.splits["test"][:, 0], torch.from_numpy(rows[9:]))
+
+
+def test_a_cache_that_may_not_be_read_is_not_called_truncated(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(photos)
+    (path,) = (tmp_path / "cache" / "derived").glob("*.npy")
+    whole = os.open
+
+    def shut(name: Any, *rest: Any, **more: Any) -> int:
+        if os.fspath(name) == str(path):
+            raise PermissionError(13, "Permission denied")
+        return whole(name, *rest, **more)
+
+    monkeypatch.setattr(os, "open", shut)
+    with pytest.raises(DataError, match=rf"{path.name} cannot be read \(Permission denied\)"):
+        read(photos)
 
 
 def test_a_truncated_cache_is_named(photos: Path, tmp_path: Path) -> None:

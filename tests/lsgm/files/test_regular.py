@@ -11,7 +11,7 @@ from hostile_files import SPECIAL, place_special, says
 
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files.limits import DOCUMENT, Limit
-from lsgm.files.regular import last_read, open_regular, read_bytes, refuse_special
+from lsgm.files.regular import absent, last_read, open_regular, read_bytes, refuse_special
 
 SMALL = Limit("LSGM_TEST_LIMIT", 10)
 
@@ -31,6 +31,21 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         listening.bind("s")
         with says("s is a socket, not a file", error=DataError):
             read_bytes("s", DOCUMENT)
+
+
+def test_what_cannot_be_looked_at_is_not_said_to_be_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dead").symlink_to("nowhere")
+    assert all(map(absent, (tmp_path / "none", tmp_path / "none" / "deeper")))
+    assert not any(map(absent, (tmp_path, tmp_path / "dead", "x" * 300)))
+
+    def shut(path: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", shut)
+        assert not absent(tmp_path / "none")
 
 
 @pytest.mark.parametrize("path", ["absent", "a\0b", "x" * 300, "absent/deeper"])

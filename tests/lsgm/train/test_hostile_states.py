@@ -338,3 +338,18 @@ def test_a_run_behind_a_link_is_trained(run: Path, tmp_path: Path) -> None:
     (tmp_path / "named").symlink_to(run)
     assert run_toy(tmp_path / "named").finished
     assert Run(run).newest() is not None
+
+
+def test_a_state_in_a_folder_that_may_not_be_entered_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut(path: object, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for name in ("lstat", "stat"):
+            patch.setattr(os, name, shut)
+        with pytest.raises(CheckpointError, match=r"state.json cannot be read \(Permission denied\)"):
+            read_state(tmp_path)
+    with pytest.raises(CheckpointError, match=r"state.json cannot be read, as it is not there"):
+        read_state(tmp_path)

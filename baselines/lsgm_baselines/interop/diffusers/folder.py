@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
+from lsgm.files.regular import absent
 from lsgm.files.shown import shown
 from lsgm.files.text import read_table
 from lsgm.interop.safe import read_safetensors
@@ -74,7 +75,7 @@ def read_folder(folder: Path, scheduler: Path | None = None) -> Folder:
 
 def _check_parts(folder: Path) -> None:
     index = folder / "model_index.json"
-    if not os.path.lexists(index):
+    if absent(index):
         return
     parts = {name for name, value in _json(index).items() if isinstance(value, list) and any(value)}
     if other := sorted(parts - {"unet", "scheduler"}):
@@ -85,11 +86,11 @@ def _check_parts(folder: Path) -> None:
 
 
 def _first(*places: Path) -> Path | None:
-    return next((place for place in places if os.path.lexists(place)), None)
+    return next((place for place in places if not absent(place)), None)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path):
+    if absent(path):
         raise CheckpointError(
             f"{shown(str(path))} is missing; give the whole folder that save_pretrained has written"
         )
