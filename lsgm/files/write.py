@@ -72,7 +72,8 @@ def refuse_links(path: Path) -> None:
             if part.is_symlink():
                 raise DataError(
                     f"{shown(str(part))} is a link, and what is written into {shown(str(root))} stays there; "
-                    "remove the link, or give another folder"
+                    "remove the link and put there what it leads to, or give another folder (which itself "
+                    "may be a link to where there is room)"
                 )
 
 

@@ -105,7 +105,7 @@ def test_nothing_is_written_through_what_is_no_file_of_its_own(out: Path, writes
 @pytest.mark.parametrize("writes", INTO)
 def test_a_folder_that_is_a_link_leads_nowhere(out: Path, writes: Write) -> None:
     (out / "samples").symlink_to(out.parent / "elsewhere")
-    with says("samples is a link, and what is written into", "remove the link", error=DataError):
+    with says("samples is a link, and what is written into", "put there what it leads to", error=DataError):
         writes(out / "samples" / "file")
     with says("samples is a link", error=DataError):
         write.make_folder(out / "samples" / "deeper")
