@@ -19,7 +19,6 @@ from typing import TextIO
 from lsgm import __version__
 from lsgm.discovery import offers, source_file
 from lsgm.errors import UserError, did_you_mean
-from lsgm.fault import told
 from lsgm.files.shown import shown
 
 __all__ = ["help_line", "main"]
@@ -166,6 +165,8 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
         return f"{why}: ask for fewer images, or for fewer at a time"
     if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
         return _clipped(_said(error))
+    from lsgm.fault import told  # it costs a tenth of what `lsgm --help` takes
+
     return told(error, argv)
 
 
