@@ -23,18 +23,6 @@ from lsgm.train.stored import StoredFile
 Change = Callable[[dict[str, Any]], None]
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("begun") / "run"
-    run_toy(directory, max_steps=4)
-    return directory
-
-
-@pytest.fixture
-def run(begun: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(begun, tmp_path / "run"))
-
-
 def refused(run: Path) -> str:
     """Return the sentence with which a run that goes on refuses its newest checkpoint."""
     before = {path: path.read_bytes() for path in find_checkpoint(run).iterdir()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,6 @@ from lsgm.train.metrics import read_metrics
 def checkpoint(tmp_path: Path) -> Path:
     tensors = nn.Linear(2, 3).state_dict()
     return save_checkpoint(tmp_path / "checkpoints", {"step": 1, "stage": "a"}, tensors, tensors, {})
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("begun") / "run"
-    run_toy(directory, max_steps=4)
-    return directory
-
-
-@pytest.fixture
-def run(begun: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(begun, tmp_path / "run"))
 
 
 STATES: dict[str, Any] = {
