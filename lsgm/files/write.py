@@ -239,15 +239,19 @@ def _suffix(path: Path) -> str:
     return os.fsencode(path.suffix)[:20].decode(errors="ignore")
 
 
+def _is_link(path: Path) -> DataError:
+    return DataError(f"{shown(str(path))} is a link, which is not written through; remove it")
+
+
 def _opened(path: Path, flags: int, mode: str) -> IO[bytes]:
     """Open what is, or becomes, a regular file of one name: not what a link or a second name leads to."""
+    if path.is_symlink():  # one that comes after this look is not followed either
+        raise _is_link(path)
     try:
         handle = os.open(path, flags | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0), 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise DataError(
-                f"{shown(str(path))} is a link, which is not written through; remove it"
-            ) from error
+            raise _is_link(path) from error
         if error.errno == errno.ENXIO:  # a pipe that nobody reads
             raise DataError(f"{shown(str(path))} is not a file; remove it") from error
         raise
