@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -31,7 +32,9 @@ from lsgm.grid import save_image
 
 __all__ = ["Output", "keeping", "open_output"]
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+BROKEN = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What a damaged, encrypted or otherwise packed zip raises; NotImplementedError is a RuntimeError."""
+DAMAGE = (OSError, *BROKEN)
 MAIN = "arr_0.npy"
 LARGEST = 2**62
 """Bytes of images in one npz, less than a file's length can be."""
@@ -287,6 +290,13 @@ class _Array:
 
     def _reopen(self) -> bool:
         """Make the unfinished file of a finished one that is to have more rows; that one stays till then."""
+        try:
+            self._unpack()
+        except BROKEN as error:
+            raise self._damaged(said(error)) from error
+        return self._grow()
+
+    def _unpack(self) -> None:
         with open_zip(self.path) as archive:
             with archive.open(MAIN) as rows:
                 count, start = self._begun(rows)
@@ -299,7 +309,6 @@ class _Array:
                 temporary.open("wb") as file,
             ):
                 shutil.copyfileobj(rows, file)
-        return self._grow()
 
     def _refuse_fewer(self, rows: int) -> None:
         if rows > self.shape[0]:

@@ -29,6 +29,8 @@ WHOLE = ("rows", "nfe", "peak_bytes")
 """Columns of whole numbers; the others are real ones."""
 UNTOLD = ("error", "probe_error")
 """Columns that say NaN where they cannot be told."""
+BEYOND = 1e60
+"""No score of an image: sums of squares of such numbers would be infinite."""
 DAMAGED = "the finished scores {path} are damaged ({why}); their images are measured again"
 SCORES = Limit(ARRAYS.variable, 2**28)
 """All batches of a store together, half a million images with sixty numbers each."""
@@ -117,8 +119,9 @@ def _column(arrays: Arrays, name: str, count: int) -> NDArray[Any]:
         raise arrays.refused("has columns that differ in length")
     if column.dtype != (np.int64 if whole else np.float64):
         raise arrays.refused(f"has '{name}' in {column.dtype}")
-    if name not in UNTOLD and not np.isfinite(column).all():
-        raise arrays.refused(f"has '{name}' that is not finite")
+    told = column[np.isfinite(column)] if name in UNTOLD else column
+    if not (whole or (np.abs(told) < BEYOND).all()):
+        raise arrays.refused(f"has '{name}' that is not finite, or beyond {BEYOND:g}")
     return column
 
 
@@ -173,5 +176,5 @@ def _check_images(arrays: Arrays, rows: str, columns: Iterable[str]) -> None:
         raise arrays.refused("scores one image twice")
     for name in columns:
         column = arrays.take(name, "f", 1)
-        if len(column) != len(numbers) or not np.isfinite(column).all():
+        if len(column) != len(numbers) or not (np.abs(column.astype(float)) < BEYOND).all():
             raise arrays.refused(f"has not a number in '{name}' for every image")

@@ -103,6 +103,14 @@ def test_a_batch_of_impossible_images_is_not_believed(tmp_path: Path, rows: list
     assert ScoreStore(tmp_path).finished() == {}
 
 
+@pytest.mark.parametrize("column", ["nats", "error"])
+def test_a_score_beyond_every_image_is_not_believed(tmp_path: Path, column: str) -> None:
+    """It is a number, and the interval of a mean of such is none."""
+    batch = {"rows": np.array([0, 1]), "nats": np.ones(2), "error": np.ones(2)}
+    ScoreStore(tmp_path).add(batch | {column: np.array([1.0, 1e300])})
+    assert ScoreStore(tmp_path).finished() == {}
+
+
 def test_more_scores_than_the_limit_are_refused_and_none_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

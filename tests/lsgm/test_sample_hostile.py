@@ -194,6 +194,19 @@ def test_a_manifest_of_something_else_is_left_alone(text: str, run: Path, tmp_pa
 # ---- images
 
 
+def test_an_npz_whose_list_and_parts_disagree_is_one_sentence(tmp_path: Path) -> None:
+    output = open_output(tmp_path / "x.npz", "key", range(4), PIXELS)
+    output.prepare(0)
+    output.write(np.arange(4), IMAGES)
+    output.finish()
+    content = (tmp_path / "x.npz").read_bytes()
+    assert content.startswith(b"PK\3\4")
+    (tmp_path / "x.npz").write_bytes(b"PK\3\5" + content[4:])
+    more = open_output(tmp_path / "x.npz", "key", range(6), PIXELS)
+    with pytest.raises(UserError, match=r"x\.npz is damaged \(Bad magic number.*\): remove it"):
+        more.prepare(0)
+
+
 def array(path: Path, shape: tuple[int, ...], content: bytes = b"", descr: str = "|u1") -> None:
     with path.open("wb") as file:
         npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
