@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Adamax, AdamW, Optimizer
 
-from lsgm.train.stored import StoredFile, StoredTensor
+from lsgm.pickled.tensors import View
+from lsgm.train.stored import StoredFile
 
 __all__ = ["state_for"]
 
@@ -90,7 +91,7 @@ def _same(there: Any, here: Any) -> bool:
 def _shown(value: Any) -> str:
     if value is None:
         return "missing"
-    if isinstance(value, StoredTensor):
+    if isinstance(value, View):
         return "a tensor"
     plain = isinstance(value, str | int | float) or (
         isinstance(value, tuple | list) and all(isinstance(item, int | float) for item in value)
@@ -115,7 +116,7 @@ def _entry(
 
 
 def _moment(name: str, stored: Any, param: Tensor, file: StoredFile) -> Tensor:
-    if not isinstance(stored, StoredTensor):
+    if not isinstance(stored, View):
         raise ValueError(f"'{name}' is no tensor")
     if stored.size != tuple(param.shape):
         raise ValueError(f"'{name}' is {list(stored.size)[:16]} there and {list(param.shape)} here")
@@ -130,7 +131,7 @@ def _moment(name: str, stored: Any, param: Tensor, file: StoredFile) -> Tensor:
 def _step(stored: Any, file: StoredFile, largest: int) -> Tensor | float:
     """Return how many steps a parameter has made, as the file has it: a tensor of one number, or a number."""
     value: Any = stored
-    if isinstance(stored, StoredTensor):
+    if isinstance(stored, View):
         if stored.size:
             raise ValueError(f"'step' is {list(stored.size)[:16]}, not one number")
         value = file.tensor(stored)

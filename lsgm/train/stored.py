@@ -21,16 +21,13 @@ from lsgm.pickled.machine import Machine, MalformedError, TooManyError
 from lsgm.pickled.tensors import Storage, View
 from lsgm.pickled.torch_file import Zipped
 
-__all__ = ["StoredFile", "StoredTensor"]
-
-StoredTensor = View
-"""A tensor as its pickle describes it."""
+__all__ = ["StoredFile"]
 
 STORAGES = frozenset(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long"))
 
 
 class StoredFile:
-    """The bytes of a file, and as ``content`` what it holds: tables, lists, numbers, texts, `StoredTensor`.
+    """The bytes of a file, and as ``content`` what it holds: tables, lists, numbers, texts, `View`.
 
     Raises ValueError, a few words, wherever it is not one that `torch.save` wrote of such; CheckpointError
     beyond a limit.
@@ -61,7 +58,7 @@ class StoredFile:
         if damaged:
             raise ValueError(f"its part '{damaged[:80]}' is damaged")
 
-    def tensor(self, stored: StoredTensor) -> Tensor:
+    def tensor(self, stored: View) -> Tensor:
         """Return a tensor of its own memory, strided as it was saved. Raises ValueError where it has none."""
         storage = stored.storage
         try:
@@ -103,11 +100,11 @@ def _table(*entries: Any) -> dict[str, Any]:
     return {}
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> View:
     plain = type(size) is tuple and type(stride) is tuple and isinstance(storage, Storage)
     if not plain or not all(type(number) is int for number in (offset, *size, *stride)):
         raise MalformedError("a tensor of no shape")
-    return StoredTensor(storage, offset, size, stride)
+    return View(storage, offset, size, stride)
 
 
 RULES: Mapping[str, Callable[..., Any]] = {

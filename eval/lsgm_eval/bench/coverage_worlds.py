@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import DataError
+from lsgm.files.arrays import read_arrays
 from lsgm_eval.intervals import NORMAL_95, Interval, frechet_interval, kernel_interval, mean_interval
 from lsgm_eval.kernel import cubic_kernel
 from lsgm_eval.moments import Moments
@@ -117,9 +118,9 @@ def worlds_of(features: Path, counts: Sequence[int]) -> Iterator[World]:
     The npz holds arrays ``model`` and ``reference`` [N, D]. Raises DataError for another file.
     """
     try:
-        with np.load(features, allow_pickle=False) as file:
-            model, reference = (np.asarray(file[name], dtype=np.float64) for name in ("model", "reference"))
-    except (OSError, ValueError, KeyError) as error:
+        arrays = read_arrays(features, ("model", "reference"))
+        model, reference = (arrays.take(name, "iuf", 2).astype(np.float64) for name in ("model", "reference"))
+    except DataError as error:
         raise DataError(
             f"{features} is no npz with arrays 'model' and 'reference' of features [N, D]: {error}"
         ) from None

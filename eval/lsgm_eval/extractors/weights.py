@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import sys
 import tempfile
 import zipfile
@@ -25,6 +24,7 @@ from lsgm.files.limits import NETWORK
 from lsgm.files.regular import read_bytes, refuse_special
 from lsgm.files.shown import shown
 from lsgm.files.trust import refuse_shared_folder
+from lsgm.files.zips import zip_of
 
 __all__ = [
     "CLEAN_INCEPTION",
@@ -104,7 +104,7 @@ def read_own(path: Path) -> bytes:
     """
     raw = read_bytes(path, NETWORK)
     broken = (zipfile.BadZipFile, ValueError, NotImplementedError, OSError)  # which torch's reader says
-    with contextlib.suppress(*broken), zipfile.ZipFile(io.BytesIO(raw)) as archive:
+    with contextlib.suppress(*broken), zip_of(raw, str(path)) as archive:
         NETWORK.hold(shown(str(path)), sum(info.file_size for info in archive.infolist()))
     return raw
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from lsgm.config import SamplerConfig, require
-from lsgm.errors import ConfigError
+from lsgm.errors import ConfigError, DataError
+from lsgm.files.text import parse_toml
 from lsgm.samplers import check_options, find_sampler
 from lsgm.structure import from_dict
 
@@ -124,6 +124,6 @@ def _words(text: str) -> Sequence[str]:
 def _value(text: str) -> Any:
     """Return a value as a recipe would hold it; a bare word is text."""
     try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"x = {text}", text)["x"]
+    except DataError:
         return text

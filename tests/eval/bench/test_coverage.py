@@ -79,6 +79,7 @@ def test_what_cannot_be_drawn_from_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="repeats is 1"):
         run(["--repeats", "1"])
     np.savez(tmp_path / "odd.npz", model=np.zeros((3, 2)))
-    for name in ("odd.npz", "none.npz"):
+    np.savez(tmp_path / "complex.npz", model=np.ones((3, 2)), reference=np.ones((3, 2), np.complex64))
+    for name in ("odd.npz", "none.npz", "complex.npz"):
         with pytest.raises(DataError, match=f"{name} is no npz with arrays 'model' and 'reference'"):
             run(["--features", str(tmp_path / name)])

@@ -45,6 +45,11 @@ def test_a_wrong_word_is_named(word: str, sentence: str) -> None:
         sampler_of(word)
 
 
+def test_a_value_that_nests_without_end_is_a_wrong_word() -> None:
+    with pytest.raises(ConfigError, match="eta"):
+        sampler_of("ddim:eta=" + "[" * 5000 + "]" * 5000)
+
+
 def test_no_sampler_and_one_twice_are_refused() -> None:
     with pytest.raises(ConfigError, match="names none"):
         samplers_of(" , ")
