@@ -1,15 +1,21 @@
-"""Which device a command runs on, and the clock of what runs there."""
+"""Which device a command runs on, the clock of what runs there, and the most memory that it held."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import sys
 import time
+from pathlib import Path
 
 import torch
 
 from lsgm.errors import ConfigError
 
-__all__ = ["clock", "pick_device"]
+__all__ = ["clock", "peak_bytes", "pick_device", "reset_peak"]
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def pick_device(name: str) -> torch.device:
@@ -38,3 +44,37 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def reset_peak(device: torch.device | None = None) -> int | None:
+    """Begin a new measurement of the peak and return what is held now, in bytes, as `peak_bytes` counts it.
+
+    On a system that cannot begin anew (any but Linux, where no GPU is asked about) the measurement goes on.
+    """
+    if _on_gpu(device):
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+    return peak_bytes(device)
+
+
+def peak_bytes(device: torch.device | None = None) -> int | None:
+    """Return the most bytes held since `reset_peak`: torch's allocations on a GPU, else resident memory.
+
+    Without a device a GPU is asked about where there is one. The answer is None where the system has none.
+    """
+    if _on_gpu(device):
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()):
+            return int(found[1]) * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _on_gpu(device: torch.device | None) -> bool:
+    return torch.cuda.is_available() if device is None else device.type == "cuda"

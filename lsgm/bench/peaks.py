@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +19,7 @@ from torch import Tensor
 
 from lsgm.bench.flops import recipe_pixels
 from lsgm.config import require
+from lsgm.devices import peak_bytes, reset_peak
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.models.config import JointStage, LSGMRecipe
@@ -31,8 +29,6 @@ from lsgm.rng import StepNoise
 from lsgm.structure import to_dict
 
 __all__ = ["measure", "with_recompute"]
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure(recipe: Any, *, device: str, label: str) -> list[dict[str, Any]]:
@@ -83,11 +79,11 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     dtype = torch.bfloat16 if config.precision == "bfloat16" else None
     # A small step first: libraries load and gradients come into being, which are not what is asked about.
     _step(loss, levels[:2], recipe.seed, dtype)
-    before = _reset(device)
+    before = reset_peak(device) or 0
     started = time.perf_counter()
     _step(loss, levels, recipe.seed, dtype)
     seconds = time.perf_counter() - started
-    peak = _peak(device)
+    peak = peak_bytes(device) or 0
     return {
         "batch_size": batch,
         "precision": config.precision,
@@ -105,32 +101,6 @@ def _step(loss: Any, levels: Tensor, seed: int, dtype: torch.dtype | None) -> No
     total.backward()
     if levels.device.type == "cuda":
         torch.cuda.synchronize(levels.device)
-
-
-def _reset(device: torch.device) -> int:
-    """Begin a new measurement of the peak, and return what is held now, in bytes."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    try:
-        _CLEAR.write_text("5")
-    except OSError:  # elsewhere than on Linux the peak since the process began has to do
-        return _peak(device)
-    return _peak(device)
-
-
-def _peak(device: torch.device) -> int:
-    """Return the most that was held, in bytes: torch's allocations on a GPU, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
-    except OSError:
-        found = None
-    if found is not None:
-        return int(found[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

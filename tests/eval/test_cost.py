@@ -7,7 +7,8 @@ import mmap
 import pytest
 import torch
 
-from lsgm_eval.measure.cost import peak_bytes, reset_peak, seconds_interval
+from lsgm.devices import peak_bytes, reset_peak
+from lsgm_eval.measure.cost import seconds_interval
 
 
 def test_seconds_per_thousand_is_total_over_total() -> None:
@@ -26,8 +27,7 @@ def test_proportional_batches_have_no_error_and_two_have_none_known() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures the process, not a device")
 def test_peak_sees_a_large_array() -> None:
-    reset_peak()
-    before = peak_bytes()
+    before = reset_peak()
     if before is None:
         pytest.skip("this system does not report the peak memory of a process")
     # A mapping of its own: an array might be served from memory that the process holds already.

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.devices import peak_bytes, reset_peak
 from lsgm.errors import ConfigError
 from lsgm.generative import Density, Pixels, Samples
 from lsgm_eval.extractors.base import ImageShape
 from lsgm_eval.features import CAPACITY
-from lsgm_eval.measure.cost import peak_bytes, reset_peak
 from lsgm_eval.passes import run_pass
 
 __all__ = ["FreeFeatures", "FreeImages", "measure_memory"]

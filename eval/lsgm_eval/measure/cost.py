@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lsgm.generative import GenerativeModel
 from lsgm_eval.intervals import Interval, mean_interval
 from lsgm_eval.rows import Context
 
-__all__ = ["cost_rows", "peak_bytes", "reset_peak", "seconds_interval"]
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def reset_peak() -> None:
-    """Start a new measurement of peak memory."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        CLEAR.write_text("5")
-    except OSError:
-        return
-
-
-def peak_bytes() -> int | None:
-    """Return the most memory held since `reset_peak`: the device's, else the whole process's, else None."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+__all__ = ["cost_rows", "seconds_interval"]
 
 
 def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interval | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.config import DensityConfig
+from lsgm.devices import peak_bytes, reset_peak
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.shown import shown
@@ -23,7 +24,6 @@ from lsgm.progress import bar
 from lsgm_eval.images import ScoredImages
 from lsgm_eval.intervals import Interval, mean_interval, paired_difference
 from lsgm_eval.kept import write_kept
-from lsgm_eval.measure.cost import peak_bytes, reset_peak
 from lsgm_eval.measure.solver_error import SolverShift, advice, solves_flow
 from lsgm_eval.score_store import Columns, ScoreStore, join_columns, read_scores, select_rows
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
+from lsgm.devices import peak_bytes, reset_peak
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays
@@ -22,7 +23,6 @@ from lsgm.keep import Output, open_output
 from lsgm.progress import bar
 from lsgm_eval.extractors.base import Extractor
 from lsgm_eval.features import FeatureStats
-from lsgm_eval.measure.cost import peak_bytes, reset_peak
 from lsgm_eval.passes.draw import Batch, ahead, draw_batches
 from lsgm_eval.passes.plan import Accumulator, Accumulators, Branch, branches, class_sums
 from lsgm_eval.passes.share import Share
