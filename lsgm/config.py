@@ -93,7 +93,7 @@ class DataConfig:
         for side in self.size or ():
             SIZE.allow("data.image-size", side)
         if self.convert:
-            from lsgm.data.convert import parse_convert
+            from lsgm.data.imagefile import parse_convert
 
             parse_convert(self.convert)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-__all__ = ["offers", "package_folder", "source_file"]
+from lsgm.errors import UserError
+
+__all__ = ["ask", "modules_folder", "offers", "only", "package_folder", "source_file"]
 
 
 def offers(group: str) -> dict[str, EntryPoint]:
@@ -41,3 +47,43 @@ def source_file(dotted: str) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+# Code of others, and whether it may run while this process does what a received file says
+
+
+@dataclass(frozen=True)
+class _Limit:
+    words: frozenset[str]
+    modules: Path
+
+
+# Of the whole process and no context of a thread: what a thread would run is asked for as well.
+_limits: list[_Limit] = []
+
+
+@contextmanager
+def only(words: Iterable[str], modules: Path) -> Iterator[None]:
+    """Let only the code run that these words name; modules are those installed or in ``modules``.
+
+    The words are those of the command line: ``package.module:factory``, ``torchscript:FILE``.
+    """
+    _limits.append(_Limit(frozenset(words), modules))
+    try:
+        yield
+    finally:
+        _limits.pop()
+
+
+def ask(word: str) -> None:
+    """Raise UserError where a received command runs and nobody agreed to the code that a word names."""
+    if any(word not in limit.words for limit in _limits):
+        raise UserError(
+            f"{word} runs code that came with the results or is named by them; look at it, and add "
+            "--trust-code if you trust where it comes from"
+        )
+
+
+def modules_folder() -> str:
+    """Return the folder in which a module is looked for that is not installed: where the user is."""
+    return str(_limits[-1].modules) if _limits else os.getcwd()

@@ -6,7 +6,7 @@ For z_0 ~ N(mu, lambda) the marginals of the diffusion are Normal too, with mean
           c_t = \sigma_t / V_t.
 
 That prediction is what a mixed score leaves to the Normal prior (arXiv:2106.05931, section 3.2), and what the
-cross entropy's control variate compares the network with (`lsgm.objective`).
+cross entropy's control variate compares the network with (`lsgm.objective.bound`).
 """
 
 from __future__ import annotations

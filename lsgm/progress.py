@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 __all__ = ["bar", "say"]
 

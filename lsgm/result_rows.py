@@ -13,8 +13,7 @@ from typing import Any
 from lsgm.config import require
 from lsgm.errors import UserError
 from lsgm.files.limits import DOCUMENT
-from lsgm.files.records import record_of
-from lsgm.files.text import json_lines, parse_json
+from lsgm.files.text import json_lines, parse_json, record_of
 
 __all__ = ["ResultRow", "read_rows"]
 

@@ -9,7 +9,7 @@ from lsgm.generative import Pixels
 from lsgm.pixels import PixelDistribution, pixel_distribution
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE
-from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
+from lsgm.vae.base import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
 
 __all__ = ["Ladder", "Network", "double_prior"]
 

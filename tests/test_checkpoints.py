@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lsgm.models.card_recipe import shipped_recipe
-from lsgm.models.load import load_model
+from lsgm.runs.card import shipped_recipe
+from lsgm.runs.load import load_model
 from lsgm.train import read_state
 from lsgm_eval.gate.golden import read_golden
 

@@ -21,9 +21,9 @@ import json, sys
 sys.path[:0] = [sys.argv[1]]
 sys.path += sys.argv[2:]  # without their .pth files, one of which may lead back to a clone
 from lsgm.discovery import offers
-from lsgm.recipe_files import find_recipes, load_recipe
-from lsgm_eval.extractors.glyphs import GlyphExtractor, read_card
-from lsgm_eval.tasks import load_task, task_names
+from lsgm.recipes import find_recipes, load_recipe
+from lsgm_eval.features.glyphs import GlyphExtractor, read_card
+from lsgm_eval.task import load_task, task_names
 import lsgm_baselines.kinds, lsgm_reports.commands.report
 for group in ("lsgm.commands", "lsgm.kinds", "lsgm.importers"):
     for point in offers(group).values():

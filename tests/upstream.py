@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
-from lsgm.interop.nvlabs.vae_table import vae_table
-from lsgm.models.latent import build_lsgm
+from lsgm.interop.nvlabs.tables import vae_table
+from lsgm.model.lsgm import build_lsgm
 from lsgm.nets.config import NVAEConfig
 
 __all__ = ["arguments", "slow_network", "stage1", "stage2", "without_optimisers", "write_folder"]

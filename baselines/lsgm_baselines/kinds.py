@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsgm.config import require
 from lsgm.kinds import Kind
-from lsgm_baselines.config import SGMRecipe, VAERecipe
+from lsgm_baselines.recipe import SGMRecipe, VAERecipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,8 +25,8 @@ def _build_sgm(recipe: SGMRecipe, pixels: Pixels) -> nn.Module:
 
 
 def _sgm_stages(recipe: SGMRecipe, networks: Any) -> list[StageSpec]:
-    from lsgm.models.stages import make_objective
     from lsgm.train.stage import StageSpec
+    from lsgm.train.stages import make_objective
     from lsgm_baselines.sgm import ScoreStep
 
     # What does not exist is refused before anything is written.
@@ -51,14 +51,14 @@ def _measure_sgm(recipe: SGMRecipe, networks: Any, state: Mapping[str, Any]) -> 
 def _build_vae(recipe: VAERecipe, pixels: Pixels) -> nn.Module:
     from torch import nn
 
-    from lsgm.models.latent import build_vae
+    from lsgm.model.lsgm import build_vae
 
     return nn.ModuleDict({"vae": build_vae(recipe.vae, pixels, pad=recipe.data.pad)})
 
 
 def _vae_stages(recipe: VAERecipe, networks: Any) -> list[StageSpec]:
-    from lsgm.models.stages import NormalPriorStep
     from lsgm.train.stage import StageSpec
+    from lsgm.train.stages import NormalPriorStep
 
     def stage() -> NormalPriorStep:
         return NormalPriorStep(networks["vae"], recipe.stage1)
@@ -67,7 +67,7 @@ def _vae_stages(recipe: VAERecipe, networks: Any) -> list[StageSpec]:
 
 
 def _measure_vae(recipe: VAERecipe, networks: Any, state: Mapping[str, Any]) -> GenerativeModel:
-    from lsgm.models.measured import measure_vae
+    from lsgm.model.diffusion import measure_vae
 
     return measure_vae(networks, state)
 

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.generative import Pixels
-from lsgm.models.config import ObjectiveConfig, PriorConfig
-from lsgm.models.latent import make_prior, parameter_counts
-from lsgm.models.measured import ScoreBasedModel, likelihood_bound, training_remark
-from lsgm.models.stages import make_objective, mean_losses
-from lsgm.objective import Objective
+from lsgm.model.diffusion import ScoreBasedModel, likelihood_bound, training_remark
+from lsgm.model.lsgm import make_prior, parameter_counts
+from lsgm.objective.bound import Objective
 from lsgm.pixels import network_input
+from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.train.stage import Losses, ParamGroup
-from lsgm_baselines.cells import DequantisedPixels, NoisyCells, dequantised
-from lsgm_baselines.config import ScoreStage, SGMRecipe
-from lsgm_baselines.pixels import NoisyPixels
+from lsgm.train.stages import make_objective, mean_losses
+from lsgm_baselines.coders import DequantisedPixels, NoisyCells, NoisyPixels, dequantised
+from lsgm_baselines.recipe import ScoreStage, SGMRecipe
 
 __all__ = ["SGM", "ScoreLoss", "ScoreStep", "measure_sgm"]
 

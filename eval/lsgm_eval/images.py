@@ -13,8 +13,8 @@ from lsgm.data import test_levels
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.errors import DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm_eval.reference import choose
-from lsgm_eval.tasks import Task
+from lsgm_eval.samples.reference import choose
+from lsgm_eval.task import Task
 
 __all__ = ["ScoredImages", "TaskImages", "check_pixels", "scored_images_of", "task_data"]
 
@@ -38,7 +38,7 @@ class ScoredImages:
 
 
 def scored_images_of(task: Task, images: ImageSet) -> ScoredImages:
-    """Return the likelihood split of a task's images (`lsgm_eval.runner.task_images`).
+    """Return the likelihood split of a task's images (`lsgm_eval.run.runner.task_images`).
 
     Raises DataError where they give other levels than the task knows of them.
     """

@@ -1,20 +1,153 @@
-"""``lsgm bench cost``: parameters of a recipe's networks and the operations of its training, by counting."""
+"""Parameters of a recipe's networks and the floating-point operations of its training, without running it.
+
+The networks are built and run on fake tensors, which have shapes and no contents, so that the largest recipe
+takes seconds and no memory. Convolutions, matrix products and attention count, at two operations for each
+multiplication and addition; elementwise work does not. The forward pass of each part is counted on one image,
+and a step follows from the passes that its mode makes, a backward pass being two forward ones: one for the
+gradients of the inputs and one for those of the weights.
+
+    VAE, trained                  3 F_vae           forward, and backward through inputs and weights
+    VAE, K importance samples     + 3 (K - 1) F_z   the same of what each draw of z passes through
+    VAE, left as it is            F_encode          forward, as far as the latents; 0 on cached latents
+    prior, its own objective      3 F_prior
+    prior, in the VAE's objective + 2 F_prior       with times of the VAE's own: forward, and backward to the
+                                                    latents alone; with shared times it is the same pass
+    recomputed activations        + 1 forward pass for each backward one through the part
+
+The joint step takes one backward pass for both objectives (`lsgm.objective.bound`); the two of algorithm 3 of
+arXiv:2106.05931 would cost 2 F_prior more.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from lsgm.commands.options import Positional, arg, parse
-from lsgm.config import require
-from lsgm.costs import Cost, shown_flops, shown_hours, write_costs
-from lsgm.kinds import recipe_from
-from lsgm.recipe_files import find_recipes, load_recipe
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["HELP", "Options", "run"]
+from lsgm.config import StageConfig, require
+from lsgm.data.registry import DATASETS
+from lsgm.generative import Pixels
+from lsgm.kinds import find_kind, recipe_from
+from lsgm.model.lsgm import parameter_counts
+from lsgm.model.sketch import operations, sketch
+from lsgm.options import Positional, arg, parse
+from lsgm.recipes import Cost, find_recipes, load_recipe, shown_flops, shown_hours, write_costs
+from lsgm.structure import to_dict
+
+__all__ = ["HELP", "Forward", "Options", "cost_of", "forward_flops", "recipe_pixels", "run", "step_flops"]
+
+PARTS = frozenset({"vae", "prior"})
+"""Parts of networks whose passes are known here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """Operations of one image's forward pass through each part; 0 for a part that a model lacks."""
+
+    encode: int
+    """As far as the latents."""
+    vae: int
+    """As far as the pixels' distribution."""
+    prior: int
+    another_draw: int = 0
+    """Of the VAE, for each draw of an image's latents after the first."""
+
+
+def recipe_pixels(recipe: Any) -> Pixels:
+    """Return the pixels of a recipe's dataset without reading it; a folder's images count as coloured."""
+    known, size = DATASETS.get(recipe.data.dataset), recipe.data.size
+    require(known is not None or size is not None, "the cost of images at their own size is not known")
+    channels, height, width = known.image_shape if known else (3, *(size or (0, 0)))
+    if known is not None and known.pixels == "binary":
+        return Pixels(channels, height, width, "binary", 1)
+    return Pixels(channels, height, width, "discrete", recipe.data.bits)
+
+
+def cost_of(recipe: Any) -> Cost:
+    """Return what training a recipe costs, of any kind whose networks are a VAE, a score model or both."""
+    pixels = recipe_pixels(recipe)
+    sketch(recipe, pixels)  # what is too large is refused before it is counted
+    with FakeTensorMode(), torch.no_grad():
+        networks = find_kind(recipe.kind).build(recipe, pixels)
+        parameters = parameter_counts(networks)
+        unknown = sorted(parameters.keys() - PARTS)
+        require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")
+        forward = forward_flops(networks, pixels)
+    stages = {
+        field.name: stage
+        for field in dataclasses.fields(recipe)
+        if isinstance(stage := getattr(recipe, field.name), StageConfig) and stage.steps > 0
+    }
+    per_step = {name: step_flops(stage, forward, _recomputed(recipe)) for name, stage in stages.items()}
+    total: float | None = float(sum(stages[name].steps * flops for name, flops in per_step.items()))
+    if any(stage.seconds is not None for stage in stages.values()):
+        total = None
+    return Cost(parameters, per_step, total)
+
+
+def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
+    """Return the operations of one image's forward pass; to be called on fake tensors."""
+    parts: dict[str, Any] = dict(networks.named_children())
+    encode = vae = prior = another_draw = 0
+    shape = pixels.shape
+    if "vae" in parts:
+        shape = parts["vae"].groups.z_0
+        levels = torch.zeros(1, *pixels.shape, dtype=torch.uint8)
+        with FlopCounterMode(display=False) as counter:
+            z = parts["vae"].posterior(levels, _one_draw).z
+            encode = counter.get_total_flops()
+            parts["vae"].likelihood(z)
+            vae = counter.get_total_flops()
+        two = operations(
+            lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _two_draws, draws=2).z)
+        )
+        another_draw = two - vae
+    if "prior" in parts:
+        prior = operations(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
+    return Forward(encode, vae, prior, another_draw)
+
+
+def step_flops(config: StageConfig, forward: Forward, recomputed: frozenset[str] = frozenset()) -> int:
+    """Return the operations of one step of a stage, which trains the parts that it has an optimiser for."""
+    trains_vae = hasattr(config, "vae") and getattr(config, "train_vae", True)
+    trains_prior = hasattr(config, "prior")
+    flops = 0
+    if trains_vae:
+        draws = getattr(config, "importance_samples", 1)
+        flops += (3 + ("vae" in recomputed)) * (forward.vae + (draws - 1) * forward.another_draw)
+    elif trains_prior and getattr(config, "cached_draws", 0) == 0:
+        flops += forward.encode
+    if trains_prior:
+        flops += (3 + ("prior" in recomputed)) * forward.prior
+        if trains_vae and getattr(config, "vae_times", "shared") != "shared":
+            flops += (2 + ("prior" in recomputed)) * forward.prior
+    return int(flops * config.batch_size)
+
+
+def _recomputed(recipe: Any) -> frozenset[str]:
+    """Return the parts whose activations a recipe keeps no longer than it must."""
+    tables = to_dict(recipe)
+    found = {"vae": tables.get("vae", {}), "prior": tables.get("prior", {}).get("network", {})}
+    return frozenset(part for part, table in found.items() if table.get("recompute"))
+
+
+def _one_draw(*shape: int) -> Tensor:
+    return torch.zeros(1, *shape)
+
+
+def _two_draws(*shape: int) -> Tensor:
+    return torch.zeros(2, *shape)
+
+
+# ``lsgm bench cost``: parameters of a recipe's networks and the operations of its training, by counting
 
 HELP = "parameters and floating-point operations of recipes, counted and not run"
 
@@ -52,8 +185,6 @@ def run(argv: list[str]) -> int:
     installed = find_recipes()
     names = options.recipes or tuple(installed)
     recipes = {name: recipe_from(load_recipe(name), f"recipe '{name}'") for name in names}
-    from lsgm.bench.flops import cost_of
-
     costs = {name: cost_of(recipe) for name, recipe in recipes.items()}
     if options.write:
         for folder in sorted({file.parent for file in installed.values()}):

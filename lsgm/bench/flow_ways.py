@@ -1,25 +1,157 @@
-"""Ways to integrate a probability flow's log-density: what each says of every image and what it cost."""
+"""A score known in closed form, in the shape of latents, for benchmarks of solvers that need no files."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
 from torch import Generator, Tensor
 
-from lsgm.bench.reference_flow import reference_log_prob
-from lsgm.bench.worlds import MixtureScore
-from lsgm.likelihood import LogProb, flow_times, ode_log_prob, velocity_and_forms
-from lsgm.ode import ODESolution, odeint
-from lsgm.ode_fixed import odeint_fixed
+from lsgm.errors import UserError
+from lsgm.likelihood.flow import LogProb, flow_times, ode_log_prob, velocity_and_forms
+from lsgm.ode import ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
-from lsgm.samplers.base import CountedScore, ScoreFunction
+from lsgm.sampling.counted import CountedScore, ScoreFunction
+from lsgm.score import per_sample
+from lsgm.sde import SDE
 
-__all__ = ["Flow", "Outcome", "Way", "adaptive", "controlled", "fixed_steps", "reference", "true_log_p"]
+__all__ = [
+    "Flow",
+    "MixtureScore",
+    "Outcome",
+    "ReferenceLogProb",
+    "Way",
+    "adaptive",
+    "controlled",
+    "fixed_steps",
+    "mixture_score",
+    "reference",
+    "reference_log_prob",
+    "true_log_p",
+]
+
+
+@dataclass(frozen=True)
+class MixtureScore:
+    """The exact score model of z_0 ~ sum_k w_k N(mu_k, s2_k I), mu [K, C, H, W], s2 and w [K], float64.
+
+    Diffused, a mixture stays one: p_t = sum_k w_k N(m_t mu_k, (m_t^2 s2_k + sigma_t^2) I). Results have the
+    dtype of z_t, as a network's.
+    """
+
+    sde: SDE
+    mu: Tensor
+    s2: Tensor
+    weights: Tensor
+
+    def eps(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return -sigma_t times the score."""
+        score, _ = self._score_and_trace(z_t, t)
+        return -per_sample(self.sde.sigma(t), z_t) * score.to(z_t.dtype)
+
+    def drift(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity f z - g^2 score / 2 of the probability flow."""
+        score, _ = self._score_and_trace(z_t, t)
+        f, half_g2 = self.sde.f(t), 0.5 * self.sde.g2(t)
+        return per_sample(f, z_t) * z_t - per_sample(half_g2, z_t) * score.to(z_t.dtype)
+
+    def trace(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return the exact divergence of ``drift``, float64 [B]."""
+        size = z_t[0].numel()
+        return size * self.sde.f(t) - 0.5 * self.sde.g2(t) * self._score_and_trace(z_t, t)[1]
+
+    def draw(self, count: int, seed: int) -> Tensor:
+        """Return ``count`` samples z_0, float64."""
+        generator = Generator().manual_seed(seed)
+        which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, *self.mu.shape[1:], generator=generator, dtype=torch.float64)
+        return self.mu[which] + per_sample(self.s2[which].sqrt(), noise) * noise
+
+    def _score_and_trace(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return grad log p_t and its divergence: with shares r_k and a_k = -(z - m mu_k) / v_k,
+
+        sum_k r_k a_k and sum_k r_k (|a_k|^2 - D / v_k) - |sum_k r_k a_k|^2.
+        """
+        z = z_t.double().flatten(1)
+        size = z.shape[1]
+        mean, v = (
+            self.sde.mean(t)[:, None],
+            self.sde.mean(t)[:, None] ** 2 * self.s2 + self.sde.var(t)[:, None],
+        )
+        a = -(z[:, None] - mean[..., None] * self.mu.flatten(1)) / v[..., None]
+        squares = a.square().sum(dim=2)
+        share = (self.weights.log() - 0.5 * (squares * v + size * v.log())).softmax(dim=1)
+        score = (share[..., None] * a).sum(dim=1)
+        trace = (share * (squares - size / v)).sum(dim=1) - score.square().sum(dim=1)
+        return score.reshape(z_t.shape), trace
+
+
+def mixture_score(sde: SDE, shape: tuple[int, ...], *, components: int = 4, seed: int = 0) -> MixtureScore:
+    """Return a mixture whose means and widths come from a seed, its components a few widths apart.
+
+    Along the line between two means, apart sqrt(2) times 3 of about 0.77, components overlap whatever the
+    dimension, so that their shares, and with them the Jacobian, change along the way.
+    """
+    generator = Generator().manual_seed(seed)
+    size = math.prod(shape)
+    s2 = torch.linspace(0.4, 0.8, components, dtype=torch.float64)
+    mu = torch.randn(components, *shape, generator=generator, dtype=torch.float64)
+    mu = mu * (3.0 * 0.6**0.5 / size**0.5)
+    weights = torch.arange(components, 0, -1, dtype=torch.float64)
+    return MixtureScore(sde, mu, s2, weights / weights.sum())
+
+
+# The log-density by probability flow as the reference implementation of LSGM computes it, written out
+
+
+@dataclass(frozen=True)
+class ReferenceLogProb:
+    """``log_p`` float64 [B] in nats; ``nfe`` evaluations of the batch, ``times`` where its steps ended."""
+
+    log_p: Tensor
+    nfe: int
+    times: NDArray[np.float64]
+
+
+def reference_log_prob(
+    score: ScoreFunction, z0: Tensor, *, tol: float, time_eps: float, seed: int
+) -> ReferenceLogProb:
+    """Return log p(z0) of z0 [B, ...] with rtol = atol = ``tol``; the network runs in the dtype of z0.
+
+    Raises UserError where SciPy's solver gives up.
+    """
+    shape, size, batch = z0.shape, z0.numel(), len(z0)
+    generator = Generator().manual_seed(seed)
+
+    def field(t: float, vector: NDArray[Any]) -> NDArray[np.float64]:
+        z = torch.from_numpy(vector[:size].reshape(shape)).to(z0)
+        probe = torch.randn(shape, generator=generator, dtype=torch.float64).to(z0)
+        with torch.enable_grad():
+            z.requires_grad_()
+            velocity = score.drift(z, torch.full((batch,), t, dtype=torch.float64, device=z0.device))
+            (pulled,) = torch.autograd.grad(velocity, z, probe)
+        divergence = (pulled * probe).flatten(1).sum(dim=1)
+        parts = (velocity.detach().flatten(), divergence)
+        return np.concatenate([part.double().cpu().numpy() for part in parts])
+
+    start = np.concatenate([z0.detach().double().cpu().numpy().ravel(), np.zeros(batch)])
+    solution = solve_ivp(field, (time_eps, 1.0), start, method="RK45", rtol=tol, atol=tol)
+    if not solution.success:
+        raise UserError(f"the reference procedure stopped: {solution.message} Loosen its tolerance.")
+    end = torch.from_numpy(solution.y[:, -1])
+    log_prior = score.sde.log_prior(end[:size].reshape(shape))
+    return ReferenceLogProb(log_prior + end[size:], int(solution.nfev), np.asarray(solution.t))
+
+
+# Ways to integrate a probability flow's log-density: what each says of every image and what it cost
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from lsgm.ablation import (
+from lsgm.commands import steps
+from lsgm.config import require
+from lsgm.errors import ConfigError, UserError
+from lsgm.files.write import claim, replace_file, unwritable
+from lsgm.options import Positional, arg, parse
+from lsgm.recipes import load_recipe
+from lsgm.recipes.ablation import (
     SHARED,
     Cell,
     Study,
@@ -19,12 +25,6 @@ from lsgm.ablation import (
     study_lines,
     summary,
 )
-from lsgm.commands import steps
-from lsgm.commands.options import Positional, arg, parse
-from lsgm.config import require
-from lsgm.errors import ConfigError, UserError
-from lsgm.files.write import claim, replace_file, unwritable
-from lsgm.recipe_files import load_recipe
 from lsgm.result_rows import read_rows
 
 __all__ = ["HELP", "AblateOptions", "Budget", "run"]
@@ -207,7 +207,7 @@ def _recipe(name: str) -> Any:
 
 def _impossible(cell: Cell, recipe: Any) -> str:
     """Return why a cell's objective does not exist, or an empty string."""
-    from lsgm.objective import Objective
+    from lsgm.objective.bound import Objective
     from lsgm.sde import make_sde
 
     config, time_eps = sde_of(cell, recipe)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
+from lsgm.options import Positional, arg, parse
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -56,9 +56,8 @@ class Options:
 def run(argv: list[str]) -> int:
     """Run the stages and print them; 0 where nothing failed."""
     options = parse(Options, argv, prog="lsgm conformance", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.conformance.report import as_json, as_lines, passed, summary
-    from lsgm.conformance.run import conform_folder
-    from lsgm.conformance.stages import Tolerances
+    from lsgm.conformance.run import as_json, as_lines, conform_folder, passed, summary
+    from lsgm.conformance.stage import Tolerances
 
     tolerances = Tolerances(options.tolerance, options.gradient_tolerance)
     results = conform_folder(options.folder, tolerances)

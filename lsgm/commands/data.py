@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm.data.fetch import Weights
@@ -203,9 +203,8 @@ def _verify(argv: list[str]) -> int:
         description="Hash every file of the datasets and weights that are here, and read the datasets.",
         examples=["lsgm data verify", "lsgm data verify cifar10 inception --json"],
     )
-    from lsgm.data.fetch import published_weights
+    from lsgm.data.fetch import published_weights, verify, verify_weights
     from lsgm.data.registry import DATASETS
-    from lsgm.data.verify import verify, verify_weights
 
     weights = published_weights()
     for name in options.names:

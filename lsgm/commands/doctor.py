@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lsgm import __version__
-from lsgm.commands.options import parse
 from lsgm.errors import UserError
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 from lsgm.files.text import read_table
+from lsgm.options import parse
 
 __all__ = ["HELP", "Options", "examine", "run"]
 
@@ -88,7 +88,7 @@ def _torch() -> dict[str, Any]:
     except Exception as error:  # a broken install raises OSError, RuntimeError and others
         return {"torch": None, "devices": [f"none: {error}"]}
     devices = ["cpu"]
-    from lsgm.precision import computes_bfloat16
+    from lsgm.devices import computes_bfloat16
 
     bf16 = {"cpu": "yes" if computes_bfloat16(torch.device("cpu")) else "no: float32 is used instead"}
     for index in range(torch.cuda.device_count()):
@@ -153,7 +153,7 @@ def _dataset(folder: Path) -> str:
 def _cache() -> str:
     """Return the folder of derived files, with its size."""
     try:
-        from lsgm.files.cache import cache_dir
+        from lsgm.files.write import cache_dir
     except ImportError:
         return "unknown"
     folder = cache_dir()

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 from lsgm.files.write import claim
+from lsgm.options import Positional, arg, parse
 
 __all__ = ["HELP", "ExportOptions", "run"]
 
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     """Write the folder, or its card, and say where it is."""
     options = parse(ExportOptions, argv, prog="lsgm export", description=DESCRIPTION, examples=EXAMPLES)
     if options.card is not None:
-        from lsgm.models.export import write_card
+        from lsgm.runs.export import write_card
 
         card = write_card(options.card, options.measured, options.limit)
         print(json.dumps({"card": str(card)}) if options.json else f"{card} written")
@@ -81,8 +81,8 @@ def run(argv: list[str]) -> int:
 
 
 def _export(options: ExportOptions, source: Path, out: Path) -> None:
-    from lsgm.models.export import checkpoint_to_export, export, write_card
-    from lsgm.train.checkpoint import WEIGHTS
+    from lsgm.runs.checkpoint import WEIGHTS
+    from lsgm.runs.export import checkpoint_to_export, export, write_card
 
     claim(out)
     checkpoint = checkpoint_to_export(source, options.stage)

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from lsgm.commands.options import Positional, arg, parse
-from lsgm.costs import Cost, read_costs, shown_flops, shown_hours
 from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
-from lsgm.recipe_files import find_recipes, read_toml
+from lsgm.options import Positional, arg, parse
+from lsgm.recipes import Cost, find_recipes, read_costs, read_toml, shown_flops, shown_hours
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -107,7 +106,7 @@ def _stages(tables: Mapping[str, Any]) -> list[str]:
 
 
 def _samplers() -> list[Row]:
-    from lsgm.samplers import samplers
+    from lsgm.sampling import samplers
 
     return [
         {

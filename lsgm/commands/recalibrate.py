@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require, require_seeds, require_sizes
 from lsgm.files.limits import BATCH, DRAWS
 from lsgm.files.write import claim
+from lsgm.options import Positional, arg, given_options, parse
 
 if TYPE_CHECKING:
-    from lsgm.models.load import Opened
+    from lsgm.runs.load import Opened
 
 __all__ = ["HELP", "RecalibrateOptions", "run"]
 
@@ -65,10 +65,10 @@ def run(argv: list[str]) -> int:
     """Draw the batches, write the model, and say where it is."""
     options = parse(RecalibrateOptions, argv, prog="lsgm recalibrate", description=HELP, examples=EXAMPLES)
     from lsgm.devices import pick_device
-    from lsgm.models.load import measurable, open_checkpoint
-    from lsgm.models.recalibrate import decoder_of, re_estimate, write_recalibrated
-    from lsgm.samplers import check_options
-    from lsgm.train.derived import refuse_existing
+    from lsgm.runs.history import refuse_existing
+    from lsgm.runs.load import measurable, open_checkpoint
+    from lsgm.runs.recalibrate import decoder_of, re_estimate, write_recalibrated
+    from lsgm.sampling import check_options
 
     check_options(options.sampler, given=given_options(argv, "sampler"))
     refuse_existing(claim(options.out))
@@ -96,7 +96,7 @@ def run(argv: list[str]) -> int:
 
 def _moments(options: RecalibrateOptions, opened: Opened, argv: list[str]) -> int:
     from lsgm.devices import pick_device
-    from lsgm.models.moments import fit_moments, training_levels, write_fitted
+    from lsgm.train.prepare import fit_moments, training_levels, write_fitted
 
     opened.networks.to(pick_device(options.device))
     levels = training_levels(opened, options.images)
@@ -110,8 +110,8 @@ def _moments(options: RecalibrateOptions, opened: Opened, argv: list[str]) -> in
 
 
 def _batches(options: RecalibrateOptions) -> Iterator[list[int]]:
-    from lsgm.models.recalibrate import seeds_of
     from lsgm.progress import bar
+    from lsgm.runs.recalibrate import seeds_of
 
     with bar(total=options.batches, desc="recalibrating", unit="batch") as progress:
         for batch in range(options.batches):

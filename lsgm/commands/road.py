@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.commands.steps import step
 from lsgm.errors import CheckpointError, ConfigError
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.options import Positional, arg, parse
+from lsgm.recipes import find_recipes, load_recipe
 
 __all__ = ["HELP", "RoadOptions", "run"]
 

@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from lsgm.commands.options import Positional, arg, given_options, parse
 from lsgm.config import SamplerConfig, require, require_seeds
 from lsgm.files.names import file_name
 from lsgm.files.write import claim
+from lsgm.options import Positional, arg, given_options, parse
 
 if TYPE_CHECKING:
     from lsgm.distributed import World
-    from lsgm.drawn import Identity, Record
     from lsgm.generative import GenerativeModel
-    from lsgm.keep import Output
+    from lsgm.sampling.drawn import Identity, Record
+    from lsgm.sampling.keep import Output
 
 __all__ = ["HELP", "SampleOptions", "run"]
 
@@ -110,8 +110,8 @@ def run(argv: list[str]) -> int:
     options = parse(SampleOptions, argv, prog="lsgm sample", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.devices import pick_device
     from lsgm.distributed import join
-    from lsgm.models.load import load_model
-    from lsgm.samplers import check_options
+    from lsgm.runs.load import load_model
+    from lsgm.sampling import check_options
     from lsgm.train import find_checkpoint
 
     check_options(options.sampler, given=given_options(argv, "sampler"))
@@ -159,8 +159,8 @@ class _Job:
 
     @classmethod
     def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Job:
-        from lsgm.drawn import Identity, Record
-        from lsgm.keep import open_output
+        from lsgm.sampling.drawn import Identity, Record
+        from lsgm.sampling.keep import open_output
 
         identity = Identity(
             model.name,
@@ -288,9 +288,8 @@ class _Job:
     def _describe(self) -> None:
         """Write sheet and manifest of what is there."""
         from lsgm.files import write
-        from lsgm.grid import save_grid
-        from lsgm.keep import keeping
-        from lsgm.train.provenance import provenance
+        from lsgm.runs.provenance import provenance
+        from lsgm.sampling.keep import keeping, save_grid
 
         first = self.options.first_seed
         drawn = [seed - first for seed in sorted(self.record.costs) if seed in self.options.seeds]

@@ -104,7 +104,7 @@ def _outcome(answer: Any, process: SpawnProcess) -> tuple[int, str]:
 
 def _attempt(argv: Sequence[str]) -> tuple[int, str]:
     """Train; return the exit status, and why it did not stay finite."""
-    from lsgm.train.guard import TrainingError
+    from lsgm.train.signals import TrainingError
 
     try:
         return run_command(argv), ""

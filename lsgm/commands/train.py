@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
-from lsgm.recipe_files import ORIGINS, find_recipes, load_recipe
+from lsgm.options import Positional, arg, parse
+from lsgm.recipes import ORIGINS, find_recipes, load_recipe
 
 __all__ = ["HELP", "TrainOptions", "run"]
 
@@ -91,7 +91,7 @@ def run(argv: list[str]) -> int:
 
 def _train(recipe: Any, options: Any, named: str) -> int:
     from lsgm.devices import pick_device
-    from lsgm.training import train_recipe
+    from lsgm.train.training import train_recipe
 
     origins = {name: _place(getattr(options, name)) for name in ORIGINS}
     if not any(origins.values()):

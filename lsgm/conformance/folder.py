@@ -1,20 +1,13 @@
-"""A golden folder: a model with the numbers that the code it came from computes of it.
-
-`checkpoint.pt` is laid out as an official checkpoint; `meta.json` repeats its arguments and holds, under
-`step`, the averages of one training step; `io.safetensors` holds inputs (images, noises, times) and what
-follows from them, float64. A folder may leave out any of the results, and none of their inputs.
-
-A folder of a file that the original code itself wrote has no `meta.json`, and the numbers in
-`expected.safetensors`.
-"""
+"""How far a tensor lies from its reference: one measure that decides, two numbers that explain it."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,19 +15,72 @@ from torch import Tensor
 from lsgm.config import require
 from lsgm.errors import DataError
 from lsgm.files.limits import GOLDEN
-from lsgm.files.records import read_record
-from lsgm.files.shown import shown
-from lsgm.interop.safe import read_safetensors
+from lsgm.files.names import shown
+from lsgm.files.text import read_record
+from lsgm.interop.taken import read_safetensors
 
 __all__ = [
     "AVERAGES",
     "CHECKPOINT",
     "EXPECTED",
+    "Deviation",
     "Golden",
+    "deviation",
     "numbered",
     "read_folder",
     "read_values",
+    "worst",
 ]
+
+
+class Deviation(NamedTuple):
+    """The distance of a tensor from its reference; NaN where either is not finite."""
+
+    error: float
+    """max |ours - golden| / max(1, max |golden|): what is compared with the tolerance."""
+    absolute: float
+    """max |ours - golden|."""
+    relative: float
+    """max |ours - golden| / max(|ours|, |golden|) by entry; large next to zeros, where it says little."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether both tensors were finite."""
+        return math.isfinite(self.error)
+
+    def within(self, tolerance: float) -> bool:
+        """Return whether the error is at most the tolerance; never so for what is not finite."""
+        return self.finite and self.error <= tolerance
+
+
+def deviation(ours: Tensor, golden: Tensor) -> Deviation:
+    """Compare two tensors of one shape, in float64."""
+    assert ours.shape == golden.shape, "shapes are compared before values are"
+    a, b = ours.detach().double().flatten(), golden.double().flatten()
+    if a.numel() == 0:
+        return Deviation(0.0, 0.0, 0.0)
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        return Deviation(math.nan, math.nan, math.nan)
+    gap = (a - b).abs()
+    size = torch.maximum(a.abs(), b.abs())
+    relative = torch.where(gap > 0, gap / size, 0.0)
+    absolute = float(gap.max())
+    return Deviation(absolute / max(1.0, float(b.abs().max())), absolute, float(relative.max()))
+
+
+def worst(deviations: dict[str, Deviation]) -> tuple[str, Deviation]:
+    """Return the name of the largest error, and every measure's maximum; what is not finite comes first."""
+    name = max(deviations, key=lambda key: _rank(deviations[key].error))
+    if not deviations[name].finite:
+        return name, deviations[name]
+    return name, Deviation(*(max(values) for values in zip(*deviations.values(), strict=True)))
+
+
+def _rank(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+# A golden folder: a model with the numbers that the code it came from computes of it
 
 CHECKPOINT, META, VALUES = "checkpoint.pt", "meta.json", "io.safetensors"
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from lsgm.conformance.folder import CHECKPOINT, Golden, numbered
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.interop.taken import brief
-from lsgm.models.config import LSGMRecipe
+from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.score import ScoreModel
-from lsgm.vae import Noise, Shape
+from lsgm.vae.base import Noise, Shape
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 if TYPE_CHECKING:
     from lsgm.interop.nvlabs.convert import Native
-    from lsgm.models.latent import LSGM
+    from lsgm.model.lsgm import LSGM
 
 __all__ = ["Model", "levels_of", "load", "noise_of"]
 
@@ -69,7 +69,7 @@ def load(golden: Golden) -> Model:
 
 
 def _built(native: Native, state: Mapping[str, Tensor]) -> LSGM:
-    from lsgm.models.latent import build_lsgm
+    from lsgm.model.lsgm import build_lsgm
 
     networks = build_lsgm(native.recipe, native.pixels).double()
     networks.load_state_dict(dict(state), strict=any(name.startswith("prior.") for name in state))

@@ -1,199 +1,349 @@
-"""Runs every stage that a golden folder has values for: how far off each is, or why it cannot be run."""
+"""The VAE's stages: latents and log q of every group, the decoder's output, likelihood, mean image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from lsgm.conformance.deviation import Deviation, deviation, worst
-from lsgm.conformance.folder import Golden
+from lsgm.conformance import folder
+from lsgm.conformance.folder import Golden, numbered
+from lsgm.conformance.model import Model, levels_of, noise_of
+from lsgm.conformance.stage import Allowance, CannotRunError, Family
 from lsgm.errors import DataError
-from lsgm.files.shown import shown
+from lsgm.interop.nvlabs.tables import Source, prior_table, vae_table
+from lsgm.nets.config import NVAEConfig
+from lsgm.objective.bound import Objective, Times, diffuse
+from lsgm.objective.kl import Frozen
+from lsgm.pixels import pixel_distribution
+from lsgm.score import DEAD_LOGIT, ScoreModel
+from lsgm.train.stages import make_objective, make_vae_objective
+from lsgm.vae.base import normal_log_prob, sum_per_sample
 
-__all__ = ["Allowance", "CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
+__all__ = ["AVERAGES", "DECODE", "GRADIENTS", "PRIOR", "TIMES", "VAE_EVAL", "column", "prior_of"]
 
-M = TypeVar("M")
-"""The model that a folder is of."""
+BINNED = ("mixture", "logistic")
+"""Decoders whose pixels are bins of a continuous density."""
 
-
-class CannotRunError(Exception):
-    """A family of stages that cannot be run on this folder; the message is the reason, a clause."""
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """The largest error that passes."""
-
-    forward: float = 1e-9
-    gradient: float = 1e-7
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one stage."""
-
-    stage: str
-    verdict: Literal["PASS", "FAIL", "SKIP"]
-    deviation: Deviation | None = None
-    """None where the stage was skipped."""
-    tolerance: float | None = None
-    tensors: int = 1
-    """How many tensors the stage covers."""
-    worst: str | None = None
-    """Where there are several, the one with the largest error."""
-    reason: str | None = None
-    """Why it was skipped, or what its tolerance allows for by design."""
-    members: Mapping[str, Deviation] | None = None
-    """Every tensor of a stage of several."""
+BINS = 1e-5
+"""Share of an image's nats that its improbable bins may differ by: few pixels of a trained model have any,
+and width times density, relative to a bin's probability, errs by (width / scale)^2 / 24, a few hundredths."""
 
 
-class Allowance(NamedTuple):
-    """How far a stage lies from the folder's values by design, and why."""
-
-    absolute: float
-    """Largest difference of an entry."""
-    reason: str
-
-
-@dataclass(frozen=True)
-class Family(Generic[M]):
-    """Stages that one run of the model gives the values of."""
-
-    covers: Callable[[str], bool]
-    """Whether a tensor of the folder is a result of this family."""
-    run: Callable[[Golden, M, Sequence[str]], Mapping[str, Tensor]]
-    """(folder, model, names of results) -> ours by name; raises CannotRunError."""
-    cropped: tuple[str, ...] = ()
-    """Results of which a folder may hold the top left corner only."""
-    gradients: bool = False
-    """Whether the tolerance is that of gradients, and a stage a part of the model, ``step/grad/PART``."""
-    translate: Callable[[Golden, M, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
-    """Golden values under other names and layouts, where ours have others: gradients."""
-    by_design: Callable[[Golden, M, str], Allowance | None] | None = None
-    """What a stage may differ by besides rounding; None where it may not."""
+def _vae_eval(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    levels = levels_of(golden, model)
+    values: dict[str, Tensor] = {}
+    with torch.no_grad():
+        noise = noise_of(golden, model, "vae_eval/encoder_noise")
+        z = list[Tensor]()
+        for index, (mean, log_sigma, draw) in enumerate(model.vae.eval().gaussians(levels, noise)):
+            found = {"mu": mean, "log_sigma": log_sigma, "z": draw.z, "log_q": draw.log_q}
+            values |= {numbered(f"vae_eval/{name}", index): value for name, value in found.items()}
+            z.append(draw.z)
+        values["vae_eval/decoder_params"] = model.vae.decoder_parameters(tuple(z))
+        values["vae_eval/recon_nll"] = -sum_per_sample(model.vae.likelihood(tuple(z)).log_prob(levels))
+    return values
 
 
-def is_input(name: str) -> bool:
-    """Return whether a tensor of a folder is given, and nothing to compare with."""
-    last = name.split("/")[-1]
-    return (
-        name == "x_uint8"
-        or "/encoder_noise/" in name
-        or name in ("prior/t", "prior/z0", "prior/noise")
-        or (name.startswith("step/") and last.removesuffix("_q") in ("rho", "diffusion_noise"))
+def _bins(golden: Golden, model: Model, stage: str) -> Allowance | None:
+    """Return what exact bins change of the likelihood of a trained mixture of logistics."""
+    if stage != "vae_eval/recon_nll" or not golden.original or model.vae.decoder_name not in BINNED:
+        return None
+    return Allowance(
+        BINS * float(golden.tensors[stage].abs().max()),
+        "bins of less than 1e-5 have their probability here, where the authors' code takes the density",
     )
 
 
-def examine(
-    golden: Golden,
-    model: M,
-    families: Sequence[Family[M]],
-    tolerances: Tolerances,
-    given: Callable[[str], bool] = is_input,
-) -> list[Result]:
-    """Return the result of every stage that the folder has values for; values of no family are skipped.
-
-    ``given`` says of a tensor's name whether it is an input. Raises DataError where the folder is not of
-    this model: an input is missing, or a shape is another.
-    """
-    names = [name for name in golden.tensors if not given(name)]
-    results: list[Result] = []
-    for family in families:
-        own = sorted(name for name in names if family.covers(name))
-        names = [name for name in names if name not in own]
-        if own:
-            try:
-                results += _run(golden, model, family, own, tolerances)
-            except (
-                RuntimeError,
-                IndexError,
-                ValueError,
-            ) as error:  # torch's words on shapes
-                why = shown(str(error).split("\n")[0])[:160]
-                raise DataError(
-                    f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows "
-                    f"from do not fit together ({why}); write the folder again"
-                ) from error
-    results += [Result(name, "SKIP", reason="this version knows no stage of that name") for name in names]
-    if not results:
-        raise DataError(f"{golden.path / golden.values} holds inputs only, so there is nothing to compare")
-    return results
-
-
-def _run(
-    golden: Golden, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
-) -> list[Result]:
-    stages = _by_stage(names) if family.gradients else {name: [name] for name in names}
-    try:
-        ours = family.run(golden, model, names)
-    except CannotRunError as error:
-        return [Result(stage, "SKIP", tensors=len(own), reason=str(error)) for stage, own in stages.items()]
-    tolerance = tolerances.gradient if family.gradients else tolerances.forward
-    results = []
-    for stage, own in stages.items():
-        theirs: Mapping[str, Tensor] = {name: golden.tensors[name] for name in own}
-        if family.translate is not None:
-            theirs = family.translate(golden, model, theirs)
-        allowed = None if family.by_design is None else family.by_design(golden, model, stage)
-        results += _compare(golden, stage, family, ours, theirs, tolerance, allowed)
-    return results
-
-
-def _compare(
-    golden: Golden,
-    stage: str,
-    family: Family[M],
-    ours: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    tolerance: float,
-    allowed: Allowance | None,
-) -> list[Result]:
-    known = {name: value for name, value in theirs.items() if name in ours}
-    lost = sorted(theirs.keys() - known.keys())
-    results = [Result(name, "SKIP", reason="the model has no such value") for name in lost]
-    if not known:
-        return results
-    found = {}
-    for name, value in known.items():
-        mine = _corner(ours[name], value) if name in family.cropped else ours[name]
-        if mine.shape != value.shape:
-            raise DataError(
-                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape "
-                f"{list(value.shape)}, and the model gives {list(mine.shape)}; the two do not belong together"
-            )
-        found[name] = deviation(mine, value)
-    name, largest = worst(found)
-    if allowed is not None:
-        tolerance += allowed.absolute / max(1.0, float(known[name].double().abs().max()))
-    verdict: Literal["PASS", "FAIL"] = "PASS" if largest.within(tolerance) else "FAIL"
-    several = family.gradients
-    return [
-        Result(
-            stage,
-            verdict,
-            largest,
-            tolerance,
-            tensors=len(found),
-            worst=name.removeprefix(f"{stage}/") if several else None,
-            reason=None if allowed is None else allowed.reason,
-            members=found if several else None,
-        ),
-        *results,
+def _decode(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Decode prior/z0, padding included; the scales below take the posterior's samples."""
+    groups = model.vae.groups
+    z_0 = golden.take_shaped("prior/z0", "decode/image", groups.z_0)
+    lower = [
+        golden.take_shaped(numbered("vae_eval/z", groups.top + index), "decode/image", shape)
+        for index, shape in enumerate(groups.lower)
     ]
+    with torch.no_grad():
+        parameters = model.vae.eval().decoder_parameters((*groups.split(z_0), *lower))
+        image = pixel_distribution(parameters, model.pixels, model.vae.decoder_name).mean()
+    return {"decode/image": image}
 
 
-def _by_stage(names: Sequence[str]) -> dict[str, list[str]]:
-    """Group ``step/grad/PART/TENSOR`` by part."""
-    stages: dict[str, list[str]] = {}
-    for name in names:
-        stages.setdefault("/".join(name.split("/")[:3]), []).append(name)
-    return stages
+VAE_EVAL = Family(
+    lambda name: name.startswith("vae_eval/"),
+    _vae_eval,
+    cropped=("vae_eval/decoder_params",),
+    by_design=_bins,
+)
+DECODE = Family(lambda name: name.startswith("decode/"), _decode, cropped=("decode/image",))
 
 
-def _corner(ours: Tensor, golden: Tensor) -> Tensor:
-    """Return the top left corner of an image that the folder kept."""
-    height, width = golden.shape[-2:]
-    return ours[..., :height, :width]
+# The prior's stages on one fixed draw of z_t: diffusion, network, mixed prediction, probability flow
+
+
+def column(values: Tensor) -> Tensor:
+    """Return one number per sample as the folder keeps it: [B] -> [B, 1, 1, 1]."""
+    return values.reshape(-1, 1, 1, 1)
+
+
+def prior_of(model: Model) -> ScoreModel:
+    """Return the prior; raises CannotRunError where the checkpoint is of a VAE alone."""
+    if model.prior is None:
+        raise CannotRunError("the checkpoint holds no prior")
+    return model.prior
+
+
+def _prior(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    prior = prior_of(model).eval()
+    z_0, t, noise = _draw(golden, model, names[0])
+    with torch.no_grad():
+        z_t = diffuse(prior.sde, z_0, t, noise).z_t
+        values = {
+            "prior/var_t": column(prior.sde.var(t)),
+            "prior/mean_coef": column(prior.sde.mean(t)),
+            "prior/z_t": z_t,
+            **_predictions("prior", prior, z_t, t),
+        }
+        for weights, variant in model.variants.items():
+            values |= _predictions(f"prior/{weights}", variant, z_t, t)
+    if "raw_masked" in model.variants:
+        values["prior/is_active"] = model.variants["raw_masked"].active.flatten()
+    return values
+
+
+def _draw(golden: Golden, model: Model, result: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z_0, the times and the noise of the folder's one diffusion."""
+    shape = model.vae.groups.z_0
+    z_0, noise = (golden.take_shaped(f"prior/{name}", result, shape) for name in ("z0", "noise"))
+    return z_0, golden.take_shaped("prior/t", result, ()), noise
+
+
+def _predictions(prefix: str, prior: ScoreModel, z_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+    return {
+        f"{prefix}/network_output": prior.network(z_t * prior.active if prior.has_normal_part else z_t, t),
+        f"{prefix}/eps_prediction": prior.eps(z_t, t),
+        f"{prefix}/ode_drift": prior.drift(z_t, t),
+    }
+
+
+def _pinned(golden: Golden, model: Model, stage: str) -> Allowance | None:
+    """Return what a dropped channel's share of sigmoid(-15) changes where the file has another logit.
+
+    With a share a + d in place of a, eps moves by d (NN - c z_t), and dz/dt by g^2 / (2 sigma_t) times that.
+    """
+    weights, _, name = stage.removeprefix("prior/").partition("/")
+    prior = model.variants.get(weights)
+    if prior is None or prior.logit is None or name not in ("eps_prediction", "ode_drift"):
+        return None
+    dropped = ~prior.active
+    if not dropped.any():
+        return None
+    z_0, t, noise = _draw(golden, model, stage)
+    with torch.no_grad():
+        z_t = diffuse(prior.sde, z_0, t, noise).z_t
+        share = torch.sigmoid(prior.logit) - torch.sigmoid(torch.full_like(prior.logit, DEAD_LOGIT))
+        normal = column(prior.sde.unit_eps_coef(t)) * z_t
+        moved = dropped * share * (prior.network(z_t * prior.active, t) - normal)
+        if name == "ode_drift":
+            moved = column(prior.sde.g2(t) / (2 * prior.sde.sigma(t))) * moved
+    logits = ", ".join(sorted({f"{value:.2f}" for value in prior.logit.detach()[dropped].tolist()}))
+    return Allowance(
+        float(moved.abs().max()),
+        f"a dropped channel's logit is pinned at {DEAD_LOGIT:g} here, where the file says {logits}",
+    )
+
+
+PRIOR = Family(lambda name: name.startswith("prior/"), _prior, by_design=_pinned)
+
+
+# One joint training step: its times and weights, the averages it reports, the gradients it hands out
+
+_VAE, _PRIOR = "step/grad/vae/", "step/grad/prior/"
+_TIMES = [f"step/{name}" for name in ("t", "t_q", "var_t", "mean_coef", "g2_t", "weight_p", "weight_q")]
+_AVERAGES = [f"step/{name}" for name in folder.AVERAGES]
+
+
+@dataclass(frozen=True)
+class _Half:
+    """The diffusion of one of the two objectives: its times, and the noise of z_t."""
+
+    objective: Objective
+    times: Times
+    drawn: Times
+    """The times and weights that this package draws itself."""
+    noise: Tensor
+
+
+def _times(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return the times and the weights that this package draws from the folder's rho."""
+    prior = prior_of(model)
+    for_prior, for_vae = _halves(golden, model, prior, names[0])
+    t, sde = for_prior.drawn.t, prior.sde
+    values = {
+        "step/t": t,
+        "step/var_t": column(sde.var(t)),
+        "step/mean_coef": column(sde.mean(t)),
+        "step/g2_t": column(sde.g2(t)),
+        "step/weight_p": column(for_prior.drawn.w_p),
+        "step/weight_q": column(for_vae.drawn.w_q),
+    }
+    return values if for_vae is for_prior else values | {"step/t_q": for_vae.drawn.t}
+
+
+def _averages(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    with torch.no_grad():
+        return _forward(golden, model, prior_of(model), names[0])[1]
+
+
+def _gradients(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return all gradients under the names of the folder; those of several tensors under all their names."""
+    prior = prior_of(model)
+    model.vae.zero_grad()
+    prior.zero_grad()
+    _forward(golden, model, prior, names[0])[0].backward()  # type: ignore[no-untyped-call]
+    vae, own = _grads(model.vae), _grads(prior)
+    config = model.recipe.vae
+    assert isinstance(config, NVAEConfig)
+    found = {_VAE + theirs: vae[ours] for theirs, ours in vae_table(config).items() if ours in vae}
+    found |= {
+        _PRIOR + ", ".join(theirs): own[ours] for ours, (theirs, _) in _table(model).items() if ours in own
+    }
+    return found
+
+
+def _translate(golden: Golden, model: Model, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Put the prior's golden gradients into the layout of this package, which the table maps linearly to."""
+    left = dict(theirs)
+    for names, assemble in _table(model).values():
+        keys = [_PRIOR + name for name in names]
+        if all(key in left for key in keys):
+            left[_PRIOR + ", ".join(names)] = assemble([left.pop(key) for key in keys])
+    return left
+
+
+def _forward(
+    golden: Golden, model: Model, prior: ScoreModel, result: str
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Run the step as training does; return what is differentiated, and the averages by name."""
+    stage = model.recipe.stage2
+    k = _kl_coefficient(golden, model)
+    model.vae.train()
+    prior.eval()  # Of its layers only dropout, which is off, would behave otherwise in training.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and stage.train_vae):
+        z, log_q, reconstruction = _encode(golden, model)
+    groups = model.vae.groups
+    z_0 = groups.stack(z)
+    lower = [-sum_per_sample(normal_log_prob(z_l)) for z_l in z[groups.top :]]
+    entropy = torch.stack([*log_q, *lower]).sum(dim=0)
+    halves = _halves(golden, model, prior, result)
+    by_channel, objectives = _cross_entropy(prior, z_0, halves, k, train_vae=stage.train_vae)
+    channels = [shape[0] for shape in groups.shapes[: groups.top]]
+    crossed = [part.sum(dim=1) for part in torch.split(by_channel.detach(), channels, dim=1)]
+    kl = torch.stack([q.detach() + p for q, p in zip(log_q, [*crossed, *lower], strict=True)]).mean(dim=1)
+    loss = reconstruction + k * entropy + objectives if stage.train_vae else objectives
+    averages = {
+        "recon": reconstruction.mean(),
+        "kl": kl.sum(),
+        "kl_per_group": kl,
+        "nelbo": reconstruction.mean() + kl.sum(),
+        "loss": reconstruction.mean() + k * kl.sum() if stage.train_vae else objectives.mean(),
+    }
+    return loss.mean(), {f"step/{name}": value.detach() for name, value in averages.items()}
+
+
+def _encode(golden: Golden, model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+    """Return z and log q [B] of every group, and -log p(x | z) [B]."""
+    levels = levels_of(golden, model)
+    z, log_q = model.vae.posterior(levels, noise_of(golden, model, "step/encoder_noise"))
+    return z, log_q, -sum_per_sample(model.vae.likelihood(z).log_prob(levels))
+
+
+def _cross_entropy(
+    prior: ScoreModel, z_0: Tensor, halves: tuple[_Half, _Half], k: float, *, train_vae: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the cross entropy by channels [B, C], and what to differentiate for both objectives [B].
+
+    Where both share their times that is the surrogate of one backward pass; elsewhere two halves, the VAE's
+    through a prior whose parameters learn nothing from it. With a frozen VAE the prior's loss is left.
+    """
+    for_prior, for_vae = halves
+    if for_vae is for_prior and train_vae:
+        ce = for_prior.objective.cross_entropy(prior, z_0, for_prior.times, for_prior.noise, kl_weight=k)
+        return ce.by_channel, ce.surrogate
+    twin = Frozen(prior).twin()
+    by_channel = for_vae.objective.vae_loss(twin, z_0, for_vae.times, for_vae.noise)
+    score_loss = for_prior.objective.prior_loss(prior, z_0, for_prior.times, for_prior.noise)
+    return by_channel, k * by_channel.sum(dim=1) + score_loss if train_vae else score_loss
+
+
+def _kl_coefficient(golden: Golden, model: Model) -> float:
+    """Return k at the share of the stage that was done; raises CannotRunError where the step needs more."""
+    step, total = golden.step.global_step, golden.step.num_total_iter
+    if step is None or total is None or total < 1:
+        raise CannotRunError("meta.json does not say at which global_step of num_total_iter the step was")
+    stage = model.recipe.stage2
+    k = stage.kl.at(step / total)
+    if stage.kl.balance and k < 1:
+        raise CannotRunError("the groups are balanced while k < 1, which one backward pass cannot do")
+    if stage.ema_prior:
+        raise CannotRunError("the VAE's objective takes an averaged prior, which the folder does not hold")
+    return k
+
+
+def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tuple[_Half, _Half]:
+    """Return the prior's half and the VAE's, one object where the VAE's times are the prior's.
+
+    A second set of times is `step/rho_q` and, where it has noise of its own, `step/diffusion_noise_q`.
+    """
+    stage, shape = model.recipe.stage2, model.vae.groups.z_0
+    objective = make_objective(model.recipe.prior.objective, prior)
+    second = make_vae_objective(model.recipe.prior.objective, stage, prior)
+    rho = golden.take_shaped("step/rho", result, ())
+    noise = golden.take_shaped("step/diffusion_noise", result, shape)
+    drawn = objective.draw(rho)
+    if second is None:
+        half = _Half(objective, _stored(golden, drawn, "t"), drawn, noise)
+        return half, half
+    for name in ("step/rho_q", *(["step/diffusion_noise_q"] if stage.vae_times == "disjoint" else [])):
+        if name not in golden.tensors:
+            raise CannotRunError(f"the VAE's objective has times of its own, and the folder holds no {name}")
+    drawn_q = second.draw(golden.take_shaped("step/rho_q", result, ()))
+    own = stage.vae_times == "disjoint"
+    noise_q = golden.take_shaped("step/diffusion_noise_q", result, shape) if own else noise
+    return (
+        _Half(objective, _stored(golden, drawn, "t"), drawn, noise),
+        _Half(second, _stored(golden, drawn_q, "t_q"), drawn_q, noise_q),
+    )
+
+
+def _stored(golden: Golden, drawn: Times, t: str) -> Times:
+    """Return the folder's times and weights where it holds them, else our own."""
+    held = golden.tensors
+    found = []
+    for name, own in zip((t, "weight_p", "weight_q"), drawn, strict=True):
+        value = held.get(f"step/{name}", own)
+        if value.numel() != own.numel():
+            raise DataError(
+                f"{golden.path / golden.values}: step/{name} has the shape {list(value.shape)}, and there "
+                f"are {own.numel()} times; the two do not belong together"
+            )
+        found.append(value.reshape(own.shape))
+    return Times(*found)
+
+
+def _grads(module: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named_parameters()}
+
+
+def _table(model: Model) -> Mapping[str, Source]:
+    channels, resolution, _ = model.vae.groups.z_0
+    return prior_table(model.recipe.prior.network, channels, resolution)
+
+
+TIMES = Family(lambda name: name in _TIMES, _times)
+AVERAGES = Family(lambda name: name in _AVERAGES, _averages)
+GRADIENTS = Family(
+    lambda name: name.startswith((_VAE, _PRIOR)), _gradients, gradients=True, translate=_translate
+)

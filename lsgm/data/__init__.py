@@ -1,12 +1,18 @@
 """Image datasets: found or rendered, verified, split, and served to training in a reproducible order."""
 
-from lsgm.data.convert import Convert, parse_convert
 from lsgm.data.folder import is_images, open_images
-from lsgm.data.images import ImageSet, PixelKind, sha256_of
-from lsgm.data.order import batch_indices, carve_validation, epoch_order
-from lsgm.data.pixels import PixelPipeline, test_levels
+from lsgm.data.imagefile import Convert, parse_convert
+from lsgm.data.images import ImageSet, PixelKind, PixelPipeline, sha256_of, test_levels
 from lsgm.data.registry import dataset_names, load
-from lsgm.data.source import Resident, Source, Streaming, make_source
+from lsgm.data.source import (
+    Resident,
+    Source,
+    Streaming,
+    batch_indices,
+    carve_validation,
+    epoch_order,
+    make_source,
+)
 
 __all__ = [
     "Convert",

@@ -18,12 +18,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsgm.data.damage import reading
-from lsgm.data.imagefile import is_binary
+from lsgm.data.imagefile import is_binary, reading
 from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_PIXELS, IMAGES
+from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.shown import shown
 from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 from lsgm.progress import bar, say

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lsgm.config import require
-from lsgm.data.convert import Convert
 from lsgm.data.decoded import file_stamp, remembered
 from lsgm.data.folder import decode_files
+from lsgm.data.imagefile import Convert
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import hidden, list_files
 from lsgm.data.store import first_good, is_there, missing

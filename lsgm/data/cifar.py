@@ -1,9 +1,11 @@
-"""CIFAR-10: the official python archive, read without executing it, or a mirror of lossless WebP sheets."""
+"""Reading the pickles inside old archives without running what they say: only NumPy arrays are built."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
+import pickle
 import re
 import tarfile
 import zlib
@@ -18,20 +20,60 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lsgm.data.damage import reading
+from lsgm.data.download import RemoteFile
+from lsgm.data.imagefile import reading
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.order import carve_validation
-from lsgm.data.remote import RemoteFile
+from lsgm.data.source import carve_validation
 from lsgm.data.store import cached_set, first_good, missing, places_of
-from lsgm.data.unpickle import load_arrays
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE, IMAGE_FILE, IMAGES
 from lsgm.files.regular import open_regular, read_bytes
 from lsgm.progress import bar
 
-__all__ = ["CIFAR_FILES", "CLASSES", "read_archive", "read_cifar10", "read_sheets", "untile"]
+__all__ = ["CIFAR_FILES", "CLASSES", "load_arrays", "read_archive", "read_cifar10", "read_sheets", "untile"]
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"): ("numpy", "ndarray"),
+    ("numpy", "dtype"): ("numpy", "dtype"),
+}
+"""Every name a pickle may refer to, and where it lives today."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise DataError(f"refers to {module}.{name}, which a file of arrays has no use for")
+        home, attribute = _ALLOWED[module, name]
+        try:
+            found = importlib.import_module(home)
+        except ModuleNotFoundError:  # NumPy 1
+            found = importlib.import_module(home.replace("._core.", ".core."))
+        return getattr(found, attribute)
+
+
+def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:
+    """Return the dictionary of a pickle made of containers, numbers, strings and arrays; keys are bytes.
+
+    Raises:
+        DataError: it refers to anything else, or is not a pickle of a dictionary. Nothing of it has run.
+    """
+    try:
+        value = _ArraysOnly(io.BytesIO(contents), encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{source} {error}; do not trust this file, fetch it again") from error
+    # What damaged bytes make of it has no end of kinds: UnpicklingError, EOFError, KeyError, MemoryError.
+    except Exception as error:
+        raise DataError(f"{source} is not a readable pickle ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{source} holds a {type(value).__name__} instead of a dictionary; fetch it again")
+    return value
+
+
+# CIFAR-10: the official python archive, read without executing it, or a mirror of lossless WebP sheets
 
 CIFAR_FILES = (
     RemoteFile(

@@ -12,9 +12,9 @@ from PIL import __version__ as pillow_version
 from torch import Tensor
 
 from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
-from lsgm.data.convert import Convert, parse_convert
-from lsgm.data.damage import reading
 from lsgm.data.decoded import (
+    CheckedFiles,
+    FileImages,
     Seen,
     Size,
     agreed,
@@ -25,13 +25,12 @@ from lsgm.data.decoded import (
     remembered,
     size_words,
 )
-from lsgm.data.files import CheckedFiles, FileImages
-from lsgm.data.imagefile import fitted
+from lsgm.data.imagefile import Convert, fitted, parse_convert, reading
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one, once
 from lsgm.data.splits import Role, Split, TooFewError, role_in, split_files, split_rows
 from lsgm.errors import DataError
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 __all__ = ["decode_files", "is_images", "open_images", "read_folder", "read_image"]
 

@@ -1,24 +1,137 @@
-"""What one image file must be, in every use: 8-bit greyscale or RGB, upright, one frame, unless converted."""
+"""What ``--convert`` allows: files that are not plain 8-bit greyscale or RGB, and how each is turned."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from lsgm.data.convert import Convert
-from lsgm.data.damage import reading
-from lsgm.errors import DataError
+from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 from lsgm.files.limits import IMAGE_PIXELS
+from lsgm.files.names import said
 
-__all__ = ["Header", "decode", "fitted", "inspect", "is_binary"]
+__all__ = [
+    "WORDS",
+    "Convert",
+    "Header",
+    "Room",
+    "decode",
+    "fitted",
+    "inspect",
+    "is_binary",
+    "parse_convert",
+    "reading",
+]
+
+WORDS = {
+    "grey": "greyscale files of a set with colours become RGB of three equal channels",
+    "palette": "colours of a palette become RGB, greys greyscale",
+    "cmyk": "CMYK and YCbCr become RGB, without a colour profile",
+    "alpha": "transparent pixels are laid onto white",
+    "alpha-black": "transparent pixels are laid onto black",
+    "rotated": "the rotation or mirroring of an EXIF tag is done",
+    "16bit": "values v of 16 bits become round(v / 257)",
+    "frame": "of several frames the first is taken",
+}
+"""Word -> what it does."""
+_ALL = {"grey", "palette", "cmyk", "alpha", "rotated", "16bit"}
+
+
+@dataclass(frozen=True)
+class Convert:
+    """The words of ``--convert``; without any, every file that would need one is refused."""
+
+    words: frozenset[str] = frozenset()
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.words
+
+    def __str__(self) -> str:
+        return ",".join(sorted(self.words))
+
+    @property
+    def alpha(self) -> int | None:
+        """The grey value of the background for transparent pixels, None where these are refused."""
+        return 0 if "alpha-black" in self.words else 255 if "alpha" in self.words else None
+
+
+def parse_convert(text: str) -> Convert:
+    """Return what comma-separated words allow; ``all`` stands for everything but ``frame``.
+
+    Raises ConfigError for an unknown word.
+    """
+    words: set[str] = set()
+    for word in filter(None, (part.strip().lower() for part in text.split(","))):
+        if word != "all" and word not in WORDS:
+            hint = did_you_mean(word, WORDS) or f"; give all, or some of {', '.join(WORDS)}"
+            raise ConfigError(f"convert has no '{word}'{hint}")
+        words |= _ALL if word == "all" else {word}
+    if "alpha-black" in words:
+        words.discard("alpha")
+    return Convert(frozenset(words))
+
+
+# One sentence for whatever a damaged file makes Pillow, zipfile or zlib raise
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes Pillow, zipfile or zlib raise into a DataError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:  # its own words name a buffer in memory
+        raise DataError(f"{where} is no image, whatever its name says: replace it") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where} claims more pixels than any image of a set: replace it") from error
+    # A list of what is raised for damaged bytes would never be whole: SyntaxError for a PNG, TypeError for a
+    # TIFF, RuntimeError for an encrypted zip, TokenError for an array's header, MemoryError for any size.
+    except Exception as error:
+        raise DataError(f"{where} cannot be read ({_words(error)}): replace it") from error
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, on one line and without the place that an OSError repeats."""
+    return (isinstance(error, OSError) and error.strerror) or said(error)
+
+
+# Memory for images that threads decode side by side: large ones wait for each other
+
+
+class Room:
+    """A number of bytes that those at work share; one that needs more than there is works alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._used, self._changed = size, 0, threading.Condition()
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Hold ``count`` bytes, after those who hold too many have given them back."""
+        count = min(count, self.size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + count <= self.size)
+            self._used += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= count
+                self._changed.notify_all()
+
+
+# What one image file must be, in every use: 8-bit greyscale or RGB, upright, one frame, unless converted
 
 # What Pillow warns of is refused here or means nothing for pixels, and a hostile file makes thousands of it.
 warnings.filterwarnings("ignore", module=r"PIL\.")

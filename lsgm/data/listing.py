@@ -14,11 +14,11 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from lsgm.data.damage import reading
+from lsgm.data.imagefile import reading
 from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_FILE, IMAGES
+from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes
-from lsgm.files.shown import shown
 from lsgm.files.zips import open_zip, read_member
 from lsgm.progress import say
 
@@ -33,7 +33,7 @@ _LITTER = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "l
            "thumbs.db", "ehthumbs.db", "desktop.ini")  # fmt: skip
 """What file managers and disks leave behind, in lower case."""
 _NOTES = (".pass", ".samples.jsonl")
-"""What `lsgm.keep` and `lsgm sample` note of the images in a folder: left out without a word."""
+"""What `lsgm.sampling.keep` and `lsgm sample` note of the images in a folder: left out without a word."""
 _METHODS = {
     9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES",
 }  # fmt: skip

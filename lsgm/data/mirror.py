@@ -14,7 +14,7 @@ from lsgm.config import require
 from lsgm.data.listing import hidden
 from lsgm.data.store import file_sha256, first_good, is_there
 from lsgm.errors import DataError
-from lsgm.files.records import read_record, record_of
+from lsgm.files.text import read_record, record_of
 
 __all__ = ["Mirror", "MirrorFile", "find_mirror", "mirror_ways", "read_manifest"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsgm.data.download import RemoteFile, gunzip
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.order import carve_validation
-from lsgm.data.remote import RemoteFile, gunzip
+from lsgm.data.source import carve_validation
 from lsgm.data.store import first_good, missing, places_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays

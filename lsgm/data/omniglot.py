@@ -15,17 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.data.download import RemoteFile
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.order import carve_validation
-from lsgm.data.remote import RemoteFile
+from lsgm.data.source import carve_validation
 from lsgm.data.store import cached_set, file_sha256, first_good, missing, places_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE
-from lsgm.files.records import record_of
 from lsgm.files.regular import read_bytes
-from lsgm.files.text import read_json
+from lsgm.files.text import read_json, record_of
 
 __all__ = ["OMNIGLOT_FILES", "box_reduce", "read_chardata", "read_lake28", "read_omniglot"]
 

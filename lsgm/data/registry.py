@@ -9,15 +9,15 @@ from pathlib import Path
 
 from lsgm.data import celeba, cifar, glyphs, mnist, omniglot
 from lsgm.data.arrays import ARRAYS
-from lsgm.data.damage import reading
+from lsgm.data.download import RemoteFile
 from lsgm.data.folder import read_folder, read_image
+from lsgm.data.imagefile import reading
 from lsgm.data.images import ImageSet, PixelKind
 from lsgm.data.listing import SUFFIXES
 from lsgm.data.mirror import find_mirror
-from lsgm.data.remote import RemoteFile
 from lsgm.data.store import cached_set, find_file, roots
 from lsgm.errors import ConfigError, DataError, did_you_mean
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 __all__ = ["DATASETS", "Dataset", "dataset_names", "find_dataset", "load"]
 
@@ -164,7 +164,8 @@ def load(
         root: A folder to look in before ``$LSGM_DATA`` and the cache.
         image_size: Side of a square, or (height, width), to which images by path are cropped and reduced;
             None leaves them as they are.
-        convert: What is allowed for images by path that are not plain greyscale or RGB (`lsgm.data.convert`).
+        convert: What is allowed for images by path that are not plain greyscale or RGB
+            (`lsgm.data.imagefile`).
         few: Whether images by path may be too few to be split (`lsgm.data.folder.read_folder`).
 
     Raises:

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from lsgm.data.images import ImageSet, PixelKind, sha256_of
 from lsgm.errors import DataError
-from lsgm.files.cache import cache_dir
 from lsgm.files.names import file_name
-from lsgm.files.records import record_of
 from lsgm.files.regular import open_regular, refuse_special
-from lsgm.files.text import parse_json
-from lsgm.files.write import atomic_path, exclusive
+from lsgm.files.text import parse_json, record_of
+from lsgm.files.write import atomic_path, cache_dir, exclusive
 
 __all__ = [
     "cached_set",

@@ -1,8 +1,4 @@
-"""JSON, JSON lines and TOML as others may have written them: one sentence for whatever a file holds.
-
-A document is at most `NESTING` tables deep, its whole numbers fit into a float, and its texts can be written
-again: what comes after never meets a RecursionError, an OverflowError or half of a character.
-"""
+"""Words of a command line as text that a file can hold."""
 
 from __future__ import annotations
 
@@ -12,12 +8,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import DOCUMENT, LINES, TABLES, Limit
+from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes
-from lsgm.files.shown import shown
+from lsgm.structure import from_dict
 
 __all__ = [
     "Line",
@@ -26,10 +23,25 @@ __all__ = [
     "parse_json",
     "parse_toml",
     "read_json",
+    "read_record",
     "read_table",
     "read_text",
     "read_toml",
+    "record_of",
+    "spelt",
 ]
+
+
+def spelt(word: str) -> str:
+    r"""Return a word as it is, but for bytes of a file's name that are no UTF-8, which become ``\xNN``."""
+    try:
+        raw = word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, which no file's name has
+        raw = word.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+# JSON, JSON lines and TOML as others may have written them: one sentence for whatever a file holds
 
 NESTING = 64
 """Lists and tables within one another."""
@@ -174,3 +186,33 @@ def _refused(value: Any) -> str:
     if isinstance(value, str) and "\0" in value:
         return f"holds a text with a zero byte, {shown(value)[:40]!r}"
     return ""
+
+
+# Files that this project writes, read back as the dataclass that says what is in them
+
+T = TypeVar("T")
+
+
+def record_of(
+    cls: type[T],
+    mapping: Mapping[str, Any],
+    where: object,
+    error: type[UserError] = DataError,
+    repair: str = REPAIR,
+) -> T:
+    """Return the dataclass ``cls`` that a table of a file describes; keys it does not know are left out.
+
+    Files of later versions have more keys, and pass. Raises ``error``, which names the key by its path and
+    ends in ``repair``, where a key is missing, of another type, or refused by the dataclass itself.
+    """
+    try:
+        return from_dict(cls, mapping, shown(str(where)), unknown="ignore", null=True)
+    except UserError as problem:
+        raise error(f"{problem}; {repair}") from None
+
+
+def read_record(
+    cls: type[T], path: Path | str, error: type[UserError] = DataError, repair: str = REPAIR
+) -> T:
+    """Return the dataclass ``cls`` that a JSON file holds. Raises as `record_of` and `read_json` do."""
+    return record_of(cls, read_table(path, error, repair), path, error, repair)

@@ -1,9 +1,4 @@
-"""Writes that are there whole or not at all, and never where a link leads.
-
-Whatever is written goes to a fresh file of its own beside its place, which no other process can guess or have
-prepared, and is renamed. A folder that somebody sent may hold links: below what a command was told to write
-into (`claim`), none is followed.
-"""
+"""The place of everything that is kept from one command to the next."""
 
 from __future__ import annotations
 
@@ -19,13 +14,13 @@ from pathlib import Path
 from typing import IO
 
 from lsgm.errors import ConfigError, DataError
-from lsgm.files.cache import cache_dir
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 __all__ = [
     "TEMPORARY",
     "UnwritableError",
     "atomic_path",
+    "cache_dir",
     "claim",
     "directory",
     "exclusive",
@@ -40,6 +35,25 @@ __all__ = [
     "unwritable",
     "write_synced",
 ]
+
+
+def cache_dir() -> Path:
+    """Return ``$LSGM_CACHE``, else ``$XDG_CACHE_HOME/lsgm``, else ``~/.cache/lsgm``.
+
+    Raises ConfigError where that is below the home of somebody who has none.
+    """
+    named, base = os.environ.get("LSGM_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "lsgm"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"there is no folder for the cache ({shown(str(error))[:200]}); set LSGM_CACHE to one"
+        ) from error
+
+
+# Writes that are there whole or not at all, and never where a link leads
 
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; `sweep` removes what a kill has left."""

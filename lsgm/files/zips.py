@@ -12,8 +12,8 @@ from typing import IO
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ZIP_LISTING, Limit
+from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.shown import shown
 
 __all__ = ["open_zip", "read_member", "zip_of"]
 

@@ -1,14 +1,18 @@
-"""Layers that VAE and score network share: convolutions, resampling, residual blocks, attention."""
+"""Weight-normalised convolutions, plain and masked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from lsgm.nets.batchnorm import statistics_frozen
 from lsgm.nets.fir import FIR, Direction
 
 __all__ = [
@@ -16,12 +20,80 @@ __all__ = [
     "Head",
     "ResBlock",
     "Resample",
+    "TimeEmbedding",
+    "TimeShifts",
+    "WeightNormConv2d",
     "conv",
     "group_norm",
     "linear",
+    "normalised",
+    "recompute",
     "scaled_init",
     "sides_of",
 ]
+
+NORM_EPS = 1e-5
+"""Added to ||w|| where it divides."""
+INIT_EPS = 1e-2
+"""Added to ||w|| where the first log-norm is taken."""
+
+
+class WeightNormConv2d(nn.Conv2d):
+    """Convolution by w_eff = exp(g_c) w / (||w|| + 1e-5), norms per output channel (arXiv:1602.07868).
+
+    g is ``log_weight_norm``, [C_out, 1, 1, 1], initialised as log(||w|| + 1e-2) + log(gain): a gain below 1
+    starts the layer that much quieter and is no part of it afterwards. A ``mask`` of 0s and 1s that
+    broadcasts against w multiplies it before the norm is taken; it is a constant, kept in no checkpoint.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        mask: Tensor | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(
+            c_in, c_out, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
+        )
+        self.register_buffer("mask", None if mask is None else mask.to(self.weight), persistent=False)
+        first = (_norm(self.masked_weight()) + INIT_EPS).log() + math.log(gain)
+        self.log_weight_norm = nn.Parameter(first.detach().clone())
+
+    def effective_weight(self) -> Tensor:
+        """Return the kernel that convolves, [C_out, C_in / groups, k, k]."""
+        return normalised(self.masked_weight(), self.log_weight_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x convolved with the effective kernel, [B, C_out, H', W']."""
+        y: Tensor = self._conv_forward(x, self.effective_weight(), self.bias)
+        return y
+
+    def masked_weight(self) -> Tensor:
+        """Return w times the mask where there is one, [C_out, C_in / groups, k, k]."""
+        return self.weight if self.mask is None else self.weight * self.mask
+
+
+def normalised(w: Tensor, log_norm: Tensor) -> Tensor:
+    """Return exp(g) w / (||w|| + 1e-5) for kernels [..., C_out, C_in, k, k] and g [..., C_out, 1, 1, 1]."""
+    return w * (log_norm.exp() / (_norm(w) + NORM_EPS))
+
+
+def _norm(w: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(w, dim=(-3, -2, -1), keepdim=True)
+    return norm
+
+
+# Layers that VAE and score network share: convolutions, resampling, residual blocks, attention
 
 TINY_INIT = 1e-10
 """Variance scale of layers that start as (almost) zero, so that a block starts as the identity."""
@@ -144,3 +216,82 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(*stacked.split(channels, dim=-1))
         mixed: Tensor = self.out(h.squeeze(1).transpose(1, 2).reshape(x.shape))
         return (x + mixed) * math.sqrt(0.5)
+
+
+# What the blocks of the score network are told of the time: waves of t, an MLP, one shift per block
+
+
+class TimeEmbedding(nn.Module):
+    r"""Waves of t through a two-layer MLP: t [B] -> [B, hidden], activated.
+
+    The E waves are sin and cos of angles :math:`\omega_i t`. "positional": geometric frequencies,
+    :math:`\omega_i = s \, 10^{-4 i / (E/2 - 1)}` (arXiv:2006.11239). "fourier": random ones, drawn once and
+    saved, :math:`\omega_i = 2 \pi w_i` with :math:`w_i \sim N(0, s^2)` (arXiv:2006.10739).
+
+    The angles are computed in float64, since at scale 1000 float32 would blur t at the sixth digit, and the
+    MLP in its own precision under any autocast. ``hidden`` is 4 E where it is left out.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        scale: float,
+        kind: Literal["positional", "fourier"] = "positional",
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        half = size // 2
+        if kind == "fourier":
+            self.unit = 2 * math.pi
+            self.register_buffer("frequencies", scale * torch.randn(half))
+        else:
+            self.unit = 1.0
+            exponents = torch.arange(half, dtype=torch.float64) / max(half - 1, 1)
+            self.register_buffer("frequencies", scale * 10000.0**-exponents, persistent=False)
+        width = 4 * size if hidden is None else hidden
+        self.first = linear(size, width)
+        self.second = linear(width, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Return SiLU of the embedding, ready for `TimeShifts`."""
+        angles = t.to(torch.float64)[:, None] * self.frequencies.to(t.device, torch.float64) * self.unit
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.first.weight.dtype)
+        with torch.autocast(t.device.type, enabled=False):
+            return F.silu(self.second(F.silu(self.first(waves))))
+
+
+class TimeShifts(nn.Linear):
+    """Every block's own dense layer on the time embedding, [B, hidden] -> one [B, C_i] each, in one product.
+
+    Each part is initialised as the layer that it is: a fan of all blocks together would make them small.
+    """
+
+    def __init__(self, size: int, widths: Sequence[int]) -> None:
+        super().__init__(size, sum(widths))
+        self.widths = list(widths)
+        scaled_init(self, parts=self.widths)
+
+    def shifts(self, embedded: Tensor) -> tuple[Tensor, ...]:
+        """Return what each block adds to its features, in the order of the widths."""
+        return tuple(self(embedded).split(self.widths, dim=1))
+
+
+# Trading time for memory: activations recomputed in the backward pass instead of kept
+
+
+def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``, keeping only the arguments for the backward pass (arXiv:1604.06174).
+
+    What lies between is computed a second time when gradients are taken: with the same random numbers, and
+    without the batch entering BatchNorm's running statistics a second time, so that the step is the same.
+    Costs nothing where no gradients are recorded.
+    """
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False, context_fn=_contexts)
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), statistics_frozen()

@@ -1,10 +1,4 @@
-"""Checkpoints that are pickles, read without executing anything in them.
-
-What the pickle says is found by a machine that knows no functions (`machine`), held against bounds, and given
-its tensors, each of which must lie within a storage that the file really has. Containers, texts and numbers
-come out as Python's, NumPy's numbers too, since training scripts keep scores and rates as they come; whatever
-else a file may hold comes out as a `Made`, which only has a name.
-"""
+"""Whether what a file holds can be walked through: no list within itself, no tables without end."""
 
 from __future__ import annotations
 
@@ -27,14 +21,64 @@ import torch
 
 from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import FOREIGN, INSTRUCTIONS
+from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.shown import shown
 from lsgm.pickled.machine import Machine, Made, MalformedError, Name, TooManyError
-from lsgm.pickled.tensors import Storage, View, with_tensors
-from lsgm.pickled.torch_file import open_storages
-from lsgm.pickled.unfolded import refuse_unbounded
+from lsgm.pickled.torch_file import Storage, View, open_storages, with_tensors
 
-__all__ = ["foreign_class", "read_pickle"]
+__all__ = ["NESTING", "below", "foreign_class", "read_pickle", "refuse_unbounded"]
+
+NESTING = 64
+"""Containers within one another."""
+
+
+def below(value: Any) -> Iterable[Any]:
+    """Return what lies directly in a container, nothing for anything else; the keys of a table are plain."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, argparse.Namespace):
+        return vars(value).values()
+    return (*value.args, value.state) if isinstance(value, Made) else ()
+
+
+def refuse_unbounded(content: Any, path: Path) -> None:
+    """Walk through containers without recursion, every one once.
+
+    Raises CheckpointError where one lies within itself, where they nest more than `NESTING` deep, and where
+    they have more entries than `INSTRUCTIONS`, each counted as often as it can be reached: a hundred lists,
+    each of the one before ten times, are 10^100.
+    """
+    name = shown(str(path))
+    sizes: dict[int, int] = {}
+    depths: dict[int, int] = {}
+    open_ones: set[int] = set()
+    walk = [(content, False)]
+    while walk:
+        value, done = walk.pop()
+        inner, key = below(value), id(value)
+        if done:
+            open_ones.discard(key)
+            sizes[key] = 1 + sum(sizes.get(id(item), 1) for item in inner)
+            depths[key] = 1 + max((depths.get(id(item), 0) for item in inner), default=0)
+            if sizes[key] > INSTRUCTIONS.value:
+                INSTRUCTIONS.hold(f"what {name} unfolds into", min(sizes[key], 10**18), CheckpointError)
+            if depths[key] > NESTING:
+                raise CheckpointError(
+                    f"{name} nests more than {NESTING} lists and tables; get the file from its authors again"
+                )
+        elif key in open_ones:
+            raise CheckpointError(
+                f"{name} holds a list or table that lies within itself; get the file from its authors again"
+            )
+        elif key not in sizes and isinstance(value, (Mapping, list, tuple, argparse.Namespace, Made)):
+            open_ones.add(key)
+            walk.append((value, True))
+            walk.extend((item, False) for item in inner)
+
+
+# Checkpoints that are pickles, read without executing anything in them
 
 EXPECTED = re.compile(
     r"argparse\.Namespace|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|set|complex)"

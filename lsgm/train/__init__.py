@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from lsgm.distributed import World, join
-from lsgm.train.checkpoint import find_checkpoint, load_weights, read_state
-from lsgm.train.guard import TrainingError
+from lsgm.runs.checkpoint import find_checkpoint, load_weights, read_state
+from lsgm.runs.directory import Run
+from lsgm.runs.metrics import read_metrics
 from lsgm.train.loop import train
-from lsgm.train.metrics import read_metrics
-from lsgm.train.rundir import Run
+from lsgm.train.signals import StepTimer, TrainingError
 from lsgm.train.stage import Losses, Outcome, ParamGroup, Pipeline, Source, Stage, StageSpec
-from lsgm.train.timing import StepTimer
 
 __all__ = [
     "Losses",

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from lsgm.data import batch_indices
+from lsgm.devices import computes_bfloat16
 from lsgm.distributed import World
 from lsgm.errors import CheckpointError
-from lsgm.precision import computes_bfloat16
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
-from lsgm.train.checkpoint import (
+from lsgm.runs.checkpoint import (
     WEIGHTS,
     load_into,
     load_optimizers,
@@ -34,15 +34,13 @@ from lsgm.train.checkpoint import (
     save_checkpoint,
     with_later_buffers,
 )
+from lsgm.runs.directory import Run
+from lsgm.runs.metrics import MetricsLog
+from lsgm.runs.records import Position
 from lsgm.train.ema import WeightAverage
-from lsgm.train.guard import FiniteGuard, TrainingError
-from lsgm.train.interrupt import Interrupt
-from lsgm.train.metrics import MetricsLog
 from lsgm.train.optim import build_optimizer, clip_gradients, freeze_all_but, learning_rate
-from lsgm.train.position import Position
-from lsgm.train.rundir import Run
+from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Feed, Losses, Pipeline, Source, Stage, TrainingSet
-from lsgm.train.timing import StepTimer, TrainingClock
 
 __all__ = ["Context", "StageRunner", "Verdict"]
 

@@ -20,16 +20,15 @@ from torch import Tensor
 from lsgm.distributed import World, join
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files import write
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 from lsgm.rng import derive_seed
-from lsgm.train.checkpoint import read_state
+from lsgm.runs.checkpoint import read_state
+from lsgm.runs.directory import Run
+from lsgm.runs.metrics import MetricsLog
+from lsgm.runs.records import Position
 from lsgm.train.engine import Context, StageRunner, Verdict
-from lsgm.train.interrupt import Interrupt, signal_name
-from lsgm.train.metrics import MetricsLog
-from lsgm.train.position import Position
-from lsgm.train.rundir import Run
+from lsgm.train.signals import Interrupt, StepTimer, signal_name
 from lsgm.train.stage import Outcome, Pipeline, Source, Stage, StageSpec
-from lsgm.train.timing import StepTimer
 
 __all__ = ["train"]
 

@@ -8,25 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
-from lsgm.files.records import read_record
-from lsgm_reports.ablations import Ablation, find_ablations
-from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Text
-from lsgm_reports.calibration import calibration_table
-from lsgm_reports.details import detail_explanations, explanations, paired_table, provenance_table, rows_table
-from lsgm_reports.differences import difference_table
-from lsgm_reports.headline import detail_table, headline, headline_rows
-from lsgm_reports.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
-from lsgm_reports.markdown import relative
+from lsgm.files.text import read_record
+from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
 from lsgm_reports.metrics import UNKNOWN, known_metrics
 from lsgm_reports.paper import paper_tables
 from lsgm_reports.places import listed
-from lsgm_reports.points import curve_table, front_tables
-from lsgm_reports.published import kin_of, statement_on
-from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table
+from lsgm_reports.published import calibration_table, kin_of, statement_on
+from lsgm_reports.render.text import relative
 from lsgm_reports.rows import Row
 from lsgm_reports.status import find_statuses, not_finished
-from lsgm_reports.table import Table, short
-from lsgm_reports.terms import decomposition_table, group_table, term_explanations
+from lsgm_reports.tables.ablations import Ablation, find_ablations
+from lsgm_reports.tables.details import (
+    detail_explanations,
+    explanations,
+    paired_table,
+    provenance_table,
+    rows_table,
+)
+from lsgm_reports.tables.differences import difference_table
+from lsgm_reports.tables.headline import detail_table, headline, headline_rows
+from lsgm_reports.tables.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
+from lsgm_reports.tables.points import curve_table, front_tables
+from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table
+from lsgm_reports.tables.terms import decomposition_table, group_table, term_explanations
 
 __all__ = [
     "Pictures",

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lsgm.errors import DataError
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 __all__ = ["below", "listed", "present"]
 

@@ -12,12 +12,11 @@ from typing import Any
 
 from lsgm.config import require
 from lsgm.errors import ConfigError, DataError
-from lsgm.files.names import file_name
-from lsgm.files.shown import shown
+from lsgm.files.names import file_name, shown
 from lsgm.files.text import read_table
 from lsgm.structure import from_dict
-from lsgm_reports.reading import Placed, read_placed, results_of
-from lsgm_reports.reproduce.copied import Copied, copied
+from lsgm_reports.read import Placed, read_placed, results_of
+from lsgm_reports.reproduce.apart import Copied, copied
 from lsgm_reports.rows import Row
 
 __all__ = [

@@ -1,34 +1,114 @@
-"""What the literature states of its models: every number with its source, and whether it was verified."""
+"""Numbers that ship with the reports as TOML: read into dataclasses, every key checked."""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lsgm.errors import DataError, did_you_mean
-from lsgm_reports.calibration import calibration_sentence
-from lsgm_reports.entries import read_entries
-from lsgm_reports.table import Cell
+from lsgm.files.names import brief, shown
+from lsgm.files.text import read_toml
+from lsgm_reports.blocks import Cell, Column, Table
+from lsgm_reports.digits import decimals_for, error_bar, fixed
 
 __all__ = [
     "ABSENT",
     "DATASETS",
     "EVIDENCE",
     "FILE",
+    "FILE_CALIBRATION",
     "KINDS",
     "NUMBERS",
+    "Calibration",
     "Edition",
     "Published",
     "PublishedAblation",
+    "calibration_sentence",
+    "calibration_table",
+    "calibrations",
     "edition_of",
     "editions",
     "kin_of",
     "number_cell",
     "published",
     "published_ablations",
+    "read_entries",
     "statement_on",
 ]
+
+Entry = TypeVar("Entry")
+_WORDS = "tuple[str, ...]"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "float": ((int, float), "a number"),
+    "int": ((int,), "a whole number"),
+    _WORDS: ((list,), "a list of texts"),
+}
+
+
+def read_entries(path: Path, table: str, kind: type[Entry]) -> list[Entry]:
+    """Return the array of tables of that name as dataclasses of str, int, float (or None) and tuples of str.
+
+    Raises DataError naming file and entry where a key is missing or unknown, or a value of another type.
+    """
+    about = path.stat() if path.is_file() else None
+    tables = _tables(path, table, about and (about.st_mtime_ns, about.st_size))
+    where = shown(str(path))
+    return [_entry(f"{where}, {table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
+
+
+@lru_cache(maxsize=32)
+def _tables(path: Path, table: str, version: object) -> list[dict[str, Any]]:
+    """Return the tables of a name; a report of many tasks asks for the same few, as ``version`` tells."""
+    tables = read_toml(path, repair="repair the file").get(table, [])
+    if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
+        raise DataError(
+            f"'{table}' in {shown(str(path))} is no list of tables; write [[{table}]] before each entry"
+        )
+    return tables
+
+
+def _entry(place: str, kind: type[Entry], given: dict[str, Any]) -> Entry:
+    known: dict[str, Any] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [key for key in given if key not in known]:
+        raise DataError(f"{place}: there is no key {brief(unknown[0])}; it has {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name, field in known.items():
+        if name in given:
+            values[name] = _value(f"{place}: '{name}'", given[name], str(field.type))
+        elif field.default is MISSING:
+            raise DataError(f"{place}: the key '{name}' is missing; add it")
+    try:
+        return kind(**values)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
+
+
+_LONGEST, _LARGEST = 2_000, 1e15
+"""Letters of a text, and the largest number: what is published has no more."""
+
+
+def _value(place: str, value: Any, annotation: str) -> Any:
+    types, said = _KINDS[annotation.partition(" |")[0]]
+    wrong = isinstance(value, bool) or not isinstance(value, types)
+    if annotation == _WORDS and not wrong:
+        wrong = not all(isinstance(word, str) for word in value)
+        value = tuple(value)
+    if wrong or (isinstance(value, float) and not math.isfinite(value)):
+        raise DataError(f"{place} is {brief(value)}, not {said}; repair it")
+    if isinstance(value, (int, float)) and abs(value) > _LARGEST:
+        raise DataError(f"{place} is {brief(value)}; give at most {_LARGEST:g}")
+    if any(len(word) > _LONGEST for word in (value if isinstance(value, tuple) else (str(value),))):
+        raise DataError(f"{place} is {brief(value)}; give at most {_LONGEST:,} letters")
+    return value
+
+
+# What the literature states of its models: every number with its source, and whether it was verified
 
 FILE = Path(__file__).with_name("published.toml")
 
@@ -238,3 +318,123 @@ def statement_on(dataset: str, *, recalled: bool = False) -> str:
         return sentence
     unknown = "How far apart they are was not measured."
     return f"{known[dataset].statement}. {sentence or unknown}"
+
+
+# Models of the literature measured here, against what was published of them: the offset of a data set
+
+FILE_CALIBRATION = Path(__file__).with_name("calibration.toml")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One model of the literature; shown once it was measured."""
+
+    dataset: str
+    """Data set it is measured on here."""
+    model: str
+    recipe: str
+    published: float
+    """Nats as recalled, unverified."""
+    published_on: str
+    """Data set of that number, in words."""
+    measured: float | None = None
+    """Nats measured here."""
+    error: float | None = None
+    """Half its 95 % interval over images."""
+    n: int | None = None
+    """Test images."""
+    K: int | None = None
+    """Draws of the importance-weighted bound."""
+    budget: str | None = None
+    """What the training took, in words."""
+
+    def __post_init__(self) -> None:
+        given = [value is not None for value in (self.measured, self.error, self.n, self.K, self.budget)]
+        if any(given) and not all(given):
+            raise DataError(
+                f"the calibration {self.recipe} is incomplete; give measured, error, n, K and budget, or none"
+            )
+        if self.error is not None and not self.error >= 1e-6:
+            raise DataError(f"the calibration {self.recipe} has error {self.error}; give half its interval")
+
+    @property
+    def offset(self) -> str:
+        """Measured minus published, signed, and no finer than the published number's one decimal."""
+        assert self.measured is not None
+        assert self.error is not None
+        gap = self.measured - self.published
+        text = fixed(gap, min(1, decimals_for(self.error)))
+        return text if gap < 0 else f"+{text}"
+
+    @property
+    def shown(self) -> str:
+        """Measured value with its error."""
+        assert self.measured is not None
+        assert self.error is not None
+        return error_bar(self.measured, self.measured - self.error, self.measured + self.error)
+
+
+def calibrations(path: Path | None = None) -> list[Calibration]:
+    """Return the calibrations that were measured; DataError for a malformed one."""
+    entries = read_entries(path or FILE_CALIBRATION, "calibration", Calibration)
+    return [entry for entry in entries if entry.measured is not None]
+
+
+def calibration_sentence(datasets: Sequence[str], *, recalled: bool = False) -> str:
+    """Return the offsets of data sets, a sentence for each, "" where none was measured.
+
+    What was published of these models is recalled and not looked up: unless ``recalled`` asks for it, no
+    number is given, but how to see it.
+    """
+    places: dict[tuple[str, str], list[Calibration]] = {}
+    for entry in calibrations():
+        if entry.dataset in datasets:
+            places.setdefault((entry.dataset, entry.published_on), []).append(entry)
+    if places and not recalled:
+        return _WITHHELD
+    sentences = []
+    for (dataset, published_on), entries in places.items():
+        offsets = "; ".join(
+            f"{entry.model}: {entry.shown} against about {entry.published:.1f} nats, "
+            f"an offset of {entry.offset} after {entry.budget}"
+            for entry in entries
+        )
+        sentences.append(
+            f"The models of arXiv:1509.00519 as measured here on {dataset}, against what is recalled, "
+            f"unverified, of them on {published_on.removesuffix('.')}. {offsets}. "
+            "What a short training leaves is part of an offset."
+        )
+    return " ".join(sentences)
+
+
+_WITHHELD = (
+    "Models of arXiv:1509.00519 were measured here too; what was published of them is recalled, unverified: "
+    "`lsgm report --recalled` shows how far they are from it."
+)
+
+
+def calibration_table(datasets: Sequence[str]) -> Table | None:
+    """Return the calibrations on data sets, or None where none was measured."""
+    entries = [entry for entry in calibrations() if entry.dataset in datasets]
+    if not entries:
+        return None
+    grid = [
+        [
+            Cell(entry.model),
+            Cell(entry.dataset),
+            Cell(entry.shown, sort=entry.measured),
+            Cell(f"{entry.n:,}", sort=entry.n),
+            Cell(f"{entry.K:,}", sort=entry.K),
+            Cell(f"about {entry.published:.1f}", mark="‡", sort=entry.published),
+            Cell(entry.published_on),
+            Cell(entry.offset, sort=float(entry.offset.replace("−", "-"))),
+            Cell(f"{entry.recipe}: {entry.budget}"),
+        ]
+        for entry in entries
+    ]
+    columns = [Column("Model", "left"), Column("Measured on", "left"), Column("Measured (nats)"), Column("n")]
+    columns += [Column("K"), Column("Published (nats)"), Column("Published on", "left"), Column("Offset")]
+    columns += [Column("Recipe and budget", "left")]
+    note = ("‡", "Published, not measured here; recalled and not looked up.")
+    caption = "Models of the literature measured here; the offset is measured minus published."
+    return Table("Calibration against the literature", columns, grid, [note], caption)

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 from lsgm.errors import DataError, did_you_mean
 from lsgm.files import text
 from lsgm.files.limits import RESULTS, ROWS
+from lsgm.files.names import brief, shown
 from lsgm.files.regular import refuse_special
-from lsgm.files.shown import brief, shown
 from lsgm_reports.places import below, present
 
 __all__ = [

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsgm.errors import ConfigError, DataError
-from lsgm.files.records import record_of
-from lsgm.files.shown import brief, shown
-from lsgm.files.text import read_table
+from lsgm.files.names import brief, shown
+from lsgm.files.text import read_table, record_of
 from lsgm_reports.blocks import Block, Bullets, Section, Text
 from lsgm_reports.places import present
-from lsgm_reports.reproduce.copied import copied
+from lsgm_reports.reproduce.apart import copied
 
 __all__ = ["FILE_NAME", "Planned", "Status", "find_statuses", "not_finished", "read_status"]
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lsgm.config import DensityConfig
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
-from lsgm.models.config import ObjectiveConfig
-from lsgm.models.measured import ScoreBasedModel, likelihood_bound
+from lsgm.model.diffusion import ScoreBasedModel, likelihood_bound
+from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.rng import RepeatedNoise, SeededNoise, StepNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
-from lsgm_baselines.cells import (
+from lsgm_baselines.coders import (
     CellPixels,
     DequantisedPixels,
     NoisyCellPixels,

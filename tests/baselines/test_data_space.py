@@ -11,18 +11,17 @@ import tiny
 import torch
 from torch import Tensor
 
-from lsgm.bench.recipes import narrowed
+from lsgm.bench.measuring import narrowed
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.costs import read_costs
 from lsgm.data.glyphs import assemble, load_faces, render_face
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
-from lsgm.models.load import fresh_networks, load_model
-from lsgm.nets.precondition import EDMPreconditioned
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.recipes import find_recipes, load_recipe, read_costs
 from lsgm.rng import StepNoise
+from lsgm.runs.load import fresh_networks, load_model
+from lsgm.score import EDMPreconditioned
 from lsgm.train.optim import build_optimizer
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 FAMILIES = [
     "glyphs-small-sgm",

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from lsgm.bench.flops import cost_of
-from lsgm.costs import shown_flops, shown_hours
+from lsgm.bench.cost import cost_of
 from lsgm.kinds import recipe_from
-from lsgm.models.config import KLConfig
-from lsgm.recipe_files import find_recipes, load_recipe
-from lsgm_baselines.config import VAERecipe
+from lsgm.recipes import find_recipes, load_recipe, shown_flops, shown_hours
+from lsgm.recipes.recipe import KLConfig
+from lsgm_baselines.recipe import VAERecipe
 
 PUBLISHED = {
     "encoder": 784 * 200 + 200 + 200 * 200 + 200 + 2 * (200 * 50 + 50),

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from lsgm.config import DensityConfig
 from lsgm.generative import Density, Pixels
-from lsgm.models.config import ObjectiveConfig
-from lsgm.models.measured import ScoreBasedModel, likelihood_bound
+from lsgm.model.diffusion import ScoreBasedModel, likelihood_bound
+from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
-from lsgm_baselines import pixels as pixels_module
-from lsgm_baselines.pixels import NoisyPixels, RoundedPixels
+from lsgm_baselines import coders as pixels_module
+from lsgm_baselines.coders import NoisyPixels, RoundedPixels
 
 LEVELS = 32
 M, VAR = 0.98, 0.01

@@ -17,18 +17,17 @@ from lsgm.data.registry import DATASETS
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.latent import parameter_counts
-from lsgm.models.load import fresh_networks, load_model
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, measure_vae
-from lsgm.models.stages import make_objective
+from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, measure_vae
+from lsgm.model.lsgm import parameter_counts
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.objective import diffuse
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.objective.bound import diffuse
+from lsgm.recipes import find_recipes, load_recipe
 from lsgm.rng import SeededNoise, StepNoise
+from lsgm.runs.load import fresh_networks, load_model
 from lsgm.score import ScoreModel
-from lsgm.training import train_recipe
-from lsgm_baselines.cells import DequantisedPixels, NoisyCells
-from lsgm_baselines.pixels import NoisyPixels
+from lsgm.train.stages import make_objective
+from lsgm.train.training import train_recipe
+from lsgm_baselines.coders import DequantisedPixels, NoisyCells, NoisyPixels
 from lsgm_baselines.sgm import SGM, ScoreLoss
 
 PIXELS: dict[str, Any] = {

@@ -11,8 +11,9 @@ import torch
 from hostile_files import says
 from torch import Tensor, nn
 
-from lsgm_eval.extractors import bounded, load_extractor
-from lsgm_eval.extractors.bounded import Bounded, bound_numbers
+from lsgm_eval.features import own
+from lsgm_eval.features.own import Bounded, bound_numbers
+from lsgm_eval.features.registry import load_extractor
 
 SHAPE = (3, 8, 8)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -84,7 +85,7 @@ def test_no_features_and_too_many_are_refused(tmp_path: Path, features: int) -> 
 
 
 def test_memory_that_was_given_back_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "IMAGE", 1)
+    monkeypatch.setattr(own, "IMAGE", 1)
     monkeypatch.setenv("LSGM_LARGEST_ACTIVATIONS", "1000000")
     held = []
     with Bounded("net", 2):

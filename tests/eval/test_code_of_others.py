@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lsgm.agreed import ask, modules_folder, only
+from lsgm.discovery import ask, modules_folder, only
 from lsgm.errors import UserError
-from lsgm_eval.extractors import FOREIGN, load_extractor
-from lsgm_eval.model_specs import open_model
-from lsgm_eval.two_sides.side import open_side
+from lsgm_eval.features.registry import FOREIGN, load_extractor
+from lsgm_eval.models.open import open_model
+from lsgm_eval.two_sides.sides import open_side
 
 
 def trap(folder: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lsgm_eval.code_version import code_version
+from lsgm_eval.cache import code_version
 
 
 @pytest.mark.parametrize(

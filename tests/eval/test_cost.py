@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lsgm.devices import peak_bytes, reset_peak
-from lsgm_eval.measure.cost import seconds_interval
+from lsgm_eval.measure.quality import seconds_interval
 
 
 def test_seconds_per_thousand_is_total_over_total() -> None:

@@ -19,23 +19,25 @@ from hostile_files import SPECIAL, place_special, says
 from scoring import KnownModel
 
 import lsgm_eval
-from lsgm.data.remote import RemoteFile
+from lsgm.data.download import RemoteFile
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval import model_specs, runner
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
-from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor, weights
-from lsgm_eval.extractors.weights import (
+from lsgm_eval.features import inception, weights
+from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.weights import (
     CLEAN_INCEPTION,
     FIDELITY_INCEPTION,
     find_weights,
     open_own,
     read_published,
 )
-from lsgm_eval.runner import evaluate
+from lsgm_eval.models import open
+from lsgm_eval.run import runner
+from lsgm_eval.run.runner import evaluate
 from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.tasks import load_task
+from lsgm_eval.task import load_task
 
 RAW = b"weights" * 100
 UNREACHABLE = "http://127.0.0.1:9/net.pth"
@@ -110,8 +112,8 @@ def test_a_download_of_other_bytes_is_not_kept(elsewhere: Path, own_cache: Path)
 @pytest.mark.parametrize(
     ("spec", "module", "constant"),
     [
-        ("inception", inception_fidelity, "FIDELITY_INCEPTION"),
-        ("inception-clean", inception_clean, "CLEAN_INCEPTION"),
+        ("inception", inception, "FIDELITY_INCEPTION"),
+        ("inception-clean", inception, "CLEAN_INCEPTION"),
     ],
 )
 def test_without_file_and_network_the_error_says_what_to_run(
@@ -144,8 +146,8 @@ def test_without_any_inception_one_sentence_names_both_files_and_one_command(
     elsewhere: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, constant in (
-        (inception_fidelity, "FIDELITY_INCEPTION"),
-        (inception_clean, "CLEAN_INCEPTION"),
+        (inception, "FIDELITY_INCEPTION"),
+        (inception, "CLEAN_INCEPTION"),
     ):
         monkeypatch.setattr(module, constant, replace(getattr(module, constant), url=UNREACHABLE))
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
@@ -240,11 +242,11 @@ def test_lsgm_data_fetch_knows_the_weights_by_the_names_of_their_spaces(
 def test_without_any_space_a_command_ends_before_the_data_are_read(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inception_fidelity, "FIDELITY_INCEPTION", remote())
-    monkeypatch.setattr(inception_clean, "CLEAN_INCEPTION", remote())
+    monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
+    monkeypatch.setattr(inception, "CLEAN_INCEPTION", remote())
     monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(3, 32, 32, "discrete", 8))
-    monkeypatch.setattr(model_specs, "open_model", lambda spec, device: model)
+    monkeypatch.setattr(open, "open_model", lambda spec, device: model)
     words = ["--model", "a", "--out", str(tmp_path / "out"), "--device", "cpu"]
     run, more = {
         "nfe": (nfe.run, ["--task", "cifar10"]),
@@ -259,7 +261,7 @@ def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_rea
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With likelihoods too, which need no network."""
-    monkeypatch.setattr(inception_fidelity, "FIDELITY_INCEPTION", remote())
+    monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
     monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(1, 28, 28, "binary", 1))
     task = replace(load_task("glyphs"), spaces=(SpaceSpec("inception"),))

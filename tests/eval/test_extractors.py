@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from lsgm.data import ImageSet, load, sha256_of
 from lsgm.errors import DataError, UserError
-from lsgm_eval.extractors import load_extractor, train_glyphs
-from lsgm_eval.extractors.glyphs import WEIGHTS, GlyphExtractor, read_card
-from lsgm_eval.extractors.torchscript import TorchScriptExtractor
-from lsgm_eval.extractors.train_glyphs import TrainGlyphs, accuracy, train
-from lsgm_eval.features import collect
-from lsgm_eval.frechet import frechet_distance
+from lsgm_eval.features import train_glyphs
+from lsgm_eval.features.glyphs import WEIGHTS, GlyphExtractor, read_card
+from lsgm_eval.features.own import TorchScriptExtractor
+from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.statistics import collect
+from lsgm_eval.features.train_glyphs import TrainGlyphs, accuracy, train
+from lsgm_eval.metrics.frechet import frechet_distance
 
 SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[2].parent / "shared"))
 GREY = (1, 28, 28)

@@ -19,17 +19,18 @@ from torch import Tensor
 
 import lsgm_eval
 from lsgm.data import ImageSet, sha256_of
-from lsgm.data.subset import subset
+from lsgm.data.splits import subset
 from lsgm.errors import DataError, UserError
 from lsgm_eval.commands import fid as command
-from lsgm_eval.frechet import frechet_of_features
-from lsgm_eval.kernel import kernel_distance
-from lsgm_eval.moments import Moments
-from lsgm_eval.precision_recall import precision_recall
+from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.statistics_file import write_statistics
+from lsgm_eval.metrics.frechet import frechet_of_features
+from lsgm_eval.metrics.kernel import kernel_distance
+from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.metrics.precision_recall import precision_recall
 from lsgm_eval.rows import read_rows
-from lsgm_eval.statistics_file import write_statistics
-from lsgm_eval.torchvision_import import ensure_torchvision
-from lsgm_eval.two_sides import networks, side
+from lsgm_eval.two_sides import networks
+from lsgm_eval.two_sides import sides as side
 
 
 class Corners:

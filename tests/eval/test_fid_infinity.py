@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lsgm.errors import UserError
-from lsgm_eval.fid_infinity import frechet_infinity
-from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.moments import Array, Moments
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.metrics.frechet_infinity import frechet_infinity
+from lsgm_eval.metrics.moments import Array, Moments
 
 DIM = 16
 SCALE = np.linspace(0.2, 1.5, DIM)

@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from lsgm_eval.frechet import (
+from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.metrics.frechet import (
     EPS,
     SMALL,
     _eigenvalues,
@@ -22,8 +23,7 @@ from lsgm_eval.frechet import (
     frechet_to,
     transport_map,
 )
-from lsgm_eval.moments import Array, Moments
-from lsgm_eval.torchvision_import import ensure_torchvision
+from lsgm_eval.metrics.moments import Array, Moments
 
 SQRTM_REPORTS = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lsgm.data import ImageSet, sha256_of
-from lsgm.data.pixels import test_levels as levels_of
+from lsgm.data.images import test_levels as levels_of
 from lsgm.data.registry import DATASETS
 from lsgm.errors import DataError, UserError
 from lsgm.generative import Pixels
 from lsgm_eval.images import ScoredImages, check_pixels, scored_images_of
-from lsgm_eval.tasks import Task, load_task
+from lsgm_eval.task import Task, load_task
 
 Make = Callable[..., Any]
 TASK = Task("bars", 1, "bars", "bars", binarisation_seed=3)

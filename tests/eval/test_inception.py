@@ -16,14 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.bench.inception_weights import random_state
-from lsgm_eval.extractors import inception_clean, inception_fidelity, load_extractor
-from lsgm_eval.extractors.base import Classifies, Spatial
-from lsgm_eval.extractors.clean_resize import CleanResize
-from lsgm_eval.extractors.inception_clean import CleanInception
-from lsgm_eval.extractors.inception_fidelity import FidelityInception
-from lsgm_eval.frechet import frechet_of_features
-from lsgm_eval.moments import Moments
+from lsgm_eval.bench.fid_ways import random_state
+from lsgm_eval.features import inception
+from lsgm_eval.features.extractor import Classifies, Spatial
+from lsgm_eval.features.inception import CleanInception, CleanResize, FidelityInception
+from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.metrics.frechet import frechet_of_features
+from lsgm_eval.metrics.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -184,7 +183,7 @@ def test_features_that_are_not_finite_are_named(
     monkeypatch.setattr(fidelity, "net", lambda images: (broken,))
     with pytest.raises(UserError, match=r"inception-own-random gave .* not finite for image 1 of a batch"):
         fidelity(noise(3))
-    monkeypatch.setattr(inception_clean, "_pooled", lambda *args: broken)
+    monkeypatch.setattr(inception, "_pooled", lambda *args: broken)
     with pytest.raises(UserError, match=r"inception-clean-own-.* not finite for image 1 of a batch"):
         clean(noise(3))
 
@@ -201,13 +200,13 @@ def test_only_the_official_bytes_have_the_official_name(
     assert isinstance(clean, Classifies)
     assert not isinstance(clean, Spatial)
     monkeypatch.setenv("LSGM_DATA", os.pathsep.join([str(weights.parent), str(script.parent)]))
-    as_if = replace(inception_fidelity.FIDELITY_INCEPTION, file=weights.name, sha256=own.sha256)
-    monkeypatch.setattr(inception_fidelity, "FIDELITY_INCEPTION", as_if)
-    monkeypatch.setattr(inception_fidelity, "_build", lambda path, raw: nn.Identity())
+    as_if = replace(inception.FIDELITY_INCEPTION, file=weights.name, sha256=own.sha256)
+    monkeypatch.setattr(inception, "FIDELITY_INCEPTION", as_if)
+    monkeypatch.setattr(inception, "_build", lambda path, raw: nn.Identity())
     official = load_extractor("inception", COLOUR)
     assert (official.name, official.sha256) == ("inception", own.sha256)
-    as_if = replace(inception_clean.CLEAN_INCEPTION, sha256=clean.sha256)
-    monkeypatch.setattr(inception_clean, "CLEAN_INCEPTION", as_if)
+    as_if = replace(inception.CLEAN_INCEPTION, sha256=clean.sha256)
+    monkeypatch.setattr(inception, "CLEAN_INCEPTION", as_if)
     assert load_extractor("inception-clean", COLOUR).name == "inception-clean"
     assert len({official.resize, clean.resize, ""}) == 3
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.inception_score import ClassSums, inception_score
-from lsgm_eval.moments import Array
-from lsgm_eval.torchvision_import import ensure_torchvision
+from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.metrics.inception_score import ClassSums, inception_score
+from lsgm_eval.metrics.moments import Array
 
 
 def logits(seed: int, n: int, classes: int = 20, sharp: float = 2.0) -> Array:

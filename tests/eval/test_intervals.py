@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from scipy import stats
 
-from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.intervals import (
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.metrics.intervals import (
     Interval,
     bootstrap_error,
     frechet_bias,
@@ -22,7 +22,7 @@ from lsgm_eval.intervals import (
     paired_difference,
     replicate_interval,
 )
-from lsgm_eval.moments import Array, Moments
+from lsgm_eval.metrics.moments import Array, Moments
 
 LAWS: dict[str, tuple[Callable[[Generator, tuple[int, int]], Array], float, int, float]] = {
     "normal": (lambda rng, size: rng.normal(size=size), 0.0, 100, 0.95),

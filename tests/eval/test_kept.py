@@ -21,24 +21,22 @@ from lsgm.distributed import World
 from lsgm.errors import DataError
 from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
-from lsgm_eval import kept, score_store
-from lsgm_eval.cells import CellStore, cell_key
+from lsgm_eval import cache
+from lsgm_eval.cache import CellStore, cell_key, claim_results
 from lsgm_eval.commands import nll
-from lsgm_eval.kept import claim_results
-from lsgm_eval.likelihoods import measure_likelihood
-from lsgm_eval.measure.likelihood import SCORED, Scores, save_scores, score_images
-from lsgm_eval.measure.paired import folder_tag, scores_file
+from lsgm_eval.cost_curve.run import forget
+from lsgm_eval.likelihood import store as score_store
+from lsgm_eval.likelihood.bounds import measure_likelihood
+from lsgm_eval.likelihood.rows import folder_tag, scores_file
+from lsgm_eval.likelihood.scores import SCORED, Scores, save_scores, score_images
+from lsgm_eval.likelihood.store import ScoreStore, read_scores
 from lsgm_eval.measure.quality import Drawing
-from lsgm_eval.neighbours import nearest
-from lsgm_eval.passes import Pass, run_pass
-from lsgm_eval.passes.plan import branches, class_sums
-from lsgm_eval.passes.share import Share
-from lsgm_eval.passes.state import StateFile
-from lsgm_eval.reference import all_features, reference_features
-from lsgm_eval.row_file import RowFile, open_rows, write_rows
+from lsgm_eval.metrics.precision_recall import nearest
+from lsgm_eval.metrics.row_file import RowFile, open_rows, write_rows
 from lsgm_eval.rows import Context
-from lsgm_eval.score_store import ScoreStore, read_scores
-from lsgm_eval.sweep.run import forget
+from lsgm_eval.samples.gather import Pass, run_pass
+from lsgm_eval.samples.reference import all_features, reference_features
+from lsgm_eval.samples.share import Share, StateFile, branches, class_sums
 
 Said = pytest.CaptureFixture[str]
 NELBO = DensityConfig(draws=4)
@@ -462,7 +460,7 @@ def test_a_cell_of_another_form_is_measured_again(tmp_path: Path, change: Callab
 # Where it lies.
 
 
-@pytest.mark.parametrize("name", kept.FOLDERS)
+@pytest.mark.parametrize("name", cache.FOLDERS)
 def test_a_received_folder_with_a_link_in_it_is_refused_before_anything_is_measured(
     tmp_path: Path, name: str
 ) -> None:

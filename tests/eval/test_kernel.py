@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lsgm.errors import UserError
-from lsgm_eval.intervals import kernel_interval
-from lsgm_eval.kernel import block_kernel_distance, cubic_kernel, kernel_distance, within_sums
-from lsgm_eval.moments import Array
-from lsgm_eval.torchvision_import import ensure_torchvision
+from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.metrics.intervals import kernel_interval
+from lsgm_eval.metrics.kernel import block_kernel_distance, cubic_kernel, kernel_distance, within_sums
+from lsgm_eval.metrics.moments import Array
 
 
 def world(seed: int, n: int, shift: float = 0.0, dim: int = 6) -> Array:
@@ -43,7 +43,7 @@ def test_agrees_with_torch_fidelity() -> None:
 def test_blocks_do_not_change_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = world(4, 50), world(5, 64)
     once = kernel_distance(x, y)
-    monkeypatch.setattr("lsgm_eval.kernel.BLOCK", 7)
+    monkeypatch.setattr("lsgm_eval.metrics.kernel.BLOCK", 7)
     again = kernel_distance(x, y)
     assert again.value == pytest.approx(once.value, rel=1e-10)
     assert again.standard_error == pytest.approx(once.standard_error, rel=1e-10)

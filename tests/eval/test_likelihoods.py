@@ -19,14 +19,13 @@ from scoring import KnownModel, known_images
 from lsgm.config import DensityConfig
 from lsgm.distributed import World, join
 from lsgm.errors import UserError
-from lsgm_eval.intervals import mean_interval
-from lsgm_eval.likelihoods import Plan, measure_likelihood, measure_plans
-from lsgm_eval.measure.likelihood import Scores, score_images
-from lsgm_eval.measure.likelihood_rows import estimator_label
-from lsgm_eval.measure.solver_error import finer, solves_flow
-from lsgm_eval.model_specs import Renamed
+from lsgm_eval.likelihood.bounds import Plan, measure_likelihood, measure_plans
+from lsgm_eval.likelihood.rows import estimator_label
+from lsgm_eval.likelihood.scores import Scores, finer, score_images, solves_flow
+from lsgm_eval.likelihood.store import ScoreStore
+from lsgm_eval.metrics.intervals import mean_interval
+from lsgm_eval.models.open import Renamed
 from lsgm_eval.rows import KEYS, Context
-from lsgm_eval.score_store import ScoreStore
 
 ALONE = World(0, 1, torch.device("cpu"))
 NELBO = DensityConfig(draws=4)

@@ -17,11 +17,12 @@ import torch
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
-from lsgm_eval import manifest as manifest_module
-from lsgm_eval import model_specs, runner
-from lsgm_eval.cells import cell_key
-from lsgm_eval.manifest import write_manifest
-from lsgm_eval.tasks import load_task
+from lsgm_eval.cache import cell_key
+from lsgm_eval.models import open
+from lsgm_eval.run import manifest as manifest_module
+from lsgm_eval.run import runner
+from lsgm_eval.run.manifest import write_manifest
+from lsgm_eval.task import load_task
 from lsgm_reports.provenance import read_manifest
 
 TASK = (
@@ -128,7 +129,7 @@ def test_of_ready_images_the_reports_read_how_many_there_are(
 ) -> None:
     np.save(tmp_path / "rows.npy", np.full((7, 4, 4, 3), 9, np.uint8))
     word = f"theirs={tmp_path / 'rows.npy'}"
-    (described,) = read_manifest(write(models={word: model_specs.open_model(word)})).models
+    (described,) = read_manifest(write(models={word: open.open_model(word)})).models
     assert (described.name, described.path, described.images) == ("theirs", word.partition("=")[2], 7)
 
 
@@ -149,7 +150,7 @@ def task(
 ) -> str:
     """Let every spec be a Bernoulli model of that name, under a task of bars."""
     monkeypatch.setattr(runner, "load", lambda name, **options: bars)
-    monkeypatch.setattr(model_specs, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
+    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)

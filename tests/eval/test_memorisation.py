@@ -8,8 +8,8 @@ from scipy.spatial import cKDTree
 from scipy.stats import mannwhitneyu, norm
 
 from lsgm.errors import UserError
-from lsgm_eval.memorisation import memorisation, three_sample_z
-from lsgm_eval.moments import Array
+from lsgm_eval.metrics.memorisation import memorisation, three_sample_z
+from lsgm_eval.metrics.moments import Array
 
 
 def world(seed: int, n: int, dim: int = 5) -> Array:

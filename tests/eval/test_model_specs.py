@@ -16,14 +16,14 @@ from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import Pixels
-from lsgm.models.load import load_model
-from lsgm.training import train_recipe
-from lsgm_eval import runner
-from lsgm_eval.model_specs import open_model, remark_of
-from lsgm_eval.runner import evaluate
-from lsgm_eval.sources import ImageModel, fit
-from lsgm_eval.tasks import load_task
-from lsgm_eval.two_sides.side import open_side
+from lsgm.runs.load import load_model
+from lsgm.train.training import train_recipe
+from lsgm_eval.models.open import open_model, remark_of
+from lsgm_eval.models.ready import ImageModel, fit
+from lsgm_eval.run import runner
+from lsgm_eval.run.runner import evaluate
+from lsgm_eval.task import load_task
+from lsgm_eval.two_sides.sides import open_side
 
 TASK = (
     tiny.TASK

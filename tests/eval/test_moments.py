@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsgm.errors import UserError
-from lsgm_eval.moments import Array, Moments
+from lsgm_eval.metrics.moments import Array, Moments
 
 
 def features(n: int = 503, dim: int = 12, offset: float = 30.0) -> Array:

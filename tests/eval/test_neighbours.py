@@ -8,8 +8,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from lsgm.errors import UserError
-from lsgm_eval.moments import Array
-from lsgm_eval.neighbours import distance_blocks, nearest
+from lsgm_eval.metrics.moments import Array
+from lsgm_eval.metrics.precision_recall import distance_blocks, nearest
 
 
 def world(seed: int, n: int, dim: int = 6) -> Array:
@@ -18,8 +18,8 @@ def world(seed: int, n: int, dim: int = 6) -> Array:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsgm_eval.neighbours.ROWS", 17)
-    monkeypatch.setattr("lsgm_eval.neighbours.COLUMNS", 23)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.ROWS", 17)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.COLUMNS", 23)
 
 
 @pytest.mark.parametrize("k", [1, 5, 40])
@@ -42,8 +42,8 @@ def test_no_row_is_its_own_neighbour() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = world(3, 50).astype(np.float32), world(4, 64).astype(np.float32)
     once = nearest(x, y, 4)
-    monkeypatch.setattr("lsgm_eval.neighbours.ROWS", 1000)
-    monkeypatch.setattr("lsgm_eval.neighbours.COLUMNS", 5)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.ROWS", 1000)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.COLUMNS", 5)
     again = nearest(x, y, 4)
     np.testing.assert_array_equal(again.distance, once.distance)
     np.testing.assert_array_equal(again.index, once.index)

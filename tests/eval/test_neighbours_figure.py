@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lsgm_eval.memorisation import Memorisation, memorisation
-from lsgm_eval.neighbours_figure import write_neighbours
+from lsgm_eval.metrics.memorisation import Memorisation, memorisation, write_neighbours
 
 
 def found() -> Memorisation:

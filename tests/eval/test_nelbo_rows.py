@@ -17,16 +17,16 @@ from torch import Tensor
 
 from lsgm.config import DensityConfig
 from lsgm.generative import Density, GenerativeModel
-from lsgm.models.load import fresh_networks
-from lsgm.models.measured import ScoreBasedModel, measure_lsgm
-from lsgm.training import pixels_of
+from lsgm.model.diffusion import ScoreBasedModel, measure_lsgm
+from lsgm.runs.load import fresh_networks
+from lsgm.train.training import pixels_of
 from lsgm_eval.images import ScoredImages, scored_images_of
-from lsgm_eval.intervals import mean_interval
-from lsgm_eval.likelihoods import measure_likelihood
-from lsgm_eval.measure.likelihood_rows import estimator_label
-from lsgm_eval.model_specs import Renamed
+from lsgm_eval.likelihood.bounds import measure_likelihood
+from lsgm_eval.likelihood.rows import estimator_label
+from lsgm_eval.metrics.intervals import mean_interval
+from lsgm_eval.models.open import Renamed
 from lsgm_eval.rows import Context
-from lsgm_eval.tasks import Task
+from lsgm_eval.task import Task
 
 COUNT = 20
 NELBO = DensityConfig(draws=4)

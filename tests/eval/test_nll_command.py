@@ -18,9 +18,11 @@ from lsgm.config import DensityConfig
 from lsgm.data.folder import read_folder
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
-from lsgm_eval import images, model_specs, runner
+from lsgm_eval import images
 from lsgm_eval.commands.nll import Options, estimator, run
+from lsgm_eval.models import open
 from lsgm_eval.rows import read_rows
+from lsgm_eval.run import runner
 
 TASK = """
 name = "known"
@@ -52,7 +54,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
         "colour": KnownModel("colour", pixels=Pixels(3, 2, 2, "discrete")),
         "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
     }
-    monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setattr(open, "open_model", lambda word, device="cpu": known[word])
     monkeypatch.setattr(runner, "task_images", lambda task, models, few=False: None)
     monkeypatch.setattr(images, "scored_images_of", lambda task, images: known_images())
     return known
@@ -286,7 +288,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for index, image in enumerate(values):
         Image.fromarray(image).save(folder / f"{index:03d}.png")
     known = {name: KnownModel(name, pixels=Pixels(3, 8, 8, "discrete", 8)) for name in ("a", "b")}
-    monkeypatch.setattr(model_specs, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setattr(open, "open_model", lambda word, device="cpu": known[word])
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)  # a folder of images: nothing may score it unasked
     return folder
@@ -364,10 +366,10 @@ def test_of_the_images_that_a_model_was_trained_on_those_it_left_out_are_scored(
     run_of.mkdir()
     identity = read_folder(photos, (8, 8)).identity
     (run_of / "state.json").write_text(json.dumps({"meta": {"dataset": identity}}))
-    monkeypatch.setattr(model_specs, "find_checkpoint", lambda path: path)
-    monkeypatch.setattr(model_specs, "read_state", lambda path: json.loads((path / "state.json").read_text()))
+    monkeypatch.setattr(open, "find_checkpoint", lambda path: path)
+    monkeypatch.setattr(open, "read_state", lambda path: json.loads((path / "state.json").read_text()))
     monkeypatch.setattr(
-        model_specs, "open_model", lambda *_, **__: KnownModel("a", pixels=Pixels(3, 8, 8, "discrete", 8))
+        open, "open_model", lambda *_, **__: KnownModel("a", pixels=Pixels(3, 8, 8, "discrete", 8))
     )
     rows = scored(tmp_path, str(run_of), "--data", str(photos), "--limit", "3")
     assert {(row["n"], row["n_of"], row["split"]) for row in rows} == {(3, 5, "test")}

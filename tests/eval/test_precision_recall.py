@@ -8,11 +8,10 @@ import torch
 from scipy.spatial.distance import cdist
 
 from lsgm.errors import UserError
-from lsgm_eval.intervals import Interval
-from lsgm_eval.moments import Array
-from lsgm_eval.precision_recall import density_coverage, precision_recall, radii
-from lsgm_eval.proportions import binomial_interval
-from lsgm_eval.torchvision_import import ensure_torchvision
+from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.metrics.intervals import Interval, binomial_interval
+from lsgm_eval.metrics.moments import Array
+from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall, radii
 
 
 def world(seed: int, n: int, dim: int = 6, shift: float = 0.0, scale: float = 1.0) -> Array:
@@ -79,8 +78,8 @@ def test_copies_of_an_image_make_balls_of_radius_zero_that_hold_it() -> None:
 def test_blocks_and_known_radii_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = world(6, 70, shift=0.4), world(7, 60)
     once = precision_recall(x, y), density_coverage(x, y)
-    monkeypatch.setattr("lsgm_eval.neighbours.ROWS", 13)
-    monkeypatch.setattr("lsgm_eval.neighbours.COLUMNS", 7)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.ROWS", 13)
+    monkeypatch.setattr("lsgm_eval.metrics.precision_recall.COLUMNS", 7)
     again = precision_recall(x, y, y_radii=radii(y, 3)), density_coverage(x, y, y_radii=radii(y, 5))
     assert again == once
     assert precision_recall(x, y, seed=1).recall.standard_error != once[0].recall.standard_error

@@ -15,19 +15,20 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.errors import DataError, UserError
-from lsgm_eval import open_spaces, runner
-from lsgm_eval.comparisons import compare_frechet
-from lsgm_eval.features import collect
-from lsgm_eval.frechet import frechet_of_features
+from lsgm_eval.features.statistics import collect
+from lsgm_eval.measure.difference import compare_frechet
 from lsgm_eval.measure.quality import TIMED
-from lsgm_eval.memorisation import memorisation
-from lsgm_eval.precision_recall import density_coverage, precision_recall
-from lsgm_eval.reference import all_features, data_images, reference_features
-from lsgm_eval.row_file import RowFile
+from lsgm_eval.metrics.frechet import frechet_of_features
+from lsgm_eval.metrics.memorisation import memorisation
+from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
+from lsgm_eval.metrics.row_file import RowFile
 from lsgm_eval.rows import read_rows
-from lsgm_eval.runner import evaluate
+from lsgm_eval.run import runner
+from lsgm_eval.run import spaces as open_spaces
+from lsgm_eval.run.runner import evaluate
+from lsgm_eval.samples.reference import all_features, data_images, reference_features
 from lsgm_eval.spaces import SpaceSpec, Statistic
-from lsgm_eval.tasks import Task, Tier
+from lsgm_eval.task import Task, Tier
 
 Make = Callable[..., Any]
 EVERYTHING: tuple[Statistic, ...] = (
@@ -279,7 +280,7 @@ def test_all_rows_of_features_are_kept_in_order_and_read_from_disk(bars: ImageSe
 def test_all_images_are_kept_where_asked_and_measure_the_same(
     kind: Any, bernoulli: Make, tmp_path: Path
 ) -> None:
-    from lsgm_eval.model_specs import open_model
+    from lsgm_eval.models.open import open_model
 
     task = task_of(SpaceSpec("squares"))
     first = evaluate([bernoulli()], task, "quick", tmp_path / "a", only=["quality"], save=kind)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lsgm.data import ImageSet, sha256_of
-from lsgm_eval import reference
-from lsgm_eval.reference import cache_key, choose, data_images, reference_features
+from lsgm_eval.samples import reference
+from lsgm_eval.samples.reference import cache_key, choose, data_images, reference_features
 
 
 class Corners:

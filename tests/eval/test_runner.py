@@ -14,19 +14,19 @@ import torch
 
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
-from lsgm.data.pixels import test_levels as levels_of
+from lsgm.data.images import test_levels as levels_of
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
-from lsgm_eval import evaluation, runner
-from lsgm_eval.intervals import mean_interval
+from lsgm_eval.likelihood.scores import paired_scores
 from lsgm_eval.live.journal import Journal
-from lsgm_eval.measure.likelihood import paired_scores
-from lsgm_eval.passes import state
-from lsgm_eval.reference import choose
+from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.rows import KEYS, read_rows
-from lsgm_eval.runner import evaluate
+from lsgm_eval.run import evaluation, runner
+from lsgm_eval.run.runner import evaluate
+from lsgm_eval.samples import share
+from lsgm_eval.samples.reference import choose
 from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.tasks import Task, Tier
+from lsgm_eval.task import Task, Tier
 
 Make = Callable[..., Any]
 TIER = Tier(
@@ -198,7 +198,7 @@ def test_a_cell_is_measured_again_when_anything_behind_it_changes(
 
 def test_other_code_is_another_cell(bernoulli: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality"])
-    for module in (evaluation, state):
+    for module in (evaluation, share):
         monkeypatch.setattr(module, "code_version", lambda *packages: "another")
     model = bernoulli()
     evaluate([model], TASK, "quick", tmp_path, only=["quality"])

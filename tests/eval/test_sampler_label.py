@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lsgm.config import SamplerConfig
-from lsgm_eval.measure.sampler_label import describe_sampler
+from lsgm_eval.measure.quality import describe_sampler
 
 OTHER: dict[str, Any] = {
     "time_end": 0.01, "temperature": 0.9, "grid": "logsnr", "rho": 5.0, "denoise": True, "eta": 0.5,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsgm_eval.score_store import Columns, ScoreStore, join_columns, select_rows
+from lsgm_eval.likelihood.store import Columns, ScoreStore, join_columns, select_rows
 
 
 def batch(*rows: int, scale: float = 1.0) -> Columns:

@@ -16,10 +16,10 @@ from bernoulli import BernoulliModel, ink
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.distributed import join
-from lsgm_eval import runner
 from lsgm_eval.rows import read_rows
+from lsgm_eval.run import runner
 from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.tasks import Task, Tier
+from lsgm_eval.task import Task, Tier
 
 TIER = Tier(
     n_samples=90,

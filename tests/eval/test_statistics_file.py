@@ -11,15 +11,15 @@ import pytest
 from damaged_arrays import FILES
 
 from lsgm.errors import DataError
-from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.moments import Moments
-from lsgm_eval.statistics_file import (
+from lsgm_eval.features.statistics_file import (
     UNVERIFIED,
     read_statistics,
     space_of,
     statistics_in,
     write_statistics,
 )
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.metrics.moments import Moments
 
 
 @dataclass

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from lsgm.data import ImageSet, dataset_names, glyphs, load, sha256_of
+from lsgm.data.images import test_levels as levels_of
 from lsgm.data.mirror import find_mirror
-from lsgm.data.pixels import test_levels as levels_of
 from lsgm.data.registry import DATASETS
 from lsgm.data.store import roots
 from lsgm.errors import ConfigError, DataError, UserError
-from lsgm.files.cache import cache_dir
-from lsgm.samplers import find_sampler
-from lsgm_eval.tasks import Method, load_task, task_names
+from lsgm.files.write import cache_dir
+from lsgm.sampling import find_sampler
+from lsgm_eval.task import Method, load_task, task_names
 
 CASES: tuple[tuple[Method, bool], ...] = (
     ("nelbo", True), ("ode", True), ("iw", True), ("iw", False),

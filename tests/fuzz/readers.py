@@ -9,7 +9,7 @@ __all__ = ["READERS"]
 
 
 def _costs(path: Path) -> None:
-    from lsgm.costs import read_costs
+    from lsgm.recipes import read_costs
 
     read_costs(path.parent)
 
@@ -23,7 +23,7 @@ def _published(path: Path) -> None:
 
 
 def _calibrations(path: Path) -> None:
-    from lsgm_reports.calibration import calibrations
+    from lsgm_reports.published import calibrations
 
     calibrations(path)
 
@@ -37,8 +37,8 @@ def _csv(path: Path) -> None:
 
 
 def _idx(path: Path) -> None:
+    from lsgm.data.download import gunzip
     from lsgm.data.mnist import read_idx
-    from lsgm.data.remote import gunzip
 
     read_idx(gunzip(path), path)
 

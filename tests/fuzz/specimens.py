@@ -259,9 +259,9 @@ def _sheet(path: Path) -> None:
 @part("golden.json", "run", "task.toml", "means.ts")
 def _golden(path: Path) -> None:
     from lsgm.config import SamplerConfig
+    from lsgm_eval.gate.check import open_subject
     from lsgm_eval.gate.golden import Plan, write_golden
     from lsgm_eval.gate.record import record
-    from lsgm_eval.gate.subject import open_subject
 
     heun = SamplerConfig("heun", steps=1)
     plan = Plan(
@@ -322,7 +322,7 @@ def _calibration(path: Path) -> None:
 
 @part("ablation", "scores")
 def _ablation(path: Path) -> None:
-    from lsgm.ablation import STUDIES, summary
+    from lsgm.recipes.ablation import STUDIES, summary
 
     shutil.copytree("scores", path)
     (path / "ablation.json").write_text(json.dumps(summary("tiny", [STUDIES["frozen"]], {}), indent=1))

@@ -26,8 +26,8 @@ import lsgm
 import lsgm_eval
 import lsgm_reports
 from lsgm import cli
-from lsgm_eval import open_spaces, runner
-from lsgm_eval.gate import subject
+from lsgm_eval.gate import check
+from lsgm_eval.run import runner, spaces
 
 __all__: list[str] = []
 
@@ -44,8 +44,8 @@ def told() -> None:
     # The tasks' data are the pictures that the tiny models learn.
     bars = tiny.bars()
     runner.load = lambda name, **options: bars  # type: ignore[assignment]
-    subject.task_images = lambda task, models: bars  # type: ignore[assignment]
-    open_spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
+    check.task_images = lambda task, models: bars  # type: ignore[assignment]
+    spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
     for line in sys.stdin:
         ask = json.loads(line)
         sys.stdout.flush()

@@ -15,9 +15,9 @@ import pytest
 import tiny
 from kills.forged import Forge
 
+from lsgm.runs.checkpoint import checkpoints
 from lsgm.train import Run, find_checkpoint, read_metrics
-from lsgm.train.checkpoint import checkpoints
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 TASK = """
 name = "bars"

@@ -11,7 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsgm.ablation import (
+from lsgm.commands import train
+from lsgm.errors import ConfigError
+from lsgm.kinds import recipe_from
+from lsgm.objective.bound import Objective
+from lsgm.recipes import load_recipe
+from lsgm.recipes.ablation import (
     SDES,
     SHARED,
     STUDIES,
@@ -23,11 +28,6 @@ from lsgm.ablation import (
     study_lines,
     summary,
 )
-from lsgm.commands import train
-from lsgm.errors import ConfigError
-from lsgm.kinds import recipe_from
-from lsgm.objective import Objective
-from lsgm.recipe_files import load_recipe
 from lsgm.sde import make_sde
 from lsgm.structure import to_dict
 

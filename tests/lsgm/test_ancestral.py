@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, draw
-from lsgm.samplers.grids import default_grid, make_grid, time_end_of
-from lsgm.samplers.nodes import Nodes
-from lsgm.samplers.transition import transition
+from lsgm.sampling import CountedScore, draw
+from lsgm.sampling.counted import Nodes
+from lsgm.sampling.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling.stochastic import transition
 from lsgm.sde import VPSDE
 
 

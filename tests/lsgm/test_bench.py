@@ -15,15 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from lsgm.bench import benchmarks
+from lsgm.bench.measuring import spread_of
 from lsgm.bench.passes import largest_difference
-from lsgm.bench.spread import spread_of
 from lsgm.bench.train import Options
 from lsgm.cli import help_line, main
 from lsgm.config import SDEConfig
 from lsgm.generative import Pixels
-from lsgm.models.config import LSGMRecipe, PriorConfig
-from lsgm.models.latent import build_lsgm
+from lsgm.model.lsgm import build_lsgm
 from lsgm.nets.config import ConvVAEConfig, NVAEConfig, ScoreNetConfig
+from lsgm.recipes.recipe import LSGMRecipe, PriorConfig
 from lsgm.train import Outcome
 
 RECIPE = """
@@ -142,7 +142,7 @@ def test_an_objective_with_the_wrong_gradient_is_not_timed(
     def no_factor(z: Tensor, factor: Tensor) -> Tensor:
         return z
 
-    monkeypatch.setattr("lsgm.objective.scale_gradient", no_factor)
+    monkeypatch.setattr("lsgm.objective.bound.scale_gradient", no_factor)
     assert bench("--recipes", recipe, "--steps", 1, "--json") == 2
     printed = capsys.readouterr()
     assert "one backward pass and two differ by" in printed.err
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_the_benchmark_and_not_only_the_stage(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = Outcome(False, "stage1", 1, {}, interrupted=True, exit_status=130)
-    monkeypatch.setattr("lsgm.bench.steps.train_recipe", lambda *args, **kwargs: ended)
+    monkeypatch.setattr("lsgm.bench.train.train_recipe", lambda *args, **kwargs: ended)
     assert bench("--recipes", recipe) == 130
     assert capsys.readouterr().out == ""
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from lsgm.config import DensityConfig
 from lsgm.errors import UserError
 from lsgm.generative import Density
-from lsgm.models.bounds import LogMeanExp, Moments
-from lsgm.models.config import ObjectiveConfig
-from lsgm.models.latent import Encoded, VAECoder
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, likelihood_bound
+from lsgm.likelihood.bounds import LogMeanExp, Moments
+from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, likelihood_bound
+from lsgm.model.lsgm import Encoded, VAECoder
 from lsgm.ode import SolverError
+from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.rng import SeededNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
-from lsgm.vae import LatentDraw, Noise
+from lsgm.vae.base import LatentDraw, Noise
 
 CPU = torch.device("cpu")
 IMPERFECT = {"shift": 0.15, "widen": 1.3}

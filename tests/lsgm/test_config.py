@@ -10,8 +10,8 @@ import pytest
 
 from lsgm.config import DataConfig, DensityConfig, OptimConfig, SamplerConfig, StageConfig, require_seeds
 from lsgm.errors import ConfigError, did_you_mean
-from lsgm.models.config import JointStage, KLConfig, LSGMRecipe, NormPenaltyConfig, ObjectiveConfig, VAEStage
 from lsgm.nets.config import NVAEConfig
+from lsgm.recipes.recipe import JointStage, KLConfig, LSGMRecipe, NormPenaltyConfig, ObjectiveConfig, VAEStage
 
 
 @pytest.mark.parametrize(

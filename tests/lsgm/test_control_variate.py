@@ -20,7 +20,7 @@ from scipy.integrate import quad, solve_ivp
 from torch import Tensor, nn
 
 from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, NormalReference, cosines, standard_normal
-from lsgm.objective import Objective, Times, diffuse
+from lsgm.objective.bound import Objective, Times, diffuse
 from lsgm.score import Parameterisation, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from lsgm.config import OptimConfig
 from lsgm.data import ImageSet
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.kinds import recipe_from
-from lsgm.models.config import NormPenaltyConfig
-from lsgm.models.penalty import NormPenalty
 from lsgm.nets.config import NVAEConfig, ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.objective import Objective
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.objective.bound import Objective
+from lsgm.objective.kl import NormPenalty
+from lsgm.recipes import find_recipes, load_recipe
+from lsgm.recipes.recipe import NormPenaltyConfig
+from lsgm.runs.checkpoint import read_weights
 from lsgm.sde import VPSDE
 from lsgm.train import ParamGroup, find_checkpoint
-from lsgm.train.checkpoint import read_weights
 from lsgm.train.optim import build_optimizer
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from lsgm.config import SDEConfig
 from lsgm.errors import ConfigError
-from lsgm.models.config import ObjectiveConfig, PriorConfig
-from lsgm.models.latent import make_prior
-from lsgm.models.stages import make_objective
+from lsgm.model.lsgm import make_prior
 from lsgm.nets.config import ScoreNetConfig
-from lsgm.nets.precondition import EDMPreconditioned
-from lsgm.objective import Objective
-from lsgm.proposal import importance_weight, make_proposal
-from lsgm.score import ScoreModel
+from lsgm.objective.bound import Objective
+from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
+from lsgm.score import EDMPreconditioned, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE
-from lsgm.weighting import Weighting
+from lsgm.times import Weighting, importance_weight, make_proposal
+from lsgm.train.stages import make_objective
 
 EDM = VESDE(4e-6, 6400.0)
 SDES = [(EDM, 0.0), (VPSDE(), 1e-3), (VPSDE(sigma2_0=0.01), 0.0), (GeometricVPSDE(), 0.0)]

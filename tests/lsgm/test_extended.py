@@ -16,10 +16,10 @@ import torch
 from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
+from lsgm.runs.checkpoint import checkpoints
+from lsgm.runs.history import write_derived_run
 from lsgm.train import Run, find_checkpoint, read_metrics, read_state
-from lsgm.train.checkpoint import checkpoints
-from lsgm.train.derived import write_derived_run
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 PIXELS = {key: tiny.TABLES[key] for key in ("seed", "prior")} | {
     "kind": "sgm",

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from lsgm import cli
+from lsgm.cli import told
 from lsgm.errors import DataError
-from lsgm.fault import told
-from lsgm.files import cache
+from lsgm.files import write
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.regular import read_bytes
 
@@ -126,7 +126,7 @@ def test_an_error_that_cannot_say_what_it_is_has_a_name(own_cache: Path) -> None
 def test_a_cache_that_has_no_place_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSGM_CACHE", "~nobody-of-this-name/cache")
     with pytest.raises(Exception, match=r"there is no folder for the cache .*; set LSGM_CACHE to one"):
-        cache.cache_dir()
+        write.cache_dir()
 
 
 def test_an_error_for_the_user_leaves_no_log(fails: Fails, own_cache: Path) -> None:

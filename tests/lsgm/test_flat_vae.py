@@ -13,22 +13,22 @@ from oracles.flat_vae import flat_log_weight, importance_bound
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-from lsgm.bench.flops import cost_of, forward_flops
+from lsgm.bench.cost import cost_of, forward_flops
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import test_levels
 from lsgm.errors import ConfigError, UserError
-from lsgm.flat_vae import FlatVAE
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.latent import LSGM, build_lsgm
-from lsgm.models.load import load_model, open_checkpoint
-from lsgm.models.measured import measure_lsgm
-from lsgm.models.recalibrate import decoder_of
+from lsgm.model.diffusion import measure_lsgm
+from lsgm.model.lsgm import LSGM, build_lsgm
 from lsgm.nets.config import FlatVAEConfig
-from lsgm.nets.fold import fold
+from lsgm.nets.folding import fold
 from lsgm.rng import RepeatedNoise
-from lsgm.training import train_recipe
-from lsgm.vae import repeated, sum_per_sample
+from lsgm.runs.load import load_model, open_checkpoint
+from lsgm.runs.recalibrate import decoder_of
+from lsgm.train.training import train_recipe
+from lsgm.vae.base import repeated, sum_per_sample
+from lsgm.vae.flat import FlatVAE
 
 CONFIG = FlatVAEConfig(hidden=(9, 7), latents=3)
 BINARY = Pixels(1, 6, 5, "binary", 1)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lsgm.errors import DataError
-from lsgm.grid import save_grid, save_image
+from lsgm.sampling.keep import save_grid, save_image
 
 
 def images(count: int, channels: int, side: int = 4) -> Tensor:

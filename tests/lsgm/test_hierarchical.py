@@ -18,11 +18,11 @@ from torch.distributions import Normal
 
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
-from lsgm.interop.nvlabs.vae_table import vae_table
+from lsgm.interop.nvlabs.tables import vae_table
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
-from lsgm.vae import Noise, Shape, normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.base import Noise, Shape, normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 ONE = NVAEConfig(width=4, multipliers=(1, 2), groups=2, latents=3, encoder_cells=1, decoder_cells=1)
 """Two groups at half the side."""

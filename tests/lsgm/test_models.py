@@ -18,14 +18,14 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, test_levels
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels
-from lsgm.models.load import fresh_networks, initialise_from, load_model
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, training_remark
+from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, training_remark
 from lsgm.rng import SeededNoise
-from lsgm.samplers import draw
+from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.load import fresh_networks, initialise_from, load_model
+from lsgm.sampling import draw
 from lsgm.score import ScoreModel
 from lsgm.train import Run, find_checkpoint, read_state
-from lsgm.train.checkpoint import checkpoints, read_weights
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 HEUN = SamplerConfig(steps=3)
 BINARY = Pixels(1, 8, 8, "binary", 1)

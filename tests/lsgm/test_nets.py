@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
-from lsgm.nets.convvae import ConvDecoder, ConvEncoder
-from lsgm.nets.embedding import TimeEmbedding
-from lsgm.nets.layers import Attention, Resample, ResBlock, group_norm
+from lsgm.nets.layers import Attention, Resample, ResBlock, TimeEmbedding, group_norm
 from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.vae.conv import ConvDecoder, ConvEncoder
 
 
 @settings(deadline=None, max_examples=15)

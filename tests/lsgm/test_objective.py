@@ -12,12 +12,11 @@ from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.objective import Objective, Times, diffuse, scale_gradient
-from lsgm.proposal import importance_weight
+from lsgm.objective.bound import Objective, Times, diffuse, scale_gradient
 from lsgm.score import Parameterisation, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.vae import ConvVAE, sum_per_sample
-from lsgm.weighting import Weighting
+from lsgm.times import Weighting, importance_weight
+from lsgm.vae.base import ConvVAE, sum_per_sample
 
 COMBINATIONS = [
     (VPSDE(), "ll", 1e-2),

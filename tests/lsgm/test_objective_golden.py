@@ -8,7 +8,7 @@ import pytest
 from golden import golden, needs_golden
 from torch import Tensor
 
-from lsgm.objective import Objective
+from lsgm.objective.bound import Objective
 from lsgm.sde import SDE, VPSDE, GeometricVPSDE
 
 pytestmark = needs_golden

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.ode import SolverError, odeint
-from lsgm.ode_fixed import METHODS, odeint_fixed
+from lsgm.ode import METHODS, SolverError, odeint, odeint_fixed
 
 
 def grid(steps: int, start: float = 0.0, end: float = 1.0) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lsgm.config import SamplerConfig
-from lsgm.nets.nvae.memory import StateMemory
-from lsgm.precision import device_of, dtype_of
-from lsgm.samplers import draw
+from lsgm.devices import device_of, dtype_of
+from lsgm.sampling import draw
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
+from lsgm.vae.hierarchical import StateMemory
 
 
 class Known(nn.Module):

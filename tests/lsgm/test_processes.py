@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from tiny import bars, recipe
 from worker import SAMPLER, SEEDS, sample_a_share
 
-from lsgm.models.load import load_model
-from lsgm.training import train_recipe
+from lsgm.runs.load import load_model
+from lsgm.train.training import train_recipe
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")

@@ -15,9 +15,8 @@ from scipy.special import erf
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.proposal import TimeProposal, importance_weight, make_proposal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.weighting import Weighting
+from lsgm.times import TimeProposal, Weighting, importance_weight, make_proposal
 
 LL, UN, RE, *_ = Weighting
 H: dict[str, Callable[[Tensor], Tensor]] = {

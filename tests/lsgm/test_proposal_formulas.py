@@ -13,9 +13,8 @@ from scipy.special import erf, erfinv
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.proposal import importance_weight, make_proposal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.weighting import Weighting
+from lsgm.times import Weighting, importance_weight, make_proposal
 
 LL, UN, RE, RESCALE, _ = Weighting
 

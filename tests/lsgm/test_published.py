@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from lsgm.bench.flops import Forward, cost_of, recipe_pixels, step_flops
-from lsgm.costs import Cost, read_costs, shown_flops, shown_hours
+from lsgm.bench.cost import Forward, cost_of, recipe_pixels, step_flops
 from lsgm.kinds import recipe_from
-from lsgm.models.config import JointStage, VAEStage
 from lsgm.nets.config import NVAEConfig
-from lsgm.nets.nvae.layout import Layout
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.recipes import Cost, find_recipes, load_recipe, read_costs, shown_flops, shown_hours
+from lsgm.recipes.recipe import JointStage, VAEStage
+from lsgm.vae.hierarchical import Layout
 
 INSTALLED = find_recipes()
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from lsgm.errors import ConfigError
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.recipes import find_recipes, load_recipe
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for an installed package of recipes."""
-    monkeypatch.setattr("lsgm.recipe_files.package_folder", lambda dotted: tmp_path)
+    monkeypatch.setattr("lsgm.recipes.package_folder", lambda dotted: tmp_path)
     (tmp_path / "omniglot.toml").write_text('kind = "lsgm"\n[data]\ndataset = "omniglot"\n')
     (tmp_path / "broken.toml").write_text('kind = "lsgm"\nsteps = = 3\n')
     return tmp_path

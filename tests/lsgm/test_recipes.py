@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from lsgm.bench.flops import recipe_pixels
-from lsgm.bench.recipes import narrowed
-from lsgm.costs import read_costs
+from lsgm.bench.cost import recipe_pixels
+from lsgm.bench.measuring import narrowed
 from lsgm.discovery import offers
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, kind_names, recipe_from
-from lsgm.models.load import checkpoint_meta, fresh_networks
-from lsgm.recipe_files import find_recipes, load_recipe
+from lsgm.recipes import find_recipes, load_recipe, read_costs
 from lsgm.rng import StepNoise
+from lsgm.runs.load import checkpoint_meta, fresh_networks
 from lsgm.structure import from_dict
 from lsgm.train.optim import build_optimizer
 from lsgm.train.stage import Losses

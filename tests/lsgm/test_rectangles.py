@@ -13,10 +13,10 @@ from pictures import photos
 from lsgm import cli
 from lsgm.config import DataConfig, DensityConfig, SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm.models.load import load_model
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.layers import Attention
 from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.runs.load import load_model
 
 NETWORK = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "embedding": 8}
 SHORT = {"steps": 2, "batch_size": 4}

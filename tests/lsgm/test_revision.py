@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lsgm import revision
-from lsgm.revision import git_revision
+from lsgm.runs import provenance
+from lsgm.runs.provenance import git_revision
 
 
 def test_it_is_a_commit_here_and_none_outside_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def test_it_is_a_commit_here_and_none_outside_a_clone(monkeypatch: pytest.Monkey
     git_revision.cache_clear()
     found = git_revision()
     assert found is None or len(found.removesuffix("+dirty")) == 40
-    monkeypatch.setattr(revision, "_git", fails)
+    monkeypatch.setattr(provenance, "_git", fails)
     git_revision.cache_clear()
     assert git_revision() is None
     git_revision.cache_clear()
@@ -36,7 +36,7 @@ def test_asking_changes_nothing_in_a_repository(tmp_path: Path) -> None:
     git("add", "file")
     os.utime(tmp_path / "file", (1, 1))  # now git would note the new date in its index
     index = (tmp_path / ".git" / "index").read_bytes()
-    revision._git(tmp_path, "status", "--porcelain", "--untracked-files=no")
+    provenance._git(tmp_path, "status", "--porcelain", "--untracked-files=no")
     assert (tmp_path / ".git" / "index").read_bytes() == index
     git("status")
     assert (tmp_path / ".git" / "index").read_bytes() != index, "git's own status would have changed it"

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import tomli_w
 
-from lsgm import cli, recipe_files
+from lsgm import cli, recipes
 from lsgm.commands import road
 from lsgm.train import find_checkpoint, read_state
 
@@ -115,7 +115,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {name: tmp_path / f"{name}.toml" for name in tables}
     for name, file in files.items():
         file.write_text(tomli_w.dumps(tables[name]))
-    for module in (road, recipe_files):
+    for module in (road, recipes):
         monkeypatch.setattr(module, "find_recipes", lambda: files)
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LSGM_PROGRESS", "0")

@@ -21,14 +21,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lsgm import cli, keep
+from lsgm import cli
 from lsgm.config import SamplerConfig
 from lsgm.generative import Pixels, Samples
-from lsgm.models.load import load_model
-from lsgm.models.measured import ScoreBasedModel
+from lsgm.model.diffusion import ScoreBasedModel
+from lsgm.runs.checkpoint import checkpoints
+from lsgm.runs.load import load_model
+from lsgm.sampling import keep
 from lsgm.train import Run
-from lsgm.train.checkpoint import checkpoints
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 HEUN = ["--sampler.steps", "2", "--device", "cpu"]
 

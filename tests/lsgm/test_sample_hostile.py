@@ -20,13 +20,13 @@ from PIL import Image
 
 from lsgm import cli
 from lsgm.config import SamplerConfig
-from lsgm.drawn import Identity, Record
 from lsgm.errors import DataError, UserError
 from lsgm.files.regular import open_regular
 from lsgm.files.write import unwritable
 from lsgm.generative import Pixels
-from lsgm.keep import Output, keeping, open_output
-from lsgm.training import train_recipe
+from lsgm.sampling.drawn import Identity, Record
+from lsgm.sampling.keep import Output, keeping, open_output
+from lsgm.train.training import train_recipe
 
 PIXELS = Pixels(1, 8, 8, "discrete", 8)
 IMAGES = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)

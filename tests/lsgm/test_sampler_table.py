@@ -12,9 +12,9 @@ from oracles.worlds import SDES, gaussian_world, initial
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm.samplers import check_options, draw, find_sampler, register, sampler_names, samplers
-from lsgm.samplers import registry as table
-from lsgm.samplers.grids import make_grid, time_end_of
+from lsgm.sampling import check_options, draw, find_sampler, register, sampler_names, samplers
+from lsgm.sampling import registry as table
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import VPSDE
 
 
@@ -96,7 +96,7 @@ def test_a_name_is_given_once() -> None:
 
 
 def test_the_table_is_listed_without_torch() -> None:
-    code = "import sys, lsgm.samplers as s; assert s.samplers() and not {'torch', 'numpy'} & set(sys.modules)"
+    code = "import sys, lsgm.sampling as s; assert s.samplers() and not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, ScoreFunction, draw, find_sampler, sampler_names
-from lsgm.samplers.grids import time_end_of
+from lsgm.sampling import CountedScore, ScoreFunction, draw, find_sampler, sampler_names
+from lsgm.sampling.grids import time_end_of
 from lsgm.sde import SDE, VESDE, VPSDE
 
 VP_LIKE = {name: sde for name, sde in SDES.items() if sde.is_vp_like}

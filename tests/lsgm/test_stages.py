@@ -14,12 +14,12 @@ from lsgm.config import DensityConfig
 from lsgm.data import test_levels
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
-from lsgm.models.config import KLConfig
-from lsgm.models.latent import LSGM, build_lsgm
-from lsgm.models.measured import measure_lsgm
-from lsgm.models.stages import VALIDATION_BATCH, JointStep, NormalPriorStep, mean_losses
+from lsgm.model.diffusion import measure_lsgm
+from lsgm.model.lsgm import LSGM, build_lsgm
+from lsgm.recipes.recipe import KLConfig
 from lsgm.rng import StepNoise
 from lsgm.train.stage import Losses
+from lsgm.train.stages import VALIDATION_BATCH, JointStep, NormalPriorStep, mean_losses
 
 RECIPE = tiny.recipe({"stage1": {"kl": {"start": 0.2, "portion": 0.5}}})
 BINARY = Pixels(1, 8, 8, "binary", 1)

@@ -14,9 +14,8 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from lsgm.proposal import importance_weight, make_proposal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.weighting import Weighting
+from lsgm.times import Weighting, importance_weight, make_proposal
 
 MU, S2 = 0.7, 0.2**2
 SECOND = MU**2 + S2

@@ -12,9 +12,9 @@ import pytest
 import tiny
 import torch
 
-from lsgm.models.load import load_model
+from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.load import load_model
 from lsgm.train import Run, find_checkpoint, read_metrics, read_state
-from lsgm.train.checkpoint import read_weights
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from lsgm.errors import ConfigError
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
-from lsgm.weighting import Weighting
+from lsgm.times import Weighting
 
 SDES = [VPSDE(), VPSDE(sigma2_0=0.01), SubVPSDE(), VESDE(), GeometricVPSDE()]
 T = torch.linspace(0.01, 1.0, 50, dtype=torch.float64)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, find_sampler
-from lsgm.samplers.grids import times_at
+from lsgm.sampling import CountedScore, find_sampler
+from lsgm.sampling.grids import times_at
 from lsgm.sde import SDE
 
 __all__ = ["COORDINATES", "TimeOnly", "even_in", "measured_orders"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lsgm.samplers import ScoreFunction
+from lsgm.sampling import ScoreFunction
 from lsgm.sde import SDE
 
 __all__ = ["Counting"]

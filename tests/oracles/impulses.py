@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, find_sampler
+from lsgm.sampling import CountedScore, find_sampler
 
 __all__ = ["exact_moments"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsgm.generative import Pixels
-from lsgm.vae import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
+from lsgm.vae.base import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
 
 __all__ = ["GaussianPixels", "LinearGaussianVAE"]
 

@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm
 from torch import Tensor
 
-from lsgm.samplers import ScoreFunction
+from lsgm.sampling import ScoreFunction
 from lsgm.sde import SDE
 
 __all__ = ["covariance_at", "exact_flow", "mean_at", "mixture_in", "projected_cdf"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lsgm.samplers import ScoreFunction
+from lsgm.sampling import ScoreFunction
 
 __all__ = ["scheduled"]
 

@@ -7,7 +7,7 @@ from oracles.gaussian import GaussianWorld, MixtureWorld
 from torch import Tensor
 
 from lsgm.rng import SeededNoise
-from lsgm.samplers import ScoreFunction
+from lsgm.sampling import ScoreFunction
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 __all__ = ["SDES", "gaussian_world", "initial", "mixture_world"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lsgm.ablation import STUDIES, summary
 from lsgm.errors import DataError
-from lsgm_reports.ablations import FILE_NAME, find_ablations, read_ablation
+from lsgm.recipes.ablation import STUDIES, summary
+from lsgm_reports.tables.ablations import FILE_NAME, find_ablations, read_ablation
 
 GOOD: dict[str, Any] = {
     "format": 1,

@@ -14,15 +14,13 @@ from reports.fake_reach import EVALUATION, fake_curves, fake_reach
 from reports.fake_rows import write_rows
 
 from lsgm.cli import main
-from lsgm_reports.costs import COSTS, costs_of, seconds_per_image
-from lsgm_reports.curves import curve_rows, envelopes_of, levels_of
-from lsgm_reports.figures import cost_figure
-from lsgm_reports.front import front_of
-from lsgm_reports.points import curve_table, front_tables
-from lsgm_reports.reach import reach_table, speedup_sentences, speedup_table, target_label
+from lsgm_reports.blocks import Table
+from lsgm_reports.figures.cost import cost_figure
+from lsgm_reports.figures.curves import curve_rows, envelopes_of, levels_of
+from lsgm_reports.labels import curve_name, is_adaptive
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.samplers import curve_name, is_adaptive
-from lsgm_reports.table import Table
+from lsgm_reports.tables.points import COSTS, costs_of, curve_table, front_of, front_tables, seconds_per_image
+from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table, target_label
 
 NFE, SECONDS, FLOPS = COSTS
 

@@ -10,17 +10,17 @@ import pytest
 from reports.fake_bounds import BITS, NO_FLOW, estimate, fake_bounds, term_rows
 from reports.fake_rows import fake_rows
 
-from lsgm_reports import calibration
-from lsgm_reports.details import explanations, paired_table, provenance_table
+from lsgm_reports import published
+from lsgm_reports.blocks import COARSE, Table
 from lsgm_reports.document import likelihood_tables, main_table
-from lsgm_reports.estimators import estimator_label
-from lsgm_reports.formats import to_csv, to_latex, to_markdown, to_terminal
-from lsgm_reports.headline import headline
-from lsgm_reports.likelihood import bound_explanations, estimates_of, likelihood_table, only_bounds
+from lsgm_reports.labels import estimator_label
 from lsgm_reports.metrics import metric_of
+from lsgm_reports.render.text import to_csv, to_latex, to_markdown, to_terminal
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.table import COARSE, Table
-from lsgm_reports.terms import decomposition_table, group_table, term_explanations
+from lsgm_reports.tables.details import explanations, paired_table, provenance_table
+from lsgm_reports.tables.headline import headline
+from lsgm_reports.tables.likelihood import bound_explanations, estimates_of, likelihood_table, only_bounds
+from lsgm_reports.tables.terms import decomposition_table, group_table, term_explanations
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,7 +54,7 @@ def winners(table: Table) -> list[tuple[str, str]]:
 def test_golden(name: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Set LSGM_WRITE_GOLDEN=1 to write the files anew, then look at them."""
     (tmp_path / "none.toml").touch()  # the page must not change when a calibration is measured
-    monkeypatch.setattr(calibration, "FILE", tmp_path / "none.toml")
+    monkeypatch.setattr(published, "FILE_CALIBRATION", tmp_path / "none.toml")
     tables = [*likelihood_tables(rows, "mnist@1/full"), paired_table(rows), provenance_table(rows)]
     shown = [table for table in tables if table is not None]
     lines = [*bound_explanations(rows), *term_explanations(rows), ""]

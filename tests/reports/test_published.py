@@ -9,13 +9,15 @@ import pytest
 
 from lsgm.data.registry import DATASETS as KNOWN
 from lsgm.errors import DataError
-from lsgm_reports import calibration
-from lsgm_reports.calibration import calibration_sentence, calibration_table, calibrations
+from lsgm_reports import published as calibration
 from lsgm_reports.published import (
     ABSENT,
     DATASETS,
     NUMBERS,
     Published,
+    calibration_sentence,
+    calibration_table,
+    calibrations,
     edition_of,
     editions,
     published,
@@ -42,7 +44,7 @@ def unmeasured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Calibrations of which none was measured."""
     file = tmp_path / "calibration.toml"
     file.write_text(ENTRY, encoding="utf-8")
-    monkeypatch.setattr(calibration, "FILE", file)
+    monkeypatch.setattr(calibration, "FILE_CALIBRATION", file)
     return file
 
 

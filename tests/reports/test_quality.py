@@ -12,16 +12,16 @@ from reports.fake_quality import NO_WEIGHTS, fake_quality, fake_run
 
 from lsgm.cli import main
 from lsgm_eval import spaces
-from lsgm_reports.details import detail_explanations, explanations, paired_table
-from lsgm_reports.differences import difference_table
 from lsgm_reports.document import quality_tables
 from lsgm_reports.families import FAMILIES, HEADLINE, OFFICIAL, named
-from lsgm_reports.figures import cost_figure
-from lsgm_reports.formats import to_latex, to_markdown
-from lsgm_reports.headline import detail_table, headline
+from lsgm_reports.figures.cost import cost_figure
 from lsgm_reports.metrics import metric_of
-from lsgm_reports.points import curve_table
+from lsgm_reports.render.text import to_latex, to_markdown
 from lsgm_reports.rows import Row, row_from
+from lsgm_reports.tables.details import detail_explanations, explanations, paired_table
+from lsgm_reports.tables.differences import difference_table
+from lsgm_reports.tables.headline import detail_table, headline
+from lsgm_reports.tables.points import curve_table
 
 GOLDEN = Path(__file__).parent / "golden"
 BOTH = ("inception", "inception-clean")

@@ -19,9 +19,9 @@ from reports.html.reader import read_page
 from lsgm.errors import DataError
 from lsgm_reports import places
 from lsgm_reports.commands.report import run
-from lsgm_reports.figures import crowded
-from lsgm_reports.html.svg import inline_svg
+from lsgm_reports.figures.cost import crowded
 from lsgm_reports.lossless import from_csv
+from lsgm_reports.render.html import inline_svg
 from lsgm_reports.rows import find_results, parse_lines, row_from
 
 ROW: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "fid", "value": 1.0, "group": "quality"}
@@ -300,8 +300,8 @@ def counted(call: Callable[[], object]) -> int:
 
 
 def test_texts_that_make_expressions_slow_do_not() -> None:
-    from lsgm_reports.reach import reach_table
-    from lsgm_reports.samplers import sampler_label
+    from lsgm_reports.labels import sampler_label
+    from lsgm_reports.tables.reach import reach_table
 
     for text in ("rtol=" * 199, ", " * 499, " " * 900 + "x", "steps=1," * 124, "(" * 999, "9" * 999):
         row = row_from(

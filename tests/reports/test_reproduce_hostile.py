@@ -15,8 +15,7 @@ from reports.fake_manifest import fake_manifest, write_manifest
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm_reports.commands.reproduce import run
 from lsgm_reports.provenance import read_manifest
-from lsgm_reports.reproduce.apart import run_apart
-from lsgm_reports.reproduce.copied import copied
+from lsgm_reports.reproduce.apart import copied, run_apart
 from lsgm_reports.reproduce.trained import read_training_run
 
 ROW = {

@@ -10,7 +10,7 @@ import pytest
 
 from lsgm.errors import DataError
 from lsgm_reports.blocks import Bullets, Text
-from lsgm_reports.reading import results_of
+from lsgm_reports.read import results_of
 from lsgm_reports.status import not_finished, read_status
 
 PLANNED = [

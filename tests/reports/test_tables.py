@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.fake_rows import fake_rows
 
-from lsgm_reports.best import best_of
-from lsgm_reports.details import explanations, paired_table, provenance_table
-from lsgm_reports.formats import to_csv, to_latex, to_markdown, to_terminal
-from lsgm_reports.headline import headline, lines_of
-from lsgm_reports.points import curve_table
+from lsgm_reports.blocks import Table, transposed
+from lsgm_reports.digits import best_of
+from lsgm_reports.labels import sampler_label
+from lsgm_reports.render.text import to_csv, to_latex, to_markdown, to_terminal
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.samplers import sampler_label
-from lsgm_reports.table import Table, transposed
+from lsgm_reports.tables.details import explanations, paired_table, provenance_table
+from lsgm_reports.tables.headline import headline, lines_of
+from lsgm_reports.tables.points import curve_table
 
 GOLDEN = Path(__file__).parent / "golden"
 

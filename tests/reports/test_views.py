@@ -9,15 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.any_rows import any_rows, texts
 
-from lsgm_reports.blocks import Report
+from lsgm_reports.blocks import Cell, Column, Report, Table, transposed
 from lsgm_reports.document import Pictures, main_table, report, tasks_of
-from lsgm_reports.formats import to_latex, to_markdown, to_terminal
-from lsgm_reports.html.page import to_html
-from lsgm_reports.markdown import markdown
+from lsgm_reports.render.html import to_html
+from lsgm_reports.render.text import (
+    latex,
+    literal,
+    markdown,
+    marked_up,
+    one_line,
+    tables_of,
+    tables_tex,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
 from lsgm_reports.rows import Row
-from lsgm_reports.table import Cell, Column, Table, transposed
-from lsgm_reports.tex import tables_of, tables_tex
-from lsgm_reports.text import latex, literal, marked_up, one_line
 
 CASES = settings(deadline=None, max_examples=25)
 FOLDER = Path("results")

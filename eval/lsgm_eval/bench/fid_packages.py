@@ -14,15 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lsgm_eval.bench.fid_pass import extract, pass_over, pictures, state_file
-from lsgm_eval.bench.inception_weights import write_script
-from lsgm_eval.bench.turns import take_turns
-from lsgm_eval.extractors.base import Extractor
-from lsgm_eval.extractors.inception_clean import CleanInception
-from lsgm_eval.extractors.inception_fidelity import FidelityInception
-from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.model_specs import open_model
-from lsgm_eval.torchvision_import import ensure_torchvision
+from lsgm_eval.bench.fid_ways import extract, pass_over, pictures, state_file, take_turns, write_script
+from lsgm_eval.features.extractor import Extractor
+from lsgm_eval.features.inception import CleanInception, FidelityInception, ensure_torchvision
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.models.open import open_model
 
 if TYPE_CHECKING:
     from lsgm_eval.bench.fid import Options

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm_eval.compare.whole import Compared
@@ -64,8 +64,7 @@ def run(argv: list[str]) -> int:
 
 def _run(options: Options) -> int:
     """Import what is heavy, compare, print."""
-    from lsgm_eval.compare.json_rows import to_json_rows
-    from lsgm_eval.compare.render import to_markdown, to_text
+    from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
     from lsgm_eval.compare.whole import compare_runs
 
     found = compare_runs(options.run_a, options.run_b, options.model)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
-    from lsgm_eval.tasks import Images, Task
+    from lsgm_eval.task import Images, Task
 
 __all__ = ["HELP", "Options", "changed_task", "named_file", "number_of_images", "run"]
 
@@ -104,13 +104,13 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.errors import UserError
     from lsgm.files.names import file_name
     from lsgm.files.write import claim
-    from lsgm_eval.kept import claim_results
-    from lsgm_eval.live.call import measuring
+    from lsgm_eval.cache import claim_results
+    from lsgm_eval.live.journal import measuring
     from lsgm_eval.live.table import measurement_lines
-    from lsgm_eval.manifest import write_manifest
-    from lsgm_eval.model_specs import open_models
-    from lsgm_eval.runner import MEASUREMENTS, evaluate
-    from lsgm_eval.tasks import load_task
+    from lsgm_eval.models.open import open_models
+    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.runner import MEASUREMENTS, evaluate
+    from lsgm_eval.task import load_task
 
     if not options.model:
         raise UserError("there is nothing to measure; name a run with --model DIR")
@@ -183,7 +183,7 @@ def changed_task(
     images are another data set, which the rows name too; ``convert`` is for those of a path. A task without
     images of its own needs some, unless files of statistics stand ``alone`` for them.
     """
-    from lsgm_eval.extractors import check_spec
+    from lsgm_eval.features.registry import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
 
     for word in extractors:
@@ -212,7 +212,7 @@ def named_file(word: str) -> tuple[str, Path]:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return aligned lines: model, metric, value, interval, n, sampler."""
-    from lsgm_eval.live.words import count_words
+    from lsgm_eval.live.table import count_words
 
     cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
     for row in rows:

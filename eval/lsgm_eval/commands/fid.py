@@ -11,9 +11,9 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import SamplerConfig, require
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import Positional, arg, parse
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -86,9 +86,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.data import parse_convert
     from lsgm.devices import pick_device
     from lsgm.distributed import join
-    from lsgm_eval.kept import claim_results
+    from lsgm_eval.cache import claim_results
     from lsgm_eval.two_sides.call import Settings, compare
-    from lsgm_eval.two_sides.side import open_side
+    from lsgm_eval.two_sides.sides import open_side
 
     word = options.reference_images
     settings = Settings(

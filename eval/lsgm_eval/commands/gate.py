@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import require
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm_eval.gate.check import Outcome
@@ -104,8 +104,7 @@ def run(argv: list[str]) -> int:
 
 
 def _check(options: GateOptions) -> int:
-    from lsgm_eval.gate.check import check
-    from lsgm_eval.gate.junit import write_junit
+    from lsgm_eval.gate.check import check, write_junit
 
     outcome = check(
         options.checkpoint,
@@ -137,9 +136,9 @@ def _said(outcome: Outcome) -> int:
 
 
 def _update(options: GateOptions) -> int:
+    from lsgm_eval.gate.check import open_subject, task_of
     from lsgm_eval.gate.golden import default_golden, read_golden, write_golden
     from lsgm_eval.gate.record import moves, record
-    from lsgm_eval.gate.subject import open_subject, task_of
 
     path = options.golden or default_golden(Path(options.checkpoint))
     previous = read_golden(path) if path.exists() else None

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from lsgm.commands.options import parse
 from lsgm.config import require
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import parse
 
 if TYPE_CHECKING:
-    from lsgm_eval.sweep.run import Sweep
-    from lsgm_eval.tasks import Task, Tier
+    from lsgm_eval.cost_curve.run import Sweep
+    from lsgm_eval.task import Task, Tier
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -113,15 +113,14 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.files.names import file_name
+    from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task, named_file
-    from lsgm_eval.kept import claim_results
-    from lsgm_eval.live.call import measuring
-    from lsgm_eval.live.curve_table import sweep_lines
-    from lsgm_eval.manifest import write_manifest
-    from lsgm_eval.model_specs import open_models
-    from lsgm_eval.sweep.prepare import prepare
-    from lsgm_eval.sweep.run import check_metric, sweep
-    from lsgm_eval.tasks import load_task
+    from lsgm_eval.cost_curve.run import check_metric, prepare, sweep
+    from lsgm_eval.live.journal import measuring
+    from lsgm_eval.live.table import sweep_lines
+    from lsgm_eval.models.open import open_models
+    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.task import load_task
 
     task = changed_task(load_task(options.task), options.extractor, options.data, options.convert)
     family = check_metric(options.metric)
@@ -158,9 +157,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
 
 def _asked(options: Options, task: Task, tier: Tier) -> Sweep:
     """Return the points and settings that the options describe. Raises ConfigError for wrong ones."""
-    from lsgm_eval.sweep.plan import plan_points
-    from lsgm_eval.sweep.run import Sweep
-    from lsgm_eval.sweep.words import samplers_of, targets_of, tolerances_of, whole_numbers
+    from lsgm_eval.cost_curve.points import plan_points
+    from lsgm_eval.cost_curve.run import Sweep
+    from lsgm_eval.cost_curve.words import samplers_of, targets_of, tolerances_of, whole_numbers
 
     points = plan_points(
         samplers_of(options.samplers), whole_numbers(options.nfe, "--nfe"), tolerances_of(options.tol)
@@ -171,7 +170,7 @@ def _asked(options: Options, task: Task, tier: Tier) -> Sweep:
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from lsgm_eval.sweep.tables import point_lines, reach_lines
+    from lsgm_eval.cost_curve.words import point_lines, reach_lines
 
     if as_json:
         for row in rows:

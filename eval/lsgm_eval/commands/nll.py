@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import DensityConfig, require
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
     from lsgm_eval.images import ScoredImages
-    from lsgm_eval.likelihoods import Plan
-    from lsgm_eval.tasks import Method, Task
+    from lsgm_eval.likelihood.bounds import Plan
+    from lsgm_eval.task import Method, Task
 
 __all__ = ["HELP", "Options", "estimator", "run"]
 
@@ -169,16 +169,16 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.files.names import file_name
+    from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task
     from lsgm_eval.images import scored_images_of
-    from lsgm_eval.kept import claim_results
-    from lsgm_eval.likelihoods import measure_plans
-    from lsgm_eval.live.call import measuring
+    from lsgm_eval.likelihood.bounds import measure_plans
+    from lsgm_eval.live.journal import measuring
     from lsgm_eval.live.table import measurement_lines
-    from lsgm_eval.manifest import write_manifest
-    from lsgm_eval.model_specs import open_model
-    from lsgm_eval.runner import task_images
-    from lsgm_eval.tasks import load_task
+    from lsgm_eval.models.open import open_model
+    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.runner import task_images
+    from lsgm_eval.task import load_task
 
     task = changed_task(load_task(options.task or "image-folder"), (), options.data, options.convert)
     task.tier(options.tier)
@@ -226,7 +226,7 @@ def _scored_task(task: Task, images: ImageSet, options: Options) -> tuple[Task, 
     """
     from lsgm.data.splits import images_of
     from lsgm.progress import say
-    from lsgm_eval.model_specs import trained_on
+    from lsgm_eval.models.open import trained_on
 
     flat = {"val", "test"} <= set(images.carved)
     known = [word for word in options.models if flat and trained_on(word) == images.sha256]
@@ -257,8 +257,8 @@ def _plan(
     Changed for one of the models it is another protocol for all, so that they stand in one table. A single
     image, or all images of a set without splits, are a protocol of their own, whatever the tier asks for.
     """
-    from lsgm_eval.likelihoods import Plan
-    from lsgm_eval.measure.paired import data_tag
+    from lsgm_eval.likelihood.bounds import Plan
+    from lsgm_eval.likelihood.rows import data_tag
 
     tier = task.tier(options.tier)
     bases = [tier.config_for(method, prior) for prior in priors]
@@ -286,7 +286,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return aligned lines; terms by latent groups are in the rows alone."""
-    from lsgm_eval.live.words import count_words
+    from lsgm_eval.live.table import count_words
 
     cells = [("model", "metric", "value", "± 95 %", "solver error", "n", "NFE", "estimator")]
     for row in rows:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lsgm_eval.compare.code import Span, span
-from lsgm_eval.compare.facts import Fact, config_facts, data_facts, machine_facts, training_facts
+from lsgm_eval.compare.facts import Fact, Span, config_facts, data_facts, machine_facts, span, training_facts
 from lsgm_eval.compare.numbers import Line, compare_numbers
-from lsgm_eval.compare.sides import Side, choose_models, open_side, trained_as
-from lsgm_eval.compare.trainings import Training
+from lsgm_eval.compare.sides import Side, Training, choose_models, open_side, trained_as
 
 __all__ = ["Compared", "compare_runs"]
 

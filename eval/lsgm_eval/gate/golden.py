@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.files.limits import Limit
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path
 from lsgm.structure import from_dict, to_dict

@@ -96,7 +96,7 @@ class _Gate:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add a test for every golden row, before -k and -m choose."""
-        from lsgm.files.shown import shown
+        from lsgm.files.names import shown
         from lsgm_eval.gate.golden import EstimateRow, read_golden
 
         with _usage_errors():
@@ -130,7 +130,7 @@ class _Gate:
         from dataclasses import asdict
 
         from lsgm.errors import UserError
-        from lsgm.files.shown import shown
+        from lsgm.files.names import shown
         from lsgm_eval.gate.check import check
 
         asked = self.request
@@ -146,7 +146,7 @@ class _Gate:
 def _usage_errors() -> Iterator[None]:
     """Let an error for the user end the session in a line."""
     from lsgm.errors import UserError
-    from lsgm.files.shown import shown
+    from lsgm.files.names import shown
 
     try:
         yield

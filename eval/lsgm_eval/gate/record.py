@@ -13,9 +13,8 @@ import torch
 
 from lsgm.errors import UserError
 from lsgm.progress import bar
-from lsgm.revision import git_revision
-from lsgm.train.provenance import versions
-from lsgm_eval.gate.doubled import Doubled
+from lsgm.runs.provenance import git_revision, versions
+from lsgm_eval.gate.check import identities
 from lsgm_eval.gate.golden import (
     Change,
     EstimateRow,
@@ -26,13 +25,12 @@ from lsgm_eval.gate.golden import (
     pack,
     rounded,
 )
-from lsgm_eval.gate.measure import Estimate, Measured, Subject, measure_estimates, measure_replays
-from lsgm_eval.gate.subject import identities
-from lsgm_eval.gate.tolerance import CUT, FLOAT32, pooled_error, repeat_error, rounding_of
-from lsgm_eval.intervals import mean_interval
+from lsgm_eval.gate.measure import Doubled, Estimate, Measured, Subject, measure_estimates, measure_replays
+from lsgm_eval.gate.verdict import CUT, FLOAT32, pooled_error, repeat_error, rounding_of
+from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.rows import METRICS
 from lsgm_eval.spaces import family_of
-from lsgm_eval.tasks import Task
+from lsgm_eval.task import Task
 
 __all__ = ["moves", "record", "value_of"]
 

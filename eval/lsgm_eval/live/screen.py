@@ -12,10 +12,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 from lsgm_eval.live.board import Board, Entry
-from lsgm_eval.live.table import measured_line
-from lsgm_eval.live.words import columns_of
+from lsgm_eval.live.table import columns_of, measured_line
 
 __all__ = ["Lines", "Nothing", "Screen", "Terminal", "open_screen"]
 

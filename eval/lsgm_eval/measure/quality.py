@@ -1,40 +1,132 @@
-"""Sample quality: one pass of a model's images through every feature space, and the rows that come of it."""
+"""What samples cost: network evaluations, seconds, memory, parameters."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
+from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
-from lsgm_eval.features import FeatureStats, kept_numbers
-from lsgm_eval.measure.sampler_label import describe_sampler
+from lsgm_eval.features.statistics import FeatureStats, kept_numbers
 from lsgm_eval.measure.space import Gathered, Space, measure_space
-from lsgm_eval.memorisation import Memorisation
-from lsgm_eval.model_specs import flops_of
-from lsgm_eval.moments import Moments
-from lsgm_eval.neighbours_figure import write_neighbours
-from lsgm_eval.passes.run import Pass, run_pass
+from lsgm_eval.metrics.intervals import Interval, mean_interval
+from lsgm_eval.metrics.memorisation import Memorisation, write_neighbours
+from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.models.open import flops_of
 from lsgm_eval.rows import Context
+from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.spaces import DISTANCES, GIVES, Closed, metric_name
 
 __all__ = [
     "Drawing",
     "as_distances",
     "closed_rows",
+    "cost_rows",
+    "describe_sampler",
     "draw",
     "first_images",
     "neighbours_picture",
     "sampling",
+    "seconds_interval",
     "space_rows",
     "timing",
 ]
+
+
+def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interval | None:
+    """Return seconds per 1,000 images over all batches; None for the interval of fewer than three batches.
+
+    The error is that of a ratio of means over batches: a smaller last batch counts for its images.
+    """
+    s, n = np.asarray(seconds), np.asarray(counts, dtype=np.float64)
+    if len(s) < 3:
+        return None
+    rate = s.sum() / n.sum()
+    error = float((s - rate * n).std(ddof=1) / np.sqrt(len(s)) / n.mean())
+    return Interval.normal(1000 * float(rate), 1000 * error)
+
+
+def cost_rows(
+    context: Context,
+    model: GenerativeModel,
+    nfe: Tensor,
+    seconds: Sequence[float],
+    counts: Sequence[int],
+    shared: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler.
+
+    They have no value where the model's images were made elsewhere and what they cost is not known.
+    """
+    if not getattr(model, "costs_known", True):
+        why = "the images were made elsewhere: what they cost is not known"
+        names = ("nfe", "seconds_per_1000", "parameters")
+        return [context.row(name, None, **shared | {"note": why}) for name in names]
+    evaluations = mean_interval(nfe.double().numpy())
+    timing = seconds_interval(seconds, counts)
+    rate = 1000 * sum(seconds) / sum(counts)
+    parts = ", ".join(f"{name} {count:,}" for name, count in model.parameters.items())
+    return [
+        context.row("nfe", evaluations.value, ci_low=evaluations.low, ci_high=evaluations.high, **shared),
+        context.row(
+            "seconds_per_1000",
+            rate,
+            ci_low=timing.low if timing else None,
+            ci_high=timing.high if timing else None,
+            **shared | {"note": f"in batches of {counts[0]}, extraction of features not counted"},
+        ),
+        context.row("parameters", float(sum(model.parameters.values())), note=parts or None),
+    ]
+
+
+# What rows call a sampler: its name, its budget, and every option that is not the default
+
+BUDGET = ("steps", "rtol", "atol")
+
+
+def describe_sampler(sampler: SamplerConfig) -> str:
+    """Return ``heun(steps=20)`` or ``dopri5(rtol=1e-05, atol=1e-05)``, and what else is not the default.
+
+    Configurations that draw different images have different names: ``ddim(steps=20, grid=logsnr, eta=1)``.
+    """
+    plain = SamplerConfig(sampler.name)
+    shown: dict[str, Any] = {}
+    if _adaptive(sampler.name):
+        shown |= {"rtol": sampler.rtol, "atol": sampler.atol}
+    else:
+        shown["steps"] = len(sampler.times) - 1 if sampler.times else sampler.steps
+    for field in fields(sampler):
+        value = getattr(sampler, field.name)
+        if field.name not in ("name", *BUDGET) and value != getattr(plain, field.name):
+            shown[field.name] = value
+    return f"{sampler.name}({', '.join(f'{key}={_text(value)}' for key, value in shown.items())})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):  # of times: too many to read, and two lists must not look the same
+        return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def _adaptive(name: str) -> bool:
+    from lsgm.sampling import find_sampler
+
+    try:
+        return find_sampler(name).adaptive
+    except UserError:  # a factory's own sampler
+        return False
+
+
+# Sample quality: one pass of a model's images through every feature space, and the rows that come of it
 
 TIMED = 3
 """Batches drawn once more, with nothing beside them, where extraction ran while a model drew."""

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
-from lsgm_eval.extractors.base import Classifies, Extractor, Spatial
-from lsgm_eval.features import FeatureStats
-from lsgm_eval.fid_infinity import frechet_infinity
-from lsgm_eval.frechet import frechet_distance, frechet_note
-from lsgm_eval.inception_score import ClassSums
-from lsgm_eval.intervals import Interval, frechet_bias, frechet_interval, kernel_interval
-from lsgm_eval.kernel import block_kernel_distance
-from lsgm_eval.memorisation import Memorisation, memorisation
-from lsgm_eval.moments import Moments
-from lsgm_eval.passes.run import Pass
-from lsgm_eval.precision_recall import density_coverage, precision_recall
-from lsgm_eval.reference import Reference
-from lsgm_eval.row_file import RowFile
+from lsgm_eval.features.extractor import Classifies, Extractor, Spatial
+from lsgm_eval.features.statistics import FeatureStats
+from lsgm_eval.metrics.frechet import frechet_distance, frechet_note
+from lsgm_eval.metrics.frechet_infinity import frechet_infinity
+from lsgm_eval.metrics.inception_score import ClassSums
+from lsgm_eval.metrics.intervals import Interval, frechet_bias, frechet_interval, kernel_interval
+from lsgm_eval.metrics.kernel import block_kernel_distance
+from lsgm_eval.metrics.memorisation import Memorisation, memorisation
+from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
+from lsgm_eval.metrics.row_file import RowFile
+from lsgm_eval.samples.gather import Pass
+from lsgm_eval.samples.reference import Reference
 from lsgm_eval.spaces import GIVES, OFFICIAL, SpaceSpec, Statistic, metric_name
 
 __all__ = ["Finding", "Gathered", "Space", "measure_space"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.extractors import check_spec, load_extractor
-from lsgm_eval.extractors.base import Extractor, ImageShape
-from lsgm_eval.extractors.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
+from lsgm_eval.features.extractor import Extractor, ImageShape
+from lsgm_eval.features.registry import check_spec, load_extractor
+from lsgm_eval.features.statistics_file import read_statistics, space_of
+from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
 from lsgm_eval.spaces import Closed, SpaceSpec, Statistic
-from lsgm_eval.statistics_file import read_statistics, space_of
-from lsgm_eval.two_sides.side import Side
+from lsgm_eval.two_sides.sides import Side
 
 __all__ = ["PROTOCOLS", "Network", "open_networks", "size_remark"]
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from lsgm.config import DataConfig, SDEConfig
+from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import Pixels
-from lsgm.interop.nvlabs.datasets import Images, images_of
-from lsgm.interop.nvlabs.names import check_names
-from lsgm.interop.nvlabs.training import joint_stage, vae_stage
-from lsgm.interop.nvlabs.values import Arguments
+from lsgm.interop.nvlabs.schema import Arguments, check_names
 from lsgm.interop.taken import brief
-from lsgm.models.config import JointStage, LSGMRecipe, ObjectiveConfig, PriorConfig
 from lsgm.nets.config import Decoder, NVAEConfig, ScoreNetConfig
+from lsgm.recipes.recipe import (
+    JointStage,
+    KLConfig,
+    LSGMRecipe,
+    NormPenaltyConfig,
+    ObjectiveConfig,
+    PriorConfig,
+    VAEStage,
+)
 from lsgm.structure import refuse_huge
 
-__all__ = ["pixels_of_args", "recipe_of"]
+__all__ = ["Images", "images_of", "joint_stage", "pixels_of_args", "recipe_of", "vae_stage"]
 
 Cells = Literal["res_bnswish", "res_mbconv"]
 Weighting = Literal["ll", "un", "re", "rescale"]
@@ -189,3 +196,187 @@ def _sde(args: Arguments) -> SDEConfig:
         low, high = args.number("sigma2_min"), args.number("sigma2_max")
         return SDEConfig(kind, sigma2_0=start, sigma2_min=low, sigma2_max=high)
     return SDEConfig(kind, args.number("beta_start"), args.number("beta_end"), start)
+
+
+# The datasets of the authors' code by its names: shape, padding, and what hangs on them
+
+Levels = tuple[tuple[int, ...], ...]
+
+_FACES: Levels = ((1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2, 2))
+
+
+@dataclass(frozen=True)
+class Images:
+    """A dataset: its name or path here, its images, and the score network's levels that go with it."""
+
+    dataset: str
+    channels: int
+    side: int
+    """Height and width without padding."""
+    pad: int
+    binary: bool
+    flip: bool
+    levels: Levels
+    """Channel multipliers of the score network, which the authors' code fixes by dataset; where there are
+    several, the number of scales chooses."""
+    train: int | None
+    """Training images, None where there is no agreed number."""
+
+    @property
+    def named(self) -> bool:
+        """Whether the dataset is one of `lsgm data ls`, not a folder that the user brings."""
+        return not self.dataset.startswith("./")
+
+    def multipliers(self, args: Arguments) -> tuple[int, ...]:
+        """Return the channel multipliers of the score network's levels. Raises CheckpointError."""
+        scales = args.whole("num_scales_dae")
+        if len(self.levels) == 1 and 1 <= scales <= len(self.levels[0]):
+            return self.levels[0][:scales]  # the authors' code leaves out the lowest resolutions
+        for levels in self.levels:
+            if len(levels) == scales:
+                return levels
+        known = " or ".join(str(len(levels)) for levels in self.levels)
+        known = known if len(self.levels) > 1 else f"at most {known}"
+        raise CheckpointError(
+            f"the checkpoint's argument 'num_scales_dae' is {scales}, and the authors' code has {known} "
+            f"levels for '{args.values['dataset']}'; its model cannot be built here"
+        )
+
+    def steps(self, args: Arguments, epochs: int) -> int | None:
+        """Return the optimiser steps of ``epochs``: every process sees whole batches of its share alone."""
+        if self.train is None:
+            return None
+        processes = args.whole("num_proc_node", 1) * args.whole("num_process_per_node", 1)
+        batch = args.whole("batch_size")
+        if min(processes, batch) < 1:
+            raise CheckpointError(
+                f"the checkpoint's argument 'batch_size' is {batch} on {processes} processes; give the file "
+                "as the authors' code wrote it"
+            )
+        return epochs * (math.ceil(self.train / processes) // batch)
+
+
+_IMAGES = {
+    "mnist": Images("mnist", 1, 28, 2, True, False, ((1, 1),), 60_000),
+    "omniglot": Images("omniglot", 1, 28, 2, True, False, ((1, 1, 1),), 24_345),
+    "cifar10": Images("cifar10", 3, 32, 0, False, True, ((1, 1, 1),), 50_000),
+    "celeba_256": Images("celebahq256", 3, 256, 0, False, True, _FACES, 27_000),
+    "ffhq": Images("./ffhq", 3, 256, 0, False, True, _FACES, None),
+    "lsun_church_256": Images("./lsun_church_256", 3, 256, 0, False, True, _FACES, None),
+}
+
+
+def images_of(args: Arguments) -> Images:
+    """Return the images that a model was trained on. Raises CheckpointError for a dataset without levels."""
+    return args.choice("dataset", _IMAGES)
+
+
+# The two stages that a checkpoint's arguments describe: budgets, optimisers, penalties, schedules
+
+Q_TIMES: dict[str, bool | None] = {"reweight_p_samples": None, "ll_uniform": False, "ll_iw": True}
+"""Whether the VAE's times are drawn by importance; None shares the prior's."""
+
+
+def vae_stage(args: Arguments, images: Images, *, alone: bool) -> VAEStage:
+    """Return stage 1; its budget and rates are in the file only where the VAE is ``alone`` there."""
+    weight = args.number("weight_decay_norm", 1e-2)
+    penalty = NormPenaltyConfig(weight, weight)
+    if args.flag("weight_decay_norm_anneal", False) and weight > 0:
+        start = args.number("weight_decay_norm_init", 10.0)
+        penalty = NormPenaltyConfig(weight, weight, anneal_from=start / weight)
+    kl = KLConfig(
+        start=args.number("kl_const_coeff", 1e-4),
+        end=args.number("kl_max_coeff", 1.0),
+        portion=args.number("kl_anneal_portion", 0.3),
+        hold=args.number("kl_const_portion", 1e-4),
+        balance=True,
+    )
+    if alone:
+        optimiser = _rates(args, "vae", name="adamax", eps=1e-3, lr=1e-2, lr_min=1e-4)
+        return VAEStage(**_budget(args, images), ema=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
+    optimiser = OptimConfig("adamax", 1e-2, 1e-4, eps=1e-3, weight_decay=args.number("weight_decay"))
+    # Its steps are not known, and the weights are past them: 0 lets training go on from here with stage 2.
+    return VAEStage(steps=0, ema=0.0, clip=0.0, kl=kl, vae=optimiser, vae_penalty=penalty)
+
+
+def joint_stage(args: Arguments, images: Images, rule: Literal["adam", "adamw"] = "adamw") -> JointStage:
+    """Return the stage in which the prior learns, with the VAE or on a frozen one; ``rule`` stepped it."""
+    train_vae = args.flag("train_vae")
+    by_importance = args.choice("iw_sample_q", Q_TIMES)
+    norm_vae = args.number("weight_decay_norm_vae") if train_vae else 0.0
+    norm_prior = args.number("weight_decay_norm_dae")
+    return JointStage(
+        **_budget(args, images),
+        ema=args.number("ema_decay"),
+        # Without an objective of the VAE its times mean nothing, whatever the arguments say.
+        vae_times=_times(args, by_importance) if train_vae else "shared",
+        vae_importance_sampling=by_importance is not False or not train_vae,
+        ema_prior=train_vae and args.flag("disjoint_training") and args.flag("update_q_ema"),
+        train_vae=train_vae,
+        drop_inactive=args.flag("drop_inactive_var"),
+        kl=_kl(args),
+        vae=_rates(args, "vae", name=rule, eps=1e-3),
+        prior=_rates(args, "dae", name=rule, eps=1e-4),
+        vae_penalty=NormPenaltyConfig(norm_vae, norm_vae),
+        # With custom_conv_dae the authors' penalty finds no convolution, only the normalisations' gains.
+        prior_penalty=NormPenaltyConfig(0.0 if args.flag("custom_conv_dae") else norm_prior, norm_prior),
+    )
+
+
+def _times(args: Arguments, by_importance: bool | None) -> Literal["shared", "own", "disjoint"]:
+    disjoint = args.flag("disjoint_training")
+    if by_importance is None and disjoint:
+        raise CheckpointError(
+            "the checkpoint's arguments 'disjoint_training' and 'iw_sample_q' = 'reweight_p_samples' exclude "
+            "each other in the authors' code; give the file as that code wrote it"
+        )
+    if by_importance is None:
+        return "shared"
+    return "disjoint" if disjoint else "own"
+
+
+def _kl(args: Arguments) -> KLConfig:
+    if not args.flag("cont_kl_anneal"):
+        return KLConfig(start=1.0, end=1.0, portion=0.0)
+    return KLConfig(
+        start=args.number("kl_const_coeff_vada"),
+        end=args.number("kl_max_coeff_vada"),
+        portion=args.number("kl_anneal_portion_vada"),
+        hold=args.number("kl_const_portion_vada"),
+        balance=args.flag("kl_balance_vada"),
+    )
+
+
+def _budget(args: Arguments, images: Images) -> dict[str, Any]:
+    epochs, warmup = args.whole("epochs"), args.whole("warmup_epochs")
+    if not 0 <= warmup < max(epochs, 1):
+        raise CheckpointError(
+            f"the checkpoint's argument 'warmup_epochs' is {warmup} of {epochs} epochs; give the file as the "
+            "authors' code wrote it"
+        )
+    steps = images.steps(args, epochs)
+    processes = args.whole("num_proc_node", 1) * args.whole("num_process_per_node", 1)
+    return {
+        "steps": StageConfig.steps if steps is None else steps,
+        "batch_size": args.whole("batch_size") * processes,
+        "warmup": warmup / max(epochs, 1),
+        "clip": args.number("grad_clip_max_norm", 0.0),
+        "precision": "bfloat16" if args.flag("autocast_train", True) else "float32",
+    }
+
+
+def _rates(
+    args: Arguments,
+    part: str,
+    *,
+    name: Literal["adam", "adamw", "adamax"],
+    eps: float,
+    lr: float | None = None,
+    lr_min: float | None = None,
+) -> OptimConfig:
+    """Return one part's optimiser; ``lr`` and ``lr_min`` stand for rates that the file does not give."""
+    peak, end = (
+        args.number(f"learning_rate_{part}", lr),
+        args.number(f"learning_rate_min_{part}", lr_min),
+    )
+    return OptimConfig(name, peak, end, eps=eps, weight_decay=args.number("weight_decay"))

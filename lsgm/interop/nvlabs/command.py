@@ -1,20 +1,55 @@
-"""``lsgm import nvlabs``: a checkpoint of the LSGM authors' released code becomes a run directory."""
+"""Write an imported model as a run directory, whole or not at all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lsgm.commands.options import Positional, arg, parse
+from lsgm.interop.nvlabs.convert import Native
+from lsgm.interop.nvlabs.read import Official
+from lsgm.options import Positional, arg, parse
+from lsgm.runs.history import write_derived_run
+from lsgm.runs.load import checkpoint_meta
+from lsgm.runs.records import Position
+from lsgm.structure import to_dict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lsgm.interop.nvlabs.convert import Native
-    from lsgm.interop.nvlabs.read import Official
+__all__ = ["HELP", "NvlabsOptions", "run", "write_run"]
 
-__all__ = ["HELP", "NvlabsOptions", "run"]
+
+def write_run(
+    out: Path, official: Official, native: Native, source: dict[str, Any], argv: Sequence[str]
+) -> Path:
+    """Write ``out`` with config, manifest and one checkpoint; return the checkpoint's directory.
+
+    ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``. Raises
+    CheckpointError where the directory exists or cannot be written; then nothing is there.
+    """
+    stage = "stage1" if official.prior is None else "stage2"
+    dataset = native.recipe.data.dataset
+    # Nothing can go on from here: the authors' optimisers are not translated.
+    position = Position(
+        step=official.step, stage=stage, stage_step=official.step, stage_done=True, finished=True
+    )
+    meta = {**checkpoint_meta(native.recipe, native.pixels, dataset), "imported": source}
+    state = {**position.as_dict(), "ema_updates": official.step, "meta": meta}
+    return write_derived_run(
+        out,
+        to_dict(native.recipe),
+        state,
+        native.raw,
+        native.ema,
+        seed=native.recipe.seed,
+        dataset={"name": dataset},
+        argv=argv,
+    )
+
+
+# ``lsgm import nvlabs``: a checkpoint of the LSGM authors' released code becomes a run directory
 
 HELP = "checkpoints of the authors' code: checkpoint.pt, checkpoint_fid.pt, checkpoint_nll.pt"
 
@@ -61,8 +96,7 @@ def run(argv: list[str]) -> int:
     from lsgm.files.write import claim
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
-    from lsgm.interop.nvlabs.write import write_run
-    from lsgm.train.derived import refuse_existing
+    from lsgm.runs.history import refuse_existing
 
     claim(options.out)
     refuse_existing(options.out)
@@ -78,8 +112,8 @@ def run(argv: list[str]) -> int:
 def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
     from lsgm.data.store import file_sha256
-    from lsgm.files.shown import shown
-    from lsgm.interop.nvlabs.names import ignored
+    from lsgm.files.names import shown
+    from lsgm.interop.nvlabs.schema import ignored
     from lsgm.interop.taken import recorded
 
     reasons = ignored(official.args, options.ignore)
@@ -97,9 +131,8 @@ def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
 
 
 def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
-    from lsgm.interop.nvlabs.convert import empty_networks
-    from lsgm.interop.nvlabs.dropped import channels_in_use
-    from lsgm.models.latent import parameter_counts
+    from lsgm.interop.nvlabs.convert import channels_in_use, empty_networks
+    from lsgm.model.lsgm import parameter_counts
 
     counts = parameter_counts(empty_networks(native.recipe, native.pixels))
     if official.prior is None:

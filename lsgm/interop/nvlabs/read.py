@@ -15,8 +15,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.files.shown import shown
-from lsgm.interop.nvlabs.values import Arguments
+from lsgm.files.names import shown
+from lsgm.interop.nvlabs.schema import Arguments
 from lsgm.interop.taken import brief, count_of, named, plain_tensor, weights_of
 from lsgm.pickled.foreign import read_pickle
 

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError, DataError, did_you_mean
-from lsgm.files.names import file_name
-from lsgm.files.shown import shown
+from lsgm.files.names import file_name, shown
 from lsgm.files.write import atomic_path, claim, make_folder
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
+    from lsgm_reports.blocks import Table
     from lsgm_reports.document import Pictures
-    from lsgm_reports.reading import Reading
+    from lsgm_reports.read import Reading
     from lsgm_reports.rows import Row
-    from lsgm_reports.table import Table
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -96,7 +95,7 @@ def run(argv: list[str]) -> int:
 
 def _files(places: Sequence[Path]) -> list[Path]:
     """Return the result files of all places, where training runs may stand for their curves alone."""
-    from lsgm_reports.reading import results_of
+    from lsgm_reports.read import results_of
     from lsgm_reports.rows import is_bare_run
 
     holding = [place for place in places if not is_bare_run(place)] or places
@@ -105,7 +104,7 @@ def _files(places: Sequence[Path]) -> list[Path]:
 
 def _read(files: Sequence[Path], options: Options) -> Reading:
     """Return the rows that the report is of; what was dropped or is not known goes to standard error."""
-    from lsgm_reports.reading import Reading, distinct, one_protocol, read_placed, unknown_metrics
+    from lsgm_reports.read import Reading, distinct, one_protocol, read_placed, unknown_metrics
 
     reading = read_placed(files, skip_malformed=options.skip_malformed)
     if not reading.placed:
@@ -156,15 +155,15 @@ def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path)
         left_out=reading.left_out,
     )
     if "md" in options.formats:
-        from lsgm_reports.markdown import markdown
+        from lsgm_reports.render.text import markdown
 
         put("report.md", lambda: markdown(page, out))
     if "tex" in options.formats:
-        from lsgm_reports.tex import tables_tex
+        from lsgm_reports.render.text import tables_tex
 
         put("tables.tex", lambda: tables_tex(page))
     if "html" in options.formats:
-        from lsgm_reports.html.page import to_html
+        from lsgm_reports.render.html import to_html
 
         put("report.html", lambda: to_html(page, rows, files, out=out, places=places))
     return written
@@ -174,11 +173,11 @@ def _draw(
     rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path, written: list[Path]
 ) -> Pictures:
     """Draw the figures of a document or a paper, and find the pictures beside the rows."""
-    from lsgm_reports.curves import curve_rows
     from lsgm_reports.document import Pictures, tasks_of
-    from lsgm_reports.figures import cost_figure, crowded, save
+    from lsgm_reports.figures.cost import cost_figure, crowded, save
+    from lsgm_reports.figures.curves import curve_rows
+    from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
     from lsgm_reports.places import listed
-    from lsgm_reports.training import MOST_RUNS, read_training, training_figure
 
     folders = list(dict.fromkeys(file.parent for file in files))
     grids, neighbours = (
@@ -226,9 +225,9 @@ _TOO_MANY = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to 
 
 def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written: Sequence[Path]) -> None:
     from lsgm_reports.document import cost_tables, main_table, only_costs, quality_tables, tasks_of
-    from lsgm_reports.likelihood import only_bounds
     from lsgm_reports.published import statement_on
     from lsgm_reports.status import find_statuses
+    from lsgm_reports.tables.likelihood import only_bounds
 
     room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
@@ -250,8 +249,8 @@ def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written
 
 def _page(table: Table, room: int, *, turns: bool) -> str:
     """Return a table for the terminal, on its side where that is narrower and the other way is too wide."""
-    from lsgm_reports.formats import to_terminal
-    from lsgm_reports.table import transposed
+    from lsgm_reports.blocks import transposed
+    from lsgm_reports.render.text import to_terminal
 
     pages = [to_terminal(table), to_terminal(transposed(table))]
     widths = [len(page.splitlines()[1]) for page in pages]
@@ -260,6 +259,6 @@ def _page(table: Table, room: int, *, turns: bool) -> str:
 
 
 def _filled(text: str, room: int) -> str:
-    from lsgm_reports.text import one_line
+    from lsgm_reports.render.text import one_line
 
     return textwrap.fill(one_line(text), max(min(room, 120), 40), break_on_hyphens=False) + "\n"

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.errors import ConfigError, UserError
-from lsgm.files.names import file_name
-from lsgm.files.shown import shown
+from lsgm.files.names import file_name, shown
 from lsgm.files.write import claim
+from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
-    from lsgm_reports.reading import Placed
+    from lsgm_reports.read import Placed
+    from lsgm_reports.reproduce.apart import Foreign
     from lsgm_reports.reproduce.checks import Check
-    from lsgm_reports.reproduce.foreign import Foreign
     from lsgm_reports.reproduce.trained import Training
     from lsgm_reports.rows import Row
 
@@ -98,7 +97,7 @@ def run(argv: list[str]) -> int:
 def _listed(found: Sequence[Placed]) -> list[str]:
     """Return a line for each row: how to name it, and what it is."""
     from lsgm_reports.provenance import row_id
-    from lsgm_reports.reproduce.copied import place_word
+    from lsgm_reports.reproduce.apart import place_word
 
     cells = [
         (
@@ -157,7 +156,7 @@ def _told(checks: Sequence[Check], remarks: Sequence[str], foreign: Sequence[For
 
 def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
     """Print how to measure a row again, and do so where asked to."""
-    from lsgm_reports.reading import read_placed
+    from lsgm_reports.read import read_placed
     from lsgm_reports.reproduce.again import plan_again
 
     row, folder = placed.row, placed.file.parent
@@ -199,8 +198,8 @@ def _show(shell: str) -> None:
 def _compare(row: Row, folder: Path, out: Path) -> int:
     """Print the recorded and the new value, and what differs between the two calls."""
     from lsgm_reports.provenance import manifest_of
-    from lsgm_reports.reading import read_placed
-    from lsgm_reports.reproduce.verdict import same_measurement, verdict
+    from lsgm_reports.read import read_placed
+    from lsgm_reports.reproduce.checks import same_measurement, verdict
 
     rows = [each.row for each in read_placed([out / "results.jsonl"]).placed]
     new = same_measurement(row, rows)

@@ -11,13 +11,12 @@ from typing import Any
 
 from lsgm.config import require
 from lsgm.errors import DataError
-from lsgm.files.records import read_record
-from lsgm.files.text import read_toml
-from lsgm.recipe_files import ORIGINS
-from lsgm.revision import git_revision
+from lsgm.files.text import read_record, read_toml
+from lsgm.recipes import ORIGINS
+from lsgm.runs.provenance import git_revision
 from lsgm_reports.provenance import MOST
+from lsgm_reports.reproduce.apart import no_option
 from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
-from lsgm_reports.reproduce.copied import no_option
 from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256
 
 __all__ = ["Training", "is_training_run", "read_training_run", "same_weights"]

@@ -12,9 +12,9 @@ from typing import Literal
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import WEIGHTS
-from lsgm.files.records import read_record
+from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.shown import shown
+from lsgm.files.text import read_record
 from lsgm_reports.provenance import MeasuredModel
 
 __all__ = ["Located", "find_weights", "locate", "newest_checkpoint", "weights_sha256"]
@@ -82,7 +82,7 @@ def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
 
 
 def _place_of(spec: str, directory: Path) -> Path:
-    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.model_specs` reads it."""
+    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.models.open` reads it."""
     name, equals, rest = spec.partition("=")
     named = equals and "/" not in name and not os.path.exists(directory / spec)
     return directory / os.path.expanduser(rest if named else spec)

@@ -21,10 +21,10 @@ from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.errors import ConfigError
 from lsgm.kinds import find_kind, recipe_from
-from lsgm.models.load import load_model
+from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.load import load_model
 from lsgm.train import find_checkpoint, read_state
-from lsgm.train.checkpoint import read_weights
-from lsgm_eval import runner
+from lsgm_eval.run import runner
 
 TASK = """
 name = "greys"

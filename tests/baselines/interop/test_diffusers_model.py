@@ -12,12 +12,12 @@ from ddpm_folders import NOISING, library, pipeline, scheduler, unet
 from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.models.load import load_model
-from lsgm.models.measured import ScoreBasedModel
+from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.rng import SeededNoise
-from lsgm.samplers import draw
-from lsgm.sde.tabulated import TabulatedVPSDE
-from lsgm_baselines.interop.diffusers import importer
+from lsgm.runs.load import load_model
+from lsgm.sampling import draw
+from lsgm.sde import TabulatedVPSDE
+from lsgm_baselines.diffusers import command
 
 STEPS = NOISING["num_train_timesteps"]
 EVERY = (*((STEPS - k) / STEPS for k in range(STEPS)), 1e-5)
@@ -45,7 +45,7 @@ class PipelineNoise(SeededNoise):
 def imported(folder: Path, *options: str) -> ScoreBasedModel:
     """Import a saved pipeline and load the run."""
     out = folder.parent / "run"
-    assert importer.run([str(folder), str(out), *options]) == 0
+    assert command.run([str(folder), str(out), *options]) == 0
     model = load_model(out)
     assert isinstance(model, ScoreBasedModel)
     return model

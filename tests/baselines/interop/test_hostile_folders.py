@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from lsgm import cli
 from lsgm.errors import ConfigError, UserError
-from lsgm_baselines.interop.diffusers.describe import recipe_of
-from lsgm_baselines.interop.score_sde.config import find_config
-from lsgm_baselines.interop.score_sde.convert import convert
-from lsgm_baselines.interop.score_sde.read import read_checkpoint
-from lsgm_baselines.nets.unet2d import UNet2D
-from lsgm_baselines.nets.unet2d_config import UNet2DConfig
+from lsgm_baselines.diffusers.model import UNet2D
+from lsgm_baselines.diffusers.read import recipe_of
+from lsgm_baselines.diffusers.recipe import UNet2DConfig
+from lsgm_baselines.score_sde.convert import convert, read_checkpoint
+from lsgm_baselines.score_sde.settings import find_config
 
 SAFE = "diffusion_pytorch_model.safetensors"
 NETWORK: dict[str, Any] = {

@@ -9,8 +9,8 @@ import torch
 from ddpm_folders import UNET, library, unet
 
 from lsgm.errors import ConfigError
-from lsgm_baselines.nets.unet2d import UNet2D
-from lsgm_baselines.nets.unet2d_config import UNet2DConfig
+from lsgm_baselines.diffusers.model import UNet2D
+from lsgm_baselines.diffusers.recipe import UNet2DConfig
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "as it is": {},

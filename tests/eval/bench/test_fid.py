@@ -12,13 +12,11 @@ import torch
 from inception import Script, random_script
 
 from lsgm.errors import ConfigError
-from lsgm_eval.bench import fid_packages, fid_pass
+from lsgm_eval.bench import fid_packages, fid_ways
 from lsgm_eval.bench.fid import PARTS, Options, run
-from lsgm_eval.bench.fid_distance import SPECTRA, feature_moments
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
-from lsgm_eval.bench.inception_weights import write_random_state
-from lsgm_eval.bench.turns import take_turns
-from lsgm_eval.extractors.inception_fidelity import FidelityInception
+from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, take_turns, write_random_state
+from lsgm_eval.features.inception import FidelityInception
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -63,15 +61,15 @@ def test_memory_is_measured_for_every_number_of_images(capsys: pytest.CaptureFix
 
 
 def test_a_free_model_draws_the_same_image_for_a_seed_in_any_company() -> None:
-    model = FreeImages(fid_pass.pictures(5, 8, seed=1))
-    together = model.sample([7, 3], fid_pass.SAMPLER).images
-    assert torch.equal(together[1], model.sample([3], fid_pass.SAMPLER).images[0])
+    model = FreeImages(fid_ways.pictures(5, 8, seed=1))
+    together = model.sample([7, 3], fid_ways.SAMPLER).images
+    assert torch.equal(together[1], model.sample([3], fid_ways.SAMPLER).images[0])
     assert torch.equal(together[0], model.table[2])
     assert FreeFeatures((3, 8, 8), 4)(together).shape == (2, 4)
 
 
 def test_random_weights_make_an_inception_that_sees_its_image(weights: Path) -> None:
-    features = FidelityInception(str(weights))(fid_pass.pictures(2, 32, seed=2))
+    features = FidelityInception(str(weights))(fid_ways.pictures(2, 32, seed=2))
     assert features.shape == (2, 2048)
     assert float((features[0] - features[1]).abs().max()) > 0.01
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm_eval.intervals import mean_interval
+from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.rows import Context, write_rows
 
 TASK, DATA = "glyphs@1/quick", "glyphs@1@" + "d" * 64

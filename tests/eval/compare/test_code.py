@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lsgm_eval.compare.code import MOST, span
+from lsgm_eval.compare.facts import MOST, span
 
 ABSENT = "f" * 40
 

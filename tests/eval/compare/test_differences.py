@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from lsgm_eval.compare.differences import (
+from lsgm_eval.compare.gathered import (
     Difference,
     exact_difference,
     holm,
@@ -19,8 +19,7 @@ from lsgm_eval.compare.differences import (
     of_interval,
     paired_mean,
 )
-from lsgm_eval.intervals import Interval, mean_interval
-from lsgm_eval.proportions import binomial_interval
+from lsgm_eval.metrics.intervals import Interval, binomial_interval, mean_interval
 
 REPEATS = 1500
 FOUR_ERRORS = 4 * (0.95 * 0.05 / REPEATS) ** 0.5

@@ -10,13 +10,12 @@ import pytest
 from eval.compare.result_rows import row
 from numpy.typing import NDArray
 
-from lsgm_eval.compare.differences import Difference
-from lsgm_eval.compare.gathered import Shelf, paired_distance
-from lsgm_eval.comparisons import compare_frechet, compare_kernel
-from lsgm_eval.features import Collector, FeatureStats
-from lsgm_eval.frechet import frechet_distance
-from lsgm_eval.kernel import kernel_distance
-from lsgm_eval.moments import Moments
+from lsgm_eval.compare.gathered import Difference, Shelf, paired_distance
+from lsgm_eval.features.statistics import Collector, FeatureStats
+from lsgm_eval.measure.difference import compare_frechet, compare_kernel
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.metrics.kernel import kernel_distance
+from lsgm_eval.metrics.moments import Moments
 
 DIM, N = 5, 120
 PIXELS = "f" * 64

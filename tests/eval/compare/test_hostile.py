@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from lsgm.errors import DataError, UserError
 from lsgm_eval.commands.compare import run
-from lsgm_eval.compare.json_rows import to_json_rows
-from lsgm_eval.compare.render import to_markdown, to_text
+from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
 from lsgm_eval.compare.sides import bias_of, open_side
 from lsgm_eval.compare.whole import compare_runs
 from lsgm_eval.rows import KEYS

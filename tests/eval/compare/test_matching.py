@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from eval.compare.result_rows import row
 
-from lsgm_eval.compare.matching import Match, match_rows, why_not
+from lsgm_eval.compare.numbers import Match, match_rows, why_not
 
 
 def distance(**fields: Any) -> dict[str, Any]:

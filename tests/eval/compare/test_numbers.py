@@ -10,8 +10,8 @@ import pytest
 from eval.compare.result_rows import bound, folder, row
 from numpy.typing import NDArray
 
+from lsgm_eval.compare.gathered import column_of
 from lsgm_eval.compare.numbers import Line, compare_numbers
-from lsgm_eval.compare.scores import column_of
 from lsgm_eval.compare.sides import open_side
 from lsgm_eval.rows import METRICS
 

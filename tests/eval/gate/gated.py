@@ -14,14 +14,14 @@ from torch import nn
 from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
-from lsgm.models.load import load_model, measurable, open_checkpoint
-from lsgm.training import train_recipe
+from lsgm.runs.load import load_model, measurable, open_checkpoint
+from lsgm.train.training import train_recipe
 from lsgm_eval.gate.golden import Golden, Plan
 from lsgm_eval.gate.measure import Measured, Subject, measure_estimates, measure_replays
 from lsgm_eval.gate.record import record
 from lsgm_eval.gate.verdict import Verdict, judge
 from lsgm_eval.images import scored_images_of
-from lsgm_eval.tasks import Task
+from lsgm_eval.task import Task
 
 __all__ = [
     "PLAN",

@@ -21,9 +21,9 @@ from eval.gate.gated import (
 )
 from torch import Tensor, nn
 
-import lsgm.objective
-from lsgm.models.latent import VAECoder
-from lsgm.models.load import load_model, open_checkpoint
+import lsgm.objective.bound
+from lsgm.model.lsgm import VAECoder
+from lsgm.runs.load import load_model, open_checkpoint
 from lsgm_eval.gate.golden import Golden
 from lsgm_eval.gate.measure import Measured, measure_estimates
 from lsgm_eval.gate.verdict import judge
@@ -118,12 +118,12 @@ def test_a_wrong_normaliser_of_the_kl_fails(
     lsgm_run: Path, lsgm_golden: Golden, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     """The weight of a time's term is lambda(t) / r(t): off by 1 - time_eps, 2 % or a forgotten half."""
-    right = lsgm.objective.importance_weight
+    right = lsgm.objective.bound.importance_weight
 
     def wrong(*args: Any, **settings: Any) -> Tensor:
         return right(*args, **settings) * factor
 
-    monkeypatch.setattr(lsgm.objective, "importance_weight", wrong)
+    monkeypatch.setattr(lsgm.objective.bound, "importance_weight", wrong)
     failed = failing(lsgm_golden, lsgm_run)
     assert {"replay/nelbo", "replay/nelbo/cross_entropy"} <= set(failed)
 
@@ -131,7 +131,7 @@ def test_a_wrong_normaliser_of_the_kl_fails(
 def test_a_wrong_factor_on_a_normal_priors_term_fails(
     vae_run: Path, vae_golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lsgm.models import normal_prior
+    from lsgm.model import normal_prior
 
     right = normal_prior.normal_log_prob
     monkeypatch.setattr(normal_prior, "normal_log_prob", lambda z: 1.01 * right(z))
@@ -142,14 +142,14 @@ def test_a_bound_without_its_terminal_term_fails(
     lsgm_run: Path, lsgm_golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It makes the bound better, which the gate does not accept either."""
-    right = lsgm.objective.Objective.cross_entropy
+    right = lsgm.objective.bound.Objective.cross_entropy
 
     def without(self: Any, *args: Any) -> Any:
         found = right(self, *args)
         kept = found.by_channel - found.terminal_by_channel
         return found._replace(by_channel=kept, terminal_by_channel=0 * kept)
 
-    monkeypatch.setattr(lsgm.objective.Objective, "cross_entropy", without)
+    monkeypatch.setattr(lsgm.objective.bound.Objective, "cross_entropy", without)
     assert "replay/nelbo/terminal" in failing(lsgm_golden, lsgm_run)
 
 
@@ -158,7 +158,7 @@ def test_a_bound_without_its_tail_fails(
 ) -> None:
     """It is no bound then, whichever way the number moves."""
     monkeypatch.setattr(
-        lsgm.objective.Objective, "tail", lambda self, score, z_0, eps: 0 * z_0.double().sum(dim=(2, 3))
+        lsgm.objective.bound.Objective, "tail", lambda self, score, z_0, eps: 0 * z_0.double().sum(dim=(2, 3))
     )
     assert {"replay/nelbo", "replay/nelbo/tail"} <= set(failing(lsgm_golden, lsgm_run))
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from lsgm.config import DensityConfig
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm.models.load import fresh_networks
-from lsgm.models.measured import measure_lsgm
+from lsgm.model.diffusion import measure_lsgm
 from lsgm.rng import SeededNoise
-from lsgm_eval.gate.doubled import Doubled
+from lsgm.runs.load import fresh_networks
+from lsgm_eval.gate.measure import Doubled
 
 
 def network() -> nn.Module:

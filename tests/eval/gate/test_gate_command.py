@@ -26,7 +26,7 @@ from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm.train import find_checkpoint
 from lsgm_eval.commands.gate import run
-from lsgm_eval.gate import subject
+from lsgm_eval.gate import check as subject
 from lsgm_eval.gate.check import check
 from lsgm_eval.gate.golden import Plan, read_golden
 from lsgm_eval.gate.measure import measure_estimates, measure_replays

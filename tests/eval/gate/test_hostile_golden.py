@@ -23,9 +23,8 @@ from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.structure import to_dict
 from lsgm_eval.commands import gate as command
 from lsgm_eval.gate import check
-from lsgm_eval.gate.check import Outcome
+from lsgm_eval.gate.check import Outcome, write_junit
 from lsgm_eval.gate.golden import FARTHEST, Golden, pack, read_golden, write_golden
-from lsgm_eval.gate.junit import write_junit
 from lsgm_eval.gate.measure import Estimate, Measured
 from lsgm_eval.gate.verdict import Verdict, judge
 

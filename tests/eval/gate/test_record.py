@@ -18,8 +18,7 @@ from lsgm_eval.gate import record as module
 from lsgm_eval.gate.golden import Golden, Plan
 from lsgm_eval.gate.measure import Estimate, Measured, Subject, measure_estimates, measure_replays
 from lsgm_eval.gate.record import moves, record
-from lsgm_eval.gate.tolerance import FLOAT32
-from lsgm_eval.gate.verdict import judge
+from lsgm_eval.gate.verdict import FLOAT32, judge
 
 SMALL = Plan(replay_images=10, flow_images=0, drawn=0, images=20, samples=0, repeats=3)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lsgm_eval.gate.tolerance import (
+from lsgm_eval.gate.verdict import (
     FLOAT32,
     flips_allowed,
     paired_margin,

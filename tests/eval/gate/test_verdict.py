@@ -11,8 +11,15 @@ from eval.gate.golden_rows import GOLDEN
 
 from lsgm.errors import UserError
 from lsgm_eval.gate.measure import Estimate, Measured
-from lsgm_eval.gate.tolerance import FALSE_ALARM, HEADROOM, flips_allowed, paired_margin, predictive_margin
-from lsgm_eval.gate.verdict import Verdict, judge
+from lsgm_eval.gate.verdict import (
+    FALSE_ALARM,
+    HEADROOM,
+    Verdict,
+    flips_allowed,
+    judge,
+    paired_margin,
+    predictive_margin,
+)
 
 CHANCE = FALSE_ALARM / 4
 """For each of the four rows."""

@@ -21,7 +21,8 @@ from lsgm.cli import main
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.generative import Density, Samples
-from lsgm_eval import model_specs, open_spaces, runner
+from lsgm_eval.models import open
+from lsgm_eval.run import runner, spaces
 
 __all__ = ["TASK", "patched"]
 
@@ -72,8 +73,8 @@ def patched(stalls: bool) -> None:
         return replace(model, stalls=stalls) if word == "slow" else model
 
     runner.load = lambda name, **options: bars  # type: ignore[assignment]
-    open_spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
-    model_specs.open_model = opened  # type: ignore[assignment]
+    spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
+    open.open_model = opened  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

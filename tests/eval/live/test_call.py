@@ -16,9 +16,9 @@ from eval.live.stalling import TASK
 
 from lsgm.cli import main
 from lsgm.errors import UserError
-from lsgm_eval import model_specs
-from lsgm_eval.live.call import measuring, write_report
+from lsgm_eval.live.journal import measuring, write_report
 from lsgm_eval.live.table import measurement_lines
+from lsgm_eval.models import open
 from lsgm_eval.rows import read_rows
 
 PROGRAM = Path(__file__).with_name("stalling.py")
@@ -138,8 +138,8 @@ def test_an_error_is_told_after_the_report_and_keeps_its_status(
                 found.nats[0] = float("nan")
             return found
 
-    monkeypatch.setattr("lsgm_eval.runner.load", lambda name, **options: bars)
-    monkeypatch.setattr(model_specs, "open_model", lambda spec, device="cpu": Broken(name=spec))
+    monkeypatch.setattr("lsgm_eval.run.runner.load", lambda name, **options: bars)
+    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": Broken(name=spec))
     words = ["eval", str(folder / "bars.toml"), "--model", "a", "--out", str(folder / "out")]
     words += ["--only", "nelbo", "--only", "ode"]
     assert main([*words, "--report", "no"]) == 2

@@ -10,9 +10,9 @@ import pytest
 from eval.live.boards import Clock, Toy, row
 
 from lsgm.errors import UserError
+from lsgm_eval.live.board import StatusFile
 from lsgm_eval.live.journal import Journal, Terminated
-from lsgm_eval.live.status import StatusFile
-from lsgm_eval.live.words import headline
+from lsgm_eval.live.table import headline
 
 NAMES = ("quality", "nelbo", "ode")
 

@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm_eval.live.board import Board, Entry
-from lsgm_eval.live.curve_table import sweep_lines
-from lsgm_eval.live.table import measured_line, measurement_lines
-from lsgm_eval.live.words import columns_of
+from lsgm_eval.live.table import columns_of, measured_line, measurement_lines, sweep_lines
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS: dict[str, tuple[Callable[[Clock], Board], Callable[[Board, int], list[str]]]] = {

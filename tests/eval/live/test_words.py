@@ -9,7 +9,7 @@ from eval.live.boards import row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsgm_eval.live.words import aligned, clipped, columns_of, duration, headline, with_error
+from lsgm_eval.live.table import aligned, clipped, columns_of, duration, headline, with_error
 
 
 @pytest.mark.parametrize(

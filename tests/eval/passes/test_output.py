@@ -18,7 +18,7 @@ from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
 from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
-from lsgm_eval.passes import run_pass
+from lsgm_eval.samples.gather import run_pass
 
 SEEDS = range(20, 50)
 

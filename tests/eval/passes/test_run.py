@@ -23,9 +23,9 @@ from lsgm.distributed import World, join
 from lsgm.errors import UserError
 from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
-from lsgm_eval.inception_score import ClassSums, inception_score
-from lsgm_eval.passes import Pass, run_pass
-from lsgm_eval.passes.draw import DEPTH
+from lsgm_eval.metrics.inception_score import ClassSums, inception_score
+from lsgm_eval.samples.draw import DEPTH
+from lsgm_eval.samples.gather import Pass, run_pass
 
 SAMPLER = SamplerConfig("heun", steps=3)
 CPU = torch.device("cpu")

@@ -18,10 +18,10 @@ from PIL import Image
 
 from lsgm import cli
 from lsgm.config import SamplerConfig
-from lsgm.data import files as image_files
+from lsgm.data import decoded as image_files
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval.sources import fit, is_source, open_source
+from lsgm_eval.models.ready import fit, is_source, open_source
 
 SAMPLER = SamplerConfig()
 COUNT = 6

@@ -12,7 +12,7 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.generative import Samples, SamplingFlops
 from lsgm.rng import SeededNoise
-from lsgm.samplers import find_sampler
+from lsgm.sampling import find_sampler
 
 __all__ = ["CurveModel", "Ink", "Killed"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from lsgm_eval.cost_curve.derive import derived_rows
 from lsgm_eval.rows import Context
-from lsgm_eval.sweep.derive import derived_rows
 
 CONTEXTS = [Context("t@3/quick", name, "a" * 64, "d@1@b", "run") for name in ("wide", "narrow")]
 

@@ -14,9 +14,10 @@ from eval.sweep.curve_models import Ink
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind
-from lsgm.models.load import fresh_networks
-from lsgm_eval import model_specs, open_spaces, runner
+from lsgm.runs.load import fresh_networks
 from lsgm_eval.commands.nfe import Options, run
+from lsgm_eval.models import open
+from lsgm_eval.run import runner, spaces
 
 TASK = """
 name = "bars"
@@ -44,8 +45,8 @@ def untrained(spec: str, device: Any = "cpu") -> GenerativeModel:
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     bars = tiny.bars()
     monkeypatch.setattr(runner, "load", lambda name, **options: bars)
-    monkeypatch.setattr(open_spaces, "load_extractor", lambda spec, shape, device=None: Ink())
-    monkeypatch.setattr(model_specs, "open_model", untrained)
+    monkeypatch.setattr(spaces, "load_extractor", lambda spec, shape, device=None: Ink())
+    monkeypatch.setattr(open, "open_model", untrained)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return ["--task", str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]

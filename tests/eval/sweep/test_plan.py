@@ -9,10 +9,10 @@ import pytest
 
 from lsgm.config import SamplerConfig, SDEConfig
 from lsgm.errors import ConfigError
-from lsgm.samplers import Sampler, find_sampler, samplers
+from lsgm.sampling import Sampler, find_sampler, samplers
 from lsgm.sde import make_sde
-from lsgm_eval.sweep import plan
-from lsgm_eval.sweep.plan import REFERENCE, check_fit, expected_nfe, plan_points
+from lsgm_eval.cost_curve import points as plan
+from lsgm_eval.cost_curve.points import REFERENCE, check_fit, expected_nfe, plan_points
 
 FIXED = [sampler for sampler in samplers() if not sampler.adaptive]
 

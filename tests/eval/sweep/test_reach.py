@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsgm_eval.sweep.front import crossing, crossings, pareto_front
-from lsgm_eval.sweep.reach import Curve, Reached, bias_corrected, reach
-from lsgm_eval.sweep.speedup import against_reference, speedup
+from lsgm_eval.cost_curve.reach import (
+    Curve,
+    Reached,
+    against_reference,
+    bias_corrected,
+    crossing,
+    crossings,
+    pareto_front,
+    reach,
+    speedup,
+)
 
 COSTS = np.array([5.0, 10, 20, 40, 80, 160])
 NAMES = tuple(f"heun(steps={int(cost / 2)})" for cost in COSTS)

@@ -18,15 +18,14 @@ from lsgm.data import ImageSet
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import Pixels
-from lsgm_eval import open_spaces, runner
+from lsgm_eval.cost_curve.points import plan_points
+from lsgm_eval.cost_curve.run import Sweep, check_metric, prepare, sweep
 from lsgm_eval.live.journal import Journal
 from lsgm_eval.live.screen import Lines
 from lsgm_eval.rows import KEYS, read_rows
+from lsgm_eval.run import runner, spaces
 from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.sweep.plan import plan_points
-from lsgm_eval.sweep.prepare import prepare
-from lsgm_eval.sweep.run import Sweep, check_metric, sweep
-from lsgm_eval.tasks import Task, Tier
+from lsgm_eval.task import Task, Tier
 
 TIER = Tier(
     n_samples=60, nelbo_images=20, ode_images=0, curve_samples=60, curve=(SamplerConfig("heun", steps=2),)
@@ -40,7 +39,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 @pytest.fixture(autouse=True)
 def _bars_load(monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> None:
     monkeypatch.setattr(runner, "load", lambda name, **options: bars)
-    monkeypatch.setattr(open_spaces, "load_extractor", lambda spec, shape, device=None: Ink())
+    monkeypatch.setattr(spaces, "load_extractor", lambda spec, shape, device=None: Ink())
 
 
 def fast(**changes: Any) -> CurveModel:
@@ -251,7 +250,7 @@ def test_no_space_at_hand_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     def absent(*args: Any, **options: Any) -> Any:
         raise DataError("weights.pth is not here: fetch it")
 
-    monkeypatch.setattr(open_spaces, "load_extractor", absent)
+    monkeypatch.setattr(spaces, "load_extractor", absent)
     with pytest.raises(DataError, match=r"weights\.pth is not here"):
         swept([fast()], tmp_path)
 

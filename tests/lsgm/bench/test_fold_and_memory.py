@@ -12,13 +12,13 @@ import torch
 from tiny import toml
 from torch import nn
 
-from lsgm.bench.folding import compare_folded, largest_difference
-from lsgm.bench.peaks import with_recompute
-from lsgm.bench.recipes import read_recipes
+from lsgm.bench.fold import compare_folded, largest_difference
+from lsgm.bench.measuring import read_recipes
+from lsgm.bench.memory import with_recompute
 from lsgm.cli import main
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.nets.config import NVAEConfig
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 NVAE = {
     "kind": "nvae",
@@ -76,14 +76,14 @@ def test_a_fold_that_changes_the_output_is_not_timed(
     hierarchical: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folding that forgets one convolution's gain would be as fast, and wrong."""
-    from lsgm.nets.fold import fold
+    from lsgm.nets.folding import fold
 
     def forgetful(module: Any) -> int:
         count = fold(module)
         next(layer for layer in module.decoder.modules() if isinstance(layer, nn.Conv2d)).weight.data.mul_(2)
         return count
 
-    monkeypatch.setattr("lsgm.bench.folding.fold", forgetful)
+    monkeypatch.setattr("lsgm.bench.fold.fold", forgetful)
     recipe = read_recipes(str(hierarchical))["small"]
     with pytest.raises(ArithmeticError, match="folding changes"):
         compare_folded(recipe, batch=1, rounds=1, device=torch.device("cpu"), label="small")
@@ -137,7 +137,7 @@ def test_a_model_without_a_joint_step_has_no_memory_row(
 def test_a_step_that_fails_is_one_sentence(
     hierarchical: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lsgm.bench.peaks.sys.executable", "/bin/false")
+    monkeypatch.setattr("lsgm.bench.memory.sys.executable", "/bin/false")
     assert bench("memory", "--recipes", hierarchical, "--batch", 2) == 2
     captured = capsys.readouterr()
     assert "a step of recipe 'small' failed" in captured.err

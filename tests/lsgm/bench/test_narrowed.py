@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny import recipe
 
-from lsgm.bench.flops import recipe_pixels
-from lsgm.bench.recipes import narrowed, read_recipes
+from lsgm.bench.cost import recipe_pixels
+from lsgm.bench.measuring import narrowed, read_recipes
 from lsgm.errors import ConfigError
-from lsgm.models.latent import build_lsgm
-from lsgm.models.load import fresh_networks
+from lsgm.model.lsgm import build_lsgm
+from lsgm.runs.load import fresh_networks
 
 
 def test_a_share_of_one_changes_nothing() -> None:

@@ -10,18 +10,23 @@ import pytest
 import torch
 from tiny import recipe
 
-from lsgm.bench.flow_costs import at_equal_error, measure_ways
-from lsgm.bench.flow_page import page
-from lsgm.bench.flow_problems import Problem, model_problem
-from lsgm.bench.flow_ways import Flow, adaptive, controlled, reference, true_log_p
-from lsgm.bench.reference_flow import reference_log_prob
-from lsgm.bench.worlds import MixtureScore, mixture_score
+from lsgm.bench.flow_ways import (
+    Flow,
+    MixtureScore,
+    adaptive,
+    controlled,
+    mixture_score,
+    reference,
+    reference_log_prob,
+    true_log_p,
+)
+from lsgm.bench.nll import Problem, at_equal_error, measure_ways, model_problem, page
 from lsgm.cli import main
 from lsgm.errors import ConfigError
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm.likelihood import ode_log_prob
-from lsgm.models.load import fresh_networks
-from lsgm.models.measured import measure_lsgm, measure_vae
+from lsgm.likelihood.flow import ode_log_prob
+from lsgm.model.diffusion import measure_lsgm, measure_vae
+from lsgm.runs.load import fresh_networks
 from lsgm.sde import VESDE, VPSDE
 
 
@@ -152,7 +157,7 @@ def tiny_model(kind: str) -> GenerativeModel:
 
 
 def test_a_trained_prior_scores_its_own_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsgm.bench.flow_problems.load_model", lambda path, device: tiny_model("lsgm"))
+    monkeypatch.setattr("lsgm.bench.nll.load_model", lambda path, device: tiny_model("lsgm"))
     problem = model_problem(
         "run", batch=2, seed=1, truth_tol=1e-4, truth_probes=12, device=torch.device("cpu")
     )
@@ -168,7 +173,7 @@ def test_a_trained_prior_scores_its_own_draws(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_without_a_score_prior_has_no_flow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsgm.bench.flow_problems.load_model", lambda path, device: tiny_model("vae"))
+    monkeypatch.setattr("lsgm.bench.nll.load_model", lambda path, device: tiny_model("vae"))
     with pytest.raises(ConfigError, match="runs/vae has no probability flow"):
         model_problem("runs/vae", batch=1, seed=1, truth_tol=1e-6, truth_probes=2, device=torch.device("cpu"))
 

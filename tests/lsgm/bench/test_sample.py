@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from lsgm.bench.sample import Options, fixed_steps
-from lsgm.bench.sample_page import page
-from lsgm.bench.sampling import FreeScore, overhead_rows
+from lsgm.bench.sample import FreeScore, Options, fixed_steps, overhead_rows, page
 from lsgm.cli import main
 from lsgm.config import SamplerConfig, SDEConfig
 from lsgm.errors import ConfigError
-from lsgm.samplers import draw, samplers
+from lsgm.sampling import draw, samplers
 from lsgm.sde import make_sde
 
 RECIPE = """
@@ -70,7 +68,7 @@ def test_two_kinds_are_timed_at_the_same_evaluations(
 
 
 def test_a_samplers_share_is_its_own_time_over_the_networks(files: tuple[str, str]) -> None:
-    from lsgm.bench.recipes import read_recipes
+    from lsgm.bench.measuring import read_recipes
 
     (recipe,) = read_recipes(files[0]).values()
     found = overhead_rows(

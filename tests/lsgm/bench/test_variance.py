@@ -12,25 +12,27 @@ import torch
 from tiny import bars, recipe
 from torch import Tensor, nn
 
-from lsgm.bench.control_variate import (
+from lsgm.bench.variance import (
+    CHECKPOINTS,
     PLAIN,
     STRATA,
+    Options,
     Problem,
     fitted_laws,
     measure,
+    page,
     paired_draws,
     within_images,
 )
-from lsgm.bench.variance import CHECKPOINTS, Options, page
 from lsgm.cli import main
 from lsgm.data import ImageSet
 from lsgm.errors import ConfigError, DataError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.load import Opened, fresh_networks
 from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, standard_normal
-from lsgm.objective import Objective
+from lsgm.objective.bound import Objective
 from lsgm.rng import SeededNoise
+from lsgm.runs.load import Opened, fresh_networks
 from lsgm.score import ScoreModel, per_sample
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
@@ -246,8 +248,8 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(path: str, weights: str) -> Opened:
         return Opened(Path(path), {"name": "tiny"}, settings, pixels, networks)
 
-    monkeypatch.setattr("lsgm.bench.control_variate.open_checkpoint", opened)
-    monkeypatch.setattr("lsgm.bench.control_variate.load", lambda name, **options: bars())
+    monkeypatch.setattr("lsgm.bench.variance.open_checkpoint", opened)
+    monkeypatch.setattr("lsgm.bench.variance.load", lambda name, **options: bars())
 
 
 def bench(*argv: str) -> int:
@@ -282,7 +284,7 @@ def test_another_seed_is_other_noise() -> None:
 @pytest.mark.usefixtures("at_hand")
 def test_images_are_the_same_whatever_the_others() -> None:
     """Fewer images are the first of more: rows of noise belong to images."""
-    from lsgm.bench.control_variate import lsgm_problem
+    from lsgm.bench.variance import lsgm_problem
 
     few, many = (
         lsgm_problem("run", images=count, fit=20, seed=0, device=torch.device("cpu")) for count in (2, 5)
@@ -307,7 +309,7 @@ def test_what_is_not_at_hand_is_a_line(
     def absent(name: str, **options: object) -> ImageSet:
         raise DataError(f"{name} is not at hand")
 
-    monkeypatch.setattr("lsgm.bench.control_variate.load", absent)
+    monkeypatch.setattr("lsgm.bench.variance.load", absent)
     assert bench("run") == 2
     captured = capsys.readouterr()
     assert "lsgm: run is skipped: glyphs is not at hand" in captured.err
@@ -320,7 +322,7 @@ def test_a_model_without_a_latent_prior_is_refused(
     settings, pixels = recipe_from({"kind": "vae"}, "here"), Pixels(1, 8, 8, "binary")
     networks = fresh_networks(settings, pixels)
     monkeypatch.setattr(
-        "lsgm.bench.control_variate.open_checkpoint",
+        "lsgm.bench.variance.open_checkpoint",
         lambda path, weights: Opened(Path(path), {}, settings, pixels, networks),
     )
     assert bench("runs/vae") == 2

@@ -13,12 +13,12 @@ import pytest
 import tiny
 
 from lsgm import cli
-from lsgm.ablation import SDES, STUDIES, Cell, Study, all_cells
 from lsgm.commands import ablate
 from lsgm.commands import steps as steps_module
 from lsgm.errors import ConfigError, UserError
+from lsgm.recipes.ablation import SDES, STUDIES, Cell, Study, all_cells
 from lsgm.train import find_checkpoint, read_state
-from lsgm.train.guard import TrainingError
+from lsgm.train.signals import TrainingError
 
 Steps = list[list[str]]
 Command = Callable[[Sequence[str]], int]

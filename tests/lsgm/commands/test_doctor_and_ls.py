@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from lsgm.commands import doctor, ls
-from lsgm.costs import shown_flops, shown_hours
 from lsgm.errors import ConfigError
-from lsgm.recipe_files import find_recipes
+from lsgm.recipes import find_recipes, shown_flops, shown_hours
 
 
 def test_doctor_names_data_with_their_versions(

@@ -10,9 +10,9 @@ import tiny
 
 from lsgm.commands.export import run as command
 from lsgm.errors import CheckpointError, ConfigError, UserError
-from lsgm.models.load import load_model
+from lsgm.runs.load import load_model
 from lsgm.train import read_state
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 
 @pytest.fixture(scope="module")

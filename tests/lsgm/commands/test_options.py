@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import pytest
 
-from lsgm.commands.options import Positional, arg, parse
 from lsgm.config import StageConfig
 from lsgm.errors import ConfigError
+from lsgm.options import Positional, arg, parse
 from lsgm.structure import from_dict
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lsgm.conformance.deviation import Deviation, deviation, worst
+from lsgm.conformance.folder import Deviation, deviation, worst
 
 
 def test_the_error_is_absolute_below_one_and_relative_to_the_largest_entry_above() -> None:

@@ -15,10 +15,9 @@ from golden import FOLDERS, checkpoint_path, golden, needs_golden
 from torch import Tensor
 
 from lsgm.cli import main
-from lsgm.conformance.deviation import deviation
-from lsgm.conformance.folder import read_folder
+from lsgm.conformance.folder import deviation, read_folder
 from lsgm.conformance.model import load
-from lsgm.conformance.step_stages import GRADIENTS
+from lsgm.conformance.stages import GRADIENTS
 
 pytestmark = needs_golden
 

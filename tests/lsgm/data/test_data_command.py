@@ -14,7 +14,7 @@ import pytest
 
 from lsgm.commands.data import HELP, run
 from lsgm.data import load, mnist, registry
-from lsgm.data.remote import RemoteFile
+from lsgm.data.download import RemoteFile
 from lsgm.errors import ConfigError, DataError, UserError
 
 ROW = np.tile(np.array([0, 1]), 392)

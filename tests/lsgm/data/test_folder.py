@@ -17,12 +17,13 @@ from pictures import photos as write_photos
 from pictures import zipped
 from PIL import Image
 
-from lsgm.data import ImageSet, arrays, celeba, files, load
+from lsgm.data import ImageSet, arrays, celeba, load
 from lsgm.data import decoded as cache
+from lsgm.data import decoded as files
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
 from lsgm.errors import ConfigError, DataError
-from lsgm.training import load_images
+from lsgm.train.training import load_images
 
 
 def photo(seed: int, width: int = 40, height: int = 32) -> Image.Image:

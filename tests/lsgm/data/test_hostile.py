@@ -34,19 +34,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lsgm.data import ImageSet, decoded, load, open_images, sha256_of
-from lsgm.data.cifar import read_archive, read_cifar10
-from lsgm.data.convert import Convert
-from lsgm.data.imagefile import inspect
+from lsgm.data.cifar import load_arrays, read_archive, read_cifar10
+from lsgm.data.imagefile import Convert, Room, inspect
 from lsgm.data.listing import list_files
 from lsgm.data.mirror import find_mirror, read_manifest
 from lsgm.data.mnist import read_amat, read_idx, read_mnist_fixed
 from lsgm.data.omniglot import read_chardata, read_lake28
 from lsgm.data.registry import DATASETS
-from lsgm.data.room import Room
 from lsgm.data.store import cached_set
-from lsgm.data.unpickle import load_arrays
 from lsgm.errors import DataError
-from lsgm.files.cache import cache_dir
+from lsgm.files.write import cache_dir
 
 
 @contextlib.contextmanager
@@ -211,7 +208,7 @@ import resource, sys
 from pathlib import Path
 from lsgm.data import load, open_images
 from lsgm.data.omniglot import read_chardata
-from lsgm.data.remote import gunzip
+from lsgm.data.download import gunzip
 from lsgm.errors import DataError
 import scipy.io
 def most():

@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 
 from lsgm.config import DataConfig
 from lsgm.data import load, open_images, parse_convert
-from lsgm.data.convert import WORDS
-from lsgm.data.imagefile import decode, fitted, inspect
+from lsgm.data.imagefile import WORDS, decode, fitted, inspect
 from lsgm.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lsgm.data import ImageSet, PixelKind, PixelPipeline, sha256_of, test_levels
-from lsgm.data.pixels import binarise_rows
-from lsgm.data.subset import drawn_order
+from lsgm.data.images import binarise_rows
+from lsgm.data.splits import drawn_order
 from lsgm.errors import ConfigError, DataError
 from lsgm.rng import StepNoise
 

@@ -12,8 +12,7 @@ import torch
 from lsgm.data import ImageSet, sha256_of
 from lsgm.data.store import cached_set, find_file, missing, roots
 from lsgm.errors import DataError
-from lsgm.files.cache import cache_dir
-from lsgm.files.write import atomic_path
+from lsgm.files.write import atomic_path, cache_dir
 
 
 def world() -> ImageSet:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lsgm.data.subset import drawn_order, subset
+from lsgm.data.splits import drawn_order, subset
 
 COUNTS = st.integers(0, 200)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lsgm.config import require
 from lsgm.errors import CheckpointError, DataError
-from lsgm.files.records import read_record, record_of
+from lsgm.files.text import read_record, record_of
 from lsgm.structure import to_dict
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsgm.files.shown import shown
+from lsgm.files.names import shown
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostile_files import says
 
-from lsgm.files.trust import refuse_shared_folder
+from lsgm.files.regular import refuse_shared_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="there are no such rights here")
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from golden import FOLDERS, golden_args, needs_golden
 
-from lsgm.commands.options import parse
 from lsgm.config import OptimConfig, SDEConfig
 from lsgm.errors import CheckpointError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import PROPOSALS, pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.command import NvlabsOptions
-from lsgm.interop.nvlabs.names import IGNORED, TRANSLATED, ignored
-from lsgm.models.config import KLConfig, NormPenaltyConfig
+from lsgm.interop.nvlabs.schema import IGNORED, TRANSLATED, ignored
+from lsgm.options import parse
+from lsgm.recipes.recipe import KLConfig, NormPenaltyConfig
 from lsgm.structure import from_dict, to_dict
 
 pytestmark = needs_golden

@@ -16,7 +16,7 @@ from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, Native, convert, empty_networks
 from lsgm.interop.nvlabs.read import official_of
-from lsgm.models.latent import LSGM, build_lsgm, parameter_counts
+from lsgm.model.lsgm import LSGM, build_lsgm, parameter_counts
 from lsgm.sde import VESDE
 
 pytestmark = needs_golden

@@ -20,11 +20,10 @@ from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.interop.nvlabs.arguments import recipe_of
 from lsgm.interop.nvlabs.convert import Native, convert
-from lsgm.interop.nvlabs.names import check_names
 from lsgm.interop.nvlabs.read import STEM, official_of, read_checkpoint
-from lsgm.interop.nvlabs.schema import OfficialArguments
+from lsgm.interop.nvlabs.schema import OfficialArguments, check_names
 from lsgm.kinds import recipe_from
-from lsgm.models.load import load_model
+from lsgm.runs.load import load_model
 from lsgm.structure import to_dict
 
 FILE = Path("checkpoint.pt")

@@ -17,12 +17,12 @@ from lsgm import cli
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.kinds import recipe_from
-from lsgm.models.load import load_model
-from lsgm.recipe_files import load_recipe
+from lsgm.recipes import load_recipe
+from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.load import load_model
 from lsgm.structure import to_dict
 from lsgm.train import find_checkpoint, read_state
-from lsgm.train.checkpoint import read_weights
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from upstream import arguments, slow_network
 from lsgm.config import SDEConfig
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.arguments import recipe_of
-from lsgm.interop.nvlabs.prior_table import Source, prior_table
+from lsgm.interop.nvlabs.tables import Source, prior_table
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.score import ScoreModel

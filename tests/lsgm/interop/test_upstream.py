@@ -20,10 +20,10 @@ from lsgm.cli import main
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import read_checkpoint
-from lsgm.models.latent import LSGM, build_lsgm
-from lsgm.models.load import load_model
+from lsgm.model.lsgm import LSGM, build_lsgm
 from lsgm.pickled.foreign import read_pickle
-from lsgm.vae import sum_per_sample
+from lsgm.runs.load import load_model
+from lsgm.vae.base import sum_per_sample
 
 SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[3].parent / "shared"))
 UPSTREAM = SHARED / "upstream" / "nvlabs"

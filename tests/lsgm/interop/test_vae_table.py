@@ -9,11 +9,11 @@ import torch
 from golden import FOLDERS, golden, golden_args, needs_golden
 from torch import Tensor
 
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
-from lsgm.interop.nvlabs.vae_table import vae_derived, vae_table
+from lsgm.interop.nvlabs.tables import vae_derived, vae_table
 from lsgm.nets.config import NVAEConfig
-from lsgm.vae import Noise, sum_per_sample
+from lsgm.vae.base import Noise, sum_per_sample
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 
 def config_of(folder: str) -> NVAEConfig:

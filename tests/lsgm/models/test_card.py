@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lsgm.kinds import recipe_from
-from lsgm.models.card import render_card
-from lsgm.recipe_files import load_recipe
+from lsgm.recipes import load_recipe
+from lsgm.runs.card import render_card
 
 SHA = "ab" * 32
 

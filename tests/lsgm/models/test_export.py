@@ -19,15 +19,15 @@ from lsgm.data import test_levels
 from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
-from lsgm.models.config import KLConfig
-from lsgm.models.export import CARD, checkpoint_to_export, export, rounded, write_card
-from lsgm.models.load import fresh_networks, initialise_from, load_model, measurable, open_checkpoint
-from lsgm.models.losses import NormalPriorLoss
-from lsgm.models.origin import describe_origin, hardware_line, without_paths
+from lsgm.recipes.recipe import KLConfig
 from lsgm.rng import StepNoise
+from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.export import CARD, checkpoint_to_export, export, rounded, write_card
+from lsgm.runs.history import describe_origin, hardware_line, without_paths
+from lsgm.runs.load import fresh_networks, initialise_from, load_model, measurable, open_checkpoint
 from lsgm.train import Run, find_checkpoint, read_state
-from lsgm.train.checkpoint import checkpoints, read_weights
-from lsgm.training import train_recipe
+from lsgm.train.losses import NormalPriorLoss
+from lsgm.train.training import train_recipe
 
 UNIT = 2.0**-8
 """Largest relative error of rounding to the eight binary digits of bfloat16."""

@@ -18,8 +18,8 @@ from lsgm.devices import peak_bytes, reset_peak
 from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.load import fresh_networks, initialise_from, initialise_vae_from, load_model, open_checkpoint
-from lsgm.recipe_files import load_recipe
+from lsgm.recipes import load_recipe
+from lsgm.runs.load import fresh_networks, initialise_from, initialise_vae_from, load_model, open_checkpoint
 
 SHIPPED = Path(__file__).parents[3] / "checkpoints"
 LARGEST = 2**31
@@ -167,7 +167,7 @@ def test_the_shipped_checkpoints_open() -> None:
     "path", ["name", "parameters", "meta.dataset", "exported.run", "exported.stages", "images"]
 )
 def test_a_card_is_not_made_of_a_state_that_does_not_say_all(checkpoint: Path, path: str) -> None:
-    from lsgm.models.export import write_card
+    from lsgm.runs.export import write_card
 
     redescribe(checkpoint, path, None)
     before = (checkpoint / "MODEL_CARD.md").read_bytes()
@@ -177,7 +177,7 @@ def test_a_card_is_not_made_of_a_state_that_does_not_say_all(checkpoint: Path, p
 
 
 def test_a_card_shows_a_strangers_words_as_what_they_are(checkpoint: Path) -> None:
-    from lsgm.models.export import write_card
+    from lsgm.runs.export import write_card
 
     redescribe(checkpoint, "name", "model\n# Mine")
     redescribe(checkpoint, "exported.limits", ["a\n\n## b", "‮c"])
@@ -191,7 +191,7 @@ def test_a_card_shows_a_strangers_words_as_what_they_are(checkpoint: Path) -> No
     "path", ["name", "exported.run", "exported.started", "exported.checkpoint", "meta.dataset"]
 )
 def test_a_strangers_words_are_no_html_links_nor_pictures_on_a_card(checkpoint: Path, path: str) -> None:
-    from lsgm.models.export import write_card
+    from lsgm.runs.export import write_card
 
     redescribe(checkpoint, path, r"` <img src=x> \<b> ![y](http://elsewhere/p.png) `")
     card = write_card(checkpoint).read_text()

@@ -15,22 +15,22 @@ import torch
 from oracles.flat_vae import flat_log_weight, importance_bound
 from torch import Tensor
 
-from lsgm.bench.flops import Forward, step_flops
+from lsgm.bench.cost import Forward, step_flops
 from lsgm.data import test_levels
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.config import KLConfig, VAEConfig, VAEStage
-from lsgm.models.latent import AnyVAE, build_vae
-from lsgm.models.losses import NormalPriorLoss, importance_weighted
-from lsgm.models.stages import NormalPriorStep
+from lsgm.model.lsgm import AnyVAE, build_vae
 from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig
+from lsgm.recipes.recipe import KLConfig, VAEConfig, VAEStage
 from lsgm.rng import StepNoise
+from lsgm.runs.checkpoint import read_weights
 from lsgm.train import find_checkpoint, read_metrics
-from lsgm.train.checkpoint import read_weights
+from lsgm.train.losses import NormalPriorLoss, importance_weighted
 from lsgm.train.stage import Losses
-from lsgm.training import train_recipe
-from lsgm.vae import normal_log_prob, sum_per_sample
+from lsgm.train.stages import NormalPriorStep
+from lsgm.train.training import train_recipe
+from lsgm.vae.base import normal_log_prob, sum_per_sample
 
 BATCH, SAMPLES = 6, 5
 BOUND = KLConfig(start=1.0, end=1.0, portion=0.0)

@@ -11,14 +11,14 @@ import torch
 from ladder import Ladder, double_prior
 from torch import Tensor, nn
 
-from lsgm.models.config import KLConfig, NormPenaltyConfig
-from lsgm.models.losses import JointLoss, NormalPriorLoss
-from lsgm.objective import Objective, Times, diffuse
+from lsgm.objective.bound import Objective, Times, diffuse
+from lsgm.recipes.recipe import KLConfig, NormPenaltyConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE
 from lsgm.train.ema import WeightAverage
-from lsgm.vae import normal_log_prob, sum_per_sample
+from lsgm.train.losses import JointLoss, NormalPriorLoss
+from lsgm.vae.base import normal_log_prob, sum_per_sample
 
 BATCH, K = 6, 0.7
 LEVELS = (torch.arange(BATCH * 16) * 37 % 5 < 2).to(torch.uint8).reshape(BATCH, 1, 4, 4)

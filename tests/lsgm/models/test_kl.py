@@ -10,11 +10,11 @@ from ladder import Ladder
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from lsgm.models.config import KLConfig
-from lsgm.models.kl import active_channels, balanced, group_shares, normal_kl
-from lsgm.models.losses import NormalPriorLoss
+from lsgm.objective.kl import active_channels, balanced, group_shares, normal_kl
+from lsgm.recipes.recipe import KLConfig
 from lsgm.rng import StepNoise
-from lsgm.vae import LatentDraw, LatentGroups, normal_log_prob, sum_per_sample
+from lsgm.train.losses import NormalPriorLoss
+from lsgm.vae.base import LatentDraw, LatentGroups, normal_log_prob, sum_per_sample
 
 
 def test_shares_grow_with_the_pixels_and_fall_with_the_groups_of_a_scale() -> None:

@@ -12,8 +12,8 @@ from torch import nn
 from lsgm.config import SamplerConfig
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
-from lsgm.models.load import fresh_networks
-from lsgm.models.operations import operations
+from lsgm.model.sketch import operations
+from lsgm.runs.load import fresh_networks
 
 
 def model_of(stage: str) -> Any:

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm.models.config import NormPenaltyConfig
-from lsgm.models.penalty import NormPenalty
 from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.layers import Attention
-from lsgm.nets.weightnorm import WeightNormConv2d
+from lsgm.nets.layers import Attention, WeightNormConv2d
+from lsgm.objective.kl import NormPenalty
+from lsgm.recipes.recipe import NormPenaltyConfig
 
 CONFIG = NormPenaltyConfig(spectral=0.3, gain=0.7)
 

@@ -12,16 +12,15 @@ from torch import Tensor
 from lsgm.data import PixelPipeline
 from lsgm.data.source import Resident
 from lsgm.errors import ConfigError
-from lsgm.models import prepare
-from lsgm.models.prepare import (
+from lsgm.rng import StepNoise
+from lsgm.train import World, prepare
+from lsgm.train.prepare import (
     LatentCache,
     inactive_channels,
     largest_distance,
     largest_squared_distance,
     pixel_means,
 )
-from lsgm.rng import StepNoise
-from lsgm.train import World
 from lsgm.train.stage import TrainingSet
 
 CPU = torch.device("cpu")

@@ -9,12 +9,11 @@ import pytest
 import tiny
 import torch
 
-from lsgm.models import prepare, stages
-from lsgm.models.load import load_model
-from lsgm.models.measured import ScoreBasedModel
-from lsgm.train import read_metrics, read_state
-from lsgm.train.checkpoint import checkpoints, read_weights
-from lsgm.training import train_recipe
+from lsgm.model.diffusion import ScoreBasedModel
+from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.load import load_model
+from lsgm.train import prepare, read_metrics, read_state, stages
+from lsgm.train.training import train_recipe
 
 FIRST = {"prior_stage": {"steps": 5, "batch_size": 8, "ema": 0.5, "log_every": 1, "prior": {"lr": 1e-2}}}
 
@@ -47,7 +46,7 @@ def test_the_vae_stays_as_it_is_and_the_prior_learns(run: Path) -> None:
     before, after = (read_weights(ends(run)[stage], "ema") for stage in ("stage1", "prior_stage"))
     assert all(torch.equal(after[name], value) for name, value in before.items())
     fresh = tiny.recipe(FIRST)
-    from lsgm.models.load import fresh_networks
+    from lsgm.runs.load import fresh_networks
 
     networks = fresh_networks(fresh, tiny_pixels())
     moved = [
@@ -59,7 +58,7 @@ def test_the_vae_stays_as_it_is_and_the_prior_learns(run: Path) -> None:
 
 
 def tiny_pixels() -> Any:
-    from lsgm.training import pixels_of
+    from lsgm.train.training import pixels_of
 
     return pixels_of(tiny.bars(), 8)
 

@@ -10,11 +10,11 @@ import tiny
 import torch
 from torch import Tensor
 
-from lsgm.models import stages
-from lsgm.models.load import load_model
-from lsgm.models.measured import ScoreBasedModel
+from lsgm.model.diffusion import ScoreBasedModel
+from lsgm.runs.load import load_model
 from lsgm.score import ScoreModel
-from lsgm.training import train_recipe
+from lsgm.train import stages
+from lsgm.train.training import train_recipe
 
 BOTH = ("ema", "raw")
 

@@ -15,12 +15,12 @@ from lsgm import cli
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import test_levels
 from lsgm.kinds import recipe_from
-from lsgm.models.load import load_model, measurable, open_checkpoint
-from lsgm.models.recalibrate import decoder_of, re_estimate, seeds_of
 from lsgm.nets.batchnorm import BatchNorm
+from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.load import load_model, measurable, open_checkpoint
+from lsgm.runs.recalibrate import decoder_of, re_estimate, seeds_of
 from lsgm.train import find_checkpoint, read_state
-from lsgm.train.checkpoint import checkpoints, read_weights
-from lsgm.training import train_recipe
+from lsgm.train.training import train_recipe
 
 NVAE = {
     **tiny.TABLES,
@@ -192,9 +192,9 @@ def moments_of(networks: Any, levels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_moments(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from lsgm.models import moments
+    from lsgm.train import prepare
 
-    monkeypatch.setattr(moments, "load", lambda *_, **__: tiny.bars())
+    monkeypatch.setattr(prepare, "load", lambda *_, **__: tiny.bars())
     words = ["recalibrate", source, out, "--moments", "--device", "cpu", "--images", 1000]
     assert cli.main([str(word) for word in words]) == 0
     return open_checkpoint(out, "ema")

@@ -19,16 +19,16 @@ from lsgm.config import DensityConfig
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.models.config import JointStage, KLConfig, ObjectiveConfig
-from lsgm.models.latent import build_lsgm
-from lsgm.models.load import load_model
-from lsgm.models.losses import FrozenVAELoss
-from lsgm.models.stages import JointStep, make_objective
+from lsgm.model.lsgm import build_lsgm
+from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig
 from lsgm.rng import StepNoise
+from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_weights
+from lsgm.runs.load import load_model
 from lsgm.sde import VPSDE
 from lsgm.train import read_metrics
-from lsgm.train.checkpoint import checkpoints, find_checkpoint, read_weights
-from lsgm.training import train_recipe
+from lsgm.train.losses import FrozenVAELoss
+from lsgm.train.stages import JointStep, make_objective
+from lsgm.train.training import train_recipe
 
 PENALTY = {"spectral": 1e-3, "gain": 1e-3}
 RISING = {"start": 0.5, "end": 1.0, "portion": 0.8, "balance": True}
@@ -178,7 +178,7 @@ def test_dropped_channels_are_those_without_information_and_only_when_the_stage_
         return torch.tensor([False, True])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lsgm.models.stages.inactive_channels", look)
+        patch.setattr("lsgm.train.stages.inactive_channels", look)
         assert stage.prepare(None, fresh=False) is None  # type: ignore[arg-type]
         assert not looked
         stage.prepare(None, fresh=True)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lsgm.models.twin import Frozen
-from lsgm.nets.recompute import recompute
+from lsgm.nets.layers import recompute
+from lsgm.objective.kl import Frozen
 
 
 class Recomputing(nn.Module):

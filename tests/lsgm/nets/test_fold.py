@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
-from lsgm.nets.fold import fold
-from lsgm.nets.nvae.cells import Cell
-from lsgm.nets.weightnorm import WeightNormConv2d
+from lsgm.nets.folding import fold
+from lsgm.nets.layers import WeightNormConv2d
+from lsgm.vae.cells import Cell
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 
 def used(net: nn.Module) -> Any:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lsgm.nets.mlp import MLPDecoder, MLPEncoder
+from lsgm.vae.flat import MLPDecoder, MLPEncoder
 
 
 def dense(network: nn.Module) -> list[nn.Linear]:

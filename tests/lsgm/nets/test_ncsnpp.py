@@ -11,7 +11,7 @@ from oracles.ncsnpp import SlowNCSNpp
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.interop.nvlabs.prior_table import prior_table
+from lsgm.interop.nvlabs.tables import prior_table
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 

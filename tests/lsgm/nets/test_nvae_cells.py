@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsgm.nets.nvae.cells import BNSwishConv, Branch, Cell
-from lsgm.nets.nvae.resample import BilinearUp, Resampling, ShiftedDown
-from lsgm.nets.nvae.squeeze import SqueezeExcite
-from lsgm.nets.weightnorm import WeightNormConv2d
+from lsgm.nets.layers import WeightNormConv2d
+from lsgm.vae.cells import BilinearUp, BNSwishConv, Branch, Cell, Resampling, ShiftedDown, SqueezeExcite
 
 BRANCHES: tuple[Branch, ...] = ("plain", "bottleneck3", "bottleneck6")
 

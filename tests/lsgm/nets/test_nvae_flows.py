@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm.nets.nvae.flows import Shift, ShiftPair, order_mask, spatial_mask
+from lsgm.vae.cells import Shift, ShiftPair, order_mask, spatial_mask
 
 L, H, W = 3, 4, 5
 

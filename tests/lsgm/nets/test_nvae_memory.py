@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm.nets.nvae.memory import StateMemory
+from lsgm.vae.hierarchical import StateMemory
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lsgm.generative import Pixels
-from lsgm.hierarchical import HierarchicalVAE
 from lsgm.nets.config import NVAEConfig
+from lsgm.vae.hierarchical import HierarchicalVAE
 
 
 def meta_count(config: NVAEConfig, pixels: Pixels, pad: int = 0) -> int:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
-from lsgm.nets.precondition import EDMPreconditioned
-from lsgm.objective import diffuse
-from lsgm.score import ScoreModel
+from lsgm.objective.bound import diffuse
+from lsgm.score import EDMPreconditioned, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 EDM = VESDE(4e-6, 6400.0)

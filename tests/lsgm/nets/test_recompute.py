@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.recompute import recompute
-from lsgm.nets.weightnorm import WeightNormConv2d
+from lsgm.nets.layers import WeightNormConv2d, recompute
 
 
 def network() -> nn.Sequential:

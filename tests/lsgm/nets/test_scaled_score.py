@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 from lsgm.config import SDEConfig
 from lsgm.errors import ConfigError
-from lsgm.models.config import PriorConfig
-from lsgm.models.latent import make_prior
+from lsgm.model.lsgm import make_prior
 from lsgm.nets.config import ScoreNetConfig
-from lsgm.nets.embedding import TimeEmbedding
+from lsgm.nets.layers import TimeEmbedding
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.nets.scaled_score import ScaledScore
-from lsgm.score import ScoreModel
+from lsgm.recipes.recipe import PriorConfig
+from lsgm.score import ScaledScore, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 SDES = [VESDE(4e-4, 1e4), VPSDE(), SubVPSDE(), GeometricVPSDE()]

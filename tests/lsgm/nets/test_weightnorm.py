@@ -10,7 +10,7 @@ import torch
 from golden import GOLDEN, needs_golden
 from torch import nn
 
-from lsgm.nets.weightnorm import WeightNormConv2d
+from lsgm.nets.layers import WeightNormConv2d
 
 
 def layer(gain: float = 1.0, **kwargs: object) -> WeightNormConv2d:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from torch import Tensor
 
-from lsgm.pixels import LogisticMixture
-from lsgm.pixels.mixture import COMPONENTS
+from lsgm.pixels import COMPONENTS, LogisticMixture
 
 K = COMPONENTS
 

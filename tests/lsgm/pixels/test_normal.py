@@ -9,12 +9,12 @@ from torch import distributions
 from lsgm.config import DensityConfig, SDEConfig
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
-from lsgm.models.config import ObjectiveConfig, PriorConfig
-from lsgm.models.latent import VAECoder, make_prior
-from lsgm.models.measured import NormalPriorModel, ScoreBasedModel, likelihood_bound
+from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, likelihood_bound
+from lsgm.model.lsgm import VAECoder, make_prior
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
 from lsgm.pixels import NormalPixels
-from lsgm.vae import ConvVAE
+from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
+from lsgm.vae.base import ConvVAE
 
 
 def test_normal_pixels_have_torchs_density_with_bounded_mean_and_scale() -> None:

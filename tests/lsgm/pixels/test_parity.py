@@ -9,7 +9,7 @@ from golden import golden, needs_golden
 from lsgm.generative import Pixels
 from lsgm.nets.config import Decoder
 from lsgm.pixels import pixel_distribution
-from lsgm.vae import crop, sum_per_sample
+from lsgm.vae.base import crop, sum_per_sample
 
 PIXELS: dict[str, tuple[Pixels, Decoder, int]] = {
     "omniglot": (Pixels(1, 28, 28, "binary"), "bernoulli", 2),

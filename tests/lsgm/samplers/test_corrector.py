@@ -13,8 +13,8 @@ from oracles.worlds import SDES, gaussian_world, mixture_world
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import draw, find_sampler
-from lsgm.samplers.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling import draw, find_sampler
+from lsgm.sampling.grids import default_grid, make_grid, time_end_of
 from lsgm.sde import VESDE, VPSDE
 
 PC = SamplerConfig("predictor-corrector", steps=8)

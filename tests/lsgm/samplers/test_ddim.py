@@ -11,8 +11,8 @@ from oracles.worlds import SDES, gaussian_world, initial
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import draw
-from lsgm.samplers.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling import draw
+from lsgm.sampling.grids import default_grid, make_grid, time_end_of
 from lsgm.sde import VPSDE
 
 

@@ -15,8 +15,8 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
-from lsgm.samplers import draw
-from lsgm.samplers.grids import make_grid
+from lsgm.sampling import draw
+from lsgm.sampling.grids import make_grid
 from lsgm.sde import SDE
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # of diffusers, under NumPy 2

@@ -15,8 +15,8 @@ from oracles.worlds import SDES, gaussian_world, initial, mixture_world
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import draw
-from lsgm.samplers.grids import make_grid, time_end_of
+from lsgm.sampling import draw
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import VPSDE
 
 diffusers = pytest.importorskip("diffusers")

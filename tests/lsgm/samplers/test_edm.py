@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, draw, find_sampler
-from lsgm.samplers.grids import default_grid, log_snr, make_grid, time_end_of
+from lsgm.sampling import CountedScore, draw, find_sampler
+from lsgm.sampling.grids import default_grid, log_snr, make_grid, time_end_of
 from lsgm.sde import SDE, VPSDE
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # of diffusers, under NumPy 2

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm.samplers import draw, find_sampler, samplers
-from lsgm.samplers import registry as table
-from lsgm.samplers.grids import GRIDS, OPTIMISED, edm_grid, log_snr, make_grid, time_end_of, times_at
+from lsgm.sampling import draw, find_sampler, samplers
+from lsgm.sampling import registry as table
+from lsgm.sampling.grids import GRIDS, OPTIMISED, edm_grid, log_snr, make_grid, time_end_of, times_at
 from lsgm.sde import SDE, VESDE, VPSDE, SubVPSDE
 
 EVEN_IN: dict[str, Callable[[SDE, Tensor], Tensor]] = {

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, draw, find_sampler
-from lsgm.samplers.grids import make_grid, time_end_of
+from lsgm.sampling import CountedScore, draw, find_sampler
+from lsgm.sampling.grids import make_grid, time_end_of
 
 
 @pytest.mark.parametrize("steps", [2, 5, 20])

@@ -9,9 +9,9 @@ import torch
 from oracles.worlds import SDES, gaussian_world
 from scipy.integrate import quad
 
-from lsgm.samplers.base import CountedScore
-from lsgm.samplers.ipndm import ADAMS_BASHFORTH
-from lsgm.samplers.multistep import (
+from lsgm.sampling.counted import CountedScore, Nodes
+from lsgm.sampling.multistep import (
+    ADAMS_BASHFORTH,
     LONG,
     SHORT,
     blend,
@@ -22,7 +22,6 @@ from lsgm.samplers.multistep import (
     order_of,
     plain_rule,
 )
-from lsgm.samplers.nodes import Nodes
 
 KNOWN = (0.7, 0.4, -0.3, -0.5)
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, ScoreFunction, draw
-from lsgm.samplers import optimised_grid as module
-from lsgm.samplers.grids import GRIDS, OPTIMISED, edm_grid, make_grid, time_end_of
-from lsgm.samplers.nodes import Nodes
-from lsgm.samplers.optimised_grid import (
+from lsgm.sampling import CountedScore, ScoreFunction, draw
+from lsgm.sampling import optimised_grid as module
+from lsgm.sampling.counted import Nodes
+from lsgm.sampling.grids import GRIDS, OPTIMISED, edm_grid, make_grid, time_end_of
+from lsgm.sampling.optimised_grid import (
     FINE_STEPS,
     TRAJECTORIES,
     GridCache,

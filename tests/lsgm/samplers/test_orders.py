@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
-from lsgm.samplers import CountedScore, Sampler, ScoreFunction, draw, find_sampler, samplers
-from lsgm.samplers.grids import time_end_of
+from lsgm.sampling import CountedScore, Sampler, ScoreFunction, draw, find_sampler, samplers
+from lsgm.sampling.grids import time_end_of
 from lsgm.sde import SDE, VPSDE
 
 KINDS = ("vp", "subvp", "ve", "geometric")

@@ -9,8 +9,8 @@ from oracles.schedulers import scheduled
 from oracles.worlds import SDES, gaussian_world, initial, mixture_world
 
 from lsgm.config import SamplerConfig
-from lsgm.samplers import draw
-from lsgm.samplers.grids import make_grid, time_end_of
+from lsgm.sampling import draw
+from lsgm.sampling.grids import make_grid, time_end_of
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # of diffusers, under NumPy 2

@@ -14,7 +14,7 @@ from train_toy import CONFIG, Toy, run_toy, two_stages, weights
 from lsgm.config import StageConfig
 from lsgm.rng import StepNoise
 from lsgm.train import Losses, ParamGroup, StageSpec, TrainingError
-from lsgm.train.guard import FiniteGuard
+from lsgm.train.signals import FiniteGuard
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

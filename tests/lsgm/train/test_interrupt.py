@@ -14,7 +14,7 @@ import train_toy
 from train_toy import LONG, run_toy, two_stages, weights
 
 from lsgm.train import Run
-from lsgm.train.interrupt import Interrupt
+from lsgm.train.signals import Interrupt
 
 
 def test_a_signalled_process_saves_says_how_to_go_on_and_is_resumed_exactly(tmp_path: Path) -> None:

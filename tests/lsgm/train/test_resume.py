@@ -17,8 +17,8 @@ import train_toy
 from train_toy import CONFIG, LONG, run_toy, two_stages, weights
 
 from lsgm.errors import CheckpointError, ConfigError
+from lsgm.runs.checkpoint import checkpoints, read_weights
 from lsgm.train import Run, read_metrics, read_state
-from lsgm.train.checkpoint import checkpoints, read_weights
 
 
 def trained(directory: Path, **options: object) -> list[dict[str, object]]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from train_toy import CONFIG, IMAGES, Images, Toy, run_toy, two_stages
 
 from lsgm.rng import StepNoise
+from lsgm.runs.checkpoint import read_weights
 from lsgm.train import Losses, ParamGroup, StageSpec, engine, find_checkpoint, read_metrics
-from lsgm.train.checkpoint import read_weights
 
 
 class Spy(nn.Module):

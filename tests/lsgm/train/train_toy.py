@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.rng import StepNoise
+from lsgm.runs.checkpoint import find_checkpoint
 from lsgm.train import Losses, Outcome, ParamGroup, Run, StageSpec, train
-from lsgm.train.checkpoint import find_checkpoint
 
 IMAGES = 24
 CONFIG = StageConfig(

@@ -7,9 +7,20 @@ from typing import Any
 
 from PIL import Image
 
-from lsgm_reports.blocks import Bullets, Picture, Report, Section, Text
+from lsgm_reports.blocks import (
+    MISSING,
+    Bullets,
+    Cell,
+    Column,
+    Footnotes,
+    Picture,
+    Report,
+    Section,
+    Table,
+    Text,
+    cell_of,
+)
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.table import MISSING, Cell, Column, Footnotes, Table, cell_of
 
 __all__ = ["EVIL", "QUOTED", "fake_report", "fake_rows", "picture_of"]
 

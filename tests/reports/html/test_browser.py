@@ -10,8 +10,8 @@ from reports.html.chromium import CHROME, findings
 from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows
 
 from lsgm_reports.blocks import Picture, Report, Section
-from lsgm_reports.figures import cost_figure, save
-from lsgm_reports.html.page import to_html
+from lsgm_reports.figures.cost import cost_figure, save
+from lsgm_reports.render.html import to_html
 from lsgm_reports.rows import row_from
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="no Chromium on the path; name one in LSGM_CHROME")

@@ -13,12 +13,11 @@ from reports.html.fake_report import EVIL
 from reports.html.reader import read_page
 
 from lsgm_reports.blocks import Picture, Report, Section
-from lsgm_reports.figures import cost_figure, save
-from lsgm_reports.html.page import to_html
-from lsgm_reports.html.svg import inline_svg
+from lsgm_reports.figures.cost import cost_figure, save
+from lsgm_reports.figures.style import PALETTE
 from lsgm_reports.provenance import row_id
+from lsgm_reports.render.html import inline_svg, to_html
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.style import PALETTE
 
 STRANGE = f"{EVIL} $\\frac$"
 

@@ -7,11 +7,10 @@ from importlib.resources import files
 
 import pytest
 
-from lsgm_reports.html.markup import Anchors, said
-from lsgm_reports.html.tables import sort_key, table_html
-from lsgm_reports.table import Cell, Column, Table
+from lsgm_reports.blocks import Cell, Column, Table
+from lsgm_reports.render.html_tables import Anchors, said, sort_key, table_html
 
-STYLE = files("lsgm_reports.html").joinpath("style.css").read_text(encoding="utf-8")
+STYLE = files("lsgm_reports.render").joinpath("style.css").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

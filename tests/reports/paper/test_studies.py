@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lsgm.ablation import STUDIES, summary
+from lsgm.recipes.ablation import STUDIES, summary
 from lsgm_reports import published as module
-from lsgm_reports.ablations import FILE_NAME, Ablation, read_ablation
-from lsgm_reports.formats import to_latex, to_markdown
+from lsgm_reports.blocks import Table
 from lsgm_reports.paper import paper_tables
+from lsgm_reports.render.text import to_latex, to_markdown
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.table import Table
+from lsgm_reports.tables.ablations import FILE_NAME, Ablation, read_ablation
 
 GRID = "Ablation: SDE, weighting and importance sampling"
 FROZEN = "Ablation: VAE trained with the prior, or frozen"

@@ -12,12 +12,12 @@ from reports.fake_bounds import estimate, fake_bounds
 from reports.fake_quality import fake_quality
 from reports.fake_rows import fake_rows
 
-from lsgm_reports import calibration
-from lsgm_reports.formats import to_latex, to_markdown, to_terminal
+from lsgm_reports import published
+from lsgm_reports.blocks import Cell, Table
 from lsgm_reports.paper import paper_tables
 from lsgm_reports.published import DATASETS, edition_of
+from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
 from lsgm_reports.rows import Row, row_from
-from lsgm_reports.table import Cell, Table
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MARKS = {"†", "‡"}
@@ -31,7 +31,7 @@ GENERATIVE, SAMPLING = (
 def uncalibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No table here must change when a calibration is measured."""
     (tmp_path / "none.toml").touch()
-    monkeypatch.setattr(calibration, "FILE", tmp_path / "none.toml")
+    monkeypatch.setattr(published, "FILE_CALIBRATION", tmp_path / "none.toml")
 
 
 def samples(*spaces: str, dataset: str = "cifar10", **options: Any) -> list[Row]:

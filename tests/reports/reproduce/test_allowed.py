@@ -17,11 +17,9 @@ from lsgm.data import dataset_names
 from lsgm.errors import DataError
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import fid, nfe, nll
-from lsgm_eval.extractors import FOREIGN, FORMS, KINDS
-from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS
-from lsgm_reports.reproduce.command_line import CommandLine
-from lsgm_reports.reproduce.copied import copied
-from lsgm_reports.reproduce.foreign import foreign_code
+from lsgm_eval.features.registry import FOREIGN, FORMS, KINDS
+from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS, CommandLine
+from lsgm_reports.reproduce.apart import copied, foreign_code
 
 COMMANDS = {
     "eval": eval_command.Options,

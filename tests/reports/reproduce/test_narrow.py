@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm.errors import DataError
-from lsgm_reports.reproduce.command_line import CommandLine
-from lsgm_reports.reproduce.guess import guessed_command, guessed_models
-from lsgm_reports.reproduce.narrow import models_of, narrowed, pair_of, parse_label, with_models
+from lsgm_reports.reproduce.again import (
+    guessed_command,
+    guessed_models,
+    models_of,
+    narrowed,
+    pair_of,
+    parse_label,
+    with_models,
+)
+from lsgm_reports.reproduce.allowed import CommandLine
 from lsgm_reports.rows import Row
 
 EVAL = "lsgm eval glyphs --model a=x --model b=y --tier quick --json --save png --only iw --only curve"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lsgm.errors import ConfigError
-from lsgm_baselines.interop.score_sde.config import PUBLISHED, ScoreSDEConfig, find_config
+from lsgm_baselines.score_sde.settings import PUBLISHED, ScoreSDEConfig, find_config
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -11,10 +11,8 @@ from oracles.score_sde import SlowScoreSDE, contents, save
 
 from lsgm.errors import CheckpointError
 from lsgm.score import ScoreModel
-from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig, find_config
-from lsgm_baselines.interop.score_sde.convert import Native, convert, empty_networks, network_table
-from lsgm_baselines.interop.score_sde.read import read_checkpoint
-from lsgm_baselines.interop.score_sde.recipe import pixels_of, recipe_of
+from lsgm_baselines.score_sde.convert import Native, convert, empty_networks, network_table, read_checkpoint
+from lsgm_baselines.score_sde.settings import ScoreSDEConfig, find_config, pixels_of, recipe_of
 from lsgm_baselines.sgm import SGM
 
 SMALL: dict[str, Any] = {

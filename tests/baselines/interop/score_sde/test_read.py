@@ -14,9 +14,8 @@ from upstream import stage1
 
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.read import read_checkpoint as read_nvlabs
-from lsgm_baselines.interop.score_sde.config import ScoreSDEConfig
-from lsgm_baselines.interop.score_sde.convert import convert
-from lsgm_baselines.interop.score_sde.read import FREQUENCIES, read_checkpoint
+from lsgm_baselines.score_sde.convert import FREQUENCIES, convert, read_checkpoint
+from lsgm_baselines.score_sde.settings import ScoreSDEConfig
 
 SMALL: dict[str, Any] = {
     "image_size": 4,

@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.models.load import load_model
-from lsgm_baselines.interop.score_sde.command import run
-from lsgm_baselines.interop.score_sde.config import LARGE, ScoreSDEConfig, find_config
-from lsgm_baselines.interop.score_sde.convert import convert
-from lsgm_baselines.interop.score_sde.read import read_checkpoint
+from lsgm.runs.load import load_model
+from lsgm_baselines.score_sde.command import run
+from lsgm_baselines.score_sde.convert import convert, read_checkpoint
+from lsgm_baselines.score_sde.settings import LARGE, ScoreSDEConfig, find_config
 from lsgm_baselines.sgm import SGM
 
 SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[4].parent / "shared"))

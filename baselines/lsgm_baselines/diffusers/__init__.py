@@ -1,0 +1,1 @@
+"""DDPMs of the diffusers library: their folders become run directories."""

@@ -1,1 +1,0 @@
-"""Models trained by other code, read and translated into runs of this one."""

@@ -1,1 +1,0 @@
-"""Checkpoints of score_sde_pytorch (arXiv:2011.13456): read without executing, translated by names."""

@@ -1,0 +1,250 @@
+"""Read a checkpoint of score_sde_pytorch without executing anything in it.
+
+These files are pickles. `lsgm.pickled.foreign` finds tensors, containers and numbers in them and nothing else
+but `argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import CheckpointError, ConfigError
+from lsgm.files.names import shown
+from lsgm.generative import Pixels
+from lsgm.interop.nvlabs.tables import Source, Table, layers_in_order, numbered_rows
+from lsgm.interop.taken import count_of, fitting, named, plain_tensor, real, refuse_larger, weights_of
+from lsgm.model.sketch import sketch
+from lsgm.nets.config import ScoreNetConfig
+from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.pickled.foreign import read_pickle
+from lsgm_baselines.recipe import SGMRecipe
+from lsgm_baselines.score_sde.settings import ScoreSDEConfig, pixels_of, recipe_of
+from lsgm_baselines.sgm import SGM
+
+__all__ = ["Checkpoint", "Native", "convert", "empty_networks", "network_table", "read_checkpoint"]
+
+FREQUENCIES = "all_modules.0.W"
+"""The one tensor that is a parameter and not trained, so that no average of it is kept."""
+
+LEVELS = "sigmas"
+"""The one tensor that is no parameter: sigma from the largest to the smallest, with every kind of SDE."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, on the CPU and under score_sde's names, without what all of them begin with."""
+
+    raw: dict[str, Tensor]
+    """The last weights, random frequencies included."""
+    ema: dict[str, Tensor]
+    """The averaged weights under the same names."""
+    sigmas: Tensor | None
+    """Noise levels, falling; None in files that do not have them."""
+    step: int
+    decay: float | None
+    """Decay of the averages, where the file says it."""
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Return what a file holds.
+
+    Raises CheckpointError, one sentence, where the file cannot be read, is no such checkpoint, has averages
+    that do not fit its weights, or names any class but `argparse.Namespace`; that class is then never
+    imported, let alone called.
+    """
+    path = Path(path)
+    content = read_pickle(path, "score_sde_pytorch", argparse.Namespace)
+    if isinstance(content, Mapping) and {"args", "vae_state_dict"} <= content.keys():
+        raise CheckpointError(
+            f"{shown(str(path))} is a checkpoint of LSGM's authors; `lsgm import nvlabs` takes it"
+        )
+    held = content.keys() if isinstance(content, Mapping) else ()
+    if missing := [f"'{key}'" for key in ("model", "ema", "step") if key not in held]:
+        *others, last = missing
+        raise _other(path, f"it has no {', '.join(others)}{' and ' if others else ''}{last}")
+    step = count_of(content["step"])
+    if step is None:
+        raise _other(path, "its 'step' is not a count")
+    raw = weights_of(content["model"] or {}, "model", _otherwise(path))
+    sigmas = raw.pop(LEVELS, None)
+    ema = content["ema"]
+    if not isinstance(ema, Mapping) or not isinstance(ema.get("shadow_params"), (list, tuple)):
+        raise _other(path, "its 'ema' has no list 'shadow_params'")
+    decay = ema.get("decay")
+    return Checkpoint(
+        raw,
+        _averages(ema["shadow_params"], raw, path),
+        sigmas,
+        step,
+        decay if isinstance(decay, float) and 0 <= decay <= 1 else None,
+    )
+
+
+def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the averages by name: they have none, and stand in the order of the trained parameters.
+
+    A state dict lists the parameters in that very order. Untrained frequencies are their own average.
+    """
+    names = list(raw)
+    if len(shadow) == len(names) - 1 and FREQUENCIES in raw:
+        names.remove(FREQUENCIES)
+    if len(shadow) != len(names):
+        raise _other(path, f"its 'ema' averages {len(shadow)} tensors and its 'model' has {len(names)}")
+    ema = {FREQUENCIES: raw[FREQUENCIES]} if FREQUENCIES in raw else {}
+    for name, average in zip(names, shadow, strict=True):
+        average = plain_tensor(average, f"the average of '{named(name)}'", _otherwise(path))
+        if average.shape != raw[name].shape:
+            found, wanted = list(average.shape), list(raw[name].shape)
+            raise _other(path, f"the average of '{named(name)}' is {found} and the tensor {wanted}")
+        ema[name] = average.detach()
+    return ema
+
+
+def _otherwise(path: Path) -> Callable[[str], CheckpointError]:
+    return lambda what: _other(path, what)
+
+
+def _other(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shown(str(path))} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, "
+        "model, ema and step"
+    )
+
+
+# From a checkpoint of score_sde_pytorch and its settings to this package's recipe and state dicts
+
+
+class Native(NamedTuple):
+    """A model in this package's terms."""
+
+    recipe: SGMRecipe
+    pixels: Pixels
+    raw: dict[str, Tensor]
+    """State dict of the last weights."""
+    ema: dict[str, Tensor]
+    """State dict of the averaged weights, the ones that are measured."""
+
+
+def convert(checkpoint: Checkpoint, config: ScoreSDEConfig) -> Native:
+    """Return the model of a checkpoint that was trained with these settings.
+
+    Raises CheckpointError, one sentence that names the tensor, where one is missing, surplus or of a wrong
+    shape, where the file's noise levels are not those of the settings, and where the model turns out to have
+    been trained at discrete times; ConfigError where the settings describe no network.
+    """
+    recipe, pixels = recipe_of(config), pixels_of(config)
+    blocks = config.num_res_blocks * len(config.ch_mult)
+    refuse_larger("the settings", "network", blocks, len(checkpoint.raw))
+    networks = empty_networks(recipe, pixels)
+    _same_levels(checkpoint.sigmas, config)
+    table = network_table(recipe.prior.network, pixels)
+    _same_names(checkpoint.raw, table, config)
+    return Native(
+        recipe,
+        pixels,
+        _state(recipe, networks, table, checkpoint.raw),
+        _state(recipe, networks, table, checkpoint.ema),
+    )
+
+
+def network_table(config: ScoreNetConfig, pixels: Pixels) -> Table:
+    """Return what every tensor of an `NCSNpp` is made of, by score_sde's names.
+
+    They number the layers in the order of execution, those without parameters left out, the frequencies of a
+    Fourier embedding first.
+    """
+    with torch.device("meta"):
+        network = NCSNpp(config, channels=pixels.channels, resolution=pixels.height)
+    layers = [layer for layer in layers_in_order(network) if any(True for _ in layer.parameters())]
+    if config.embedding_kind == "positional":
+        return numbered_rows(network, layers)
+    return {
+        **numbered_rows(network, layers, first=1),
+        "embed.frequencies": Source([FREQUENCIES], lambda tensors: tensors[0]),
+    }
+
+
+def empty_networks(recipe: SGMRecipe, pixels: Pixels) -> SGM:
+    """Return the recipe's networks as shapes alone. Raises ConfigError where there are none such."""
+    try:
+        networks = sketch(recipe, pixels)
+    except (ValueError, TypeError) as error:
+        why = shown(str(error).split("\n")[0])[:300]
+        raise ConfigError(
+            f"the settings describe no network ({why}); give those of the checkpoint"
+        ) from error
+    assert isinstance(networks, SGM)
+    return networks
+
+
+def _state(recipe: SGMRecipe, networks: SGM, table: Table, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    own = networks.state_dict()
+    # A preconditioned network lies one level deeper.
+    prefix = "prior.network." if recipe.prior.preconditioning == "none" else "prior.network.network."
+    out = {prefix + name: _assembled(row, theirs, own[prefix + name]) for name, row in table.items()}
+    if "prior.sigma2_max" in own:
+        out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=torch.float64)
+    return out
+
+
+def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
+    parts, shape = [real(theirs[name], name) for name in row.names], own.shape
+    try:
+        whole = row.assemble(parts)
+    except (RuntimeError, IndexError):
+        whole = torch.empty(0)
+    if whole.shape != shape:
+        shapes = ", ".join(f"'{name}' {list(theirs[name].shape)}" for name in row.names[:3])
+        more = " and so on" if len(row.names) > 3 else ""
+        raise CheckpointError(
+            f"the checkpoint's {shapes}{more} do not make up {list(shape)} of a model of its configuration; "
+            "name the configuration that it was trained with"
+        )
+    return fitting(whole, own, row.names[0]).contiguous()
+
+
+def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConfig) -> None:
+    wanted = {name for row in table.values() for name in row.names}
+    if config.sde == "vesde" and FREQUENCIES not in theirs:
+        raise CheckpointError(
+            f"the checkpoint has no random frequencies '{FREQUENCIES}', as only models with sde = 'vesde' "
+            "trained at discrete times have none; give one of a configuration that ends in _continuous"
+        )
+    if missing := sorted(wanted - theirs.keys()):
+        raise CheckpointError(
+            f"the checkpoint lacks '{missing[0]}', which a model of its configuration has; name the "
+            "configuration that it was trained with"
+        )
+    if surplus := sorted(theirs.keys() - wanted):
+        raise CheckpointError(
+            f"the checkpoint has '{named(surplus[0])}', which a model of its configuration has not; name the "
+            "configuration that it was trained with"
+        )
+
+
+def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
+    """Refuse a file whose noise levels are not the configuration's; their other SDEs never look at them."""
+    if sigmas is None or config.sde != "vesde":
+        return
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not sigmas.is_floating_point():
+        raise CheckpointError(
+            f"the checkpoint's noise levels 'sigmas' are {list(sigmas.shape)} of {sigmas.dtype}, not a list "
+            "of numbers; get the file again"
+        )
+    high, low = float(sigmas[0]), float(sigmas[-1])
+    # A file may hold everything in half precision.
+    near = max(1e-5, torch.finfo(sigmas.dtype).eps) if sigmas.is_floating_point() else 1e-5
+    ends = ((high, config.sigma_max), (low, config.sigma_min))
+    if not all(math.isclose(found, wanted, rel_tol=near) for found, wanted in ends):
+        raise CheckpointError(
+            f"the checkpoint's noise levels go from {low:g} to {high:g}, and its configuration says "
+            f"{config.sigma_min:g} to {config.sigma_max:g}; name the configuration that it was trained with"
+        )

@@ -1,0 +1,301 @@
+"""Random weights for Inception-v3 in the formats of both official files: the cost is that of real ones."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from lsgm.bench.measuring import spread_of
+from lsgm.config import SamplerConfig
+from lsgm.generative import GenerativeModel
+from lsgm.progress import bar
+from lsgm_eval.bench.fid_memory import FreeImages
+from lsgm_eval.features.extractor import Extractor
+from lsgm_eval.features.inception import FidelityInception, ensure_torchvision
+from lsgm_eval.features.own import TorchScriptExtractor
+from lsgm_eval.features.statistics import FeatureStats
+from lsgm_eval.metrics.frechet import frechet_distance, frechet_to
+from lsgm_eval.metrics.moments import Array, Moments
+from lsgm_eval.samples.gather import run_pass
+
+if TYPE_CHECKING:
+    from lsgm_eval.bench.fid import Options
+
+__all__ = [
+    "SAMPLER",
+    "SPECTRA",
+    "Timed",
+    "extract",
+    "feature_moments",
+    "measure_distance",
+    "measure_pass",
+    "pass_over",
+    "pictures",
+    "random_state",
+    "state_file",
+    "take_turns",
+    "write_random_state",
+    "write_script",
+]
+
+SIDE = 299
+
+
+def random_state(seed: int) -> dict[str, Tensor]:
+    """Return a state dict with torch-fidelity's names and shapes.
+
+    Convolutions keep the variance of what they see (He et al. 2015), so that features depend on the image.
+    """
+    state: dict[str, Tensor] = _blank().state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in state.items():
+        if name.endswith("conv.weight"):
+            tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+        elif name.startswith("fc."):
+            tensor.normal_(0, 0.05, generator=generator)
+        elif name.endswith(("bn.bias", "running_mean")):
+            tensor.normal_(0, 0.1, generator=generator)
+    return state
+
+
+def write_random_state(path: Path, seed: int) -> None:
+    """Write `random_state` as a file of weights."""
+    torch.save(random_state(seed), path)
+
+
+def write_script(state: Path, path: Path) -> None:
+    """Write the network of a state dict as the TorchScript ``inception-2015-12-05.pt`` of clean-fid.
+
+    Its ``layers`` take images [N, 3, 299, 299] in [-1, 1) to features [N, 2048, 1, 1].
+    """
+    net = _blank()
+    net.load_state_dict(torch.load(state, map_location="cpu", weights_only=True), strict=True)
+    with warnings.catch_warnings():
+        # torch.jit is deprecated in favour of torch.export, which clean-fid does not read.
+        warnings.simplefilter("ignore")
+        script: Any = torch.jit
+        module = script.script(_Script(net.eval()))
+        script.save(module, str(path))
+
+
+class _Script(nn.Module):
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        trunk = nn.Sequential(*(layer for name, layer in net.named_children() if name != "fc"))
+        trace: Any = torch.jit.trace
+        self.layers = trace(trunk, torch.zeros(2, 3, SIDE, SIDE))
+        self.output = net.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.layers((x.float() - 128) / 128)
+        return pooled.view(-1, 2048)
+
+
+def _blank() -> Any:
+    """Return torch-fidelity's network without its weights, which it would download."""
+    ensure_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Blank(FeatureExtractorInceptionV3):  # type: ignore[misc]
+        def load_state_dict(self, *args: Any, **kwargs: Any) -> None:
+            if "strict" in kwargs:
+                super().load_state_dict(*args, **kwargs)
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    return Blank("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
+
+
+# Several ways to one result, timed in turn on the clock and on the processor
+
+
+@dataclass
+class Timed:
+    """Seconds of one way, by round, and what it returned last."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Of all threads of this process: what other work on a busy machine lengthens least."""
+    value: Any = None
+
+    def as_row(self, ours: Timed) -> dict[str, float]:
+        """Return medians and quartiles of seconds, and of ratios to ``ours`` within rounds."""
+        return {
+            **spread_of(self.wall).as_row("seconds"),
+            **spread_of(self.cpu).as_row("cpu_seconds"),
+            **spread_of(_ratios(self.wall, ours.wall)).as_row("over_ours"),
+            **spread_of(_ratios(self.cpu, ours.cpu)).as_row("cpu_over_ours"),
+        }
+
+
+def take_turns(
+    ways: Mapping[str, Callable[[], Any]], repeats: int, *, desc: str, warm: Collection[str] = ()
+) -> dict[str, Timed]:
+    """Return the times of ``repeats`` rounds; a round runs every way once, each round from another one on.
+
+    Those named in ``warm`` run once before, because libraries load and memory is new the first time.
+    """
+    names = list(ways)
+    timed = {name: Timed() for name in names}
+    for name in warm:
+        ways[name]()
+    for index in bar(range(repeats), desc=desc, unit="round"):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            timed[name].value = ways[name]()
+            timed[name].wall.append(time.perf_counter() - wall)
+            timed[name].cpu.append(time.process_time() - cpu)
+    return timed
+
+
+def _ratios(these: list[float], those: list[float]) -> list[float]:
+    return [a / max(b, 1e-9) for a, b in zip(these, those, strict=True)]
+
+
+# A pass over ready images against what its extractor alone takes for them
+
+SAMPLER = SamplerConfig("heun", steps=1)
+"""Ready images do not ask for it."""
+FAST = 32
+"""How many times as many images a TorchScript of one's own gets, which is faster than Inception."""
+
+
+def measure_pass(options: Options) -> list[dict[str, Any]]:
+    """Return for each extractor the seconds of extraction alone and of a pass over the same ready images."""
+    with state_file(options) as state:
+        extractors: list[tuple[Extractor, int]] = [(FidelityInception(str(state)), options.images)]
+    if options.script is not None:
+        shape = (3, options.size, options.size)
+        extractors.append((TorchScriptExtractor(options.script, shape), FAST * options.images))
+    return [row for extractor, count in extractors for row in _compare(extractor, count, options)]
+
+
+def _compare(extractor: Extractor, count: int, options: Options) -> list[dict[str, Any]]:
+    images = pictures(count, options.size, options.seed)
+    ways: dict[str, Callable[[], object]] = {
+        "extractor alone": partial(extract, extractor, images, options.batch),
+        "whole pass": partial(pass_over, FreeImages(images), count, extractor, options.batch),
+    }
+    extract(extractor, images[:2], 2)
+    timed = take_turns(ways, options.repeats, desc=f"pass, {extractor.name}")
+    head = {"extractor": extractor.name, "images": count, "batch": options.batch, "repeats": options.repeats}
+    alone = timed["extractor alone"]
+    return [head | {"way": name, **times.as_row(alone)} for name, times in timed.items()]
+
+
+def pictures(count: int, size: int, seed: int) -> Tensor:
+    """Return images uint8 [count, 3, size, size] of smooth noise, which PNG compresses as it does photos."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, max(size // 4, 1), max(size // 4, 1), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return (smooth * 255).round().to(torch.uint8)
+
+
+def extract(extractor: Extractor, images: Tensor, batch: int) -> Tensor:
+    """Return the features of all images."""
+    return torch.cat([extractor(images[at : at + batch]) for at in range(0, len(images), batch)])
+
+
+def pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: int) -> FeatureStats:
+    """Return what a pass over the first ``count`` images of a model finds."""
+    return run_pass(model, range(count), SAMPLER, [extractor], batch_size=batch).stats[extractor.name]
+
+
+@contextmanager
+def state_file(options: Options) -> Iterator[Path]:
+    """Yield the file of Inception's weights: those given, or random ones in a folder that goes at the end."""
+    if options.weights is not None:
+        yield Path(options.weights)
+        return
+    with tempfile.TemporaryDirectory(prefix="lsgm-bench-") as folder:
+        path = Path(folder) / "random.pth"
+        write_random_state(path, options.seed)
+        yield path
+
+
+# One Frechet distance by several ways, in turn, on covariances like those of features
+
+OURS = "this package"
+SPECTRA: dict[str, Callable[[int], Array]] = {
+    "1/k": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -1,
+    "1/k²": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -2,
+    "geometric": lambda dim: np.logspace(0, -6, dim),
+}
+"""Variances along the axes, which fall by powers as those of image features do, or from 1 to
+10⁻⁶ in equal ratios."""
+
+
+def feature_moments(spectrum: str, dim: int, rows: int, seed: int) -> tuple[Moments, Moments]:
+    """Return the moments of two sets of ``rows`` features: the axes of the second are turned a little, its
+    spread is a tenth larger, and its mean lies a tenth of the largest spread away."""
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(SPECTRA[spectrum](dim))
+    axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    turned = np.linalg.qr(axes + 0.1 / np.sqrt(dim) * rng.standard_normal((dim, dim)))[0]
+    first = (rng.standard_normal((rows, dim)) * spread) @ axes.T
+    second = (rng.standard_normal((rows, dim)) * spread * 1.1 + 0.1 / np.sqrt(dim)) @ turned.T
+    return Moments.of(first), Moments.of(second)
+
+
+def measure_distance(dim: int, rows: int, *, repeats: int, seed: int) -> list[dict[str, Any]]:
+    """Return a row for each spectrum and way: seconds, processor seconds, how many times as long as ours,
+    and the relative difference of its value from that of singular values."""
+    found = []
+    for spectrum in SPECTRA:
+        a, b = feature_moments(spectrum, dim, rows, seed)
+        truth = _by_singular_values(a, b)
+        ways: dict[str, Callable[[], float]] = {
+            OURS: partial(frechet_distance, a, b),
+            "this package, reference factored before": partial(frechet_to(b), a),
+            "this package, singular values": partial(_by_singular_values, a, b),
+            "eigvals of the product": partial(_by_product, a, b, _trace_by_eigvals),
+            "sqrtm of the product": partial(_by_product, a, b, _trace_by_sqrtm),
+        }
+        head = {"spectrum": spectrum, "dim": dim, "rows": rows, "repeats": repeats}
+        # SciPy's root takes so long that what comes first with a run is lost in it.
+        warm = [name for name in ways if not name.startswith("sqrtm")]
+        timed = take_turns(ways, repeats, desc=f"distance, {spectrum}", warm=warm)
+        found += [
+            head
+            | {"way": name, **times.as_row(timed[OURS])}
+            | {"value": times.value, "difference": abs(times.value - truth) / truth}
+            for name, times in timed.items()
+        ]
+    return found
+
+
+def _by_singular_values(a: Moments, b: Moments) -> float:
+    return frechet_to(b, accuracy=0.0)(a)
+
+
+def _by_product(a: Moments, b: Moments, trace_of_root: Callable[[Array], float]) -> float:
+    cov_a, cov_b = a.covariance, b.covariance
+    shift = a.mean - b.mean
+    root = trace_of_root(cov_a @ cov_b)
+    return float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
+
+
+def _trace_by_eigvals(product: Array) -> float:
+    return float(np.sqrt(np.linalg.eigvals(product).astype(np.complex128)).real.sum())
+
+
+def _trace_by_sqrtm(product: Array) -> float:
+    with warnings.catch_warnings():
+        # Of a product close to singular, whose root the other packages take as well.
+        warnings.simplefilter("ignore")
+        return float(np.trace(scipy.linalg.sqrtm(product)).real)

@@ -1,0 +1,214 @@
+"""Arrays that an earlier call has left behind: read back where they are whole and fit, else made again.
+
+What is left is a convenience: whatever is wrong with it is said on standard error and ends nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsgm.config import require
+from lsgm.errors import DataError, UserError
+from lsgm.files.arrays import Arrays, read_arrays
+from lsgm.files.limits import ARRAYS, Limit
+from lsgm.files.names import shown
+from lsgm.files.text import read_record
+from lsgm.files.write import atomic_path, claim, refuse_links
+from lsgm_eval.rows import KEYS, row_problem
+
+__all__ = [
+    "CellStore",
+    "cell_key",
+    "claim_results",
+    "code_version",
+    "make_way",
+    "read_kept",
+    "reason_of",
+    "room_for",
+    "write_kept",
+]
+
+T = TypeVar("T")
+
+FOLDERS = ("cells", "images", "manifests", "neighbours", "passes", "per-image", "samples", "scores")
+"""What measuring calls make below a folder of results."""
+ADVICE = ("; remove it, or write it again", "; restore it from a copy")
+"""What readers say is to be done about a file; here it is done."""
+
+
+def claim_results(out: Path) -> Path:
+    """Note that this call writes into a folder of results, and nowhere else, and return it.
+
+    A folder that somebody sent may hold links, and files in the place of folders: raises DataError for these
+    now, and not when there is something to write there.
+    """
+    claim(out)
+    for place in (out / name for name in FOLDERS):
+        refuse_links(place)
+        if place.exists() and not place.is_dir():
+            raise DataError(f"{shown(str(place))} is not a folder, where one is needed; remove it")
+    return out
+
+
+def read_kept(
+    path: Path,
+    use: Callable[[Arrays], T],
+    *,
+    damaged: str = "",
+    limit: Limit = ARRAYS,
+    names: Collection[str] | None = None,
+) -> T | None:
+    """Return what ``use`` makes of the arrays in a file, or of those of ``names``.
+
+    None where there is no file, or one of no use.
+    Whatever is wrong with the file, or said of its arrays by a UserError of ``use`` (`Arrays.refused`), is
+    printed as ``damaged``, with the file for ``{path}`` and the reason for ``{why}``, unless that is empty.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        return use(read_arrays(path, names, limit=limit))
+    except UserError as error:
+        # Another process may remove a file in the meantime, and a link may lead nowhere.
+        if damaged and not isinstance(error.__cause__, FileNotFoundError):
+            said = damaged.format(path=shown(str(path)), why=reason_of(error, path))
+            print(f"lsgm: {said}", file=sys.stderr)
+        return None
+
+
+def write_kept(path: Path, arrays: Mapping[str, NDArray[Any]], *, packed: bool = False) -> None:
+    """Replace a file by arrays: by all of them or, after a crash, not at all. Raises DataError, OSError."""
+    make_way(path)
+    whole: dict[str, Any] = dict(arrays)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        (np.savez_compressed if packed else np.savez)(file, **whole)
+
+
+def make_way(path: Path) -> None:
+    """Give a folder that lies where a file is to be another name, under which nothing in it is lost."""
+    if path.is_dir() and not path.is_symlink():
+        refuse_links(path)
+        aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")
+        os.rename(path, aside)
+        print(f"lsgm: {shown(str(path))} is a folder and is called {shown(aside.name)} now", file=sys.stderr)
+
+
+def reason_of(error: UserError, path: Path) -> str:
+    """Return what an error says of a file, without its name and without what to do about it."""
+    said = str(error).removeprefix(shown(str(path))).removeprefix(":").strip()
+    for advice in ADVICE:
+        said = said.removesuffix(advice)
+    return said
+
+
+def room_for(size: int) -> Limit:
+    """Return the limit of a file whose arrays take ``size`` bytes in the memory of an honest call."""
+    return Limit(ARRAYS.variable, max(ARRAYS.default, size), ARRAYS.unit)
+
+
+# A hash of the source code that a result depends on, so that nothing computed by other code is reused
+
+
+@cache
+def code_version(*packages: str) -> str:
+    """Return the sha256 of all Python sources of some packages or modules, dotted names.
+
+    Editing any of them is another version: a needless recomputation costs minutes, a stale number a paper.
+    A module that has no source file (a notebook's, say) counts by its name alone.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(set(packages)):
+        digest.update(name.encode())
+        spec = importlib.util.find_spec(name) if name != "__main__" else None
+        if spec is None:
+            continue
+        folders = [Path(place) for place in spec.submodule_search_locations or ()]
+        sources = [(str(p.relative_to(f)), p) for f in folders for p in sorted(f.rglob("*.py"))]
+        if not folders and spec.origin and Path(spec.origin).is_file():
+            sources = [(name, Path(spec.origin))]
+        for label, path in sources:
+            digest.update(label.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+# Finished measurements, each under the hash of what it depends on: the same command again reuses them
+
+Row = dict[str, Any]
+
+TEXTS = ("task", "model", "metric", "dataset", "run_id", "group")
+"""Keys that are texts in every row of a measurement."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A finished measurement as its file holds it."""
+
+    key: str
+    rows: tuple[dict[str, Any], ...]
+    files: tuple[str, ...]
+    """What the measurement wrote beside its rows, below the folder that the store is in."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            require(row.keys() == set(KEYS), "the keys of its rows are not those of result rows")
+            for key in TEXTS:
+                require(isinstance(row[key], str), f"the '{key}' of its rows is of another type")
+            # They go to a file of results, which nothing would read again with one that may not stand there.
+            problem = row_problem(row)
+            require(not problem, f"of its rows {problem}")
+
+
+def cell_key(parts: Mapping[str, Any]) -> str:
+    """Return the sha256 of what a measurement depends on, as canonical JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class CellStore:
+    """A folder of finished cells; one is reused only while the files it wrote beside its rows exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> list[Row] | None:
+        """Return the rows of a finished cell, or None; a damaged one is named on standard error."""
+        path = self._path(key)
+        if not os.path.lexists(path):
+            return None
+        try:
+            cell = read_record(_Cell, path)
+            if cell.key != key:
+                raise DataError(f"{path} is the cell of another measurement")
+        except DataError as error:
+            print(
+                f"lsgm: the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
+                "measuring again",
+                file=sys.stderr,
+            )
+            return None
+        there = all(os.path.exists(self.folder.parent / name) for name in cell.files)
+        return list(cell.rows) if there else None
+
+    def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
+        """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
+        names = [str(file.relative_to(self.folder.parent)) for file in files]
+        cell = {"key": key, "rows": list(rows), "files": names}
+        text = json.dumps(cell, indent=1, allow_nan=False)
+        make_way(self._path(key))
+        with atomic_path(self._path(key)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key[:32]}.json"

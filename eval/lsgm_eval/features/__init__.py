@@ -1,0 +1,1 @@
+"""Feature spaces by name, their statistics, and the statistics of the data."""

@@ -1,0 +1,286 @@
+"""clean-fid's resize: each image and channel by Pillow in float, without rounding in between."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsgm.errors import DataError
+from lsgm.files.names import shown
+from lsgm_eval.features.extractor import ImageShape, check_features, to_rgb
+from lsgm_eval.features.own import load_script
+from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_own, read_own, read_published
+
+__all__ = ["CleanInception", "CleanResize", "FidelityInception", "ensure_torchvision"]
+
+
+class CleanResize:
+    """Bring images uint8 [N, 3, H, W] to float32 [N, 3, side, side] in 0..255 by an antialiased bicubic.
+
+    The arithmetic is clean-fid's ``make_resizer("PIL", False, "bicubic", (side, side))`` (arXiv:2104.11222),
+    called image by image; Pillow frees the interpreter meanwhile, so that threads share a batch.
+    """
+
+    def __init__(self, side: int) -> None:
+        ensure_torchvision()
+        from cleanfid.resize import make_resizer
+
+        self.one: Callable[[NDArray[Any]], NDArray[Any]] = make_resizer("PIL", False, "bicubic", (side, side))
+        self.threads = min(16, os.cpu_count() or 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the images in the new size, in their order, on the CPU."""
+        pictures = images.cpu().permute(0, 2, 3, 1).numpy()
+        with ThreadPoolExecutor(self.threads) as pool:
+            resized = list(pool.map(self.one, pictures))
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+
+
+# Import torchvision beside a CPU-only torch: two operator schemas are all that it misses
+
+MISSING_OPERATOR = "operator torchvision::nms does not exist"
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+# torch.library forgets a fragment's schemas when the fragment is collected, so it must live as long as torch.
+_fragments: list[Any] = []
+
+
+def ensure_torchvision() -> ModuleType:
+    """Import and return torchvision, with two bare operator schemas where only they are missing.
+
+    PyPI's torchvision registers fake kernels for ``torchvision::nms`` and ``qnms``, which its compiled part
+    defines for the CUDA torch alone. The schemas are defined after that very failure and never before it:
+    defining them beside the compiled part aborts the process. The operators stay without a kernel; neither
+    torch-fidelity nor clean-fid calls one. Every other error is raised as it came.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if MISSING_OPERATOR not in str(error):
+            raise
+    _purge()
+    _define_schemas()
+    return importlib.import_module("torchvision")
+
+
+def _purge() -> None:
+    """Forget the half-imported modules, which a second import would take for whole."""
+    for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+        del sys.modules[name]
+
+
+def _define_schemas() -> None:
+    import torch
+
+    library: Any = cast(Any, torch.library.Library)("torchvision", "FRAGMENT")
+    for schema in SCHEMAS:
+        library.define(schema)
+    _fragments.append(library)
+
+
+# Inception-v3 as torch-fidelity runs it: the feature space of FID, KID and the Inception Score
+
+SPATIAL_CHANNELS = 7
+
+
+class FidelityInception:
+    """Pooled features [N, 2048] of torch-fidelity's ``FeatureExtractorInceptionV3``.
+
+    Images of any size are brought to 299x299 by TensorFlow 1's bilinear interpolation, inside its network.
+    With the official weights its Frechet distance is FID (arXiv:1706.08500) by torch-fidelity's protocol and
+    ``official`` is true; weights of one's own (``inception:FILE``) are named after their file and are another
+    space. Its linear layer, without the bias as torch-fidelity has it, gives the classes of the Inception
+    Score. Spatial features are those of sFID (arXiv:2103.03841) as ADM measures it: the first 7 channels of
+    the 17x17 map ``mixed_6/conv`` of the TensorFlow graph, here ``Mixed_6d.branch1x1``, flattened to 2023.
+
+    Raises DataError for weights that are missing, damaged or of another network.
+    """
+
+    dim = 2048
+    spatial_dim = SPATIAL_CHANNELS * 17 * 17
+    classes = 1008
+    resize = "tensorflow1-bilinear-299"
+    image_shape: ImageShape = (3, None, None)
+    """Grey images are taken as well, repeated over the channels."""
+
+    def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
+        def read(path: Path) -> tuple[bytes, Any]:
+            raw = read_own(path)
+            return raw, _build(path, raw)
+
+        if file:
+            path, (raw, net) = open_own(file, f"the weights {file}", read)
+        else:
+            path, raw = read_published(FIDELITY_INCEPTION)
+            net = _build(path, raw)
+        self.sha256 = hashlib.sha256(raw).hexdigest()
+        self.official = self.sha256 == FIDELITY_INCEPTION.sha256
+        self.name = "inception" if self.official else f"inception-own-{path.stem}"
+        self.device = torch.device(device)
+        self.net = net.to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features float32 [N, 2048]."""
+        (pooled,) = self.net(to_rgb(self.name, images).to(self.device))
+        return check_features(self.name, pooled).cpu()
+
+    @torch.inference_mode()
+    def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (features [N, 2048], spatial features [N, 2023]) of one pass."""
+        seen: list[Tensor] = []
+        hook = self.net.Mixed_6d.branch1x1.register_forward_hook(lambda *args: seen.append(args[-1]))
+        try:
+            pooled = self(images)
+        finally:
+            hook.remove()
+        spatial = seen[0][:, :SPATIAL_CHANNELS].flatten(1)
+        return pooled, check_features(self.name, spatial).cpu()
+
+    @torch.inference_mode()
+    def class_logits(self, features: Tensor) -> Tensor:
+        """Return logits float32 [N, 1008] without bias, torch-fidelity's ``logits_unbiased``."""
+        logits: Tensor = features.to(self.device, torch.float32).mm(self.net.fc.weight.T)
+        return logits.cpu()
+
+
+def _build(path: Path, raw: bytes) -> Any:
+    """Return the network in evaluation mode with the weights that the bytes of a file hold."""
+    ensure_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        with warnings.catch_warnings():
+            # Of a TorchScript, which the error below is about.
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # The package unpickles its file without restriction: it is given one made anew of what is tensors.
+        clean = io.BytesIO()
+        torch.save(_tensors(state), clean)
+        clean.seek(0)
+        return FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=clean
+        )
+    except Exception as error:  # torch's reader has no one kind of error for bytes that are no weights
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise DataError(
+            f"{path} does not hold the weights of torch-fidelity's Inception-v3 ({reason}): give the "
+            f"official file {FIDELITY_INCEPTION.file} or a state dict with its names and shapes"
+        ) from error
+
+
+def _tensors(state: object) -> dict[str, Tensor]:
+    """Return a state dict of plain tensors of real numbers. Raises ValueError for anything else."""
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}")
+    clean: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            raise ValueError(f"'{name}' is no tensor")
+        counter = name.endswith("num_batches_tracked")
+        if not (tensor.is_floating_point() or counter):
+            raise ValueError(f"'{name}' is {tensor.dtype}")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise ValueError(f"'{name}' claims more numbers than it has")
+        clean[name] = tensor.detach().contiguous()
+    return clean
+
+
+# Inception-v3 as clean-fid runs it: the same network behind another resize, and so another FID
+
+SIDE = 299
+
+
+class CleanInception:
+    """Pooled features [N, 2048] of clean-fid's ``mode="clean"`` with its TorchScript file.
+
+    Every image is resized to 299x299 by clean-fid's own function (see ``CleanResize``), moved to [-1, 1) and
+    sent through the ``layers`` of the file. With the official file its Frechet distance is FID by clean-fid's
+    protocol (arXiv:2104.11222) and ``official`` is true; a TorchScript of one's own in the same format
+    (``inception-clean:FILE``), a program that is run, is named after its file and is another space. The
+    weight of its ``output``, without the bias, gives the classes of the Inception Score.
+
+    Raises DataError for a file that is missing, damaged or of another format.
+    """
+
+    dim = 2048
+    resize = "clean-fid-pil-bicubic-299"
+    image_shape: ImageShape = (3, None, None)
+    """Grey images are taken as well, repeated over the channels."""
+
+    def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+        def read(path: Path) -> tuple[bytes, tuple[Any, Tensor]]:
+            raw = read_own(path)
+            return raw, _open(path, raw, self.device)
+
+        if file:
+            path, (raw, opened) = open_own(file, f"the weights {file}", read, runs=True)
+        else:
+            path, raw = read_published(CLEAN_INCEPTION)
+            opened = _open(path, raw, self.device)
+        self.layers, self.weight = opened
+        self.sha256 = hashlib.sha256(raw).hexdigest()
+        self.official = self.sha256 == CLEAN_INCEPTION.sha256
+        self.name = "inception-clean" if self.official else f"inception-clean-own-{path.stem}"
+        self.to_size = CleanResize(SIDE)
+        self.classes = len(self.weight)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features float32 [N, 2048]."""
+        resized = self.to_size(to_rgb(self.name, images)).to(self.device)
+        return check_features(self.name, _pooled(self.layers, resized, self.name)).cpu()
+
+    @torch.inference_mode()
+    def class_logits(self, features: Tensor) -> Tensor:
+        """Return logits float32 [N, classes] without bias."""
+        return features.to(self.device, torch.float32).mm(self.weight.T).cpu()
+
+
+def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
+    """Return ``layers`` of images [N, 3, 299, 299] in 0..255 as a matrix [N, 2048]."""
+    try:
+        features: Tensor = layers.forward((resized - 128) / 128).reshape(len(resized), -1)
+    except Exception as error:  # whatever a program of others makes torch's interpreter raise
+        raise DataError(f"the layers of {name} failed on images 3x299x299: {_last(error)}") from error
+    if features.shape[1] != CleanInception.dim:
+        raise DataError(
+            f"the layers of {name} give {features.shape[1]} features instead of {CleanInception.dim}: "
+            "name another network as export:FILE.pt2"
+        )
+    return features.float()
+
+
+def _open(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
+    """Return the layers and the weight [classes, 2048] of the output of a TorchScript file."""
+    module: Any = load_script(path, raw, device)
+    layers, weight = getattr(module, "layers", None), getattr(getattr(module, "output", None), "weight", None)
+    if layers is None or not isinstance(weight, Tensor) or weight.shape[1:] != (CleanInception.dim,):
+        raise DataError(
+            f"{path} is not a TorchScript in the format of {CLEAN_INCEPTION.file} (`layers`, and an `output` "
+            f"with a weight classes x {CleanInception.dim}): name another network as export:FILE.pt2"
+        )
+    return layers, weight.detach().float()
+
+
+def _last(error: Exception) -> str:
+    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:200]

@@ -1,0 +1,432 @@
+"""What a bound by a flow owes to its solver: some images are solved again, more finely, and move this far.
+
+A second solve has the same draws, dequantisation and probes, which depend on the image alone, so that what
+moves is the solver's error and nothing else. Of an error e ~ step^p, twice the steps leave e / 2^p: the shift
+is e (1 - 2^-p), half of e by Euler's method, 3/4 by Heun's, 15/16 by RK4, and divided by that share it is e
+(Richardson). The local error that dopri5 keeps below its tolerance makes the whole one about proportional to
+it, but for the state's part: a tenth of it shows 0.7 to 1.4 of e in Gaussian worlds, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsgm.config import DensityConfig
+from lsgm.devices import peak_bytes, reset_peak
+from lsgm.distributed import World
+from lsgm.errors import UserError
+from lsgm.files.names import shown
+from lsgm.generative import Density, GenerativeModel
+from lsgm.ode import SolverError
+from lsgm.progress import bar
+from lsgm_eval.cache import write_kept
+from lsgm_eval.images import ScoredImages
+from lsgm_eval.likelihood.store import Columns, ScoreStore, join_columns, read_scores, select_rows
+from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference
+
+__all__ = [
+    "SOLVED_AGAIN",
+    "Scores",
+    "SolverShift",
+    "advice",
+    "finer",
+    "mean_and_margin",
+    "paired_scores",
+    "save_scores",
+    "score_images",
+    "solver_shift",
+    "solves_flow",
+]
+
+SOLVED_AGAIN = 16
+"""Images that are solved again, the first of the order; all of them where there are fewer."""
+
+SHOWN = {"euler": 1 / 2, "heun": 3 / 4, "rk4": 15 / 16, "dopri5": 1.0}
+"""The share of a solver's error by which a finer solve moves."""
+
+
+class Solved(Protocol):
+    """What is read of the scores of some images."""
+
+    @property
+    def rows(self) -> Tensor:
+        """Each image's row in its split, int64 [N]."""
+        ...
+
+    @property
+    def nats(self) -> Tensor:
+        """The bound, float64 [N]."""
+        ...
+
+    @property
+    def failures(self) -> Sized:
+        """The images that have none."""
+        ...
+
+
+@dataclass(frozen=True)
+class SolverShift:
+    """How far the bounds of some images lie above those of a finer solve."""
+
+    rows: NDArray[Any]
+    """The images' rows in their split, int64 [K]."""
+    nats: NDArray[Any]
+    """Bound minus finer bound over the share of an error that this shows (`SHOWN`), float64 [K]: below 0
+    where the bound is too low."""
+    config: DensityConfig
+    """How the images were solved the first time."""
+    reason: str = ""
+    """Why it is not known, where no image could be solved again."""
+
+    @property
+    def mean(self) -> tuple[float, float | None] | None:
+        """The mean over images and half of its 95 % interval, which one image lacks; None where not known."""
+        return mean_and_margin(self.nats)
+
+    @property
+    def how(self) -> str:
+        """How the second solve differed, in words."""
+        return "a tenth of the tolerance" if self.config.solver == "dopri5" else "twice the steps"
+
+    @property
+    def advice(self) -> str:
+        """What makes it smaller."""
+        return advice(self.config)
+
+
+def solves_flow(model: GenerativeModel, config: DensityConfig) -> bool:
+    """Say whether a bound takes a model's density from its probability flow, and so has a solver's error."""
+    return bool(model.has_prior) and config.method != "nelbo"
+
+
+def finer(config: DensityConfig) -> DensityConfig:
+    """Return settings under which a flow is solved again: a tenth of both tolerances, or twice the steps."""
+    if config.solver == "dopri5":
+        return replace(config, rtol=config.rtol / 10, atol=config.atol / 10)
+    return replace(config, steps=2 * config.steps)
+
+
+def advice(config: DensityConfig) -> str:
+    """Return which setting solves a flow more finely."""
+    if config.solver == "dopri5":
+        return f"lower the tolerance, --tol {min(config.rtol, config.atol) / 10:g}"
+    return f"take more steps, --steps {2 * config.steps}"
+
+
+def solver_shift(
+    config: DensityConfig, scores: Solved, score: Callable[[DensityConfig, int], Solved]
+) -> SolverShift:
+    """Return how far the first `SOLVED_AGAIN` images move where ``score(config, count)`` solves them finely.
+
+    Images that either solve has no number for count for nothing, and a finer solve that cannot be done at all
+    leaves the error unknown, with the reason.
+    """
+    count = min(SOLVED_AGAIN, len(scores.rows) + len(scores.failures))
+    try:
+        again = score(finer(config), count)
+    except UserError as error:
+        none = np.empty(0)
+        # Remarks of a row are parted by semicolons.
+        return SolverShift(none.astype(np.int64), none, config, str(error).replace("; ", ", "))
+    rows, first, second = np.intersect1d(
+        scores.rows.numpy(), again.rows.numpy(), assume_unique=True, return_indices=True
+    )
+    moved = (scores.nats.numpy()[first] - again.nats.numpy()[second]) / SHOWN[config.solver]
+    return SolverShift(rows, moved, config, "" if len(rows) else "no image was solved twice")
+
+
+def mean_and_margin(nats: NDArray[Any]) -> tuple[float, float | None] | None:
+    """Return the mean of N numbers and half of its 95 % interval: no such half of one, nothing of none."""
+    if len(nats) < 2:
+        return (float(nats[0]), None) if len(nats) else None
+    mean = mean_interval(nats)
+    return mean.value, (mean.high - mean.low) / 2
+
+
+# Bounds on -log P(x) of every image: in batches, over several processes, and again where it was stopped
+
+Failure = tuple[int, str]
+"""An image's row in its split, and the sentence that says what happened to it."""
+
+SCORED = ("rows", "nats", "nfe", "error", "probe_error", "seconds", "peak_bytes")
+"""Columns that every scored image has, beside the terms of its bound."""
+LISTED = 20
+"""Failures that standard error names one by one."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Numbers of N images, and which images have none."""
+
+    rows: Tensor
+    """Each image's row in its split, int64 [N]."""
+    nats: Tensor
+    """The bound, float64 [N]."""
+    nfe: Tensor
+    """Evaluations of the score network, int64 [N]."""
+    error: Tensor
+    """Standard error of each bound over its draws, float64 [N]; NaN where it cannot be told."""
+    probe_error: Tensor
+    """Standard deviation of a draw due to Hutchinson's probes, float64 [N]; NaN where it cannot be told."""
+    terms: Mapping[str, Tensor]
+    """Nats [N] that add up to the bound."""
+    groups: Mapping[str, Tensor]
+    """The same by latent groups."""
+    seconds: float
+    """Spent on these images, summed over all processes and calls."""
+    peak_bytes: int | None
+    """Most memory that a process held."""
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def of(cls, columns: Columns, failures: Sequence[Failure] = ()) -> Scores:
+        """Return the scores that a store's columns hold."""
+        tensors = {name: torch.from_numpy(value) for name, value in columns.items()}
+        peak = int(tensors["peak_bytes"].max())
+        return cls(
+            **{name: tensors[name] for name in ("rows", "nats", "nfe", "error", "probe_error")},
+            terms={name[5:]: value for name, value in tensors.items() if name.startswith("term_")},
+            groups={name[6:]: value for name, value in tensors.items() if name.startswith("group_")},
+            seconds=float(tensors["seconds"].sum()),
+            peak_bytes=peak if peak > 0 else None,
+            failures=tuple(failures),
+        )
+
+
+def score_images(
+    model: GenerativeModel,
+    images: ScoredImages,
+    config: DensityConfig,
+    count: int,
+    *,
+    batch_size: int,
+    store: ScoreStore,
+    world: World,
+    allow_failures: bool = False,
+    title: str = "",
+) -> Scores:
+    """Bound -log P(x) of the first ``count`` images of ``images.order``; the same on every process.
+
+    Images that the store holds are not scored again; the processes share the others. The noise of an image
+    comes from its row in the split alone, so that no number depends on the batches, the processes, or an
+    interruption. A bar named ``title`` shows the running mean and its standard error.
+
+    Raises UserError, once what is finished is stored, where an image's flow cannot be solved or its bound is
+    not finite; with ``allow_failures`` such images are named on standard error and left out, unless fewer
+    than two others are left.
+    """
+    if count > len(images.order):
+        raise UserError(
+            f"{count:,} images are asked for and the split {images.split} has {len(images.order):,}: choose "
+            "another tier or --limit; a protocol never shrinks by itself"
+        )
+    wanted = images.order[:count].numpy()
+    done = world.on_main(lambda: select_rows(store.finished(), wanted))
+    rest = wanted[~np.isin(wanted, done["rows"])] if done else wanted
+    job = _Job(model, images, config, store, batch_size, allow_failures)
+    share = job.run(rest[world.rank :: world.size], done, title or f"{model.name}: {config.method}")
+    shares = world.gather(share)
+    for stopped in (share.stopped for share in shares if share.stopped):
+        raise UserError(stopped)
+    failures = sorted(failure for share in shares for failure in share.failures)
+    columns = select_rows(join_columns([done, *(share.columns for share in shares)]), wanted)
+    scored = len(columns["rows"]) if columns else 0
+    if failures and (not allow_failures or scored < 2):
+        raise UserError(_complaint(model.name, config.method, failures, scored, allow_failures))
+    _require_possible(model.name, config.method, columns["nats"])
+    if failures and world.main:
+        _list(model.name, config.method, failures)
+    world.on_main(store.compact)
+    return Scores.of(columns, failures)
+
+
+def _require_possible(name: str, method: str, nats: NDArray[Any]) -> None:
+    """Raise UserError where a mean is below 0 beyond its error, as no mean of -log P of levels is."""
+    mean = mean_interval(nats) if len(nats) > 1 else None
+    if mean and mean.high < 0:
+        raise UserError(
+            f"{method} of {name} is {mean.value:.4g} nats per image, from {mean.low:.4g} to {mean.high:.4g}, "
+            "and -log P of an image of levels is at least 0: let the model's density be that of the levels, "
+            "not that of points in a continuous space"
+        )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process has done: its finished images, its failures, and what ended its work early."""
+
+    columns: Columns
+    failures: list[Failure]
+    stopped: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One process's work on a list of images."""
+
+    model: GenerativeModel
+    images: ScoredImages
+    config: DensityConfig
+    store: ScoreStore
+    batch_size: int
+    allow_failures: bool
+
+    def run(self, rows: NDArray[Any], done: Columns, title: str) -> _Share:
+        """Score ``rows`` batch by batch; errors are returned, for all processes to raise together."""
+        parts, failures, stopped = [done], [], ""
+        earlier = len(done["rows"]) if done else 0
+        reset_peak()
+        with bar(total=earlier + len(rows), desc=title, unit="image") as progress:
+            progress.n = progress.initial = earlier
+            for batch in np.split(rows, range(self._images_at_once, len(rows), self._images_at_once)):
+                try:
+                    columns, failed = self._score(batch)
+                except UserError as error:
+                    stopped = str(error)
+                    break
+                if columns:
+                    self.store.add(columns)
+                    parts.append(columns)
+                failures += failed
+                if failures and not self.allow_failures:
+                    break
+                progress.set_postfix_str(_running_mean(parts), refresh=False)
+                progress.update(len(batch))
+        return _Share(join_columns(parts[1:]), failures, stopped)
+
+    @property
+    def _images_at_once(self) -> int:
+        """Images of a batch: fewer where each has many draws, so that finished ones are stored often."""
+        return max(1, min(self.batch_size, 4 * self.config.at_once // self.config.samples))
+
+    def _score(self, rows: NDArray[Any]) -> tuple[Columns, list[Failure]]:
+        """Return the numbers of the images that can be scored, and what happened to the others."""
+        failures: list[Failure] = []
+        while len(rows):
+            try:
+                density = self.model.density(
+                    self.images.levels[torch.from_numpy(rows)], rows.tolist(), self.config
+                )
+            except SolverError as error:
+                if not 0 <= error.row < len(rows):
+                    raise
+                what = f"stopped at t = {error.t:.4g}: {error.reason}"
+                failures.append(self._failure(rows[error.row], what))
+                if not self.allow_failures:
+                    break
+                rows = np.delete(rows, error.row)
+            else:
+                columns = _columns(self.model.name, density, rows)
+                faults = [self._fault(nats) for nats in columns["nats"]]
+                failures += [
+                    self._failure(row, fault) for row, fault in zip(rows, faults, strict=True) if fault
+                ]
+                good = np.array([not fault for fault in faults])
+                kept = {name: value[good] for name, value in columns.items()} if good.any() else {}
+                return kept, failures
+        return {}, failures
+
+    def _fault(self, nats: float) -> str:
+        """Return what is wrong with an image's bound, or an empty string.
+
+        -log P of an image of levels is at least 0. By a flow only its solver's error, or its probe's noise,
+        can take a bound below; a draw of the other methods may fall there by chance, by a weight above 1.
+        """
+        if not np.isfinite(nats):
+            return "its bound is not finite"
+        if nats >= 0 or not solves_flow(self.model, self.config):
+            return ""
+        exact = self.config.divergence == "exact"
+        probes = (
+            "" if exact else f", or against their noise take more probes, --probes {4 * self.config.probes}"
+        )
+        return (
+            f"its bound is {nats:.4g} nats, which no image of levels can have: {advice(self.config)}{probes}"
+        )
+
+    def _failure(self, row: int, what: str) -> Failure:
+        return int(row), f"image {row} of {self.images.split}: {what}"
+
+
+def _columns(name: str, density: Density, rows: NDArray[Any]) -> Columns:
+    """Return what is kept of each image. Raises UserError unless there is one bound for each."""
+    if len(density.nats) != len(rows):
+        raise UserError(f"{name} scored {len(density.nats)} of {len(rows)} images: each needs its bound")
+
+    def reals(values: Tensor | None) -> NDArray[Any]:
+        return np.full(len(rows), np.nan) if values is None else values.detach().double().cpu().numpy()
+
+    return {
+        "rows": rows,
+        "nats": reals(density.nats),
+        "nfe": density.nfe.detach().long().cpu().numpy(),
+        "error": reals(density.error),
+        "probe_error": reals(density.probe_error),
+        "seconds": np.full(len(rows), density.seconds / len(rows)),
+        "peak_bytes": np.full(len(rows), peak_bytes() or 0),
+        **{f"term_{term}": reals(values) for term, values in density.terms.items()},
+        **{f"group_{group}": reals(values) for group, values in density.groups.items()},
+    }
+
+
+def _running_mean(parts: Sequence[Columns]) -> str:
+    nats = np.concatenate([part["nats"] for part in parts if part] or [np.empty(0)])
+    if len(nats) < 2:
+        return ""
+    return f"{nats.mean():.2f} ± {nats.std(ddof=1) / np.sqrt(len(nats)):.2f} nats"
+
+
+def _complaint(name: str, method: str, failures: list[Failure], scored: int, allowed: bool) -> str:
+    more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
+    if not allowed:
+        then = "the images scored before are kept; --allow-failures leaves such images out"
+    elif scored:
+        then = "only one image is left, and an error needs two"
+    else:
+        then = "every image failed: look at the model's training metrics too"
+    return f"{method} of {name} failed at {failures[0][1]}{more}; {then}"
+
+
+def _list(name: str, method: str, failures: list[Failure]) -> None:
+    """Name the images that are left out on standard error."""
+    for _, sentence in failures[:LISTED]:
+        print(f"lsgm: {method} of {shown(name)} failed at {sentence}", file=sys.stderr)
+    if len(failures) > LISTED:
+        print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
+
+
+def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None, **about: str) -> None:
+    """Write every image's numbers, one array for each, and what they are as strings ``about`` them.
+
+    Of a flow's bound also how far those images moved that were solved again: ``solver_error`` of the images
+    ``solver_rows``.
+    """
+    arrays = {name: getattr(scores, name).numpy() for name in ("rows", "nats", "nfe", "error", "probe_error")}
+    arrays |= {f"term_{name}": value.numpy() for name, value in scores.terms.items()}
+    arrays |= {f"group_{name}": value.numpy() for name, value in scores.groups.items()}
+    if shift is not None:
+        arrays |= {"solver_rows": shift.rows, "solver_error": shift.nats}
+    arrays |= {name: np.array(text) for name, text in about.items()}
+    write_kept(path, arrays, packed=True)
+
+
+def paired_scores(a: Path, b: Path) -> Interval:
+    """Return the mean difference a - b in nats of two saved score files, with its own error.
+
+    Raises UserError unless both scored the same images.
+    """
+    first, second = (read_scores(path) for path in (a, b))
+    if first is None or second is None:
+        raise UserError(f"{a if first is None else b} has no scores of single images: measure them again")
+    if not np.array_equal(first["rows"], second["rows"]):
+        raise UserError(f"{a} and {b} score different images: measure both under one task and tier")
+    return paired_difference(first["nats"], second["nats"])

@@ -1,0 +1,180 @@
+"""Images that are scored already: kept batch by batch, so that no interruption costs more than one batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsgm.files.arrays import Arrays
+from lsgm.files.limits import ARRAYS, Limit
+from lsgm.files.names import shown
+from lsgm.files.write import refuse_links
+from lsgm_eval.cache import read_kept, write_kept
+
+__all__ = ["Columns", "ScoreStore", "join_columns", "read_scores", "select_rows"]
+
+Columns = Mapping[str, NDArray[Any]]
+"""Numbers of N images by name, each [N]; ``rows`` holds the images' rows in their split."""
+
+WHOLE = ("rows", "nfe", "peak_bytes")
+"""Columns of whole numbers; the others are real ones."""
+UNTOLD = ("error", "probe_error")
+"""Columns that say NaN where they cannot be told."""
+BEYOND = 1e60
+"""No score of an image: sums of squares of such numbers would be infinite."""
+DAMAGED = "the finished scores {path} are damaged ({why}); their images are measured again"
+SCORES = Limit(ARRAYS.variable, 2**28)
+"""All batches of a store together, half a million images with sixty numbers each."""
+
+PARTS = ("term_", "group_")
+"""What the columns begin with whose nats add up to the bound."""
+ABOUT = ("task", "estimator", "levels_sha256")
+"""Strings that a file says of its numbers."""
+
+SOLVER = ("solver_rows", "solver_error")
+"""Of a bound by a flow: images that were solved again, and how far each lies above the finer solve."""
+
+
+class ScoreStore:
+    """A folder with one file for each finished batch; several processes may add to it at once.
+
+    A file without one of the columns ``needed``, or without one that others have, is damaged.
+    """
+
+    def __init__(self, folder: Path, needed: Collection[str] = ()) -> None:
+        self.folder, self.needed = folder, ("rows", *needed)
+
+    def add(self, columns: Columns) -> None:
+        """Keep a finished batch: all of it or, after a crash, nothing."""
+        # Names sort by age and no two processes, on no two machines, choose the same one.
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.npz"
+        write_kept(self.folder / name, columns)
+
+    def finished(self) -> Columns:
+        """Return the numbers of all finished images, each once, in the order of their rows.
+
+        Of an image that several batches hold, the latest counts. A damaged file is named on standard error.
+        Empty, without any column, where nothing is finished.
+        """
+        return join_columns(self._parts())
+
+    def compact(self) -> None:
+        """Put all batches into one file, in whose place damaged ones are removed too."""
+        refuse_links(self.folder)
+        paths = self._paths()
+        if len(paths) > 1:
+            if parts := self._parts(paths):
+                self.add(join_columns(parts))
+            for path in paths:
+                with contextlib.suppress(OSError):  # what cannot be removed is passed over, now and later
+                    path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.npz"))
+
+    def _parts(self, paths: Sequence[Path] | None = None) -> list[Columns]:
+        """Return the batches that are whole and fit together, the oldest first.
+
+        Raises DataError for too many: what is too large is no damage, and never removed.
+        """
+        found: list[tuple[Path, Columns]] = []
+        paths, size = self._paths() if paths is None else paths, 0
+        SCORES.hold(self.folder, sum(os.lstat(path).st_size for path in paths if os.path.lexists(path)))
+        for path in paths:
+            part = read_kept(path, self._columns, damaged=DAMAGED, limit=SCORES)
+            if part is not None:
+                size += sum(column.nbytes for column in part.values())
+                SCORES.hold(self.folder, size)
+                found.append((path, part))
+        names = set(max((part for _, part in found), key=len, default=()))
+        for path, part in found:
+            if part.keys() != names:
+                lacks = ", ".join(sorted(names ^ part.keys()))
+                said = DAMAGED.format(path=shown(str(path)), why=f"not all have {shown(lacks)}")
+                print(f"lsgm: {said}", file=sys.stderr)
+        return [part for _, part in found if part.keys() == names]
+
+    def _columns(self, arrays: Arrays) -> Columns:
+        """Return the columns of a batch. Raises DataError for what no batch has."""
+        for name in self.needed:
+            arrays.take(name, "i" if name in WHOLE else "f", 1)
+        rows = arrays["rows"]
+        if len(np.unique(rows)) < len(rows) or (len(rows) and rows.min() < 0):
+            raise arrays.refused("scores one image twice, or one that there cannot be")
+        return {name: _column(arrays, name, len(rows)) for name in arrays}
+
+
+def _column(arrays: Arrays, name: str, count: int) -> NDArray[Any]:
+    column, whole = arrays.take(name, "i" if name in WHOLE else "f", 1), name in WHOLE
+    if len(column) != count:
+        raise arrays.refused("has columns that differ in length")
+    if column.dtype != (np.int64 if whole else np.float64):
+        raise arrays.refused(f"has '{name}' in {column.dtype}")
+    told = column[np.isfinite(column)] if name in UNTOLD else column
+    if not (whole or (np.abs(told) < BEYOND).all()):
+        raise arrays.refused(f"has '{name}' that is not finite, or beyond {BEYOND:g}")
+    return column
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Return all rows of ``parts`` in ascending order, each once and from the last part that holds it.
+
+    Columns that one of the parts lacks are left out; parts without any column count for nothing.
+    """
+    parts = [part for part in parts if part]
+    if not parts:
+        return {}
+    names = [name for name in parts[-1] if all(name in part for part in parts)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    # np.unique gives the first place of a value, which in reverse is the last one.
+    last = len(whole["rows"]) - 1 - np.unique(whole["rows"][::-1], return_index=True)[1]
+    return {name: value[last] for name, value in whole.items()}
+
+
+def select_rows(columns: Columns, rows: NDArray[Any]) -> Columns:
+    """Return the numbers of ``rows`` in that order, without those that ``columns`` does not hold."""
+    if not columns:
+        return {}
+    known = rows[np.isin(rows, columns["rows"])]
+    order = np.argsort(columns["rows"])
+    place = order[np.searchsorted(columns["rows"], known, sorter=order)]
+    return {name: value[place] for name, value in columns.items()}
+
+
+def read_scores(path: Path, *, damaged: str = "") -> Arrays | None:
+    """Return every image's bound as a measurement keeps it; None where there is none, or a damaged file.
+
+    Its rows are each there once, and every array of numbers has one for each of them. What is wrong is told
+    as `read_kept` does.
+    """
+    return read_kept(path, _checked, damaged=damaged)
+
+
+def _checked(arrays: Arrays) -> Arrays:
+    _check_images(arrays, "rows", [name for name in arrays if name == "nats" or name.startswith(PARTS)])
+    arrays.take("nats", "f", 1)
+    for name in (name for name in ABOUT if name in arrays):
+        arrays.text(name)
+    if set(SOLVER) & set(arrays):
+        _check_images(arrays, *SOLVER[:1], SOLVER[1:])
+    return arrays
+
+
+def _check_images(arrays: Arrays, rows: str, columns: Iterable[str]) -> None:
+    """Raise DataError unless the images of ``rows`` are each there once, with a number in every column."""
+    numbers = arrays.take(rows, "i", 1)
+    if len(np.unique(numbers)) < len(numbers):
+        raise arrays.refused("scores one image twice")
+    for name in columns:
+        column = arrays.take(name, "f", 1)
+        if len(column) != len(numbers) or not (np.abs(column.astype(float)) < BEYOND).all():
+            raise arrays.refused(f"has not a number in '{name}' for every image")

@@ -1,0 +1,1 @@
+"""What an evaluation measures, step by step, cached and resumed."""

@@ -1,0 +1,257 @@
+"""Features of the data themselves, cached under everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsgm.data import ImageSet, sha256_of, test_levels
+from lsgm.files.arrays import Arrays
+from lsgm.files.write import cache_dir
+from lsgm.progress import bar
+from lsgm.rng import derive_seed
+from lsgm_eval.cache import code_version, read_kept, room_for, write_kept
+from lsgm_eval.features.extractor import Extractor, Spatial
+from lsgm_eval.features.statistics import CAPACITY, FeatureStats, room_of
+from lsgm_eval.features.statistics_file import read_statistics
+from lsgm_eval.metrics.moments import Array, Moments
+from lsgm_eval.metrics.precision_recall import radii
+from lsgm_eval.metrics.row_file import RowFile, open_rows, write_rows
+from lsgm_eval.samples.share import Branch, branches
+
+__all__ = [
+    "Reference",
+    "all_features",
+    "cache_key",
+    "cached_reference",
+    "choose",
+    "data_images",
+    "given_reference",
+    "reference_features",
+    "reference_pixels",
+]
+
+CODE = (
+    "lsgm_eval.features.registry",
+    "lsgm_eval.features.statistics",
+    "lsgm_eval.metrics.moments",
+    "lsgm_eval.samples.share",
+    "lsgm.data.splits",
+    "lsgm.data.images",
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The features of a split, and the sha256 of the very pixels (binarised where they are) they are of."""
+
+    stats: FeatureStats
+    """Without rows where only statistics were given, which tell Frechet distances alone."""
+    sha256: str
+    spatial: Moments | None = None
+    """Of the spatial features, where the extractor has them."""
+    remark: str = ""
+    """What must be said beside every number that it is used for."""
+    dataset: str = ""
+    """``name@version@sha256`` and the split, where it is of a file that says so."""
+    _radii: dict[int, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def radii(self, k: int) -> Array:
+        """Return how far every row is from its k-th nearest other row, [R], once for all models."""
+        if k not in self._radii:
+            self._radii[k] = radii(self.stats.rows, k)
+        return self._radii[k]
+
+
+def choose(total: int, count: int, seed: int) -> Tensor:
+    """Return ``count`` of ``total`` row numbers at random: a smaller count is a prefix of a larger one."""
+    generator = torch.Generator().manual_seed(derive_seed("choose", seed, total))
+    return torch.randperm(total, generator=generator)[:count]
+
+
+def data_images(images: ImageSet, split: str, seed: int) -> Tensor:
+    """Return a split as images uint8 [N, C, H, W] in 0..255, binary sets binarised with ``seed``."""
+    return test_levels(images, split, seed) * 255 if images.pixels == "binary" else images.split(split)
+
+
+def reference_pixels(images: ImageSet, split: str, seed: int, rows: int | None) -> Tensor:
+    """Return the images that `reference_features` are of, uint8 [N, C, H, W]."""
+    pixels = data_images(images, split, seed)
+    return pixels if rows is None else pixels[choose(len(pixels), rows, seed)]
+
+
+def cache_key(images: ImageSet, split: str, seed: int, rows: int | None, extractor: Extractor) -> str:
+    """Return the address of a split's features: another data set, extractor, seed or code is another file."""
+    parts = {
+        "dataset": images.identity,
+        "split": split,
+        "binarisation_seed": seed if images.pixels == "binary" else None,
+        "rows": rows,
+        "extractor": f"{extractor.name}@{extractor.sha256}",
+        "resize": extractor.resize,
+        "dtype": "float32",
+        "code": code_version(*CODE),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def reference_features(
+    images: ImageSet,
+    split: str,
+    seed: int,
+    extractor: Extractor,
+    *,
+    rows: int | None = None,
+    batch_size: int = 500,
+) -> Reference:
+    """Return the features of a split, or of ``rows`` of its images at random, from the cache where they are.
+
+    A cached file that is truncated or damaged, or not of so many images, is named on standard error and made
+    again.
+    """
+    path, count = _path(images, split, seed, rows, extractor), _count(images, split, rows)
+    cached = _read(path, extractor, count)
+    if cached is not None:
+        return cached
+    pixels = reference_pixels(images, split, seed, rows)
+    branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size)
+    reference = _gathered(branch, pixels)
+    _write(path, reference)
+    return reference
+
+
+def all_features(
+    images: ImageSet,
+    split: str,
+    seed: int,
+    extractor: Extractor,
+    *,
+    rows: int | None = None,
+    batch_size: int = 500,
+) -> RowFile:
+    """Return the features of every image of a split in their order, [N, D], read from disk as needed.
+
+    The reference's statistics are made and kept on the same way, so that the images are extracted once.
+    """
+    path = _path(images, split, seed, rows, extractor)
+    shape = (_count(images, split, rows), extractor.dim)
+    found = open_rows(path.with_suffix(".npy"), shape)
+    if found is not None:
+        return found
+    pixels = reference_pixels(images, split, seed, rows)
+    with write_rows(path.with_suffix(".npy"), shape) as kept:
+        branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size, kept)
+    _write(path, _gathered(branch, pixels))
+    return RowFile(path.with_suffix(".npy"), shape)
+
+
+def given_reference(path: Path, extractor: Extractor) -> Reference:
+    """Return a reference of which a file tells mean and covariance only, as others publish them.
+
+    Raises DataError where the file is of another extractor, damaged or absent.
+    """
+    found = read_statistics(path, extractor)
+    empty = np.empty((0, extractor.dim), np.float32)
+    digest = hashlib.sha256(found.moments.mean.tobytes() + found.moments.covariance.tobytes()).hexdigest()
+    said = f"reference statistics of {path.name}{f', {found.dataset}' if found.dataset else ''}"
+    remark = "; ".join(part for part in (said, found.remark) if part)
+    return Reference(FeatureStats(found.moments, empty), digest, found.spatial, remark, found.dataset)
+
+
+def _path(images: ImageSet, split: str, seed: int, rows: int | None, extractor: Extractor) -> Path:
+    return cache_dir() / "features" / f"{cache_key(images, split, seed, rows, extractor)}.npz"
+
+
+def _count(images: ImageSet, split: str, rows: int | None) -> int:
+    """Return how many images the features are of."""
+    total = len(images.split(split))
+    return total if rows is None else min(rows, total)
+
+
+def _extract(
+    pixels: Tensor,
+    extractor: Extractor,
+    desc: str,
+    size: int,
+    keep: Callable[[NDArray[np.float32]], None] | None = None,
+) -> Branch:
+    (branch,) = branches([extractor], len(pixels), lambda *_: {}).values()
+    with bar(total=len(pixels), desc=desc, unit="image") as progress:
+        for start in range(0, len(pixels), size):
+            batch = pixels[start : start + size]
+            features = branch.take(batch, np.arange(start, start + len(batch)))
+            if keep is not None:
+                keep(features)
+            progress.update(len(batch))
+    return branch
+
+
+def _gathered(branch: Branch, pixels: Tensor) -> Reference:
+    spatial = branch.spatial.moments if branch.spatial is not None else None
+    return Reference(branch.features.stats(), sha256_of(pixels), spatial)
+
+
+def _write(path: Path, reference: Reference) -> None:
+    arrays = _arrays("", reference.stats.moments)
+    if reference.spatial is not None:
+        arrays |= _arrays("spatial_", reference.spatial)
+    key = np.array(path.stem)
+    write_kept(
+        path, {"key": key, "rows": reference.stats.rows, "sha256": np.array(reference.sha256), **arrays}
+    )
+
+
+def _arrays(prefix: str, moments: Moments) -> dict[str, NDArray[Any]]:
+    return {
+        f"{prefix}count": np.array(moments.count, np.int64),
+        f"{prefix}total": moments.total,
+        f"{prefix}scatter": moments.scatter,
+    }
+
+
+def _read(path: Path, extractor: Extractor, count: int) -> Reference | None:
+    """Return the cached features of ``count`` images; None where there are none, or damaged ones."""
+
+    def whole(arrays: Arrays) -> Reference:
+        if arrays.text("key") != path.stem:
+            raise arrays.refused("is of other images, or of another extractor")
+        found = cached_reference(arrays, extractor.dim, _spatial_dim(extractor))
+        if found.stats.moments.count != count:
+            raise arrays.refused(f"is of {found.stats.moments.count} images and not of {count}")
+        return found
+
+    said = "the cached features {path} are damaged ({why}); computing them again"
+    room = room_of(extractor.dim) + room_of(_spatial_dim(extractor))
+    return read_kept(path, whole, damaged=said, limit=room_for(room))
+
+
+def cached_reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
+    """Return the reference that the arrays of a cached file hold, in D features and ``spatial_dim``, or 0.
+
+    Raises DataError where they are not such, or do not fit each other.
+    """
+    moments, rows, sha256 = Moments.kept(arrays, dim), arrays.take("rows", "f", 2), arrays.text("sha256")
+    if rows.dtype != np.float32 or rows.shape != (min(moments.count, CAPACITY), dim):
+        raise arrays.refused(f"has rows in {rows.dtype} of the shape {list(rows.shape)}")
+    if not np.isfinite(rows).all():
+        raise arrays.refused("has features that are not finite")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise arrays.refused("does not say which images it is of")
+    spatial = Moments.kept(arrays, spatial_dim, "spatial_") if spatial_dim else None
+    if spatial is not None and spatial.count != moments.count:
+        raise arrays.refused("has spatial features of another number of images")
+    return Reference(FeatureStats(moments, rows), sha256, spatial)
+
+
+def _spatial_dim(extractor: Extractor) -> int:
+    return extractor.spatial_dim if isinstance(extractor, Spatial) else 0

@@ -1,0 +1,334 @@
+"""One side of a comparison: ready images, a model that draws them, a data set's split, or statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsgm.config import SamplerConfig
+from lsgm.data import ImageSet, dataset_names, load, test_levels
+from lsgm.data.registry import DATASETS
+from lsgm.data.splits import subset
+from lsgm.distributed import World
+from lsgm.errors import DataError, UserError, did_you_mean
+from lsgm.files.names import shown
+from lsgm.files.regular import open_regular
+from lsgm.files.write import cache_dir
+from lsgm.generative import GenerativeModel, Pixels
+from lsgm.structure import to_dict
+from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.features.extractor import Extractor
+from lsgm_eval.features.statistics import FeatureStats
+from lsgm_eval.features.statistics_file import read_statistics, statistics_in
+from lsgm_eval.measure.quality import Drawing
+from lsgm_eval.measure.space import Gathered
+from lsgm_eval.models.open import check_name, open_model, packages_of
+from lsgm_eval.models.ready import ImageModel, MemoryImages, from_array, is_run, is_source, open_source
+from lsgm_eval.samples.gather import Pass, run_pass
+from lsgm_eval.samples.reference import Reference, given_reference
+
+__all__ = ["Side", "SideLike", "Taken", "as_reference", "as_samples", "open_side", "take"]
+
+SideLike = str | Path | Tensor | NDArray[Any]
+KINDS = (
+    "a folder, zip, npz or npy of images, a run directory or checkpoint, a data set and split such as "
+    "cifar10:train, or an npz of mu and sigma"
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side is, before it is known how many of its images are taken."""
+
+    name: str
+    """What tables call it."""
+    model: GenerativeModel | None
+    """Its images, where there are any."""
+    statistics: Path | None = None
+    """Its mean and covariance, where it is a file of them; there may be images in the same file."""
+    total: int | None = None
+    """How many images there are; None where a model draws as many as are wanted."""
+    split: str | None = None
+    remark: str = ""
+    """What must be said beside every number that it is used for."""
+    identity: str = ""
+    """``name@version@sha256`` of a data set."""
+    word: str = ""
+    """By which it was named."""
+    in_grey: Callable[[], Side] | None = None
+    """The same images before they were binarised, where they were."""
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """The kind of its images; None of statistics alone."""
+        return None if self.model is None else self.model.pixels
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what its images are made of, or of the file of statistics."""
+        if self.model is not None:
+            return self.model.sha256
+        with open_regular(cast(Path, self.statistics)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of its images."""
+        return None if self.pixels is None else self.pixels.shape
+
+    @property
+    def draws(self) -> bool:
+        """Whether a model draws its images."""
+        return self.model is not None and self.total is None
+
+    def beside(self, other: Side) -> Side:
+        """Return this side in grey values where the other has them, to which bits do not compare."""
+        grey = other.pixels is not None and other.pixels.kind != "binary"
+        return self.in_grey() if self.in_grey is not None and grey else self
+
+    def numbers(self, images: int | None, seed: int, first_seed: int) -> NDArray[np.int64]:
+        """Return which images are taken: all, a uniform subset of ``images``, or the seeds that are drawn.
+
+        None are of statistics alone. Raises UserError where a model is not told how many to draw, or where
+        there are fewer than asked for.
+        """
+        if self.model is None:
+            return np.arange(0)
+        if self.total is not None and self.total < 2:
+            raise UserError(f"{self.name} has 1 image: a distance is of sets, give at least 2 images")
+        if self.total is None:
+            if images is None:
+                raise UserError(
+                    f"{self.name} draws its images: say how many by --images N (the protocol of published "
+                    "numbers is 50,000)"
+                )
+            return np.arange(first_seed, first_seed + images)
+        if images is not None and images > self.total:
+            raise UserError(
+                f"{self.name} has {self.total:,} images and {images:,} are asked for: a protocol never "
+                "shrinks by itself, ask for fewer or leave the number out"
+            )
+        return subset(self.total, self.total if images is None else images, seed)
+
+
+def open_side(
+    what: SideLike, *, device: torch.device | str = "cpu", name: str = "", convert: str = ""
+) -> Side:
+    """Return the side that a word, a path or an array names; ``name`` is that of an array.
+
+    ``convert`` are words of `lsgm.data.imagefile` for files that are not plain. A word may be ``NAME=PATH``.
+    Raises UserError for a word that leads nowhere, and whatever the reader of images, runs or statistics says
+    of a damaged one.
+    """
+    found = _open(what, device, name, convert)
+    return found if not isinstance(what, str | Path) else replace(found, word=str(what))
+
+
+def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -> Side:
+    if not isinstance(what, str | Path):
+        return _ready(ImageModel(from_array(what, name or "array"), name or "array"))
+    word = str(what)
+    if not word:
+        raise UserError(f"a side is named by an empty word: give {KINDS}")
+    if isinstance(what, str) and (split := _dataset(word)) is not None:
+        return split
+    called, equals, rest = word.partition("=")
+    named = bool(equals) and "/" not in called and not Path(word).exists()
+    if named:
+        check_name(called)
+    path = Path(rest if named else word).expanduser()
+    if path.suffix.lower() == ".npz" and path.is_file() and (held := statistics_in(path)):
+        label = called if named else path.stem
+        return _ready(open_source(path, label, convert), path) if "arr_0" in held else Side(label, None, path)
+    if is_source(path) and path.exists():
+        return _ready(open_source(path, called if named else None, convert))
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is none of what can be measured: give {KINDS}")
+    if not path.exists() and ("/" in word or ":" not in (rest if named else word)):
+        raise UserError(f"{path} does not exist: give {KINDS}")
+    if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
+        if not _is_empty(path):
+            return _ready(open_source(path, None, convert))  # which says what is there instead of images
+        raise UserError(f"{path} holds neither images nor a checkpoint: give {KINDS}")
+    model = open_model(word, device=device)
+    return Side(model.name, model, remark=getattr(model, "remark", ""))
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError as error:
+        raise DataError(
+            f"{shown(str(folder))} cannot be read ({error.strerror}); make it readable or give another"
+        ) from error
+
+
+def _ready(images: ImageModel, statistics: Path | None = None) -> Side:
+    lossy, how, total = images.images.lossy, getattr(images.images, "how", ""), len(images)
+    said = [f"files of {images.name} are converted: {how}"] if how else []
+    if lossy:
+        said.append(
+            f"{lossy:,} of the {total:,} files of {images.name} are JPEG or lossy WebP, whose artefacts move "
+            "distances"
+        )
+    model = cast(GenerativeModel, images)
+    return Side(images.name, model, statistics, total, remark="; ".join(said))
+
+
+def _dataset(word: str) -> Side | None:
+    """Return the side of ``cifar10:train``; None for a word that is no data set's."""
+    name, colon, split = word.partition(":")
+    if Path(word).expanduser().exists() or "/" in name:
+        return None
+    if name not in dataset_names():
+        hint = did_you_mean(name, dataset_names())
+        if colon and hint and "." not in name and "=" not in name:
+            raise UserError(f"there is no data set '{name}'{hint}")
+        return None
+    if not split:
+        raise UserError(f"{name} has several splits: say which, as {name}:train or {name}:test")
+    return _split(load(name), split, grey=False)
+
+
+def _split(images: ImageSet, split: str, *, grey: bool) -> Side:
+    """Return a split; that called ``train`` is all that was published as such, also what validates here."""
+    carved = split == "train" and DATASETS[images.name].carved
+    parts = (f"{split}+val" if carved else split).split("+")
+    for part in parts:
+        if part not in images.splits:
+            raise DataError(f"{images.name} has no split '{part}'; it has {', '.join(images.splits)}")
+    tensors = [images.split(part) for part in parts]
+    label = f"{images.name}:{split}"
+    said = [f"{label} is {'+'.join(parts)}, all that was published as training images"] if carved else []
+    kind = "binary" if images.pixels == "binary" and not grey else "discrete"
+    shades = images.pixels == "binary" and any(bool(((t > 0) & (t < 255)).any()) for t in tensors)
+    if kind == "binary":
+        tensors = [test_levels(images, part, 0) * 255 for part in parts]
+        said += [f"{label} is binarised with seed 0"] if shades else []
+    elif shades:
+        said += [f"{label} is taken in its grey values, as the other side has them"]
+    pixels = Pixels(*images.image_shape, *(("binary", 1) if kind == "binary" else ("discrete", 8)))
+    digest = hashlib.sha256(f"{images.identity} {'+'.join(parts)} {kind} 0".encode()).hexdigest()
+    ready = MemoryImages(label, "a data set", tensors, pixels, digest)
+    return Side(
+        label,
+        cast(GenerativeModel, ImageModel(ready, label)),
+        total=len(ready),
+        split="+".join(parts),
+        remark="; ".join(said),
+        identity=images.identity,
+        in_grey=(lambda: _split(images, split, grey=True)) if shades and not grey else None,
+    )
+
+
+# Features of both sides of a comparison: each through every network once, kept in the cache by content
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A side, which of its images were taken, and what the networks made of them."""
+
+    side: Side
+    numbers: NDArray[np.int64]
+    """Empty where there are statistics alone."""
+    found: Pass | None
+    how: Drawing
+    seed: int
+    """Of the subset."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the very images that were taken."""
+        return hashlib.sha256(f"{self.side.sha256} ".encode() + self.numbers.tobytes()).hexdigest()
+
+    def said(self) -> str:
+        """Return what must be said beside numbers of a subset, or an empty string."""
+        total = self.side.total
+        if total is None or len(self.numbers) == total or not len(self.numbers):
+            return ""
+        return (
+            f"{len(self.numbers):,} of the {total:,} images of {self.side.name}, a uniform subset drawn with "
+            f"seed {self.seed}"
+        )
+
+
+def take(
+    side: Side,
+    numbers: NDArray[np.int64],
+    extractors: Sequence[Extractor],
+    *,
+    sampler: SamplerConfig,
+    batch_size: int,
+    world: World,
+    seed: int,
+) -> Taken:
+    """Return the features of the images ``numbers`` of a side; nothing is extracted of statistics alone.
+
+    What is gathered lies in the cache under the images' content, the networks and the code, so that the same
+    call again extracts nothing, and an interrupted one goes on.
+    """
+    seeds = numbers.tolist()
+    # Of ready images a sampler decides nothing, and must not part what is kept of them.
+    how = Drawing(seeds, sampler if side.draws else SamplerConfig(), batch_size, world)
+    if side.model is None or not extractors:
+        return Taken(side, numbers[:0], None, how, seed)
+    key = cell_key(
+        {
+            "model": side.model.sha256,
+            "numbers": hashlib.sha256(numbers.tobytes()).hexdigest(),
+            "sampler": to_dict(how.sampler),
+            "extractors": [[net.name, net.sha256, net.resize] for net in extractors],
+            "code": code_version("lsgm", "lsgm_eval", *packages_of(side.model)),
+        }
+    )
+    found = run_pass(
+        side.model,
+        seeds,
+        how.sampler,
+        extractors,
+        batch_size=batch_size,
+        state_path=cache_dir() / "passes" / f"{key[:32]}.npz",
+        world=world,
+        accumulators=lambda *_: {},
+    )
+    return Taken(side, numbers, found, how, seed)
+
+
+def as_reference(taken: Taken, extractor: Extractor, applies: bool) -> Reference:
+    """Return a side as the reference in one space; ``applies`` says whether its statistics are of it."""
+    remark = "; ".join(part for part in (taken.side.remark, taken.said()) if part)
+    found, path = taken.found, taken.side.statistics if applies else None
+    if found is None:
+        assert path is not None
+        return given_reference(path, extractor)
+    stats, spatial = found.stats[extractor.name], found.spatial.get(extractor.name)
+    if path is None:
+        return Reference(stats, taken.sha256, spatial.moments if spatial else None, remark)
+    given = given_reference(path, extractor)
+    both = f"Frechet distances to the file's mu and sigma, all else to its {len(taken.numbers):,} images"
+    return replace(
+        given,
+        stats=FeatureStats(given.stats.moments, stats.rows),
+        remark="; ".join(part for part in (given.remark, both, remark) if part),
+    )
+
+
+def as_samples(taken: Taken, extractor: Extractor, applies: bool) -> Gathered:
+    """Return a side as samples in one space; ``applies`` says whether its statistics are of it."""
+    found = Gathered.of(taken.found, extractor) if taken.found is not None else None
+    if taken.side.statistics is None or not applies:
+        assert found is not None
+        return found
+    known = read_statistics(taken.side.statistics, extractor)
+    rows = found.stats.rows if found is not None else np.empty((0, extractor.dim), np.float32)
+    empty = np.empty((0, 0), np.float32)
+    spatial = FeatureStats(known.spatial, empty) if known.spatial is not None else None
+    return Gathered(FeatureStats(known.moments, rows), spatial, None, known.count is not None)

@@ -1,0 +1,198 @@
+"""Runs every stage that a golden folder has values for: how far off each is, or why it cannot be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from lsgm.conformance.folder import Deviation, Golden, deviation, worst
+from lsgm.errors import DataError
+from lsgm.files.names import shown
+
+__all__ = ["Allowance", "CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
+
+M = TypeVar("M")
+"""The model that a folder is of."""
+
+
+class CannotRunError(Exception):
+    """A family of stages that cannot be run on this folder; the message is the reason, a clause."""
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The largest error that passes."""
+
+    forward: float = 1e-9
+    gradient: float = 1e-7
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one stage."""
+
+    stage: str
+    verdict: Literal["PASS", "FAIL", "SKIP"]
+    deviation: Deviation | None = None
+    """None where the stage was skipped."""
+    tolerance: float | None = None
+    tensors: int = 1
+    """How many tensors the stage covers."""
+    worst: str | None = None
+    """Where there are several, the one with the largest error."""
+    reason: str | None = None
+    """Why it was skipped, or what its tolerance allows for by design."""
+    members: Mapping[str, Deviation] | None = None
+    """Every tensor of a stage of several."""
+
+
+class Allowance(NamedTuple):
+    """How far a stage lies from the folder's values by design, and why."""
+
+    absolute: float
+    """Largest difference of an entry."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Family(Generic[M]):
+    """Stages that one run of the model gives the values of."""
+
+    covers: Callable[[str], bool]
+    """Whether a tensor of the folder is a result of this family."""
+    run: Callable[[Golden, M, Sequence[str]], Mapping[str, Tensor]]
+    """(folder, model, names of results) -> ours by name; raises CannotRunError."""
+    cropped: tuple[str, ...] = ()
+    """Results of which a folder may hold the top left corner only."""
+    gradients: bool = False
+    """Whether the tolerance is that of gradients, and a stage a part of the model, ``step/grad/PART``."""
+    translate: Callable[[Golden, M, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    """Golden values under other names and layouts, where ours have others: gradients."""
+    by_design: Callable[[Golden, M, str], Allowance | None] | None = None
+    """What a stage may differ by besides rounding; None where it may not."""
+
+
+def is_input(name: str) -> bool:
+    """Return whether a tensor of a folder is given, and nothing to compare with."""
+    last = name.split("/")[-1]
+    return (
+        name == "x_uint8"
+        or "/encoder_noise/" in name
+        or name in ("prior/t", "prior/z0", "prior/noise")
+        or (name.startswith("step/") and last.removesuffix("_q") in ("rho", "diffusion_noise"))
+    )
+
+
+def examine(
+    golden: Golden,
+    model: M,
+    families: Sequence[Family[M]],
+    tolerances: Tolerances,
+    given: Callable[[str], bool] = is_input,
+) -> list[Result]:
+    """Return the result of every stage that the folder has values for; values of no family are skipped.
+
+    ``given`` says of a tensor's name whether it is an input. Raises DataError where the folder is not of
+    this model: an input is missing, or a shape is another.
+    """
+    names = [name for name in golden.tensors if not given(name)]
+    results: list[Result] = []
+    for family in families:
+        own = sorted(name for name in names if family.covers(name))
+        names = [name for name in names if name not in own]
+        if own:
+            try:
+                results += _run(golden, model, family, own, tolerances)
+            except (
+                RuntimeError,
+                IndexError,
+                ValueError,
+            ) as error:  # torch's words on shapes
+                why = shown(str(error).split("\n")[0])[:160]
+                raise DataError(
+                    f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows "
+                    f"from do not fit together ({why}); write the folder again"
+                ) from error
+    results += [Result(name, "SKIP", reason="this version knows no stage of that name") for name in names]
+    if not results:
+        raise DataError(f"{golden.path / golden.values} holds inputs only, so there is nothing to compare")
+    return results
+
+
+def _run(
+    golden: Golden, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
+) -> list[Result]:
+    stages = _by_stage(names) if family.gradients else {name: [name] for name in names}
+    try:
+        ours = family.run(golden, model, names)
+    except CannotRunError as error:
+        return [Result(stage, "SKIP", tensors=len(own), reason=str(error)) for stage, own in stages.items()]
+    tolerance = tolerances.gradient if family.gradients else tolerances.forward
+    results = []
+    for stage, own in stages.items():
+        theirs: Mapping[str, Tensor] = {name: golden.tensors[name] for name in own}
+        if family.translate is not None:
+            theirs = family.translate(golden, model, theirs)
+        allowed = None if family.by_design is None else family.by_design(golden, model, stage)
+        results += _compare(golden, stage, family, ours, theirs, tolerance, allowed)
+    return results
+
+
+def _compare(
+    golden: Golden,
+    stage: str,
+    family: Family[M],
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    tolerance: float,
+    allowed: Allowance | None,
+) -> list[Result]:
+    known = {name: value for name, value in theirs.items() if name in ours}
+    lost = sorted(theirs.keys() - known.keys())
+    results = [Result(name, "SKIP", reason="the model has no such value") for name in lost]
+    if not known:
+        return results
+    found = {}
+    for name, value in known.items():
+        mine = _corner(ours[name], value) if name in family.cropped else ours[name]
+        if mine.shape != value.shape:
+            raise DataError(
+                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape "
+                f"{list(value.shape)}, and the model gives {list(mine.shape)}; the two do not belong together"
+            )
+        found[name] = deviation(mine, value)
+    name, largest = worst(found)
+    if allowed is not None:
+        tolerance += allowed.absolute / max(1.0, float(known[name].double().abs().max()))
+    verdict: Literal["PASS", "FAIL"] = "PASS" if largest.within(tolerance) else "FAIL"
+    several = family.gradients
+    return [
+        Result(
+            stage,
+            verdict,
+            largest,
+            tolerance,
+            tensors=len(found),
+            worst=name.removeprefix(f"{stage}/") if several else None,
+            reason=None if allowed is None else allowed.reason,
+            members=found if several else None,
+        ),
+        *results,
+    ]
+
+
+def _by_stage(names: Sequence[str]) -> dict[str, list[str]]:
+    """Group ``step/grad/PART/TENSOR`` by part."""
+    stages: dict[str, list[str]] = {}
+    for name in names:
+        stages.setdefault("/".join(name.split("/")[:3]), []).append(name)
+    return stages
+
+
+def _corner(ours: Tensor, golden: Tensor) -> Tensor:
+    """Return the top left corner of an image that the folder kept."""
+    height, width = golden.shape[-2:]
+    return ours[..., :height, :width]

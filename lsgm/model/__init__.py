@@ -1,0 +1,1 @@
+"""Models: what is trained, what is saved, what is measured."""

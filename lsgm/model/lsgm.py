@@ -1,0 +1,177 @@
+"""An LSGM's networks, and its VAE as the coder between images and the diffusion's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lsgm.generative import Pixels
+from lsgm.nets.config import FlatVAEConfig, NVAEConfig
+from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.pixels import PixelDistribution
+from lsgm.recipes.recipe import LSGMRecipe, PriorConfig, VAEConfig
+from lsgm.score import EDMPreconditioned, ScaledScore, ScoreModel
+from lsgm.sde import make_sde
+from lsgm.vae.base import VAE, ConvVAE, Noise, Shape, normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.flat import FlatVAE
+from lsgm.vae.hierarchical import HierarchicalVAE
+
+__all__ = [
+    "LSGM",
+    "AnyVAE",
+    "Coder",
+    "Encoded",
+    "VAECoder",
+    "build_lsgm",
+    "build_vae",
+    "make_prior",
+    "parameter_counts",
+]
+
+
+AnyVAE = ConvVAE | FlatVAE | HierarchicalVAE
+
+
+class Encoded(NamedTuple):
+    """Images' way into the diffusion, one row per draw; all log-densities in nats, [B]."""
+
+    z_0: Tensor
+    """Where the score-matching cross entropy starts from."""
+    z_start: Tensor
+    """Where the probability flow starts from, at the coder's ``ode_start``."""
+    log_q: Tensor
+    """log q of ``z_start`` given the image."""
+    log_q_mean: Tensor
+    """The same, in expectation over the noise that the score-matching cross entropy averages over too."""
+    reconstruction: Tensor
+    """-log p(x | z_start, lower groups), padding not counted."""
+    lower: tuple[Tensor, ...] = ()
+    """-log p of every group below the top scale; their prior is N(0, I)."""
+    is_mass: bool = True
+    """Whether ``reconstruction`` is of a probability of levels, and so the bound one too."""
+    log_q_groups: tuple[Tensor, ...] = ()
+    """``log_q`` of every group, the top scale's first; none where the coder has no groups."""
+    is_clean: bool = False
+    """Whether ``log_q`` and ``reconstruction`` stand at ``z_0``, not at the diffusion's smallest time."""
+
+    @property
+    def top(self) -> int:
+        """How many groups ``z_0`` is stacked from, of equally many channels each; 0 where there are none."""
+        return len(self.log_q_groups) - len(self.lower)
+
+
+class Coder(Protocol):
+    """Between images and the space a score model lives in: a VAE, or nothing but noise."""
+
+    pixels: Pixels
+    latent_shape: Shape
+    ode_start: float
+    """Time at which ``z_start`` stands, and at which sampling stops unless told otherwise."""
+    step_control: Literal["state", "density"]
+    """What the steps of a flow from ``z_start`` should follow where nothing else is asked. Data stand within
+    the first noise's width of their levels: there z all but rests while its density changes by the nat."""
+
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
+        """Draw the latents of images given as levels, uint8 [B, C, H, W].
+
+        With several ``draws`` of each image, those of image 0 first, noise and results have B * draws rows.
+        """
+        ...
+
+    def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
+        """Return p(x | z) for latents at time ``ode_start``; ``noise`` is for latents below the top scale."""
+        ...
+
+
+class LSGM(nn.Module):
+    """A VAE and the score model that is the prior of its latents."""
+
+    vae: AnyVAE
+
+    def __init__(self, vae: AnyVAE, prior: ScoreModel) -> None:
+        super().__init__()
+        self.vae = vae
+        self.prior = prior
+
+
+class VAECoder:
+    """The VAE of an LSGM as a coder.
+
+    The flow starts at the clean z_0 at ``ode_start``: its density there is that of the very process that
+    samples, which makes the bound by probability flow strict for the model as it is sampled. A posterior is
+    as wide as the prior needs it, so that steps which follow z follow its density too.
+    """
+
+    step_control: Literal["state", "density"] = "state"
+
+    def __init__(self, vae: VAE, ode_start: float) -> None:
+        self.vae = vae
+        self.pixels = vae.pixels
+        self.latent_shape = vae.groups.z_0
+        self.ode_start = ode_start
+
+    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> Encoded:
+        """Draw z_0 ~ q(z_0 | x), and the groups below it."""
+        z, log_q_groups = self.vae.posterior(levels, noise, draws)
+        z_0, log_q = self.vae.groups.stack(z), torch.stack(log_q_groups).sum(dim=0)
+        likelihood = self.vae.likelihood(z)
+        reconstruction = -sum_per_sample(likelihood.log_prob(repeated(levels, draws)))
+        lower = tuple(-sum_per_sample(normal_log_prob(z_l)) for z_l in z[self.vae.groups.top :])
+        is_mass = likelihood.is_mass
+        return Encoded(z_0, z_0, log_q, log_q, reconstruction, lower, is_mass, log_q_groups, is_clean=True)
+
+    def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
+        """Return p(x | z_0, z_lower) with z_lower ~ N(0, I)."""
+        groups = self.vae.groups
+        return self.vae.likelihood((*groups.split(z), *(noise(*shape) for shape in groups.lower)))
+
+
+def make_prior(config: PriorConfig, shape: Sequence[int], *, latent: bool = False) -> ScoreModel:
+    """Return a freshly initialised score model for latents or pixels of ``shape`` = (C, h, w).
+
+    A ``latent`` one, and one that stands on a Normal part, keeps the moments that its control variate takes.
+    """
+    channels, height, width = shape
+    sde = make_sde(config.sde)
+    network: nn.Module = NCSNpp(config.network, channels=channels, resolution=(height, width))
+    if config.preconditioning == "edm":
+        network = EDMPreconditioned(network, sde, config.objective.sigma_data)
+    elif config.preconditioning == "scaled-score":
+        network = ScaledScore(network, sde, config.sigma_unit)
+    velocity = config.parameterisation == "velocity"
+    normal_part = velocity or config.mixing_init is not None
+    return ScoreModel(
+        sde,
+        network,
+        channels=channels if normal_part else None,
+        parameterisation=config.parameterisation,
+        mixing_init=0.0 if config.mixing_init is None else config.mixing_init,
+        reference_shape=shape if latent or normal_part else None,
+    )
+
+
+def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
+    """Return the networks of an LSGM for these pixels, initialised from torch's global generator."""
+    vae = build_vae(recipe.vae, pixels, pad=recipe.data.pad)
+    return LSGM(vae, make_prior(recipe.prior, vae.groups.z_0, latent=True))
+
+
+def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> AnyVAE:
+    """Return the VAE of any kind, freshly initialised."""
+    if isinstance(config, NVAEConfig):
+        return HierarchicalVAE(config, pixels, pad=pad)
+    if isinstance(config, FlatVAEConfig):
+        return FlatVAE(config, pixels, pad=pad)
+    return ConvVAE(config, pixels, pad=pad)
+
+
+def parameter_counts(networks: nn.Module) -> dict[str, int]:
+    """Return the number of parameters of each child, by its name."""
+    return {
+        name: sum(p.numel() for p in child.parameters())
+        for name, child in networks.named_children()
+        if any(True for _ in child.parameters())
+    }

@@ -1,1 +1,0 @@
-"""Model kinds of this package: what is trained, what is saved, what is measured."""

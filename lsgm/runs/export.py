@@ -1,0 +1,188 @@
+"""From a run to a small folder that describes itself: averaged weights, `state.json`, a model card.
+
+The folder is a checkpoint, which every command takes as it is. It has neither optimisers nor raw weights, so
+nothing can go on from it bit for bit, and none of its texts names a path or the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lsgm.errors import CheckpointError, UserError, did_you_mean
+from lsgm.files import write
+from lsgm.result_rows import read_rows
+from lsgm.runs.card import render_card
+from lsgm.runs.checkpoint import FORMAT, STATE, WEIGHTS, read_weights, serialise
+from lsgm.runs.history import describe_origin, refuse_existing, stage_ends, without_paths
+from lsgm.runs.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
+from lsgm.runs.records import Position
+from lsgm.train import find_checkpoint, read_state
+
+__all__ = ["CARD", "Dtype", "checkpoint_to_export", "export", "rounded", "write_card", "write_folder"]
+
+CARD = "MODEL_CARD.md"
+
+Dtype = Literal["bfloat16", "float32"]
+
+
+def rounded(tensors: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
+    """Return tensors with the float32 arrays among them rounded to nearest: bfloat16 errs by 2^-8 at most.
+
+    An array is long in at least two dimensions. Biases, gains, running statistics and norms of weights are
+    not: they are few, and multiply whole activations. Integers, masks and float64 stay what they are.
+    """
+    if dtype == "float32":
+        return dict(tensors)
+    return {key: value.bfloat16() if _is_array(value) else value for key, value in tensors.items()}
+
+
+def checkpoint_to_export(path: Path, stage: str = "") -> Path:
+    """Return the checkpoint that ``path`` is, or the newest of that run; with ``stage``, of that stage of it.
+
+    Raises CheckpointError where there is none, or where it is an exported one.
+    """
+    checkpoint = find_checkpoint(path)
+    if stage:
+        ends = stage_ends(checkpoint)
+        if stage not in ends:
+            hint = did_you_mean(stage, ends) or f"; there is {', '.join(ends)}"
+            raise CheckpointError(f"{path} holds no checkpoint of a stage '{stage}'{hint}")
+        checkpoint = ends[stage]
+    if "exported" in read_state(checkpoint):
+        raise CheckpointError(f"{checkpoint} is an exported checkpoint already; copy the folder as it is")
+    return checkpoint
+
+
+def export(
+    checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16", name: str = "", limits: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write a checkpoint's averaged weights and what is known of them into ``out``; return its `state.json`.
+
+    The model's name is ``name``, else that of the run, with the stage where that is not the end of the run.
+    ``limits`` are sentences for the card on what the model is not good for. The same checkpoint gives the
+    same bytes. Raises CheckpointError where the checkpoint does not load, and
+    where ``out`` exists or cannot be written; then nothing of it is there.
+    """
+    refuse_existing(out)
+    state = _state(checkpoint, dtype, name)
+    state["exported"]["limits"] = list(limits)
+    tensors = {
+        key: value
+        for key, value in read_weights(checkpoint, "ema").items()
+        if key.split(".", 1)[0] not in TRAINING_PARTS
+    }
+    return write_folder(out, state, rounded(tensors, dtype))
+
+
+def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write weights, `state.json` with their hash, and a card into ``out``; return the state as written.
+
+    Raises CheckpointError where ``out`` cannot be written; then nothing of it is there.
+    """
+    content = serialise(tensors)
+    described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    state = {**state, "files": {WEIGHTS["ema"]: described}}
+    try:
+        with write.directory(out) as temporary:
+            write.write_synced(temporary / WEIGHTS["ema"], content)
+            write.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
+            write.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"{out} could not be written ({error.strerror or error}); {write.remedy(error)} or choose "
+            "another place"
+        ) from error
+    return state
+
+
+def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str] = ()) -> Path:
+    """Write an exported checkpoint's model card anew, with the rows of result files that measured it.
+
+    ``limits`` take the place of the sentences that `state.json` keeps of what the model is not good for. Rows
+    of other weights are passed over. Raises CheckpointError where the folder is not an exported
+    checkpoint, UserError for a result file that cannot be read or has no row of this one.
+    """
+    state = read_state(folder)
+    if "exported" not in state:
+        raise CheckpointError(
+            f"{folder} was not exported; `lsgm export {folder} OUT` makes a folder with a card"
+        )
+    _refuse_incomplete(folder, state)
+    write.claim(folder)
+    sha256 = state["files"][WEIGHTS["ema"]]["sha256"]
+    rows: list[dict[str, Any]] = []
+    for path in measured:
+        own = [row for row in read_rows(path) if row["checkpoint_sha256"] == sha256]
+        if not own:
+            raise UserError(
+                f"{path} has no row of the weights in {folder} (sha256 {sha256[:12]}); measure them first"
+            )
+        rows += own
+    card = folder / CARD
+    try:
+        if limits:
+            state["exported"]["limits"] = list(limits)
+            write.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
+        write.replace_file(card, render_card(state, _shown(folder), rows).encode())
+    except OSError as error:
+        raise UserError(
+            f"{card} could not be written ({error.strerror or error}); {write.remedy(error)}"
+        ) from error
+    return card
+
+
+def _state(checkpoint: Path, dtype: Dtype, name: str) -> dict[str, Any]:
+    """Return `state.json` but for the files, after loading the model that it describes."""
+    opened = open_checkpoint(checkpoint, "ema")
+    model, state = measurable(opened, "cpu", "ema"), opened.state
+    run = run_name(checkpoint)
+    chosen = name or (run if state["finished"] else f"{run}-{state['stage']}")
+    if not re.fullmatch(r"[\w.+-]+", chosen):
+        raise UserError(f"the name '{chosen}' does not do; give letters, digits, and . _ + - alone")
+    return {
+        "format": FORMAT,
+        "name": chosen,
+        **Position.of(state).as_dict(),
+        "seed": state.get("seed"),
+        "ema_updates": state.get("ema_updates", 0),
+        "parameters": dict(model.parameters),
+        "meta": without_paths(state["meta"]),
+        "exported": {"dtype": dtype, "has_prior": model.has_prior, **describe_origin(checkpoint, state)},
+    }
+
+
+def _is_array(value: Tensor) -> bool:
+    return value.dtype == torch.float32 and sum(size > 1 for size in value.shape) >= 2
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder as a card may name it: as seen from here where that is inside, else its own name."""
+    here, place = Path.cwd().resolve(), folder.resolve()
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else place.name
+
+
+def _refuse_incomplete(folder: Path, state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where an exported checkpoint does not say all that a card prints."""
+    Position.of(state)
+    meta, exported, files = state.get("meta") or {}, state["exported"] or {}, state.get("files") or {}
+    said = {
+        "name": state.get("name"),
+        "parameters": state.get("parameters"),
+        f"files.{WEIGHTS['ema']}": files.get(WEIGHTS["ema"]),
+        "meta.recipe": meta.get("recipe"),
+        "meta.pixels": meta.get("pixels"),
+        "meta.dataset": meta.get("dataset"),
+        **{f"exported.{key}": exported.get(key) for key in ("dtype", "run", "checkpoint", "sha256")},
+        "exported.stages": exported.get("stages"),
+    }
+    if absent := [key for key, value in said.items() if not value]:
+        raise CheckpointError(f"{folder / STATE} does not say '{absent[0]}'; export the run again")
+    described(folder, state)

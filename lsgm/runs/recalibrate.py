@@ -1,0 +1,114 @@
+"""Batch normalisation for sampling: the decoder's running statistics, taken over draws from the prior.
+
+In training they are those of latents encoded from images. Latents drawn from the prior are distributed a
+little differently, and a decoder that is deep in normalisations shows it (NVAE, arXiv:2007.03898, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lsgm.config import SamplerConfig
+from lsgm.errors import UserError
+from lsgm.generative import GenerativeModel
+from lsgm.nets.batchnorm import BatchNorm
+from lsgm.rng import derive_seed
+from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.history import write_derived_run
+from lsgm.runs.load import TRAINING_PARTS, Opened
+from lsgm.runs.records import Position
+from lsgm.structure import to_dict
+
+__all__ = ["DECODER", "decoder_of", "re_estimate", "seeds_of", "write_derived", "write_recalibrated"]
+
+DECODER = "vae.decoder"
+"""The module whose statistics are taken anew."""
+
+
+def decoder_of(opened: Opened) -> nn.Module:
+    """Return the decoder of a checkpoint's VAE. Raises UserError where it has no batch normalisation."""
+    decoder: nn.Module | None = dict(opened.networks.named_modules()).get(DECODER)
+    if decoder is None or not _norms(decoder):
+        raise UserError(
+            f"{opened.checkpoint} has no batch normalisation in a decoder and nothing to recalibrate; "
+            "use it as it is"
+        )
+    return decoder
+
+
+def seeds_of(seed: int, batch: int, size: int) -> list[int]:
+    """Return the seeds of a batch's images: none that a sampling command would be asked for."""
+    return [derive_seed("recalibrate", seed, batch, index) for index in range(size)]
+
+
+def re_estimate(
+    model: GenerativeModel, decoder: nn.Module, batches: Iterable[Sequence[int]], sampler: SamplerConfig
+) -> None:
+    """Set the decoder's running statistics to their means over batches of drawn images, given by their seeds.
+
+    Each normalisation then holds the mean of the batches' means and of their unbiased variances, every batch
+    normalised by its own as in training. All else stays as it is.
+    """
+    norms = _norms(decoder)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        for seeds in batches:
+            model.sample(seeds, sampler)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def write_recalibrated(out: Path, opened: Opened, how: dict[str, Any], argv: Sequence[str]) -> Path:
+    """Write a run of the opened checkpoint's averaged weights with the networks' own decoder statistics.
+
+    It is one model: both files of weights hold it. What it was made from and ``how`` go into the checkpoint's
+    meta under ``recalibrated``. Returns the checkpoint. Raises CheckpointError.
+    """
+    source = {
+        "checkpoint": str(opened.checkpoint.resolve()),
+        "sha256": opened.state["files"]["ema.safetensors"]["sha256"],
+        **how,
+    }
+    decoder = opened.networks.get_submodule(DECODER)
+    own = {f"{DECODER}.{key}": value for key, value in decoder.state_dict().items()}
+    return write_derived(out, opened, {"recalibrated": source}, own, argv)
+
+
+def write_derived(
+    out: Path, opened: Opened, said: dict[str, Any], own: dict[str, Tensor], argv: Sequence[str]
+) -> Path:
+    """Write a run of the opened checkpoint's averaged weights with some tensors of its ``own`` instead.
+
+    ``said`` goes into the checkpoint's meta. Returns the checkpoint. Raises CheckpointError.
+    """
+    state, meta = opened.state, opened.state["meta"]
+    position = {**Position.of(state).as_dict(), "stage_done": True, "finished": True}
+    tensors = {
+        key: value
+        for key, value in read_weights(opened.checkpoint, "ema").items()
+        if key.split(".", 1)[0] not in TRAINING_PARTS
+    } | own
+    return write_derived_run(
+        out,
+        to_dict(opened.recipe),
+        {**position, "ema_updates": state.get("ema_updates", 0), "meta": {**meta, **said}},
+        tensors,
+        tensors,
+        seed=opened.recipe.seed,
+        dataset={"name": meta.get("dataset")},
+        argv=argv,
+    )
+
+
+def _norms(decoder: nn.Module) -> list[BatchNorm]:
+    return [part for part in decoder.modules() if isinstance(part, BatchNorm)]

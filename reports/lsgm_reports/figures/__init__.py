@@ -1,0 +1,1 @@
+"""Figures: quality against cost, and how they look."""

@@ -1,0 +1,267 @@
+"""The figure of quality against cost: a row per metric, a column per currency. Drawn off screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsgm.files.write import atomic_path
+from lsgm.matplotlib_import import import_matplotlib
+from lsgm_reports.figures.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of, placed
+from lsgm_reports.figures.style import (
+    INK,
+    MARKERS,
+    PALETTE,
+    STYLE,
+    clipped,
+    is_drawable,
+    label_ends,
+    nice_ticks,
+    plain_labels,
+)
+from lsgm_reports.labels import curve_name
+from lsgm_reports.metrics import Metric
+from lsgm_reports.provenance import row_id
+from lsgm_reports.rows import Row
+from lsgm_reports.tables.headline import metrics_of
+from lsgm_reports.tables.points import COSTS, Cost, costs_of, front_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+__all__ = ["cost_figure", "crowded", "save"]
+
+
+def cost_figure(rows: Sequence[Row]) -> Figure | None:
+    """Draw each quality metric against every cost that is known, or return None where there are no curves.
+
+    Colour is the model, marker the sampler. Thick: the best of a model's samplers at each cost, with 95 %
+    intervals as bands; thin: each sampler. Adaptive solvers are diamonds without a line, a single
+    measurement a square with its interval, a model that takes nothing of a currency a dashed level. Ringed
+    points are the Pareto front over all models.
+    """
+    points = curve_rows(rows)
+    drawn = dict.fromkeys(curve.metric for curve in curves_of(rows))
+    if not drawn:
+        return None
+    known = {metric.key: metric for metric in metrics_of(points)}
+    metrics = [known[key] for key in drawn]
+    mpl = import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    costs = costs_of(points) or [COSTS[0]]
+    with mpl.rc_context(STYLE):
+        models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
+        legend = _legend(curves_of(rows))
+        columns = 2 * len(costs)
+        height = _height(len(models), len(metrics), len(legend) // columns)
+        figure = Figure(figsize=(4.4 * len(costs), height), layout="constrained")
+        FigureCanvasAgg(figure)
+        colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
+        samplers = _samplers(curves_of(rows))
+        for line, metric in enumerate(metrics):
+            for place, cost in enumerate(costs):
+                axes = figure.add_subplot(len(metrics), len(costs), line * len(costs) + place + 1)
+                _panel(axes, rows, metric, cost, colours, samplers)
+        figure.legend(handles=legend, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        # Labels are placed by what is drawn, so everything else must have its place first.
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            label_ends(axes)
+    return figure
+
+
+def _height(models: int, metrics: int, lines: int) -> float:
+    """Return inches in which the names beside each panel, and the lines of the legend, have room."""
+    return max(3.4, 0.19 * models) * metrics + 0.2 * (1 + lines)
+
+
+_HIGHEST = 120
+"""Inches of a figure: at 200 dots to the inch matplotlib draws less than three times as many."""
+_MOST_POINTS = 20_000
+
+
+def crowded(rows: Sequence[Row]) -> str:
+    """Return why the figure of these rows would have no room for what it shows, or "" where it has."""
+    points = curve_rows(rows)
+    models = len({row.model for row in rows if row.group != "reach"})
+    metrics = len({row.metric for row in points})
+    samplers = len({curve_name(row.sampler) for row in points})
+    if _height(models, metrics, samplers // 2) <= _HIGHEST and len(points) <= _MOST_POINTS:
+        return ""
+    return (
+        f"{len(points):,} points of {models:,} models, {metrics:,} metrics and {samplers:,} samplers have no "
+        "room in one figure; give fewer files to see it"
+    )
+
+
+def _panel(
+    axes: Axes,
+    rows: Sequence[Row],
+    metric: Metric,
+    cost: Cost,
+    colours: dict[str, str],
+    samplers: list[str],
+) -> None:
+    mine = placed([row for row in rows if row.metric == metric.key], cost)
+    curves = curves_of(mine, cost)
+    levels = levels_of(mine, metric.key, cost)
+    for curve in curves:
+        _curve(axes, curve, colours[curve.model], samplers)
+    for best in envelopes_of(mine, metric.key, cost):
+        _envelope(axes, best, colours[best.model])
+    for level in levels:
+        _level(axes, level, colours[level.model])
+    _links(axes, curves, levels)
+    _rings(axes, [row for row in mine if row.group == "curve"], cost)
+    axes.set_xscale("log")
+    spread = [at for curve in curves for at in curve.costs] + [level.cost for level in levels if level.cost]
+    if spread:
+        _quality_scale(axes, curves, levels)
+        nice_ticks(axes.xaxis, min(spread), max(spread))
+    axes.set_xlabel(cost.axis)
+    axes.set_ylabel(_axis(metric))
+
+
+def _axis(metric: Metric) -> str:
+    """Return what an axis of a metric is called."""
+    if not metric.key.startswith(("frechet", "kernel")):
+        return clipped(metric.head, _AXIS)
+    direction = {True: ", higher is better", False: ", lower is better", None: ""}[metric.higher_is_better]
+    unit = f" [{clipped(metric.unit)}]" if metric.unit else ""
+    return f"{clipped(metric.label, _AXIS)} distance{unit}{direction}"
+
+
+_AXIS = 60
+"""Letters of a name beside an axis."""
+
+
+def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
+    """Choose a logarithmic axis for values that span much, linear around 0 where intervals reach it."""
+    values = [value for curve in curves for value in curve.values] + [level.value for level in levels]
+    lows = [low for curve in curves for low in curve.lows if low is not None]
+    if max(values) <= 8 * sorted(values)[len(values) // 4]:
+        return
+    if is_drawable(min(values + lows), logarithmic=True):
+        axes.set_yscale("log")
+        nice_ticks(axes.yaxis, min(values), max(values))
+        return
+    # Estimates without bias fall below 0: there the axis is linear over the size of their errors.
+    widths = sorted(
+        (high - low) / 2
+        for curve in curves
+        for low, high in zip(curve.lows, curve.highs, strict=True)
+        if low is not None and high is not None
+    )
+    middle = widths[len(widths) // 2] if widths else 0.0
+    furthest = max(abs(value) for value in values)
+    axes.set_yscale("symlog", linthresh=max(middle or furthest / 100, 1e-12 * furthest, 1e-30))
+    plain_labels(axes.yaxis)
+
+
+def _curve(axes: Axes, curve: Curve, colour: str, samplers: list[str]) -> None:
+    """Draw one sampler, thin: the envelope is what is compared."""
+    if curve.adaptive:
+        axes.plot(curve.costs, curve.values, color=colour, linestyle="", marker="D", markersize=4)
+        return
+    marker = MARKERS[samplers.index(curve.sampler) % len(MARKERS)]
+    axes.plot(
+        curve.costs, curve.values, color=colour, linewidth=0.7, alpha=0.6, marker=marker, markersize=3.5
+    )
+
+
+def _envelope(axes: Axes, best: Curve, colour: str) -> None:
+    axes.plot(best.costs, best.values, color=colour, linewidth=2.2, label=best.model, zorder=3)
+    banded = [
+        (at, low, high)
+        for at, low, high in zip(best.costs, best.lows, best.highs, strict=True)
+        if low is not None and high is not None
+    ]
+    if banded:
+        costs, lows, highs = zip(*banded, strict=True)
+        axes.fill_between(costs, lows, highs, color=colour, alpha=0.18, linewidth=0)
+
+
+def _level(axes: Axes, level: Level, colour: str) -> None:
+    """Draw a measurement that is no curve: a square at its cost, or a level across where it has none."""
+    if level.cost:
+        arms = None
+        if level.low is not None and level.high is not None:
+            arms = [[max(level.value - level.low, 0.0)], [max(level.high - level.value, 0.0)]]
+        axes.errorbar(
+            [level.cost], [level.value], yerr=arms, color=colour, marker="s", capsize=2.5, label=level.label
+        )
+        return
+    axes.axhline(level.value, color=colour, linestyle=(0, (5, 2)), linewidth=1.1, label=level.label)
+    if level.low is not None and level.high is not None:
+        axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _links(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
+    """Lay an invisible spot over every point that leads to the row it shows, where the format has links."""
+    spots = [spot for curve in curves for spot in zip(curve.costs, curve.values, curve.rows, strict=True)]
+    spots += [(level.cost, level.value, level.row) for level in levels if level.cost]
+    if spots:
+        costs, values, rows = zip(*spots, strict=True)
+        drawn = axes.scatter(costs, values, s=60, alpha=0.0, linewidths=0, zorder=5)
+        drawn.set_urls([f"#row-{row_id(row)}" for row in rows])
+
+
+_RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none", "markeredgecolor": INK}
+
+
+def _rings(axes: Axes, points: Sequence[Row], cost: Cost) -> None:
+    # What costs nothing may beat others, and has no place of its own on a logarithmic axis.
+    front = [row for row in front_of(points, cost) if cost.of(row)]
+    axes.plot([cost.of(row) or 0.0 for row in front], [row.value or 0.0 for row in front], **_RING, zorder=4)
+
+
+def _samplers(curves: Sequence[Curve]) -> list[str]:
+    """Return the samplers that have a marker of their own."""
+    return list(dict.fromkeys(curve.sampler for curve in curves if not curve.adaptive))
+
+
+def _legend(curves: Sequence[Curve]) -> list[Line2D]:
+    """Return what the markers mean."""
+    from matplotlib.lines import Line2D
+
+    grey: Any = {"color": INK, "linewidth": 0.7}
+    handles = [
+        Line2D([], [], **grey, marker=MARKERS[index % len(MARKERS)], label=clipped(name))
+        for index, name in enumerate(_samplers(curves))
+    ]
+    adaptive = dict.fromkeys(curve.sampler for curve in curves if curve.adaptive)
+    handles += [Line2D([], [], color=INK, linestyle="", marker="D", label=clipped(name)) for name in adaptive]
+    handles += [
+        Line2D([], [], color=INK, linewidth=2.2, label="best sampler of a model"),
+        Line2D([], [], **_RING, label="Pareto front"),
+    ]
+    return handles
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG, PDF and SVG beside each other, the same bytes for the same figure.
+
+    The SVG has a clear ground, words that are text, and links ``#row-ID`` where points stand, for a page that
+    shows it among its own.
+    """
+    mpl = import_matplotlib()
+
+    opaque = {"facecolor": "white", "edgecolor": INK}
+    written = []
+    for suffix, metadata, ground in (
+        (".png", {"Software": None}, opaque),
+        (".pdf", {"CreationDate": None}, opaque),
+        (".svg", {"Date": None}, {"transparent": True}),
+    ):
+        # Not `with_suffix`: a task's version may have a point in it.
+        path = stem.with_name(f"{stem.name}{suffix}")
+        with mpl.rc_context(STYLE), atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=200, metadata=metadata, **ground)
+        figure.set_layout_engine("none")  # the first file has found it
+        written.append(path)
+    return written

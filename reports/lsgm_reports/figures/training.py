@@ -1,0 +1,169 @@
+"""Training curves from the ``metrics.jsonl`` of run directories."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsgm.errors import DataError
+from lsgm.files.limits import LOGGED
+from lsgm.files.names import shown
+from lsgm.files.text import json_lines, parse_json
+from lsgm.matplotlib_import import import_matplotlib
+from lsgm_reports.figures.style import PALETTE, STYLE, clipped, is_drawable, label_ends
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["MOST_RUNS", "Training", "read_training", "training_figure"]
+
+MOST_RUNS = 100
+"""Runs that have room in a figure."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one run logged, key by key, over ``elapsed``: seconds of training since the run's beginning."""
+
+    name: str
+    columns: dict[str, tuple[array[float], array[float]]]
+    """Key -> elapsed seconds and values, where it was logged and has a place in a figure."""
+    boundaries: list[float]
+    """Elapsed seconds at which a new stage begins."""
+
+    def series(self, key: str) -> tuple[list[float], list[float]]:
+        """Return elapsed seconds and values of a key, where it was logged and finite."""
+        elapsed, values = self.columns.get(key, ((), ()))
+        return list(elapsed), list(values)
+
+
+def read_training(file: Path) -> Training | None:
+    """Return the curves of a run, or None where nothing is logged yet.
+
+    A last line torn by a kill is left out; any other malformed line is a DataError with its number.
+    """
+    log, torn = _Log(), None
+    for count, line in enumerate(json_lines(file), start=1):
+        LOGGED.hold(shown(str(file)), count)
+        if torn is not None:
+            raise torn
+        try:
+            log.add(_step(line.text, f"{shown(str(file))} line {line.number}"))
+        except DataError as error:
+            torn = error
+    return Training(shown(file.parent.name), log.columns, log.boundaries) if log.steps else None
+
+
+class _Log:
+    """Takes the rows of a log one after the other, and keeps what a figure shows."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.columns: dict[str, tuple[array[float], array[float]]] = {}
+        self.boundaries: list[float] = []
+        self._before = self._last = 0.0
+        self._stage: object = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; the clock of a stage starts at 0, and goes on here where the one before ended."""
+        seconds, stage = row["seconds"], row.get("stage")
+        if self.steps and stage != self._stage and len(self.boundaries) < _MOST_KEYS:
+            self.boundaries.append(self._before + self._last)
+        if self.steps and (stage != self._stage or seconds < self._last):
+            self._before += self._last
+        self._last, self._stage, self.steps = seconds, stage, self.steps + 1
+        elapsed = self._before + seconds
+        for key, value in row.items():
+            if not (key == "total" or key.startswith("val_")) or not is_drawable(value):
+                continue
+            if key in self.columns or len(self.columns) < _MOST_KEYS:
+                places, values = self.columns.setdefault(key, (array("d"), array("d")))
+                places.append(elapsed)
+                values.append(value)
+
+
+def _step(line: str, where: str) -> dict[str, Any]:
+    """Return the row of a line, whose seconds are a number. Raises DataError for anything else."""
+    wrong = DataError(f"{where} is not a row of metrics; remove or repair it")
+    try:
+        row = parse_json(line, where)
+    except DataError:
+        raise wrong from None
+    if not isinstance(row, dict) or not is_drawable(row.get("seconds")) or row["seconds"] < 0:
+        raise wrong
+    return row
+
+
+_MOST_KEYS = 200
+"""Metrics of a log, and stages, that are looked at."""
+
+
+def training_figure(runs: Sequence[Training]) -> Figure | None:
+    """Draw the training loss and a validation metric against training seconds, a line per run.
+
+    Losses of different kinds of model are different quantities, which the panel of the loss says.
+    """
+    keys = _keys(runs)
+    if not keys:
+        return None
+    mpl = import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.3 * len(keys), 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        for place, key in enumerate(keys):
+            axes = figure.add_subplot(1, len(keys), place + 1)
+            for index, run in enumerate(runs):
+                _line(axes, run, key, PALETTE[index % len(PALETTE)])
+            axes.set_ylim(*_window(runs, key))
+            axes.set_xlabel("training seconds")
+            axes.set_ylabel(_named(key))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            label_ends(axes)
+    return figure
+
+
+def _keys(runs: Sequence[Training]) -> list[str]:
+    """Return the loss and one validation metric: the bound where a run logs it, else the commonest."""
+    counts: dict[str, int] = {}
+    for run in runs:
+        for key in run.columns:
+            counts[key] = counts.get(key, 0) + 1
+    order = sorted(counts, key=lambda key: (key != "total", "nelbo" not in key, -counts[key], key))
+    return order[:2]
+
+
+def _named(key: str) -> str:
+    if key == "total":
+        return "training loss (own to each kind of model)"
+    name = key.removeprefix("val_").replace("_", " ").replace("nelbo", "NELBO")
+    return f"validation {clipped(name, 40)}"
+
+
+def _line(axes: Axes, run: Training, key: str, colour: str) -> None:
+    seconds, values = run.series(key)
+    if not seconds:
+        return
+    marker = "o" if key != "total" and len(seconds) < 30 else ""
+    axes.plot(seconds, values, color=colour, label=run.name, linewidth=1.2, marker=marker, markersize=3.5)
+    for boundary in run.boundaries:
+        axes.axvline(boundary, color=colour, linestyle=(0, (1, 2)), linewidth=0.8)
+
+
+def _window(runs: Sequence[Training], key: str) -> tuple[float, float]:
+    """Return limits that leave out the first steps, whose loss would flatten everything after them."""
+    settled: list[float] = []
+    for run in runs:
+        seconds, values = run.series(key)
+        start = 0.03 * max(seconds, default=0.0)
+        settled += [value for at, value in zip(seconds, values, strict=True) if at >= start]
+    low, high = min(settled), max(settled)
+    margin = max(0.05 * (high - low), 1e-9 * max(abs(low), abs(high))) or 1.0
+    return low - margin, high + margin

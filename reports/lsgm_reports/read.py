@@ -1,0 +1,173 @@
+"""Rows with the places they were read from, and what is refused before they stand in one table."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lsgm.errors import DataError, did_you_mean
+from lsgm.files.limits import ROWS
+from lsgm.files.names import shown
+from lsgm_reports.metrics import known_metrics
+from lsgm_reports.places import present
+from lsgm_reports.rows import Row, find_results, parse_lines, read_text
+from lsgm_reports.status import FILE_NAME, read_status
+
+__all__ = [
+    "Placed",
+    "Reading",
+    "distinct",
+    "one_protocol",
+    "read_placed",
+    "results_of",
+    "unknown_metrics",
+]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row and the line that it is."""
+
+    row: Row
+    file: Path
+    line: int
+
+    @property
+    def place(self) -> str:
+        """File and line in words."""
+        return f"{self.file} line {self.line}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What files of rows hold."""
+
+    placed: list[Placed]
+    left_out: list[str]
+    """A sentence for each line that was skipped, on request."""
+    blank: list[Path] = field(default_factory=list)
+    """The files that hold nothing."""
+
+
+def results_of(place: Path) -> list[Path]:
+    """Return the result files of a file or folder.
+
+    Raises DataError where there are none, which says of a command that finished nothing how it ended.
+    """
+    try:
+        return find_results(place)
+    except DataError:
+        if os.path.isdir(place) and present(place / FILE_NAME):
+            sentence = read_status(place / FILE_NAME).sentence
+            raise DataError(f"nothing is measured yet in {shown(str(place))}: {sentence}") from None
+        raise
+
+
+def read_placed(files: Iterable[Path], *, skip_malformed: bool = False) -> Reading:
+    """Return the rows of JSONL files in order.
+
+    Raises DataError as `lsgm_reports.rows.parse_lines`, also of more rows than a command takes in all files.
+    """
+    placed: list[Placed] = []
+    left_out: list[str] = []
+    blank: list[Path] = []
+    for file in files:
+        parsed = parse_lines(read_text(file), str(file), skip_malformed=skip_malformed)
+        placed += [Placed(row, file, number) for number, row in parsed.rows]
+        left_out += parsed.left_out
+        blank += [] if parsed.rows or parsed.left_out else [file]
+        ROWS.hold(f"{shown(str(file))}, with the files before it,", len(placed) + len(left_out))
+    return Reading(placed, left_out, blank)
+
+
+def one_protocol(placed: Sequence[Placed]) -> None:
+    """Raise DataError where a task occurs at two versions or tiers, whose numbers do not compare.
+
+    ``-limit-N``, ``-images-N`` and ``-custom`` behind a tier are the same protocol on other numbers of images
+    or with other samplers.
+    """
+    first: dict[str, tuple[str, Placed]] = {}
+    for each in placed:
+        task = each.row.task
+        protocol = re.sub(r"(-limit-\d+)?(-images-(\d+|all))?(-custom)?$", "", task)
+        known, other = first.setdefault(task.partition("@")[0], (protocol, each))
+        if known != protocol:
+            raise DataError(
+                f"{known} ({other.place}) and {protocol} ({each.place}) are different protocols, whose "
+                "numbers do not compare; give one of them, or add --separate for a section of each"
+            )
+
+
+def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list[Placed], list[str]]:
+    """Return the rows without repetitions, and a sentence for each kind of what was dropped.
+
+    Equal rows count once. Rows that measure the same thing (task, model, metric, group, sampler, split,
+    target, data, extractor, reference, checkpoint, seeds and n) are one where value and interval agree: the
+    last stands. Where they do not, DataError names both places, or with ``keep_last`` the last stands too.
+    """
+    found: dict[tuple[object, ...], Placed] = {}
+    equal = again = replaced = 0
+    for each in placed:
+        key = _identity(each.row)
+        if (other := found.get(key)) is not None:
+            same = _numbers(each.row) == _numbers(other.row)
+            if not same and not keep_last:
+                raise DataError(
+                    f"{each.row.metric} of {each.row.model} is {_said(other.row)} in {other.place} and "
+                    f"{_said(each.row)} in {each.place}; remove one of them, or add --keep-last"
+                )
+            if each.row == other.row:
+                equal += 1
+            elif same:
+                again += 1
+            else:
+                replaced += 1
+        found[key] = each
+    said = [
+        (equal, "found more than once, and counted once"),
+        (again, "measured again with the same outcome; the last stands"),
+        (replaced, "replaced by a later one that measures the same"),
+    ]
+    return list(found.values()), [
+        f"{count} {'row was' if count == 1 else 'rows were'} {what}" for count, what in said if count
+    ]
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    return (
+        *(row.task, row.model, row.metric, row.group, row.sampler, row.split, row.target),
+        *(row.dataset, row.extractor, row.reference_sha256, row.checkpoint_sha256, row.seeds, row.n),
+    )
+
+
+def _numbers(row: Row) -> tuple[float | None, ...]:
+    return (row.value, row.ci_low, row.ci_high)
+
+
+def _said(row: Row) -> str:
+    if row.value is None:
+        return "missing"
+    return repr(row.value) if row.interval is None else f"{row.value!r} [{row.ci_low!r}, {row.ci_high!r}]"
+
+
+def unknown_metrics(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each metric that this version does not know, with the nearest that it does.
+
+    Of many only the first have one of their own.
+    """
+    known = known_metrics([row.metric for row in rows])
+    names = set(known)
+    unknown = list(dict.fromkeys(row.metric for row in rows if row.metric not in names))
+    said = [
+        f"the metric '{metric}' is unknown to this version{did_you_mean(metric, known[:_NEAR])}"
+        for metric in unknown[:_HINTED]
+    ]
+    more = len(unknown) - len(said)
+    return [*said, *([f"and so are {more:,} other metrics"] if more > 0 else [])]
+
+
+_HINTED, _NEAR = 20, 500
+"""Unknown metrics that are named, and known ones held against each: looking for what is near is slow."""

@@ -1,0 +1,1 @@
+"""A report as Markdown, LaTeX, terminal text, CSV and one HTML page."""

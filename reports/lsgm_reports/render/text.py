@@ -1,0 +1,276 @@
+"""Foreign text inside a page: names and notes of rows stay words, whatever characters they are made of."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from lsgm.files.names import shown
+from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
+from lsgm_reports.lossless import from_csv, rows_from_jsonl, to_csv, to_jsonl
+from lsgm_reports.tables.details import EVERY_ROW
+
+__all__ = [
+    "from_csv",
+    "latex",
+    "literal",
+    "markdown",
+    "marked_up",
+    "one_line",
+    "relative",
+    "rows_from_jsonl",
+    "tables_of",
+    "tables_tex",
+    "to_csv",
+    "to_jsonl",
+    "to_latex",
+    "to_markdown",
+    "to_terminal",
+]
+
+
+def one_line(text: str) -> str:
+    """Return a text without breaks: white space becomes single spaces, what is not printed an escape.
+
+    Every renderer of Markdown and HTML does the former; a terminal would obey the latter, and a page would
+    turn the direction of what follows.
+    """
+    return shown(" ".join(text.split()))
+
+
+_TAGS = r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+"""What Markdown takes for HTML; other < and & stand for themselves."""
+_WORD_ENDS = r"(?<!\w)_|_(?!\w)"
+_LITERAL = re.compile(rf"[\\|*`\[\]~$]|{_TAGS}|{_WORD_ENDS}")
+_MARKED_UP = re.compile(rf"[\\`\[\]~$]|(?<!\*)\*(?!\*)|{_TAGS}|{_WORD_ENDS}")
+_OPENING = re.compile(r"\A(\d{1,9}(?=[.)](?:\s|\Z))|(?=#{1,6}(?:\s|\Z)|>|[-+](?:\s|\Z)|---|=+\Z))")
+"""The beginning of a line before the mark that would open a heading, a quotation, a list, or draw a rule."""
+_CODE = re.compile(r"(`[^`]+`)")
+
+
+def literal(text: str) -> str:
+    """Return Markdown that shows exactly this text, on one line, within a table as well as elsewhere."""
+    return _LITERAL.sub(r"\\\g<0>", one_line(text))
+
+
+def marked_up(text: str) -> str:
+    """Return Markdown of a text in which `code` and **bold** are mark-up, and nothing else is.
+
+    It may begin a line, where a mark would open a heading, a list or a quotation.
+    """
+    parts = _CODE.split(one_line(text))  # every second part is code
+    whole = "".join(part if k % 2 else _MARKED_UP.sub(r"\\\g<0>", part) for k, part in enumerate(parts))
+    return _OPENING.sub(r"\1\\", whole)
+
+
+_TEX = {
+    **{symbol: f"\\{symbol}" for symbol in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "∞": r"$\infty$",
+}
+
+
+def latex(text: str) -> str:
+    """Return LaTeX that shows this text, on one line."""
+    return "".join(_TEX.get(symbol, symbol) for symbol in one_line(text))
+
+
+# Tables as Markdown, LaTeX (booktabs) and terminal text
+
+
+def to_markdown(table: Table) -> str:
+    """Return a pipe table, its caption below and its footnotes, as GitHub renders them.
+
+    A pipe table has no rules between its lines: a line of dashes stands for one.
+    """
+
+    def shown(cell: Cell) -> str:
+        text = literal(cell.text)
+        text = f"**{text}**" if cell.best else text
+        return f"{text}<sup>{literal(cell.mark)}</sup>" if cell.mark else text
+
+    lines = [[literal(column.head) for column in table.columns]]
+    for index, line in enumerate(table.lines):
+        if index in table.rules:
+            lines.append(["—"] * len(line))
+        lines.append([shown(cell) for cell in line])
+    # A rule of a colon alone would be no table: three places are what every renderer takes.
+    widths = [max(3, *(min(_width(line[i]), _WIDEST) for line in lines)) for i in range(len(table.columns))]
+    rule = [
+        "-" * (width - 1) + ":" if column.align == "right" else "-" * width
+        for width, column in zip(widths, table.columns, strict=True)
+    ]
+    grid = [_padded(lines[0], widths, table), rule, *(_padded(line, widths, table) for line in lines[1:])]
+    parts = ["\n".join(f"| {' | '.join(line)} |" for line in grid)]
+    if table.caption:
+        parts.append(marked_up(table.caption))
+    if table.notes:
+        notes = (f"<sup>{literal(letter)}</sup> {marked_up(text)}" for letter, text in table.notes)
+        parts.append("  \n".join(notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_terminal(table: Table) -> str:
+    """Return aligned text; the best of a column carries a star."""
+
+    def shown(cell: Cell) -> str:
+        return f"{one_line(cell.text)}{'*' if cell.best else ''}{f' [{cell.mark}]' if cell.mark else ''}"
+
+    lines = [
+        [one_line(column.head) for column in table.columns],
+        *([shown(cell) for cell in line] for line in table.lines),
+    ]
+    widths = [max(min(_width(line[i]), _WIDEST) for line in lines) for i in range(len(table.columns))]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    head, *body = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
+    for index in sorted(table.rules, reverse=True):
+        body.insert(index, rule)
+    foot = [f"[{letter}] {one_line(text)}" for letter, text in table.notes]
+    if any(cell.best for line in table.lines for cell in line):
+        foot.insert(0, "* best of its column by more than the errors; ± is half the 95 % interval")
+    return "\n".join([one_line(table.title), rule, head, rule, *body, rule, *foot]) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """Return a floating table in the manner of booktabs, footnotes beneath."""
+
+    def shown(cell: Cell) -> str:
+        text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
+        return rf"{text}\textsuperscript{{{latex(cell.mark)}}}" if cell.mark else text
+
+    def joined(words: Sequence[str]) -> str:
+        line = " & ".join(words) + r" \\"
+        # After the end of a line TeX takes a bracket for a length, and a star for a page break.
+        return "{}" + line if line.startswith(("[", "*")) else line
+
+    align = "".join("r" if column.align == "right" else "l" for column in table.columns)
+    body = [joined([shown(cell) for cell in line]) for line in table.lines]
+    for index in sorted(table.rules, reverse=True):
+        body.insert(index, r"\midrule")
+    notes = [
+        rf"\par\footnotesize\textsuperscript{{{latex(letter)}}} {latex(text)}" for letter, text in table.notes
+    ]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            joined([latex(column.head) for column in table.columns]),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_WIDEST = 200
+"""Columns to which a cell is filled up: one cell that is longer makes no other so."""
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(symbol) else 2 if unicodedata.east_asian_width(symbol) in "WF" else 1
+        for symbol in text
+    )
+
+
+def _padded(line: Sequence[str], widths: Sequence[int], table: Table) -> list[str]:
+    out = []
+    for text, width, column in zip(line, widths, table.columns, strict=True):
+        gap = " " * (width - _width(text))
+        out.append(gap + text if column.align == "right" else text + gap)
+    return out
+
+
+# A report as Markdown, as GitHub renders it: ``report.md``
+
+
+def markdown(report: Report, out: Path) -> str:
+    """Return the page; pictures are named relative to the folder ``out`` that it will lie in."""
+    parts = [f"# {literal(report.title)}"]
+    for section in report.sections:
+        parts += _section(section, 2, out)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section, level: int, out: Path) -> list[str]:
+    parts = [f"{'#' * level} {literal(section.title)}", *(_block(block, out) for block in section.blocks)]
+    for below in section.sections:
+        parts += _section(below, level + 1, out)
+    return parts
+
+
+def _block(block: Block, out: Path) -> str:
+    match block:
+        case Text(text):
+            return marked_up(text)
+        case Bullets(lines):
+            return "\n".join(f"- {marked_up(line)}" for line in lines)
+        case Picture(file, caption):
+            return (
+                f"![{literal(caption)}]({quote(os.fsencode(relative(file, out)))})\n\n*{literal(caption)}.*"
+            )
+        case _:
+            return to_markdown(block).rstrip("\n")
+
+
+def relative(path: Path, out: Path) -> str:
+    """Return how a file is named from a folder, with slashes; its URI where they share no root."""
+    # Not `Path.resolve`, which raises of its own where links lead in a circle.
+    whole = os.path.realpath(path)
+    try:
+        return Path(os.path.relpath(whole, os.path.realpath(out))).as_posix()
+    except ValueError:  # another drive
+        return Path(whole).as_uri()
+
+
+# All tables of a report as LaTeX, for a paper: ``tables.tex``
+
+
+def tables_of(sections: Sequence[Section]) -> Iterator[Table]:
+    """Yield the tables of sections in the order of the page."""
+    for section in sections:
+        yield from (block for block in section.blocks if isinstance(block, Table))
+        yield from tables_of(section.sections)
+
+
+def tables_tex(report: Report) -> str:
+    """Return the tables, with comments that say how each row is measured again: too long for a page."""
+    parts = ["% needs \\usepackage{booktabs}\n"]
+    for table in tables_of(report.sections):
+        parts.append(_comments(table) if table.title == EVERY_ROW else to_latex(table))
+    return "\n".join(parts)
+
+
+def _comments(table: Table) -> str:
+    lines = [
+        [column.head for column in table.columns],
+        *([cell.text for cell in line] for line in table.lines),
+    ]
+    return "".join(f"% {' | '.join(one_line(word) for word in line)}\n" for line in lines)

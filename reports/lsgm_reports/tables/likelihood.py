@@ -1,0 +1,230 @@
+"""The likelihood table: models by estimators as lines, nats and bits/dim of an estimate side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, short
+from lsgm_reports.digits import best_of, comparable, error_bar, fixed, plain
+from lsgm_reports.labels import estimator_label, settings_of
+from lsgm_reports.metrics import BOUNDS, metric_of
+from lsgm_reports.rows import Row, ranks
+from lsgm_reports.tables.details import explained
+from lsgm_reports.tables.headline import headline_rows
+from lsgm_reports.tables.points import seconds_per_image
+
+__all__ = [
+    "Estimate",
+    "bound_explanations",
+    "counts_in_nats",
+    "estimates_of",
+    "is_bound",
+    "labels_of",
+    "likelihood_table",
+    "only_bounds",
+    "winners_of",
+]
+
+_UNITS = {"nats": "nats/image", "bpd": "bits/dim"}
+_BINARY = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
+"""Data sets whose literature counts in nats; images of many levels are compared in bits/dim."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One bound of one model by one estimator, in the units it was written in."""
+
+    model: str
+    """The model as a line calls it, with its checkpoint where there are several of its name."""
+    bound: str
+    """``nelbo``, ``iw``, ``ode_nll``."""
+    estimator: str | None
+    rows: dict[str, Row]
+    """``nats`` or ``bpd`` -> row."""
+
+    @property
+    def row(self) -> Row:
+        """Either row: what it says beside its value is the same in both."""
+        return next(iter(self.rows.values()))
+
+
+def counts_in_nats(dataset: str) -> bool:
+    """Say whether the literature on a data set counts in nats per image; else in bits per dimension."""
+    return dataset in _BINARY
+
+
+def is_bound(row: Row) -> bool:
+    """Say whether a row is a bound on -log P(x) in one of its units, and no part or difference of bounds."""
+    return row.group == "likelihood" and not row.metric.startswith("paired_") and _split(row)[1] in _UNITS
+
+
+def only_bounds(rows: Sequence[Row]) -> bool:
+    """Say whether a headline would show bounds alone, which the likelihood table shows better."""
+    return all(is_bound(row) for row in headline_rows(rows))
+
+
+def _split(row: Row) -> tuple[str, str]:
+    bound, _, unit = row.metric.rpartition("_")
+    return bound, unit
+
+
+def labels_of(rows: Sequence[Row]) -> dict[tuple[str, str | None], str]:
+    """Return what (model, checkpoint) is called: with the checkpoint where there are several of its name."""
+    pairs = list(dict.fromkeys((row.model, row.checkpoint_sha256) for row in rows))
+    models = Counter(model for model, _ in pairs)
+    return {
+        (model, sha): f"{model} ({short(sha, 8)})" if models[model] > 1 else model for model, sha in pairs
+    }
+
+
+def estimates_of(rows: Sequence[Row]) -> list[Estimate]:
+    """Return the bounds by model in the order of the file, within a model NELBO, IW and ODE NLL.
+
+    Of several measurements of the same thing the last stands.
+    """
+    bounds = [row for row in rows if is_bound(row)]
+    labels = labels_of(bounds)
+    found: dict[tuple[str, str, str | None], dict[str, Row]] = {}
+    for row in bounds:
+        bound, unit = _split(row)
+        label = labels[row.model, row.checkpoint_sha256]
+        found.setdefault((label, bound, row.sampler), {})[unit] = row
+    models = ranks(model for model, _, _ in found)
+    methods = ranks([*BOUNDS, *(bound for _, bound, _ in found)])
+    order = sorted(found, key=lambda key: (models[key[0]], methods[key[1]]))
+    return [Estimate(*key, found[key]) for key in order]
+
+
+def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
+    """Return the table of one task, or None where nothing bounds its likelihood.
+
+    The lower bound of two models is marked within one kind of bound (for IW: of the same K), where its lead
+    exceeds the error of the lead; of a model with several estimates the last competes.
+    """
+    estimates = estimates_of(rows)
+    if not estimates:
+        return None
+    notes = Footnotes()
+    units = ["nats", "bpd"] if counts_in_nats(estimates[0].row.dataset_name) else ["bpd", "nats"]
+    winners = {id(row) for unit in units for row in winners_of(estimates, unit)}
+    solved = any(estimate.row.solver_error is not None for estimate in estimates)
+    grid = []
+    for estimate in estimates:
+        row = estimate.row
+        values = [estimate.rows.get(unit) for unit in units]
+        measured = any(value is not None and value.value is not None for value in values)
+        # What stands beside a bound is missing for the bound's own reason, or was never written down.
+        why = _UNKNOWN if measured else row.note or "not measured"
+        label = estimator_label(estimate.estimator) if estimate.estimator or measured else ""
+        cells = [
+            Cell(label) if label else None,
+            *(cell_of(value, notes, best=id(value) in winners) for value in values),
+            Cell(row.counted, sort=row.n) if row.counted and measured else None,
+            _evaluations(row),
+            _seconds(row),
+        ]
+        if solved:
+            cells.insert(1 + len(units), _solver_error(next(filter(None, values), row), notes))
+        grid.append(
+            [
+                Cell(estimate.model),
+                Cell(BOUNDS.get(estimate.bound, estimate.bound)),
+                *(cell or Cell(MISSING, mark=notes.mark(why)) for cell in cells),
+            ]
+        )
+    for bound, group in _competitions(estimates):
+        if not comparable([estimate.row for estimate in group]):
+            label = BOUNDS.get(bound, bound)
+            notes.mark(f"{label}: the models were scored on different images or bits, none is marked")
+    columns = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
+    columns += [Column(f"{_UNITS[unit]} ↓") for unit in units]
+    columns += [Column(f"Solver error ({_UNITS[units[0]]})")] if solved else []
+    columns += [Column("n"), Column("NFE/image"), Column("s/image")]
+    return Table(title, columns, grid, notes.notes, f"{_CAPTION} {_SOLVER}" if solved else _CAPTION)
+
+
+_UNKNOWN = "not recorded"
+
+_CAPTION = (
+    "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets the "
+    "digits. Bold: the lowest of its kind of bound (of IW bounds: of the same K), where the lead over every "
+    "other model exceeds the error of the lead; of several estimates of one model the last competes. "
+    "NFE: evaluations of the score network; s/image: wall-clock seconds on the machine of the run."
+)
+
+
+_SOLVER = (
+    "Solver error: how far a bound by the flow lies above that of the same images solved again more finely, "
+    "below 0 where it is too low; the bound holds to within it, and one with a solver error above its ± is "
+    "never bold."
+)
+
+
+def _solver_error(row: Row, notes: Footnotes) -> Cell | None:
+    """Return the shift of a finer solve with its error; a footnote where it leaves no bound."""
+    error, margin = row.solver_error, row.solver_error_margin
+    if error is None:
+        flow = row.value is not None and "solver" in settings_of(row.sampler)
+        return None if flow or row.value is None else Cell(MISSING, mark=notes.mark(_NO_FLOW))
+    low, high = (None, None) if margin is None else (error - margin, error + margin)
+    return Cell(error_bar(error, low, high), row=row, sort=error)
+
+
+_NO_FLOW = "no flow is solved for it"
+
+
+def _competitions(estimates: Sequence[Estimate]) -> list[tuple[str, list[Estimate]]]:
+    """Return what may be compared: the last estimate of each model by kind of bound, IW also by its K."""
+    groups: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for estimate in estimates:
+        if estimate.row.value is not None:
+            draws = settings_of(estimate.estimator).get("samples", "") if estimate.bound == "iw" else ""
+            groups.setdefault((estimate.bound, draws), {})[estimate.model] = estimate
+    return [(bound, list(last.values())) for (bound, _), last in groups.items()]
+
+
+def winners_of(estimates: Sequence[Estimate], unit: str) -> list[Row]:
+    """Return the rows in a unit, ``nats`` or ``bpd``, that are the best among what may be compared."""
+    columns = ([e.rows[unit] for e in group if unit in e.rows] for _, group in _competitions(estimates))
+    return [winner for column in columns if (winner := best_of(column)) is not None]
+
+
+def _evaluations(row: Row) -> Cell | None:
+    if row.nfe_mean is None:
+        return None
+    text = plain(row.nfe_mean)
+    if row.nfe_max is not None and row.nfe_max > row.nfe_mean:
+        text += f" (max {plain(row.nfe_max)})"
+    return Cell(text, row=row, sort=row.nfe_mean)
+
+
+def _seconds(row: Row) -> Cell | None:
+    """Return seconds per image with two significant digits."""
+    each = seconds_per_image(row)
+    if row.value is None or each is None or each <= 0:
+        return None
+    return Cell(fixed(each, 1 - math.floor(math.log10(each))), row=row, sort=each)
+
+
+def bound_explanations(rows: Sequence[Row]) -> list[str]:
+    """Return a line of Markdown per kind of bound: what it is, over how many images, and remarks."""
+    measured = [estimate for estimate in estimates_of(rows) if estimate.row.value is not None]
+    lines = []
+    found: dict[str, list[Estimate]] = {}
+    for each in sorted(measured, key=lambda each: each.bound):
+        found.setdefault(each.bound, []).append(each)
+    for bound in sorted(found, key=lambda name: [*BOUNDS, name].index(name)):
+        mine = found[bound]
+        models = Counter(estimate.model for estimate in mine)
+        named = [
+            (
+                f"{each.model}, {estimator_label(each.estimator)}" if models[each.model] > 1 else each.model,
+                each.rows.get("nats", each.row),
+            )
+            for each in mine
+        ]
+        lines.append(explained(BOUNDS.get(bound, bound), metric_of(named[0][1]).meaning or bound, named))
+    return lines
