@@ -1,8 +1,7 @@
-"""The last sentence: what is said of an error that nothing has foreseen, and where its traceback is."""
+"""The command ``lsgm``: finds its subcommands through entry points, and says every error in one sentence."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import errno
 import io
@@ -13,19 +12,18 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from lsgm import __version__
-from lsgm.discovery import offers, source_file
-from lsgm.errors import UserError, did_you_mean
+from lsgm.discovery import choose, offers
+from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.files.regular import last_read
 from lsgm.files.write import cache_dir
 
-__all__ = ["help_line", "main", "told"]
+__all__ = ["main", "told"]
 
 
 def told(error: BaseException, argv: Sequence[str]) -> str:
@@ -78,55 +76,26 @@ def _words(error: BaseException) -> str:
         return ""
 
 
-# The command ``lsgm``: finds its subcommands through the entry-point group ``lsgm.commands``
+_PAGE = """usage: lsgm COMMAND [OPTIONS]
 
+Train latent score-based generative models and measure them: quality, likelihood, cost.
 
-def help_line(dotted: str) -> str:
-    """Return the constant ``HELP`` of a module, read from its source; empty where there is none."""
-    file = source_file(dotted)
-    if file is None:
-        return ""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-        named = any(isinstance(target, ast.Name) and target.id == "HELP" for target in targets)
-        if named and isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Constant):
-            return str(node.value.value)
-    return ""
+commands:
+{list}
 
-
-def _page(commands: Mapping[str, EntryPoint]) -> str:
-    width = max((len(name) for name in commands), default=0)
-    lines = [f"  {name:<{width}}  {help_line(point.value)}".rstrip() for name, point in commands.items()]
-    return "\n".join(
-        [
-            "usage: lsgm COMMAND [OPTIONS]",
-            "",
-            "Train latent score-based generative models and measure them: quality, likelihood, cost.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "`lsgm COMMAND --help` explains a command with worked examples; `lsgm --version` is the version.",
-        ]
-    )
+`lsgm COMMAND --help` explains a command with worked examples; `lsgm --version` is the version."""
 
 
 def _dispatch(argv: list[str]) -> int:
     """Run one command line; UserError is for the caller."""
-    commands = offers("lsgm.commands")
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_page(commands))
-        return 0
-    name, *rest = argv
-    if name in ("-V", "--version"):
+    if argv[:1] in (["-V"], ["--version"]):
         print(f"lsgm {__version__}")
         return 0
-    if name not in commands:
-        kind = "option" if name.startswith("-") else "command"
-        hint = did_you_mean(name, commands) or "; `lsgm --help` lists the commands"
-        raise UserError(f"there is no {kind} '{name}'{hint}")
-    return int(commands[name].load().run(rest))
+    commands = offers("lsgm.commands")
+    kind = "option" if argv and argv[0].startswith("-") else "command"
+    otherwise = "; `lsgm --help` lists the commands"
+    name, rest = choose(argv, commands, page=_PAGE, what=kind, otherwise=otherwise)
+    return int(commands[name].load().run(rest)) if name else 0
 
 
 def _hush(stream: TextIO) -> None:

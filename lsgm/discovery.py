@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from lsgm.errors import UserError
+from lsgm.errors import UserError, did_you_mean
 
-__all__ = ["ask", "modules_folder", "offers", "only", "package_folder", "source_file"]
+__all__ = ["ask", "choose", "help_line", "modules_folder", "offers", "only", "package_folder", "source_file"]
 
 
 def offers(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, in alphabetical order."""
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda p: p.name)}
+
+
+def choose(
+    argv: Sequence[str], known: Mapping[str, EntryPoint | str], *, page: str, what: str, otherwise: str = ""
+) -> tuple[str, list[str]]:
+    """Return the first word, which names one of ``known``, and the words after it.
+
+    Without a word, and for one that asks for help, ``page`` is printed, with a line for each of ``known`` in
+    the place of ``{list}``, what is said here or the ``HELP`` of its module; the word returned is then empty.
+    Raises UserError for a word that is no ``what``: with a "did you mean", else with what ``otherwise`` says
+    or a list.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, known), default=0)
+        helps = {name: at if isinstance(at, str) else help_line(at.value) for name, at in known.items()}
+        lines = (f"  {name:<{width}}  {line}".rstrip() for name, line in helps.items())
+        print(page.format(list="\n".join(lines)))
+        return "", []
+    name, *rest = argv
+    if name not in known:
+        hint = did_you_mean(name, known) or otherwise or f"; there is {', '.join(known)}"
+        raise UserError(f"there is no {what} '{name}'{hint}")
+    return name, rest
+
+
+def help_line(dotted: str) -> str:
+    """Return the constant ``HELP`` of a module, read from its source; empty where there is none."""
+    file = source_file(dotted)
+    for node in ast.parse(file.read_text(encoding="utf-8")).body if file else ():
+        match node:
+            case ast.Assign(targets=[ast.Name("HELP")], value=ast.Constant(line)):
+                return str(line)
+            case ast.AnnAssign(target=ast.Name("HELP"), value=ast.Constant(line)):
+                return str(line)
+    return ""
 
 
 def _located(dotted: str) -> Path | None:
@@ -49,11 +85,10 @@ def source_file(dotted: str) -> Path | None:
     return None
 
 
-# Code of others, and whether it may run while this process does what a received file says
-
-
 @dataclass(frozen=True)
 class _Limit:
+    """Which code of others may run while this process does what a received file says."""
+
     words: frozenset[str]
     modules: Path
 

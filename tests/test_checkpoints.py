@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lsgm.runs.card import shipped_recipe
+from lsgm.runs.checkpoint import read_state
 from lsgm.runs.load import load_model
-from lsgm.train import read_state
 from lsgm_eval.gate.golden import read_golden
 
 HOME = Path(__file__).resolve().parents[1] / "checkpoints"

@@ -9,11 +9,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
-from lsgm.distributed import leave
+from lsgm.distributed import World, leave
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.layers import recompute
 from lsgm.runs.load import load_model
-from lsgm.train import World
 
 __all__ = ["SAMPLER", "SEEDS", "normalise_a_share", "normalised_network", "sample_a_share"]
 

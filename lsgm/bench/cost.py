@@ -21,34 +21,42 @@ arXiv:2106.05931 would cost 2 F_prior more.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from lsgm.bench.measuring import publish, table
+from lsgm.bench.options import CostBench
 from lsgm.config import StageConfig, require
 from lsgm.data.registry import DATASETS
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.model.lsgm import parameter_counts
 from lsgm.model.sketch import operations, sketch
-from lsgm.options import Positional, arg, parse
-from lsgm.recipes import Cost, find_recipes, load_recipe, shown_flops, shown_hours, write_costs
+from lsgm.recipes import (
+    Cost,
+    find_recipes,
+    load_recipe,
+    shown_flops,
+    shown_hours,
+    shown_parameters,
+    write_costs,
+)
 from lsgm.structure import to_dict
 
-__all__ = ["HELP", "Forward", "Options", "cost_of", "forward_flops", "recipe_pixels", "run", "step_flops"]
+__all__ = ["Forward", "cost_of", "forward_flops", "recipe_pixels", "run", "step_flops"]
 
 PARTS = frozenset({"vae", "prior"})
 """Parts of networks whose passes are known here."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Forward:
     """Operations of one image's forward pass through each part; 0 for a part that a model lacks."""
 
@@ -102,12 +110,12 @@ def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
         shape = parts["vae"].groups.z_0
         levels = torch.zeros(1, *pixels.shape, dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
-            z = parts["vae"].posterior(levels, _one_draw).z
+            z = parts["vae"].posterior(levels, _zeros(1)).z
             encode = counter.get_total_flops()
             parts["vae"].likelihood(z)
             vae = counter.get_total_flops()
         two = operations(
-            lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _two_draws, draws=2).z)
+            lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _zeros(2), draws=2).z)
         )
         another_draw = two - vae
     if "prior" in parts:
@@ -139,75 +147,32 @@ def _recomputed(recipe: Any) -> frozenset[str]:
     return frozenset(part for part, table in found.items() if table.get("recompute"))
 
 
-def _one_draw(*shape: int) -> Tensor:
-    return torch.zeros(1, *shape)
+def _zeros(count: int) -> Callable[..., Tensor]:
+    """Return noise of so many draws of one image."""
+    return lambda *shape: torch.zeros(count, *shape)
 
 
-def _two_draws(*shape: int) -> Tensor:
-    return torch.zeros(2, *shape)
-
-
-# ``lsgm bench cost``: parameters of a recipe's networks and the operations of its training, by counting
-
-HELP = "parameters and floating-point operations of recipes, counted and not run"
-
-DESCRIPTION = """Count the parameters of a recipe's networks and the floating-point operations of its
-training: convolutions, matrix products and attention of every pass, elementwise work left out. Nothing is
-trained and no data are needed. The hours are for a rate, not for this machine."""
-
-EXAMPLES = (
-    "lsgm bench cost cifar10-fid mnist",
-    "lsgm bench cost mine.toml --json",
-    "lsgm bench cost --write      # renew what `lsgm ls recipes` shows",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench cost``."""
-
-    recipes: Annotated[Positional[tuple[str, ...]], arg(metavar="RECIPE")] = ()
-    """Names of recipes or paths of TOML files; every installed recipe unless given."""
-    write: bool = False
-    """Write the costs of all installed recipes into costs.json beside them."""
-    json: bool = False
-    """Print one JSON object per line."""
-
-    def __post_init__(self) -> None:
-        require(
-            not (self.write and self.recipes), "--write is about all installed recipes; name none with it"
-        )
-
-
-def run(argv: list[str]) -> int:
+def run(options: CostBench) -> int:
     """Count, then print or write; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench cost", description=DESCRIPTION, examples=EXAMPLES)
     installed = find_recipes()
     names = options.recipes or tuple(installed)
     recipes = {name: recipe_from(load_recipe(name), f"recipe '{name}'") for name in names}
     costs = {name: cost_of(recipe) for name, recipe in recipes.items()}
-    if options.write:
-        for folder in sorted({file.parent for file in installed.values()}):
-            path = write_costs(
-                folder, {n: cost for n, cost in costs.items() if installed[n].parent == folder}
-            )
-            print(f"wrote {path}")
-    elif options.json:
-        for name, cost in costs.items():
-            print(json.dumps({"bench": "cost", "recipe": name, **asdict(cost)}, ensure_ascii=False))
-    else:
-        print(_page(costs))
+    if not options.write:
+        rows = [{"recipe": name, **asdict(cost)} for name, cost in costs.items()]
+        publish("cost", rows, table(_HEADS, map(_cells, costs.items()), left=5), as_json=options.json)
+        return 0
+    for folder in sorted({file.parent for file in installed.values()}):
+        own = {name: cost for name, cost in costs.items() if installed[name].parent == folder}
+        print(f"wrote {write_costs(folder, own)}")
     return 0
 
 
-def _page(costs: Mapping[str, Cost]) -> str:
-    heads = ("recipe", "parameters", "per step", "training", "time")
-    lines = [heads, *((Path(name).stem, *_cells(cost)) for name, cost in costs.items())]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + " --- |" * len(heads), *rows[1:]])
+_HEADS = ("recipe", "parameters", "per step", "training", "time")
 
 
-def _cells(cost: Cost) -> tuple[str, str, str, str]:
-    parts = ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in cost.parameters.items())
+def _cells(item: tuple[str, Cost]) -> tuple[str, ...]:
+    name, cost = item
     steps = ", ".join(f"{stage} {shown_flops(flops)}" for stage, flops in cost.step_flops.items())
-    return parts, steps, shown_flops(cost.flops), shown_hours(cost.flops)
+    total = shown_flops(cost.flops), shown_hours(cost.flops)
+    return Path(name).stem, shown_parameters(cost.parameters), steps, *total

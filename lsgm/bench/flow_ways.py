@@ -1,4 +1,8 @@
-"""A score known in closed form, in the shape of latents, for benchmarks of solvers that need no files."""
+"""Ways to integrate a probability flow's log-density: what each says of every image and what it cost.
+
+Among them is the reference implementation's procedure, written out. A score known in closed form, in the
+shape of latents, makes them measurable without any files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +30,8 @@ from lsgm.sde import SDE
 __all__ = [
     "Flow",
     "MixtureScore",
-    "Outcome",
     "ReferenceLogProb",
+    "Solved",
     "Way",
     "adaptive",
     "controlled",
@@ -82,10 +86,8 @@ class MixtureScore:
         """
         z = z_t.double().flatten(1)
         size = z.shape[1]
-        mean, v = (
-            self.sde.mean(t)[:, None],
-            self.sde.mean(t)[:, None] ** 2 * self.s2 + self.sde.var(t)[:, None],
-        )
+        mean = self.sde.mean(t)[:, None]
+        v = mean**2 * self.s2 + self.sde.var(t)[:, None]
         a = -(z[:, None] - mean[..., None] * self.mu.flatten(1)) / v[..., None]
         squares = a.square().sum(dim=2)
         share = (self.weights.log() - 0.5 * (squares * v + size * v.log())).softmax(dim=1)
@@ -109,9 +111,6 @@ def mixture_score(sde: SDE, shape: tuple[int, ...], *, components: int = 4, seed
     return MixtureScore(sde, mu, s2, weights / weights.sum())
 
 
-# The log-density by probability flow as the reference implementation of LSGM computes it, written out
-
-
 @dataclass(frozen=True)
 class ReferenceLogProb:
     """``log_p`` float64 [B] in nats; ``nfe`` evaluations of the batch, ``times`` where its steps ended."""
@@ -124,8 +123,9 @@ class ReferenceLogProb:
 def reference_log_prob(
     score: ScoreFunction, z0: Tensor, *, tol: float, time_eps: float, seed: int
 ) -> ReferenceLogProb:
-    """Return log p(z0) of z0 [B, ...] with rtol = atol = ``tol``; the network runs in the dtype of z0.
+    """Return log p(z0) of z0 [B, ...] as LSGM's reference implementation has it, rtol = atol = ``tol``.
 
+    The network runs in the dtype of z0.
     Raises UserError where SciPy's solver gives up.
     """
     shape, size, batch = z0.shape, z0.numel(), len(z0)
@@ -149,9 +149,6 @@ def reference_log_prob(
     end = torch.from_numpy(solution.y[:, -1])
     log_prior = score.sde.log_prior(end[:size].reshape(shape))
     return ReferenceLogProb(log_prior + end[size:], int(solution.nfev), np.asarray(solution.t))
-
-
-# Ways to integrate a probability flow's log-density: what each says of every image and what it cost
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Solved:
     """``log_p`` as the way gives it, ``smooth`` what its steps give with the flow's own trace: [B] in nats.
 
     ``evaluations`` of the network per image, ``gradients`` through it (vector-Jacobian products) and seconds,
@@ -195,11 +192,8 @@ class Outcome:
     seconds: float | None
 
 
-class Way(Protocol):
-    """A procedure at one setting."""
-
-    def __call__(self, flow: Flow, seed: int) -> Outcome:
-        """Solve for all images."""
+Way = Callable[[Flow, int], Solved]
+"""A procedure at one setting: (flow, seed) -> what it says of all images."""
 
 
 def true_log_p(flow: Flow, tol: float) -> tuple[Tensor, Tensor]:
@@ -215,11 +209,11 @@ def true_log_p(flow: Flow, tol: float) -> tuple[Tensor, Tensor]:
 def reference(tol: float) -> Way:
     """Return the reference implementation's procedure; `smooth` comes of the very steps it took."""
 
-    def way(flow: Flow, seed: int) -> Outcome:
+    def way(flow: Flow, seed: int) -> Solved:
         began = time.perf_counter()
         found = reference_log_prob(flow.score, flow.z0, tol=tol, time_eps=flow.start, seed=seed)
         seconds = time.perf_counter() - began
-        return Outcome(found.log_p, _replayed(flow, found.times.tolist()), found.nfe, found.nfe, seconds)
+        return Solved(found.log_p, _replayed(flow, found.times.tolist()), found.nfe, found.nfe, seconds)
 
     return way
 
@@ -258,7 +252,7 @@ def controlled(tol: float, *, inside: bool, redrawn: bool) -> Way:
     per image. These ways isolate the effects and are no contenders.
     """
 
-    def way(flow: Flow, seed: int) -> Outcome:
+    def way(flow: Flow, seed: int) -> Solved:
         shape, generator = flow.z0.shape, Generator().manual_seed(seed)
         count = CountedScore(flow.score, len(flow.z0), flow.z0.device)
         # The probes that `adaptive` has at this seed, so that out of control and fixed is that way.
@@ -281,7 +275,7 @@ def controlled(tol: float, *, inside: bool, redrawn: bool) -> Way:
         assert solution.passenger is not None
         own, smooth = solution.passenger[:, 0], solution.passenger[:, 1:].mean(dim=1)
         cost = float(count.nfe.double().mean())
-        return Outcome(log_prior + own, log_prior + smooth, cost, cost, None)
+        return Solved(log_prior + own, log_prior + smooth, cost, cost, None)
 
     return way
 
@@ -289,13 +283,13 @@ def controlled(tol: float, *, inside: bool, redrawn: bool) -> Way:
 def _own(
     solve: Callable[[Flow, SeededNoise], LogProb], smooth: Callable[[Flow], ODESolution], probes: int
 ) -> Way:
-    def way(flow: Flow, seed: int) -> Outcome:
+    def way(flow: Flow, seed: int) -> Solved:
         seeds = range(seed, seed + len(flow.z0))
         began = time.perf_counter()
         found = solve(flow, SeededNoise(seeds, device=flow.z0.device, stream="probe"))
         seconds = time.perf_counter() - began
         cost = float(found.nfe.double().mean())
-        return Outcome(found.log_p, flow.log_p(smooth(flow)), cost, cost * probes, seconds)
+        return Solved(found.log_p, flow.log_p(smooth(flow)), cost, cost * probes, seconds)
 
     return way
 

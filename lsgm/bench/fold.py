@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsgm.bench.cost import recipe_pixels
-from lsgm.bench.measuring import read_recipes, spread_of, time_in_turn
-from lsgm.bench.train import spread, table
+from lsgm.bench.measuring import (
+    Row,
+    describe,
+    labelled,
+    machine,
+    publish,
+    quartiles,
+    read_recipes,
+    spread,
+    table,
+    time_in_turn,
+)
+from lsgm.bench.options import FoldBench
 from lsgm.config import require
+from lsgm.devices import pick_device
 from lsgm.generative import Pixels
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.folding import fold
-from lsgm.options import parse
 from lsgm.runs.load import fresh_networks
 
-__all__ = ["HELP", "TOLERANCE", "Options", "compare_folded", "largest_difference", "page", "run"]
+__all__ = ["TOLERANCE", "compare_folded", "largest_difference", "page", "run"]
 
 TOLERANCE = 1e-9
 """Dozens of layers of float64 roundings, each of 1e-16 and growing with the depth."""
@@ -62,9 +71,9 @@ def compare_folded(
                 "rounds": rounds,
                 "folded": count,
                 "largest_difference": difference,
-                **spread_of([1e3 * s for s in seconds["plain"]]).as_row("plain_ms"),
-                **spread_of([1e3 * s for s in seconds["folded"]]).as_row("folded_ms"),
-                **spread_of(ratios).as_row("plain_over_folded"),
+                **quartiles("plain_ms", [1e3 * s for s in seconds["plain"]]),
+                **quartiles("folded_ms", [1e3 * s for s in seconds["folded"]]),
+                **quartiles("plain_over_folded", ratios),
             }
         )
     return rows
@@ -89,18 +98,18 @@ def largest_difference(vae: Any, pixels: Pixels, *, seed: int) -> float:
     return float((a - b).abs().max() / a.abs().max())
 
 
-def page(rows: Sequence[Mapping[str, Any]], *, about: str) -> str:
+def page(rows: Sequence[Row], *, about: str) -> str:
     """Return the rows as a Markdown page."""
     heads = ("recipe", "part", "batch", "folded", "plain, ms", "folded, ms", "plain / folded", "difference")
     cells = [
         [
-            row["recipe"] + (f", width x {row['width']:g}" if row["width"] != 1 else ""),
+            labelled(row),
             row["part"],
             str(row["batch_size"]),
             str(row["folded"]),
-            spread(row, "plain_ms", 0),
-            spread(row, "folded_ms", 0),
-            spread(row, "plain_over_folded", 2),
+            spread(row, "plain_ms", ".0f"),
+            spread(row, "folded_ms", ".0f"),
+            spread(row, "plain_over_folded", ".2f"),
             f"{row['largest_difference']:.0e}",
         ]
         for row in rows
@@ -141,59 +150,16 @@ def _decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
     return lambda: vae.decoder_parameters(z)
 
 
-# ``lsgm bench fold``: a VAE's forward pass with weight norm and batch norm folded away, and without
-
-HELP = "forward time of a VAE with its normalisations folded into the convolutions, and without"
-
-DESCRIPTION = """Time the forward pass of a recipe's VAE in eval mode as it was trained and after folding:
-weight norm, and batch norm where that is exact, become part of the convolutions. Both are timed in turn on
-one batch, after a check in float64 that they compute the same. Nothing is trained and no data are needed."""
-
-EXAMPLES = (
-    "lsgm bench fold --recipes omniglot --width 0.25 --batch 8",
-    "lsgm bench fold --recipes cifar10-fid --device cuda --json",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench fold``."""
-
-    recipes: str = "omniglot"
-    """Names of recipes or paths of TOML files, between commas."""
-    rounds: int = 10
-    """Rounds that count; each times either way once."""
-    width: float = 1.0
-    """Share of the networks' widths that is kept."""
-    batch: int = 16
-    """Images in the batch."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
-
-    def __post_init__(self) -> None:
-        require(self.rounds >= 1, f"rounds is {self.rounds}; give at least 1")
-
-
-def run(argv: list[str]) -> int:
+def run(options: FoldBench) -> int:
     """Measure, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench fold", description=DESCRIPTION, examples=EXAMPLES)
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    from lsgm.bench.measuring import describe, machine
-    from lsgm.devices import pick_device
-
     device = pick_device(options.device)
     about = machine(device)
+    how: dict[str, Any] = {"batch": options.batch, "rounds": options.rounds, "device": device}
     rows = [
-        {**row, "width": options.width}
+        {**row, "width": options.width, **about}
         for name, recipe in recipes.items()
-        for row in compare_folded(
-            recipe, batch=options.batch, rounds=options.rounds, device=device, label=name
-        )
+        for row in compare_folded(recipe, label=name, **how)
     ]
-    if options.json:
-        print("\n".join(json.dumps({"bench": "fold", **row, **about}) for row in rows))
-    else:
-        print(page(rows, about=describe(about)))
+    publish("fold", rows, page(rows, about=describe(about)), as_json=options.json)
     return 0

@@ -1,104 +1,44 @@
-"""What a benchmark ran on. A time without its machine says nothing."""
+"""How benchmarks measure and tell: ways in turn, medians with quartiles, the machine, rows and pages."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 
 from lsgm.config import StageConfig, require
 from lsgm.devices import clock
 from lsgm.errors import ConfigError
+from lsgm.files.write import make_folder, replace_file
 from lsgm.kinds import recipe_from
 from lsgm.progress import bar
 from lsgm.recipes import load_recipe
 from lsgm.runs.provenance import git_revision, hardware, versions
 
 __all__ = [
-    "WARM_UP",
-    "Spread",
+    "Row",
     "describe",
+    "labelled",
     "machine",
+    "make_room",
     "narrowed",
+    "publish",
+    "quartiles",
     "read_recipes",
-    "spread_of",
+    "spread",
+    "table",
     "time_in_turn",
 ]
 
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Return processor, cores, threads, load, device, versions, revision and time as JSON values."""
-    found, installed = hardware(), versions()
-    on_gpu = device.type == "cuda"
-    return {
-        "processor": _processor() or found["processor"],
-        "cores": found["cores"],
-        "threads": found["threads"],
-        # What else kept the processor busy when the benchmark began: shared machines are slower.
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
-        "system": found["system"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lsgm": installed["lsgm-bench"],
-        "git_revision": git_revision(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def describe(about: dict[str, Any]) -> str:
-    """Return it as one sentence under a table."""
-    load = f", load {about['load']} at the start" if about["load"] is not None else ""
-    commit, _, state = (about["git_revision"] or "").partition("-")
-    revision = f" at {commit[:12]}{'-' if state else ''}{state}" if commit else ""
-    return (
-        f"{about['processor']}, {about['cores']} cores, torch threads {about['threads']}{load}; "
-        f"device {about['device']}; torch {about['torch']}, Python {about['python']}, "
-        f"lsgm-bench {about['lsgm']}{revision}; {about['time']}."
-    )
-
-
-def _processor() -> str:
-    """Return the processor's name where Linux tells it; ``platform`` knows the architecture only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "")
-
-
-# A time measured again and again: its median and quartiles, which a busy machine's outliers leave alone
-
-
-class Spread(NamedTuple):
-    """Median and quartiles, in the unit of what was measured."""
-
-    median: float
-    low: float
-    high: float
-
-    def as_row(self, name: str) -> dict[str, float]:
-        """Return three JSON values called after ``name``."""
-        return {name: self.median, f"{name}_q1": self.low, f"{name}_q3": self.high}
-
-
-def spread_of(values: Sequence[float]) -> Spread:
-    """Return the median and quartiles of at least one value."""
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(median, low, high)
-
-
-# Seconds of several ways to do one thing, taken in turn
+Row = Mapping[str, Any]
 
 WARM_UP = 2
 """Rounds that do not count."""
@@ -132,7 +72,104 @@ def time_in_turn(
     return seconds
 
 
-# The recipes that a benchmark is about: read before anything is measured, and made smaller where asked
+def quartiles(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return the median of at least one value as ``name``, its quartiles as ``name_q1`` and ``name_q3``.
+
+    A busy machine's outliers leave them alone.
+    """
+    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
+    return {name: median, f"{name}_q1": low, f"{name}_q3": high}
+
+
+def spread(row: Row, name: str, form: str) -> str:
+    """Return the median of a row's value with its quartiles; ``form`` is a format, ``.0f`` for one."""
+    low, middle, high = row[f"{name}_q1"], row[name], row[f"{name}_q3"]
+    if name.endswith("_ms") and middle < 10 and form.endswith("f"):
+        form = f".{int(form[1:-1]) + 2}f"  # two digits more where the whole is a few milliseconds
+    return f"{middle:{form}} ({low:{form}}–{high:{form}})"
+
+
+def labelled(row: Row) -> str:
+    """Return a row's recipe, with the share of its width where that is not all."""
+    return str(row["recipe"]) + (f", width x {row['width']:g}" if row["width"] != 1 else "")
+
+
+def table(heads: Sequence[str], rows: Iterable[Iterable[str]], left: int = 2) -> str:
+    """Return a Markdown table, its first ``left`` columns to the left."""
+    rule = ["---" if index < left else "---:" for index in range(len(heads))]
+    # A bar inside a recipe's path would end its cell.
+    body = ([cell.replace("|", "\\|") for cell in cells] for cells in rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(heads), rule, *body])
+
+
+def make_room(out: Path | None) -> None:
+    """See that a file can be put there before minutes are spent on what it shall say."""
+    if out is None:
+        return
+    require(not out.is_dir(), f"--out is {out}, which is a folder; give the path of a file, bench.md for one")
+    try:
+        make_folder(out.parent)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def publish(bench: str, rows: Iterable[Row], page: str, *, as_json: bool, out: Path | None = None) -> None:
+    """Print the rows as JSON lines, or the Markdown page; with ``out`` write both, the rows as .jsonl."""
+    lines = "\n".join(json.dumps({"bench": bench, **row}, ensure_ascii=False) for row in rows)
+    if out is not None:
+        try:
+            for path, text in ((out, page), (out.with_suffix(".jsonl"), lines)):
+                replace_file(path, f"{text}\n".encode())
+        except OSError as error:
+            raise _unwritable(out, error) from error
+    print(lines if as_json else page)
+
+
+def _unwritable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {out} ({error.strerror}); give --out another place")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return processor, cores, threads, load, device, versions, revision and time as JSON values."""
+    found, installed = hardware(), versions()
+    on_gpu = device.type == "cuda"
+    return {
+        "processor": _processor() or found["processor"],
+        "cores": found["cores"],
+        "threads": found["threads"],
+        # What else kept the processor busy when the benchmark began: shared machines are slower.
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        "system": found["system"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lsgm": installed["lsgm-bench"],
+        "git_revision": git_revision(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def describe(about: Row) -> str:
+    """Return a machine as one sentence under a table."""
+    load = f", load {about['load']} at the start" if about["load"] is not None else ""
+    commit, dirty, _ = (about["git_revision"] or "").partition("+")
+    revision = f" at {commit[:12]}{dirty and '+dirty'}" if commit else ""
+    return (
+        f"{about['processor']}, {about['cores']} cores, torch threads {about['threads']}{load}; "
+        f"device {about['device']}; torch {about['torch']}, Python {about['python']}, "
+        f"lsgm-bench {about['lsgm']}{revision}; {about['time']}."
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name where Linux tells it; ``platform`` knows the architecture only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "")
+
 
 _WIDTHS = ("width", "decoder_width")
 

@@ -1,4 +1,4 @@
-"""``lsgm bench memory``: peak memory of a joint step with activations kept, and recomputed."""
+"""Peak memory of a joint step with activations kept, and recomputed, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,100 +7,26 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsgm.bench.cost import recipe_pixels
-from lsgm.bench.measuring import read_recipes
+from lsgm.bench.measuring import Row, describe, labelled, machine, publish, read_recipes, table
+from lsgm.bench.options import MemoryBench
 from lsgm.config import require
-from lsgm.devices import peak_bytes, reset_peak
+from lsgm.devices import clock, peak_bytes, pick_device, reset_peak
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
-from lsgm.options import parse
 from lsgm.recipes.recipe import JointStage, LSGMRecipe
 from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.structure import to_dict
 from lsgm.train.stages import second_step
 
-__all__ = ["HELP", "Options", "measure", "run", "with_recompute"]
-
-HELP = "peak memory of a joint step with activations kept, and recomputed"
-
-DESCRIPTION = """Run a joint step of a recipe's stage 2, forward and backward, in a fresh process each way:
-with activations kept for the backward pass, and with the networks' `recompute`. On a GPU the peak is
-that of torch's allocations, on a CPU that of the process's resident memory. No data are needed."""
-
-EXAMPLES = (
-    "lsgm bench memory --recipes omniglot --width 0.25 --batch 8",
-    "lsgm bench memory --recipes cifar10-fid,mnist --device cuda --json",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench memory``."""
-
-    recipes: str = "omniglot"
-    """Names of recipes or paths of TOML files, between commas."""
-    width: float = 1.0
-    """Share of the networks' widths that is kept."""
-    batch: int | None = None
-    """Images per step; the recipe's own number unless given."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
-
-
-def run(argv: list[str]) -> int:
-    """Measure, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench memory", description=DESCRIPTION, examples=EXAMPLES)
-    recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    from lsgm.bench.measuring import describe, machine
-    from lsgm.devices import pick_device
-
-    device = pick_device(options.device)
-    about = machine(device)
-    rows = [
-        {"what": "memory", "recipe": name, "width": options.width, **row}
-        for name, recipe in recipes.items()
-        for row in measure(recipe, device=str(device), label=name)
-    ]
-    if options.json:
-        print("\n".join(json.dumps({"bench": "memory", **row, **about}) for row in rows))
-    else:
-        print(_page(rows, about=describe(about)))
-    return 0
-
-
-def _page(rows: Sequence[Mapping[str, Any]], *, about: str) -> str:
-    from lsgm.bench.train import table
-
-    heads = ("recipe", "activations", "batch", "before, MiB", "peak, MiB", "rise, MiB", "step, s")
-    cells = [
-        [
-            row["recipe"] + (f", width x {row['width']:g}" if row["width"] != 1 else ""),
-            "recomputed" if row["recompute"] else "kept",
-            str(row["batch_size"]),
-            *(f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("before", "peak", "rise")),
-            f"{row['seconds']:.2f}",
-        ]
-        for row in rows
-    ]
-    note = (
-        "Forward and backward of a joint step, no optimiser, each way in a process of its own. *Before* is "
-        "what is held when the step begins, weights and gradients included; *rise* is the peak without it."
-    )
-    return "\n\n".join(["# What activations cost in memory", about, table(heads, cells), note])
-
-
-# Peak memory of a joint step, measured in a process that does nothing else
+__all__ = ["measure", "page", "run", "with_recompute"]
 
 
 def measure(recipe: Any, *, device: str, label: str) -> list[dict[str, Any]]:
@@ -152,9 +78,9 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     # A small step first: libraries load and gradients come into being, which are not what is asked about.
     _step(loss, levels[:2], recipe.seed, dtype)
     before = reset_peak(device) or 0
-    started = time.perf_counter()
+    started = clock(device)
     _step(loss, levels, recipe.seed, dtype)
-    seconds = time.perf_counter() - started
+    seconds = clock(device) - started
     peak = peak_bytes(device) or 0
     return {
         "batch_size": batch,
@@ -171,8 +97,40 @@ def _step(loss: Any, levels: Tensor, seed: int, dtype: torch.dtype | None) -> No
     with torch.autocast(levels.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         total = loss(levels, noise, 1.0).total
     total.backward()
-    if levels.device.type == "cuda":
-        torch.cuda.synchronize(levels.device)
+
+
+def page(rows: Sequence[Row], *, about: str) -> str:
+    """Return the rows as a Markdown page."""
+    heads = ("recipe", "activations", "batch", "before, MiB", "peak, MiB", "rise, MiB", "step, s")
+    cells = [
+        [
+            labelled(row),
+            "recomputed" if row["recompute"] else "kept",
+            str(row["batch_size"]),
+            *(f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("before", "peak", "rise")),
+            f"{row['seconds']:.2f}",
+        ]
+        for row in rows
+    ]
+    note = (
+        "Forward and backward of a joint step, no optimiser, each way in a process of its own. *Before* is "
+        "what is held when the step begins, weights and gradients included; *rise* is the peak without it."
+    )
+    return "\n\n".join(["# What activations cost in memory", about, table(heads, cells), note])
+
+
+def run(options: MemoryBench) -> int:
+    """Measure, then print; the exit status is 0."""
+    recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
+    device = pick_device(options.device)
+    about = machine(device)
+    rows = [
+        {"what": "memory", "recipe": name, "width": options.width, **row, **about}
+        for name, recipe in recipes.items()
+        for row in measure(recipe, device=str(device), label=name)
+    ]
+    publish("memory", rows, page(rows, about=describe(about)), as_json=options.json)
+    return 0
 
 
 if __name__ == "__main__":

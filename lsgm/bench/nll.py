@@ -1,11 +1,13 @@
-"""What the benchmark of log-densities scores: draws of a mixture in latent shape, or of a trained prior."""
+"""Log-densities by probability flow: ways at several settings, compared at equal measured error.
+
+What is scored are draws of a mixture in latent shape, whose score is known, or of a trained prior.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -23,11 +25,12 @@ from lsgm.bench.flow_ways import (
     reference,
     true_log_p,
 )
-from lsgm.bench.train import table
-from lsgm.config import SamplerConfig, require
+from lsgm.bench.measuring import Row, describe, machine, publish, table
+from lsgm.bench.options import NLLBench, numbers
+from lsgm.config import SamplerConfig
+from lsgm.devices import pick_device
 from lsgm.errors import ConfigError
 from lsgm.model.diffusion import ScoreBasedModel
-from lsgm.options import parse
 from lsgm.progress import bar
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import load_model
@@ -37,12 +40,10 @@ from lsgm.sde import VPSDE
 
 __all__ = [
     "ERRORS",
-    "HELP",
     "OWN",
     "REFERENCE",
     "SHAPE",
-    "Options",
-    "Problem",
+    "FlowProblem",
     "at_equal_error",
     "measure_ways",
     "mixture_problem",
@@ -56,7 +57,7 @@ SHAPE = (8, 4, 4)
 
 
 @dataclass(frozen=True)
-class Problem:
+class FlowProblem:
     """A flow in the networks' own dtype, and the truth of its log-densities [B] with its standard error."""
 
     name: str
@@ -65,17 +66,17 @@ class Problem:
     truth_error: Tensor
 
 
-def mixture_problem(*, batch: int, seed: int, truth_tol: float) -> Problem:
+def mixture_problem(*, batch: int, seed: int, truth_tol: float) -> FlowProblem:
     """Return the problem on a mixture of four Gaussians under the variance preserving SDE, in float64."""
     world = mixture_score(VPSDE(), SHAPE)
     flow = Flow(world, world.draw(batch, seed), time_end_of(world.sde))
     truth, error = true_log_p(flow, truth_tol)
-    return Problem(f"mixture, {'x'.join(map(str, SHAPE))}", flow, truth, error)
+    return FlowProblem(f"mixture, {'x'.join(map(str, SHAPE))}", flow, truth, error)
 
 
 def model_problem(
     path: str, *, batch: int, seed: int, truth_tol: float, truth_probes: int, device: torch.device
-) -> Problem:
+) -> FlowProblem:
     """Return the problem on draws z_0 of a trained prior; its network runs in float32, the truth in float64.
 
     Raises ConfigError for a model without a score prior, CheckpointError where there is none.
@@ -92,10 +93,8 @@ def model_problem(
     exact = Flow(copy.deepcopy(model.prior).double(), z0.double(), start, vectors.double())
     truth, error = true_log_p(exact, truth_tol)
     flow = Flow(model.prior, z0, start, vectors)
-    return Problem(f"{model.name}, {'x'.join(map(str, shape))}", flow, truth, error)
+    return FlowProblem(f"{model.name}, {'x'.join(map(str, shape))}", flow, truth, error)
 
-
-# Runs the ways of `lsgm.bench.flow_ways` over their settings and compares them at equal measured error
 
 REFERENCE, OWN = "reference", "this package"
 ERRORS = {"error": "the number", "step_error": "its steps"}
@@ -103,7 +102,7 @@ ERRORS = {"error": "the number", "step_error": "its steps"}
 
 
 def measure_ways(
-    problem: Problem,
+    problem: FlowProblem,
     *,
     tols: Sequence[float],
     own_tols: Sequence[float],
@@ -147,7 +146,7 @@ def measure_ways(
     return rows
 
 
-def at_equal_error(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def at_equal_error(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return, per setting of the reference and kind of error, this package's cheapest one as good or better.
 
     Nothing is interpolated, which favours the reference. Cheapest is by evaluations plus gradients; ``own``
@@ -205,10 +204,6 @@ def _beyond(values: Tensor, noise: Tensor) -> float | None:
     square, own = _rms(values) ** 2, _rms(noise) ** 2
     return math.sqrt(square - own) if square >= 2 * own else None
 
-
-# The rows of the benchmark of log-densities as a Markdown page
-
-Row = Mapping[str, Any]
 
 _WAYS = ("way", "setting", "evaluations", "gradients", "seconds", "error of the number", "of its steps")
 _EQUAL = (
@@ -270,115 +265,26 @@ def _setting(row: Row) -> str:
     return f"{where}, {row['probes']} probe{'s' if row['probes'] > 1 else ''}"
 
 
-# ``lsgm bench nll``: log-densities by probability flow, and what they cost the reference procedure
-
-HELP = "evaluations and error of log-densities by probability flow, against the reference procedure"
-
-DESCRIPTION = """Compute log p(z_0) of one batch by the probability flow, each way at several settings, and
-compare evaluations and seconds per image at equal measured error with the reference implementation's
-procedure: SciPy's RK45 over the whole batch and its log-densities in one vector, a Gaussian probe redrawn at
-every evaluation. The truth is this package's solver in float64 at a tight tolerance with the exact trace.
-Two errors are measured, RMS over images in nats: of the number itself, in which the noise of probes counts,
-and of its steps alone, where the truth's trace replaces the probes. Without --model the score is that of a
-mixture of Gaussians, in closed form; a trained model's exact trace is beyond reach, and --truth-probes stand
-for it."""
-
-EXAMPLES = (
-    "lsgm bench nll",
-    "lsgm bench nll --batch 8",
-    "lsgm bench nll --model runs/mnist-small --batch 4 --tols 1e-2 --own-tols 1e-2,1e-3 --truth-tol 1e-5",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench nll``."""
-
-    model: str | None = None
-    """A trained LSGM, run or checkpoint directory, whose own samples are scored; None: a mixture in latent
-    shape."""
-    batch: int = 64
-    """Images scored together; the reference procedure shares one step size among them."""
-    tols: str = "1e-3,1e-4,1e-5"
-    """Tolerances, rtol = atol, of the reference procedure, between commas."""
-    own_tols: str = "1e-3,1e-4,1e-5,1e-6,1e-7,1e-8,1e-9"
-    """Tolerances of this package's way, between commas; where --tols has one too, with all --probes."""
-    probes: str = "1,2,4,8,16,32"
-    """Probes per image and solve of this package's way, between commas."""
-    steps: str = "10,20,40"
-    """Steps of RK4 over a fixed grid, between commas."""
-    truth_tol: float = 1e-10
-    """Tolerance of the truth."""
-    truth_probes: int = 16
-    """Fixed probes that stand for a trained model's exact trace."""
-    repeats: int = 4
-    """Runs of every way but the reference, each with other probes."""
-    isolate: bool = True
-    """Also run one probe fixed or redrawn, the log-density in or out of step control."""
-    seed: int = 1
-    """Seed of what is scored and of all probes."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
-
-    def __post_init__(self) -> None:
-        require(self.batch >= 1, f"batch is {self.batch}; give at least 1 image")
-        require(self.repeats >= 1, f"repeats is {self.repeats}; give at least 1")
-        require(self.truth_tol > 0, f"truth-tol is {self.truth_tol}; it must be above 0")
-        require(
-            self.truth_probes >= 2, "truth-probes must be at least 2, or the truth's own error is unknown"
-        )
-        tols = [*numbers(self.tols), *numbers(self.own_tols)]
-        require(min(tols) > self.truth_tol, "tols and own-tols must lie above truth-tol")
-        for name in ("probes", "steps"):
-            counts = numbers(getattr(self, name))
-            require(all(n >= 1 and n % 1 == 0 for n in counts), f"{name} must be whole numbers of at least 1")
-
-
-def numbers(text: str) -> list[float]:
-    """Return the numbers between commas. Raises ConfigError where there is none, or something else."""
-    try:
-        found = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(f"'{text}' is not a list of numbers between commas") from None
-    require(bool(found), "an option that lists numbers lists none")
-    return found
-
-
-def run(argv: list[str]) -> int:
+def run(options: NLLBench) -> int:
     """Measure, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench nll", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.bench.measuring import describe, machine
-    from lsgm.devices import pick_device
-
     device = pick_device(options.device)
     about = machine(device)
-    problem = (
-        mixture_problem(batch=options.batch, seed=options.seed, truth_tol=options.truth_tol)
-        if options.model is None
-        else model_problem(
-            options.model,
-            batch=options.batch,
-            seed=options.seed,
-            truth_tol=options.truth_tol,
-            truth_probes=options.truth_probes,
-            device=device,
-        )
-    )
+    shared: dict[str, Any] = {"batch": options.batch, "seed": options.seed, "truth_tol": options.truth_tol}
+    if options.model is None:
+        problem = mixture_problem(**shared)
+    else:
+        problem = model_problem(options.model, truth_probes=options.truth_probes, device=device, **shared)
     rows = measure_ways(
         problem,
-        tols=numbers(options.tols),
-        own_tols=numbers(options.own_tols),
-        probes=[int(n) for n in numbers(options.probes)],
-        steps=[int(n) for n in numbers(options.steps)],
+        tols=numbers(options.tols, "tols", float),
+        own_tols=numbers(options.own_tols, "own-tols", float),
+        probes=[int(n) for n in numbers(options.probes, "probes", float)],
+        steps=[int(n) for n in numbers(options.steps, "steps", float)],
         isolate=options.isolate,
         repeats=options.repeats,
         seed=options.seed,
     )
     rows += at_equal_error(rows)
-    if options.json:
-        print("\n".join(json.dumps({"bench": "nll", **row, **about}) for row in rows))
-    else:
-        print(page(rows, about=describe(about)))
+    found = [{**row, **about} for row in rows]
+    publish("nll", found, page(rows, about=describe(about)), as_json=options.json)
     return 0

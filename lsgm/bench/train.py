@@ -1,41 +1,66 @@
-"""Seconds of a training step by phase, stage by stage: the real engine in a run directory thrown away."""
+"""What training costs: a step's seconds by phase, and a joint step with one backward pass or with two.
+
+Each stage is trained by the real engine in a run directory that is thrown away.
+
+Algorithm 3 of arXiv:2106.05931 trains the VAE with the likelihood weighting and the prior with another one on
+the same draw of t: backward through the VAE's loss, which keeps the graph; the prior's gradients are thrown
+away; backward through the prior's loss. Written as in the paper the second pass runs down to the encoder,
+whose gradients nobody wants; cut, it stops at the prior's parameters.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import io
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from lsgm.bench.measuring import read_recipes, spread_of
+from lsgm.bench.measuring import (
+    Row,
+    describe,
+    machine,
+    make_room,
+    publish,
+    quartiles,
+    read_recipes,
+    spread,
+    table,
+    time_in_turn,
+)
+from lsgm.bench.options import TrainBench
 from lsgm.config import StageConfig, require
-from lsgm.data import ImageSet
-from lsgm.errors import ConfigError
-from lsgm.options import parse
+from lsgm.data import ImageSet, PixelPipeline, batch_indices
+from lsgm.devices import pick_device
+from lsgm.model.lsgm import LSGM
+from lsgm.objective.bound import Objective, diffuse
 from lsgm.progress import bar
-from lsgm.train import StepTimer
-from lsgm.train.signals import PHASES
-from lsgm.train.training import train_recipe
+from lsgm.recipes.recipe import KLConfig
+from lsgm.rng import StepNoise
+from lsgm.runs.load import fresh_networks
+from lsgm.times import Weighting, importance_weight
+from lsgm.train.signals import PHASES, StepTimer
+from lsgm.train.stages import JointLoss
+from lsgm.train.training import load_images, pixels_of, train_recipe
+from lsgm.vae.base import sum_per_sample
 
 __all__ = [
-    "HELP",
-    "WARM_UP",
-    "Options",
-    "make_room",
-    "markdown",
+    "PASSES",
+    "Backward",
+    "compare_passes",
+    "joint_loss",
+    "largest_difference",
+    "page",
     "run",
-    "spread",
-    "stage_names",
-    "table",
     "time_stage",
-    "write_page",
 ]
 
 WARM_UP = 3
@@ -60,7 +85,7 @@ class _ShownTimer(StepTimer):
             self.each.append(sum(self.seconds.values()) - sum(self.each))
 
 
-def stage_names(recipe: Any) -> list[str]:
+def _stages(recipe: Any) -> list[str]:
     """Return the names of a recipe's stages that train at all, in order."""
     fields = [(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
     return [name for name, value in fields if isinstance(value, StageConfig) and value.steps > 0]
@@ -101,7 +126,7 @@ def time_stage(
         "steps": timer.steps,
         "steps_per_second": timer.steps_per_second,
         "images_per_second": timer.steps_per_second * config.batch_size,
-        **spread_of([1e3 * seconds for seconds in timer.each]).as_row("step_ms"),
+        **quartiles("step_ms", [1e3 * seconds for seconds in timer.each]),
         **{f"share_{phase}": share for phase, share in timer.shares().items()},
     }
 
@@ -109,7 +134,7 @@ def time_stage(
 def _only(recipe: Any, stage: str, steps: int) -> Any:
     """Return the recipe with one stage left, which neither ends, validates nor saves within ``steps``."""
     changes: dict[str, StageConfig] = {}
-    for name in stage_names(recipe):
+    for name in _stages(recipe):
         config: StageConfig = getattr(recipe, name)
         if name != stage:
             changes[name] = dataclasses.replace(config, steps=0)
@@ -124,23 +149,205 @@ def _only(recipe: Any, stage: str, steps: int) -> Any:
     return dataclasses.replace(recipe, **changes)
 
 
-# The training benchmark's rows as a Markdown page
-
-Row = Mapping[str, Any]
-
-_PHASES = ("data", "forward", "backward", "optimiser")
+KL_WEIGHT = 0.7
+"""An annealing coefficient other than 1, so that a mistake in its place would show."""
 
 
-def markdown(stages: Sequence[Row], passes: Sequence[Row], *, about: str, warm_up: int) -> str:
+def joint_loss(networks: LSGM, weighting: str, *, time_eps: float) -> JointLoss:
+    """Return stage 2's loss of these networks with a constant KL coefficient, as the paper has it.
+
+    That is without the control variate, which is no evaluation and no pass more.
+    """
+    objective = Objective.make(
+        networks.prior.sde,
+        weighting=weighting,
+        importance_sampling=True,
+        time_eps=time_eps,
+        control_variate=False,
+    )
+    return JointLoss(networks.vae, networks.prior, objective, KLConfig(KL_WEIGHT, KL_WEIGHT, 0.0))
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Forward and backward of a joint step on a batch of uint8 levels, autocast to ``dtype`` unless None."""
+
+    loss: JointLoss
+    levels: Tensor
+    seed: int
+    dtype: torch.dtype | None = None
+
+    def one(self) -> None:
+        """The objective of this package: one backward pass."""
+        with self._autocast():
+            total = self.loss(self.levels, self._noise(), 1.0).total
+        total.backward()
+
+    def two(self) -> None:
+        """Algorithm 3 as it is written."""
+        self._two(lambda prior_loss: prior_loss.backward())  # type: ignore[no-untyped-call]
+
+    def two_cut(self) -> None:
+        """Algorithm 3 with a second pass that goes no further than the prior's parameters."""
+        prior = list(self.loss.prior.parameters())
+        self._two(lambda prior_loss: torch.autograd.backward(prior_loss, inputs=prior))
+
+    def _two(self, second: Callable[[Tensor], None]) -> None:
+        vae_loss, prior_loss = self._two_losses()
+        vae_loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        # These are the VAE's gradients: what the second pass would add belongs to another loss.
+        vae = [(parameter, parameter.grad) for parameter in self.loss.vae.parameters()]
+        self.loss.zero_grad()
+        second(prior_loss)
+        for parameter, gradient in vae:
+            parameter.grad = gradient
+
+    def _two_losses(self) -> tuple[Tensor, Tensor]:
+        """Return the VAE's loss and the prior's on the noise that the one pass draws."""
+        loss, noise = self.loss, self._noise()
+        objective, sde = loss.objective, loss.objective.sde
+        k = loss.kl.at(1.0)
+        with self._autocast():
+            z, log_q_groups = loss.vae.posterior(self.levels, noise.normal)
+            groups = loss.vae.groups
+            z_0, log_q = groups.stack(z), torch.stack(log_q_groups).sum(dim=0) - groups.log_p_lower(z)
+            reconstruction = -sum_per_sample(loss.vae.likelihood(z).log_prob(self.levels))
+            eps = noise.normal(*z_0.shape[1:])
+            t = objective.proposal.sample(noise.stratified())
+            w_p = importance_weight(sde, objective.weighting, objective.proposal, t)
+            w_q = importance_weight(sde, Weighting.LL, objective.proposal, t)
+            error = sum_per_sample((eps - loss.prior.eps(diffuse(sde, z_0, t, eps).z_t, t)) ** 2)
+            cross_entropy = w_q * error + sum_per_sample(sde.terminal_kl(z_0))
+            vae_loss = (reconstruction + k * (log_q + cross_entropy)).mean()
+            return vae_loss, (w_p.to(error.dtype) * error).mean()
+
+    def _noise(self) -> StepNoise:
+        return StepNoise(self.seed, 0, global_batch=len(self.levels), device=self.levels.device)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.levels.device.type
+        return torch.autocast(kind, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+
+PASSES: dict[str, Callable[[Backward], None]] = {
+    "one": Backward.one,
+    "two": Backward.two,
+    "two_cut": Backward.two_cut,
+}
+"""The ways to the same gradients, by name; the first is the one in use."""
+
+
+def largest_difference(
+    networks: LSGM, weighting: str, levels: Tensor, *, time_eps: float, seed: int
+) -> float:
+    """Return how far the other ways' gradients lie from the first's, relative to the largest gradient.
+
+    The networks must be a float64 copy on the CPU, without dropout, which this function changes: layers that
+    start at zero would hide mistakes behind zero gradients, so every parameter is moved a little first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in networks.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    backward = Backward(joint_loss(networks, weighting, time_eps=time_eps), levels, seed)
+    found = {name: _gradients(networks, backward, way) for name, way in PASSES.items()}
+    first, *others = found.values()
+    parts = [name for name, _ in networks.named_children()]
+    return max(_distance(first, other, part) for other in others for part in parts)
+
+
+def _gradients(networks: nn.Module, backward: Backward, way: Callable[[Backward], None]) -> dict[str, Tensor]:
+    networks.zero_grad()
+    way(backward)
+    return {name: p.grad.clone() for name, p in networks.named_parameters() if p.grad is not None}
+
+
+def _distance(a: dict[str, Tensor], b: dict[str, Tensor], part: str) -> float:
+    """Return max |a - b| / max |a| over the parameters of one part."""
+    if a.keys() != b.keys():
+        raise ArithmeticError(f"gradients of {sorted(a.keys() ^ b.keys())} exist in one way only")
+    names = [name for name in a if name.startswith(f"{part}.")]
+    scale = max(float(a[name].abs().max()) for name in names)
+    return max(float((a[name] - b[name]).abs().max()) for name in names) / scale
+
+
+CHECKED = 4
+"""Images on which the gradients are compared, in float64."""
+TOLERANCE = 1e-10
+"""Both ways sum the same products in another order: a few hundred roundings of 1e-16 each."""
+
+
+def compare_passes(
+    recipe: Any, images: ImageSet, *, rounds: int, device: torch.device, label: str
+) -> dict[str, Any] | None:
+    """Return the row of a recipe, None for a model without two objectives: no LSGM, or its VAE frozen.
+
+    Ratios are taken within a round. Raises ArithmeticError where the gradients differ.
+    """
+    pixels = pixels_of(images, recipe.data.bits)
+    networks = fresh_networks(recipe, pixels)
+    if not isinstance(networks, LSGM) or not recipe.stage2.train_vae:
+        return None
+    objective, config = recipe.prior.objective, recipe.stage2
+    # With the likelihood weighting and k = 1 the two losses are one, and nobody needs a second pass.
+    weighting = objective.weighting if objective.weighting != "ll" else "re"
+    levels = _levels(recipe, images, config.batch_size, device)
+    difference = largest_difference(
+        copy.deepcopy(networks).double().eval(),
+        weighting,
+        levels[:CHECKED].cpu(),
+        time_eps=objective.time_eps,
+        seed=recipe.seed,
+    )
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(
+            f"{label}: one backward pass and two differ by {difference:.1e} of the gradient"
+        )
+    loss = joint_loss(networks.to(device).train(), weighting, time_eps=objective.time_eps)
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else None
+    backward = Backward(loss, levels, recipe.seed, dtype)
+    seconds = time_in_turn(
+        {name: partial(way, backward) for name, way in PASSES.items()},
+        rounds,
+        device,
+        desc=f"{label} one pass or two",
+        before=loss.zero_grad,
+    )
+    row: dict[str, Any] = {
+        "what": "backward",
+        "recipe": label,
+        "weighting": weighting,
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "rounds": rounds,
+        "largest_difference": difference,
+    }
+    for name, times in seconds.items():
+        row |= quartiles(f"{name}_ms", [1e3 * value for value in times])
+        if name != "one":
+            ratios = [value / one for value, one in zip(times, seconds["one"], strict=True)]
+            row |= quartiles(f"{name}_over_one", ratios)
+    return row
+
+
+def _levels(recipe: Any, images: ImageSet, size: int, device: torch.device) -> Tensor:
+    """Return the batch that training would begin with."""
+    train = images.split("train")
+    raw = train[batch_indices(len(train), size, recipe.seed, 0)].to(device)
+    pipeline = PixelPipeline.of(images, bits=recipe.data.bits, flip=recipe.data.flip)
+    return pipeline.levels(raw, StepNoise(recipe.seed, 0, global_batch=size, device=device))
+
+
+def page(stages: Sequence[Row], passes: Sequence[Row], *, about: str) -> str:
     """Return the page: the machine, the table of stages, and that of backward passes where there is one."""
-    parts = ["# What training costs", about, "## Steps", table(_STAGE_HEADS, map(_stage, stages))]
+    parts = ["# What training costs", about, "## Steps", table(_STAGE_HEADS, map(_stage_cells, stages))]
     parts.append(
-        f"{stages[0]['steps']} steps of each stage in the training engine, after {warm_up} not counted. "
+        f"{stages[0]['steps']} steps of each stage in the training engine, after {WARM_UP} not counted. "
         "Rates are means, step times medians with quartiles, shares those of the summed time. Clipping, the "
         "moving average and the finite check count as optimiser; validation and checkpoints are left out."
     )
     if passes:
-        parts += ["## One backward pass for both objectives", table(_PASS_HEADS, map(_pass, passes))]
+        parts += ["## One backward pass for both objectives", table(_PASS_HEADS, map(_pass_cells, passes))]
         parts.append(
             f"Forward and backward of a joint step, medians of {passes[0]['rounds']} rounds with quartiles, "
             "taken in turn on one model and batch, not compiled. *Two* is algorithm 3 of arXiv:2106.05931 as "
@@ -148,10 +355,10 @@ def markdown(stages: Sequence[Row], passes: Sequence[Row], *, about: str, warm_u
             "within rounds. The last column is the largest difference of any gradient in float64, relative "
             "to the largest gradient of its part."
         )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
-_STAGE_HEADS = ("recipe", "stage", "batch", "precision", "steps/s", "images/s", "step, ms", *_PHASES)
+_STAGE_HEADS = ("recipe", "stage", "batch", "precision", "steps/s", "images/s", "step, ms", *PHASES)
 _PASS_HEADS = (
     "recipe",
     "weighting",
@@ -166,149 +373,44 @@ _PASS_HEADS = (
 )
 
 
-def _stage(row: Row) -> list[str]:
+def _stage_cells(row: Row) -> list[str]:
     return [
         row["recipe"],
         row["stage"],
         str(row["batch_size"]),
         row["precision"] + (", compiled" if row["compile"] else ""),
         f"{row['steps_per_second']:.3g}",
-        f"{row['images_per_second']:.3g}"
-        if row["images_per_second"] < 1000
-        else f"{row['images_per_second']:.0f}",
-        spread(row, "step_ms", 0),
-        *(f"{row[f'share_{phase}']:.0%}" for phase in _PHASES),
+        f"{row['images_per_second']:{'.3g' if row['images_per_second'] < 1000 else '.0f'}}",
+        spread(row, "step_ms", ".0f"),
+        *(f"{row[f'share_{phase}']:.0%}" for phase in PHASES),
     ]
 
 
-def _pass(row: Row) -> list[str]:
-    times = [spread(row, f"{name}_ms", 0) for name in ("one", "two", "two_cut")]
-    ratios = [spread(row, f"{name}_over_one", 2) for name in ("two", "two_cut")]
+def _pass_cells(row: Row) -> list[str]:
+    times = [spread(row, f"{name}_ms", ".0f") for name in ("one", "two", "two_cut")]
+    ratios = [spread(row, f"{name}_over_one", ".2f") for name in ("two", "two_cut")]
     head = [row["recipe"], row["weighting"], str(row["batch_size"]), row["precision"]]
     return [*head, *times, *ratios, f"{row['largest_difference']:.0e}"]
 
 
-def spread(row: Row, name: str, digits: int) -> str:
-    """Return the median of a row's value with its quartiles."""
-    low, middle, high = row[f"{name}_q1"], row[name], row[f"{name}_q3"]
-    # Two digits more where the whole is a few milliseconds.
-    digits += 2 if name.endswith("_ms") and middle < 10 else 0
-    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-
-
-def table(heads: Sequence[str], rows: Any) -> str:
-    """Return a Markdown table, its first two columns to the left."""
-    body = [list(cells) for cells in rows]
-    # A bar inside a recipe's path would end its cell.
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in [list(heads), *body]]
-    rule = " | ".join("---" if index < 2 else "---:" for index in range(len(heads)))
-    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
-
-
-# ``lsgm bench train``: steps per second by stage, where a step's time goes, one backward pass or two
-
-HELP = "steps and images per second of each stage; one backward pass against two"
-
-DESCRIPTION = """Train each stage of some recipes for a few steps in a temporary directory and say what a step
-costs: steps and images per second, and the shares of data, forward, backward and optimiser. For an LSGM, also
-time a joint step with one backward pass against the two of algorithm 3 of arXiv:2106.05931, after checking
-that they give the same gradients. Nothing is kept but the numbers."""
-
-EXAMPLES = (
-    "lsgm bench train",
-    "lsgm bench train --recipes glyphs,glyphs-sgm --steps 50 --out bench.md",
-    "lsgm bench train --recipes omniglot,cifar10-fid --width 0.125 --batch 8 --steps 5",
-    "lsgm bench train --recipes mine.toml --device cuda --json > bench.jsonl",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench train``."""
-
-    recipes: str = "glyphs"
-    """Names of recipes or paths of TOML files, between commas."""
-    steps: int = 20
-    """Steps of each stage, and rounds of the comparison, that count."""
-    width: float = 1.0
-    """Share of the networks' widths that is kept; depth, latents and resolutions stay."""
-    batch: int | None = None
-    """Images per step; the recipe's own number unless given."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-    out: Path | None = None
-    """Write the Markdown page here, and the rows beside it as .jsonl."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps is {self.steps}; give at least 1")
-        require(
-            self.out is None or self.out.suffix != ".jsonl",
-            f"--out is {self.out}, and the rows take that ending; name the page, bench.md for one",
-        )
-
-
-def run(argv: list[str]) -> int:
+def run(options: TrainBench) -> int:
     """Measure, then print or write; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench train", description=DESCRIPTION, examples=EXAMPLES)
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    if options.out is not None:
-        make_room(options.out)
-    from lsgm.bench.measuring import describe, machine
-    from lsgm.devices import pick_device
-
+    make_room(options.out)
     device = pick_device(options.device)
     about = machine(device)
-    stages, passes = _measure(recipes, options.steps, device)
-    shown = {"bench": "train", "width": options.width}
-    rows = [json.dumps({**shown, **row, **about}) for row in [*stages, *passes]]
+    sets = {name: load_images(recipe) for name, recipe in recipes.items()}
+    stages: list[Row] = []
+    passes: list[Row] = []
+    for name, recipe in recipes.items():
+        how: dict[str, Any] = {"device": device, "label": name}
+        stages += [time_stage(recipe, s, sets[name], steps=options.steps, **how) for s in _stages(recipe)]
+        row = compare_passes(recipe, sets[name], rounds=options.steps, **how)
+        passes += [row] if row is not None else []
+    require(bool(stages), "every stage of every recipe has 0 steps; give at least one of them a budget")
     where = describe(about)
     if options.width != 1:
         where += f" Networks at {options.width:g} of their recipes' width."
-    page = markdown(stages, passes, about=where, warm_up=WARM_UP)
-    if options.out is not None:
-        write_page(options.out, page)
-        write_page(options.out.with_suffix(".jsonl"), "\n".join(rows) + "\n")
-    print("\n".join(rows) if options.json else page.rstrip("\n"))
+    rows = [{"width": options.width, **row, **about} for row in [*stages, *passes]]
+    publish("train", rows, page(stages, passes, about=where), as_json=options.json, out=options.out)
     return 0
-
-
-def _measure(
-    recipes: dict[str, Any], steps: int, device: Any
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of all stages and those of the backward passes."""
-    from lsgm.bench.passes import compare_passes
-    from lsgm.train.training import load_images
-
-    sets = {name: load_images(recipe) for name, recipe in recipes.items()}
-    stages, passes = [], []
-    for name, recipe in recipes.items():
-        for stage in stage_names(recipe):
-            stages.append(time_stage(recipe, stage, sets[name], steps=steps, device=device, label=name))
-        row = compare_passes(recipe, sets[name], rounds=steps, device=device, label=name)
-        passes += [row] if row is not None else []
-    require(bool(stages), "every stage of every recipe has 0 steps; give at least one of them a budget")
-    return stages, passes
-
-
-def make_room(path: Path) -> None:
-    """See that a file can be put there before minutes are spent on what it shall say."""
-    require(
-        not path.is_dir(), f"--out is {path}, which is a folder; give the path of a file, bench.md for one"
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror}); give --out another place") from error
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    from lsgm.files.write import atomic_path
-
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror}); give --out another place") from error

@@ -9,24 +9,23 @@ their ratios.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lsgm.bench.train import Row, table
-from lsgm.config import require
+from lsgm.bench.measuring import Row, describe, machine, publish, table
+from lsgm.bench.options import VarianceBench
 from lsgm.data import load, test_levels
+from lsgm.devices import pick_device
 from lsgm.errors import ConfigError, DataError
 from lsgm.model.lsgm import LSGM, AnyVAE
 from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, NormalReference, standard_normal
 from lsgm.objective.bound import Objective, Times
-from lsgm.options import Positional, arg, parse
 from lsgm.progress import bar
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import open_checkpoint, run_name
@@ -35,11 +34,9 @@ from lsgm.sde import SDE
 
 __all__ = [
     "CHECKPOINTS",
-    "HELP",
     "PLAIN",
     "STRATA",
-    "Options",
-    "Problem",
+    "VarianceProblem",
     "Variances",
     "fitted_laws",
     "lsgm_problem",
@@ -60,9 +57,15 @@ NUMBERS, MOST_IMAGES = 100_000, 32
 BATCH = 32
 """Images whose draws are held at once."""
 
+CHECKPOINTS = tuple(
+    f"checkpoints/{name}"
+    for name in ("glyphs-lsgm", "mnist-small/lsgm", "omniglot-small/lsgm", "cifar10-small/lsgm")
+)
+"""LSGMs that this repository keeps."""
+
 
 @dataclass(frozen=True)
-class Problem:
+class VarianceProblem:
     """A trained prior, latents of held-out images, and the laws that the prior is compared with."""
 
     name: str
@@ -87,7 +90,9 @@ class Variances(NamedTuple):
     """Square of the expectation."""
 
 
-def lsgm_problem(path: str, *, images: int | None, fit: int, seed: int, device: torch.device) -> Problem:
+def lsgm_problem(
+    path: str, *, images: int | None, fit: int, seed: int, device: torch.device
+) -> VarianceProblem:
     """Return the problem of a checkpoint of an LSGM, in eval mode and with averaged weights.
 
     Raises ConfigError for a model of another kind, CheckpointError where there is none, and DataError where
@@ -109,7 +114,7 @@ def lsgm_problem(path: str, *, images: int | None, fit: int, seed: int, device: 
         return _encoded(networks.vae, levels, f"variance {seed}/{part}", device)
 
     held_out, seen = latents(split, count), latents("train", fit)
-    return Problem(
+    return VarianceProblem(
         opened.state.get("name") or run_name(opened.checkpoint),
         split,
         networks.prior,
@@ -242,7 +247,7 @@ def within_images(draws: Tensor) -> Variances:
     return Variances(*(x.reshape(len(x), -1).sum(dim=1) for x in (one, together, squared_mean)))
 
 
-def measure(problem: Problem, *, draws: int, seed: int) -> list[dict[str, Any]]:
+def measure(problem: VarianceProblem, *, draws: int, seed: int) -> list[dict[str, Any]]:
     """Return a row for every form of the value, and of the gradient under every weighting."""
     shared = {
         "checkpoint": problem.name,
@@ -274,7 +279,7 @@ def measure(problem: Problem, *, draws: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _objective(problem: Problem, weighting: str) -> tuple[Objective, bool]:
+def _objective(problem: VarianceProblem, weighting: str) -> tuple[Objective, bool]:
     """Return the objective of a weighting, and whether it has importance-sampled times, else uniform ones."""
 
     def make(matched: bool) -> Objective:
@@ -288,7 +293,7 @@ def _objective(problem: Problem, weighting: str) -> tuple[Objective, bool]:
 
 
 def _all_images(
-    problem: Problem, objective: Objective, stream: str, groups: int, gradient: bool
+    problem: VarianceProblem, objective: Objective, stream: str, groups: int, gradient: bool
 ) -> dict[str, tuple[Variances, Variances]]:
     """Return the variances [N] by form, each with those as before."""
     parts: dict[str, list[Variances]] = {}
@@ -315,96 +320,8 @@ def _root(variance: Tensor, before: Tensor) -> dict[str, float | None]:
     }
 
 
-# ``lsgm bench variance``: what control variates take out of the objective's noise
-
-HELP = "noise of the cross entropy and of its gradient, without and with control variates"
-
-DESCRIPTION = """Measure how much one image's cross entropy, and the gradient that trains its VAE, vary over
-draws of t and eps: as before, and less the error of a Normal prior's prediction, which is known in closed
-form. The Normal law is N(0, I), or has the moments of training latents by channel, dimension or frequency.
-Every form has the same expectation and sees the same draws. Without a checkpoint those of checkpoints/ are
-measured whose dataset is at hand."""
-
-EXAMPLES = (
-    "lsgm bench variance",
-    "lsgm bench variance checkpoints/glyphs-lsgm --images 64 --draws 64",
-    "lsgm bench variance runs/mnist-small --json",
-)
-
-CHECKPOINTS = tuple(
-    f"checkpoints/{name}"
-    for name in ("glyphs-lsgm", "mnist-small/lsgm", "omniglot-small/lsgm", "cifar10-small/lsgm")
-)
-"""LSGMs that this repository keeps."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm bench variance``."""
-
-    checkpoints: Annotated[Positional[tuple[str, ...]], arg(metavar="[CHECKPOINT...]")] = ()
-    """Run or checkpoint directories of LSGMs; none: those of checkpoints/."""
-    images: int | None = None
-    """Held-out images of each; none takes 32, and fewer where they have more than 100,000 latents."""
-    draws: int = 32
-    """Draws of t and eps for the gradient, in eights of stratified times; for the value as many eights."""
-    fit: int = 8000
-    """Training images whose latents the Normal laws are fitted to."""
-    seed: int = 0
-    """Seed of latents, times and noise."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
-
-    def __post_init__(self) -> None:
-        require(self.images is None or self.images >= 2, f"images is {self.images}; give at least 2")
-        require(
-            self.draws >= 16 and self.draws % 8 == 0,
-            f"draws is {self.draws}; give a multiple of 8, at least 16",
-        )
-        require(self.fit >= 2, f"fit is {self.fit}; give at least 2 images")
-
-
-def run(argv: list[str]) -> int:
-    """Measure, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench variance", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.bench.measuring import describe, machine
-    from lsgm.devices import pick_device
-
-    device = pick_device(options.device)
-    about = machine(device)
-    rows: list[Row] = []
-    for path in options.checkpoints or CHECKPOINTS:
-        if not options.checkpoints and not Path(path).is_dir():
-            print(f"lsgm: {path} is skipped: it is not here", file=sys.stderr)
-            continue
-        try:
-            problem = lsgm_problem(
-                path, images=options.images, fit=options.fit, seed=options.seed, device=device
-            )
-        except DataError as error:
-            print(f"lsgm: {path} is skipped: {error}", file=sys.stderr)
-            continue
-        found = measure(problem, draws=options.draws, seed=options.seed)
-        rows += [{**row, "path": path} for row in found]
-    if not rows:
-        raise ConfigError("nothing to measure; name an LSGM whose dataset is at hand")
-    if options.json:
-        print("\n".join(json.dumps({"bench": "variance", **row, **about}) for row in rows))
-    else:
-        print(page(rows, about=describe(about)))
-    return 0
-
-
-_VALUE = (
-    "checkpoint",
-    "compared with",
-    "one draw, nats",
-    "eight, nats",
-    "fewer draws for equal error",
-    "fewer eights",
-)
+_HEADS = ("checkpoint", "compared with")
+_VALUE = (*_HEADS, "one draw, nats", "eight, nats", "fewer draws for equal error", "fewer eights")
 
 
 def page(rows: Sequence[Row], *, about: str) -> str:
@@ -413,18 +330,16 @@ def page(rows: Sequence[Row], *, about: str) -> str:
     gradients = [row for row in rows if row["what"] == "gradient"]
     first = values[0]
     worst = [max(row[name] or 0.0 for row in values) for name in ("error_one", "error_eight")]
-    measured = {
-        row[
-            "path"
-        ]: f"{row['checkpoint']}: {row['images']} {row['split']} images of {row['latents']} latents, "
+    measured = dict.fromkeys(
+        f"{row['checkpoint']}: {row['images']} {row['split']} images of {row['latents']} latents, "
         f"laws fitted to those of {row['fit']:,} training images"
         for row in values
-    }
+    )
     return "\n\n".join(
         [
             "# Noise of the cross entropy within an image",
             about,
-            f"{'; '.join(measured.values())}. Seed {first['seed']}.",
+            f"{'; '.join(measured)}. Seed {first['seed']}.",
             "## The value",
             table(_VALUE, map(_value, values)),
             "Standard deviations over t and eps, root mean of the images' variances, with importance-sampled "
@@ -455,7 +370,7 @@ def _heads(rows: Sequence[Row]) -> list[str]:
         matched.setdefault(row["weighting"], set()).add(row["importance_sampling"])
     uniform = {name for name, ways in matched.items() if ways == {False}}
     heads = (f"{name}, uniform times" if name in uniform else name for name in matched)
-    return ["checkpoint", "compared with", *heads]
+    return [*_HEADS, *heads]
 
 
 def _gradients(rows: Sequence[Row]) -> list[list[str]]:
@@ -480,3 +395,26 @@ def _times(ratio: float | None) -> str:
 def _number(x: float) -> str:
     """Return three digits, without powers of ten where it is large."""
     return f"{float(f'{x:.3g}'):,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def run(options: VarianceBench) -> int:
+    """Measure, then print; the exit status is 0."""
+    device = pick_device(options.device)
+    about = machine(device)
+    rows: list[Row] = []
+    for path in options.checkpoints or CHECKPOINTS:
+        try:
+            if not options.checkpoints and not Path(path).is_dir():
+                raise DataError("it is not here")
+            problem = lsgm_problem(
+                path, images=options.images, fit=options.fit, seed=options.seed, device=device
+            )
+        except DataError as error:
+            print(f"lsgm: {path} is skipped: {error}", file=sys.stderr)
+            continue
+        found = measure(problem, draws=options.draws, seed=options.seed)
+        rows += [{**row, "path": path, **about} for row in found]
+    if not rows:
+        raise ConfigError("nothing to measure; name an LSGM whose dataset is at hand")
+    publish("variance", rows, page(rows, about=describe(about)), as_json=options.json)
+    return 0

@@ -1,44 +1,48 @@
-"""``lsgm bench``: what things cost on this machine, one benchmark a word."""
+"""``lsgm bench``: what things cost on this machine, one benchmark a word.
+
+A benchmark of this package is an entry of `lsgm.bench.options.BENCHMARKS` and the module of its name; one of
+another package is a module with ``HELP`` and ``run(argv) -> int`` in the entry-point group ``lsgm.bench``.
+"""
 
 from __future__ import annotations
 
 import importlib
 
-from lsgm.bench import benchmarks
-from lsgm.errors import ConfigError, did_you_mean
+from lsgm.bench.options import BENCHMARKS
+from lsgm.discovery import choose, offers
+from lsgm.options import parse
 
 __all__ = ["HELP", "run"]
 
 HELP = "measure what training, likelihoods and sampling cost on this machine"
 
+_PAGE = """usage: lsgm bench WHAT [OPTIONS]
+
+Measure what things cost on this machine; a Markdown table, or JSON lines with --json.
+
+{list}
+
+examples:
+  lsgm bench train
+  lsgm bench train --help"""
+
 
 def run(argv: list[str]) -> int:
     """Run the benchmark that the first word names, with the words after it."""
-    known = benchmarks()
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_page(known))
+    others = offers("lsgm.bench")
+    own = {name: benchmark.help for name, benchmark in BENCHMARKS.items()}
+    name, rest = choose(argv, {**own, **others}, page=_PAGE, what="benchmark")
+    if not name:
         return 0
-    what, *rest = argv
-    if what not in known:
-        hint = did_you_mean(what, known) or f"; there is {', '.join(known)}"
-        raise ConfigError(f"there is no benchmark '{what}'{hint}")
-    return int(importlib.import_module(known[what]).run(rest))
-
-
-def _page(known: dict[str, str]) -> str:
-    from lsgm.cli import help_line
-
-    width = max(map(len, known))
-    return "\n".join(
-        [
-            "usage: lsgm bench WHAT [OPTIONS]",
-            "",
-            "Measure what things cost on this machine; a Markdown table, or JSON lines with --json.",
-            "",
-            *(f"  {name:<{width}}  {help_line(module)}" for name, module in known.items()),
-            "",
-            "examples:",
-            "  lsgm bench train",
-            "  lsgm bench train --help",
-        ]
+    if name in others:
+        return int(others[name].load().run(rest))
+    benchmark = BENCHMARKS[name]
+    options = parse(
+        benchmark.options,
+        rest,
+        prog=f"lsgm bench {name}",
+        description=benchmark.description,
+        examples=benchmark.examples,
+        may_be_empty=benchmark.may_be_empty,
     )
+    return int(importlib.import_module(f"lsgm.bench.{name}").run(options))

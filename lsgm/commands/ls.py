@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from lsgm.discovery import offers, package_folder
+from lsgm.discovery import help_line, offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.options import Positional, arg, parse
-from lsgm.recipes import Cost, find_recipes, read_costs, read_toml, shown_flops, shown_hours
+from lsgm.recipes import Cost, find_recipes, read_costs, read_toml, shown_flops, shown_hours, shown_parameters
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -79,17 +79,13 @@ def _recipes() -> list[Row]:
                 "kind": str(tables.get("kind", "?")),
                 "dataset": str(data.get("dataset", "glyphs")) if isinstance(data, Mapping) else "?",
                 "stages": ", ".join(_stages(tables)),
-                "parameters": ", ".join(_parameters(cost)) if cost else "",
+                "parameters": shown_parameters(cost.parameters) if cost else "",
                 "training": shown_flops(cost.flops) if cost else "",
                 "estimate": shown_hours(cost.flops) if cost else "",
                 "cost": asdict(cost) if cost else None,
             }
         )
     return rows
-
-
-def _parameters(cost: Cost) -> list[str]:
-    return [f"{part} {count / 1e6:.2f} M" for part, count in cost.parameters.items()]
 
 
 def _stages(tables: Mapping[str, Any]) -> list[str]:
@@ -153,8 +149,6 @@ def _tasks() -> list[Row]:
 
 
 def _commands() -> list[Row]:
-    from lsgm.cli import help_line
-
     return [
         {"command": name, "what": help_line(point.value)} for name, point in offers("lsgm.commands").items()
     ]

@@ -83,7 +83,7 @@ def _task_of(recipe: str) -> str:
 
 def _training_seconds(run_directory: Path) -> float:
     """Return the seconds spent in the training steps of all stages, as the last checkpoint counts them."""
-    from lsgm.train import find_checkpoint, read_state
+    from lsgm.runs.checkpoint import find_checkpoint, read_state
 
     checkpoint = find_checkpoint(run_directory)
     seconds: dict[str, float] | None = read_state(checkpoint).get("seconds_by_stage")

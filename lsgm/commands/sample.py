@@ -110,9 +110,9 @@ def run(argv: list[str]) -> int:
     options = parse(SampleOptions, argv, prog="lsgm sample", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.devices import pick_device
     from lsgm.distributed import join
+    from lsgm.runs.checkpoint import find_checkpoint
     from lsgm.runs.load import load_model
     from lsgm.sampling import check_options
-    from lsgm.train import find_checkpoint
 
     check_options(options.sampler, given=given_options(argv, "sampler"))
     checkpoint = find_checkpoint(options.model.expanduser())

@@ -31,6 +31,7 @@ __all__ = [
     "read_toml",
     "shown_flops",
     "shown_hours",
+    "shown_parameters",
     "to_dict",
     "write_costs",
 ]
@@ -127,6 +128,11 @@ def write_costs(folder: Path, costs: Mapping[str, Cost]) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); make its folder writable") from None
     return path
+
+
+def shown_parameters(counts: Mapping[str, int]) -> str:
+    """Return the numbers of parts for a table: ``vae 0.12 M, prior 1.30 M``."""
+    return ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in counts.items())
 
 
 def shown_flops(flops: float | None) -> str:

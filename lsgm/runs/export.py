@@ -20,11 +20,10 @@ from lsgm.errors import CheckpointError, UserError, did_you_mean
 from lsgm.files import write
 from lsgm.result_rows import read_rows
 from lsgm.runs.card import render_card
-from lsgm.runs.checkpoint import FORMAT, STATE, WEIGHTS, read_weights, serialise
+from lsgm.runs.checkpoint import FORMAT, STATE, WEIGHTS, find_checkpoint, read_state, read_weights, serialise
 from lsgm.runs.history import describe_origin, refuse_existing, stage_ends, without_paths
 from lsgm.runs.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
 from lsgm.runs.records import Position
-from lsgm.train import find_checkpoint, read_state
 
 __all__ = ["CARD", "Dtype", "checkpoint_to_export", "export", "rounded", "write_card", "write_folder"]
 

@@ -13,12 +13,12 @@ from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files import write
 from lsgm.files.names import shown
 from lsgm.kinds import recipe_from
-from lsgm.runs.checkpoint import WEIGHTS, checkpoints, save_checkpoint
+from lsgm.runs.checkpoint import WEIGHTS, checkpoints, find_checkpoint, read_state, save_checkpoint
+from lsgm.runs.directory import Run
 from lsgm.runs.directory import Run as _RunRundir
 from lsgm.runs.load import run_name
 from lsgm.runs.metrics import read_metrics
 from lsgm.runs.records import Position
-from lsgm.train import Run, find_checkpoint, read_state
 
 __all__ = [
     "describe_origin",

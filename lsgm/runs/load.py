@@ -16,9 +16,16 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.model.sketch import sketch
 from lsgm.nets.folding import fold
-from lsgm.runs.checkpoint import WEIGHTS, load_into, read_entries, read_weights, refuse_other
+from lsgm.runs.checkpoint import (
+    WEIGHTS,
+    find_checkpoint,
+    load_into,
+    read_entries,
+    read_state,
+    read_weights,
+    refuse_other,
+)
 from lsgm.structure import from_dict, to_dict
-from lsgm.train import find_checkpoint, read_state
 
 __all__ = [
     "TRAINING_PARTS",

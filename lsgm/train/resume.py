@@ -24,9 +24,10 @@ from lsgm.config import OptimConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
 from lsgm.recipes import ORIGINS
-from lsgm.runs.checkpoint import WEIGHTS, require_optimizers
+from lsgm.runs.checkpoint import WEIGHTS, find_checkpoint, read_state, require_optimizers
+from lsgm.runs.directory import Run
 from lsgm.structure import completed_as_then, to_dict
-from lsgm.train import Run, StageSpec, find_checkpoint, read_state
+from lsgm.train.stage import StageSpec
 
 __all__ = ["Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
 

@@ -14,10 +14,13 @@ from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
 from lsgm.progress import say
+from lsgm.runs.directory import Run
 from lsgm.runs.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
 from lsgm.structure import to_dict
-from lsgm.train import Outcome, Run, StepTimer, train
+from lsgm.train.loop import train
 from lsgm.train.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
+from lsgm.train.signals import StepTimer
+from lsgm.train.stage import Outcome
 
 __all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train_recipe"]
 

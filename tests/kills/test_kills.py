@@ -15,8 +15,9 @@ import pytest
 import tiny
 from kills.forged import Forge
 
-from lsgm.runs.checkpoint import checkpoints
-from lsgm.train import Run, find_checkpoint, read_metrics
+from lsgm.runs.checkpoint import checkpoints, find_checkpoint
+from lsgm.runs.directory import Run
+from lsgm.runs.metrics import read_metrics
 from lsgm.train.training import train_recipe
 
 TASK = """

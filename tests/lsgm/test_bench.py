@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lsgm.bench import benchmarks
-from lsgm.bench.measuring import spread_of
-from lsgm.bench.passes import largest_difference
-from lsgm.bench.train import Options
-from lsgm.cli import help_line, main
+from lsgm.bench.measuring import quartiles
+from lsgm.bench.options import BENCHMARKS, TrainBench
+from lsgm.bench.train import largest_difference
+from lsgm.cli import main
 from lsgm.config import SDEConfig
+from lsgm.discovery import help_line, offers
 from lsgm.generative import Pixels
 from lsgm.model.lsgm import build_lsgm
 from lsgm.nets.config import ConvVAEConfig, NVAEConfig, ScoreNetConfig
 from lsgm.recipes.recipe import LSGMRecipe, PriorConfig
-from lsgm.train import Outcome
+from lsgm.train.stage import Outcome
 
 RECIPE = """
 kind = "lsgm"
@@ -188,10 +188,11 @@ def test_a_narrower_model_of_another_batch_says_so(recipe: Path, capsys: pytest.
     assert "| tiny | stage2 | 2 | bfloat16 |" in page
 
 
-def test_quartiles_are_numpys_and_one_value_is_its_own() -> None:
+def test_quartiles_stand_beside_the_median_and_one_value_is_its_own() -> None:
     values = [3.0, 1.0, 4.0, 1.5, 9.0]
-    assert spread_of(values) == pytest.approx(np.percentile(values, [50, 25, 75]))
-    assert spread_of([2.0]) == (2.0, 2.0, 2.0)
+    found = quartiles("ms", values)
+    assert found == {"ms": 3.0, "ms_q1": 1.5, "ms_q3": 4.0}
+    assert set(quartiles("ms", [2.0]).values()) == {2.0}
 
 
 def test_ctrl_c_ends_the_benchmark_and_not_only_the_stage(
@@ -203,25 +204,27 @@ def test_ctrl_c_ends_the_benchmark_and_not_only_the_stage(
     assert capsys.readouterr().out == ""
 
 
-def test_every_benchmark_has_a_line_and_help_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_benchmark_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench"]) == 0
-    page = capsys.readouterr().out
-    width = max(map(len, benchmarks()))
-    for name, module in benchmarks().items():
-        assert f"  {name:<{width}}  {help_line(module)}" in page
-        script = f"""
+    listed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line[:2] == "  ")
+    lines = {name: benchmark.help for name, benchmark in BENCHMARKS.items()}
+    lines |= {name: help_line(point.value) for name, point in offers("lsgm.bench").items()}
+    assert lines.items() <= listed.items()
+
+
+def test_the_help_of_benchmarks_costs_no_torch() -> None:
+    script = f"""
 import sys
 from lsgm.cli import main
-try:
-    main(["bench", "{name}", "--help"])
-except SystemExit as leaving:
-    assert not leaving.code
+for name in {list(BENCHMARKS)}:
+    try:
+        main(["bench", name, "--help"])
+    except SystemExit as leaving:
+        assert not leaving.code
 assert not {{"torch", "numpy", "matplotlib", "scipy"}} & sys.modules.keys()
 """
-        shown = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout
-        assert f"lsgm bench {name}" in shown
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert all(f"usage: lsgm bench {name}" in shown for name in BENCHMARKS)
 
 
 @pytest.mark.parametrize(
@@ -249,4 +252,4 @@ def test_a_mistake_is_one_line_before_anything_is_measured(
 
 
 def test_the_default_recipe_needs_no_download() -> None:
-    assert Options().recipes == "glyphs"
+    assert TrainBench().recipes == "glyphs"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from lsgm import __version__, cli
-from lsgm.discovery import offers, source_file
+from lsgm.discovery import help_line, offers, source_file
 from lsgm.errors import DataError
 
 HEAVY = ("torch", "numpy", "pandas", "matplotlib", "scipy")
@@ -47,7 +47,7 @@ except SystemExit as leaving:
 @pytest.mark.parametrize("name", sorted(offers("lsgm.commands")))
 def test_every_command_has_one_line_of_help_readable_without_import(name: str) -> None:
     point = offers("lsgm.commands")[name]
-    line = cli.help_line(point.value)
+    line = help_line(point.value)
     assert line == point.load().HELP
     assert line
     assert "\n" not in line
@@ -58,7 +58,7 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
     page = capsys.readouterr().out
     for name, point in offers("lsgm.commands").items():
         assert f"  {name} " in page
-        assert cli.help_line(point.value) in page
+        assert help_line(point.value) in page
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_the_status_of_a_command_is_the_status_of_lsgm(monkeypatch: pytest.Monke
 
 def test_a_closed_pipe_is_no_error_message() -> None:
     # Far more than a pipe holds, so that writing meets the closed end.
-    code = "import lsgm.cli as c, sys; c._page = lambda _: 'x' * 10**7; sys.exit(c.main([]))"
+    code = "import lsgm.cli as c, sys; c._PAGE = 'x' * 10**7; sys.exit(c.main([]))"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -279,7 +279,7 @@ def test_a_file_that_is_opened_never_takes_the_place_of_a_stream_that_was_closed
 
 
 def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
-    code = "import os, sys, lsgm.cli as cli; cli._page = lambda _: os.fsdecode(b'caf\\xe9'); cli.main([])"
+    code = "import os, sys, lsgm.cli as cli; cli._PAGE = os.fsdecode(b'caf\\xe9'); cli.main([])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout == b"caf\\udce9\n"
 

@@ -21,10 +21,10 @@ from lsgm.objective.bound import Objective
 from lsgm.objective.kl import NormPenalty
 from lsgm.recipes import find_recipes, load_recipe
 from lsgm.recipes.recipe import NormPenaltyConfig
-from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.sde import VPSDE
-from lsgm.train import ParamGroup, find_checkpoint
 from lsgm.train.optim import build_optimizer
+from lsgm.train.stage import ParamGroup
 from lsgm.train.training import train_recipe
 from lsgm.vae.hierarchical import HierarchicalVAE
 

@@ -16,9 +16,10 @@ import torch
 from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
-from lsgm.runs.checkpoint import checkpoints
+from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state
+from lsgm.runs.directory import Run
 from lsgm.runs.history import write_derived_run
-from lsgm.train import Run, find_checkpoint, read_metrics, read_state
+from lsgm.runs.metrics import read_metrics
 from lsgm.train.training import train_recipe
 
 PIXELS = {key: tiny.TABLES[key] for key in ("seed", "prior")} | {

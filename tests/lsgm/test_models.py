@@ -20,11 +20,11 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm.generative import Density, GenerativeModel, Pixels
 from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, training_remark
 from lsgm.rng import SeededNoise
-from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state, read_weights
+from lsgm.runs.directory import Run
 from lsgm.runs.load import fresh_networks, initialise_from, load_model
 from lsgm.sampling import draw
 from lsgm.score import ScoreModel
-from lsgm.train import Run, find_checkpoint, read_state
 from lsgm.train.training import train_recipe
 
 HEUN = SamplerConfig(steps=3)

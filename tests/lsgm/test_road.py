@@ -13,7 +13,7 @@ import tomli_w
 
 from lsgm import cli, recipes
 from lsgm.commands import road
-from lsgm.train import find_checkpoint, read_state
+from lsgm.runs.checkpoint import find_checkpoint, read_state
 
 Steps = list[list[str]]
 

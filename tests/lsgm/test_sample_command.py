@@ -26,9 +26,9 @@ from lsgm.config import SamplerConfig
 from lsgm.generative import Pixels, Samples
 from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.runs.checkpoint import checkpoints
+from lsgm.runs.directory import Run
 from lsgm.runs.load import load_model
 from lsgm.sampling import keep
-from lsgm.train import Run
 from lsgm.train.training import train_recipe
 
 HEUN = ["--sampler.steps", "2", "--device", "cpu"]

@@ -12,9 +12,10 @@ import pytest
 import tiny
 import torch
 
-from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
+from lsgm.runs.directory import Run
 from lsgm.runs.load import load_model
-from lsgm.train import Run, find_checkpoint, read_metrics, read_state
+from lsgm.runs.metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

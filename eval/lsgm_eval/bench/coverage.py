@@ -189,7 +189,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Count, then print; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench coverage", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.bench.train import table
+    from lsgm.bench.measuring import table
     from lsgm.progress import bar
 
     chosen = list(worlds())

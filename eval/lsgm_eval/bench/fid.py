@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from lsgm.bench.train import spread, table
+from lsgm.bench.measuring import spread, table
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.options import parse
@@ -37,10 +37,10 @@ def page(rows: Sequence[Row], *, about: str, versions: Mapping[str, str]) -> str
 
 def _times(row: Row) -> list[str]:
     return [
-        spread(row, "seconds", 2),
-        spread(row, "cpu_seconds", 2),
-        spread(row, "over_ours", 2),
-        spread(row, "cpu_over_ours", 2),
+        spread(row, "seconds", ".2f"),
+        spread(row, "cpu_seconds", ".2f"),
+        spread(row, "over_ours", ".2f"),
+        spread(row, "cpu_over_ours", ".2f"),
     ]
 
 

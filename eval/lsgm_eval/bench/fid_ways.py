@@ -18,7 +18,7 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from lsgm.bench.measuring import spread_of
+from lsgm.bench.measuring import quartiles
 from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
@@ -135,10 +135,10 @@ class Timed:
     def as_row(self, ours: Timed) -> dict[str, float]:
         """Return medians and quartiles of seconds, and of ratios to ``ours`` within rounds."""
         return {
-            **spread_of(self.wall).as_row("seconds"),
-            **spread_of(self.cpu).as_row("cpu_seconds"),
-            **spread_of(_ratios(self.wall, ours.wall)).as_row("over_ours"),
-            **spread_of(_ratios(self.cpu, ours.cpu)).as_row("cpu_over_ours"),
+            **quartiles("seconds", self.wall),
+            **quartiles("cpu_seconds", self.cpu),
+            **quartiles("over_ours", _ratios(self.wall, ours.wall)),
+            **quartiles("cpu_over_ours", _ratios(self.cpu, ours.cpu)),
         }
 
 

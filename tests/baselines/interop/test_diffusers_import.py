@@ -21,9 +21,8 @@ from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.errors import ConfigError
 from lsgm.kinds import find_kind, recipe_from
-from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
 from lsgm.runs.load import load_model
-from lsgm.train import find_checkpoint, read_state
 from lsgm_eval.run import runner
 
 TASK = """

@@ -24,7 +24,7 @@ from lsgm.data import ImageSet, sha256_of
 from lsgm.data.store import file_sha256
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
-from lsgm.train import find_checkpoint
+from lsgm.runs.checkpoint import find_checkpoint
 from lsgm_eval.commands.gate import run
 from lsgm_eval.gate import check as subject
 from lsgm_eval.gate.check import check

@@ -20,7 +20,7 @@ from lsgm.bench.flow_ways import (
     reference_log_prob,
     true_log_p,
 )
-from lsgm.bench.nll import Problem, at_equal_error, measure_ways, model_problem, page
+from lsgm.bench.nll import FlowProblem, at_equal_error, measure_ways, model_problem, page
 from lsgm.cli import main
 from lsgm.errors import ConfigError
 from lsgm.generative import GenerativeModel, Pixels
@@ -183,7 +183,7 @@ def test_an_error_that_the_truth_would_hide_is_not_given(world: MixtureScore) ->
     truth, none = true_log_p(flow, 1e-8)
     clear, hidden = (
         measure_ways(
-            Problem("x", flow, truth, none + noise),
+            FlowProblem("x", flow, truth, none + noise),
             tols=[1e-2],
             own_tols=[1e-2],
             probes=[1],
@@ -238,8 +238,8 @@ def test_every_way_has_a_row_and_a_line(
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (("--tols", "1e-3,x"), "'1e-3,x' is not a list of numbers"),
-        (("--tols", ","), "lists none"),
+        (("--tols", "1e-3,x"), "tols is '1e-3,x', not numbers between commas"),
+        (("--tols", ","), "lists no number"),
         (("--own-tols", "1e-12"), "must lie above truth-tol"),
         (("--probes", "1.5"), "whole numbers"),
         (("--batch", 0), "batch is 0"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lsgm.bench.sample import FreeScore, Options, fixed_steps, overhead_rows, page
+from lsgm.bench.options import SampleBench
+from lsgm.bench.sample import FreeScore, fixed_steps, overhead_rows, page
 from lsgm.cli import main
 from lsgm.config import SamplerConfig, SDEConfig
 from lsgm.errors import ConfigError
@@ -123,7 +124,7 @@ def test_a_page_without_overheads_has_no_section_for_them() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        Options(**options)
+        SampleBench(**options)
 
 
 def test_samplers_that_cannot_be_timed_so_are_refused() -> None:

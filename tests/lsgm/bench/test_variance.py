@@ -12,12 +12,12 @@ import torch
 from tiny import bars, recipe
 from torch import Tensor, nn
 
+from lsgm.bench.options import VarianceBench
 from lsgm.bench.variance import (
     CHECKPOINTS,
     PLAIN,
     STRATA,
-    Options,
-    Problem,
+    VarianceProblem,
     fitted_laws,
     measure,
     page,
@@ -170,10 +170,10 @@ def test_variances_of_stratified_draws_are_unbiased() -> None:
             assert abs(float(values.mean()) - times * wanted) < tolerance < 0.05 * times * wanted
 
 
-def problem(network: nn.Module, sde: SDE) -> Problem:
+def problem(network: nn.Module, sde: SDE) -> VarianceProblem:
     control = standard_normal(sde)
     laws = fitted_laws(sde, latents(5000, seed=1))
-    return Problem("a world", "test", Prior(sde, network, control), latents(40), laws, 5000, 0.01)
+    return VarianceProblem("a world", "test", Prior(sde, network, control), latents(40), laws, 5000, 0.01)
 
 
 def test_columns_are_ratios_to_the_first_row() -> None:
@@ -276,7 +276,7 @@ def test_a_checkpoint_has_its_rows_and_its_page(capsys: pytest.CaptureFixture[st
 def test_another_seed_is_other_noise() -> None:
     z_0, sde = latents(2), VPSDE()
     score = Prior(sde, Wavy(), BY_CHANNEL)
-    worlds = [Problem("a world", "test", score, z_0, {}, 2, 0.01)] * 2
+    worlds = [VarianceProblem("a world", "test", score, z_0, {}, 2, 0.01)] * 2
     found = [measure(world, draws=16, seed=seed)[0]["std_one"] for seed, world in enumerate(worlds)]
     assert found[0] != found[1]
 
@@ -340,4 +340,4 @@ def test_a_model_without_a_latent_prior_is_refused(
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        Options(**options)
+        VarianceBench(**options)

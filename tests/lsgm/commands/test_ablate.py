@@ -17,7 +17,7 @@ from lsgm.commands import ablate
 from lsgm.commands import steps as steps_module
 from lsgm.errors import ConfigError, UserError
 from lsgm.recipes.ablation import SDES, STUDIES, Cell, Study, all_cells
-from lsgm.train import find_checkpoint, read_state
+from lsgm.runs.checkpoint import find_checkpoint, read_state
 from lsgm.train.signals import TrainingError
 
 Steps = list[list[str]]

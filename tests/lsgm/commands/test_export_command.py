@@ -10,8 +10,8 @@ import tiny
 
 from lsgm.commands.export import run as command
 from lsgm.errors import CheckpointError, ConfigError, UserError
+from lsgm.runs.checkpoint import read_state
 from lsgm.runs.load import load_model
-from lsgm.train import read_state
 from lsgm.train.training import train_recipe
 
 

@@ -18,10 +18,9 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.kinds import recipe_from
 from lsgm.recipes import load_recipe
-from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
 from lsgm.runs.load import load_model
 from lsgm.structure import to_dict
-from lsgm.train import find_checkpoint, read_state
 from lsgm.train.training import train_recipe
 
 

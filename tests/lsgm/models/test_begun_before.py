@@ -18,10 +18,9 @@ from lsgm.config import DensityConfig
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.recipes.recipe import LSGMRecipe
-from lsgm.runs.checkpoint import read_weights
+from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.runs.load import load_model
 from lsgm.structure import as_then, from_dict
-from lsgm.train import find_checkpoint
 from lsgm.train.training import train_recipe
 
 OFF = {"prior": {"objective": {"control_variate": False}}}

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lsgm.data import PixelPipeline
 from lsgm.data.source import Resident
+from lsgm.distributed import World
 from lsgm.errors import ConfigError
 from lsgm.rng import StepNoise
-from lsgm.train import World, prepare
+from lsgm.train import prepare
 from lsgm.train.prepare import (
     LatentCache,
     inactive_channels,

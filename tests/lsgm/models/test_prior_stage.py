@@ -10,9 +10,10 @@ import tiny
 import torch
 
 from lsgm.model.diffusion import ScoreBasedModel
-from lsgm.runs.checkpoint import checkpoints, read_weights
+from lsgm.runs.checkpoint import checkpoints, read_state, read_weights
 from lsgm.runs.load import load_model
-from lsgm.train import prepare, read_metrics, read_state, stages
+from lsgm.runs.metrics import read_metrics
+from lsgm.train import prepare, stages
 from lsgm.train.training import train_recipe
 
 FIRST = {"prior_stage": {"steps": 5, "batch_size": 8, "ema": 0.5, "log_every": 1, "prior": {"lr": 1e-2}}}

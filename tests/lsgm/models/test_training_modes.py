@@ -24,8 +24,8 @@ from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_weights
 from lsgm.runs.load import load_model
+from lsgm.runs.metrics import read_metrics
 from lsgm.sde import VPSDE
-from lsgm.train import read_metrics
 from lsgm.train.losses import FrozenVAELoss
 from lsgm.train.stages import JointStep, make_objective
 from lsgm.train.training import train_recipe

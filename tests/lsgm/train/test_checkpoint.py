@@ -15,8 +15,16 @@ from train_toy import CONFIG, run_toy, two_stages, weights
 
 from lsgm.errors import CheckpointError
 from lsgm.files import write
-from lsgm.runs.checkpoint import checkpoints, prune, read_weights, save_checkpoint
-from lsgm.train import Run, find_checkpoint, load_weights, read_state
+from lsgm.runs.checkpoint import (
+    checkpoints,
+    find_checkpoint,
+    load_weights,
+    prune,
+    read_state,
+    read_weights,
+    save_checkpoint,
+)
+from lsgm.runs.directory import Run
 
 
 def save(parent: Path, step: int = 1, module: nn.Module | None = None, **state: object) -> Path:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from train_toy import CONFIG, patient, run_toy, two_stages
 
+from lsgm.distributed import World
 from lsgm.errors import ConfigError, UserError
-from lsgm.train import World, read_metrics
+from lsgm.runs.metrics import read_metrics
 
 CURVE = replace(CONFIG, log_every=1)
 

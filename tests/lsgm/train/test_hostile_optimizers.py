@@ -17,8 +17,8 @@ from sealed import reoptimise, seal
 from train_toy import run_toy, weights
 
 from lsgm.errors import CheckpointError
+from lsgm.runs.checkpoint import find_checkpoint
 from lsgm.runs.optimizers import StoredFile
-from lsgm.train import find_checkpoint
 
 Change = Callable[[dict[str, Any]], None]
 

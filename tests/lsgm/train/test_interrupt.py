@@ -13,7 +13,7 @@ import pytest
 import train_toy
 from train_toy import LONG, run_toy, two_stages, weights
 
-from lsgm.train import Run
+from lsgm.runs.directory import Run
 from lsgm.train.signals import Interrupt
 
 

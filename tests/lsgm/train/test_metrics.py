@@ -14,9 +14,8 @@ import torch
 from train_toy import run_toy
 
 from lsgm.errors import CheckpointError, ConfigError
-from lsgm.runs.metrics import MetricsLog
-from lsgm.train import StepTimer, read_metrics
-from lsgm.train.signals import PHASES, TrainingClock
+from lsgm.runs.metrics import MetricsLog, read_metrics
+from lsgm.train.signals import PHASES, StepTimer, TrainingClock
 
 
 def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lsgm.errors import ConfigError, DataError, UserError
-from lsgm.train import Run
+from lsgm.runs.directory import Run
 
 CONFIG = {"model": {"width": 8, "lr": 1e-3, "note": None}, "seed": 1, "sizes": (1, 2), "at": Path("x")}
 DATA = {"name": "glyphs", "version": "1", "sha256": "ab"}
@@ -84,7 +84,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
     code = (
-        "import sys; from lsgm.train import Run\n"
+        "import sys; from lsgm.runs.directory import Run\n"
         "with Run(sys.argv[1]).locked(): print('in', flush=True); input()"
     )
     other = subprocess.Popen(

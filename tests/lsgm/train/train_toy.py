@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint
-from lsgm.train import Losses, Outcome, ParamGroup, Run, StageSpec, train
+from lsgm.runs.directory import Run
+from lsgm.train.loop import train
+from lsgm.train.stage import Losses, Outcome, ParamGroup, StageSpec
 
 IMAGES = 24
 CONFIG = StageConfig(

@@ -16,8 +16,8 @@ from oracles.score_sde import SlowScoreSDE, contents, save
 from lsgm import cli
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
+from lsgm.runs.checkpoint import find_checkpoint, read_state
 from lsgm.runs.load import load_model
-from lsgm.train import find_checkpoint, read_state
 from lsgm_eval.run import runner
 
 BARS: dict[str, Any] = {
