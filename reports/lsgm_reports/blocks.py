@@ -42,6 +42,10 @@ class Column:
 
     head: str
     align: Literal["left", "right"] = "right"
+    unit: str = ""
+    """Of a column that a page shows in one of two units: that of the head and of the cells."""
+    other: Column | None = None
+    """The same column in the other unit; what is no page shows the first alone."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Cell:
     that were published elsewhere."""
     sort: float | None = None
     """The number by which a page sorts; None sorts words by their text and puts gaps last."""
+    other: Cell | None = None
+    """The number in the column's other unit."""
 
 
 @dataclass(frozen=True)

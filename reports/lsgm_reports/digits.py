@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lsgm_reports.metrics import metric_of
 from lsgm_reports.rows import Row
 
-__all__ = ["DOUBT", "best_of", "comparable", "decimals_for", "error_bar", "fixed", "minus", "plain", "scaled"]
+__all__ = [
+    "DOUBT",
+    "Lead",
+    "best_of",
+    "comparable",
+    "decimals_for",
+    "error_bar",
+    "fixed",
+    "leads_of",
+    "minus",
+    "plain",
+    "scaled",
+]
 
 DOUBT = 1.25
 """How many times larger than estimated a difference of biases may be, as `lsgm eval` has it."""
@@ -23,15 +36,29 @@ def comparable(rows: Sequence[Row]) -> bool:
     return len({measured_on(row) for row in rows if row.value is not None}) <= 1
 
 
-def best_of(rows: Sequence[Row]) -> Row | None:
-    """Return the best row of a column, or None where there is no winner.
+@dataclass(frozen=True)
+class Lead:
+    """How far the best of several numbers is ahead of another."""
 
-    The best leads every other by more than the 95 % error of the lead of two independent estimates,
-    sqrt(a^2 + b^2) with a and b the arms of the two intervals that face each other (MOVER, Zou and Donner,
-    Statistics in Medicine 2008); of even intervals these are the half-widths. What the upward biases of both
-    at this n may make of the lead, `DOUBT` times the difference of their estimates, is no lead. A number
-    without an interval is exact where it is a count (group "cost") and cannot win or lose elsewhere. One
-    whose solver's error exceeds its interval is no candidate.
+    row: Row
+    """The other."""
+    size: float
+    """The difference in the direction that is better, at least 0."""
+    error: float | None
+    """Half the 95 % interval of the lead; None where one of the two has no interval."""
+    real: bool
+    """Whether the lead exceeds its error, and what the two biases may make of it."""
+
+
+def leads_of(rows: Sequence[Row]) -> tuple[Row, list[Lead]] | None:
+    """Return the best row of a column and its lead over each other, nearest first; None without two to rank.
+
+    The 95 % error of the lead of two independent estimates is sqrt(a^2 + b^2) with a and b the arms of the
+    two intervals that face each other (MOVER, Zou and Donner, Statistics in Medicine 2008); of even intervals
+    these are the half-widths. What the upward biases of both at this n may make of the lead, `DOUBT` times
+    the difference of their estimates, is no lead. A number without an interval is exact where it is a count
+    (group "cost") and cannot win or lose elsewhere. One whose solver's error exceeds its interval is no
+    candidate.
     """
     measured = [row for row in rows if row.value is not None and row.solved_finely]
     if len(measured) < 2 or not comparable(measured):
@@ -41,14 +68,20 @@ def best_of(rows: Sequence[Row]) -> Row | None:
         return None
     sign = -1.0 if higher else 1.0
     first, *others = sorted(measured, key=lambda row: sign * (row.value or 0.0))
+    leads = []
     for other in others:
-        errors = [_arm(first, sign), _arm(other, -sign)]
-        lead = sign * ((other.value or 0.0) - (first.value or 0.0))
-        lead -= max(0.0, sign * DOUBT * (other.upward_bias - first.upward_bias))
-        far = lead > math.hypot(*(error or 0.0 for error in errors))
-        if any(error is None for error in errors) or not far:
-            return None
-    return first
+        arms = [_arm(first, sign), _arm(other, -sign)]
+        error = None if None in arms else math.hypot(*(arm or 0.0 for arm in arms))
+        size = sign * ((other.value or 0.0) - (first.value or 0.0))
+        unbiased = size - max(0.0, sign * DOUBT * (other.upward_bias - first.upward_bias))
+        leads.append(Lead(other, size, error, error is not None and unbiased > error))
+    return first, leads
+
+
+def best_of(rows: Sequence[Row]) -> Row | None:
+    """Return the row of a column whose lead over every other is real, or None where there is no winner."""
+    found = leads_of(rows)
+    return found[0] if found and all(lead.real for lead in found[1]) else None
 
 
 def _arm(row: Row, side: float) -> float | None:

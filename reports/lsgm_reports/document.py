@@ -16,7 +16,7 @@ from lsgm_reports.places import listed
 from lsgm_reports.published import calibration_table, kin_of, statement_on
 from lsgm_reports.render.text import relative
 from lsgm_reports.rows import Row
-from lsgm_reports.status import find_statuses, not_finished
+from lsgm_reports.status import Status, find_statuses, not_finished
 from lsgm_reports.tables.ablations import Ablation, find_ablations
 from lsgm_reports.tables.details import (
     detail_explanations,
@@ -31,6 +31,7 @@ from lsgm_reports.tables.likelihood import bound_explanations, is_bound, likelih
 from lsgm_reports.tables.points import curve_table, front_tables
 from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table
 from lsgm_reports.tables.terms import decomposition_table, group_table, term_explanations
+from lsgm_reports.verdict import verdict
 
 __all__ = [
     "Pictures",
@@ -123,27 +124,53 @@ def report(
     """
     tasks = tasks_of(rows)
     ablations = find_ablations(sources)
-    missing = not_finished(find_statuses(list(dict.fromkeys(source.parent for source in sources))))
-    sections = [missing] if missing else []
+    statuses = find_statuses(list(dict.fromkeys(source.parent for source in sources)))
+    opening = dict(list(pictures.curves.items())[:_OPENING])
+    sections = [_outcome(tasks, opening, pictures.grids, statuses)]
+    if (missing := not_finished(statuses)) is not None:
+        sections.append(missing)
     if left_out:
-        count = "1 line was" if len(left_out) == 1 else f"{len(left_out)} lines were"
+        count = "1 line was" if len(left_out) == 1 else f"{len(left_out):,} lines were"
         sections.append(Section("Left out", [Text(f"{count} left out:"), Bullets(list(left_out))]))
     for task, mine in tasks.items():
-        sections.append(_task(task, mine, pictures.curves.get(task), ablations, recalled))
-    if pictures.grids:
-        sections.append(
-            Section("Samples", [Picture(grid, _caption(grid), drawn=False) for grid in pictures.grids])
-        )
+        curve = None if task in opening else pictures.curves.get(task)
+        sections.append(_task(task, mine, curve, ablations, recalled))
     if pictures.neighbours:
         blocks: list[Block] = [Picture(sheet, _pairs(sheet), drawn=False) for sheet in pictures.neighbours]
         sections.append(Section("Nearest training images", blocks))
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
         sections.append(Section("Training", [Picture(pictures.training, caption)]))
-    sections.append(_provenance(rows, sources, out, places or {}))
+    sections.append(_provenance(tasks, rows, sources, out, places or {}))
     names = list(dict.fromkeys(row.task for row in rows))
     more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return Report(f"Results: {', '.join(names[:_NAMED])}{more}", sections)
+
+
+_OPENING = 2
+"""Curves that stand before all tables; those of further tasks stand with their tables."""
+
+
+def _outcome(
+    tasks: Mapping[str, Sequence[Row]],
+    curves: Mapping[str, Path],
+    samples: Sequence[Path],
+    statuses: Sequence[Status],
+) -> Section:
+    """Return what a reader sees first: the verdict, the curve and samples."""
+    found = {task: said for task, rows in tasks.items() if (said := verdict(rows))}
+    blocks: list[Block] = []
+    if len(tasks) == 1:
+        blocks += [Text(sentence) for said in found.values() for sentence in said]
+    elif found:
+        blocks.append(Bullets([f"`{task}`: {' '.join(said)}" for task, said in found.items()]))
+    if not found:
+        blocks.append(Text("Nothing was measured of which one way is better."))
+    if any(status.unfinished for status in statuses):
+        blocks.append(Text("**Not finished**: measurements are missing, which the next section lists."))
+    blocks += [Picture(curve, _CURVES) for curve in curves.values()]
+    grids = Section("Samples", [Picture(grid, _caption(grid), drawn=False) for grid in samples])
+    return Section("What came out", blocks, [grids] if samples else [])
 
 
 _NAMED = 12
@@ -192,7 +219,7 @@ def only_costs(rows: Sequence[Row]) -> bool:
 def _task(
     task: str, rows: Sequence[Row], curve: Path | None, ablations: Sequence[Ablation], recalled: bool
 ) -> Section:
-    blocks: list[Block] = [_measured(rows)]
+    blocks: list[Block] = _about(rows)
     sections: list[Section] = []
     if statement := statement_on(rows[0].dataset_name, recalled=recalled):
         blocks.append(Text(statement))
@@ -255,32 +282,48 @@ def _bullets(lines: Sequence[str]) -> Bullets:
     return Bullets([line.removeprefix("- ") for line in lines])
 
 
-def _measured(rows: Sequence[Row]) -> Block:
-    """Return what the numbers were measured on, each checksum in full so that it can be searched for."""
+def _about(rows: Sequence[Row]) -> list[Block]:
+    """Return on what a task was measured, by name, and the metrics that this version does not know."""
     lines = []
     for label, values in (
         ("Data", [row.dataset for row in rows]),
         ("Features", [row.extractor for row in rows]),
-        ("Reference sha256", [row.reference_sha256 for row in rows]),
-        ("Bits scored sha256", [row.levels_sha256 for row in rows]),
     ):
-        known = list(dict.fromkeys(value for value in values if value))
-        if known:
+        if known := dict.fromkeys(value.rpartition("@")[0] or value for value in values if value):
             lines.append(f"{label}: {', '.join(f'`{value}`' for value in known)}")
     # Those of the headline are explained with their columns.
     explained = {row.metric for row in headline_rows(rows)}
     metrics = dict.fromkeys(row.metric for row in rows if row.metric not in explained)
     known_here = set(known_metrics(list(metrics)))
     lines += [f"`{metric}`: {UNKNOWN}" for metric in metrics if metric not in known_here]
-    return Bullets(lines) if lines else Text("The rows do not say which data they were measured on.")
+    return _listed(lines)
+
+
+def _measured_on(task: str, rows: Sequence[Row]) -> list[str]:
+    """Return what the numbers were measured on, each checksum in full so that it can be searched for."""
+    return [
+        f"{label} of {task}: {', '.join(f'`{value}`' for value in known)}"
+        for label, values in (
+            ("Data", [row.dataset for row in rows]),
+            ("Features", [row.extractor for row in rows]),
+            ("Reference sha256", [row.reference_sha256 for row in rows]),
+            ("Bits scored sha256", [row.levels_sha256 for row in rows]),
+        )
+        if (known := list(dict.fromkeys(value for value in values if value)))
+    ]
 
 
 def _provenance(
-    rows: Sequence[Row], sources: Sequence[Path], out: Path, places: Mapping[Row, Path]
+    tasks: Mapping[str, Sequence[Row]],
+    rows: Sequence[Row],
+    sources: Sequence[Path],
+    out: Path,
+    places: Mapping[Row, Path],
 ) -> Section:
     names = {source: relative(source, out) for source in sources}
     listed = ", ".join(f"`{name}`" for name in names.values())
-    blocks: list[Block] = [provenance_table(rows)]
+    measured_on = [line for task, mine in tasks.items() for line in _measured_on(task, mine)]
+    blocks: list[Block] = [provenance_table(rows), *_listed(measured_on)]
     if software := _versions(sources):
         blocks.append(Text(software))
     said = (

@@ -217,6 +217,7 @@ def test_a_report_of_costs_alone_opens_with_what_they_amount_to(
     assert capsys.readouterr().out.startswith("glyphs@1/quick: Speed-ups at equal quality")
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("##")] == [
+        "## What came out",
         "## glyphs@1/quick",
         "### Quality against cost",
         "#### Speed-ups at equal quality",

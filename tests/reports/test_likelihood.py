@@ -124,9 +124,14 @@ def test_the_same_estimate_measured_again_replaces_the_first_and_another_toleran
     assert column(table, "nats") == ["8.00 ± 0.10", "7.00 ± 0.10"]
 
 
-def test_bits_come_first_where_images_have_many_levels(rows: list[Row]) -> None:
+def test_a_bound_is_shown_in_the_unit_of_its_literature_and_on_a_page_in_the_other_too(
+    rows: list[Row],
+) -> None:
     def order(table: Table) -> list[str]:
-        return [column.head[:4] for column in table.columns if column.head.endswith("↓")]
+        (column,) = (column for column in table.columns if column.head.endswith("↓"))
+        assert column.other is not None
+        assert all(line[3].other is not None for line in table.lines)
+        return [column.head[:4], column.other.head[:4]]
 
     assert order(table_of(fake_bounds())) == ["nats", "bits"]
     assert order(table_of(fake_bounds(dataset="cifar10@1@00", task="cifar10@1/full"))) == ["bits", "nats"]
@@ -182,9 +187,16 @@ def test_a_bound_that_a_model_lacks_is_explained_once(rows: list[Row]) -> None:
     table = table_of(fake_bounds())
     assert table.notes == [("a", NO_FLOW)]
     line = next(line for line in table.lines if line[0].text == "vae" and line[1].text == "ODE NLL")
-    assert [(cell.text, cell.mark) for cell in line[2:]] == [("n/a", "a")] * 6
+    assert [(cell.text, cell.mark) for cell in line[2:]] == [("n/a", "a")] * 5
     half = table_of(estimate("a", "nelbo", "nelbo", 80.0, 0.1)[:1])
-    assert half.notes == [("a", "not measured"), ("b", "not recorded")]
+    assert half.notes == [("a", "not recorded")]
+
+
+def test_no_number_is_hidden_where_one_estimate_has_the_other_unit_alone() -> None:
+    one, other = estimate("a", "nelbo", "nelbo", 80.0, 0.1), estimate("b", "nelbo", "nelbo", 90.0, 0.1)
+    table = table_of(one, other[1:])
+    assert [column.head for column in table.columns[3:5]] == ["nats/image ↓", "bits/dim ↓"]
+    assert "not measured" in dict(table.notes).values()
 
 
 def test_a_narrow_column_is_a_table_still() -> None:

@@ -192,13 +192,14 @@ def test_the_report_shows_tables_and_pictures_in_order(
     page = (folder / "report.md").read_text(encoding="utf-8")
     sections = [line.lstrip("# ") for line in page.splitlines() if line.startswith("##")]
     order = [
+        "What came out",
+        "Samples",
         "What the columns mean",
         "Sample quality in detail",
         "Differences in sample quality",
         "Bounds on the likelihood",
         "Generative performance on CIFAR-10",
         "Sampling time and network evaluations on CIFAR-10",
-        "Samples",
         "Nearest training images",
         "Provenance",
     ]

@@ -24,8 +24,8 @@ from lsgm_reports.paper.ruled import (
 from lsgm_reports.published import ABSENT, DATASETS, Published, PublishedAblation, published_ablations
 from lsgm_reports.rows import Row, grouped
 from lsgm_reports.tables.ablations import Ablation, Study, Variant
-from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of
-from lsgm_reports.tables.likelihood import counts_in_nats, labels_of
+from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of, units_of
+from lsgm_reports.tables.likelihood import labels_of
 from lsgm_reports.tables.points import seconds_per_image
 
 __all__ = ["BATCH", "sampling_table", "study_tables"]
@@ -227,8 +227,9 @@ def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recal
 def _is_shown(row: Row) -> bool:
     """Say whether a row is a NELBO in the unit of its data set's literature, or a distance of samples."""
     name = named(row.metric)
-    unit = "nats" if counts_in_nats(row.dataset_name) else "bpd"
-    return row.metric == f"nelbo_{unit}" or (name is not None and name.family == "frechet")
+    return row.metric == f"nelbo_{units_of(row.dataset_name)[0]}" or (
+        name is not None and name.family == "frechet"
+    )
 
 
 def _number(

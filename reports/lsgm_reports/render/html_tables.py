@@ -84,10 +84,11 @@ _BOLD = re.compile(r"\*\*(.+?)\*\*")
 def said(text: str) -> str:
     """Return markup of a text in which `code` and **bold** are marked up, and nothing else is."""
     parts = _CODE.split(one_line(text))  # every second part is code
-    return "".join(
+    marked = (
         f"<code>{escape(part)}</code>" if k % 2 else _BOLD.sub(r"<strong>\1</strong>", escape(part))
         for k, part in enumerate(parts)
     )
+    return "".join(marked).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 class Anchors:
@@ -350,7 +351,16 @@ def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled:
 
 
 def _head(column: Column) -> str:
-    return tag("th", words(column.head), scope="col", cls=_side(column))
+    other = words(column.other.head) if column.other else None
+    return tag("th", _in_units(words(column.head), other, column), scope="col", cls=_side(column))
+
+
+def _in_units(first: str, other: str | None, column: Column) -> str:
+    """Return markup in both units of a column, of which a page shows one: the first until it is switched."""
+    if other is None or column.other is None:
+        return first
+    units = ((column.unit, first, False), (column.other.unit, other, True))
+    return "".join(tag("span", inner, data_unit=unit, hidden=hidden) for unit, inner, hidden in units)
 
 
 def _side(column: Column) -> str | None:
@@ -362,23 +372,23 @@ def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, 
     for index, (cell, column) in enumerate(zip(line, table.columns, strict=True)):
         name, extra = ("td", {}) if index else ("th", {"scope": "row"})
         key = sort_key(cell, column)
-        inner = _content(cell, known)
-        if cell.mark:
-            inner += _mark(cell.mark, letters, anchor)
+        other = _content(cell.other, letters, anchor, known) if cell.other else None
+        inner = _in_units(_content(cell, letters, anchor, known), other, column)
         marks = (_side(column), "best" if cell.best else None, "long" if len(cell.text) > _LONG else None)
         sides = " ".join(mark for mark in marks if mark) or None
         cells.append(tag(name, inner, **extra, cls=sides, data_sort=key))
     return tag("tr", "".join(cells))
 
 
-def _content(cell: Cell, known: Container[str]) -> str:
-    value, plus_minus, error = words(cell.text).partition(" ± ")
-    inner = value + (tag("span", f"{plus_minus}{error}", cls="error") if error else "")
+def _content(cell: Cell, letters: Container[str], anchor: str, known: Container[str]) -> str:
+    mark = _mark(cell.mark, letters, anchor) if cell.mark else ""
+    value, _, error = words(cell.text).partition(" ± ")
+    inner = value + (" " + tag("span", f"± {error}", cls="error") if error else "")
     if cell.best:
         inner = tag("strong", inner)
     if cell.row is not None and (name := row_id(cell.row)) in known:
-        return tag("a", inner, href=f"#row-{name}", cls="number")
-    return tag("span", inner, cls="gap") if cell.text == MISSING else inner
+        return tag("a", inner, href=f"#row-{name}", cls="number") + mark
+    return (tag("span", inner, cls="gap") if cell.text == MISSING else inner) + mark
 
 
 def _mark(mark: str, letters: Container[str], anchor: str) -> str:

@@ -62,9 +62,30 @@ for (const table of $$("main table")) {
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       sortBy(table, column, up ? 1 : -1);
-      say(`Sorted by ${head.textContent}, ${up ? "ascending" : "descending"}`);
+      say(`Sorted by ${head.innerText.trim()}, ${up ? "ascending" : "descending"}`);
     });
   });
+}
+
+/* Bounds stand in one of two units; what is chosen beside one table holds for all. */
+const inUnits = (table) => $$("[data-unit]", table);
+const showUnit = (unit) => {
+  for (const each of inUnits(document)) each.hidden = each.matches("span") && each.dataset.unit !== unit;
+  for (const button of $$(".units button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.unit === unit));
+  }
+};
+for (const table of $$("main .table")) {
+  const shown = inUnits(table).filter((each) => !each.hidden);
+  if (!shown.length) continue;
+  const choice = make("div", "", { class: "units", role: "group", "aria-label": "Unit of the bounds" });
+  for (const unit of new Set(inUnits(table).map((each) => each.dataset.unit))) {
+    const pressed = String(unit === shown[0].dataset.unit);
+    const button = make("button", unit, { type: "button", "aria-pressed": pressed, "data-unit": unit });
+    button.addEventListener("click", () => { showUnit(unit); say(`Bounds in ${unit}`); });
+    choice.append(button);
+  }
+  table.prepend(choice);
 }
 
 /* Commands can be copied. */
@@ -127,7 +148,7 @@ unfold();
 
 /* The contents: folded where there is little room, and showing where the reader is. */
 const contents = document.querySelector(".contents details");
-const wide = matchMedia("(min-width: 75rem)");
+const wide = matchMedia("(min-width: 90rem)");
 const fold = () => { contents.open = wide.matches; };
 wide.addEventListener("change", fold);
 fold();

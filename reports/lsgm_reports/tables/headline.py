@@ -15,7 +15,18 @@ from lsgm_reports.labels import sampler_label
 from lsgm_reports.metrics import GROUPS, Metric, metric_of
 from lsgm_reports.rows import Row, grouped
 
-__all__ = ["Line", "detail_rows", "detail_table", "headline", "headline_rows", "lines_of", "metrics_of"]
+__all__ = [
+    "UNITS",
+    "Line",
+    "detail_rows",
+    "detail_table",
+    "headline",
+    "headline_rows",
+    "lines_of",
+    "metrics_of",
+    "units_of",
+    "units_said",
+]
 
 
 @dataclass(frozen=True)
@@ -136,27 +147,80 @@ def detail_table(rows: Sequence[Row]) -> Table | None:
 def _table(chosen: Sequence[Row], title: str) -> Table:
     metrics, lines, notes = metrics_of(chosen), lines_of(chosen), Footnotes()
     hold_table(title, len(lines), len(metrics))
-    shown_samplers = any(line.sampler for line in lines)
-    winners: dict[str, Row | None] = {}
-    for metric in metrics:
-        column = [line.rows[metric.key] for line in lines if metric.key in line.rows]
-        winners[metric.key] = best_of(_once(column))
-    grid: list[list[Cell]] = []
-    for line in lines:
-        cells = [Cell(line.label)]
-        if shown_samplers:
-            cells.append(Cell(sampler_label(line.sampler)))
-        for metric in metrics:
-            row = line.rows.get(metric.key)
-            winner = winners[metric.key]
-            cells.append(cell_of(row, notes, best=row is not None and row is winner))
-        grid.append(cells)
-    for metric in metrics:
-        column = [line.rows[metric.key] for line in lines if metric.key in line.rows]
-        if not comparable(column):
+    measured = {
+        metric.key: [line.rows[metric.key] for line in lines if metric.key in line.rows] for metric in metrics
+    }
+    # A row that is every sampler's stands on several lines of one model, and competes once.
+    best = {id(best_of(_once(column))) for column in measured.values()}
+    others = _other_units(metrics, lines)
+    shown = [metric for metric in metrics if metric not in others.values()]
+
+    def cell(line: Line, metric: Metric) -> Cell:
+        row = line.rows.get(metric.key)
+        other = others.get(metric.key)
+        return replace(
+            cell_of(row, notes, best=row is not None and id(row) in best),
+            other=cell(line, other) if other else None,
+        )
+
+    def column(metric: Metric) -> Column:
+        other = others.get(metric.key)
+        unit = UNITS.get(metric.key.rpartition("_")[2], "")
+        return Column(metric.head, unit=unit, other=column(other) if other else None)
+
+    sampled = any(line.sampler for line in lines)
+    grid = [
+        [
+            Cell(line.label),
+            *([Cell(sampler_label(line.sampler))] if sampled else []),
+            *(cell(line, metric) for metric in shown),
+        ]
+        for line in lines
+    ]
+    for metric in shown:
+        if not comparable(measured[metric.key]):
             notes.mark(f"{metric.label}: the models were measured against different data, none is marked")
-    heads = [Column("Model", "left"), *([Column("Sampler", "left")] if shown_samplers else [])]
-    return Table(title, [*heads, *(Column(metric.head) for metric in metrics)], grid, notes.notes, _CAPTION)
+    heads = [Column("Model", "left"), *([Column("Sampler", "left")] if sampled else [])]
+    caption = _CAPTION
+    if others:
+        caption += f" {units_said(next(iter(others)).rpartition('_')[2])}"
+    return Table(title, [*heads, *map(column, shown)], grid, notes.notes, caption)
+
+
+def _other_units(metrics: Sequence[Metric], lines: Sequence[Line]) -> dict[str, Metric]:
+    """Return the bounds of which every line has both units: the metric in the usual one -> in the other.
+
+    A bound that some line has in the other unit alone keeps a column for each, so that no number is hidden.
+    """
+    known = {metric.key: metric for metric in metrics}
+    found = {}
+    for stem in dict.fromkeys(key.rpartition("_")[0] for key in known):
+        rows = [row for line in lines for key, row in line.rows.items() if key.rpartition("_")[0] == stem]
+        usual, other = (f"{stem}_{unit}" for unit in units_of(rows[0].dataset_name)) if rows else ("", "")
+        both = usual in known and other in known
+        if both and not any(other in line.rows and usual not in line.rows for line in lines):
+            found[usual] = known[other]
+    return found
+
+
+_BINARY = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
+"""Data sets whose literature counts in nats; images of many levels are compared in bits/dim."""
+
+
+UNITS = {"nats": "nats", "bpd": "bits/dim"}
+"""Ends of the names of bounds, and what the units are called."""
+
+
+def units_of(dataset: str) -> tuple[str, str]:
+    """Return the units of a bound, ``nats`` and ``bpd``, first that in which the literature counts."""
+    return ("nats", "bpd") if dataset in _BINARY else ("bpd", "nats")
+
+
+def units_said(unit: str) -> str:
+    """Return in which unit a table shows bounds, and where the other is."""
+    if unit == "nats":
+        return "Bounds in nats per image, as usual for binary images; results.csv has bits/dim too."
+    return "Bounds in bits per dimension, as usual for images of many levels; results.csv has nats too."
 
 
 _CAPTION = (

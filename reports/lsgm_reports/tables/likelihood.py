@@ -1,11 +1,11 @@
-"""The likelihood table: models by estimators as lines, nats and bits/dim of an estimate side by side."""
+"""The likelihood table: models by estimators as lines, an estimate in nats or bits/dim."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 from lsgm_reports.digits import best_of, comparable, error_bar, fixed, plain
@@ -13,13 +13,12 @@ from lsgm_reports.labels import estimator_label, settings_of
 from lsgm_reports.metrics import BOUNDS, metric_of
 from lsgm_reports.rows import Row, ranks
 from lsgm_reports.tables.details import explained
-from lsgm_reports.tables.headline import headline_rows
+from lsgm_reports.tables.headline import UNITS, headline_rows, units_of, units_said
 from lsgm_reports.tables.points import seconds_per_image
 
 __all__ = [
     "Estimate",
     "bound_explanations",
-    "counts_in_nats",
     "estimates_of",
     "is_bound",
     "labels_of",
@@ -29,8 +28,6 @@ __all__ = [
 ]
 
 _UNITS = {"nats": "nats/image", "bpd": "bits/dim"}
-_BINARY = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
-"""Data sets whose literature counts in nats; images of many levels are compared in bits/dim."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,6 @@ class Estimate:
     def row(self) -> Row:
         """Either row: what it says beside its value is the same in both."""
         return next(iter(self.rows.values()))
-
-
-def counts_in_nats(dataset: str) -> bool:
-    """Say whether the literature on a data set counts in nats per image; else in bits per dimension."""
-    return dataset in _BINARY
 
 
 def is_bound(row: Row) -> bool:
@@ -108,8 +100,11 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     if not estimates:
         return None
     notes = Footnotes()
-    units = ["nats", "bpd"] if counts_in_nats(estimates[0].row.dataset_name) else ["bpd", "nats"]
+    known = {unit for estimate in estimates for unit in estimate.rows}
+    units = [unit for unit in units_of(estimates[0].row.dataset_name) if unit in known]
     winners = {id(row) for unit in units for row in winners_of(estimates, unit)}
+    # One column in either unit, where no number would be hidden by it.
+    merged = len(units) == 2 and all(units[0] in estimate.rows for estimate in estimates)
     solved = any(estimate.row.solver_error is not None for estimate in estimates)
     grid = []
     for estimate in estimates:
@@ -119,15 +114,18 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
         # What stands beside a bound is missing for the bound's own reason, or was never written down.
         why = _UNKNOWN if measured else row.note or "not measured"
         label = estimator_label(estimate.estimator) if estimate.estimator or measured else ""
+        bounds = [cell_of(value, notes, best=id(value) in winners) for value in values]
         cells = [
             Cell(label) if label else None,
-            *(cell_of(value, notes, best=id(value) in winners) for value in values),
+            *([replace(bounds[0], other=bounds[1])] if merged else bounds),
             Cell(row.counted, sort=row.n) if row.counted and measured else None,
             _evaluations(row),
             _seconds(row),
         ]
         if solved:
-            cells.insert(1 + len(units), _solver_error(next(filter(None, values), row), notes))
+            cells.insert(
+                2 if merged else 1 + len(units), _solver_error(next(filter(None, values), row), notes)
+            )
         grid.append(
             [
                 Cell(estimate.model),
@@ -140,10 +138,12 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
             label = BOUNDS.get(bound, bound)
             notes.mark(f"{label}: the models were scored on different images or bits, none is marked")
     columns = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
-    columns += [Column(f"{_UNITS[unit]} ↓") for unit in units]
+    heads = [Column(f"{_UNITS[unit]} ↓", unit=UNITS[unit]) for unit in units]
+    columns += [replace(heads[0], other=heads[1])] if merged else heads
     columns += [Column(f"Solver error ({_UNITS[units[0]]})")] if solved else []
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
-    return Table(title, columns, grid, notes.notes, f"{_CAPTION} {_SOLVER}" if solved else _CAPTION)
+    said = [_CAPTION, *([units_said(units[0])] if merged else []), *([_SOLVER] if solved else [])]
+    return Table(title, columns, grid, notes.notes, " ".join(said))
 
 
 _UNKNOWN = "not recorded"

@@ -11,6 +11,20 @@ async function probe() {
   found.overflow = document.documentElement.scrollWidth - innerWidth;
   found.wide = [...document.querySelectorAll(".scroll")].some((box) => box.scrollWidth > box.clientWidth);
 
+  const headline = document.querySelector(".table:has(.units)");
+  const room = headline.querySelector(".scroll");
+  found.headline = room.scrollWidth - room.clientWidth;
+  const titles = [...headline.querySelector("thead tr").cells].map((head) => head.innerText.trim().replace(/\s+/g, " "));
+  found.heads = titles.slice(2, 7);
+  const bound = titles.findIndex((title) => title.startsWith("NELBO"));
+  found.units = [...headline.querySelectorAll(".units button")].map((button) => {
+    button.click();
+    const said = (cell) => cell.innerText.trim().replace(/\s+/g, " ");
+    const pressed = [...headline.querySelectorAll(".units [aria-pressed=true]")].map((each) => each.textContent);
+    const rows = headline.querySelector("table").rows;
+    return { pressed, head: said(rows[0].cells[bound]), cell: said(rows[1].cells[bound]) };
+  });
+
   const table = document.querySelector("main table");
   const heads = [...table.tHead.rows[0].cells];
   found.sorts = heads.map((head, index) => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from reports.fake_quality import fake_quality
 from reports.fake_rows import fake_rows as curve_rows
 from reports.html.chromium import CHROME, findings
 from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows
@@ -13,6 +14,7 @@ from lsgm_reports.blocks import Picture, Report, Section
 from lsgm_reports.figures.cost import cost_figure, save
 from lsgm_reports.render.html import to_html
 from lsgm_reports.rows import row_from
+from lsgm_reports.tables.headline import headline
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="no Chromium on the path; name one in LSGM_CHROME")
 
@@ -27,7 +29,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     figure = cost_figure(rows)
     assert figure is not None
     drawing = Picture(save(figure, folder / "figures" / "nfe")[0], "Quality against cost")
-    report = Report(report.title, [*report.sections, Section("Cost", [drawing])])
+    quality = headline([row_from(each) for each in fake_quality("inception", "inception-clean")], "cifar10")
+    more = [Section("Cost", [drawing]), Section("Quality", [quality])]
+    report = Report(report.title, [*report.sections, *more])
     places = dict.fromkeys(rows, folder / "results.jsonl")
     return to_html(report, rows, [], out=folder, places=places)
 
@@ -112,3 +116,15 @@ def test_a_phone_scrolls_tables_and_not_the_page(found: dict[str, Any]) -> None:
     if found["width"] == PHONE:
         assert found["wide"]
         assert found["sticky"] < 1
+
+
+def test_the_headline_fits_a_window_of_1280_pixels(found: dict[str, Any]) -> None:
+    assert found["heads"] == ["FID ↓", "FID (clean-fid) ↓", "KID ↓", "KID (clean-fid) ↓", "Inception Score ↑"]
+    if found["width"] == 1280:
+        assert found["headline"] <= 0
+
+
+def test_bounds_are_shown_in_one_unit_or_the_other(found: dict[str, Any]) -> None:
+    usual, other = found["units"]
+    assert usual == {"pressed": ["bits/dim"], "head": "NELBO (bits/dim) ↓", "cell": "4.31 ± 0.02"}
+    assert other == {"pressed": ["nats"], "head": "NELBO (nats) ↓", "cell": "9180 ± 40"}
