@@ -104,9 +104,8 @@ def _ls(argv: list[str]) -> int:
 
 
 def _row(name: str) -> dict[str, Any]:
-    from lsgm.data.mirror import find_mirror
+    from lsgm.data.places import find_mirror, roots
     from lsgm.data.registry import DATASETS, find_dataset
-    from lsgm.data.store import roots
 
     dataset = DATASETS[name]
     found = find_dataset(name, roots())

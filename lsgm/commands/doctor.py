@@ -119,7 +119,7 @@ def _torchvision() -> str:
 def _places() -> list[Path]:
     """Return where data are looked up, in that order: the folders of LSGM_DATA, then the cache."""
     try:
-        from lsgm.data.store import roots
+        from lsgm.data.places import roots
     except ImportError:  # torch is broken, which has its own line
         return []
     return roots()

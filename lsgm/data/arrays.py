@@ -22,8 +22,7 @@ from lsgm.data.imagefile import is_binary, reading
 from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_PIXELS, IMAGES
 from lsgm.files.names import shown
-from lsgm.files.regular import open_regular
-from lsgm.files.zips import open_zip
+from lsgm.files.regular import open_regular, open_zip
 from lsgm.generative import Pixels
 from lsgm.progress import bar, say
 

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from lsgm.config import require
-from lsgm.data.decoded import file_stamp, remembered
+from lsgm.data.cache import file_stamp, remembered
+from lsgm.data.dataset import Dataset
 from lsgm.data.folder import decode_files
 from lsgm.data.imagefile import Convert
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import hidden, list_files
-from lsgm.data.store import first_good, is_there, missing
+from lsgm.data.places import first_good, is_there, missing
 from lsgm.errors import DataError
 from lsgm.files.arrays import map_array
 from lsgm.files.regular import refuse_special
 
-__all__ = ["COUNTS", "HOW", "find_celebahq", "read_celebahq"]
+__all__ = ["CELEBAHQ", "COUNTS", "HOW", "find_celebahq", "read_celebahq"]
 
 COUNTS = (27_000, 3_000)
 """Train and test images, by order of name (or row): the split on which LSGM reports 5-bit likelihoods."""
@@ -74,9 +75,8 @@ def read_celebahq(search: list[Path], *, counts: tuple[int, int] = COUNTS) -> Im
 
 
 def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
-    val = (
-        counts[0] // 20
-    )  # the last 5 % of train: slices stay views of the file, a random choice would be a copy
+    # The last 5 % of train: slices stay views of the file, a random choice would be a copy.
+    val = counts[0] // 20
     sizes = dict(zip(("train", "val", "test"), (counts[0] - val, val, counts[1]), strict=True))
     if path.suffix == ".npy":
         array = _from_array(path)
@@ -117,3 +117,14 @@ def _from_array(path: Path) -> Tensor:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (256, 256, 3):
         raise DataError(f"{path} is {array.dtype} {array.shape}; {HOW}")
     return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+CELEBAHQ = Dataset(
+    "celebahq256",
+    "CelebA-HQ at 256 x 256, brought by the user",
+    "uint8",
+    (3, 256, 256),
+    read_celebahq,
+    how=HOW.replace(" in one of them", " in $LSGM_DATA"),
+    find=find_celebahq,
+)

@@ -1,4 +1,4 @@
-"""Reading the pickles inside old archives without running what they say: only NumPy arrays are built."""
+"""CIFAR-10: the official python archive, read without executing it, or a mirror of lossless WebP sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import re
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,62 +18,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from lsgm.data.cache import cached_set
+from lsgm.data.dataset import Dataset, carved_set
 from lsgm.data.download import RemoteFile
 from lsgm.data.imagefile import reading
-from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.source import carve_validation
-from lsgm.data.store import cached_set, first_good, missing, places_of
+from lsgm.data.images import ImageSet
+from lsgm.data.places import Mirror, first_good, mirror_ways, missing, places_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE, IMAGE_FILE, IMAGES
 from lsgm.files.regular import open_regular, read_bytes
 from lsgm.progress import bar
 
-__all__ = ["CIFAR_FILES", "CLASSES", "load_arrays", "read_archive", "read_cifar10", "read_sheets", "untile"]
-
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"): ("numpy", "ndarray"),
-    ("numpy", "dtype"): ("numpy", "dtype"),
-}
-"""Every name a pickle may refer to, and where it lives today."""
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DataError(f"refers to {module}.{name}, which a file of arrays has no use for")
-        home, attribute = _ALLOWED[module, name]
-        try:
-            found = importlib.import_module(home)
-        except ModuleNotFoundError:  # NumPy 1
-            found = importlib.import_module(home.replace("._core.", ".core."))
-        return getattr(found, attribute)
-
-
-def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:
-    """Return the dictionary of a pickle made of containers, numbers, strings and arrays; keys are bytes.
-
-    Raises:
-        DataError: it refers to anything else, or is not a pickle of a dictionary. Nothing of it has run.
-    """
-    try:
-        value = _ArraysOnly(io.BytesIO(contents), encoding="bytes").load()
-    except DataError as error:
-        raise DataError(f"{source} {error}; do not trust this file, fetch it again") from error
-    # What damaged bytes make of it has no end of kinds: UnpicklingError, EOFError, KeyError, MemoryError.
-    except Exception as error:
-        raise DataError(f"{source} is not a readable pickle ({error}); fetch it again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{source} holds a {type(value).__name__} instead of a dictionary; fetch it again")
-    return value
-
-
-# CIFAR-10: the official python archive, read without executing it, or a mirror of lossless WebP sheets
+__all__ = [
+    "CIFAR10",
+    "CIFAR_FILES",
+    "CLASSES",
+    "load_arrays",
+    "read_archive",
+    "read_cifar10",
+    "read_sheets",
+    "untile",
+]
 
 CIFAR_FILES = (
     RemoteFile(
@@ -135,7 +102,7 @@ def read_archive(path: Path) -> ImageSet:
         raise DataError(
             f"{path} is truncated or corrupted ({error}); delete it and fetch it again"
         ) from error
-    return assemble(images, labels, "official", mirror=False)
+    return _set(images, labels, "official", mirror=False)
 
 
 def _batch(archive: tarfile.TarFile, name: str, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -160,6 +127,50 @@ def classes_in(labels: Any, where: str) -> NDArray[np.int64]:
     if values.ndim != 1 or values.dtype.kind not in "iu" or ((values < 0) | (values >= len(CLASSES))).any():
         raise DataError(f"the labels of {where} are not all whole numbers from 0 to 9; fetch it again")
     return values.astype(np.int64)
+
+
+# The pickles inside of the archive
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"): ("numpy", "ndarray"),
+    ("numpy", "dtype"): ("numpy", "dtype"),
+}
+"""Every name a pickle may refer to, and where it lives today."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise DataError(f"refers to {module}.{name}, which a file of arrays has no use for")
+        home, attribute = _ALLOWED[module, name]
+        try:
+            found = importlib.import_module(home)
+        except ModuleNotFoundError:  # NumPy 1
+            found = importlib.import_module(home.replace("._core.", ".core."))
+        return getattr(found, attribute)
+
+
+def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:
+    """Return the dictionary of a pickle made of containers, numbers, strings and arrays; keys are bytes.
+
+    Raises:
+        DataError: it refers to anything else, or is not a pickle of a dictionary. Nothing of it has run.
+    """
+    try:
+        value = _ArraysOnly(io.BytesIO(contents), encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{source} {error}; do not trust this file, fetch it again") from error
+    # What damaged bytes make of it has no end of kinds: UnpicklingError, EOFError, KeyError, MemoryError.
+    except Exception as error:
+        raise DataError(f"{source} is not a readable pickle ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{source} holds a {type(value).__name__} instead of a dictionary; fetch it again")
+    return value
+
+
+# The sheets of a mirror
 
 
 def untile(sheet: NDArray[np.uint8], rows: int = 40, columns: int = 25) -> NDArray[np.uint8]:
@@ -192,7 +203,7 @@ def read_sheets(mirror: Mirror) -> ImageSet:
             )
         images[split] = pixels.transpose(0, 3, 1, 2)
     labels = {split: _labels(mirror.path("labels.npz"), split, len(images[split])) for split in images}
-    return assemble(images, labels, mirror.version, mirror=True)
+    return _set(images, labels, mirror.version, mirror=True)
 
 
 def _labels(path: Path, split: str, count: int) -> dict[str, NDArray[np.int64]]:
@@ -215,21 +226,22 @@ def _decode(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def assemble(
-    images: dict[str, NDArray[np.uint8]], labels: dict[str, dict[str, Any]], version: str, *, mirror: bool
+def _set(
+    images: Mapping[str, NDArray[np.uint8]],
+    labels: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    version: str,
+    *,
+    mirror: bool,
 ) -> ImageSet:
-    """Return the image set of NCHW arrays train and test, the validation split carved from train."""
-    rows, val_rows = carve_validation(len(images["train"]))
+    """Return the image set of NCHW arrays train and test."""
+    train, test = (torch.from_numpy(np.ascontiguousarray(images[split])) for split in ("train", "test"))
+    named = [
+        {label: torch.from_numpy(v) for label, v in labels[split].items()} for split in ("train", "test")
+    ]
+    classes = {"class": CLASSES}
+    return carved_set(
+        "cifar10", version, "uint8", (train, test), (named[0], named[1]), classes, mirror=mirror
+    )
 
-    def pick(array: NDArray[Any], index: Tensor | None) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor if index is None else tensor[index]
 
-    sources = {"train": ("train", rows), "val": ("train", val_rows), "test": ("test", None)}
-    splits = {split: pick(images[source], index) for split, (source, index) in sources.items()}
-    named = {
-        split: {label: pick(np.asarray(v), index).long() for label, v in labels[source].items()}
-        for split, (source, index) in sources.items()
-    }
-    sha256 = sha256_of(splits.values())
-    return ImageSet("cifar10", version, sha256, "uint8", splits, named, {"class": CLASSES}, mirror)
+CIFAR10 = Dataset("cifar10", "CIFAR-10, 8 bits", "uint8", (3, 32, 32), read_cifar10, CIFAR_FILES)

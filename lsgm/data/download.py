@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsgm.data.store import file_sha256
+from lsgm.data.places import file_sha256
 from lsgm.errors import DataError
 from lsgm.files.limits import DATASET_FILE, DOWNLOAD
 from lsgm.files.names import shown

@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsgm.data.celeba import find_celebahq
+from lsgm.data.dataset import Dataset
 from lsgm.data.download import RemoteFile, fetch
 from lsgm.data.images import sha256_of
-from lsgm.data.mirror import Mirror, find_mirror, mirror_ways
-from lsgm.data.registry import DATASETS, Dataset, find_dataset
-from lsgm.data.store import file_sha256, find_file, is_there, places_of, roots
+from lsgm.data.places import (
+    Mirror,
+    file_sha256,
+    find_file,
+    find_mirror,
+    is_there,
+    mirror_ways,
+    places_of,
+    roots,
+)
+from lsgm.data.registry import DATASETS, find_dataset
 from lsgm.discovery import offers
 from lsgm.errors import DataError
 from lsgm.files.write import cache_dir
@@ -70,8 +78,8 @@ def at_hand(name: str, search: list[Path]) -> Path | None:
     for whole in mirror_ways(name, search, _whole):
         with contextlib.suppress(DataError, OSError):
             return whole()
-    for root in search if name == "celebahq256" else ():
-        if (path := find_celebahq(root)) is not None:
+    if dataset.find is not None:
+        for path in filter(None, map(dataset.find, search)):
             return path
     for part in [[root] for root in search] if dataset.together else [search]:
         copies = [_good_copy(item, name, part) for item in dataset.files]

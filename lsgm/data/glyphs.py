@@ -14,11 +14,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lsgm.data.cache import cached_set
+from lsgm.data.dataset import Dataset
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.matplotlib_import import import_matplotlib
 from lsgm.progress import bar
 
-__all__ = ["FACES", "Glyph", "build", "cache_key", "load_faces", "render", "render_face", "split_of"]
+__all__ = [
+    "FACES",
+    "GLYPHS",
+    "Glyph",
+    "build",
+    "cache_key",
+    "load_faces",
+    "render",
+    "render_face",
+    "split_of",
+]
 
 SIDE, OVERSAMPLING, MARGIN = 28, 8, 3
 """Pixels of an image, rendered pixels per pixel and side, pixels left free on every side."""
@@ -200,3 +212,19 @@ def cache_key() -> str:
     constants = (SIDE, OVERSAMPLING, MARGIN, REFERENCE_SIZE, LARGEST_SIZE, RARE)
     digest = hashlib.sha256("/".join([*parts, *map(str, constants)]).encode()).hexdigest()
     return f"glyphs-1-{digest[:16]}"
+
+
+def read_glyphs(search: list[Path]) -> ImageSet:
+    """Return the set, rendered at the first call and cached; there are no files to look for."""
+    return cached_set(cache_key(), build)
+
+
+GLYPHS = Dataset(
+    "glyphs",
+    "letters of matplotlib's typefaces, rendered here; no download",
+    "binary",
+    (1, 28, 28),
+    read_glyphs,
+    bundled=True,
+    carved=False,
+)

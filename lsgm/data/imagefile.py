@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import threading
@@ -22,6 +23,7 @@ from lsgm.files.limits import IMAGE_PIXELS
 from lsgm.files.names import said
 
 __all__ = [
+    "BLOCK",
     "WORDS",
     "Convert",
     "Header",
@@ -32,6 +34,7 @@ __all__ = [
     "is_binary",
     "parse_convert",
     "reading",
+    "threads",
 ]
 
 WORDS = {
@@ -107,7 +110,15 @@ def _words(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or said(error)
 
 
-# Memory for images that threads decode side by side: large ones wait for each other
+# Files that threads read and decode side by side: large images wait for each other's memory
+
+BLOCK = 1024
+"""Files looked at before the next are begun, so that a bad one stops the work soon."""
+
+
+def threads() -> int:
+    """Return how many files are read at once; Pillow decodes and hashlib hashes outside of Python's lock."""
+    return min(16, max(4, os.cpu_count() or 1))
 
 
 class Room:

@@ -18,8 +18,7 @@ from lsgm.data.imagefile import reading
 from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_FILE, IMAGES
 from lsgm.files.names import shown
-from lsgm.files.regular import read_bytes
-from lsgm.files.zips import open_zip, read_member
+from lsgm.files.regular import open_zip, read_bytes, read_member
 from lsgm.progress import say
 
 __all__ = ["SUFFIXES", "ImageFile", "Listing", "hidden", "holds_images", "list_files", "list_one", "once"]

@@ -13,17 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsgm.data.dataset import Dataset, carved_set
 from lsgm.data.download import RemoteFile, gunzip
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.source import carve_validation
-from lsgm.data.store import first_good, missing, places_of
+from lsgm.data.places import Mirror, first_good, mirror_ways, missing, places_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE
 from lsgm.files.regular import read_bytes
 
-__all__ = ["FIXED_FILES", "MNIST_FILES", "read_amat", "read_idx", "read_mnist", "read_mnist_fixed"]
+__all__ = [
+    "FIXED_FILES",
+    "MNIST",
+    "MNIST_FILES",
+    "MNIST_FIXED",
+    "read_amat",
+    "read_idx",
+    "read_mnist",
+    "read_mnist_fixed",
+]
 
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = tuple(
@@ -79,12 +87,9 @@ def read_mnist(search: list[Path]) -> ImageSet:
             raise missing("mnist", item.file, search, check=item.check)
         arrays.append(first_good([partial(_read_official, item, path) for path in places], search))
     train, train_digits, test, test_digits = arrays
-    rows, val_rows = carve_validation(len(train))
-    splits = {"train": train[rows, None], "val": train[val_rows, None], "test": test[:, None].contiguous()}
-    digits = {"train": train_digits[rows], "val": train_digits[val_rows], "test": test_digits}
-    labels = {split: {"digit": values.long()} for split, values in digits.items()}
+    labels = {"digit": train_digits.long()}, {"digit": test_digits.long()}
     classes = {"digit": tuple("0123456789")}
-    return ImageSet("mnist", "official", sha256_of(splits.values()), "binary", splits, labels, classes)
+    return carved_set("mnist", "official", "binary", (train[:, None], test[:, None]), labels, classes)
 
 
 def _read_official(item: RemoteFile, path: Path) -> Tensor:
@@ -159,3 +164,16 @@ def _fixed(splits: dict[str, Tensor], version: str, *, mirror: bool, source: Pat
             f"mnist-fixed at {source} has {counts} images instead of {FIXED_COUNTS}; fetch it again"
         )
     return ImageSet("mnist-fixed", version, sha256_of(splits.values()), "binary", splits, mirror=mirror)
+
+
+MNIST = Dataset("mnist", "MNIST, dynamically binarised", "binary", (1, 28, 28), read_mnist, MNIST_FILES)
+MNIST_FIXED = Dataset(
+    "mnist-fixed",
+    "MNIST in Larochelle's fixed binarisation",
+    "binary",
+    (1, 28, 28),
+    read_mnist_fixed,
+    FIXED_FILES,
+    together=True,
+    carved=False,
+)

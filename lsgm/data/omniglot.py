@@ -15,18 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lsgm.data.cache import cached_set
+from lsgm.data.dataset import Dataset, Labels, carved_set
 from lsgm.data.download import RemoteFile
-from lsgm.data.images import ImageSet, sha256_of
-from lsgm.data.mirror import Mirror, mirror_ways
-from lsgm.data.source import carve_validation
-from lsgm.data.store import cached_set, file_sha256, first_good, missing, places_of
+from lsgm.data.images import ImageSet
+from lsgm.data.places import Mirror, file_sha256, first_good, mirror_ways, missing, places_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE
 from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_json, record_of
 
-__all__ = ["OMNIGLOT_FILES", "box_reduce", "read_chardata", "read_lake28", "read_omniglot"]
+__all__ = [
+    "OMNIGLOT",
+    "OMNIGLOT_FILES",
+    "OMNIGLOT_LAKE28",
+    "box_reduce",
+    "read_chardata",
+    "read_lake28",
+    "read_omniglot",
+]
 
 OMNIGLOT_FILES = (
     RemoteFile("chardata.mat", "https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat"),
@@ -65,7 +73,6 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     """
     import scipy.io
 
-    again = _AGAIN
     raw = read_bytes(path, DATASET_FILE)
     DATASET_FILE.hold(f"{path}, unpacked,", _unpacked(raw))
     try:
@@ -74,25 +81,25 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     except (
         Exception
     ) as error:  # scipy raises many kinds on a damaged file, zlib.error and TypeError among them
-        raise DataError(f"{path} is truncated or not a MATLAB file ({error}); {again}") from error
+        raise DataError(f"{path} is truncated or not a MATLAB file ({error}); {_AGAIN}") from error
     arrays = []
     for name, count in zip(("data", "testdata"), counts, strict=True):
         values = content.get(name)
         if not (isinstance(values, np.ndarray) and values.dtype.kind in "biuf"):
-            raise DataError(f"{path} has no array of numbers for '{name}'; {again}")
+            raise DataError(f"{path} has no array of numbers for '{name}'; {_AGAIN}")
         if values.shape != (784, count):
             raise DataError(
-                f"{path} has shape {values.shape} for '{name}' instead of (784, {count}); {again}"
+                f"{path} has shape {values.shape} for '{name}' instead of (784, {count}); {_AGAIN}"
             )
         if not (np.isfinite(values).all() and values.min() >= 0 and 0 < values.max() <= 1):
-            raise DataError(f"{path}: '{name}' has values outside [0, 1]; {again}")
+            raise DataError(f"{path}: '{name}' has values outside [0, 1]; {_AGAIN}")
         upright = np.rint(values.T.reshape(-1, 28, 28).swapaxes(1, 2) * 255).astype(np.uint8)
         arrays.append(torch.from_numpy(np.ascontiguousarray(upright))[:, None])
     labels = [
         _chardata_labels(content, prefix, count, path)
         for prefix, count in zip(("", "test"), counts, strict=True)
     ]
-    return _assemble("omniglot", version, arrays, labels, mirror=False)
+    return carved_set("omniglot", version, "binary", (arrays[0], arrays[1]), (labels[0], labels[1]), {})
 
 
 def _unpacked(raw: bytes) -> int:
@@ -146,7 +153,7 @@ def read_lake28(search: list[Path]) -> ImageSet:
 def _mirrored(mirror: Mirror) -> ImageSet:
     for entry in mirror.files:
         mirror.path(entry.file)
-    return cached_set(mirror.key, partial(_lake, mirror))
+    return cached_set(mirror.key, partial(_reduced, mirror))
 
 
 def box_reduce(ink: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -190,7 +197,7 @@ def _ranges(path: Path, characters: int) -> list[_Range]:
     return ranges
 
 
-def _lake(mirror: Mirror) -> ImageSet:
+def _reduced(mirror: Mirror) -> ImageSet:
     mirror.verify()
     grey = []
     for file in ("images_background.npz", "images_evaluation.npz"):
@@ -207,35 +214,39 @@ def _lake(mirror: Mirror) -> ImageSet:
     ranges = _ranges(mirror.path("alphabet_ranges.json"), characters)
     for index, entry in enumerate(ranges):
         alphabets[entry.first_char - 1 : entry.last_char] = index
-    arrays, labels = [], []
-    for drawers in (slice(0, 15), slice(15, 20)):
-        part = images[:, drawers]
-        arrays.append(part.reshape(-1, 1, 28, 28))
-        labels.append(
-            {
-                "character": torch.arange(characters).repeat_interleave(part.shape[1]),
-                "alphabet": alphabets.repeat_interleave(part.shape[1]),
-                "drawer": torch.arange(20)[drawers].repeat(characters),
-            }
-        )
-    classes = {"alphabet": tuple(entry.alphabet for entry in ranges)}
-    return _assemble("omniglot-lake28", mirror.version, arrays, labels, mirror=True, classes=classes)
+
+    def labels_of(drawers: Tensor) -> Labels:
+        return {
+            "character": torch.arange(characters).repeat_interleave(len(drawers)),
+            "alphabet": alphabets.repeat_interleave(len(drawers)),
+            "drawer": drawers.repeat(characters),
+        }
+
+    train, test = torch.arange(15), torch.arange(15, 20)
+    return carved_set(
+        "omniglot-lake28",
+        mirror.version,
+        "binary",
+        (images[:, train].reshape(-1, 1, 28, 28), images[:, test].reshape(-1, 1, 28, 28)),
+        (labels_of(train), labels_of(test)),
+        {"alphabet": tuple(entry.alphabet for entry in ranges)},
+        mirror=True,
+    )
 
 
-def _assemble(
-    name: str,
-    version: str,
-    arrays: list[Tensor],
-    labels: list[dict[str, Tensor]],
-    *,
-    mirror: bool,
-    classes: dict[str, tuple[str, ...]] | None = None,
-) -> ImageSet:
-    rows, val_rows = carve_validation(len(arrays[0]))
-    splits = {"train": arrays[0][rows], "val": arrays[0][val_rows], "test": arrays[1]}
-    named = {
-        "train": {label: values[rows] for label, values in labels[0].items()},
-        "val": {label: values[val_rows] for label, values in labels[0].items()},
-        "test": labels[1],
-    }
-    return ImageSet(name, version, sha256_of(splits.values()), "binary", splits, named, classes or {}, mirror)
+OMNIGLOT = Dataset(
+    "omniglot",
+    "OMNIGLOT as prepared by Burda et al., dynamically binarised",
+    "binary",
+    (1, 28, 28),
+    read_omniglot,
+    OMNIGLOT_FILES,
+)
+OMNIGLOT_LAKE28 = Dataset(
+    "omniglot-lake28",
+    "OMNIGLOT as collected by Lake et al., area-averaged to 28 x 28",
+    "binary",
+    (1, 28, 28),
+    read_lake28,
+    how=f"copy its mirror, the folder {LAKE_MIRROR} with its manifest.json, into a folder named by LSGM_DATA",
+)

@@ -1,126 +1,64 @@
-"""The datasets by name: what each is, where it comes from, and how it is read."""
+"""The datasets by name, and `load`: one of them, or the images of a path."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lsgm.data import celeba, cifar, glyphs, mnist, omniglot
 from lsgm.data.arrays import ARRAYS
-from lsgm.data.download import RemoteFile
+from lsgm.data.dataset import Dataset
 from lsgm.data.folder import read_folder, read_image
 from lsgm.data.imagefile import reading
-from lsgm.data.images import ImageSet, PixelKind
+from lsgm.data.images import ImageSet
 from lsgm.data.listing import SUFFIXES
-from lsgm.data.mirror import find_mirror
-from lsgm.data.store import cached_set, find_file, roots
+from lsgm.data.places import find_file, find_mirror, roots
+from lsgm.discovery import offers
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
 
-__all__ = ["DATASETS", "Dataset", "dataset_names", "find_dataset", "load"]
+__all__ = ["DATASETS", "dataset_names", "find_dataset", "load"]
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A named dataset.
-
-    Attributes:
-        name: What `load` and recipes call it.
-        summary: One line for a table.
-        pixels: How its pixels are modelled.
-        image_shape: (channels, height, width).
-        read: Reads it from the roots given.
-        files: The official files that `lsgm data fetch` gets; none where there is no such place.
-        bundled: Whether it needs no file at all.
-        how: What to do where nothing can be fetched.
-        together: Whether the official files must lie in one place; each may lie in another otherwise.
-        carved: Whether ``val`` is a part of what was published as training images.
-    """
-
-    name: str
-    summary: str
-    pixels: PixelKind
-    image_shape: tuple[int, int, int]
-    read: Callable[[list[Path]], ImageSet]
-    files: tuple[RemoteFile, ...] = ()
-    bundled: bool = False
-    how: str = ""
-    together: bool = False
-    carved: bool = True
-
-
-def _read_glyphs(search: list[Path]) -> ImageSet:
-    return cached_set(glyphs.cache_key(), glyphs.build)
-
-
-_LAKE_HOW = (
-    f"copy its mirror, the folder {omniglot.LAKE_MIRROR} with its manifest.json, "
-    "into a folder named by LSGM_DATA"
+_OWN = (
+    glyphs.GLYPHS,
+    mnist.MNIST,
+    mnist.MNIST_FIXED,
+    omniglot.OMNIGLOT,
+    omniglot.OMNIGLOT_LAKE28,
+    cifar.CIFAR10,
+    celeba.CELEBAHQ,
 )
-_ALL = (
-    Dataset(
-        "glyphs",
-        "letters of matplotlib's typefaces, rendered here; no download",
-        "binary",
-        (1, 28, 28),
-        _read_glyphs,
-        bundled=True,
-        carved=False,
-    ),
-    Dataset(
-        "mnist",
-        "MNIST, dynamically binarised",
-        "binary",
-        (1, 28, 28),
-        mnist.read_mnist,
-        mnist.MNIST_FILES,
-    ),
-    Dataset(
-        "mnist-fixed",
-        "MNIST in Larochelle's fixed binarisation",
-        "binary",
-        (1, 28, 28),
-        mnist.read_mnist_fixed,
-        mnist.FIXED_FILES,
-        together=True,
-        carved=False,
-    ),
-    Dataset(
-        "omniglot",
-        "OMNIGLOT as prepared by Burda et al., dynamically binarised",
-        "binary",
-        (1, 28, 28),
-        omniglot.read_omniglot,
-        omniglot.OMNIGLOT_FILES,
-    ),
-    Dataset(
-        "omniglot-lake28",
-        "OMNIGLOT as collected by Lake et al., area-averaged to 28 x 28",
-        "binary",
-        (1, 28, 28),
-        omniglot.read_lake28,
-        how=_LAKE_HOW,
-    ),
-    Dataset(
-        "cifar10",
-        "CIFAR-10, 8 bits",
-        "uint8",
-        (3, 32, 32),
-        cifar.read_cifar10,
-        cifar.CIFAR_FILES,
-    ),
-    Dataset(
-        "celebahq256",
-        "CelebA-HQ at 256 x 256, brought by the user",
-        "uint8",
-        (3, 256, 256),
-        celeba.read_celebahq,
-        how=celeba.HOW.replace(" in one of them", " in $LSGM_DATA"),
-    ),
-)
-DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
+
+
+class _Datasets(Mapping[str, Dataset]):
+    """Ours, then those of other packages, which are imported when they are asked for by name."""
+
+    def __init__(self, own: Iterable[Dataset]) -> None:
+        self.known = {dataset.name: dataset for dataset in own}
+
+    def __getitem__(self, name: str) -> Dataset:
+        if name in self.known:
+            return self.known[name]
+        dataset = offers("lsgm.datasets")[name].load()
+        if not isinstance(dataset, Dataset) or dataset.name != name:
+            raise ConfigError(
+                f"the entry point '{name}' of the group lsgm.datasets leads to no Dataset of that name; see "
+                "lsgm/data/dataset.py, or uninstall its package"
+            )
+        self.known[name] = dataset
+        return dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.known, **offers("lsgm.datasets")})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+DATASETS = _Datasets(_OWN)
+"""By name."""
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -141,7 +79,7 @@ def find_dataset(name: str, search: list[Path]) -> Path | None:
                 return mirror.folder
         except DataError as error:
             broken = broken or error  # which matters only where nothing else is found
-        if name == "celebahq256" and (path := celeba.find_celebahq(root)) is not None:
+        if dataset.find is not None and (path := dataset.find(root)) is not None:
             return path
     if broken is not None:
         raise broken

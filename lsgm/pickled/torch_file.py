@@ -25,8 +25,7 @@ from torch import Tensor
 from lsgm.errors import CheckpointError
 from lsgm.files.limits import FOREIGN, UNPACKED, Limit
 from lsgm.files.names import shown
-from lsgm.files.regular import open_regular
-from lsgm.files.zips import open_zip
+from lsgm.files.regular import open_regular, open_zip
 from lsgm.pickled.machine import Machine, Made, MalformedError, Name
 
 __all__ = ["Storage", "Storages", "View", "open_storages", "with_tensors"]

@@ -17,7 +17,7 @@ from torch.optim import Adam, Adamax, AdamW, Optimizer
 
 from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import INSTRUCTIONS, PICKLE
-from lsgm.files.zips import zip_of
+from lsgm.files.regular import zip_of
 from lsgm.pickled.machine import Machine, MalformedError, TooManyError
 from lsgm.pickled.torch_file import Storage, View, Zipped
 

@@ -24,9 +24,8 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.names import said, shown
-from lsgm.files.regular import open_regular, read_bytes
+from lsgm.files.regular import open_regular, open_zip, read_bytes
 from lsgm.files.write import UnwritableError, atomic_path, claim, open_update, remedy
-from lsgm.files.zips import open_zip
 from lsgm.generative import Pixels
 
 __all__ = ["Output", "keeping", "open_output", "save_grid", "save_image"]

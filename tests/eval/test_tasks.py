@@ -9,9 +9,8 @@ import pytest
 
 from lsgm.data import ImageSet, dataset_names, glyphs, load, sha256_of
 from lsgm.data.images import test_levels as levels_of
-from lsgm.data.mirror import find_mirror
+from lsgm.data.places import find_mirror, roots
 from lsgm.data.registry import DATASETS
-from lsgm.data.store import roots
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.files.write import cache_dir
 from lsgm.sampling import find_sampler

@@ -133,7 +133,7 @@ def _write(
     recipe: DDPMRecipe,
     weights: dict[str, Tensor],
 ) -> None:
-    from lsgm.data.store import file_sha256
+    from lsgm.data.places import file_sha256
     from lsgm.files.names import shown
     from lsgm.interop.taken import recorded
     from lsgm.runs.history import write_derived_run

@@ -71,7 +71,7 @@ def run(argv: list[str]) -> int:
 
 def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
     """Compare a checkpoint with what score_sde_pytorch computes of it: see the module `conformance`."""
-    from lsgm_baselines.score_sde.conformance import conform as conform_folder
+    from lsgm_baselines.score_sde.convert import conform as conform_folder
 
     return conform_folder(folder, tolerances)
 
@@ -108,7 +108,7 @@ def _write(
 
 def _source(options: ScoreSDEOptions, config: ScoreSDEConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
-    from lsgm.data.store import file_sha256
+    from lsgm.data.places import file_sha256
     from lsgm.files.names import shown
 
     return {

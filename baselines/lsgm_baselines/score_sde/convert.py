@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lsgm.errors import CheckpointError, ConfigError
+from lsgm.conformance.folder import EXPECTED, Averages, Golden, read_values
+from lsgm.conformance.stage import Family, Result, Tolerances, examine
+from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.tables import Source, Table, layers_in_order, numbered_rows
@@ -25,11 +28,19 @@ from lsgm.model.sketch import sketch
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pickled.foreign import read_pickle
+from lsgm.score import ScoreModel, per_sample
 from lsgm_baselines.recipe import SGMRecipe
-from lsgm_baselines.score_sde.settings import ScoreSDEConfig, pixels_of, recipe_of
+from lsgm_baselines.score_sde.settings import (
+    TIME_SCALE,
+    ScoreSDEConfig,
+    find_config,
+    pixels_of,
+    recipe_of,
+    unit_of,
+)
 from lsgm_baselines.sgm import SGM
 
-__all__ = ["Checkpoint", "Native", "convert", "empty_networks", "network_table", "read_checkpoint"]
+__all__ = ["Checkpoint", "Native", "conform", "convert", "empty_networks", "network_table", "read_checkpoint"]
 
 FREQUENCIES = "all_modules.0.W"
 """The one tensor that is a parameter and not trained, so that no average of it is kept."""
@@ -248,3 +259,62 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
             f"the checkpoint's noise levels go from {low:g} to {high:g}, and its configuration says "
             f"{config.sigma_min:g} to {config.sigma_max:g}; name the configuration that it was trained with"
         )
+
+
+# Parity with files that score_sde_pytorch wrote: `checkpoint.pth`, its settings, and what it computes
+
+SETTINGS = "config.toml"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model of a folder in float64, by the weights that it has."""
+
+    config: ScoreSDEConfig
+    priors: Mapping[str, ScoreModel]
+    image: tuple[int, int, int]
+
+
+def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
+    """Return the result of every stage that the folder has values for.
+
+    Raises UserError, one sentence, where the folder is incomplete or damaged, or its parts do not belong
+    together.
+    """
+    for name in (SETTINGS, EXPECTED):
+        if not os.path.lexists(folder / name):
+            raise DataError(
+                f"{folder} has no {name}; the folder of a checkpoint of score_sde_pytorch holds "
+                f"checkpoint.pth, {SETTINGS} and {EXPECTED}"
+            )
+    golden = Golden(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
+    return examine(golden, _load(folder), (STAGES,), tolerances, given=lambda name: name in ("x", "t"))
+
+
+def _load(folder: Path) -> Model:
+    config = find_config(str(folder / SETTINGS))
+    native = convert(read_checkpoint(folder / "checkpoint.pth"), config)
+    priors = {}
+    for weights, state in (("raw", native.raw), ("ema", native.ema)):
+        networks = SGM(native.recipe.prior, native.pixels)
+        networks.load_state_dict(state)
+        priors[weights] = networks.double().eval().prior
+    return Model(config, priors, native.pixels.shape)
+
+
+def _run(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return ours in their terms, in units of their pixels; theirs on [0, 1] are ours on [-1, 1]."""
+    x = golden.take_shaped("x", names[0], model.image)
+    t = golden.take_shaped("t", names[0], ())
+    unit, exploding = unit_of(model.config), model.config.sde == "vesde"
+    z = unit * x - (unit - 1)
+    std = model.priors["ema"].sde.sigma(t) / unit
+    values = {"std": std, "labels": std if exploding else TIME_SCALE * t}
+    with torch.no_grad():
+        for weights, prior in model.priors.items():
+            score = unit * prior.score(z, t)
+            values[f"{weights}/output"] = score if exploding else -score * per_sample(std, score)
+    return values
+
+
+STAGES = Family[Model](lambda name: True, _run)

@@ -16,13 +16,12 @@ import torch
 
 from lsgm.data.download import RemoteFile, download
 from lsgm.data.fetch import Weights
-from lsgm.data.store import first_good, is_there, roots
+from lsgm.data.places import first_good, is_there, roots
 from lsgm.errors import DataError
 from lsgm.files.limits import NETWORK
 from lsgm.files.names import shown
-from lsgm.files.regular import read_bytes, refuse_shared_folder, refuse_special
+from lsgm.files.regular import read_bytes, refuse_shared_folder, refuse_special, zip_of
 from lsgm.files.write import cache_dir
-from lsgm.files.zips import zip_of
 
 __all__ = [
     "CLEAN_INCEPTION",

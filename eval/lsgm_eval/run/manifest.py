@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lsgm.data.store import file_sha256
+from lsgm.data.places import file_sha256
 from lsgm.errors import DataError
 from lsgm.files.names import file_name
 from lsgm.files.text import read_record, spelt

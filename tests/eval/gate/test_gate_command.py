@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scoring import KnownModel
 
 from lsgm.data import ImageSet, sha256_of
-from lsgm.data.store import file_sha256
+from lsgm.data.places import file_sha256
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm.runs.checkpoint import find_checkpoint

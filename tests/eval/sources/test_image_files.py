@@ -18,7 +18,7 @@ from PIL import Image
 
 from lsgm import cli
 from lsgm.config import SamplerConfig
-from lsgm.data import decoded as image_files
+from lsgm.data import folder as image_files
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm_eval.models.ready import fit, is_source, open_source

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lsgm.data import cifar, load
 from lsgm.data.cifar import load_arrays
-from lsgm.data.mirror import read_manifest
+from lsgm.data.places import read_manifest
 from lsgm.errors import DataError
 
 BATCHES = (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")

@@ -105,7 +105,7 @@ def test_fetch_puts_files_where_load_finds_them(
     changed = registry.Dataset(
         here.name, here.summary, here.pixels, here.image_shape, here.read, tuple(files)
     )
-    monkeypatch.setitem(registry.DATASETS, "mnist-fixed", changed)
+    monkeypatch.setitem(registry.DATASETS.known, "mnist-fixed", changed)
     with pytest.raises(DataError, match="`lsgm data fetch mnist-fixed`"):
         load("mnist-fixed")
     assert run(["fetch", "mnist-fixed"]) == 0
@@ -128,7 +128,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files.append(RemoteFile(item.file, (source / item.file).as_uri(), sha256=digest))
     for name in ("mnist", "mnist-fixed"):
         changed = replace(registry.DATASETS[name], files=tuple(files))
-        monkeypatch.setitem(registry.DATASETS, name, changed)
+        monkeypatch.setitem(registry.DATASETS.known, name, changed)
     return source
 
 

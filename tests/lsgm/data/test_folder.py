@@ -17,9 +17,8 @@ from pictures import photos as write_photos
 from pictures import zipped
 from PIL import Image
 
-from lsgm.data import ImageSet, arrays, celeba, load
-from lsgm.data import decoded as cache
-from lsgm.data import decoded as files
+from lsgm.data import ImageSet, arrays, cache, celeba, load
+from lsgm.data import folder as files
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
 from lsgm.errors import ConfigError, DataError

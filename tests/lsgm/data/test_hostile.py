@@ -33,15 +33,15 @@ from pictures import encoded, photo, photos, zipped
 from PIL import Image
 from safetensors.torch import save_file
 
-from lsgm.data import ImageSet, decoded, load, open_images, sha256_of
+from lsgm.data import ImageSet, cache, load, open_images, sha256_of
+from lsgm.data.cache import cached_set
 from lsgm.data.cifar import load_arrays, read_archive, read_cifar10
 from lsgm.data.imagefile import Convert, Room, inspect
 from lsgm.data.listing import list_files
-from lsgm.data.mirror import find_mirror, read_manifest
 from lsgm.data.mnist import read_amat, read_idx, read_mnist_fixed
 from lsgm.data.omniglot import read_chardata, read_lake28
+from lsgm.data.places import find_mirror, read_manifest
 from lsgm.data.registry import DATASETS
-from lsgm.data.store import cached_set
 from lsgm.errors import DataError
 from lsgm.files.write import cache_dir
 
@@ -118,7 +118,7 @@ def test_what_changes_into_a_pipe_after_it_was_listed_is_refused_at_once(tmp_pat
 def test_a_pipe_in_the_cache_is_refused_or_passed_over(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "_SETTLED", 0)
+    monkeypatch.setattr(cache, "_SETTLED", 0)
     folder = photos(tmp_path / "set")
     before = load(str(folder), image_size=8).sha256
     (place,) = (cache_dir() / "derived").glob(kind)
@@ -351,7 +351,7 @@ def damaged(content: dict[str, Any], key: str, value: Any) -> str:
 def test_what_is_remembered_wrongly_is_found_anew(
     value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "_SETTLED", 0)
+    monkeypatch.setattr(cache, "_SETTLED", 0)
     folder = photos(tmp_path / "set")
     before = load(str(folder), image_size=8).sha256
     (note,) = (cache_dir() / "derived").glob("seen-*.json")

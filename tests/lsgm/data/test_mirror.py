@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lsgm.data.mirror import find_mirror, read_manifest
+from lsgm.data.places import find_mirror, read_manifest
 from lsgm.errors import DataError
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lsgm.data import ImageSet, sha256_of
-from lsgm.data.store import cached_set, find_file, missing, roots
+from lsgm.data.cache import cached_set
+from lsgm.data.places import find_file, missing, roots
 from lsgm.errors import DataError
 from lsgm.files.write import atomic_path, cache_dir
 

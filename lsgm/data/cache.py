@@ -1,4 +1,8 @@
-"""Decoded images in the cache: a memory-mapped file for each content, so that no set gets another's."""
+"""What is derived from data files, kept in the cache: made once, found again by content, verified when read.
+
+Decoded images lie in a memory-mapped file for each content, so that no set gets another's; whole sets with
+their labels in safetensors; what was found of files, in notes that hold while the files are left alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shutil import disk_usage
 from typing import Protocol, TypeVar
@@ -22,32 +26,29 @@ from PIL import __version__ as pillow_version
 from torch import Tensor
 
 from lsgm.config import require
-from lsgm.data.imagefile import Convert, Header, Room, decode, fitted, inspect, is_binary, reading
-from lsgm.data.images import sha256_of
-from lsgm.data.listing import ImageFile, Listing, once
+from lsgm.data.imagefile import BLOCK, fitted, threads
+from lsgm.data.images import ImageSet, PixelKind, sha256_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import map_array
-from lsgm.files.names import shown
-from lsgm.files.text import read_record
+from lsgm.files.names import file_name
+from lsgm.files.regular import refuse_special
+from lsgm.files.text import parse_json, read_record, record_of
 from lsgm.files.write import atomic_path, cache_dir, exclusive
-from lsgm.generative import Pixels
 from lsgm.progress import bar
 from lsgm.structure import to_dict
 
 __all__ = [
-    "CheckedFiles",
-    "FileImages",
     "Rows",
     "Seen",
     "Size",
     "agreed",
+    "cached_set",
     "decoded",
     "file_stamp",
     "is_cached",
     "opened",
     "remembered",
     "size_words",
-    "threads",
 ]
 
 T = TypeVar("T")
@@ -269,153 +270,82 @@ def remembered(
     return found
 
 
-# A set of image files, in a folder or in a zip: every file is checked once and decoded when asked for
+def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:
+    """Return the image set cached under ``key``, building and writing it first where it is not there.
 
-BLOCK = 1024
-"""Files looked at before the next are begun, so that a bad one stops the work soon."""
-_ROOM = Room(2**29)
-_COPIES = 16
-"""Bytes for each pixel while an image is decoded, several copies of up to four channels."""
+    The key must name everything the pixels depend on. Stored pixels are hashed again at every load.
 
-
-def threads() -> int:
-    """Return how many files are read at once; Pillow decodes and hashlib hashes outside of Python's lock."""
-    return min(16, max(4, os.cpu_count() or 1))
-
-
-class CheckedFiles:
-    """Image files in a given order, each read once at the beginning: its bytes hashed, its header checked.
-
-    A set has one number of channels: 1 where every file is greyscale, 3 where every file is RGB. Sizes may
-    differ. Memory grows by a few hundred bytes for each file, not with the pixels.
-
-    Raises DataError naming the file for one that is damaged or refused (`inspect`), and for a mixture of
-    greyscale and RGB, unless ``convert`` has ``grey``: then all are RGB.
+    Raises:
+        DataError: the cache file is truncated or corrupted.
     """
+    path = cache_dir() / "derived" / f"{file_name(key)}.safetensors"
+    if not path.exists():  # so that a cache somebody else filled may be read-only
+        with exclusive(path):
+            if not path.exists():
+                images = build()
+                with atomic_path(path) as temporary:
+                    _write(temporary, images)
+    return _read(path)
 
-    in_order = False
 
-    def __init__(self, listing: Listing, files: Sequence[ImageFile], convert: Convert) -> None:
-        self.listing, self.files, self.convert = listing, list(files), convert
-        self.sizes: list[tuple[int, int]] = []
-        self.hashes: list[bytes] = []
-        self.lossy = 0
-        self.converted = False
-        """Whether any of the images is not as its file has it."""
-        self._first_of: dict[int, int] = {}
-        counts = {1: 0, 3: 0}
-        progress = bar(total=len(self.files), desc=f"checking {shown(listing.path.name)}", unit="image")
-        with progress, ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(self.files), BLOCK):
-                rows = range(start, min(start + BLOCK, len(self.files)))
-                for row, (header, digest) in zip(rows, pool.map(self._check, rows), strict=True):
-                    self.sizes.append((header.height, header.width))
-                    self.hashes.append(digest)
-                    self.lossy += header.lossy
-                    self.converted |= header.converted
-                    counts[header.channels] += 1
-                    self._first_of.setdefault(header.channels, row)
-                    self.accept(row)
-                progress.update(len(rows))
-        self.channels = self._one_kind(counts)
-        self.how = str(convert) if self.converted else ""
+@dataclass(frozen=True)
+class _About:
+    """What a cached set says of itself besides its tensors."""
 
-    def accept(self, row: int) -> None:
-        """Look at image ``row``, whose size is known by now; raise DataError to refuse it."""
+    name: str
+    version: str
+    sha256: str
+    pixels: PixelKind
+    classes: dict[str, tuple[str, ...]]
+    mirror: bool
+    bits: int
+    order: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.files)
 
-    def label(self, row: int) -> str:
-        """Return the name by which an error calls image ``row``."""
-        return self.listing.label(self.listing.place(self.files[row]))
+_KEPT = tuple(field.name for field in fields(_About) if field.name != "order")
+"""Those of an `ImageSet` that it keeps."""
 
-    def size(self, row: int) -> tuple[int, int]:
-        """Return (height, width) of image ``row``."""
-        return self.sizes[row]
 
-    def name(self, row: int) -> str:
-        """Return where image ``row`` lies below the path of its set, fit to be printed."""
-        return shown(self.listing.place(self.files[row]))
+def _write(path: Path, images: ImageSet) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
-    def content(self, row: int) -> str:
-        """Return a text that two images share only where their files' bytes are the same."""
-        return self.hashes[row].hex()
-
-    def row(self, row: int) -> NDArray[np.uint8]:
-        """Return image ``row``, uint8 [C, H, W]. Raises DataError for a damaged or changed file."""
-        height, width = self.sizes[row]
-        with _ROOM.taken(self.files[row].size + _COPIES * height * width):
-            raw = self._bytes(row)
-            if hashlib.sha256(raw).digest() != self.hashes[row]:
-                raise DataError(f"{self.label(row)} has changed since it was checked: run the command again")
-            return decode(raw, self.label(row), self.convert, self.channels)
-
-    def _one_kind(self, counts: dict[int, int]) -> int:
-        if not (counts[1] and counts[3]):
-            return 1 if counts[1] else 3
-        if "grey" in self.convert:
-            self.converted = True
-            return 3
-        grey, colour = (self.name(self._first_of[channels]) for channels in (1, 3))
+    tensors = {f"split/{name}": tensor.contiguous() for name, tensor in images.splits.items()}
+    for split, labels in images.labels.items():
+        tensors |= {f"label/{split}/{name}": tensor.contiguous() for name, tensor in labels.items()}
+    about = {name: getattr(images, name) for name in _KEPT} | {"order": list(images.splits)}
+    try:
+        save_file(tensors, path, metadata={"about": json.dumps(about)})
+    except SafetensorError as error:  # the library's word for whatever the system says, a full disk for one
         raise DataError(
-            f"{self.listing.path} mixes greyscale and RGB: {counts[1]:,} grey ({grey}) and {counts[3]:,} RGB "
-            f"({colour}): write all images alike, or give --convert grey, which makes all RGB"
-        )
-
-    def _bytes(self, row: int) -> bytes:
-        label = self.label(row)
-        try:
-            with reading(label):
-                return self.files[row].read()
-        except DataError as error:
-            if str(error).startswith(label):
-                raise
-            why = str(error).partition(";")[0]
-            raise DataError(f"{label} cannot be read ({why}): replace it") from error
-
-    def _check(self, row: int) -> tuple[Header, bytes]:
-        with _ROOM.taken(2 * self.files[row].size):
-            raw = self._bytes(row)
-            return inspect(raw, self.label(row), self.convert), hashlib.sha256(raw).digest()
+            f"cannot write to {path.parent} ({error}); make room, or use another folder (LSGM_CACHE)"
+        ) from error
 
 
-class FileImages(CheckedFiles):
-    """Image files of one size as one set; its sha256 covers names and bytes, in order, and conversions.
+def _read(path: Path) -> ImageSet:
+    from safetensors import SafetensorError, safe_open
 
-    Beyond what `CheckedFiles` does, greyscale files are decoded until one has a value other than 0 and 255,
-    because pixels of a set without such a file are binary. Raises DataError naming two files whose sizes
-    differ.
-    """
-
-    def __init__(self, listing: Listing, convert: Convert) -> None:
-        self.path, self.what = listing.path, listing.what
-        files = once(listing, listing.files)
-        listing.say()
-        super().__init__(listing, files, convert)
-        self.grey_row: int | None = None
-        if self.channels == 1:
-            rows = range(len(self))
-            self.grey_row = next((row for row in rows if not is_binary(self.row(row))), None)
-        binary = self.channels == 1 and self.grey_row is None
-        shape = (self.channels, *self.sizes[0])
-        self.pixels = Pixels(*shape, "binary", 1) if binary else Pixels(*shape, "discrete")
-        digest = hashlib.sha256()
-        for file, content in zip(self.files, self.hashes, strict=True):
-            digest.update(f"{content.hex()} {file.name}\n".encode("utf-8", "surrogateescape"))
-        digest.update(self.how.encode())
-        self.sha256 = digest.hexdigest()
-
-    def accept(self, row: int) -> None:
-        """Refuse an image of another size than the first one's."""
-        if self.sizes[row] != self.sizes[0]:
-            (height, width), (other_height, other_width) = self.sizes[0], self.sizes[row]
-            raise DataError(
-                f"{self.path}: {self.name(0)} is {width} x {height} pixels and {self.name(row)} is "
-                f"{other_width} x {other_height}: the images of a set have one size, bring them to it first"
-            )
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        """Return images uint8 [len(rows), C, H, W]. Raises DataError for a damaged or changed file."""
-        with ThreadPoolExecutor(threads()) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(self.row, rows))))
+    refuse_special(path)
+    advice = f"the cached file {path} is truncated or corrupted; delete it and run the command again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = parse_json((file.metadata() or {})["about"], path)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(content, dict):
+            raise DataError(advice)
+        about = record_of(_About, content, path)
+        splits = {name: tensors.pop(f"split/{name}") for name in about.order}
+    except (SafetensorError, DataError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(advice) from error
+    labels: dict[str, dict[str, Tensor]] = {}
+    for name, values in tensors.items():
+        kind, _, rest = name.partition("/")
+        split, _, label = rest.partition("/")
+        whole = kind == "label" and split in splits and values.shape == splits[split].shape[:1]
+        if not whole or values.dtype != torch.int64:
+            raise DataError(advice)
+        labels.setdefault(split, {})[label] = values
+    images = all(rows.dtype == torch.uint8 and rows.ndim == 4 for rows in splits.values())
+    if not splits or not images or sha256_of(splits.values()) != about.sha256:
+        raise DataError(advice)
+    return ImageSet(splits=splits, labels=labels, **{name: getattr(about, name) for name in _KEPT})

@@ -1,10 +1,16 @@
-"""A mirror: a folder whose `manifest.json` names a dataset, its version, and the sha256 of every file."""
+"""Where data files are looked for: under their published names, or in a mirror.
+
+A mirror is a folder whose `manifest.json` names a dataset, its version, and the sha256 of every file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,13 +18,91 @@ from typing import Any, TypeVar
 
 from lsgm.config import require
 from lsgm.data.listing import hidden
-from lsgm.data.store import file_sha256, first_good, is_there
 from lsgm.errors import DataError
+from lsgm.files.regular import open_regular
 from lsgm.files.text import read_record, record_of
+from lsgm.files.write import cache_dir
 
-__all__ = ["Mirror", "MirrorFile", "find_mirror", "mirror_ways", "read_manifest"]
+__all__ = [
+    "Mirror",
+    "MirrorFile",
+    "file_sha256",
+    "find_file",
+    "find_mirror",
+    "first_good",
+    "is_there",
+    "mirror_ways",
+    "missing",
+    "places_of",
+    "read_manifest",
+    "roots",
+]
 
 T = TypeVar("T")
+
+
+def roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return the folders in which data are looked for: ``root``, those of ``$LSGM_DATA``, then the cache."""
+    named = [Path(part).expanduser() for part in os.environ.get("LSGM_DATA", "").split(os.pathsep) if part]
+    return ([Path(root)] if root is not None else []) + named + [cache_dir() / "data"]
+
+
+def places_of(dataset: str, file: str, search: Iterable[Path]) -> list[Path]:
+    """Return those of ``root/dataset/file`` and ``root/file`` at which there is something, in order."""
+    return [place for root in search for place in (root / dataset / file, root / file) if is_there(place)]
+
+
+def find_file(dataset: str, file: str, search: list[Path]) -> Path | None:
+    """Return the first of ``root/dataset/file`` and ``root/file`` that exists."""
+    return next(iter(places_of(dataset, file, search)), None)
+
+
+def is_there(place: Path) -> bool:
+    """Return whether there is something at a place, also something that this process may not look into."""
+    try:
+        place.stat()
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+    return True
+
+
+def first_good(ways: Iterable[Callable[[], T]], nothing_in: Sequence[Path]) -> T:
+    """Return what the first of several ways to the same thing gives: a bad copy hides no good one behind it.
+
+    What was wrong with the copies before it is said on standard error. Raises DataError where every way
+    fails: what is wrong with each copy, and in which places there is none.
+    """
+    wrong: dict[str, None] = {}
+    for way in ways:
+        try:
+            found = way()
+        except DataError as error:
+            wrong[str(error)] = None
+        except OSError as error:
+            wrong[f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"] = None
+        else:
+            for sentence in wrong:
+                print(f"lsgm: another copy is used, because {sentence}", file=sys.stderr)
+            return found
+    places = ", ".join(dict.fromkeys(map(str, nothing_in)))
+    raise DataError("; ".join(wrong) + (f"; there is no other copy in {places}" if places else ""))
+
+
+def missing(dataset: str, file: str, search: list[Path], *, check: str = "", how: str = "") -> DataError:
+    """Return the error for an absent file: its name, every place looked in, its checksum, what to do next."""
+    looked = ", ".join(str(root) for root in search) + (" and its" if len(search) == 1 else " and their")
+    what_next = how or f"run `lsgm data fetch {dataset}`, or set LSGM_DATA to a folder that holds it"
+    known = f" ({check})" if check else ""
+    return DataError(f"{dataset}: {file}{known} is not here; looked in {looked} sub-folders; {what_next}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file. Raises DataError for what is none, or cannot be read."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Mirrors
 
 
 @dataclass(frozen=True)
@@ -143,7 +227,7 @@ def find_mirror(name: str, root: Path) -> Mirror | None:
         DataError: there is none, but a folder that bears the dataset's name has a broken manifest. Broken
             manifests elsewhere belong to something else and are passed over.
     """
-    return first_good(ways, []) if (ways := mirror_ways(name, [root], _itself)) else None
+    return first_good(ways, []) if (ways := mirror_ways(name, [root], lambda mirror: mirror)) else None
 
 
 def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) -> list[Callable[[], T]]:
@@ -175,7 +259,3 @@ def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) 
 
 def _read_at(folder: Path, read: Callable[[Mirror], T]) -> T:
     return read(read_manifest(folder))
-
-
-def _itself(mirror: Mirror) -> Mirror:
-    return mirror
