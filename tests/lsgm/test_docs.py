@@ -1,4 +1,4 @@
-"""What the pages under docs/ name is there: files, tests, other pages."""
+"""What the pages for readers name is there: files, tests, other pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-HOMES = ("", "tests", "tests/lsgm", "tests/lsgm/data", "tests/eval", "eval/lsgm_eval", "lsgm/data")
-"""Where a page may leave out the folder of a file, having said once which one it means."""
+PAGES = [
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+]
+KEPT = [
+    f"/{path.relative_to(ROOT).as_posix()}"
+    for home in ("lsgm", "eval", "baselines", "reports", "tests")
+    for path in [ROOT / home, *(ROOT / home).rglob("*")]
+    if "__pycache__" not in path.parts
+]
+"""Every file and folder of code, with a slash before it: a page may name one by the end of its path."""
 
 
 def named(page: Path, pattern: str) -> set[str]:
@@ -26,7 +34,7 @@ def test_every_test_that_a_page_calls_a_proof_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_of_this_repository_that_a_page_names_exists(page: Path) -> None:
     for name in named(page, r"`((?:lsgm|eval|baselines|reports|tests)/[\w./-]*|[\w./-]+\.py)`"):
-        assert any((ROOT / home / name).exists() for home in HOMES), name
+        assert any(path.endswith(f"/{name.rstrip('/')}") for path in KEPT), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -47,7 +47,7 @@ def table() -> str:
     """Return the page's table of bounds."""
     rows = [
         f"| `{limit.variable}` | {size(limit)} | {' '.join(what.split()).split('. ')[0].rstrip('.')} |"
-        for limit, what in bounds()
+        for limit, what in sorted(bounds(), key=lambda bound: bound[0].variable)
     ]
     return "\n".join(["| variable | at most | of |", "|---|---|---|", *rows])
 
