@@ -6,8 +6,9 @@ import math
 import re
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from lsgm.discovery import offers
 from lsgm.errors import ConfigError
 from lsgm.files.limits import BATCH, DRAWS, SIZE, STEPS, Limit
 
@@ -117,11 +118,18 @@ class DataConfig:
         return (int(sides[1]), int(sides[2])) if sides else None
 
 
+# The names of `lsgm.sde.make_sde`, for which nothing has to be imported: its own and those of other packages.
+if TYPE_CHECKING:
+    SDEName = str
+else:
+    SDEName = Literal["vp", "subvp", "ve", "geometric", *offers("lsgm.sdes")]
+
+
 @dataclass(frozen=True)
 class SDEConfig:
     """The forward diffusion, arXiv:2106.05931 section 3 and appendix."""
 
-    kind: Literal["vp", "subvp", "ve", "geometric"] = "vp"
+    kind: SDEName = "vp"
     """Variance preserving, sub-VP, variance exploding, or VP with geometric variance."""
     beta_start: float = 0.1
     """beta(0) of vp and subvp."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.normal import NormalLatents, NormalReference, standard_normal
-from lsgm.sde import SDE, VESDE
+from lsgm.sde import SDE
 
 __all__ = ["EDMPreconditioned", "Parameterisation", "ScaledScore", "ScoreModel", "per_sample"]
 
@@ -60,7 +59,7 @@ class ScoreModel(nn.Module):
     active: Tensor
     """Which channels the network sees, bool [1, C, 1, 1]; only with a Normal part."""
     sigma2_max: Tensor
-    """The variance exploding SDE's largest variance, float64 []; only with that SDE."""
+    """The SDE's largest variance, float64 []; only with an SDE that `fits_data`."""
     logit: nn.Parameter | None
     """Of the share a, [1, C, 1, 1]; only of a mixed score."""
     reference: NormalReference | None
@@ -86,14 +85,14 @@ class ScoreModel(nn.Module):
                 self.logit = nn.Parameter(torch.full((1, channels, 1, 1), mixing_init))
             # Not a float: averages of weights and changes of precision leave it alone.
             self.register_buffer("active", torch.ones(1, channels, 1, 1, dtype=torch.bool))
-        if isinstance(sde, VESDE):
-            self.register_buffer("sigma2_max", torch.tensor(sde.sigma2_max, dtype=torch.float64))
+        if sde.fits_data:
+            self.register_buffer("sigma2_max", torch.tensor(sde.prior_var, dtype=torch.float64))
         self.reference = None if reference_shape is None else NormalReference(reference_shape, sde)
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         super()._load_from_state_dict(*arguments, **keywords)
-        if isinstance(self.sde, VESDE):
-            self.sde = replace(self.sde, sigma2_max=float(self.sigma2_max))
+        if self.sde.fits_data:
+            self.sde = self.sde.with_largest(float(self.sigma2_max))
 
     @property
     def _is_velocity(self) -> bool:
@@ -128,13 +127,11 @@ class ScoreModel(nn.Module):
 
     @torch.no_grad()
     def set_sigma2_max(self, value: float) -> None:
-        """Give the variance exploding SDE its largest variance; saved with the weights.
+        """Give the SDE its largest variance; saved with the weights.
 
-        Raises ConfigError for another SDE, or a value that is not above sigma2_min.
+        Raises ConfigError for an SDE that does not fit the data so, or a value that is not above sigma2_min.
         """
-        if not isinstance(self.sde, VESDE):
-            raise ConfigError("only the ve SDE takes its sigma2-max from the data; give the others a number")
-        self.sde = replace(self.sde, sigma2_max=value)
+        self.sde = self.sde.with_largest(value)
         self.sigma2_max.fill_(value)
 
     def eps(self, z_t: Tensor, t: Tensor) -> Tensor:

@@ -1,32 +1,29 @@
-"""The forward diffusion dz = f(t) z dt + g(t) dw for t in [0, 1] and what its Gaussian kernel implies."""
+"""The forward diffusion dz = f(t) z dt + g(t) dw for t in [0, 1] and what its Gaussian kernel implies.
+
+Everything that depends on which diffusion it is stands here, as an attribute or a method of its class: its
+name in recipes, the grid of its samplers, the times of its densities, the proposals that match its training.
+A package adds one by a subclass of `SDE`, or of `VPLike`, in the entry-point group ``lsgm.sdes``.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from lsgm.config import SDEConfig, require
+from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = [
-    "SDE",
-    "VESDE",
-    "VPSDE",
-    "GeometricVPSDE",
-    "LinearBeta",
-    "Schedule",
-    "SubVPSDE",
-    "TabulatedVPSDE",
-    "VPLike",
-    "ddpm_betas",
-    "make_sde",
-]
+__all__ = ["SDE", "VESDE", "VPSDE", "BetaVP", "GeometricVPSDE", "SubVPSDE", "VPLike", "make_sde"]
+
+Names = Mapping[str, str]
 
 
 class SDE(ABC):
@@ -37,8 +34,24 @@ class SDE(ABC):
     the latents, it is that of z at t = 0, noise included: Var(z_0) = 1 - sigma2_0.
     """
 
+    name: ClassVar[str] = ""
+    """What recipes call it; empty where it is made of more than a recipe's numbers."""
     is_vp_like: ClassVar[bool] = False
     """Whether g^2 = (d sigma_t^2/dt) / (1 - sigma_t^2), so that unit variance stays unit variance."""
+    grid: ClassVar[str] = "uniform"
+    """The grid of `lsgm.sampling.grids` that suits its samplers."""
+    proposals: ClassVar[Names] = {}
+    """By weighting, the entry of `lsgm.times.PROPOSALS` in proportion to lambda(t) Var(eps | z_t)."""
+    fits_data: ClassVar[bool] = False
+    """Whether its largest variance may be found from the data (`with_largest`); weights then hold it."""
+
+    @classmethod
+    def of(cls, config: SDEConfig) -> Self:
+        """Return the SDE that a recipe describes; None there means the class's default.
+
+        Raises ConfigError for an option that means nothing for it, or a value out of range.
+        """
+        raise ConfigError(f"{cls.__name__} is made of more than a recipe's numbers")
 
     @property
     @abstractmethod
@@ -49,6 +62,19 @@ class SDE(ABC):
     def prior_var(self) -> float:
         """Variance of the prior p(z_1) = N(0, prior_var I)."""
         return 1.0
+
+    @property
+    def guide(self) -> SDE:
+        """The SDE whose variance shapes the times that training draws by importance."""
+        return self
+
+    def with_largest(self, value: float) -> SDE:
+        """Return the SDE with another largest variance. Raises ConfigError where it is not to be found."""
+        raise ConfigError("only the ve SDE takes its sigma2-max from the data; give the others a number")
+
+    def flow_times(self, steps: int, start: float) -> Tensor | None:
+        """Return steps + 1 rising times of a density's fixed steps; None: those of the samplers' grid."""
+        return None
 
     @abstractmethod
     def f(self, t: Tensor) -> Tensor:
@@ -70,9 +96,9 @@ class SDE(ABC):
     def dvar(self, t: Tensor) -> Tensor:
         """Time derivative of the variance: d sigma_t^2/dt = 2 f sigma_t^2 + g^2."""
 
-    @abstractmethod
     def inv_var(self, v: Tensor) -> Tensor:
-        """Time t at which sigma_t^2 = v. Raises NotImplementedError where there is no inverse."""
+        """Time t at which sigma_t^2 = v. Raises NotImplementedError where no inverse is known."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse of its variance; its guide may")
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation sigma_t of q(z_t | z_0)."""
@@ -135,6 +161,7 @@ class VPLike(SDE):
     """Diffusions that keep unit variance: g^2 = (d sigma_t^2/dt) / (1 - sigma_t^2), appendix B."""
 
     is_vp_like: ClassVar[bool] = True
+    proposals: ClassVar[Names] = {"ll": "log-variance", "re": "variance", "edm": "lognormal"}
 
     def f(self, t: Tensor) -> Tensor:
         """-g^2/2: the drift that undoes the diffusion of a unit variance."""
@@ -157,49 +184,19 @@ class VPLike(SDE):
         return self.one_minus_var(t)
 
 
-# The variance preserving SDE with a linear beta(t)
-
-
-@dataclass(frozen=True)
-class LinearBeta:
-    """beta(t) = beta_start + (beta_end - beta_start) t and its integral B(t).
-
-    Raises ConfigError for values out of range.
-    """
-
-    beta_start: float = 0.1
-    beta_end: float = 20.0
-    sigma2_0: float = 0.0
-
-    def __post_init__(self) -> None:
-        b0, b1 = self.beta_start, self.beta_end
-        require(b0 > 0.0, f"beta-start is {b0}; it must be above 0")
-        require(b1 >= b0, f"beta-end is {b1}; it must be at least beta-start = {b0}")
-        # Beyond this 1 - sigma_1^2 = exp(-B(1)) is lost in the rounding of sigma_1^2 itself.
-        require(b0 + b1 <= 60.0, f"beta-start + beta-end is {b0 + b1}; give betas that sum to at most 60")
-        require(0.0 <= self.sigma2_0 < 1.0, f"sigma2-0 is {self.sigma2_0}; give a variance in [0, 1)")
-
-    def beta(self, t: Tensor) -> Tensor:
-        """beta(t), in 1/time."""
-        return self.beta_start + (self.beta_end - self.beta_start) * t.double()
-
-    def beta_integral(self, t: Tensor) -> Tensor:
-        """B(t) = integral of beta over [0, t]."""
-        t = t.double()
-        return t * (self.beta_start + 0.5 * (self.beta_end - self.beta_start) * t)
-
-    def inv_beta_integral(self, total: Tensor) -> Tensor:
-        """The t with B(t) = total, by the root formula that neither cancels at 0 nor needs beta to grow."""
-        slope = self.beta_end - self.beta_start
-        return 2.0 * total / (self.beta_start + (self.beta_start**2 + 2.0 * slope * total).sqrt())
-
-
-@dataclass(frozen=True)
-class VPSDE(LinearBeta, VPLike):
-    r"""Variance preserving SDE (Song et al., arXiv:2011.13456; arXiv:2106.05931 appendix B).
+class BetaVP(VPLike):
+    r"""Variance preserving SDEs by beta(t) and its integral B(t), from the variance sigma2_0 on.
 
     .. math:: f = -\beta/2, \; g^2 = \beta, \; \sigma_t^2 = 1 - (1-\sigma_0^2) e^{-B(t)}, \; m_t = e^{-B(t)/2}
     """
+
+    @abstractmethod
+    def beta(self, t: Tensor) -> Tensor:
+        """beta(t), in 1/time."""
+
+    @abstractmethod
+    def beta_integral(self, t: Tensor) -> Tensor:
+        """B(t) = integral of beta over [0, t]."""
 
     def g2(self, t: Tensor) -> Tensor:
         """beta(t)."""
@@ -221,40 +218,100 @@ class VPSDE(LinearBeta, VPLike):
         """beta (1 - sigma_t^2)."""
         return self.beta(t) * self.one_minus_var(t)
 
-    def inv_var(self, v: Tensor) -> Tensor:
-        """B(t) = -log((1 - v) / (1 - sigma2_0)), solved for t; v in [sigma2_0, 1)."""
-        excess = (v.double() - self.sigma2_0) / (1.0 - self.sigma2_0)
-        return self.inv_beta_integral(-torch.log1p(-excess))
-
-
-# The sub-VP SDE, whose variance never exceeds that of the VP SDE with the same beta(t)
-
 
 @dataclass(frozen=True)
-class SubVPSDE(LinearBeta, SDE):
-    r"""Sub-variance preserving SDE (Song et al., arXiv:2011.13456), with E = exp(-B(t)).
+class LinearBeta(SDE):
+    """The SDEs of a linear beta(t) = beta_start + (beta_end - beta_start) t, with its integral B(t).
 
-    .. math:: f = -\beta/2, \; g^2 = \beta (1-E^2), \; \sigma_t^2 = (1-E)^2 + \sigma_0^2 E, \; m_t = \sqrt{E}
-
-    With sigma2_0 > 0 the variance first falls, so it has no inverse; times are drawn for the VP SDE instead.
+    Raises ConfigError for values out of range.
     """
 
-    @cached_property
-    def vp(self) -> VPSDE:
-        """The VP SDE with the same beta and sigma2_0, whose variance lends itself to importance sampling."""
-        return VPSDE(self.beta_start, self.beta_end, self.sigma2_0)
+    beta_start: float = 0.1
+    beta_end: float = 20.0
+    sigma2_0: float = 0.0
+
+    def __post_init__(self) -> None:
+        b0, b1 = self.beta_start, self.beta_end
+        require(b0 > 0.0, f"beta-start is {b0}; it must be above 0")
+        require(b1 >= b0, f"beta-end is {b1}; it must be at least beta-start = {b0}")
+        # Beyond this 1 - sigma_1^2 = exp(-B(1)) is lost in the rounding of sigma_1^2 itself.
+        require(b0 + b1 <= 60.0, f"beta-start + beta-end is {b0 + b1}; give betas that sum to at most 60")
+        require(0.0 <= self.sigma2_0 < 1.0, f"sigma2-0 is {self.sigma2_0}; give a variance in [0, 1)")
+
+    @classmethod
+    def of(cls, config: SDEConfig) -> Self:
+        """Return the SDE with the recipe's betas; without its sigma2-0, from 0 on."""
+        for name, value in (("sigma2-min", config.sigma2_min), ("sigma2-max", config.sigma2_max)):
+            require(
+                value is None,
+                f"{name} has no meaning for the {config.kind} SDE; leave it out or choose ve or geometric",
+            )
+        return cls(config.beta_start, config.beta_end, 0.0 if config.sigma2_0 is None else config.sigma2_0)
+
+    def flow_times(self, steps: int, start: float) -> Tensor:
+        """Return times even in u = sqrt(t).
+
+        There the velocity 2 u dz/dt stays smooth where dz/dt = f z + g^2 eps / (2 sigma_t) grows as
+        sigma_t^-1 ~ t^-1/2, and half of the steps lie below t = 1/4, where data keep their shape: Heun is
+        then ten times and RK4 four times more accurate in Gaussian worlds than on times even in t.
+        """
+        times = torch.linspace(start**0.5, 1.0, steps + 1, dtype=torch.float64).square()
+        times[0] = start
+        return times
+
+    def beta(self, t: Tensor) -> Tensor:
+        """beta(t), in 1/time."""
+        return self.beta_start + (self.beta_end - self.beta_start) * t.double()
+
+    def beta_integral(self, t: Tensor) -> Tensor:
+        """B(t) = integral of beta over [0, t]."""
+        t = t.double()
+        return t * (self.beta_start + 0.5 * (self.beta_end - self.beta_start) * t)
 
     def f(self, t: Tensor) -> Tensor:
         """-beta/2."""
         return -0.5 * self.beta(t)
 
-    def g2(self, t: Tensor) -> Tensor:
-        """beta (1 - E^2)."""
-        return -self.beta(t) * torch.expm1(-2.0 * self.beta_integral(t))
-
     def mean(self, t: Tensor) -> Tensor:
         """exp(-B/2)."""
         return (-0.5 * self.beta_integral(t)).exp()
+
+
+@dataclass(frozen=True)
+class VPSDE(LinearBeta, BetaVP):
+    """Variance preserving SDE (Song et al., arXiv:2011.13456; arXiv:2106.05931 appendix B): `BetaVP`."""
+
+    name: ClassVar[str] = "vp"
+    proposals: ClassVar[Names] = {**VPLike.proposals, "un": "truncated-normal"}
+
+    def inv_var(self, v: Tensor) -> Tensor:
+        """B(t) = -log((1 - v) / (1 - sigma2_0)), solved for t; v in [sigma2_0, 1)."""
+        excess = (v.double() - self.sigma2_0) / (1.0 - self.sigma2_0)
+        total, slope = -torch.log1p(-excess), self.beta_end - self.beta_start
+        # The root formula that neither cancels at 0 nor needs beta to grow.
+        return 2.0 * total / (self.beta_start + (self.beta_start**2 + 2.0 * slope * total).sqrt())
+
+
+@dataclass(frozen=True)
+class SubVPSDE(LinearBeta):
+    r"""Sub-variance preserving SDE (Song et al., arXiv:2011.13456), with E = exp(-B(t)).
+
+    .. math:: f = -\beta/2, \; g^2 = \beta (1-E^2), \; \sigma_t^2 = (1-E)^2 + \sigma_0^2 E, \; m_t = \sqrt{E}
+
+    Its variance never exceeds that of the VP SDE. With sigma2_0 > 0 it first falls, so that it has no
+    inverse; times are drawn for the VP SDE instead, for which its own weights stay exact.
+    """
+
+    name: ClassVar[str] = "subvp"
+
+    @cached_property
+    def guide(self) -> VPSDE:
+        """The VP SDE with the same beta and sigma2_0, whose variance lends itself to importance sampling."""
+        return VPSDE(self.beta_start, self.beta_end, self.sigma2_0)
+
+    def g2(self, t: Tensor) -> Tensor:
+        """beta (1 - E^2)."""
+        return -self.beta(t) * torch.expm1(-2.0 * self.beta_integral(t))
 
     def var(self, t: Tensor) -> Tensor:
         """(1 - E)^2 + sigma2_0 E."""
@@ -271,15 +328,6 @@ class SubVPSDE(LinearBeta, SDE):
         total = self.beta_integral(t)
         return self.beta(t) * (-total).exp() * (-2.0 * torch.expm1(-total) - self.sigma2_0)
 
-    def inv_var(self, v: Tensor) -> Tensor:
-        """Not available: raises NotImplementedError."""
-        raise NotImplementedError(
-            "the variance of the sub-VP SDE has no inverse in general; use that of SubVPSDE.vp"
-        )
-
-
-# The variance exploding SDE with a geometric variance
-
 
 @dataclass(frozen=True)
 class VESDE(SDE):
@@ -292,6 +340,10 @@ class VESDE(SDE):
     latents. Raises ConfigError for values out of range.
     """
 
+    name: ClassVar[str] = "ve"
+    fits_data: ClassVar[bool] = True
+    proposals: ClassVar[Names] = {"ll": "share", "un": "share", "re": "marginal", "edm": "lognormal"}
+
     sigma2_min: float = 1e-4
     sigma2_max: float = 0.99
 
@@ -302,6 +354,17 @@ class VESDE(SDE):
             low < high < math.inf, f"sigma2-max is {high}; it must be finite and above sigma2-min = {low}"
         )
 
+    @classmethod
+    def of(cls, config: SDEConfig) -> Self:
+        """Return the SDE with the recipe's variances; the largest may still be found from the data."""
+        low = cls.sigma2_min if config.sigma2_min is None else config.sigma2_min
+        start = low if config.sigma2_0 is None else config.sigma2_0
+        require(
+            start == low,
+            f"sigma2-0 is {start}, but the ve SDE needs sigma2-0 = sigma2-min = {low}; leave sigma2-0 out",
+        )
+        return cls(low, config.sigma2_max if isinstance(config.sigma2_max, float) else cls.sigma2_max)
+
     @property
     def sigma2_0(self) -> float:
         """sigma2_min."""
@@ -311,6 +374,10 @@ class VESDE(SDE):
     def prior_var(self) -> float:
         """sigma2_max."""
         return self.sigma2_max
+
+    def with_largest(self, value: float) -> VESDE:
+        """Return the SDE with another sigma2_max."""
+        return replace(self, sigma2_max=value)
 
     @cached_property
     def log_ratio(self) -> float:
@@ -346,18 +413,21 @@ class VESDE(SDE):
         return 1.0 + self.sigma2_min * torch.expm1(self.log_ratio * t.double())
 
 
-# The geometric VP SDE: variance preserving, with a variance that grows geometrically as in the VE SDE
-
-
 @dataclass(frozen=True)
 class GeometricVPSDE(VPLike):
     r"""Geometric VPSDE, arXiv:2106.05931 section 3.4 and appendix B, with S(t) = sigma2_min e^{R t}.
 
     .. math:: f = -g^2/2, \; g^2 = R S / (1 - \sigma_t^2), \; \sigma_t^2 = S - \sigma_{min}^2 + \sigma_0^2
 
-    With sigma2_0 = sigma2_min, d log sigma_t^2/dt = R is constant, and uniform t is the optimal proposal of
-    the likelihood weighting. Raises ConfigError for values out of range.
+    Its variance grows geometrically as that of the VE SDE does. With sigma2_0 = sigma2_min,
+    d log sigma_t^2/dt = R is constant, and uniform t is the optimal proposal of the likelihood weighting.
+
+    As 1 - sigma_t^2 falls by orders of magnitude in the last instants before t = 1, twenty Heun steps even in
+    t miss a Gaussian by two sigmas. Raises ConfigError for values out of range.
     """
+
+    name: ClassVar[str] = "geometric"
+    grid: ClassVar[str] = "logsnr"
 
     sigma2_min: float = 3e-5
     sigma2_max: float = 0.999
@@ -373,6 +443,17 @@ class GeometricVPSDE(VPLike):
             f"the variance at t = 1, sigma2-max - sigma2-min + sigma2-0, is {high - low + start}; "
             "it must be below 1, so lower sigma2-0 or sigma2-max",
         )
+
+    @classmethod
+    def of(cls, config: SDEConfig) -> Self:
+        """Return the SDE with the recipe's variances; sigma2-0 is sigma2-min where it is left out."""
+        low = cls.sigma2_min if config.sigma2_min is None else config.sigma2_min
+        high = cls.sigma2_max if config.sigma2_max is None else config.sigma2_max
+        if high == "data":
+            raise ConfigError(
+                'sigma2-max = "data" is for the ve SDE; give the geometric one a number below 1'
+            )
+        return cls(low, high, low if config.sigma2_0 is None else config.sigma2_0)
 
     @cached_property
     def log_ratio(self) -> float:
@@ -405,182 +486,20 @@ class GeometricVPSDE(VPLike):
         return torch.log1p((v.double() - self.sigma2_0) / self.sigma2_min) / self.log_ratio
 
 
-# The variance preserving SDE through a table of betas, as DDPMs are trained with (arXiv:2006.11239)
-
-Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-"""Even in beta (arXiv:2006.11239), even in its root (arXiv:2112.10752), a cosine (arXiv:2102.09672)."""
-
-LARGEST_BETA = 0.999
-"""Where the cosine schedule is cut off (arXiv:2102.09672, section 3.2)."""
-
-
-def ddpm_betas(
-    schedule: Schedule, steps: int = 1000, start: float = 1e-4, end: float = 0.02
-) -> tuple[float, ...]:
-    """Return the ``steps`` betas of a published schedule; the cosine has no use for ``start`` and ``end``.
-
-    The cosine's are 1 - a((n + 1) / N) / a(n / N), at most 0.999, with
-    a(t) = cos^2(pi/2 (t + 0.008) / 1.008). Raises ConfigError for no steps or betas outside of (0, 1).
-    """
-    require(steps >= 1, f"the schedule has {steps} steps; it needs at least 1")
-    if schedule == "squaredcos_cap_v2":
-        cosines = [math.cos(math.pi / 2 * (n / steps + 0.008) / 1.008) ** 2 for n in range(steps + 1)]
-        return tuple(min(1 - cosines[n + 1] / cosines[n], LARGEST_BETA) for n in range(steps))
-    require(0 < start <= end < 1, f"betas from {start} to {end} must lie between 0 and 1 and not fall")
-    if schedule == "scaled_linear":
-        return tuple(root**2 for root in _even(math.sqrt(start), math.sqrt(end), steps))
-    return _even(start, end, steps)
-
-
-@dataclass(frozen=True)
-class TabulatedVPSDE(VPLike):
-    r"""A continuous VP SDE that at t = n / N has the kernel of a DDPM after its first n of N steps.
-
-    .. math:: \sigma_t^2 = 1 - e^{-B(t)}, \quad m_t = e^{-B(t)/2}, \quad g^2 = B'(t), \quad
-              B(n/N) = -\sum_{k \le n} \log(1 - \beta_k)
-
-    so that exp(-B) is alpha-bar, whose n-th value (counted from 0) belongs to t = (n + 1) / N, and t = 0 to
-    the data. In between B is the cubic of Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 1984), which
-    never falls: beta(t) is continuous and above 0. Raises ConfigError for an empty table or a beta outside of
-    (0, 1): with beta = 1 nothing of the data would be left, and the reverse process could not begin.
-    """
-
-    betas: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        require(len(self.betas) >= 1, "the table of betas is empty; give one beta for every training step")
-        for n, beta in enumerate(self.betas):
-            require(0 < beta < 1, f"beta {n} of the table is {beta}; every beta must lie between 0 and 1")
-
-    @property
-    def sigma2_0(self) -> float:
-        """0."""
-        return 0.0
-
-    @property
-    def steps(self) -> int:
-        """N, the number of training times."""
-        return len(self.betas)
-
-    @cached_property
-    def _cubics(self) -> Tensor:
-        """Coefficients [N, 4] of B on each interval, as polynomials of x in [0, 1], constant first."""
-        # On the CPU whatever the default device: networks are also built as shapes alone.
-        rise = -torch.log1p(-torch.tensor(self.betas, dtype=torch.float64, device="cpu"))
-        start = torch.cat([rise.new_zeros(1), rise.cumsum(0)[:-1]])
-        slope = torch.empty_like(torch.cat([rise, rise[:1]]))
-        slope[1:-1] = 2 * rise[:-1] * rise[1:] / (rise[:-1] + rise[1:])
-        slope[0], slope[-1] = _end_slope(rise), _end_slope(rise.flip(0))
-        left, right = slope[:-1], slope[1:]
-        return torch.stack([start, left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1)
-
-    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cubic of each t, [..., 4], and the place x in its interval."""
-        place = t.double() * self.steps
-        index = place.floor().clamp(0, self.steps - 1)
-        return self._cubics.to(t.device)[index.long()], place - index
-
-    def beta(self, t: Tensor) -> Tensor:
-        """B'(t), in 1/time."""
-        cubic, x = self._at(t)
-        _, a, b, c = cubic.unbind(-1)
-        return self.steps * (a + x * (2 * b + 3 * c * x))
-
-    def beta_integral(self, t: Tensor) -> Tensor:
-        """B(t) = -log alpha-bar."""
-        return _cubic(*self._at(t))
-
-    def g2(self, t: Tensor) -> Tensor:
-        """beta(t)."""
-        return self.beta(t)
-
-    def mean(self, t: Tensor) -> Tensor:
-        """exp(-B/2)."""
-        return (-0.5 * self.beta_integral(t)).exp()
-
-    def var(self, t: Tensor) -> Tensor:
-        """1 - exp(-B), written so that nothing cancels near t = 0."""
-        return -torch.expm1(-self.beta_integral(t))
-
-    def one_minus_var(self, t: Tensor) -> Tensor:
-        """exp(-B)."""
-        return (-self.beta_integral(t)).exp()
-
-    def dvar(self, t: Tensor) -> Tensor:
-        """beta (1 - sigma_t^2)."""
-        return self.beta(t) * self.one_minus_var(t)
-
-    def inv_var(self, v: Tensor) -> Tensor:
-        """B(t) = -log(1 - v) solved for t by bisection within its interval; v in [0, sigma_1^2]."""
-        total = -torch.log1p(-v.double())
-        cubics = self._cubics.to(v.device)
-        index = torch.searchsorted(cubics[:, 0].contiguous(), total, right=True).sub(1).clamp(min=0)
-        chosen = cubics[index]
-        low, high = torch.zeros_like(total), torch.ones_like(total)
-        for _ in range(60):  # 2^-60 of an interval: more than float64 keeps of t
-            middle = 0.5 * (low + high)
-            late = _cubic(chosen, middle) > total
-            low, high = torch.where(late, low, middle), torch.where(late, middle, high)
-        return (index + 0.5 * (low + high)) / self.steps
-
-
-def _even(start: float, end: float, steps: int) -> tuple[float, ...]:
-    return tuple(torch.linspace(start, end, steps, dtype=torch.float64, device="cpu").tolist())
-
-
-def _end_slope(rise: Tensor) -> Tensor:
-    """Return the slope at the left end by a parabola through three nodes, kept above 0 and monotone."""
-    return (1.5 * rise[0] - 0.5 * rise[min(1, len(rise) - 1)]).clamp(0.5 * rise[0], 3 * rise[0])
-
-
-def _cubic(cubic: Tensor, x: Tensor) -> Tensor:
-    constant, a, b, c = cubic.unbind(-1)
-    return constant + x * (a + x * (b + c * x))
-
-
-# Forward diffusions: four linear SDEs with Gaussian kernels, and how a configuration names them
+OWN = {kind.name: kind for kind in (VPSDE, SubVPSDE, VESDE, GeometricVPSDE)}
 
 
 def make_sde(config: SDEConfig) -> SDE:
-    """Build the SDE a configuration names; None there means the class's default.
+    """Build the SDE that a configuration names: one of the house, or of a package that offers one.
 
     Raises ConfigError for an unknown kind, an option that the kind does not have, or a value out of range.
     """
-    match config.kind:
-        case "vp" | "subvp":
-            return _make_linear(config)
-        case "ve" | "geometric":
-            return _make_geometric(config)
-    kinds = ("vp", "subvp", "ve", "geometric")
-    raise ConfigError(
-        f"unknown SDE '{config.kind}'{did_you_mean(config.kind, kinds)}; available: {', '.join(kinds)}"
-    )
-
-
-def _make_linear(config: SDEConfig) -> SDE:
-    for name, value in (("sigma2-min", config.sigma2_min), ("sigma2-max", config.sigma2_max)):
-        require(
-            value is None,
-            f"{name} has no meaning for the {config.kind} SDE; leave it out or choose ve or geometric",
-        )
-    kind = VPSDE if config.kind == "vp" else SubVPSDE
-    return kind(config.beta_start, config.beta_end, 0.0 if config.sigma2_0 is None else config.sigma2_0)
-
-
-def _make_geometric(config: SDEConfig) -> SDE:
-    kind = VESDE if config.kind == "ve" else GeometricVPSDE
-    low = kind.sigma2_min if config.sigma2_min is None else config.sigma2_min
-    require(
-        config.sigma2_max != "data" or config.kind == "ve",
-        'sigma2-max = "data" is for the ve SDE; give the geometric one a number below 1',
-    )
-    # Found from the data before the prior's first step (`ScoreModel.set_sigma2_max`).
-    high = config.sigma2_max if isinstance(config.sigma2_max, float) else kind.sigma2_max
-    start = low if config.sigma2_0 is None else config.sigma2_0
-    if config.kind == "geometric":
-        return GeometricVPSDE(low, high, start)
-    require(
-        start == low,
-        f"sigma2-0 is {start}, but the ve SDE needs sigma2-0 = sigma2-min = {low}; leave sigma2-0 out",
-    )
-    return VESDE(low, high)
+    kind: type[SDE] | None = OWN.get(config.kind)
+    if kind is None:
+        others = offers("lsgm.sdes")
+        if config.kind not in others:
+            names = (*OWN, *others)
+            hint = did_you_mean(config.kind, names)
+            raise ConfigError(f"unknown SDE '{config.kind}'{hint}; available: {', '.join(names)}")
+        kind = others[config.kind].load()
+    return kind.of(config)

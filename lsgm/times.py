@@ -1,24 +1,30 @@
-"""Which noise levels count how much: the weightings lambda(t) of the noise-prediction error."""
+"""Which noise levels count how much, and at which times training asks for them.
+
+The weighting lambda(t) of the noise-prediction error is one thing, the density r(t) that times are drawn
+from another: lambda(t) / r(t) weighs the error, so that any weighting can be had under any density.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lsgm.config import require
 from lsgm.errors import ConfigError
-from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
+from lsgm.sde import SDE, VESDE, VPSDE
 
 __all__ = [
     "EDM_MEAN",
     "EDM_STD",
+    "PROPOSALS",
     "SIGMA_DATA",
     "LogMarginal",
     "LogNoiseShare",
@@ -75,7 +81,7 @@ class Weighting(StrEnum):
                 return 0.5 * sde.g2(t)
             case Weighting.RESCALE:
                 require(
-                    not isinstance(sde, VESDE) or sde.sigma2_max < 1.0,
+                    float(sde.one_minus_var(torch.ones((), dtype=torch.float64))) > 0.0,
                     f"weighting 'rescale' needs sigma2-max below 1, and it is {sde.prior_var}; "
                     "choose ll, un or re",
                 )
@@ -93,9 +99,6 @@ def lognormal_pdf(sde: SDE, t: Tensor) -> Tensor:
     return (-0.5 * x.square()).exp() / (EDM_STD * math.sqrt(2 * math.pi)) * 0.5 * sde.g2(t) / sde.var(t)
 
 
-# Densities r(t) from which training draws its times, each by one monotone change of variable
-
-
 @dataclass(frozen=True)
 class TimeProposal(ABC):
     r"""A density r(t) = w'(t) / (w(1) - w(t_\epsilon)) on [time_eps, 1], with w increasing and invertible.
@@ -105,13 +108,10 @@ class TimeProposal(ABC):
     such latents the objective then has the same value at every t.
     """
 
+    name: ClassVar[str]
+    """Short name for tables and logs."""
     sde: SDE
     time_eps: float
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Short name for tables and logs."""
 
     @abstractmethod
     def warp(self, t: Tensor) -> Tensor:
@@ -162,10 +162,7 @@ class TimeProposal(ABC):
 class Uniform(TimeProposal):
     """Uniform times: r = 1 / (1 - time_eps), so that weights carry the length of the interval."""
 
-    @property
-    def name(self) -> str:
-        """uniform."""
-        return "uniform"
+    name: ClassVar[str] = "uniform"
 
     def warp(self, t: Tensor) -> Tensor:
         """t."""
@@ -185,17 +182,11 @@ class Uniform(TimeProposal):
         return 1.0 / (1.0 - self.time_eps)
 
 
-# Importance-sampled times for variance preserving SDEs, arXiv:2106.05931 appendix B
-
-
 @dataclass(frozen=True)
 class LogVariance(TimeProposal):
     """log sigma_t^2 uniform: r_ll, matched to the likelihood weighting of VP-like SDEs."""
 
-    @property
-    def name(self) -> str:
-        """is-ll."""
-        return "is-ll"
+    name: ClassVar[str] = "is-ll"
 
     def warp(self, t: Tensor) -> Tensor:
         """Log sigma_t^2."""
@@ -218,10 +209,7 @@ class LogVariance(TimeProposal):
 class Variance(TimeProposal):
     """sigma_t^2 uniform: r_re, matched to the reweighted objective of VP-like SDEs."""
 
-    @property
-    def name(self) -> str:
-        """is-re."""
-        return "is-re"
+    name: ClassVar[str] = "is-re"
 
     def warp(self, t: Tensor) -> Tensor:
         """sigma_t^2."""
@@ -252,12 +240,8 @@ class TruncatedNormal(TimeProposal):
     The authors' code has beta_start in place of its square in the exponent: 0.2 % too much by default.
     """
 
+    name: ClassVar[str] = "is-un"
     sde: VPSDE
-
-    @property
-    def name(self) -> str:
-        """is-un."""
-        return "is-un"
 
     @cached_property
     def _scale(self) -> float:
@@ -307,19 +291,12 @@ class TruncatedNormal(TimeProposal):
         return math.exp((start - start**2) / (2.0 * slope))
 
 
-# Importance-sampled times for the variance exploding SDE, arXiv:2106.05931 appendix B
-
-
 @dataclass(frozen=True)
 class LogNoiseShare(TimeProposal):
     """log(sigma_t^2 / N(t)) uniform: matched to the likelihood and the unweighted objective."""
 
+    name: ClassVar[str] = "is-ll"
     sde: VESDE
-
-    @property
-    def name(self) -> str:
-        """is-ll."""
-        return "is-ll"
 
     def warp(self, t: Tensor) -> Tensor:
         """log(sigma_t^2 / N)."""
@@ -348,12 +325,8 @@ class LogNoiseShare(TimeProposal):
 class LogMarginal(TimeProposal):
     """log N(t) uniform: matched to the reweighted objective."""
 
+    name: ClassVar[str] = "is-re"
     sde: VESDE
-
-    @property
-    def name(self) -> str:
-        """is-re."""
-        return "is-re"
 
     def warp(self, t: Tensor) -> Tensor:
         """Log N."""
@@ -372,20 +345,15 @@ class LogMarginal(TimeProposal):
         return 0.5 * (1.0 - self.sde.sigma2_min) * self.span if weighting is Weighting.RE else None
 
 
-# Times whose noise level is lognormal, as EDM trains (arXiv:2206.00364, table 1)
-
-
 @dataclass(frozen=True)
 class LogNormal(TimeProposal):
     r"""log s_t ~ N(-1.2, 1.2^2) for s_t = sigma_t / m_t, cut off at the times time_eps and 1.
 
-    EDM's own draw has no cut-off: for s from 0.002 to 80 it would fall outside about once in 60,000.
+    So EDM trains (arXiv:2206.00364, table 1), without a cut-off: for s from 0.002 to 80 a draw would fall
+    outside about once in 60,000. For VP-like SDEs and those with m_t = 1.
     """
 
-    @property
-    def name(self) -> str:
-        """edm."""
-        return "edm"
+    name: ClassVar[str] = "edm"
 
     def warp(self, t: Tensor) -> Tensor:
         """The distribution function of log s_t."""
@@ -396,14 +364,28 @@ class LogNormal(TimeProposal):
     def unwarp(self, w: Tensor) -> Tensor:
         """The time at which log s_t is the quantile; if VP-like, sigma_t^2 = s^2 / (s^2 + 1 - sigma2_0)."""
         s2 = (2 * (EDM_MEAN + EDM_STD * torch.special.ndtri(w))).exp()
-        return self.sde.inv_var(s2 if isinstance(self.sde, VESDE) else s2 / (s2 + (1 - self.sde.sigma2_0)))
+        return self.sde.inv_var(s2 / (s2 + (1 - self.sde.sigma2_0)) if self.sde.is_vp_like else s2)
 
     def slope(self, t: Tensor) -> Tensor:
         """The density of log s_t times d log s_t/dt = g^2 / (2 sigma_t^2)."""
         return lognormal_pdf(self.sde, t)
 
 
-# How training draws its times: uniformly, or by importance, where the objective's integrand is large
+def _unweighted(sde: VPSDE, time_eps: float) -> TimeProposal:
+    slope = sde.beta_end - sde.beta_start
+    # With beta all but constant the Gaussian's tails underflow, and r_un and r_re all but coincide.
+    return TruncatedNormal(sde, time_eps) if sde.beta_start**2 < 600.0 * slope else Variance(sde, time_eps)
+
+
+PROPOSALS: dict[str, Callable[[Any, float], TimeProposal]] = {
+    "log-variance": LogVariance,
+    "variance": Variance,
+    "truncated-normal": _unweighted,
+    "share": LogNoiseShare,
+    "marginal": LogMarginal,
+    "lognormal": LogNormal,
+}
+"""What `SDE.proposals` names, made of an SDE and time_eps; a package with an SDE may enter one of its own."""
 
 
 def make_proposal(
@@ -411,7 +393,7 @@ def make_proposal(
 ) -> TimeProposal:
     """Build the proposal on [time_eps, 1]: uniform, or the one matched to the weighting for Normal latents.
 
-    The sub-VP SDE borrows the times of the VP SDE with the same beta, for which its own weights stay exact.
+    It is the SDE's own, or its guide's: the sub-VP SDE borrows the times of the VP SDE with the same beta.
     Raises ConfigError where the weighting has no matched proposal (rescale, and un for the geometric SDE),
     for an unknown kind, and where time_eps leaves the likelihood weighting infinite.
     """
@@ -421,40 +403,19 @@ def make_proposal(
         "weighting 'll' is infinite at time-eps = 0 without noise there; "
         "give a time-eps above 0 or a sigma2-0 above 0",
     )
-    match kind:
-        case "uniform":
-            return Uniform(sde, time_eps)
-        case "is":
-            return _matched(sde, weighting, time_eps)
-    raise ConfigError(f"unknown way to draw times '{kind}'; available: uniform, is")
-
-
-def _matched(sde: SDE, weighting: Weighting, time_eps: float) -> TimeProposal:
-    guide = sde.vp if isinstance(sde, SubVPSDE) else sde
-    if weighting is Weighting.EDM:
-        return LogNormal(guide, time_eps)
-    match guide, weighting:
-        case VESDE(), Weighting.LL | Weighting.UN:
-            return LogNoiseShare(guide, time_eps)
-        case VESDE(), Weighting.RE:
-            return LogMarginal(guide, time_eps)
-        case VPSDE() | GeometricVPSDE(), Weighting.LL:
-            return LogVariance(guide, time_eps)
-        case VPSDE() | GeometricVPSDE(), Weighting.RE:
-            return Variance(guide, time_eps)
-        case VPSDE(), Weighting.UN:
-            return _unweighted(guide, time_eps)
-    available = "ll, re and edm" if isinstance(sde, GeometricVPSDE) else "ll, un, re and edm"
+    if kind == "uniform":
+        return Uniform(sde, time_eps)
+    if kind != "is":
+        raise ConfigError(f"unknown way to draw times '{kind}'; available: uniform, is")
+    matched = sde.guide.proposals
+    if weighting in matched:
+        return PROPOSALS[matched[weighting]](sde.guide, time_eps)
+    known = [name.value for name in Weighting if name in matched]
+    there = f"it exists for {', '.join(known[:-1])} and {known[-1]}, and " if len(known) > 1 else ""
     raise ConfigError(
         f"there is no importance sampling for weighting '{weighting.value}' with the {type(sde).__name__}; "
-        f"it exists for {available}, and times = uniform works with every weighting"
+        f"{there}times = uniform works with every weighting"
     )
-
-
-def _unweighted(sde: VPSDE, time_eps: float) -> TimeProposal:
-    slope = sde.beta_end - sde.beta_start
-    # With beta all but constant the Gaussian's tails underflow, and r_un and r_re all but coincide.
-    return TruncatedNormal(sde, time_eps) if sde.beta_start**2 < 600.0 * slope else Variance(sde, time_eps)
 
 
 def importance_weight(

@@ -23,8 +23,8 @@ from lsgm.options import Positional, arg, given_options, parse
 if TYPE_CHECKING:
     from lsgm.distributed import World
     from lsgm.generative import GenerativeModel
-    from lsgm.sampling.drawn import Identity, Record
     from lsgm.sampling.keep import Output
+    from lsgm.sampling.record import Identity, Record
 
 __all__ = ["HELP", "SampleOptions", "run"]
 
@@ -159,8 +159,8 @@ class _Job:
 
     @classmethod
     def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Job:
-        from lsgm.sampling.drawn import Identity, Record
         from lsgm.sampling.keep import open_output
+        from lsgm.sampling.record import Identity, Record
 
         identity = Identity(
             model.name,

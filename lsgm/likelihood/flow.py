@@ -20,8 +20,8 @@ from lsgm.errors import ConfigError, did_you_mean
 from lsgm.ode import METHODS, ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.counted import CountedScore, ScoreFunction
-from lsgm.sampling.grids import default_grid, make_grid, time_end_of
-from lsgm.sde import SDE, LinearBeta
+from lsgm.sampling.grids import make_grid, time_end_of
+from lsgm.sde import SDE
 
 __all__ = ["LogProb", "flow_times", "ode_log_prob", "velocity_and_forms"]
 
@@ -105,16 +105,10 @@ def ode_log_prob(
 def flow_times(sde: SDE, steps: int, start: float) -> Tensor:
     """Return steps + 1 times from ``start`` to 1, float64: where a fixed-step solver evaluates a density.
 
-    They are even in sqrt(t) where beta is linear in t (vp and subvp), else the samplers' grid for the SDE. In
-    u = sqrt(t) the velocity 2 u dz/dt stays smooth where dz/dt = f z + g^2 eps / (2 sigma_t) grows as
-    sigma_t^-1 ~ t^-1/2, and half of the steps lie below t = 1/4, where data keep their shape: under vp,
-    Heun is then ten times and RK4 four times more accurate in Gaussian worlds than on times even in t.
+    They are the SDE's own (`SDE.flow_times`), else the samplers' grid for it.
     """
-    if not isinstance(sde, LinearBeta):
-        return make_grid(sde, default_grid(sde), steps, start).flip(0)
-    times = torch.linspace(start**0.5, 1.0, steps + 1, dtype=torch.float64).square()
-    times[0] = start
-    return times
+    times = sde.flow_times(steps, start)
+    return make_grid(sde, sde.grid, steps, start).flip(0) if times is None else times
 
 
 def _require_known(what: str, name: str, known: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Samplers: from noise to latents or pixels, one short function each, listed without importing torch.
 
-To add one, write a function like those of ``flow.py`` under ``@register(...)``; a new file also
-needs its name in the import below.
+To add one, write a function like those of ``flow.py`` under ``@register(...)``: in a file of this folder,
+whose name then goes into the import below, or in a package of its own (`lsgm.sampling.registry`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lsgm.sampling import flow, multistep, stochastic  # noqa: F401  (importing a family registers its samplers)
-from lsgm.sampling.registry import Sampler, check_options, find_sampler, register, sampler_names, samplers
+from lsgm.sampling.registry import (
+    Descent,
+    Sampler,
+    check_options,
+    find_sampler,
+    register,
+    sampler_names,
+    samplers,
+)
 
 if TYPE_CHECKING:
-    from lsgm.sampling.counted import CountedScore, Drawn, ScoreFunction, draw
+    from lsgm.sampling.counted import CountedScore, ScoreFunction
+    from lsgm.sampling.drawing import Drawn, draw
 
 __all__ = [
     "CountedScore",
+    "Descent",
     "Drawn",
     "Sampler",
     "ScoreFunction",
@@ -30,8 +40,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
-    if name in ("CountedScore", "Drawn", "ScoreFunction", "draw"):
+    if name in ("CountedScore", "ScoreFunction"):
         from lsgm.sampling import counted
 
         return getattr(counted, name)
+    if name in ("Drawn", "draw"):
+        from lsgm.sampling import drawing
+
+        return getattr(drawing, name)
     raise AttributeError(f"module 'lsgm.sampling' has no attribute '{name}'")

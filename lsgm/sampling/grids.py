@@ -14,12 +14,11 @@ from torch import Tensor
 
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
-from lsgm.sde import SDE, GeometricVPSDE
+from lsgm.sde import SDE
 
 __all__ = [
     "GRIDS",
     "OPTIMISED",
-    "default_grid",
     "edm_grid",
     "geometric_grid",
     "log_snr",
@@ -113,15 +112,6 @@ GRIDS: dict[str, Callable[[SDE, int, float, float], Tensor]] = {
     "edm": edm_grid,
     "geometric": geometric_grid,
 }
-
-
-def default_grid(sde: SDE) -> str:
-    """Return the grid that suits the SDE: even in t, but in log-SNR for the geometric SDE.
-
-    There log(sigma_t^2) is even in t while 1 - sigma_t^2 falls by orders of magnitude in the last instants
-    before t = 1, where steps even in t would be blind (twenty Heun steps then miss a Gaussian by two sigmas).
-    """
-    return "logsnr" if isinstance(sde, GeometricVPSDE) else "uniform"
 
 
 def make_grid(sde: SDE, name: str, steps: int, time_end: float, rho: float = 7.0) -> Tensor:

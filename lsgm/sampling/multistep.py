@@ -1,4 +1,4 @@
-r"""What linear multistep solvers share: weights of past predictions, and steps on the prediction of z_0.
+r"""Linear multistep samplers of the probability flow: one evaluation per step, past predictions for the rest.
 
 In the coordinates of `lsgm.sampling.counted` the probability flow is one integral over a step, of
 the predicted noise against ds or of the predicted z_0 against d(1/s):
@@ -8,7 +8,8 @@ the predicted noise against ds or of the predicted z_0 against d(1/s):
 
 A multistep solver replaces the integrand by a polynomial through the last predictions, in a coordinate of
 its own choice, so that the integral is a sum of these predictions with weights that the grid determines. All
-weights here sum to 1: a constant prediction is integrated exactly.
+weights here sum to 1: a constant prediction is integrated exactly. The weights come first, then the two walks
+that blend predictions by them, then the samplers, which differ in their weights alone.
 """
 
 from __future__ import annotations
@@ -17,20 +18,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.polynomial.legendre import leggauss
-from numpy.typing import NDArray
-from torch import Tensor
-
-from lsgm.sampling.counted import Nodes
-from lsgm.sampling.registry import register
+from lsgm.sampling.registry import Descent, register
 
 if TYPE_CHECKING:
-    from lsgm.config import SamplerConfig
-    from lsgm.rng import SeededNoise
-    from lsgm.sampling.counted import CountedScore
+    from torch import Tensor
+
+    from lsgm.sampling.counted import Nodes
 
 __all__ = [
     "Rule",
@@ -57,8 +52,8 @@ __all__ = [
     "walk_on_eps",
 ]
 
-Rule: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""A quadrature over one step: points [Q] and masses [Q] that sum to 1."""
+Rule: TypeAlias = tuple[Any, Any]
+"""A quadrature over one step: points [Q] and masses [Q] that sum to 1, NumPy float64."""
 
 Weights: TypeAlias = Callable[[int, int], Sequence[float]]
 """(k, p) -> the weights of the predictions at nodes k, k-1, ..., k-p+1 in the step from k to k + 1."""
@@ -76,9 +71,20 @@ of a mixture of Gaussians of size 1 by 1.8 without this rule and by 0.03 with it
 POINTS = 24
 """Of Gauss-Legendre: exp over an interval of length 15 to 1e-13."""
 
+PNDM = "arXiv:2202.09778"
+"""Improved: Adams-Bashforth in (u, s), on up to four predictions of the noise."""
+DEIS = "arXiv:2204.13902"
+"""Zhang & Chen, the variant tAB: the noise as a polynomial in t, integrated against ds."""
+DPM_SOLVER = "arXiv:2211.01095"
+"""Lu et al., DPM-Solver++: on predictions of z_0."""
+UNIPC = "arXiv:2302.04867"
+"""Zhao et al., on predictions of z_0: a predictor, and a corrector for free."""
+
 
 @cache
 def _gauss() -> Rule:
+    from numpy.polynomial.legendre import leggauss
+
     x, w = leggauss(POINTS)
     return 0.5 * (x + 1.0), 0.5 * w
 
@@ -94,6 +100,8 @@ def exponential_rule(start: float, end: float) -> Rule:
 
     With x = log s that is the mean against ds, with x = log(1/s) the mean against d(1/s).
     """
+    import numpy as np
+
     points, w = plain_rule(start, end)
     masses = w * np.exp(points - max(start, end))
     return points, masses / masses.sum()
@@ -190,8 +198,6 @@ def order_of(lam: Sequence[float], k: int, known: int) -> int:
     return min(known, steps - k) if steps < SHORT else known
 
 
-# Adams-Bashforth in (u, s): du/ds = eps by up to four predictions, improved PNDM (arXiv:2202.09778)
-
 ADAMS_BASHFORTH = (
     (1.0,),
     (3 / 2, -1 / 2),
@@ -201,33 +207,25 @@ ADAMS_BASHFORTH = (
 """Weights of the last 1 to 4 slopes, the newest first, where all steps are of one length."""
 
 
-@register("ipndm-4", paper="arXiv:2202.09778", order=2, nfe_per_step=1)
-def ipndm_4(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("ipndm-4", paper=PNDM, order=2, nfe_per_step=1)
+def ipndm_4(descent: Descent, z: Tensor) -> Tensor:
     """Improved PNDM: probability flow, Adams-Bashforth of fixed weights, one evaluation per step.
 
     The weights are of order 4 for steps that are even in s = sigma_t / m_t (grid edm with rho = 1). On a grid
     that is smooth but not even in s they are of order 2, and where the steps change abruptly, of order 1. The
     first step, of order 1, alone leaves an error of order 2 over a whole run.
     """
-    from lsgm.sampling.counted import Nodes
-
-    return walk_on_eps(Nodes.of(score, times), z, 4, lambda k, p: ADAMS_BASHFORTH[p - 1])
+    return walk_on_eps(descent.nodes, z, 4, lambda k, p: ADAMS_BASHFORTH[p - 1])
 
 
-@register("ipndmv-4", paper="arXiv:2202.09778", order=2, nfe_per_step=1)
-def ipndmv_4(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("ipndmv-4", paper=PNDM, order=2, nfe_per_step=1)
+def ipndmv_4(descent: Descent, z: Tensor) -> Tensor:
     """Improved PNDM of variable steps: probability flow, Adams-Bashforth in s, one evaluation per step.
 
     Each step with a full history is of order 4 on any grid, but the first one is of order 1: over a whole run
     the error in the end falls with the square of the step size.
     """
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
+    nodes = descent.nodes
     s = nodes.s
     return walk_on_eps(
         nodes,
@@ -237,36 +235,25 @@ def ipndmv_4(
     )
 
 
-# DEIS (Zhang & Chen, arXiv:2204.13902), the variant tAB: eps as a polynomial in t, integrated against ds
-
-_PAPER = "arXiv:2204.13902"
-
-
-@register("deis-2", paper=_PAPER, order=2, nfe_per_step=1)
-def deis_2(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("deis-2", paper=DEIS, order=2, nfe_per_step=1)
+def deis_2(descent: Descent, z: Tensor) -> Tensor:
     """DEIS tAB1: probability flow, noise linear in t over two predictions, one evaluation per step."""
-    return _walk(score, z, times, order=2)
+    return _deis(descent, z, order=2)
 
 
-@register("deis-3", paper=_PAPER, order=2, nfe_per_step=1)
-def deis_3(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("deis-3", paper=DEIS, order=2, nfe_per_step=1)
+def deis_3(descent: Descent, z: Tensor) -> Tensor:
     """DEIS tAB2: probability flow, noise quadratic in t over three predictions, one evaluation per step.
 
     Each step with a full history is of order 3, but the first one, which has none, is of order 1: over a
     whole run the error in the end falls with the square of the step size.
     """
-    return _walk(score, z, times, order=3)
+    return _deis(descent, z, order=3)
 
 
-def _walk(score: CountedScore, z: Tensor, times: Tensor, order: int) -> Tensor:
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
-    rules, t = _rules(nodes), times.tolist()
+def _deis(descent: Descent, z: Tensor, order: int) -> Tensor:
+    nodes = descent.nodes
+    rules, t = _rules(nodes), descent.times.tolist()
     return walk_on_eps(nodes, z, order, lambda k, p: interpolation_weights(history_at(t, k, p), rules[k]))
 
 
@@ -285,36 +272,23 @@ def _rules(nodes: Nodes) -> list[Rule]:
     return list(zip(times, masses, strict=True))
 
 
-# DPM-Solver++ (Lu et al., arXiv:2211.01095): multistep solvers on the prediction of z_0
-
-_PAPER_DPM_SOLVER = "arXiv:2211.01095"
-
-
-@register("dpmpp-2m", paper=_PAPER_DPM_SOLVER, order=2, nfe_per_step=1)
-def dpmpp_2m(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("dpmpp-2m", paper=DPM_SOLVER, order=2, nfe_per_step=1)
+def dpmpp_2m(descent: Descent, z: Tensor) -> Tensor:
     """DPM-Solver++ 2M: probability flow, z_0 linear in log-SNR, one evaluation per step."""
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
+    nodes = descent.nodes
     lam = half_log_snr(nodes)
     return walk_on_clean(nodes, z, 2, lam, lambda k, p: extrapolated_middle(lam, k, p))
 
 
-@register("dpmpp-3m", paper=_PAPER_DPM_SOLVER, order=2, nfe_per_step=1)
-def dpmpp_3m(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("dpmpp-3m", paper=DPM_SOLVER, order=2, nfe_per_step=1)
+def dpmpp_3m(descent: Descent, z: Tensor) -> Tensor:
     """DPM-Solver++ 3M: probability flow, z_0 quadratic in log-SNR, one evaluation per step.
 
     Of order 2 all the same: the first step is of order 1, and the published weights give the second
     difference half of its Taylor term. They are kept, so that the name means here what it means elsewhere;
     ``unipc-3`` has the exact ones.
     """
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
+    nodes = descent.nodes
     lam = half_log_snr(nodes)
 
     def weights(k: int, p: int) -> Sequence[float]:
@@ -323,20 +297,16 @@ def dpmpp_3m(
     return walk_on_clean(nodes, z, 3, lam, weights)
 
 
-@register("dpmpp-2m-sde", paper=_PAPER_DPM_SOLVER, order=2, nfe_per_step=1, stochastic=True)
-def dpmpp_2m_sde(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("dpmpp-2m-sde", paper=DPM_SOLVER, order=2, nfe_per_step=1, stochastic=True)
+def dpmpp_2m_sde(descent: Descent, z: Tensor) -> Tensor:
     """SDE-DPM-Solver++ 2M: reverse SDE, z_0 linear in log-SNR, one evaluation per step; the order is weak."""
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
+    nodes = descent.nodes
     lam = half_log_snr(nodes)
 
     def disturb(z: Tensor, k: int) -> Tensor:
         ratio = nodes.s[k + 1] / nodes.s[k]
-        spread = config.temperature * nodes.sigma[k + 1] * (1.0 - ratio * ratio) ** 0.5
-        return z.add(noise.normal(*z.shape[1:], dtype=z.dtype), alpha=spread)
+        spread = descent.config.temperature * nodes.sigma[k + 1] * (1.0 - ratio * ratio) ** 0.5
+        return z.add(descent.fresh(z), alpha=spread)
 
     return walk_on_clean(
         nodes,
@@ -365,35 +335,24 @@ def _third_order(lam: Sequence[float], k: int) -> tuple[float, float, float]:
     return 1.0 + (first + bend) / r0, -(first + bend) / r0 - bend / r1, bend / r1
 
 
-# UniPC (Zhao et al., arXiv:2302.04867) on the prediction of z_0: a predictor and a corrector for free
-
-_PAPER_UNIPC = "arXiv:2302.04867"
-
-
-@register("unipc-2", paper=_PAPER_UNIPC, order=3, nfe_per_step=1)
-def unipc_2(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("unipc-2", paper=UNIPC, order=3, nfe_per_step=1)
+def unipc_2(descent: Descent, z: Tensor) -> Tensor:
     """UniPC-2: probability flow, predictor of order 2 and corrector of order 3, one evaluation per step."""
-    return _walk_unipc(score, z, times, order=2)
+    return _unipc(descent, z, order=2)
 
 
-@register("unipc-3", paper=_PAPER_UNIPC, order=3, nfe_per_step=1)
-def unipc_3(
-    score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
-) -> Tensor:
+@register("unipc-3", paper=UNIPC, order=3, nfe_per_step=1)
+def unipc_3(descent: Descent, z: Tensor) -> Tensor:
     """UniPC-3: probability flow, predictor of order 3 and corrector of order 4, one evaluation per step.
 
     The first step, corrected to order 2, leaves an error of order 3 behind; where it is small, as where a run
     begins with noise alone, the error falls with order 4.
     """
-    return _walk_unipc(score, z, times, order=3)
+    return _unipc(descent, z, order=3)
 
 
-def _walk_unipc(score: CountedScore, z: Tensor, times: Tensor, order: int) -> Tensor:
-    from lsgm.sampling.counted import Nodes
-
-    nodes = Nodes.of(score, times)
+def _unipc(descent: Descent, z: Tensor, order: int) -> Tensor:
+    nodes = descent.nodes
     lam = half_log_snr(nodes)
     known: deque[Tensor] = deque(maxlen=order)
     start, p = z, 0  # where the step to z began, and its order

@@ -1,13 +1,19 @@
-"""The table of samplers: name, paper, order and cost of each; free of torch, so that a listing is instant."""
+"""The table of samplers: name, paper, order and cost of each; free of torch, so that a listing is instant.
+
+A package adds one by a module in the entry-point group ``lsgm.samplers`` that enters it with `register`, and
+that imports torch inside of its functions alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lsgm.config import require
+from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,38 +22,65 @@ if TYPE_CHECKING:
     from lsgm.config import SamplerConfig
     from lsgm.ode import ODESolution
     from lsgm.rng import SeededNoise
-    from lsgm.sampling.counted import CountedScore
+    from lsgm.sampling.counted import CountedScore, Nodes
 
-    Step: TypeAlias = Callable[
-        [CountedScore, Tensor, Tensor, SeededNoise, SamplerConfig], Tensor | ODESolution
-    ]
+    Walk: TypeAlias = Callable[["Descent", Tensor], Tensor | ODESolution]
 
-__all__ = ["Sampler", "check_options", "find_sampler", "register", "sampler_names", "samplers"]
+__all__ = ["Descent", "Sampler", "check_options", "find_sampler", "register", "sampler_names", "samplers"]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The way down from times[0] to times[-1], and what a sampler may use on it besides the z it is given."""
+
+    score: CountedScore
+    times: Tensor
+    """Float64 [N + 1], falling."""
+    noise: SeededNoise
+    config: SamplerConfig
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """What solvers in (u, s) need at each of the times."""
+        from lsgm.sampling.counted import Nodes
+
+        return Nodes.of(self.score, self.times)
+
+    def fresh(self, z: Tensor) -> Tensor:
+        """Return the next N(0, 1) noise, shape and dtype of z; row k's from seed k alone."""
+        return self.noise.normal(*z.shape[1:], dtype=z.dtype)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """One entry of the table; ``run(score, z, times, noise, config)`` takes z from times[0] to times[-1]."""
+    """One entry of the table; ``walk(descent, z)`` takes z from the first of the times to the last."""
 
     name: str
-    run: Step
+    walk: Walk
     summary: str
     paper: str
     order: float | None
     """Global order of convergence of the samples in the step size (None: not applicable)."""
-    stochastic: bool
-    adaptive: bool
     nfe_per_step: int
-    nfe_offset: int
-    min_steps: int
-    vp_only: bool
+    nfe_offset: int = 0
+    stochastic: bool = False
+    adaptive: bool = False
+    min_steps: int = 1
+    vp_only: bool = False
     """Whether the sampler needs an SDE that keeps unit variance."""
-    denoises: bool
+    denoises: bool = False
     """Whether the last step already is E[z_0 | z_t], so that asking to denoise changes nothing."""
-    corrects: bool
+    corrects: bool = False
     """Whether every step begins with ``corrector_steps`` more evaluations."""
-    options: frozenset[str]
-    """Fields of `SamplerConfig` that it alone, or a few of its kind, have a use for: ``eta`` of ddim."""
+    options: Collection[str] = ()
+    """Fields of `SamplerConfig` that it alone, or a few of its kind, have a use for: ``eta`` of ddim. Times
+    and their grid where steps are fixed, tolerances where not, temperature and denoise are everyone's."""
+
+    def run(
+        self, score: CountedScore, z: Tensor, times: Tensor, noise: SeededNoise, config: SamplerConfig
+    ) -> Tensor | ODESolution:
+        """Take z from times[0] to times[-1]."""
+        return self.walk(Descent(score, times, noise, config), z)
 
     def nfe(self, steps: int) -> int | None:
         """Network evaluations of a run of ``steps`` steps; None where the solver decides."""
@@ -82,7 +115,7 @@ class Sampler:
     def without_effect(self, config: SamplerConfig) -> dict[str, str]:
         """Return the options that have no effect under a configuration, whatever their values, and why."""
         own = {"eta", "churn", "churn_min", "churn_max", "churn_noise", "corrector_steps", "snr"}
-        why = dict.fromkeys(sorted(own - self.options), f"the sampler {self.name} has none")
+        why = dict.fromkeys(sorted(own.difference(self.options)), f"the sampler {self.name} has none")
         if self.adaptive:
             chooses = f"the sampler {self.name} chooses its own steps by rtol and atol"
             why |= dict.fromkeys(("steps", "grid", "rho", "times"), chooses)
@@ -111,56 +144,31 @@ class Sampler:
 _SAMPLERS: dict[str, Sampler] = {}
 
 
-def register(
-    name: str,
-    *,
-    paper: str,
-    order: float | None,
-    nfe_per_step: int,
-    nfe_offset: int = 0,
-    stochastic: bool = False,
-    adaptive: bool = False,
-    min_steps: int = 1,
-    vp_only: bool = False,
-    denoises: bool = False,
-    corrects: bool = False,
-    options: Iterable[str] = (),
-) -> Callable[[Step], Step]:
+def register(name: str, **about: Any) -> Callable[[Walk], Walk]:
     """Enter the decorated function in the table; the first line of its docstring is its summary.
 
-    ``options`` are the fields of `SamplerConfig` that it reads besides those that many samplers do: times and
-    their grid where steps are fixed, tolerances where not, temperature, denoise.
-
-    Raises ValueError where the name is taken.
+    ``about`` are the other fields of `Sampler`. Raises ValueError where the name is taken.
     """
 
-    def enter(run: Step) -> Step:
+    def enter(walk: Walk) -> Walk:
         if name in _SAMPLERS:
             raise ValueError(f"two samplers are called '{name}'")
-        summary = (run.__doc__ or "").strip().split("\n")[0].rstrip(".")
-        _SAMPLERS[name] = Sampler(
-            name=name,
-            run=run,
-            summary=summary,
-            paper=paper,
-            order=order,
-            stochastic=stochastic,
-            adaptive=adaptive,
-            nfe_per_step=nfe_per_step,
-            nfe_offset=nfe_offset,
-            min_steps=min_steps,
-            vp_only=vp_only,
-            denoises=denoises,
-            corrects=corrects,
-            options=frozenset(options),
-        )
-        return run
+        summary = (walk.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        _SAMPLERS[name] = Sampler(name, walk, summary, **about)
+        return walk
 
     return enter
 
 
+@cache
+def _enter_those_of_others() -> None:
+    for point in offers("lsgm.samplers").values():
+        point.load()
+
+
 def sampler_names() -> tuple[str, ...]:
     """Return the names of all samplers, sorted."""
+    _enter_those_of_others()
     return tuple(sorted(_SAMPLERS))
 
 
@@ -171,7 +179,7 @@ def samplers() -> tuple[Sampler, ...]:
 
 def find_sampler(name: str) -> Sampler:
     """Return the sampler called ``name``. Raises ConfigError, with the closest name, where there is none."""
-    if name not in _SAMPLERS:
+    if name not in _SAMPLERS and name not in sampler_names():
         raise ConfigError(
             f"unknown sampler '{name}'{did_you_mean(name, _SAMPLERS)}; there are {', '.join(sampler_names())}"
         )

@@ -16,7 +16,7 @@ from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import CountedScore, draw
 from lsgm.sampling.counted import Nodes
-from lsgm.sampling.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sampling.stochastic import transition
 from lsgm.sde import VPSDE
 
@@ -51,7 +51,7 @@ def classical_ancestral_moments(
 def test_ancestral_samples_have_the_moments_of_the_textbook_chain(kind: str, name: str) -> None:
     world, count, steps = gaussian_world(SDES[kind]), 1500, 30
     drawn = draw(world, (3,), range(count), SamplerConfig(name, steps=steps), dtype=torch.float64)
-    times = make_grid(world.sde, default_grid(world.sde), steps, time_end_of(world.sde))
+    times = make_grid(world.sde, world.sde.grid, steps, time_end_of(world.sde))
     mean, var = classical_ancestral_moments(world, times, posterior=name.endswith("posterior"))
     z_mean = (drawn.z.mean(0) - mean) / (var / count).sqrt()
     z_var = (drawn.z.var(0) / var - 1) / (2 / count) ** 0.5
@@ -64,7 +64,7 @@ def test_ancestral_samples_have_the_moments_of_the_textbook_chain(kind: str, nam
 @pytest.mark.parametrize("kind", SDES)
 def test_the_textbook_chain_is_what_the_sampler_does_exactly(kind: str, name: str) -> None:
     world = gaussian_world(SDES[kind])
-    times = make_grid(world.sde, default_grid(world.sde), 15, time_end_of(world.sde))
+    times = make_grid(world.sde, world.sde.grid, 15, time_end_of(world.sde))
     got = exact_moments(world, SamplerConfig(name), times, from_prior=True)
     chain = classical_ancestral_moments(world, times, posterior=name.endswith("posterior"))
     torch.testing.assert_close(got, chain, rtol=1e-8, atol=1e-8)
@@ -98,7 +98,7 @@ def test_latents_of_unit_variance_keep_their_variance_in_coarse_steps(kind: str)
     sde = SDES[kind]
     rest = torch.full((2,), 1 - sde.sigma2_0, dtype=torch.float64)
     world = GaussianWorld(sde, torch.zeros_like(rest), rest)
-    times = make_grid(sde, default_grid(sde), 5, time_end_of(sde))
+    times = make_grid(sde, sde.grid, 5, time_end_of(sde))
     mean, var = exact_moments(world, SamplerConfig("ancestral"), times)
     # Four coarse steps lead to the exact variance of z at times[-2], of which E[z_0 | z_t] has a share.
     share = (sde.mean(times[-2]) * rest).square() / world.moments(times[-2])[1]
@@ -111,7 +111,7 @@ def test_posterior_steps_are_exact_for_a_single_latent(kind: str) -> None:
     """They return the latent itself at the end; before it (ddim with eta = 1) the noise of every time."""
     sde = SDES[kind]
     point = GaussianWorld(sde, torch.tensor([0.5, -1.0]).double(), torch.zeros(2).double())
-    times = make_grid(sde, default_grid(sde), 3, time_end_of(sde))
+    times = make_grid(sde, sde.grid, 3, time_end_of(sde))
     mean, var = exact_moments(point, SamplerConfig("ancestral-posterior"), times)
     torch.testing.assert_close((mean, var), (point.mu, torch.zeros_like(var)), rtol=1e-9, atol=1e-9)
     noisy = exact_moments(point, SamplerConfig("ddim", eta=1.0), times)
@@ -122,7 +122,7 @@ def test_posterior_steps_are_exact_for_a_single_latent(kind: str) -> None:
 def test_transitions_compose(kind: str) -> None:
     """Two transitions in turn are the one over both, whose variance is v_1 + r_1^2 v_2."""
     sde = SDES[kind]
-    world, times = gaussian_world(sde), make_grid(sde, default_grid(sde), 2, time_end_of(sde))
+    world, times = gaussian_world(sde), make_grid(sde, sde.grid, 2, time_end_of(sde))
     (r_1, v_1), (r_2, v_2) = (transition(Nodes.of(CountedScore(world, 1), times), k) for k in (0, 1))
     whole = transition(Nodes.of(CountedScore(world, 1), times[[0, 2]]), 0)
     assert (r_1 * r_2, v_1 + r_1**2 * v_2) == pytest.approx(whole, rel=1e-12)

@@ -49,7 +49,7 @@ def test_vp_times_and_weights_are_the_published_formulas(start: float) -> None:
 
 def test_sub_vp_weights_are_the_published_formulas() -> None:
     sde = SubVPSDE()
-    vp, beta = sde.vp, sde.beta
+    vp, beta = sde.guide, sde.beta
     ve, v1 = vp.var(torch.tensor([0.01, 1.0], dtype=torch.float64)).tolist()
     ll, un, re = (make_proposal(sde, weighting, "is", 0.01) for weighting in (LL, UN, RE))
     assert [ll, un, re] == [make_proposal(vp, weighting, "is", 0.01) for weighting in (LL, UN, RE)]

@@ -24,8 +24,8 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.regular import open_regular
 from lsgm.files.write import unwritable
 from lsgm.generative import Pixels
-from lsgm.sampling.drawn import Identity, Record
 from lsgm.sampling.keep import Output, keeping, open_output
+from lsgm.sampling.record import Identity, Record
 from lsgm.train.training import train_recipe
 
 PIXELS = Pixels(1, 8, 8, "discrete", 8)

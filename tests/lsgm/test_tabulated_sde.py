@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import ConfigError
-from lsgm.sde import VPSDE, Schedule, TabulatedVPSDE, ddpm_betas
+from lsgm.sde import VPSDE
+from lsgm.tabulated import Schedule, TabulatedVPSDE, ddpm_betas
 
 STEPS = 200
 SCHEDULES: tuple[Schedule, ...] = ("linear", "scaled_linear", "squaredcos_cap_v2")

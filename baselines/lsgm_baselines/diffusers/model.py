@@ -19,7 +19,7 @@ from lsgm.model.lsgm import parameter_counts
 from lsgm.model.sketch import sketch
 from lsgm.objective.bound import Objective
 from lsgm.score import ScoreModel, per_sample
-from lsgm.sde import TabulatedVPSDE, ddpm_betas
+from lsgm.tabulated import TabulatedVPSDE, ddpm_betas
 from lsgm.times import LogVariance, Weighting
 from lsgm_baselines.coders import DequantisedPixels, NoisyPixels
 from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, UNet2DConfig

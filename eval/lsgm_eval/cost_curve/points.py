@@ -63,13 +63,13 @@ def check_fit(model: GenerativeModel, points: Iterable[SamplerConfig]) -> None:
     sde = getattr(getattr(unwrapped(model), "prior", None), "sde", None)
     if sde is None:
         return
-    from lsgm.sampling.grids import OPTIMISED, default_grid, make_grid, time_end_of
+    from lsgm.sampling.grids import OPTIMISED, make_grid, time_end_of
 
     for point in points:
         sampler = find_sampler(point.name)
         try:
             _fits(sampler, sde.is_vp_like, type(sde).__name__)
-            end, grid = time_end_of(sde, point.time_end), point.grid or default_grid(sde)
+            end, grid = time_end_of(sde, point.time_end), point.grid or sde.grid
             if not sampler.adaptive and grid != OPTIMISED:
                 make_grid(sde, grid, 2, end)
         except ConfigError as error:

@@ -16,7 +16,7 @@ from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import load_model
 from lsgm.sampling import draw
-from lsgm.sde import TabulatedVPSDE
+from lsgm.tabulated import TabulatedVPSDE
 from lsgm_baselines.diffusers import command
 
 STEPS = NOISING["num_train_timesteps"]

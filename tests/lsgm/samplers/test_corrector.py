@@ -14,7 +14,7 @@ from oracles.worlds import SDES, gaussian_world, mixture_world
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import draw, find_sampler
-from lsgm.sampling.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import VESDE, VPSDE
 
 PC = SamplerConfig("predictor-corrector", steps=8)
@@ -78,7 +78,7 @@ def test_langevin_steps_leave_the_bias_that_their_length_implies(size: int) -> N
 def test_coarse_samples_have_the_moments_of_steps_of_known_length(kind: str) -> None:
     """No norm is taken of anything drawn, so that samples are affine in their noise."""
     world, config = gaussian_world(SDES[kind]), replace(PC, steps=12, corrector_steps=2)
-    times = make_grid(world.sde, default_grid(world.sde), 12, time_end_of(world.sde))
+    times = make_grid(world.sde, world.sde.grid, 12, time_end_of(world.sde))
     drawn = draw(wide(world, 32), (96,), range(60), config, dtype=torch.float64)
     assert standard_scores(drawn.z, *exact_moments(world, config, times, from_prior=True)).abs().max() < 4
 

@@ -12,7 +12,7 @@ from oracles.worlds import SDES, gaussian_world, initial
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import draw
-from lsgm.sampling.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import VPSDE
 
 
@@ -38,7 +38,7 @@ def test_ddim_is_that_of_diffusers(eta: float) -> None:
 @pytest.mark.parametrize("kind", SDES)
 def test_eta_one_is_the_ancestral_sampler_before_its_last_step(kind: str) -> None:
     sde = SDES[kind]
-    times = tuple(make_grid(sde, default_grid(sde), 12, time_end_of(sde)).tolist())
+    times = tuple(make_grid(sde, sde.grid, 12, time_end_of(sde)).tolist())
     kwargs = {"shape": (3,), "seeds": range(6), "dtype": torch.float64}
     ancestral = draw(gaussian_world(sde), config=SamplerConfig("ancestral-posterior", times=times), **kwargs)
     config = SamplerConfig("ddim", times=times[:-1], eta=1.0, denoise=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import CountedScore, draw, find_sampler
-from lsgm.sampling.grids import default_grid, log_snr, make_grid, time_end_of
+from lsgm.sampling.grids import log_snr, make_grid, time_end_of
 from lsgm.sde import SDE, VPSDE
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # of diffusers, under NumPy 2
@@ -121,7 +121,7 @@ def test_churn_keeps_mean_and_variance_of_a_gaussian_world(kind: str) -> None:
 @pytest.mark.parametrize("name", ["edm-euler", "edm-heun"])
 def test_churned_samples_have_their_exact_moments_and_are_independent(name: str) -> None:
     world, config = gaussian_world(SDES["geometric"]), SamplerConfig(name, steps=25, churn=15.0)
-    times = make_grid(world.sde, default_grid(world.sde), 25, time_end_of(world.sde))
+    times = make_grid(world.sde, world.sde.grid, 25, time_end_of(world.sde))
     drawn = draw(wide(world, 32), (96,), range(60), config, dtype=torch.float64)
     assert standard_scores(drawn.z, *exact_moments(world, config, times, from_prior=True)).abs().max() < 4
 

@@ -16,7 +16,7 @@ from oracles.worlds import SDES, gaussian_world, mixture_world
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import draw, find_sampler, samplers
-from lsgm.sampling.grids import default_grid, make_grid, time_end_of
+from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import SDE, VESDE, VPSDE, SubVPSDE
 
 AFFINE = ("ancestral", "ancestral-posterior", "euler-maruyama", "reverse-diffusion")
@@ -38,7 +38,7 @@ def named(config: SamplerConfig) -> str:
 def error_of(world: GaussianWorld, config: SamplerConfig) -> float:
     """The largest error of a mean, in standard deviations, or of a variance, as a share of it."""
     end = time_end_of(world.sde)
-    times = make_grid(world.sde, config.grid or default_grid(world.sde), config.steps, end)
+    times = make_grid(world.sde, config.grid or world.sde.grid, config.steps, end)
     mean, var = world.moments(end)
     if find_sampler(config.name).denoises:  # E[z_0 | z_end] = mu + m s2 / var (z_end - m mu)
         gain = world.sde.mean(times[-1]) * world.s2 / var
@@ -79,7 +79,7 @@ def test_samples_have_the_mean_and_covariance_of_the_world(kind: str, config: Sa
 @pytest.mark.parametrize("kind", SDES)
 def test_coarse_samples_have_their_exact_moments_and_are_independent(kind: str, name: str) -> None:
     world, config = gaussian_world(SDES[kind]), SamplerConfig(name, steps=12)
-    times = make_grid(world.sde, default_grid(world.sde), 12, time_end_of(world.sde))
+    times = make_grid(world.sde, world.sde.grid, 12, time_end_of(world.sde))
     drawn = draw(wide(world, 32), (96,), range(60), config, dtype=torch.float64)
     assert standard_scores(drawn.z, *exact_moments(world, config, times, from_prior=True)).abs().max() < 4
 

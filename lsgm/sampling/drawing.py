@@ -1,0 +1,124 @@
+"""Drawing samples: the times of a run, its noise, one sampler down the grid, and what that has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lsgm.config import SamplerConfig, require
+from lsgm.devices import clock
+from lsgm.errors import UserError
+from lsgm.ode import ODESolution
+from lsgm.rng import SeededNoise
+from lsgm.sampling.counted import CountedScore, ScoreFunction
+from lsgm.sampling.grids import OPTIMISED, make_grid, time_end_of
+from lsgm.sampling.optimised_grid import optimised_times
+from lsgm.sampling.registry import Sampler, find_sampler
+from lsgm.sde import SDE
+
+__all__ = ["Drawn", "draw"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples ``z`` [B, ...]; per sample (int64 [B]) network evaluations and solver steps; wall seconds."""
+
+    z: Tensor
+    nfe: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    seconds: float
+
+
+@torch.no_grad()
+def draw(
+    score: ScoreFunction,
+    shape: Sequence[int],
+    seeds: Sequence[int] | SeededNoise,
+    config: SamplerConfig,
+    device: torch.device | str | None = None,
+    *,
+    grid: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Drawn:
+    """Draw one sample of ``shape`` per seed: z_1 ~ temperature * N(0, prior_var I), then the reverse process.
+
+    Sample k depends on seed k alone. The device is that of the noise where noise is given, else ``device``,
+    else the CPU. ``grid`` stands for that of ``config``; without either it is the one that suits the SDE. An
+    optimised grid is made anew at each call, at a price that is neither in ``nfe`` nor in ``seconds``:
+    `lsgm.sampling.optimised_grid.GridCache` pays it once.
+
+    Raises ConfigError for an unknown sampler or grid, or one that the SDE or the options do not fit,
+    SolverError where an adaptive solver cannot go on, UserError where a sample is not finite.
+    """
+    config = replace(config, grid=grid) if grid else config
+    sampler = find_sampler(config.name)
+    _check(sampler, score.sde, config)
+    noise = seeds if isinstance(seeds, SeededNoise) else _noise(seeds, device)
+    device = noise.device
+    times = _times(score, shape, sampler, config, device)
+    counted = CountedScore(score, len(noise), device)
+    z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
+    started = clock(device)
+    result = sampler.run(counted, z, times.to(device), noise, config)
+    z = result.y if isinstance(result, ODESolution) else result
+    if config.denoise and not sampler.denoises:
+        z = _denoised(counted, z, times[-1].to(device))
+    seconds = clock(device) - started
+    if isinstance(result, ODESolution):
+        return _finite(Drawn(z, counted.nfe, result.accepted, result.rejected, seconds), sampler)
+    accepted = torch.full_like(counted.nfe, len(times) - 1)
+    return _finite(Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds), sampler)
+
+
+def _times(
+    score: ScoreFunction, shape: Sequence[int], sampler: Sampler, config: SamplerConfig, device: torch.device
+) -> Tensor:
+    """Return the times of a run: those given, or a grid of so many steps."""
+    if config.times:
+        time_end_of(score.sde, config.times[-1])
+        return torch.tensor(config.times, dtype=torch.float64)
+    end, name = time_end_of(score.sde, config.time_end), config.grid or score.sde.grid
+    if name == OPTIMISED:
+        return optimised_times(score, shape, config, device).times
+    return make_grid(score.sde, name, 1 if sampler.adaptive else config.steps, end, config.rho)
+
+
+def _denoised(score: CountedScore, z: Tensor, t: Tensor) -> Tensor:
+    """Return E[z_0 | z_t] = (z_t - sigma_t eps_theta) / m_t (Tweedie)."""
+    return (z - score.sde.sigma(t) * score.eps(z, t.expand(len(z)))) / score.sde.mean(t)
+
+
+def _noise(seeds: Sequence[int], device: torch.device | str | None) -> SeededNoise:
+    return SeededNoise(seeds, device=device or "cpu", stream="sampler")
+
+
+def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
+    steps = len(config.times) - 1 if config.times else config.steps
+    require(
+        sampler.adaptive or steps >= sampler.min_steps,
+        f"steps is {steps}, but sampler '{sampler.name}' needs at least {sampler.min_steps}",
+    )
+    require(
+        not (sampler.adaptive and (config.times or config.grid)),
+        f"sampler '{sampler.name}' chooses its own steps; leave out times and grid, or choose heun",
+    )
+    require(
+        sde.is_vp_like or not sampler.vp_only,
+        f"sampler '{sampler.name}' needs a variance preserving SDE (vp or geometric), not "
+        f"{type(sde).__name__}; choose heun, euler or dopri5",
+    )
+
+
+def _finite(drawn: Drawn, sampler: Sampler) -> Drawn:
+    """Return ``drawn``. Raises UserError, naming the first sample that is not finite, where there is one."""
+    bad = (~drawn.z.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"sampler '{sampler.name}' left {len(bad)} of {len(drawn.z)} samples not finite, the first is "
+            f"sample {bad[0]}; check the weights, take more steps or end at a later time"
+        )
+    return drawn
