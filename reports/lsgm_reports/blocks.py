@@ -8,8 +8,8 @@ from typing import Literal
 
 from lsgm.files.limits import CELLS
 from lsgm.files.names import shown
+from lsgm.results.row import Row
 from lsgm_reports.digits import error_bar, plain
-from lsgm_reports.rows import Row
 
 __all__ = [
     "COARSE",

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsgm_reports.metrics import metric_of
-from lsgm_reports.rows import Row
+from lsgm.results.metrics import metric_of
+from lsgm.results.row import Row
 
 __all__ = [
     "DOUBT",

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
+from lsgm.files.folders import listed
 from lsgm.files.text import read_record
+from lsgm.results.metrics import UNKNOWN, known_metrics
+from lsgm.results.row import Row
+from lsgm.results.status import Status, find_statuses
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
-from lsgm_reports.metrics import UNKNOWN, known_metrics
 from lsgm_reports.paper import paper_tables
-from lsgm_reports.places import listed
 from lsgm_reports.published import calibration_table, kin_of, statement_on
+from lsgm_reports.read import sentence_on
 from lsgm_reports.render.text import relative
-from lsgm_reports.rows import Row
-from lsgm_reports.status import Status, find_statuses, not_finished
 from lsgm_reports.tables.ablations import Ablation, find_ablations
 from lsgm_reports.tables.details import (
     detail_explanations,
@@ -38,6 +39,7 @@ __all__ = [
     "cost_tables",
     "likelihood_tables",
     "main_table",
+    "not_finished",
     "only_costs",
     "quality_tables",
     "report",
@@ -56,6 +58,17 @@ class Pictures:
     """Samples of each model, and images of the data."""
     neighbours: list[Path] = field(default_factory=list)
     """Samples of each model beside their nearest training images."""
+
+
+def not_finished(statuses: Sequence[Status]) -> Section | None:
+    """Return what is missing of commands that did not come to their end, or None where all did."""
+    blocks: list[Block] = []
+    for status in statuses:
+        if status.unfinished:
+            blocks.append(Text(sentence_on(status)))
+            lines = [f"{each.model}, {each.measurement}: {each.said}" for each in status.left]
+            blocks += [Bullets(lines)] if lines else []
+    return Section("Not finished", blocks) if blocks else None
 
 
 def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:

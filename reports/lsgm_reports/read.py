@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from lsgm.errors import DataError, did_you_mean
+from lsgm.files.folders import present
 from lsgm.files.limits import ROWS
 from lsgm.files.names import shown
-from lsgm_reports.metrics import known_metrics
-from lsgm_reports.places import present
-from lsgm_reports.rows import Row, find_results, parse_lines, read_text
-from lsgm_reports.status import FILE_NAME, read_status
+from lsgm.results.files import find_results, parse_lines, read_text
+from lsgm.results.metrics import known_metrics
+from lsgm.results.row import Row, row_id
+from lsgm.results.status import FILE_NAME, Status, read_status
+from lsgm_reports.reproduce.apart import copied
 
 __all__ = [
     "Placed",
     "Reading",
     "distinct",
+    "find_row",
+    "grouped",
     "one_protocol",
+    "ranks",
     "read_placed",
     "results_of",
+    "rows_at",
+    "sentence_on",
     "unknown_metrics",
 ]
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,35 @@ def results_of(place: Path) -> list[Path]:
         return find_results(place)
     except DataError:
         if os.path.isdir(place) and present(place / FILE_NAME):
-            sentence = read_status(place / FILE_NAME).sentence
+            sentence = sentence_on(read_status(place / FILE_NAME))
             raise DataError(f"nothing is measured yet in {shown(str(place))}: {sentence}") from None
         raise
+
+
+def sentence_on(status: Status) -> str:
+    """Return what became of a command that measures, as one types it: one from a folder may say anything."""
+    typed = copied(status.command)
+    subject = f"`{typed.line}`" if typed.line else f"A command that is not shown ({typed.why})"
+    return f"{subject} {status.outcome}"
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Return the rows by a key, keys and rows in the order in which they come."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def ranks(words: Iterable[Key]) -> dict[Key, int]:
+    """Return the place of each word among those that differ, in the order in which they come."""
+    return {word: place for place, word in enumerate(dict.fromkeys(words))}
 
 
 def read_placed(files: Iterable[Path], *, skip_malformed: bool = False) -> Reading:
     """Return the rows of JSONL files in order.
 
-    Raises DataError as `lsgm_reports.rows.parse_lines`, also of more rows than a command takes in all files.
+    Raises DataError as `lsgm.results.files.parse_lines`, also of more rows than a command takes in all files.
     """
     placed: list[Placed] = []
     left_out: list[str] = []
@@ -171,3 +202,66 @@ def unknown_metrics(rows: Sequence[Row]) -> list[str]:
 
 _HINTED, _NEAR = 20, 500
 """Unknown metrics that are named, and known ones held against each: looking for what is near is slow."""
+
+
+# Rows by what one types: PLACE#ID, PLACE:LINE, PLACE
+
+
+def find_row(
+    place: str, *, model: str | None = None, metric: str | None = None, sampler: str | None = None
+) -> tuple[Row, Path]:
+    """Return the one row that a place and the selectors name, and the folder that it lies in.
+
+    Raises DataError as `rows_at`, and where several rows fit, naming some of them.
+    """
+    found = rows_at(place, model=model, metric=metric, sampler=sampler)
+    if len(found) > 1:
+        some = ", ".join(f"#{row_id(each.row)} ({each.row.model} {each.row.metric})" for each in found[:3])
+        raise DataError(
+            f"{len(found)} rows of {place} fit, {some}{' ...' * (len(found) > 3)}; name one by PLACE#ID, or "
+            "narrow them by --model, --metric and --sampler"
+        )
+    return found[0].row, found[0].file.parent
+
+
+def rows_at(
+    place: str, *, model: str | None = None, metric: str | None = None, sampler: str | None = None
+) -> list[Placed]:
+    """Return the rows that ``PLACE#ID``, ``PLACE:LINE`` or ``PLACE`` name, each once.
+
+    PLACE is a file of rows or a folder that holds some, ID the beginning of a row's id, LINE a line's number
+    in one file; the selectors are whole words of the row's keys. Raises DataError where there is no such
+    place and where no row fits.
+    """
+    path, by_id, by_line = _split(place)
+    files = results_of(path)
+    if by_line is not None and len(files) > 1:
+        raise DataError(f"{path} holds {len(files)} files of rows; give FILE:{by_line}, such as {files[0]}")
+    wanted = {"model": model, "metric": metric, "sampler": sampler}
+    found = {
+        (each.file.parent, row_id(each.row)): each
+        for each in read_placed(files).placed
+        if (by_line is None or each.line == by_line)
+        and (by_id is None or row_id(each.row).startswith(by_id))
+        and all(word is None or getattr(each.row, key) == word for key, word in wanted.items())
+    }
+    if not found:
+        said = [f"{key} {word}" for key, word in wanted.items() if word is not None]
+        said += [f"id {by_id}"] if by_id is not None else []
+        said += [f"line {by_line}"] if by_line is not None else []
+        with_ = f" with {' and '.join(said)}" if said else ""
+        raise DataError(f"{path} has no row{with_}; `lsgm reproduce {path}` lists its rows")
+    return list(found.values())
+
+
+def _split(place: str) -> tuple[Path, str | None, int | None]:
+    """Return the path of a place, and the id or the line behind it, unless a file has that very name."""
+    if os.path.exists(place):
+        return Path(place), None, None
+    if found := re.fullmatch(r"(.+)#([0-9a-f]{1,12})", place):
+        return Path(found[1]), found[2], None
+    if found := re.fullmatch(r"(.+):([1-9][0-9]*)", place):
+        return Path(found[1]), None, int(found[2])
+    if "#" in place:
+        raise DataError(f"'{place}' has no row's id behind '#'; an id is of the digits 0-9 and a-f, up to 12")
+    return Path(place), None, None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lsgm.results.metrics import BOUNDS, metric_of, named
+from lsgm.results.row import Row
 from lsgm_reports.digits import DOUBT, Lead, comparable, error_bar, leads_of
-from lsgm_reports.families import named
-from lsgm_reports.metrics import BOUNDS, metric_of
-from lsgm_reports.rows import Row, grouped
+from lsgm_reports.read import grouped
 from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of, units_of
 from lsgm_reports.tables.reach import speedup_sentences
 

@@ -17,13 +17,14 @@ import torch
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
+from lsgm.results.manifest import Manifest, read_manifest
 from lsgm_eval.cache import cell_key
 from lsgm_eval.models import open
 from lsgm_eval.run import manifest as manifest_module
 from lsgm_eval.run import runner
 from lsgm_eval.run.manifest import write_manifest
 from lsgm_eval.task import load_task
-from lsgm_reports.provenance import read_manifest
+from lsgm_reports.reproduce.apart import copied
 
 TASK = (
     tiny.TASK
@@ -35,6 +36,10 @@ ode_images = 0
 sampler = { name = "heun", steps = 3 }
 """
 )
+
+
+def typed(call: Manifest) -> str:
+    return copied(call.command, call.directory, call.processes).line
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_the_reports_read_what_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LSGM_DATA", "/somewhere")
     found = read_manifest(write(dataset="glyphs@1@ef"))
-    assert found.typed.line == "lsgm eval glyphs --model a"
+    assert typed(found) == "lsgm eval glyphs --model a"
     assert (found.directory, found.environment["LSGM_DATA"]) == (str(tmp_path), "/somewhere")
     assert (found.threads, found.processes, found.device) == (torch.get_num_threads(), 1, "cpu")
     assert found.versions["torch"] == torch.__version__

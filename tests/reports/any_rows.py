@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from lsgm_reports.rows import Row, row_from
+from lsgm.results.row import Row, row_from
 
 __all__ = ["any_row", "any_rows"]
 
@@ -32,7 +32,7 @@ numbers = st.one_of(
     st.floats(-1e3, 1e3),
 )
 costs = st.one_of(st.sampled_from([0.0, 5e-324, 1.7e308]), st.floats(0, 1e6), st.floats(0, 1.7e308))
-whole = st.one_of(st.integers(0, 10**6), st.integers(0, 2**80))
+whole = st.one_of(st.integers(0, 10**6), st.integers(0, 2**63 - 1))
 _METRICS = (
     *(
         "frechet_glyphs",

@@ -14,12 +14,12 @@ from reports.fake_reach import EVALUATION, fake_curves, fake_reach
 from reports.fake_rows import write_rows
 
 from lsgm.cli import main
+from lsgm.results.labels import curve_name, is_adaptive
+from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import Table
 from lsgm_reports.figures.cost import cost_figure
 from lsgm_reports.figures.curves import curve_rows, envelopes_of, levels_of
-from lsgm_reports.labels import curve_name, is_adaptive
-from lsgm_reports.rows import Row, row_from
-from lsgm_reports.tables.points import COSTS, costs_of, curve_table, front_of, front_tables, seconds_per_image
+from lsgm_reports.tables.points import COSTS, costs_of, curve_table, front_of, front_tables
 from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table, target_label
 
 NFE, SECONDS, FLOPS = COSTS
@@ -88,7 +88,7 @@ def test_currencies_are_those_that_tell_points_apart(points: list[Row]) -> None:
         for row in fake_curves()
     ]
     assert [cost.key for cost in costs_of(old)] == ["nfe"]
-    assert seconds_per_image(row_from(fake_curves()[0] | {"n": None})) is None
+    assert row_from(fake_curves()[0] | {"n": None}).seconds_per_image is None
 
 
 def test_the_table_of_points_tells_the_decoders_share(points: list[Row]) -> None:

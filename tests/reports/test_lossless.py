@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from reports.any_rows import any_rows
 
 from lsgm.errors import DataError
-from lsgm_reports.lossless import from_csv, rows_from_jsonl, to_csv, to_jsonl
-from lsgm_reports.rows import Row, row_from
+from lsgm.results.csv_text import from_csv, to_csv
+from lsgm.results.files import from_jsonl, to_jsonl
+from lsgm.results.row import Row, row_from
 
 BARE: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "m", "value": None}
 FORMULA = "=+-@＝＋－＠"
@@ -28,10 +29,10 @@ def same(mine: list[Row], others: list[Row]) -> bool:
 @CASES
 @given(any_rows())
 @example([row_from(BARE | {"note": ""}), row_from(BARE | {"note": None})])
-@example([row_from(BARE | {"model": 'x,"y"\r\nz\u2028\x1c', "value": 5e-324, "n": 2**80})])
+@example([row_from(BARE | {"model": 'x,"y"\r\nz\u2028\x1c', "value": 5e-324, "n": 2**63 - 1})])
 def test_csv_and_jsonl_are_inverse_to_themselves(rows: list[Row]) -> None:
     assert same(from_csv(to_csv(rows)), rows)
-    assert same(rows_from_jsonl(to_jsonl(rows)), rows)
+    assert same(from_jsonl(to_jsonl(rows)), rows)
 
 
 @CASES
@@ -106,4 +107,4 @@ def test_what_is_no_csv_of_rows_is_named_by_its_line(text: str, words: str) -> N
 
 def test_malformed_jsonl_is_named_by_its_line() -> None:
     with pytest.raises(DataError, match="line 2 is half-written"):
-        rows_from_jsonl(to_jsonl([row_from(BARE)]) + '{"task"')
+        from_jsonl(to_jsonl([row_from(BARE)]) + '{"task"')

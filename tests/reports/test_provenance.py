@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,16 @@ from reports.fake_manifest import fake_manifest, write_manifest
 from reports.fake_rows import fake_rows, write_rows
 
 from lsgm.errors import DataError
-from lsgm_reports.provenance import find_row, manifest_of, read_manifest, row_id, rows_at
-from lsgm_reports.rows import Row, row_from
+from lsgm.results.manifest import Manifest, manifest_of, read_manifest
+from lsgm.results.row import KINDS, Row, row_from, row_id
+from lsgm_reports.read import find_row, rows_at
+from lsgm_reports.reproduce.apart import copied
 
 ROW = Row("glyphs@1/quick", "lsgm", "frechet_glyphs", 5.2, 5.0, 5.4, n=2000)
+
+
+def typed(call: Manifest) -> str:
+    return copied(call.command, call.directory, call.processes).line
 
 
 @given(st.permutations(list(fake_rows()[0].items())))
@@ -25,7 +31,7 @@ def test_the_id_does_not_depend_on_the_order_of_the_keys(items: list[tuple[str, 
     assert row_id(row_from(dict(items))) == row_id(row_from(fake_rows()[0]))
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Row)])
+@pytest.mark.parametrize("field", list(KINDS))
 def test_every_key_has_a_say_in_the_id(field: str) -> None:
     other = {"value": 0.125, "ci_low": 0.125, "ci_high": 0.125, "n": 7}.get(field, "other")
     assert row_id(replace(ROW, **{field: other})) != row_id(ROW)
@@ -87,7 +93,7 @@ def test_a_manifest_lies_beside_its_rows(tmp_path: Path) -> None:
     write_manifest(tmp_path, fake_manifest())
     found = manifest_of(replace(ROW, manifest="abcabcabcabc"), tmp_path)
     assert found is not None
-    assert found.typed.line == "lsgm eval glyphs --model 'a b=runs/a b' --model vae=runs/vae"
+    assert typed(found) == "lsgm eval glyphs --model 'a b=runs/a b' --model vae=runs/vae"
     assert (found.threads, found.processes, found.models[0].name) == (1, 1, "a b")
     assert found.task.dataset == fake_manifest()["task"]["dataset"]
     assert manifest_of(ROW, tmp_path) is None
@@ -105,7 +111,7 @@ def test_the_row_names_images_that_were_loaded_after_the_manifest_was_written(tm
 def test_several_processes_are_started_by_torchrun(tmp_path: Path) -> None:
     hardware = fake_manifest()["hardware"] | {"processes": 2}
     path = write_manifest(tmp_path, fake_manifest(command=["lsgm", "eval", "mnist"], hardware=hardware))
-    assert read_manifest(path).typed.line == "torchrun --nproc-per-node 2 -m lsgm eval mnist"
+    assert typed(read_manifest(path)) == "torchrun --nproc-per-node 2 -m lsgm eval mnist"
 
 
 @pytest.mark.parametrize(

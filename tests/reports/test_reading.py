@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from reports.any_rows import any_rows
 
 from lsgm.errors import DataError
+from lsgm.results.row import Row, row_from
 from lsgm_reports.read import Placed, distinct, one_protocol, unknown_metrics
-from lsgm_reports.rows import Row, row_from
 
 FILE = Path("results.jsonl")
 

@@ -14,8 +14,7 @@ from reports.fake_bounds import fake_bounds
 from reports.fake_rows import fake_rows, write_rows
 
 from lsgm.cli import main
-from lsgm_reports.provenance import row_id
-from lsgm_reports.rows import row_from
+from lsgm.results.row import row_from, row_id
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tiny import folder_of_images, toml
 
 from lsgm.cli import main
 from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.results.files import read_rows
+from lsgm.results.row import Row, row_from, row_id
 from lsgm_reports.commands.reproduce import run
-from lsgm_reports.provenance import row_id
-from lsgm_reports.rows import Row, read_rows, row_from
 
 TASK = """
 name = "bars"
@@ -60,7 +60,7 @@ def inside(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 def row_of(metric: str, model: str = "tiny") -> Row:
     return next(
-        row for row in read_rows([Path("out/results.jsonl")]) if (row.model, row.metric) == (model, metric)
+        row for row in read_rows(Path("out/results.jsonl")) if (row.model, row.metric) == (model, metric)
     )
 
 
@@ -81,7 +81,7 @@ def test_a_number_comes_out_the_same_to_the_last_bit(
     assert f"--only {only} " in said
     assert "equal to the last bit" in said
     assert "code that measured" not in said
-    measured = {row.model for row in read_rows([tmp_path / "new" / "results.jsonl"])}
+    measured = {row.model for row in read_rows(tmp_path / "new" / "results.jsonl")}
     assert measured == ({model} if " - " not in model else {"tiny", "again", model})
 
 
@@ -150,7 +150,7 @@ def test_what_is_printed_is_what_a_shell_runs(tmp_path: Path, capsys: pytest.Cap
     line = capsys.readouterr().out.splitlines()[-2].replace("lsgm ", f"{sys.executable} -m lsgm ", 1)
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (new,) = [row for row in read_rows([tmp_path / "new" / "results.jsonl"]) if row.metric == "nelbo_nats"]
+    (new,) = [row for row in read_rows(tmp_path / "new" / "results.jsonl") if row.metric == "nelbo_nats"]
     assert new.value == row_of("nelbo_nats").value
 
 

@@ -13,8 +13,8 @@ import pytest
 from reports.fake_manifest import fake_manifest, write_manifest
 
 from lsgm.errors import ConfigError, DataError, UserError
+from lsgm.results.manifest import Manifest, read_manifest
 from lsgm_reports.commands.reproduce import run
-from lsgm_reports.provenance import read_manifest
 from lsgm_reports.reproduce.apart import copied, run_apart
 from lsgm_reports.reproduce.trained import read_training_run
 
@@ -26,6 +26,10 @@ ROW = {
     "group": "likelihood",
     "manifest": "abcabcabcabc",
 }
+
+
+def typed(call: Manifest) -> str:
+    return copied(call.command, call.directory, call.processes).line
 
 
 @pytest.fixture
@@ -325,4 +329,4 @@ def test_a_page_shows_commands_that_measure_and_write_below_where_they_are_typed
         f"its task is the file {tmp_path}/evil.toml, which may name code of others and is not here",
     )
     path = write_manifest(tmp_path, fake_manifest(command=["lsgm", "train", "x"]))
-    assert read_manifest(path).typed.line == ""
+    assert typed(read_manifest(path)) == ""

@@ -10,14 +10,15 @@ import pytest
 from reports.fake_rows import fake_rows, write_rows
 
 from lsgm.errors import DataError
-from lsgm_reports.rows import find_results, parse_lines, read_rows, row_from
+from lsgm.results.files import find_results, parse_lines, read_rows
+from lsgm.results.row import row_from
 
 GOOD = '{"task": "t@1", "model": "a", "metric": "m", "value": 1}\n'
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "results.jsonl", fake_rows())
-    rows = read_rows([file])
+    rows = read_rows(file)
     assert [row.value for row in rows] == [row["value"] for row in fake_rows()]
     assert rows[0].interval == (fake_rows()[0]["ci_low"], fake_rows()[0]["ci_high"])
 
@@ -39,6 +40,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         ('{"task": "t@1", "model": "\\ud800", "metric": "m", "value": 1}', "half of a character"),
         ('{"task": "t@1", "model": "a", "metric": "m", "value": 1, "n": 2.5}', "not a whole number"),
         ('{"task": "t@1", "model": "a", "metric": "m", "value": 1, "n": NaN}', "not a whole number"),
+        ('{"task": "t@1", "model": "a", "metric": "m", "value": 1, "n": 1e30}', "'n' is 1e+30, beyond 2^63"),
         ('{"task": "t@1", "model": "a", "metric": "m", "value": 1, "seconds": -1}', "cannot be negative"),
         ('{"task": "t@1", "model": "a", "metric": "m", "value": 1' + 400 * "0" + "}", "more than 308 digits"),
         ('{"task": "t@1", "model": "a", "metric": "m", "value": ' + 5000 * "1" + "}", "is not valid JSON"),
@@ -57,7 +59,7 @@ def test_a_malformed_line_is_named_by_its_number(line: str, words: str, tmp_path
     file = tmp_path / "results.jsonl"
     file.write_text(GOOD + "\n" + line + "\n" + GOOD)
     with pytest.raises(DataError) as caught:
-        read_rows([file])
+        read_rows(file)
     assert "results.jsonl line 3" in str(caught.value)
     assert words in str(caught.value)
 
@@ -67,10 +69,10 @@ def test_a_last_line_without_its_end_is_half_written(tmp_path: Path) -> None:
     for cut in range(1, len(GOOD) - 1):
         file.write_text(GOOD + GOOD[:-cut])
         if cut == 1:  # only the line feed is missing
-            assert len(read_rows([file])) == 2
+            assert len(read_rows(file)) == 2
             continue
         with pytest.raises(DataError, match=r"line 2 is half-written.*--skip-malformed"):
-            read_rows([file])
+            read_rows(file)
 
 
 def test_on_request_malformed_lines_are_skipped_and_named() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from lsgm.errors import DataError
+from lsgm.results.status import read_status
 from lsgm_reports.blocks import Bullets, Text
+from lsgm_reports.document import not_finished
 from lsgm_reports.read import results_of
-from lsgm_reports.status import not_finished, read_status
 
 PLANNED = [
     {"model": "lsgm", "measurement": "quality", "state": "done", "why": None},
@@ -50,7 +51,7 @@ def test_what_is_missing_is_listed_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_killed_command_was_still_running(tmp_path: Path) -> None:
     status = read_status(write(tmp_path, state="running", why=None))
-    assert "was still running when this was written" in status.sentence
+    assert "was still running when this was written" in status.outcome
 
 
 def test_what_came_to_its_end_needs_no_section(tmp_path: Path) -> None:

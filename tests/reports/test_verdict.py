@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from reports.any_rows import any_rows
 
-from lsgm_reports.rows import Row, row_from
+from lsgm.results.row import Row, row_from
 from lsgm_reports.verdict import verdict
 
 

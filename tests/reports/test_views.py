@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.any_rows import any_rows, texts
 
+from lsgm.results.row import Row
 from lsgm_reports.blocks import Cell, Column, Report, Table, transposed
 from lsgm_reports.document import Pictures, main_table, report, tasks_of
 from lsgm_reports.render.html import to_html
@@ -24,7 +25,6 @@ from lsgm_reports.render.text import (
     to_markdown,
     to_terminal,
 )
-from lsgm_reports.rows import Row
 
 CASES = settings(deadline=None, max_examples=25)
 FOLDER = Path("results")

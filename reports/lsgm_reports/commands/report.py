@@ -17,10 +17,10 @@ from lsgm.files.write import atomic_path, claim, make_folder
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
+    from lsgm.results.row import Row
     from lsgm_reports.blocks import Table
     from lsgm_reports.document import Pictures
     from lsgm_reports.read import Reading
-    from lsgm_reports.rows import Row
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -95,8 +95,8 @@ def run(argv: list[str]) -> int:
 
 def _files(places: Sequence[Path]) -> list[Path]:
     """Return the result files of all places, where training runs may stand for their curves alone."""
+    from lsgm.results.files import is_bare_run
     from lsgm_reports.read import results_of
-    from lsgm_reports.rows import is_bare_run
 
     holding = [place for place in places if not is_bare_run(place)] or places
     return list(dict.fromkeys(file for place in holding for file in results_of(place)))
@@ -126,8 +126,8 @@ def _warn(sentences: Sequence[str]) -> None:
 
 def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
     """Write every format asked for; return the files."""
+    from lsgm.results.csv_text import to_csv
     from lsgm_reports.document import report
-    from lsgm_reports.lossless import to_csv
 
     written: list[Path] = []
 
@@ -173,11 +173,11 @@ def _draw(
     rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path, written: list[Path]
 ) -> Pictures:
     """Draw the figures of a document or a paper, and find the pictures beside the rows."""
+    from lsgm.files.folders import listed
     from lsgm_reports.document import Pictures, tasks_of
     from lsgm_reports.figures.cost import cost_figure, crowded, save
     from lsgm_reports.figures.curves import curve_rows
     from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
-    from lsgm_reports.places import listed
 
     folders = list(dict.fromkeys(file.parent for file in files))
     grids, neighbours = (
@@ -213,7 +213,7 @@ def _draw(
 
 def _logs(place: Path) -> list[Path]:
     """Return the metrics of a run directory, or of those directly below."""
-    from lsgm_reports.places import listed
+    from lsgm.files.folders import listed
 
     return [*listed(place, "metrics.jsonl"), *listed(place, "*/metrics.jsonl")]
 
@@ -224,9 +224,10 @@ _TOO_MANY = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to 
 
 
 def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written: Sequence[Path]) -> None:
+    from lsgm.results.status import find_statuses
     from lsgm_reports.document import cost_tables, main_table, only_costs, quality_tables, tasks_of
     from lsgm_reports.published import statement_on
-    from lsgm_reports.status import find_statuses
+    from lsgm_reports.read import sentence_on
     from lsgm_reports.tables.likelihood import only_bounds
 
     room = shutil.get_terminal_size((120, 40)).columns
@@ -242,7 +243,7 @@ def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written
             print(_filled(statement, room))
     for status in find_statuses(list(dict.fromkeys(file.parent for file in files))):
         if status.unfinished:
-            print(_filled(f"Not finished: {status.sentence}", room))
+            print(_filled(f"Not finished: {sentence_on(status)}", room))
     for path in written:
         print(f"wrote {shown(str(path))}")
 

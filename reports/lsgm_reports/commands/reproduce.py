@@ -17,11 +17,11 @@ from lsgm.files.write import claim
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
+    from lsgm.results.row import Row
     from lsgm_reports.read import Placed
     from lsgm_reports.reproduce.apart import Foreign
     from lsgm_reports.reproduce.checks import Check
     from lsgm_reports.reproduce.trained import Training
-    from lsgm_reports.rows import Row
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -78,7 +78,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError("ROW is missing; give PLACE#ID as a report shows it, or a folder of results")
     if options.device and not re.fullmatch(DEVICE, options.device):
         raise ConfigError(f"--device is '{options.device}'; give a device, such as cpu or cuda:1")
-    from lsgm_reports.provenance import row_id, rows_at
+    from lsgm.results.row import row_id
+    from lsgm_reports.read import rows_at
     from lsgm_reports.reproduce.trained import is_training_run
 
     place = Path(options.row)
@@ -96,7 +97,7 @@ def run(argv: list[str]) -> int:
 
 def _listed(found: Sequence[Placed]) -> list[str]:
     """Return a line for each row: how to name it, and what it is."""
-    from lsgm_reports.provenance import row_id
+    from lsgm.results.row import row_id
     from lsgm_reports.reproduce.apart import place_word
 
     cells = [
@@ -197,7 +198,7 @@ def _show(shell: str) -> None:
 
 def _compare(row: Row, folder: Path, out: Path) -> int:
     """Print the recorded and the new value, and what differs between the two calls."""
-    from lsgm_reports.provenance import manifest_of
+    from lsgm.results.manifest import manifest_of
     from lsgm_reports.read import read_placed
     from lsgm_reports.reproduce.checks import same_measurement, verdict
 

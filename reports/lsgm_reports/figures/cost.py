@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lsgm.files.write import atomic_path
 from lsgm.matplotlib_import import import_matplotlib
+from lsgm.results.labels import curve_name
+from lsgm.results.metrics import Shown
+from lsgm.results.row import Row, row_id
 from lsgm_reports.figures.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of, placed
 from lsgm_reports.figures.style import (
     INK,
@@ -20,10 +23,6 @@ from lsgm_reports.figures.style import (
     nice_ticks,
     plain_labels,
 )
-from lsgm_reports.labels import curve_name
-from lsgm_reports.metrics import Metric
-from lsgm_reports.provenance import row_id
-from lsgm_reports.rows import Row
 from lsgm_reports.tables.headline import metrics_of
 from lsgm_reports.tables.points import COSTS, Cost, costs_of, front_of
 
@@ -102,7 +101,7 @@ def crowded(rows: Sequence[Row]) -> str:
 def _panel(
     axes: Axes,
     rows: Sequence[Row],
-    metric: Metric,
+    metric: Shown,
     cost: Cost,
     colours: dict[str, str],
     samplers: list[str],
@@ -127,7 +126,7 @@ def _panel(
     axes.set_ylabel(_axis(metric))
 
 
-def _axis(metric: Metric) -> str:
+def _axis(metric: Shown) -> str:
     """Return what an axis of a metric is called."""
     if not metric.key.startswith(("frechet", "kernel")):
         return clipped(metric.head, _AXIS)

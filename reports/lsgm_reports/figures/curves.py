@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lsgm.results.labels import curve_name, family, is_adaptive
+from lsgm.results.row import Row
 from lsgm_reports.figures.style import is_drawable
-from lsgm_reports.labels import curve_name, family, is_adaptive
-from lsgm_reports.rows import Row, grouped
+from lsgm_reports.read import grouped
 from lsgm_reports.tables.points import COSTS, Cost, front_of
 
 __all__ = ["Curve", "Level", "curve_rows", "curves_of", "envelopes_of", "levels_of", "placed"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lsgm.results.row import Row
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of
 from lsgm_reports.digits import best_of, error_bar
 from lsgm_reports.published import EVIDENCE, KINDS, Published
-from lsgm_reports.rows import Row
 
 __all__ = [
     "HERE",

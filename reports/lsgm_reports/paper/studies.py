@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lsgm.results.labels import sampler_label
+from lsgm.results.metrics import Shown, metric_of, named
+from lsgm.results.row import Row
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 from lsgm_reports.digits import plain
-from lsgm_reports.families import named
-from lsgm_reports.labels import sampler_label
-from lsgm_reports.metrics import Metric, metric_of
 from lsgm_reports.paper.ruled import (
     HERE,
     PROTOCOLS,
@@ -22,11 +22,10 @@ from lsgm_reports.paper.ruled import (
     winner_of,
 )
 from lsgm_reports.published import ABSENT, DATASETS, Published, PublishedAblation, published_ablations
-from lsgm_reports.rows import Row, grouped
+from lsgm_reports.read import grouped
 from lsgm_reports.tables.ablations import Ablation, Study, Variant
 from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of, units_of
 from lsgm_reports.tables.likelihood import labels_of
-from lsgm_reports.tables.points import seconds_per_image
 
 __all__ = ["BATCH", "sampling_table", "study_tables"]
 
@@ -131,7 +130,7 @@ def _seconds(row: Row | None, notes: Footnotes) -> Cell:
         return cell_of(row, notes)
     if row.group != "curve":
         return scaled_cell(row, BATCH / 1000)
-    each = seconds_per_image(row)
+    each = row.seconds_per_image
     if each is None or not math.isfinite(BATCH * each):
         return cell_of(None, notes)
     return Cell(plain(BATCH * each), row=row, sort=BATCH * each)
@@ -234,7 +233,7 @@ def _is_shown(row: Row) -> bool:
 
 def _number(
     variant: Variant,
-    metric: Metric,
+    metric: Shown,
     cells: dict[tuple[str, str], Row],
     best: Row | None,
     notes: Footnotes,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lsgm.results.labels import estimator_label, sampler_label
+from lsgm.results.metrics import BOUNDS
+from lsgm.results.row import Row
 from lsgm_reports.blocks import COARSE, Cell, Column, Footnotes, Table, cell_of
-from lsgm_reports.labels import estimator_label, sampler_label
-from lsgm_reports.metrics import BOUNDS
 from lsgm_reports.paper.ruled import HERE, PROTOCOLS, fid_cell, fid_row, published_lines, ruled, winner_of
 from lsgm_reports.paper.studies import sampling_table, study_tables
 from lsgm_reports.published import DATASETS, Published, edition_of, published, statement_on
-from lsgm_reports.rows import Row
 from lsgm_reports.tables.ablations import Ablation
 from lsgm_reports.tables.headline import Line, detail_rows, headline_rows, lines_of
 from lsgm_reports.tables.likelihood import Estimate, estimates_of, winners_of

@@ -16,12 +16,12 @@ from lsgm.files.limits import PICTURES
 from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_text
+from lsgm.results.row import Row
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text
 from lsgm_reports.figures.style import GRID, INK, PALETTE
 from lsgm_reports.read import read_placed
 from lsgm_reports.render.html_tables import Anchors, Records, said, table_html, tag, words
 from lsgm_reports.render.text import one_line
-from lsgm_reports.rows import Row
 
 __all__ = ["EVERY_ROW", "POLICY", "Gallery", "inline_svg", "to_html"]
 

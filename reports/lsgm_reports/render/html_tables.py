@@ -14,14 +14,14 @@ from typing import Any
 
 from lsgm.errors import DataError
 from lsgm.files.names import shown
+from lsgm.results.labels import sampler_label
+from lsgm.results.manifest import Manifest, manifest_of
+from lsgm.results.metrics import metric_of
+from lsgm.results.row import Row, row_id
 from lsgm_reports.blocks import MISSING, Cell, Column, Table
 from lsgm_reports.digits import error_bar
-from lsgm_reports.labels import sampler_label
-from lsgm_reports.metrics import metric_of
-from lsgm_reports.provenance import Manifest, manifest_of, row_id
 from lsgm_reports.render.text import one_line, relative
-from lsgm_reports.reproduce.apart import place_word
-from lsgm_reports.rows import Row
+from lsgm_reports.reproduce.apart import copied, place_word
 
 __all__ = [
     "Anchors",
@@ -193,9 +193,10 @@ def measured_facts(row: Row) -> Facts:
 def call_facts(manifest: Manifest) -> Facts:
     """Return what a measuring call was given and what it ran on."""
     task = manifest.task
+    typed = copied(manifest.command, manifest.directory, manifest.processes)
     facts = _known(
-        ("Command", manifest.typed.line, True),
-        ("Why no command is shown", manifest.typed.why, False),
+        ("Command", typed.line, True),
+        ("Why no command is shown", typed.why, False),
         ("Typed in", manifest.directory, True),
         ("Environment", _listed(manifest.environment), True),
         ("Started", manifest.started, False),

@@ -10,19 +10,20 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lsgm.files.names import shown
+from lsgm.results.csv_text import from_csv, to_csv
+from lsgm.results.files import from_jsonl, to_jsonl
 from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
-from lsgm_reports.lossless import from_csv, rows_from_jsonl, to_csv, to_jsonl
 from lsgm_reports.tables.details import EVERY_ROW
 
 __all__ = [
     "from_csv",
+    "from_jsonl",
     "latex",
     "literal",
     "markdown",
     "marked_up",
     "one_line",
     "relative",
-    "rows_from_jsonl",
     "tables_of",
     "tables_tex",
     "to_csv",

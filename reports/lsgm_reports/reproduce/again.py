@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lsgm.errors import DataError
+from lsgm.results.manifest import Manifest, MeasuredModel, manifest_of
+from lsgm.results.row import Row
 from lsgm.runs.provenance import git_revision
-from lsgm_reports.provenance import Manifest, MeasuredModel, manifest_of
 from lsgm_reports.reproduce.allowed import CommandLine
 from lsgm_reports.reproduce.apart import Foreign, foreign_code, shell_line
 from lsgm_reports.reproduce.checks import (
@@ -24,7 +25,6 @@ from lsgm_reports.reproduce.checks import (
     thread_setting,
 )
 from lsgm_reports.reproduce.weights import locate
-from lsgm_reports.rows import Row
 
 __all__ = [
     "ELSEWHERE",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from lsgm_reports.provenance import REVISION, Manifest
-from lsgm_reports.rows import Row
+from lsgm.results.manifest import Manifest
+from lsgm.results.row import Row
 
 __all__ = [
     "NUMERICS",
@@ -25,6 +26,8 @@ __all__ = [
     "thread_setting",
     "verdict",
 ]
+
+REVISION = re.compile(r"[0-9a-f]{7,64}([+-]dirty)?")
 
 NUMERICS = 1e-5
 """Relative difference that rounding alone may make. A number in single precision is off by 6e-8 of itself;

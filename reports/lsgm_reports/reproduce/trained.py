@@ -13,8 +13,8 @@ from lsgm.config import require
 from lsgm.errors import DataError
 from lsgm.files.text import read_record, read_toml
 from lsgm.recipes import ORIGINS
+from lsgm.results.manifest import MOST
 from lsgm.runs.provenance import git_revision
-from lsgm_reports.provenance import MOST
 from lsgm_reports.reproduce.apart import no_option
 from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
 from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256

@@ -15,7 +15,7 @@ from lsgm.files.limits import WEIGHTS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.files.text import read_record
-from lsgm_reports.provenance import MeasuredModel
+from lsgm.results.manifest import MeasuredModel
 
 __all__ = ["Located", "find_weights", "locate", "newest_checkpoint", "weights_sha256"]
 

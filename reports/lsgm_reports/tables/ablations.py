@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
+from lsgm.files.folders import present
 from lsgm.files.names import brief, shown
 from lsgm.files.text import read_table
-from lsgm_reports.places import present
 
 __all__ = ["FILE_NAME", "Ablation", "Study", "Variant", "find_ablations", "read_ablation"]
 

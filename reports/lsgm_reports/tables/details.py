@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from lsgm.results.labels import estimator_label
+from lsgm.results.metrics import metric_of
+from lsgm.results.row import Row, row_id
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, short
-from lsgm_reports.labels import estimator_label
-from lsgm_reports.metrics import metric_of
-from lsgm_reports.provenance import row_id
+from lsgm_reports.read import grouped
 from lsgm_reports.reproduce.apart import place_word
-from lsgm_reports.rows import Row, grouped
 from lsgm_reports.tables.differences import is_quality_difference
 from lsgm_reports.tables.headline import detail_rows, headline_rows, lines_of, metrics_of
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lsgm.results.metrics import metric_of, named
+from lsgm.results.row import Row
 from lsgm_reports.blocks import Cell, Column, Footnotes, Table, cell_of
 from lsgm_reports.digits import DOUBT
-from lsgm_reports.families import named
-from lsgm_reports.metrics import metric_of
-from lsgm_reports.rows import Row
 
 __all__ = ["difference_table", "is_quality_difference"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from lsgm.files.limits import CELLS
 from lsgm.files.names import shown
+from lsgm.results.labels import sampler_label
+from lsgm.results.metrics import Shown, families, metric_of, named
+from lsgm.results.row import GROUPS, Row
 from lsgm_reports.blocks import Cell, Column, Footnotes, Table, cell_of, hold_table, short
 from lsgm_reports.digits import best_of, comparable
-from lsgm_reports.families import FAMILIES, HEADLINE, named
-from lsgm_reports.labels import sampler_label
-from lsgm_reports.metrics import GROUPS, Metric, metric_of
-from lsgm_reports.rows import Row, grouped
+from lsgm_reports.read import grouped
 
 __all__ = [
     "UNITS",
@@ -36,7 +36,7 @@ class Line:
     label: str
     sampler: str | None
     rows: dict[str, Row]
-    """Metric -> row; of several measurements of the same thing the last."""
+    """Shown -> row; of several measurements of the same thing the last."""
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
@@ -59,19 +59,19 @@ def _single(rows: Sequence[Row]) -> list[Row]:
 
 def _is_detail(row: Row) -> bool:
     found = named(row.metric)
-    return found is not None and found.family not in HEADLINE
+    return found is not None and not families()[found.family].headline
 
 
-def metrics_of(rows: Sequence[Row]) -> list[Metric]:
+def metrics_of(rows: Sequence[Row]) -> list[Shown]:
     """Return the metrics that occur: quality by family, likelihood, cost, and else in the order of the file.
 
     Where one label would stand for several feature spaces, each says its own.
     """
-    found: dict[str, tuple[tuple[int, int], Metric]] = {}
+    found: dict[str, tuple[tuple[int, int], Shown]] = {}
     for row in rows:
         name = named(row.metric)
         group = GROUPS.index(row.group) if row.group in GROUPS else len(GROUPS)
-        rank = (group, list(FAMILIES).index(name.family) if name else 0)
+        rank = (group, list(families()).index(name.family) if name else 0)
         known = found.get(row.metric)
         # A row without a value may not know in which direction its metric is better.
         if known is None or (known[1].higher_is_better is None and row.higher_is_better is not None):
@@ -155,7 +155,7 @@ def _table(chosen: Sequence[Row], title: str) -> Table:
     others = _other_units(metrics, lines)
     shown = [metric for metric in metrics if metric not in others.values()]
 
-    def cell(line: Line, metric: Metric) -> Cell:
+    def cell(line: Line, metric: Shown) -> Cell:
         row = line.rows.get(metric.key)
         other = others.get(metric.key)
         return replace(
@@ -163,7 +163,7 @@ def _table(chosen: Sequence[Row], title: str) -> Table:
             other=cell(line, other) if other else None,
         )
 
-    def column(metric: Metric) -> Column:
+    def column(metric: Shown) -> Column:
         other = others.get(metric.key)
         unit = UNITS.get(metric.key.rpartition("_")[2], "")
         return Column(metric.head, unit=unit, other=column(other) if other else None)
@@ -187,7 +187,7 @@ def _table(chosen: Sequence[Row], title: str) -> Table:
     return Table(title, [*heads, *map(column, shown)], grid, notes.notes, caption)
 
 
-def _other_units(metrics: Sequence[Metric], lines: Sequence[Line]) -> dict[str, Metric]:
+def _other_units(metrics: Sequence[Shown], lines: Sequence[Line]) -> dict[str, Shown]:
     """Return the bounds of which every line has both units: the metric in the usual one -> in the other.
 
     A bound that some line has in the other unit alone keeps a column for each, so that no number is hidden.

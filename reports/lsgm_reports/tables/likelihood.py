@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lsgm.results.labels import estimator_label, settings_of
+from lsgm.results.metrics import BOUNDS, metric_of
+from lsgm.results.row import Row
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, short
 from lsgm_reports.digits import best_of, comparable, error_bar, fixed, plain
-from lsgm_reports.labels import estimator_label, settings_of
-from lsgm_reports.metrics import BOUNDS, metric_of
-from lsgm_reports.rows import Row, ranks
+from lsgm_reports.read import ranks
 from lsgm_reports.tables.details import explained
 from lsgm_reports.tables.headline import UNITS, headline_rows, units_of, units_said
-from lsgm_reports.tables.points import seconds_per_image
 
 __all__ = [
     "Estimate",
@@ -203,7 +203,7 @@ def _evaluations(row: Row) -> Cell | None:
 
 def _seconds(row: Row) -> Cell | None:
     """Return seconds per image with two significant digits."""
-    each = seconds_per_image(row)
+    each = row.seconds_per_image
     if row.value is None or each is None or each <= 0:
         return None
     return Cell(fixed(each, 1 - math.floor(math.log10(each))), row=row, sort=each)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
+from lsgm.results.front import pareto_front
+from lsgm.results.labels import curve_name, sampler_label
+from lsgm.results.row import Row
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 from lsgm_reports.digits import plain
-from lsgm_reports.labels import curve_name, sampler_label
-from lsgm_reports.rows import Row, grouped, ranks
+from lsgm_reports.read import grouped, ranks
 from lsgm_reports.tables.headline import metrics_of
 
-__all__ = ["COSTS", "Cost", "costs_of", "curve_table", "front_of", "front_tables", "seconds_per_image"]
+__all__ = ["COSTS", "Cost", "costs_of", "curve_table", "front_of", "front_tables"]
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,10 @@ class Cost:
     """Cost per image, None where the row does not know; 0 where there is none."""
 
 
-def seconds_per_image(row: Row) -> float | None:
-    """Return the seconds from noise to an image, the decoder's among them."""
-    return row.seconds / row.n if row.seconds is not None and row.n else None
-
-
-def _nfe(row: Row) -> float | None:
-    return row.nfe_mean
-
-
-def _flops(row: Row) -> float | None:
-    return row.flops_per_image
-
-
 COSTS = (
-    Cost("nfe", "network evaluations per image (NFE)", "evaluations", _nfe),
-    Cost("seconds", "seconds per image, decoder included", "seconds", seconds_per_image),
-    Cost("flops", "FLOPs per image, decoder included", "FLOPs", _flops),
+    Cost("nfe", "network evaluations per image (NFE)", "evaluations", attrgetter("nfe_mean")),
+    Cost("seconds", "seconds per image, decoder included", "seconds", attrgetter("seconds_per_image")),
+    Cost("flops", "FLOPs per image, decoder included", "FLOPs", attrgetter("flops_per_image")),
 )
 
 
@@ -71,11 +61,8 @@ def front_of(points: Sequence[Row], cost: Cost) -> list[Row]:
     """
     known = [row for row in points if cost.of(row) is not None and row.value is not None]
     sign = -1.0 if any(row.higher_is_better for row in known) else 1.0
-    front: list[Row] = []
-    for row in sorted(known, key=lambda row: (cost.of(row) or 0.0, sign * (row.value or 0.0))):
-        if not front or sign * (row.value or 0.0) < sign * (front[-1].value or 0.0):
-            front.append(row)
-    return front
+    losses = [sign * (row.value or 0.0) for row in known]
+    return [known[k] for k in pareto_front([cost.of(row) or 0.0 for row in known], losses)]
 
 
 # Tables of measured points: quality and every cost of each, and which of them are on the Pareto front
@@ -123,7 +110,7 @@ def _evaluations(row: Row) -> str:
 
 def _spent(row: Row) -> dict[str, tuple[str, float | None]]:
     """Return what a point took beside evaluations, column by column: as it is shown, and to sort by."""
-    seconds, flops = seconds_per_image(row), row.flops_per_image
+    seconds, flops = row.seconds_per_image, row.flops_per_image
     return {
         "ms / image": (MISSING, None) if seconds is None else (f"{1e3 * seconds:.3g}", seconds),
         "Decoder's time": _share(row.decoder_seconds, row.seconds),

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lsgm.results.labels import sampler_label
+from lsgm.results.metrics import metric_of
+from lsgm.results.row import Row
 from lsgm_reports.blocks import Cell, Column, Footnotes, Table, cell_of
 from lsgm_reports.digits import error_bar, scaled
-from lsgm_reports.labels import sampler_label
-from lsgm_reports.metrics import metric_of
-from lsgm_reports.rows import Row
 from lsgm_reports.tables.points import COSTS
 
 __all__ = ["reach_table", "speedup_sentences", "speedup_table", "target_label"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from lsgm.results.labels import estimator_label
+from lsgm.results.metrics import BOUNDS, Term, term_of
+from lsgm.results.row import Row
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 from lsgm_reports.digits import error_bar
-from lsgm_reports.labels import estimator_label
-from lsgm_reports.metrics import BOUNDS, Term, term_of
-from lsgm_reports.rows import Row, ranks
+from lsgm_reports.read import ranks
 from lsgm_reports.tables.likelihood import labels_of
 
 __all__ = ["TERMS", "decomposition_table", "group_table", "term_explanations"]

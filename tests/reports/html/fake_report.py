@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import (
     MISSING,
     Bullets,
@@ -20,7 +21,6 @@ from lsgm_reports.blocks import (
     Text,
     cell_of,
 )
-from lsgm_reports.rows import Row, row_from
 
 __all__ = ["EVIL", "QUOTED", "fake_report", "fake_rows", "picture_of"]
 

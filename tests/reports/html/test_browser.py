@@ -10,10 +10,10 @@ from reports.fake_rows import fake_rows as curve_rows
 from reports.html.chromium import CHROME, findings
 from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows
 
+from lsgm.results.row import row_from
 from lsgm_reports.blocks import Picture, Report, Section
 from lsgm_reports.figures.cost import cost_figure, save
 from lsgm_reports.render.html import to_html
-from lsgm_reports.rows import row_from
 from lsgm_reports.tables.headline import headline
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="no Chromium on the path; name one in LSGM_CHROME")

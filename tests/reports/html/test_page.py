@@ -17,10 +17,9 @@ from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows, pictu
 from reports.html.reader import Page, read_page
 
 from lsgm.errors import DataError
+from lsgm.results.row import Row, row_id
 from lsgm_reports.blocks import Cell, Column, Picture, Report, Section, Table, Text
-from lsgm_reports.provenance import row_id
 from lsgm_reports.render.html import POLICY, to_html
-from lsgm_reports.rows import Row
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.html"
 

@@ -12,12 +12,11 @@ from reports.fake_rows import fake_rows
 from reports.html.fake_report import EVIL
 from reports.html.reader import read_page
 
+from lsgm.results.row import Row, row_from, row_id
 from lsgm_reports.blocks import Picture, Report, Section
 from lsgm_reports.figures.cost import cost_figure, save
 from lsgm_reports.figures.style import PALETTE
-from lsgm_reports.provenance import row_id
 from lsgm_reports.render.html import inline_svg, to_html
-from lsgm_reports.rows import Row, row_from
 
 STRANGE = f"{EVIL} $\\frac$"
 

@@ -12,12 +12,12 @@ from reports.fake_bounds import estimate, fake_bounds
 from reports.fake_quality import fake_quality
 from reports.fake_rows import fake_rows
 
+from lsgm.results.row import Row, row_from
 from lsgm_reports import published
 from lsgm_reports.blocks import Cell, Table
 from lsgm_reports.paper import paper_tables
 from lsgm_reports.published import DATASETS, edition_of
 from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
-from lsgm_reports.rows import Row, row_from
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MARKS = {"†", "‡"}

@@ -12,12 +12,12 @@ import pytest
 from reports.fake_manifest import fake_manifest, write_manifest
 
 from lsgm.errors import DataError
-from lsgm_reports.provenance import MeasuredModel, read_manifest
+from lsgm.results.manifest import MeasuredModel, read_manifest
+from lsgm.results.row import Row
 from lsgm_reports.reproduce.again import plan_again
 from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
 from lsgm_reports.reproduce.trained import same_weights
 from lsgm_reports.reproduce.weights import find_weights, locate, newest_checkpoint
-from lsgm_reports.rows import Row
 
 
 def checkpoint(folder: Path, content: bytes) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm.errors import DataError
+from lsgm.results.row import Row
 from lsgm_reports.reproduce.again import (
     guessed_command,
     guessed_models,
@@ -19,7 +20,6 @@ from lsgm_reports.reproduce.again import (
     with_models,
 )
 from lsgm_reports.reproduce.allowed import CommandLine
-from lsgm_reports.rows import Row
 
 EVAL = "lsgm eval glyphs --model a=x --model b=y --tier quick --json --save png --only iw --only curve"
 NLL = "lsgm nll a=x b=y --task t --method nelbo --method ode --times 2 --tol 1e-3 --limit 9 --allow-failures"
