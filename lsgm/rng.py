@@ -44,12 +44,6 @@ class SeededNoise:
     def __len__(self) -> int:
         return len(self._generators)
 
-    def select(self, rows: Sequence[int] | Tensor) -> SeededNoise:
-        """Return the streams of some rows; the generators are shared, so their positions stay in step."""
-        chosen = SeededNoise([], device=self.device)
-        chosen._generators = [self._generators[int(row)] for row in rows]
-        return chosen
-
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return N(0, 1) noise of shape ``[len(self), *shape]``."""
         out = torch.empty(len(self), *shape, dtype=dtype)
@@ -127,10 +121,6 @@ class _Part(SeededNoise):
 
     def __len__(self) -> int:
         return len(self._noise) * self._count
-
-    def select(self, rows: Sequence[int] | Tensor) -> SeededNoise:
-        """Refuse: the rows of a sample share generators and can only be drawn together."""
-        raise TypeError("some rows of a part of repeated noise cannot be drawn without the others")
 
     def _streams(self) -> Sequence[Generator]:
         zeroth, later = self._noise._zeroth._generators, self._count - self._has_zeroth

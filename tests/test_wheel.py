@@ -86,6 +86,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(home: Path) -> None:
         assert tops == {"lsgm", "lsgm_eval", "lsgm_baselines", "lsgm_reports"}
     for package in ("lsgm", "lsgm_eval", "lsgm_baselines", "lsgm_reports"):
         assert (home / package / "__init__.py").is_file()
+        assert (home / package / "py.typed").is_file(), "type checkers of others read no annotations"
 
 
 def test_the_command_of_the_wheel_answers(home: Path, tmp_path: Path) -> None:

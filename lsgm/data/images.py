@@ -127,11 +127,6 @@ class PixelPipeline:
         kind: Literal["binary", "discrete"] = "binary" if images.pixels == "binary" else "discrete"
         return cls(kind, images.bits if bits is None else bits, flip)
 
-    @property
-    def levels_count(self) -> int:
-        """Return how many values a sub-pixel can take."""
-        return 2 if self.kind == "binary" else 2**self.bits
-
     def levels(self, raw: Tensor, noise: StepNoise | Tensor | None = None) -> Tensor:
         """Return uint8 levels ``[B, C, H, W]`` of raw grey values uint8 ``[B, C, H, W]``.
 

@@ -28,14 +28,6 @@ def test_streams_and_neighbouring_seeds_share_nothing() -> None:
     assert derive_seed("sample", 1, 2) != derive_seed("sample", 12)
 
 
-def test_selected_rows_go_on_where_they_were() -> None:
-    noise, twin = SeededNoise([3, 4, 5]), SeededNoise([3, 4, 5])
-    noise.normal(2)
-    twin.normal(2)
-    chosen = noise.select([2, 0]).normal(2)
-    assert torch.equal(chosen, twin.normal(2)[[2, 0]])
-
-
 def test_signs_are_fair() -> None:
     signs = SeededNoise(range(20)).rademacher(500)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
@@ -71,13 +63,6 @@ def test_the_zeroth_draw_is_the_seeds_own_and_the_others_differ() -> None:
     many = RepeatedNoise([3, 4], stream="x").take(1000).normal(50)
     assert abs(float(many.mean())) < 4 / many.numel() ** 0.5
     assert abs(float(many.var()) - 1) < 4 * (2 / many.numel()) ** 0.5
-
-
-def test_rows_of_one_sample_cannot_be_drawn_apart() -> None:
-    part = RepeatedNoise([1, 2]).take(3)
-    assert len(part) == 6
-    with pytest.raises(TypeError, match="without the others"):
-        part.select([0])
 
 
 def test_two_processes_see_the_noise_that_one_would() -> None:
