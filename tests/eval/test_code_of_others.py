@@ -8,7 +8,7 @@ import pytest
 
 from lsgm.discovery import ask, modules_folder, only
 from lsgm.errors import UserError
-from lsgm_eval.features.registry import FOREIGN, load_extractor
+from lsgm_eval.features.registry import KINDS, load_extractor
 from lsgm_eval.models.open import open_model
 from lsgm_eval.two_sides.sides import open_side
 
@@ -47,7 +47,7 @@ def test_an_agreed_factory_is_looked_for_where_the_user_is_and_not_in_the_workin
     assert mark.exists()
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.runs])
 def test_no_network_of_others_is_opened(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = trap(tmp_path, "hubconf")
     monkeypatch.chdir(tmp_path)

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm.errors import UserError
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.measure.difference import Comparison, beyond_bias, compare_frechet, compare_kernel
-from lsgm_eval.metrics.frechet import frechet_distance
-from lsgm_eval.metrics.intervals import Interval, frechet_bias, frechet_interval
+from lsgm_eval.metrics.difference import Comparison, beyond_bias, compare_frechet, compare_kernel
+from lsgm_eval.metrics.frechet import frechet_bias, frechet_distance, frechet_interval
+from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.kernel import kernel_distance
-from lsgm_eval.metrics.moments import Array, Moments
+from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 
 DIM = 6
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lsgm.errors import UserError
-from lsgm_eval.features.statistics import Collector, kept_numbers
 from lsgm_eval.metrics.moments import Array
+from lsgm_eval.samples.collect import Collector, kept_numbers
 
 
 def rows(n: int = 300) -> Array:

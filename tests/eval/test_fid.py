@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from oracles.distances import frechet_of_features
 from PIL import Image
 from torch import Tensor
 
@@ -23,8 +24,7 @@ from lsgm.data.splits import subset
 from lsgm.errors import DataError, UserError
 from lsgm_eval.commands import fid as command
 from lsgm_eval.features.inception import ensure_torchvision
-from lsgm_eval.features.statistics_file import write_statistics
-from lsgm_eval.metrics.frechet import frechet_of_features
+from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
 from lsgm_eval.metrics.precision_recall import precision_recall

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from lsgm.errors import UserError
-from lsgm_eval.metrics.frechet import frechet_distance
-from lsgm_eval.metrics.frechet_infinity import frechet_infinity
+from lsgm_eval.metrics.frechet import frechet_distance, frechet_infinity
 from lsgm_eval.metrics.moments import Array, Moments
 
 DIM = 16

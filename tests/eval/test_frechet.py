@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from oracles.distances import frechet_of_features
 
 from lsgm_eval.features.inception import ensure_torchvision
 from lsgm_eval.metrics.frechet import (
@@ -19,7 +20,6 @@ from lsgm_eval.metrics.frechet import (
     _uniform_error,
     frechet_distance,
     frechet_note,
-    frechet_of_features,
     frechet_to,
     transport_map,
 )

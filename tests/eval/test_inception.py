@@ -12,6 +12,7 @@ import pytest
 import scipy.linalg
 import torch
 from inception import photographs, random_script
+from oracles.distances import frechet_of_features
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +22,6 @@ from lsgm_eval.features import inception
 from lsgm_eval.features.extractor import Classifies, Spatial
 from lsgm_eval.features.inception import CleanInception, CleanResize, FidelityInception
 from lsgm_eval.features.registry import load_extractor
-from lsgm_eval.metrics.frechet import frechet_of_features
 from lsgm_eval.metrics.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

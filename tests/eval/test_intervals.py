@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import Generator
+from oracles.distances import bootstrap_error
 from scipy import stats
 
-from lsgm_eval.metrics.frechet import frechet_distance
-from lsgm_eval.metrics.intervals import (
-    Interval,
-    bootstrap_error,
-    frechet_bias,
-    frechet_interval,
-    kernel_interval,
-    mean_interval,
-    paired_difference,
-    replicate_interval,
-)
+from lsgm_eval.metrics.frechet import frechet_bias, frechet_distance, frechet_interval
+from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference, replicate_interval
+from lsgm_eval.metrics.kernel import kernel_interval
 from lsgm_eval.metrics.moments import Array, Moments
 
 LAWS: dict[str, tuple[Callable[[Generator, tuple[int, int]], Array], float, int, float]] = {

@@ -32,11 +32,12 @@ from lsgm_eval.likelihood.scores import SCORED, Scores, save_scores, score_image
 from lsgm_eval.likelihood.store import ScoreStore, read_scores
 from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.metrics.precision_recall import nearest
-from lsgm_eval.metrics.row_file import RowFile, open_rows, write_rows
 from lsgm_eval.rows import Context
+from lsgm_eval.samples.collect import branches
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import all_features, reference_features
-from lsgm_eval.samples.share import Share, StateFile, branches, class_sums
+from lsgm_eval.samples.row_file import RowFile, open_rows, write_rows
+from lsgm_eval.samples.share import Share, StateFile
 
 Said = pytest.CaptureFixture[str]
 NELBO = DensityConfig(draws=4)
@@ -194,6 +195,9 @@ class Features:
         return self(images), images[:, 0].flatten(1).float()
 
 
+LABEL = f"sums@{'s' * 64}"
+
+
 def drawn(model: Noise, state: Path) -> Pass:
     return run_pass(
         model, range(40), SamplerConfig("heun", steps=3), [Features()], batch_size=20, state_path=state
@@ -208,7 +212,7 @@ def test_a_damaged_state_of_a_pass_is_begun_again(tmp_path: Path, damage: str, c
     model = Noise()
     again = drawn(model, state)
     assert model.drawn == 40
-    np.testing.assert_array_equal(again.stats["sums"].rows, first.stats["sums"].rows)
+    np.testing.assert_array_equal(again.of(Features()).stats.rows, first.of(Features()).stats.rows)
     said = capsys.readouterr().err
     assert f"the interrupted pass {state} is damaged" in said or damage == "a link to nothing"
     model = Noise()
@@ -224,7 +228,7 @@ def test_no_array_of_a_state_is_believed_that_does_not_fit(tmp_path: Path) -> No
     allowed = {"decoder_seconds NaN"}
     with np.load(state) as file:
         kept_state = StateFile(state, str(file["key"]))
-    plan = branches([Features()], 40, class_sums)
+    plan = branches([Features()], 40)
     share = Share(np.arange(40), (3, 2, 2), plan)
     assert kept_state.read(lambda arrays: share.load(arrays) or True)
     for what in changed(state):
@@ -241,14 +245,14 @@ def test_no_array_of_a_state_is_believed_that_does_not_fit(tmp_path: Path) -> No
         ("nfe", lambda x: -x - 1),
         ("seconds", lambda x: -x),
         ("preview_numbers", lambda x: x[::-1]),
-        ("0/features/count", lambda x: x + 1),
-        ("0/features/index", lambda x: x + 1),
-        ("0/features/index", lambda x: np.where(x == 3, 4, x)),
-        ("0/features/scatter", lambda x: x + 1),
-        ("0/spatial/count", lambda x: x - 5),
-        ("0/other-classes/seen", lambda x: np.zeros_like(x)),
-        ("0/other-classes/seen", lambda x: x.astype(np.int64)),
-        ("0/other-classes/classes", lambda x: -x),
+        (f"{LABEL}/features/count", lambda x: x + 1),
+        (f"{LABEL}/features/index", lambda x: x + 1),
+        (f"{LABEL}/features/index", lambda x: np.where(x == 3, 4, x)),
+        (f"{LABEL}/features/scatter", lambda x: x + 1),
+        (f"{LABEL}/spatial/count", lambda x: x - 5),
+        (f"{LABEL}/classes/seen", lambda x: np.zeros_like(x)),
+        (f"{LABEL}/classes/seen", lambda x: x.astype(np.int64)),
+        (f"{LABEL}/classes/classes", lambda x: -x),
     ],
 )
 def test_a_state_of_other_images_is_begun_again(

@@ -8,8 +8,13 @@ import torch
 
 from lsgm.errors import UserError
 from lsgm_eval.features.inception import ensure_torchvision
-from lsgm_eval.metrics.intervals import kernel_interval
-from lsgm_eval.metrics.kernel import block_kernel_distance, cubic_kernel, kernel_distance, within_sums
+from lsgm_eval.metrics.kernel import (
+    block_kernel_distance,
+    cubic_kernel,
+    kernel_distance,
+    kernel_interval,
+    within_sums,
+)
 from lsgm_eval.metrics.moments import Array
 
 

@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracles.distances import frechet_of_features, stats_of
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.errors import DataError, UserError
-from lsgm_eval.features.statistics import collect
-from lsgm_eval.measure.difference import compare_frechet
 from lsgm_eval.measure.quality import TIMED
-from lsgm_eval.metrics.frechet import frechet_of_features
+from lsgm_eval.metrics.difference import compare_frechet
 from lsgm_eval.metrics.memorisation import memorisation
 from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
-from lsgm_eval.metrics.row_file import RowFile
 from lsgm_eval.rows import read_rows
 from lsgm_eval.run import runner
 from lsgm_eval.run import spaces as open_spaces
 from lsgm_eval.run.runner import evaluate
 from lsgm_eval.samples.reference import all_features, data_images, reference_features
+from lsgm_eval.samples.row_file import RowFile
 from lsgm_eval.spaces import SpaceSpec, Statistic
 from lsgm_eval.task import Task, Tier
 
@@ -305,7 +304,7 @@ def test_the_comparison_is_that_of_the_collected_features(
     models = [bernoulli(name="good"), bernoulli(name="bad", p=0.3, sha256="c" * 64)]
     rows = measured(models, tmp_path, SpaceSpec("squares"))
     net = Squares()
-    a, b = (collect(net, [m.sample(range(120), SamplerConfig()).images]) for m in models)
+    a, b = (stats_of(net, [m.sample(range(120), SamplerConfig()).images]) for m in models)
     reference = reference_features(bars, "train", 3, net).stats.moments
     found = compare_frechet(a, b, reference, paired=True).difference
     row = rows["paired_frechet_squares"]

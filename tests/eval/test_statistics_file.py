@@ -11,7 +11,7 @@ import pytest
 from damaged_arrays import FILES
 
 from lsgm.errors import DataError
-from lsgm_eval.features.statistics_file import (
+from lsgm_eval.features.statistics import (
     UNVERIFIED,
     read_statistics,
     space_of,

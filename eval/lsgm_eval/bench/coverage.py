@@ -16,18 +16,19 @@ from lsgm.config import require
 from lsgm.errors import DataError
 from lsgm.files.arrays import read_arrays
 from lsgm.options import parse
-from lsgm_eval.metrics.intervals import NORMAL_95, Interval, frechet_interval, kernel_interval, mean_interval
-from lsgm_eval.metrics.kernel import cubic_kernel
+from lsgm_eval.metrics.frechet import frechet_interval
+from lsgm_eval.metrics.intervals import NORMAL_95, Interval, mean_interval
+from lsgm_eval.metrics.kernel import cubic_kernel, kernel_interval
 from lsgm_eval.metrics.moments import Moments
 
-__all__ = ["HELP", "Options", "World", "coverage", "lognormal_mmd", "run", "worlds", "worlds_of"]
+__all__ = ["HELP", "Law", "Options", "coverage", "lognormal_mmd", "run", "worlds", "worlds_of"]
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator], Interval]
 
 
 @dataclass(frozen=True)
-class World:
+class Law:
     """A law, a statistic of n images of it, and what its interval must cover."""
 
     statistic: str
@@ -39,7 +40,7 @@ class World:
     """None: the mean of all repeats."""
 
 
-def coverage(world: World, repeats: int, seed: int) -> dict[str, Any]:
+def coverage(world: Law, repeats: int, seed: int) -> dict[str, Any]:
     """Return the shares of intervals that cover, that end below and that begin above the truth."""
     rng = np.random.default_rng([seed, *world.law.encode(), world.n])
     found = [world.draw(rng) for _ in range(repeats)]
@@ -60,7 +61,7 @@ def coverage(world: World, repeats: int, seed: int) -> dict[str, Any]:
     }
 
 
-def worlds() -> Iterator[World]:
+def worlds() -> Iterator[Law]:
     """Yield the laws, from even ones to those of which few images hold everything."""
     yield _mean("Normal", 100, 0.0, lambda rng: rng.normal(size=100))
     yield _mean("exponential", 100, 1.0, lambda rng: rng.exponential(size=100))
@@ -75,11 +76,11 @@ def worlds() -> Iterator[World]:
         yield _kernel(n, dim, sigma)
 
 
-def _mean(law: str, n: int, truth: float, draw: Callable[[np.random.Generator], Array]) -> World:
-    return World("mean", law, n, 1, lambda rng: mean_interval(draw(rng)), truth)
+def _mean(law: str, n: int, truth: float, draw: Callable[[np.random.Generator], Array]) -> Law:
+    return Law("mean", law, n, 1, lambda rng: mean_interval(draw(rng)), truth)
 
 
-def _frechet(n: int, dim: int, power: float) -> World:
+def _frechet(n: int, dim: int, power: float) -> Law:
     """Return Normal features of variances k^-power against themselves, moved by a tenth of their spread."""
     spread = np.arange(1.0, dim + 1) ** (-power / 2)
     reference = Moments.given(np.zeros(dim), np.diag(spread**2), 10**6)
@@ -88,17 +89,17 @@ def _frechet(n: int, dim: int, power: float) -> World:
         x = spread * (0.1 + rng.normal(size=(n, dim)))
         return frechet_interval(Moments.of(x), reference, x)
 
-    return World("Frechet", f"Normal, variances k^-{power:g}", n, dim, draw, None)
+    return Law("Frechet", f"Normal, variances k^-{power:g}", n, dim, draw, None)
 
 
-def _kernel(n: int, dim: int, sigma: float, scale: float = 1.3) -> World:
+def _kernel(n: int, dim: int, sigma: float, scale: float = 1.3) -> Law:
     """Return lognormal features of one scale against those of another."""
 
     def draw(rng: np.random.Generator) -> Interval:
         x, y = rng.lognormal(0, sigma, (2, n, dim))
         return kernel_interval(scale * x, y)
 
-    return World("kernel", f"lognormal, sigma {sigma:g}", n, dim, draw, lognormal_mmd(scale, dim, sigma))
+    return Law("kernel", f"lognormal, sigma {sigma:g}", n, dim, draw, lognormal_mmd(scale, dim, sigma))
 
 
 def lognormal_mmd(scale: float, dim: int, sigma: float) -> float:
@@ -116,7 +117,7 @@ def lognormal_mmd(scale: float, dim: int, sigma: float) -> float:
     return expected(scale**2) + expected(1.0) - 2 * expected(scale)
 
 
-def worlds_of(features: Path, counts: Sequence[int]) -> Iterator[World]:
+def worlds_of(features: Path, counts: Sequence[int]) -> Iterator[Law]:
     """Yield draws of ``counts`` images from the rows of a file: two finite populations, whose MMD^2 is known.
 
     The npz holds arrays ``model`` and ``reference`` [N, D]. Raises DataError for another file.
@@ -143,8 +144,8 @@ def worlds_of(features: Path, counts: Sequence[int]) -> Iterator[World]:
             x, y = (rows[rng.integers(0, len(rows), n)] for rows in (model, reference))
             return kernel_interval(x, y)
 
-        yield World("Frechet", features.stem, n, dim, frechet, None)
-        yield World("kernel", features.stem, n, dim, kernel, own + theirs - 2 * cross)
+        yield Law("Frechet", features.stem, n, dim, frechet, None)
+        yield Law("kernel", features.stem, n, dim, kernel, own + theirs - 2 * cross)
 
 
 # ``lsgm bench coverage``: how often 95 % intervals cover, on laws of known answers and on real features

@@ -183,8 +183,7 @@ def run(argv: list[str]) -> int:
 
 def _measures() -> dict[str, Callable[[Options], list[dict[str, Any]]]]:
     from lsgm_eval.bench.fid_memory import measure_memory
-    from lsgm_eval.bench.fid_packages import measure_packages
-    from lsgm_eval.bench.fid_ways import measure_distance, measure_pass
+    from lsgm_eval.bench.fid_ways import measure_distance, measure_packages, measure_pass
 
     return {
         "distance": lambda o: measure_distance(o.dim, o.rows, repeats=o.repeats, seed=o.seed),

@@ -22,7 +22,7 @@ from lsgm.devices import peak_bytes, reset_peak
 from lsgm.errors import ConfigError
 from lsgm.generative import Density, Pixels, Samples
 from lsgm_eval.features.extractor import ImageShape
-from lsgm_eval.features.statistics import CAPACITY
+from lsgm_eval.samples.collect import CAPACITY
 from lsgm_eval.samples.gather import run_pass
 
 __all__ = ["FreeFeatures", "FreeImages", "measure_memory"]

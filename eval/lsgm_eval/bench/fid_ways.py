@@ -1,4 +1,8 @@
-"""Random weights for Inception-v3 in the formats of both official files: the cost is that of real ones."""
+"""What ``lsgm bench fid`` times: a distance by several ways, a pass beside its extractor, other packages.
+
+Ways to one result are run in turn, on the clock and on the processor. Weights of Inception-v3 are random
+unless given, in the formats of both official files: the cost is that of real ones.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lsgm.bench.measuring import quartiles
@@ -24,11 +29,11 @@ from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
 from lsgm_eval.bench.fid_memory import FreeImages
 from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.features.inception import FidelityInception, ensure_torchvision
+from lsgm_eval.features.inception import CleanInception, FidelityInception, ensure_torchvision
 from lsgm_eval.features.own import TorchScriptExtractor
-from lsgm_eval.features.statistics import FeatureStats
 from lsgm_eval.metrics.frechet import frechet_distance, frechet_to
-from lsgm_eval.metrics.moments import Array, Moments
+from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
+from lsgm_eval.models.open import open_model
 from lsgm_eval.samples.gather import run_pass
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ __all__ = [
     "extract",
     "feature_moments",
     "measure_distance",
+    "measure_packages",
     "measure_pass",
     "pass_over",
     "pictures",
@@ -51,7 +57,272 @@ __all__ = [
     "write_script",
 ]
 
+OURS = "this package"
 SIDE = 299
+SAMPLER = SamplerConfig("heun", steps=1)
+"""Ready images do not ask for it."""
+FAST = 32
+"""How many times as many images a TorchScript of one's own gets, which is faster than Inception."""
+SPECTRA: dict[str, Callable[[int], Array]] = {
+    "1/k": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -1,
+    "1/k²": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -2,
+    "geometric": lambda dim: np.logspace(0, -6, dim),
+}
+"""Variances along the axes, which fall by powers as those of image features do, or from 1 to
+10⁻⁶ in equal ratios."""
+
+
+def measure_distance(dim: int, rows: int, *, repeats: int, seed: int) -> list[dict[str, Any]]:
+    """Return a row for each spectrum and way: seconds, processor seconds, how many times as long as ours,
+    and the relative difference of its value from that of singular values."""
+    found = []
+    for spectrum in SPECTRA:
+        a, b = feature_moments(spectrum, dim, rows, seed)
+        truth = _by_singular_values(a, b)
+        ways: dict[str, Callable[[], float]] = {
+            OURS: partial(frechet_distance, a, b),
+            "this package, reference factored before": partial(frechet_to(b), a),
+            "this package, singular values": partial(_by_singular_values, a, b),
+            "eigvals of the product": partial(_by_product, a, b, _trace_by_eigvals),
+            "sqrtm of the product": partial(_by_product, a, b, _trace_by_sqrtm),
+        }
+        head = {"spectrum": spectrum, "dim": dim, "rows": rows, "repeats": repeats}
+        # SciPy's root takes so long that what comes first with a run is lost in it.
+        warm = [name for name in ways if not name.startswith("sqrtm")]
+        timed = take_turns(ways, repeats, desc=f"distance, {spectrum}", warm=warm)
+        found += [
+            head
+            | {"way": name, **times.as_row(timed[OURS])}
+            | {"value": times.value, "difference": abs(times.value - truth) / truth}
+            for name, times in timed.items()
+        ]
+    return found
+
+
+def _by_singular_values(a: Moments, b: Moments) -> float:
+    return frechet_to(b, accuracy=0.0)(a)
+
+
+def _by_product(a: Moments, b: Moments, trace_of_root: Callable[[Array], float]) -> float:
+    cov_a, cov_b = a.covariance, b.covariance
+    shift = a.mean - b.mean
+    root = trace_of_root(cov_a @ cov_b)
+    return float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
+
+
+def _trace_by_eigvals(product: Array) -> float:
+    return float(np.sqrt(np.linalg.eigvals(product).astype(np.complex128)).real.sum())
+
+
+def _trace_by_sqrtm(product: Array) -> float:
+    with warnings.catch_warnings():
+        # Of a product close to singular, whose root the other packages take as well.
+        warnings.simplefilter("ignore")
+        return float(np.trace(scipy.linalg.sqrtm(product)).real)
+
+
+def measure_pass(options: Options) -> list[dict[str, Any]]:
+    """Return for each extractor the seconds of extraction alone and of a pass over the same ready images."""
+    with state_file(options) as state:
+        extractors: list[tuple[Extractor, int]] = [(FidelityInception(str(state)), options.images)]
+    if options.script is not None:
+        shape = (3, options.size, options.size)
+        extractors.append((TorchScriptExtractor(options.script, shape), FAST * options.images))
+    return [row for extractor, count in extractors for row in _compare(extractor, count, options)]
+
+
+def _compare(extractor: Extractor, count: int, options: Options) -> list[dict[str, Any]]:
+    images = pictures(count, options.size, options.seed)
+    ways: dict[str, Callable[[], object]] = {
+        "extractor alone": partial(extract, extractor, images, options.batch),
+        "whole pass": partial(pass_over, FreeImages(images), count, extractor, options.batch),
+    }
+    extract(extractor, images[:2], 2)
+    timed = take_turns(ways, options.repeats, desc=f"pass, {extractor.name}")
+    head = {"extractor": extractor.name, "images": count, "batch": options.batch, "repeats": options.repeats}
+    alone = timed["extractor alone"]
+    return [head | {"way": name, **times.as_row(alone)} for name, times in timed.items()]
+
+
+def measure_packages(options: Options) -> list[dict[str, Any]]:
+    """Return the seconds of each package and of this one: files to features, with the network at hand, and
+    files and weights to a distance.
+
+    ``difference`` is the largest of any feature relative to the largest feature, or that of the distances.
+    """
+    ensure_torchvision()
+    with state_file(options) as state, tempfile.TemporaryDirectory(prefix="lsgm-bench-") as place:
+        script = Path(place) / "inception-2015-12-05.pt"
+        write_script(state, script)
+        folders = [Path(place) / name for name in ("first", "second")]
+        for number, folder in enumerate(folders):
+            _write_pngs(pictures(options.images, options.size, options.seed + number), folder)
+        rows = _package_features(state, script, folders[0], options)
+        return rows + _package_distances(state, folders, options)
+
+
+def _package_features(state: Path, script: Path, folder: Path, options: Options) -> list[dict[str, Any]]:
+    """Return rows of torch-fidelity's and clean-fid's features beside ours, each network run before."""
+    from cleanfid.fid import get_folder_features
+    from cleanfid.inception_torchscript import InceptionV3W
+    from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
+
+    fidelity, clean = FidelityInception(str(state)), CleanInception(str(script))
+    theirs = create_feature_extractor("inception-v3-compat", ["2048"], **_torch_fidelity(state))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit
+        their_clean = InceptionV3W(str(script.parent), download=False)
+    batch = options.batch
+
+    def by_torch_fidelity() -> Any:
+        given = _torch_fidelity(state) | {"input1": str(folder), "batch_size": batch}
+        return extract_featuresdict_from_input_id(1, theirs, **given)["2048"].numpy()
+
+    def by_clean_fid() -> Any:
+        given = {"num_workers": 0, "batch_size": batch, "device": torch.device("cpu"), "verbose": False}
+        return get_folder_features(str(folder), their_clean, mode="clean", **given)
+
+    rows = []
+    ours: Extractor
+    for ours, package, way in (
+        (fidelity, "torch-fidelity", by_torch_fidelity),
+        (clean, "clean-fid", by_clean_fid),
+    ):
+        # TorchScript compiles in its first runs.
+        for _ in range(2):
+            extract(ours, torch.zeros(2, 3, options.size, options.size, dtype=torch.uint8), 2)
+            if package == "clean-fid":
+                their_clean(torch.zeros(2, 3, 299, 299))
+        pair: dict[str, Callable[[], Any]] = {OURS: partial(_rows_of, ours, folder, options), package: way}
+        rows += _beside(pair, "features", options)
+    return rows
+
+
+def _package_distances(state: Path, folders: list[Path], options: Options) -> list[dict[str, Any]]:
+    from torch_fidelity import calculate_metrics
+
+    def by_us() -> float:
+        extractor = FidelityInception(str(state))
+        a, b = (pass_over(open_model(str(f)), options.images, extractor, options.batch) for f in folders)
+        return frechet_distance(a.moments, b.moments)
+
+    def by_torch_fidelity() -> float:
+        inputs = {f"input{k + 1}": str(folder) for k, folder in enumerate(folders)}
+        given = _torch_fidelity(state) | inputs | {"batch_size": options.batch, "fid": True}
+        return float(calculate_metrics(**given)["frechet_inception_distance"])
+
+    return _beside({OURS: by_us, "torch-fidelity": by_torch_fidelity}, "distance", options)
+
+
+def _beside(pair: dict[str, Callable[[], Any]], result: str, options: Options) -> list[dict[str, Any]]:
+    ours, theirs = pair
+    timed = take_turns(pair, options.repeats, desc=f"{theirs}, {result}")
+    mine, others = (np.asarray(timed[name].value, dtype=np.float64) for name in pair)
+    images = options.images * (1 if result == "features" else 2)
+    head = {"with": theirs, "result": result, "images": images, "repeats": options.repeats}
+    difference = {"difference": float(np.abs(mine - others).max() / np.abs(others).max())}
+    return [head | {"way": name, **times.as_row(timed[ours]), **difference} for name, times in timed.items()]
+
+
+def _rows_of(extractor: Extractor, folder: Path, options: Options) -> Any:
+    return pass_over(open_model(str(folder)), options.images, extractor, options.batch).rows
+
+
+def _torch_fidelity(state: Path) -> dict[str, Any]:
+    weights = {"feature_extractor_weights_path": str(state)}
+    return {"cuda": False, "verbose": False, "cache": False, "save_cpu_ram": True, **weights}
+
+
+def _write_pngs(images: Tensor, folder: Path) -> None:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:06d}.png")
+
+
+@dataclass
+class Timed:
+    """Seconds of one way, by round, and what it returned last."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Of all threads of this process: what other work on a busy machine lengthens least."""
+    value: Any = None
+
+    def as_row(self, ours: Timed) -> dict[str, float]:
+        """Return medians and quartiles of seconds, and of ratios to ``ours`` within rounds."""
+        return {
+            **quartiles("seconds", self.wall),
+            **quartiles("cpu_seconds", self.cpu),
+            **quartiles("over_ours", _ratios(self.wall, ours.wall)),
+            **quartiles("cpu_over_ours", _ratios(self.cpu, ours.cpu)),
+        }
+
+
+def take_turns(
+    ways: Mapping[str, Callable[[], Any]], repeats: int, *, desc: str, warm: Collection[str] = ()
+) -> dict[str, Timed]:
+    """Return the times of ``repeats`` rounds; a round runs every way once, each round from another one on.
+
+    Those named in ``warm`` run once before, because libraries load and memory is new the first time.
+    """
+    names = list(ways)
+    timed = {name: Timed() for name in names}
+    for name in warm:
+        ways[name]()
+    for index in bar(range(repeats), desc=desc, unit="round"):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            timed[name].value = ways[name]()
+            timed[name].wall.append(time.perf_counter() - wall)
+            timed[name].cpu.append(time.process_time() - cpu)
+    return timed
+
+
+def _ratios(these: list[float], those: list[float]) -> list[float]:
+    return [a / max(b, 1e-9) for a, b in zip(these, those, strict=True)]
+
+
+def feature_moments(spectrum: str, dim: int, rows: int, seed: int) -> tuple[Moments, Moments]:
+    """Return the moments of two sets of ``rows`` features: the axes of the second are turned a little, its
+    spread is a tenth larger, and its mean lies a tenth of the largest spread away."""
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(SPECTRA[spectrum](dim))
+    axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    turned = np.linalg.qr(axes + 0.1 / np.sqrt(dim) * rng.standard_normal((dim, dim)))[0]
+    first = (rng.standard_normal((rows, dim)) * spread) @ axes.T
+    second = (rng.standard_normal((rows, dim)) * spread * 1.1 + 0.1 / np.sqrt(dim)) @ turned.T
+    return Moments.of(first), Moments.of(second)
+
+
+def pictures(count: int, size: int, seed: int) -> Tensor:
+    """Return images uint8 [count, 3, size, size] of smooth noise, which PNG compresses as it does photos."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, max(size // 4, 1), max(size // 4, 1), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return (smooth * 255).round().to(torch.uint8)
+
+
+def extract(extractor: Extractor, images: Tensor, batch: int) -> Tensor:
+    """Return the features of all images."""
+    return torch.cat([extractor(images[at : at + batch]) for at in range(0, len(images), batch)])
+
+
+def pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: int) -> FeatureStats:
+    """Return what a pass over the first ``count`` images of a model finds."""
+    return run_pass(model, range(count), SAMPLER, [extractor], batch_size=batch).of(extractor).stats
+
+
+@contextmanager
+def state_file(options: Options) -> Iterator[Path]:
+    """Yield the file of Inception's weights: those given, or random ones in a folder that goes at the end."""
+    if options.weights is not None:
+        yield Path(options.weights)
+        return
+    with tempfile.TemporaryDirectory(prefix="lsgm-bench-") as folder:
+        path = Path(folder) / "random.pth"
+        write_random_state(path, options.seed)
+        yield path
 
 
 def random_state(seed: int) -> dict[str, Tensor]:
@@ -118,184 +389,3 @@ def _blank() -> Any:
     torch.save({}, nothing)
     nothing.seek(0)
     return Blank("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
-
-
-# Several ways to one result, timed in turn on the clock and on the processor
-
-
-@dataclass
-class Timed:
-    """Seconds of one way, by round, and what it returned last."""
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    """Of all threads of this process: what other work on a busy machine lengthens least."""
-    value: Any = None
-
-    def as_row(self, ours: Timed) -> dict[str, float]:
-        """Return medians and quartiles of seconds, and of ratios to ``ours`` within rounds."""
-        return {
-            **quartiles("seconds", self.wall),
-            **quartiles("cpu_seconds", self.cpu),
-            **quartiles("over_ours", _ratios(self.wall, ours.wall)),
-            **quartiles("cpu_over_ours", _ratios(self.cpu, ours.cpu)),
-        }
-
-
-def take_turns(
-    ways: Mapping[str, Callable[[], Any]], repeats: int, *, desc: str, warm: Collection[str] = ()
-) -> dict[str, Timed]:
-    """Return the times of ``repeats`` rounds; a round runs every way once, each round from another one on.
-
-    Those named in ``warm`` run once before, because libraries load and memory is new the first time.
-    """
-    names = list(ways)
-    timed = {name: Timed() for name in names}
-    for name in warm:
-        ways[name]()
-    for index in bar(range(repeats), desc=desc, unit="round"):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            timed[name].value = ways[name]()
-            timed[name].wall.append(time.perf_counter() - wall)
-            timed[name].cpu.append(time.process_time() - cpu)
-    return timed
-
-
-def _ratios(these: list[float], those: list[float]) -> list[float]:
-    return [a / max(b, 1e-9) for a, b in zip(these, those, strict=True)]
-
-
-# A pass over ready images against what its extractor alone takes for them
-
-SAMPLER = SamplerConfig("heun", steps=1)
-"""Ready images do not ask for it."""
-FAST = 32
-"""How many times as many images a TorchScript of one's own gets, which is faster than Inception."""
-
-
-def measure_pass(options: Options) -> list[dict[str, Any]]:
-    """Return for each extractor the seconds of extraction alone and of a pass over the same ready images."""
-    with state_file(options) as state:
-        extractors: list[tuple[Extractor, int]] = [(FidelityInception(str(state)), options.images)]
-    if options.script is not None:
-        shape = (3, options.size, options.size)
-        extractors.append((TorchScriptExtractor(options.script, shape), FAST * options.images))
-    return [row for extractor, count in extractors for row in _compare(extractor, count, options)]
-
-
-def _compare(extractor: Extractor, count: int, options: Options) -> list[dict[str, Any]]:
-    images = pictures(count, options.size, options.seed)
-    ways: dict[str, Callable[[], object]] = {
-        "extractor alone": partial(extract, extractor, images, options.batch),
-        "whole pass": partial(pass_over, FreeImages(images), count, extractor, options.batch),
-    }
-    extract(extractor, images[:2], 2)
-    timed = take_turns(ways, options.repeats, desc=f"pass, {extractor.name}")
-    head = {"extractor": extractor.name, "images": count, "batch": options.batch, "repeats": options.repeats}
-    alone = timed["extractor alone"]
-    return [head | {"way": name, **times.as_row(alone)} for name, times in timed.items()]
-
-
-def pictures(count: int, size: int, seed: int) -> Tensor:
-    """Return images uint8 [count, 3, size, size] of smooth noise, which PNG compresses as it does photos."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, max(size // 4, 1), max(size // 4, 1), generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    return (smooth * 255).round().to(torch.uint8)
-
-
-def extract(extractor: Extractor, images: Tensor, batch: int) -> Tensor:
-    """Return the features of all images."""
-    return torch.cat([extractor(images[at : at + batch]) for at in range(0, len(images), batch)])
-
-
-def pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: int) -> FeatureStats:
-    """Return what a pass over the first ``count`` images of a model finds."""
-    return run_pass(model, range(count), SAMPLER, [extractor], batch_size=batch).stats[extractor.name]
-
-
-@contextmanager
-def state_file(options: Options) -> Iterator[Path]:
-    """Yield the file of Inception's weights: those given, or random ones in a folder that goes at the end."""
-    if options.weights is not None:
-        yield Path(options.weights)
-        return
-    with tempfile.TemporaryDirectory(prefix="lsgm-bench-") as folder:
-        path = Path(folder) / "random.pth"
-        write_random_state(path, options.seed)
-        yield path
-
-
-# One Frechet distance by several ways, in turn, on covariances like those of features
-
-OURS = "this package"
-SPECTRA: dict[str, Callable[[int], Array]] = {
-    "1/k": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -1,
-    "1/k²": lambda dim: np.arange(1, dim + 1, dtype=np.float64) ** -2,
-    "geometric": lambda dim: np.logspace(0, -6, dim),
-}
-"""Variances along the axes, which fall by powers as those of image features do, or from 1 to
-10⁻⁶ in equal ratios."""
-
-
-def feature_moments(spectrum: str, dim: int, rows: int, seed: int) -> tuple[Moments, Moments]:
-    """Return the moments of two sets of ``rows`` features: the axes of the second are turned a little, its
-    spread is a tenth larger, and its mean lies a tenth of the largest spread away."""
-    rng = np.random.default_rng(seed)
-    spread = np.sqrt(SPECTRA[spectrum](dim))
-    axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
-    turned = np.linalg.qr(axes + 0.1 / np.sqrt(dim) * rng.standard_normal((dim, dim)))[0]
-    first = (rng.standard_normal((rows, dim)) * spread) @ axes.T
-    second = (rng.standard_normal((rows, dim)) * spread * 1.1 + 0.1 / np.sqrt(dim)) @ turned.T
-    return Moments.of(first), Moments.of(second)
-
-
-def measure_distance(dim: int, rows: int, *, repeats: int, seed: int) -> list[dict[str, Any]]:
-    """Return a row for each spectrum and way: seconds, processor seconds, how many times as long as ours,
-    and the relative difference of its value from that of singular values."""
-    found = []
-    for spectrum in SPECTRA:
-        a, b = feature_moments(spectrum, dim, rows, seed)
-        truth = _by_singular_values(a, b)
-        ways: dict[str, Callable[[], float]] = {
-            OURS: partial(frechet_distance, a, b),
-            "this package, reference factored before": partial(frechet_to(b), a),
-            "this package, singular values": partial(_by_singular_values, a, b),
-            "eigvals of the product": partial(_by_product, a, b, _trace_by_eigvals),
-            "sqrtm of the product": partial(_by_product, a, b, _trace_by_sqrtm),
-        }
-        head = {"spectrum": spectrum, "dim": dim, "rows": rows, "repeats": repeats}
-        # SciPy's root takes so long that what comes first with a run is lost in it.
-        warm = [name for name in ways if not name.startswith("sqrtm")]
-        timed = take_turns(ways, repeats, desc=f"distance, {spectrum}", warm=warm)
-        found += [
-            head
-            | {"way": name, **times.as_row(timed[OURS])}
-            | {"value": times.value, "difference": abs(times.value - truth) / truth}
-            for name, times in timed.items()
-        ]
-    return found
-
-
-def _by_singular_values(a: Moments, b: Moments) -> float:
-    return frechet_to(b, accuracy=0.0)(a)
-
-
-def _by_product(a: Moments, b: Moments, trace_of_root: Callable[[Array], float]) -> float:
-    cov_a, cov_b = a.covariance, b.covariance
-    shift = a.mean - b.mean
-    root = trace_of_root(cov_a @ cov_b)
-    return float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
-
-
-def _trace_by_eigvals(product: Array) -> float:
-    return float(np.sqrt(np.linalg.eigvals(product).astype(np.complex128)).real.sum())
-
-
-def _trace_by_sqrtm(product: Array) -> float:
-    with warnings.catch_warnings():
-        # Of a product close to singular, whose root the other packages take as well.
-        warnings.simplefilter("ignore")
-        return float(np.trace(scipy.linalg.sqrtm(product)).real)

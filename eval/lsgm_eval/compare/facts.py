@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lsgm_eval.compare.sides import Row, Side, Training
+from lsgm_eval.compare.sides import Row, RunSide, RunTraining
 
 __all__ = [
     "PACKAGES",
@@ -138,17 +138,17 @@ def _side_by_side(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Fact]:
     return [Fact(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
 
 
-def config_facts(a: Training, b: Training) -> list[Fact]:
+def config_facts(a: RunTraining, b: RunTraining) -> list[Fact]:
     """Return every key of either configuration; one that is absent, as None in TOML is, is None."""
     return _side_by_side(flat(a.config), flat(b.config))
 
 
-def training_facts(a: Training, b: Training) -> list[Fact]:
+def training_facts(a: RunTraining, b: RunTraining) -> list[Fact]:
     """Return steps, images and seconds of training, and the last validation terms (in nats)."""
     return _side_by_side(_trained(a), _trained(b))
 
 
-def _trained(run: Training) -> dict[str, Any]:
+def _trained(run: RunTraining) -> dict[str, Any]:
     seconds = run.state.get("seconds_by_stage") or {}
     found = {"steps": run.state.get("step"), "images": run.state.get("images")}
     found |= {f"seconds of {stage}": value for stage, value in seconds.items()}
@@ -175,7 +175,7 @@ def machine_facts(a: Machine, b: Machine, what: str) -> list[Fact]:
 
 
 def data_facts(
-    sides: tuple[Side, Side], models: tuple[str, str] | None, runs: Sequence[Training | None]
+    sides: tuple[RunSide, RunSide], models: tuple[str, str] | None, runs: Sequence[RunTraining | None]
 ) -> list[Fact]:
     """Return what was trained on, and on what the chosen models were measured, one fact for each field."""
     first, second = ((run.dataset if run else {}) for run in runs)

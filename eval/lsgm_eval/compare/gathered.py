@@ -1,163 +1,43 @@
-"""Differences B - A of one number of two runs, with 95 % intervals: paired, independent, or exact."""
+"""Numbers of two runs paired image by image, or seed by seed, from what both runs have kept."""
 
 from __future__ import annotations
 
 import glob
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtr, stdtrit
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import file_name
-from lsgm.files.write import cache_dir
 from lsgm_eval.cache import read_kept
 from lsgm_eval.compare.sides import Row
-from lsgm_eval.features.statistics import Collector, FeatureStats
 from lsgm_eval.likelihood.rows import METRIC, folder_tag, scores_file
 from lsgm_eval.likelihood.store import read_scores
-from lsgm_eval.measure.difference import DOUBT, Comparison, beyond_bias, compare_frechet, compare_kernel
-from lsgm_eval.metrics.intervals import NORMAL_95, Interval, difference_ends
-from lsgm_eval.samples.reference import cached_reference
+from lsgm_eval.metrics.difference import Comparison, Difference, compare_frechet, compare_kernel
+from lsgm_eval.metrics.moments import FeatureStats
+from lsgm_eval.samples.collect import Collector
+from lsgm_eval.samples.reference import Reference, kept_references
+from lsgm_eval.samples.share import arrays_under
 from lsgm_eval.spaces import family_of
 
-__all__ = [
-    "Difference",
-    "Shelf",
-    "column_of",
-    "exact_difference",
-    "holm",
-    "independent_difference",
-    "of_interval",
-    "paired_distance",
-    "paired_likelihood",
-    "paired_mean",
-]
+__all__ = ["Shelf", "column_of", "paired_distance", "paired_likelihood"]
 
+AGREES = 1e-6
+"""Of a mean: what float32 numbers of single images lose when a row's mean of them is taken again."""
 
-@dataclass(frozen=True)
-class Difference:
-    """B - A, the ends of its 95 % interval, and the chance of one as large where there is none (two-sided).
-
-    Ends and chance are None where nothing is known of the error.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    p: float | None
-    bias: float = 0.0
-    """Estimated upward bias of B less that of A."""
-
-    @property
-    def apart(self) -> bool:
-        """Whether 0 lies outside the interval, taken by itself."""
-        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
-
-    @property
-    def sure(self) -> bool:
-        """Whether the same can be said of what is left without the bias (`beyond_bias`)."""
-        known = self.low is not None and self.high is not None
-        return known and beyond_bias(self.value, self.low or 0.0, self.high or 0.0, self.bias)
-
-    def biased(self, bias: float) -> Difference:
-        """Return the difference of two estimates whose upward biases differ by ``bias``.
-
-        Its chance is that of what is left without `DOUBT` times the bias, 1 where nothing is left.
-        """
-        left = self.value - DOUBT * bias
-        arm = abs(self.value - ((self.low if self.value > 0 else self.high) or 0.0))
-        p = self.p
-        if p is not None and left * self.value <= 0:
-            p = 1.0
-        elif p is not None and arm > 0:
-            p = max(p, 2 * float(ndtr(-abs(left) * NORMAL_95 / arm)))
-        return replace(self, p=p, bias=bias)
-
-    def times(self, scale: float) -> Difference:
-        """Return the difference in another unit, one of the old being ``scale`` > 0 of the new."""
-        low, high = (None if end is None else end * scale for end in (self.low, self.high))
-        return replace(self, value=self.value * scale, low=low, high=high, bias=self.bias * scale)
-
-
-def paired_mean(a: NDArray[Any], b: NDArray[Any]) -> Difference:
-    """Return mean(b - a) over images [N] that both have, with Student's interval of N - 1 degrees of freedom.
-
-    What an image does to both cancels. Raises ValueError for other than two equally long rows of 2 or more.
-    """
-    if np.ndim(a) != 1 or np.shape(a) != np.shape(b) or len(a) < 2:
-        raise ValueError(f"paired values need one row each of 2 or more, not {np.shape(a)}, {np.shape(b)}")
-    gap = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
-    mean, error, freedom = float(gap.mean()), float(gap.std(ddof=1) / math.sqrt(len(gap))), len(gap) - 1
-    if error == 0:
-        return exact_difference(mean)
-    margin = float(stdtrit(freedom, 0.975)) * error
-    return Difference(mean, mean - margin, mean + margin, 2 * float(stdtr(freedom, -abs(mean) / error)))
-
-
-def independent_difference(
-    a: float, ends_a: tuple[float, float], b: float, ends_b: tuple[float, float]
-) -> Difference:
-    """Return b - a from two values and the ends (low, high) of their 95 % intervals, errors independent.
-
-    By `difference_ends`. Where both share a reference, or images, their errors go together and the interval
-    is too wide rather than too narrow.
-    """
-    gap = b - a
-    low, high = difference_ends(a, ends_a, b, ends_b)
-    towards_zero = gap - low if gap > 0 else high - gap
-    if gap == 0 or towards_zero == 0:
-        p = float(gap == 0)
-    else:
-        p = 2 * float(ndtr(-abs(gap) * NORMAL_95 / towards_zero))
-    return Difference(gap, low, high, p)
-
-
-def of_interval(found: Interval) -> Difference:
-    """Return a difference whose normal interval has been told already."""
-    if found.standard_error == 0:
-        return exact_difference(found.value)
-    p = 2 * float(ndtr(-abs(found.value) / found.standard_error))
-    return Difference(found.value, found.low, found.high, p)
-
-
-def exact_difference(value: float) -> Difference:
-    """Return a difference without any error, as that of two counts of parameters."""
-    return Difference(value, value, value, float(value == 0))
-
-
-def holm(chances: Mapping[str, float]) -> dict[str, float]:
-    """Return the chances p adjusted for being many, by Holm (1979), under the names they came with.
-
-    Sorted p_1 <= ... <= p_m become max over j <= i of min(1, (m - j + 1) p_j). Calling real what then lies
-    below 5 % is wrong about one or more of them in at most 5 % of comparisons, however they depend on each
-    other.
-    """
-    order: Sequence[str] = sorted(chances, key=lambda name: chances[name])
-    adjusted, so_far = {}, 0.0
-    for place, name in enumerate(order):
-        so_far = max(so_far, min(1.0, (len(order) - place) * chances[name]))
-        adjusted[name] = so_far
-    return adjusted
-
-
-# Bounds of single images that two runs have kept, by which their likelihoods are compared image by image
+# Likelihoods, by the bounds of single images
 
 METHOD = {name: method for method, name in METRIC.items()}
 BOUND = re.compile(r"(nelbo|iw|ode_nll)_(nats|bpd)")
 TERM = re.compile(r"(nelbo|iw|ode_nll)_term_([a-z_]+)(/\w+)?_nats")
 VARIANT = re.compile(r"(-limit-\d+)?(-custom)?$")
-
-AGREES = 1e-6
-"""Of a mean: what float32 numbers of single images lose when a row's mean of them is taken again."""
 
 
 def column_of(metric: str) -> tuple[str, str] | None:
@@ -200,7 +80,7 @@ def paired_likelihood(
     common, in_a, in_b = np.intersect1d(rows_a, rows_b, assume_unique=True, return_indices=True)
     if len(common) < 2:
         return "unpaired: both scored other images"
-    return paired_mean(a[in_a], b[in_b]).times(scale_a), len(common)
+    return Difference.paired(a[in_a], b[in_b]).times(scale_a), len(common)
 
 
 def _unit(nats: NDArray[Any], row: Row) -> float | None:
@@ -230,25 +110,17 @@ def _scores(folder: Path, model: str, method: str, row: Row) -> Arrays | None:
     return None
 
 
-# Features that were gathered of two models' images, by which their distances are compared seed by seed
+# Distances, by the features that were gathered of both models' images
 
-PAIRED = ("frechet", "kernel", "spatial_frechet")
-
-
-@dataclass(frozen=True)
-class _Set:
-    """Features of a model's images, or of the reference."""
-
-    pooled: FeatureStats
-    spatial: FeatureStats | None
+FAMILIES = ("frechet", "kernel", "spatial_frechet")
 
 
 class Shelf:
     """Reads what passes and the cache of references hold, each file once."""
 
     def __init__(self) -> None:
-        self.sets = cache(_sets)
-        self.references = cache(_references)
+        self.passes = cache(_finished_pass)
+        self.references = cache(lambda sha256, extractor: list(kept_references(sha256, extractor)))
 
 
 def paired_distance(
@@ -256,41 +128,41 @@ def paired_distance(
 ) -> Difference | str:
     """Return B's distance minus A's, of images of the same seeds, or why it cannot be paired.
 
-    A pass's file does not say which feature space each of its parts is of. Those are taken from which,
-    with a cached reference of the recorded sha256, both recorded values follow again: so that a file that is
-    left over from another model or another call is never taken either.
+    Features are those of the rows' extractor, the reference is that of the recorded sha256. Both recorded
+    values must follow from them again: a file that is left over from another model or another call is never
+    taken.
     """
     a, b = rows
-    family = family_of(str(a["metric"]))
-    if family not in PAIRED or a.get("group") != "quality":
+    family, extractor = family_of(str(a["metric"])), str(a.get("extractor"))
+    if family not in FAMILIES or a.get("group") != "quality":
         return "unpaired"
     if a.get("seeds") != b.get("seeds") or a.get("seeds") is None:
         return f"unpaired: other seeds, {a.get('seeds')} and {b.get('seeds')}"
-    held = [shelf.sets(folder, model) for folder, model in zip(folders, models, strict=True)]
-    for label, sets in zip("AB", held, strict=True):
-        if not sets:
+    part, held = "spatial" if family == "spatial_frechet" else "features", list[FeatureStats]()
+    for label, folder, model in zip("AB", folders, models, strict=True):
+        found = _gathered(shelf.passes(folder, model), extractor, part)
+        if found is None:
             return f"unpaired: what was gathered of the images of {label} is gone"
-    references = shelf.references(str(a.get("reference_sha256")))
+        held.append(found)
+    references = shelf.references(str(a.get("reference_sha256")), extractor)
     if not references:
         return "unpaired: the features of the reference are not in the cache"
-    for ours, theirs in zip(*held, strict=False):
-        for reference in references:
-            found = _compared(family, ours, theirs, reference)
-            if found is not None and _tells(found, b, a):
-                return of_interval(found.difference)
+    for reference in references:
+        compared = _compared(family, held[0], held[1], reference)
+        if compared is not None and _tells(compared, b, a):
+            return Difference.normal(compared.difference)
     return "unpaired: what was gathered of the images gives other values than the rows"
 
 
-def _compared(family: str, ours: _Set, theirs: _Set, reference: _Set) -> Comparison | None:
-    """Return B against A, None where features of the two and of the reference are not of one space."""
-    spatial = family == "spatial_frechet"
-    a, b, r = ((s.spatial if spatial else s.pooled) for s in (ours, theirs, reference))
-    if a is None or b is None or r is None or not a.moments.dim == b.moments.dim == r.moments.dim:
+def _compared(family: str, a: FeatureStats, b: FeatureStats, reference: Reference) -> Comparison | None:
+    """Return B against A, None where features of the two and of the reference are not of one kind."""
+    moments = reference.spatial if family == "spatial_frechet" else reference.stats.moments
+    if moments is None or not a.moments.dim == b.moments.dim == moments.dim:
         return None
     try:
         if family == "kernel":
-            return compare_kernel(b.rows, a.rows, r.rows, paired=True)
-        return compare_frechet(b, a, r.moments, paired=True, biases=(0.0, 0.0))  # the rows know them
+            return compare_kernel(b.rows, a.rows, reference.stats.rows, paired=True)
+        return compare_frechet(b, a, moments, paired=True, biases=(0.0, 0.0))  # the rows know them
     except (UserError, ValueError):
         return None  # other numbers of images, or too few of them: not what the rows are of
 
@@ -300,8 +172,8 @@ def _tells(found: Comparison, first: Row, second: Row) -> bool:
     return all(abs(value - float(row)) <= AGREES * max(abs(value), 1.0) for value, row in pairs)
 
 
-def _sets(folder: Path, model: str) -> list[_Set]:
-    """Return what the pass of the headline's images has gathered, one for each feature space in order.
+def _finished_pass(folder: Path, model: str) -> list[Arrays]:
+    """Return what every process of the pass over the headline's images has kept.
 
     Empty where there is no such file, where one is damaged, and where a pass was not finished.
     """
@@ -309,12 +181,7 @@ def _sets(folder: Path, model: str) -> list[_Set]:
     alone = folder / "passes" / f"{name}.npz"
     parts = [alone] if alone.exists() else sorted(alone.parent.glob(f"{glob.escape(name)}-*-of-*.npz"))
     states = [state for path in parts if (state := read_kept(path, _finished)) is not None]
-    if not states or len(states) < len(parts):
-        return []
-    try:
-        return [_set(states, k) for k in range(min(map(_branches, states)))]
-    except DataError:
-        return []
+    return states if len(states) == len(parts) else []
 
 
 def _finished(state: Arrays) -> Arrays:
@@ -325,52 +192,25 @@ def _finished(state: Arrays) -> Arrays:
     return state
 
 
-def _branches(state: Arrays) -> int:
-    return sum(name.endswith("/features/count") for name in state)
+def _gathered(states: Sequence[Arrays], extractor: str, part: str) -> FeatureStats | None:
+    """Return the union of what all processes hold of an extractor; None where they hold nothing that fits.
 
-
-def _set(states: list[Arrays], branch: int) -> _Set:
-    spatial = f"{branch}/spatial/count" in states[0]
-    return _Set(
-        _merged(states, f"{branch}/features/"), _merged(states, f"{branch}/spatial/") if spatial else None
-    )
-
-
-def _merged(states: list[Arrays], prefix: str) -> FeatureStats:
-    """Return the union of what all processes of a pass hold under a prefix."""
-    first, *others = (_collector(state, prefix) for state in states)
-    for other in others:
-        if other.moments.dim != first.moments.dim:
-            raise DataError(f"the processes of a pass have gathered other features under {prefix}")
-        first.merge(other)
-    return first.stats()
-
-
-def _collector(state: Arrays, prefix: str) -> Collector:
-    collector = Collector(len(state.take(f"{prefix}total", "f", 1)))
-    collector.load({n.removeprefix(prefix): state[n] for n in state if n.startswith(prefix)})
-    if collector.moments.count != int(state.take("done", "i", 0)):
-        raise state.refused("has features of another number of images")
-    return collector
-
-
-def _references(sha256: str) -> list[_Set]:
-    """Return the cached features of the pixels with this sha256, in whatever spaces there are."""
-    return list(_found(cache_dir() / "features", sha256))
-
-
-def _found(folder: Path, sha256: str) -> Iterator[_Set]:
-    def ours(arrays: Arrays) -> bool:
-        return arrays.text("sha256") == sha256
-
-    def whole(arrays: Arrays) -> _Set:
-        spatial_dim = len(arrays.take("spatial_total", "f", 1)) if "spatial_total" in arrays else 0
-        found = cached_reference(arrays, len(arrays.take("total", "f", 1)), spatial_dim)
-        rows = found.stats.rows
-        spatial = FeatureStats(found.spatial, rows[:0]) if found.spatial is not None else None
-        return _Set(found.stats, spatial)
-
-    for path in sorted(folder.glob("*.npz")):
-        # A damaged one is named by `lsgm eval`, which makes it again.
-        if read_kept(path, ours, names=("sha256",)) and (found := read_kept(path, whole)) is not None:
-            yield found
+    A file of an earlier version has it by the extractor's place in its call, and counts as gone.
+    """
+    union: Collector | None = None
+    try:
+        for state in states:
+            kept = Arrays(state.where, arrays_under(state, extractor, part))
+            collector = Collector(len(kept.take("total", "f", 1)))
+            collector.load(kept)
+            if collector.moments.count != int(state.take("done", "i", 0)):
+                raise state.refused("has features of another number of images")
+            if union is None:
+                union = collector
+            elif union.moments.dim == collector.moments.dim:
+                union.merge(collector)
+            else:
+                raise state.refused("has features of another dimension than those of other processes")
+    except DataError:
+        return None
+    return union.stats() if union is not None else None

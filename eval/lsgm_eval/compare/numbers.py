@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lsgm_eval.compare.gathered import (
-    Difference,
-    Shelf,
-    exact_difference,
-    holm,
-    independent_difference,
-    paired_distance,
-    paired_likelihood,
-)
-from lsgm_eval.compare.sides import Row, Side, bias_of
+from lsgm_eval.compare.gathered import Shelf, paired_distance, paired_likelihood
+from lsgm_eval.compare.sides import Row, RunSide, bias_of
+from lsgm_eval.metrics.difference import Difference, holm
 
-__all__ = ["LEVEL", "MEASURED_ON", "OTHERWISE", "Line", "Match", "compare_numbers", "match_rows", "why_not"]
+__all__ = [
+    "LEVEL",
+    "MEASURED_ON",
+    "OTHERWISE",
+    "Match",
+    "NumberLine",
+    "compare_numbers",
+    "match_rows",
+    "why_not",
+]
 
 SAME = (
     ("dataset", "data"),
@@ -150,14 +152,14 @@ LEVEL = 0.05
 """Chance of calling one or more of all compared numbers better or worse where none is."""
 
 OTHERWISE = ", measured otherwise"
-"""Follows `Line.how` where the task has another sampler or estimator for A's kind of model than for B's."""
+"""Follows `NumberLine.how` where the task has another sampler or estimator for A's model than for B's."""
 
 UNJUDGED = ("parameters", "seconds")
 """How metrics begin that have a better side, and yet are no reason to fail."""
 
 
 @dataclass(frozen=True)
-class Line:
+class NumberLine:
     """One metric of a model of A and of one of B."""
 
     models: tuple[str, str]
@@ -212,7 +214,7 @@ class Line:
         return word if certain else f"leans {word}"
 
 
-def compare_numbers(a: Side, b: Side, models: Iterable[tuple[str, str]]) -> list[Line]:
+def compare_numbers(a: RunSide, b: RunSide, models: Iterable[tuple[str, str]]) -> list[NumberLine]:
     """Return a line for every metric of every pair of models, A's in their order and then B's own.
 
     Likelihoods are compared image by image and distances seed by seed where both folders hold what that
@@ -228,29 +230,29 @@ def compare_numbers(a: Side, b: Side, models: Iterable[tuple[str, str]]) -> list
     return _adjusted(lines)
 
 
-def _line(a: Side, b: Side, models: tuple[str, str], match: Match, shelf: Shelf) -> Line:
+def _line(a: RunSide, b: RunSide, models: tuple[str, str], match: Match, shelf: Shelf) -> NumberLine:
     if match.rows is None:
-        return Line(models, match, None, why_not(match))
+        return NumberLine(models, match, None, why_not(match))
     first, second = (side.manifest_of(row) for side, row in zip((a, b), match.rows, strict=True))
     if why := why_not(match, (first.hardware, second.hardware)):
-        return Line(models, match, None, why)
+        return NumberLine(models, match, None, why)
     difference, how = _difference((a, b), models, match.rows, shelf)
     known = [bias_of(row) for row in match.rows]
     if known[0] is not None and known[1] is not None and difference.value:
         difference = difference.biased(known[1] - known[0])
     first_by, second_by = (row.get("sampler") for row in match.rows)
-    return Line(models, match, difference, how + (OTHERWISE if first_by != second_by else ""))
+    return NumberLine(models, match, difference, how + (OTHERWISE if first_by != second_by else ""))
 
 
 def _difference(
-    sides: tuple[Side, Side], models: tuple[str, str], rows: tuple[Row, Row], shelf: Shelf
+    sides: tuple[RunSide, RunSide], models: tuple[str, str], rows: tuple[Row, Row], shelf: Shelf
 ) -> tuple[Difference, str]:
     a, b = rows
     folders = sides[0].place, sides[1].place
     if a["metric"] == "parameters":
-        return exact_difference(float(b["value"]) - float(a["value"])), "exact"
+        return Difference.exact(float(b["value"]) - float(a["value"])), "exact"
     if a["value"] == b["value"] and a.get("checkpoint_sha256") == b.get("checkpoint_sha256") is not None:
-        return exact_difference(0.0), "the same weights gave the same value"
+        return Difference.exact(0.0), "the same weights gave the same value"
     if a.get("group") in ("likelihood", "terms"):
         scored = paired_likelihood(folders, models, rows)
         if not isinstance(scored, str):
@@ -263,8 +265,8 @@ def _difference(
         how = drawn
     ends = [_ends(row) for row in rows]
     if ends[0] is None or ends[1] is None:
-        return Difference(float(b["value"]) - float(a["value"]), None, None, None), "without intervals"
-    return independent_difference(float(a["value"]), ends[0], float(b["value"]), ends[1]), how
+        return Difference(float(b["value"]) - float(a["value"])), "without intervals"
+    return Difference.independent(float(a["value"]), ends[0], float(b["value"]), ends[1]), how
 
 
 def _ends(row: Row) -> tuple[float, float] | None:
@@ -272,7 +274,7 @@ def _ends(row: Row) -> tuple[float, float] | None:
     return None if low is None or high is None else (float(low), float(high))
 
 
-def _adjusted(lines: Sequence[Line]) -> list[Line]:
+def _adjusted(lines: Sequence[NumberLine]) -> list[NumberLine]:
     chances: dict[str, float] = {}
     for line in lines:
         if line.judged and line.difference is not None and line.difference.p is not None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsgm.files.names import shown
+from lsgm.progress import aligned
 from lsgm_eval.compare.facts import Fact, differing
-from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, Line
+from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, NumberLine
 from lsgm_eval.compare.whole import Compared
 
 __all__ = ["Part", "parts", "to_json_rows", "to_markdown", "to_text"]
@@ -112,7 +113,7 @@ def _numbers(found: Compared) -> list[Part]:
                 ],
             )
         ]
-    of: dict[tuple[str, str], list[Line]] = {}
+    of: dict[tuple[str, str], list[NumberLine]] = {}
     for line in found.numbers:
         of.setdefault(line.models, []).append(line)
     tables = [_of_models(pair, of.get(pair, [])) for pair in found.models]
@@ -120,7 +121,7 @@ def _numbers(found: Compared) -> list[Part]:
     return [*tables, *([Part("How to read them", _reading(found))] if told else [])]
 
 
-def _of_models(pair: tuple[str, str], lines: Sequence[Line]) -> Part:
+def _of_models(pair: tuple[str, str], lines: Sequence[NumberLine]) -> Part:
     """Return the table of two models; what latent groups have of a bound's terms is in JSON alone."""
     lines = [line for line in lines if "/" not in line.metric]
     tasks = list(dict.fromkeys(str(line.match["task"]) for line in lines))
@@ -139,7 +140,9 @@ def _of_models(pair: tuple[str, str], lines: Sequence[Line]) -> Part:
     )
 
 
-def _measured_otherwise(lines: Sequence[Line], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
+def _measured_otherwise(
+    lines: Sequence[NumberLine], tasks: Sequence[str], several: Sequence[str]
+) -> list[str]:
     """Return by what either model was measured, where the task has not the same for both."""
     found: dict[str, list[str]] = {}
     for line in lines:
@@ -149,7 +152,7 @@ def _measured_otherwise(lines: Sequence[Line], tasks: Sequence[str], several: Se
     return [f"measured otherwise, {how}: {', '.join(names)}" for how, names in found.items()]
 
 
-def _not_compared(lines: Sequence[Line], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
+def _not_compared(lines: Sequence[NumberLine], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
     """Return the reasons, each with the numbers that it is about."""
     found: dict[str, list[str]] = {}
     for line in lines:
@@ -158,7 +161,7 @@ def _not_compared(lines: Sequence[Line], tasks: Sequence[str], several: Sequence
     return [f"not compared, {why}: {', '.join(names)}" for why, names in found.items()]
 
 
-def _cells(line: Line, tasks: Sequence[str], several: Sequence[str]) -> tuple[str, ...]:
+def _cells(line: NumberLine, tasks: Sequence[str], several: Sequence[str]) -> tuple[str, ...]:
     gap = line.difference
     if gap is None or line.match.rows is None:
         raise ValueError(f"{line.metric} has no difference to show")
@@ -172,7 +175,7 @@ def _signed(value: float | None) -> str:
     return "0" if not value else f"{value:+.3g}"
 
 
-def _several(lines: Sequence[Line]) -> list[str]:
+def _several(lines: Sequence[NumberLine]) -> list[str]:
     """Return what of data, extractor and reference one number has several of."""
     seen: dict[tuple[Any, ...], set[Any]] = {}
     for line in lines:
@@ -182,7 +185,7 @@ def _several(lines: Sequence[Line]) -> list[str]:
     return [key for key in MEASURED_ON if any(len(seen[of]) > 1 for of in seen if of[0] == key)]
 
 
-def _name(line: Line, tasks: Sequence[str], several: Sequence[str]) -> str:
+def _name(line: NumberLine, tasks: Sequence[str], several: Sequence[str]) -> str:
     """Return the metric, and what tells it from others of its name."""
     match = line.match
     keys = ("sampler", "target") if match["group"] in ("curve", "reach") else ()
@@ -230,7 +233,11 @@ def to_text(found: Compared) -> str:
     """Return what a terminal shows: sentences and aligned tables."""
     blocks = [f"A: {_line(found.places[0])}\nB: {_line(found.places[1])}"]
     for part in parts(found):
-        lines = [part.title.upper(), *part.said, *_aligned(part.table)]
+        lines = [
+            part.title.upper(),
+            *part.said,
+            *aligned([[_line(cell) for cell in line] for line in part.table]),
+        ]
         lines += [f"- {point}" for point in part.points]
         lines += [f"    {line}".rstrip() for line in part.raw]
         blocks.append("\n".join(map(_line, lines)))
@@ -250,17 +257,6 @@ def to_markdown(found: Compared) -> str:
         if part.raw:
             blocks.append("\n".join(["```", *map(_line, part.raw), "```"]))
     return "\n\n".join(blocks)
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    if not table:
-        return []
-    table = [[_line(cell) for cell in line] for line in table]
-    widths = [max(len(line[k]) for line in table) for k in range(len(table[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
 
 
 def _line(text: object) -> str:
@@ -310,7 +306,7 @@ def to_json_rows(found: Compared) -> Iterator[str]:
         yield _dumped(_number(line))
 
 
-def _number(line: Line) -> dict[str, Any]:
+def _number(line: NumberLine) -> dict[str, Any]:
     gap, match = line.difference, line.match
     named = ("task", "metric", "group", "target", "unit", "higher_is_better")
     return {

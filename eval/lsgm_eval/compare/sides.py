@@ -19,14 +19,23 @@ from lsgm.runs.metrics import read_metrics
 from lsgm_eval.rows import read_rows
 from lsgm_eval.run.manifest import MadeCall, read_call
 
-__all__ = ["Row", "Side", "Training", "bias_of", "choose_models", "open_side", "read_training", "trained_as"]
+__all__ = [
+    "Row",
+    "RunSide",
+    "RunTraining",
+    "bias_of",
+    "choose_models",
+    "open_side",
+    "read_training",
+    "trained_as",
+]
 
 STATE = "state.json"
 VALIDATION = "val_"
 
 
 @dataclass(frozen=True)
-class Training:
+class RunTraining:
     """A training run; whatever is not known is None or empty."""
 
     folder: Path
@@ -45,7 +54,7 @@ class Training:
     """The last terms on validation images, and the ``step`` they are of."""
 
 
-def read_training(place: Path) -> Training | None:
+def read_training(place: Path) -> RunTraining | None:
     """Return how the run in a folder was trained, or the checkpoint that the folder is; None of others.
 
     Raises ConfigError or CheckpointError where its files are damaged.
@@ -56,7 +65,7 @@ def read_training(place: Path) -> Training | None:
     return _of_checkpoint(place) if os.path.lexists(place / STATE) else None
 
 
-def _of_run(run: Run) -> Training:
+def _of_run(run: Run) -> RunTraining:
     about = run.manifest() if os.path.lexists(run.manifest_path) else {}
     calls = [about, *(about.get("resumed") or [])]
     newest = run.newest()  # None where it stopped before its first checkpoint, or was cleared of them
@@ -67,7 +76,7 @@ def _of_run(run: Run) -> Training:
         state = {}
     told = [row for row in read_metrics(run.metrics_path) if any(key.startswith(VALIDATION) for key in row)]
     last = told[-1] if told else {}
-    return Training(
+    return RunTraining(
         run.directory,
         about.get("run_id"),
         run.config(),
@@ -84,14 +93,14 @@ def _of_run(run: Run) -> Training:
     )
 
 
-def _of_checkpoint(place: Path) -> Training:
+def _of_checkpoint(place: Path) -> RunTraining:
     """Return what a checkpoint says by itself; one that was exported brings its run's history along."""
     state = read_state(place)
     meta, exported = state.get("meta") or {}, state.get("exported") or {}
     name, version, digest = (*str(meta.get("dataset") or "").split("@"), "", "")[:3]
     dataset = {"name": name, "version": version, "sha256": digest} if name else {}
     revisions = exported.get("git_revisions") or [None]
-    return Training(
+    return RunTraining(
         place,
         exported.get("run_id"),
         meta.get("recipe") or {},
@@ -115,11 +124,11 @@ MOST = 20
 
 
 @dataclass(frozen=True)
-class Side:
+class RunSide:
     """What a place holds."""
 
     place: Path
-    training: Training | None
+    training: RunTraining | None
     rows: tuple[Row, ...]
     """Of single models; differences of two models are left out."""
 
@@ -170,7 +179,7 @@ def bias_of(row: Row) -> float | None:
         return None
 
 
-def open_side(place: Path) -> Side:
+def open_side(place: Path) -> RunSide:
     """Return what a folder holds.
 
     Raises UserError for a folder with neither a training run nor results, and what the readers of both say
@@ -193,7 +202,7 @@ def open_side(place: Path) -> Side:
         )
     # A difference of two models is made anew from both.
     single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
-    return Side(place, training, tuple(single))
+    return RunSide(place, training, tuple(single))
 
 
 def _require_listed(place: Path) -> None:
@@ -213,7 +222,7 @@ def _require_listed(place: Path) -> None:
                 ) from error
 
 
-def choose_models(a: Side, b: Side, wanted: str = "") -> list[tuple[str, str]]:
+def choose_models(a: RunSide, b: RunSide, wanted: str = "") -> list[tuple[str, str]]:
     """Return which models of A are compared with which of B.
 
     ``wanted`` is a name that both have, or ``A=one,B=other``; without it those of equal names, else the one
@@ -241,7 +250,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST]) + more
 
 
-def _named(a: Side, b: Side, wanted: str) -> tuple[str, str]:
+def _named(a: RunSide, b: RunSide, wanted: str) -> tuple[str, str]:
     first, found, second = wanted.partition(",B=")
     if found and first.startswith("A="):
         names = (first.removeprefix("A="), second)
@@ -256,7 +265,7 @@ def _named(a: Side, b: Side, wanted: str) -> tuple[str, str]:
     return names
 
 
-def trained_as(side: Side, model: str) -> Training | None:
+def trained_as(side: RunSide, model: str) -> RunTraining | None:
     """Return how a model was trained: by the side's own folder, else by where its results say it lay.
 
     A folder that holds another run by now is not taken for it.

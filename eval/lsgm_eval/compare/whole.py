@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lsgm_eval.compare.facts import Fact, Span, config_facts, data_facts, machine_facts, span, training_facts
-from lsgm_eval.compare.numbers import Line, compare_numbers
-from lsgm_eval.compare.sides import Side, Training, choose_models, open_side, trained_as
+from lsgm_eval.compare.numbers import NumberLine, compare_numbers
+from lsgm_eval.compare.sides import RunSide, RunTraining, choose_models, open_side, trained_as
 
 __all__ = ["Compared", "compare_runs"]
 
@@ -21,7 +21,7 @@ class Compared:
     places: tuple[Path, Path]
     models: Sequence[tuple[str, str]]
     """Which model of A was compared with which of B."""
-    trainings: tuple[Training | None, Training | None]
+    trainings: tuple[RunTraining | None, RunTraining | None]
     """How both were trained, where that is known and there is one model of each."""
     config: Sequence[Fact] | None
     """None where the configuration of either is not known."""
@@ -30,10 +30,10 @@ class Compared:
     """The code that ``trained`` and that ``measured`` both."""
     machines: Sequence[Fact]
     data: Sequence[Fact]
-    numbers: Sequence[Line]
+    numbers: Sequence[NumberLine]
 
     @property
-    def worse(self) -> list[Line]:
+    def worse(self) -> list[NumberLine]:
         """Numbers in which B is worse than A, judged together with all others."""
         return [line for line in self.numbers if line.verdict == "worse"]
 
@@ -75,7 +75,9 @@ def compare_runs(a: Path, b: Path, model: str = "", *, clone: Path | None = None
     )
 
 
-def _trainings(sides: tuple[Side, Side], models: tuple[str, str] | None) -> tuple[Training | None, ...]:
+def _trainings(
+    sides: tuple[RunSide, RunSide], models: tuple[str, str] | None
+) -> tuple[RunTraining | None, ...]:
     if models is None:
         return tuple(side.training for side in sides)
     return tuple(trained_as(side, name) for side, name in zip(sides, models, strict=True))
@@ -90,7 +92,7 @@ class _Call:
     hardware: Any = None
 
 
-def _call(side: Side, models: Sequence[str]) -> _Call:
+def _call(side: RunSide, models: Sequence[str]) -> _Call:
     """Return what the newest row of the models knows of the call that measured it."""
     meant = set(models)
     newest = next((row for row in reversed(side.rows) if row["model"] in meant), None)

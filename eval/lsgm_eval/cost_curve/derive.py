@@ -11,8 +11,8 @@ import numpy as np
 
 from lsgm_eval.cost_curve.points import REFERENCE
 from lsgm_eval.cost_curve.reach import Curve, Ratio, Reached, against_reference, both_ratios, reach, speedup
-from lsgm_eval.measure.difference import DOUBT
 from lsgm_eval.measure.quality import describe_sampler
+from lsgm_eval.metrics.difference import DOUBT
 from lsgm_eval.metrics.intervals import NORMAL_95
 from lsgm_eval.rows import Context
 

@@ -10,8 +10,8 @@ from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError
 from lsgm.generative import GenerativeModel
 from lsgm.sampling import Sampler, find_sampler
-from lsgm_eval.measure.quality import Drawing, as_distances, draw, first_images, sampling, space_rows
-from lsgm_eval.measure.space import Gathered, Space
+from lsgm_eval.measure.quality import Drawing, draw, sampling, space_rows
+from lsgm_eval.measure.space import Space
 from lsgm_eval.models.open import unwrapped
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.gather import Pass
@@ -98,7 +98,7 @@ def curve_point(
     shared = sampling(model, found, how) | {"group": "curve", "split": split}
     rows = []
     for space in spaces:
-        rows += space_rows(context, Gathered.of(found, space.extractor), space, shared, "")[0]
+        rows += space_rows(context, found.of(space.extractor), space, shared, "")[0]
     return rows
 
 
@@ -131,8 +131,8 @@ def headline_point(
     }
     rows = []
     for space in spaces:
-        gathered = first_images(Gathered.of(found, space.extractor), count)
-        rows += space_rows(context, gathered, as_distances(space), fields, "")[0]
+        gathered = found.of(space.extractor).first(count)
+        rows += space_rows(context, gathered, space.with_distances(), fields, "")[0]
     return rows
 
 

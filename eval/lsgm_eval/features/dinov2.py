@@ -12,9 +12,8 @@ from torch import Tensor
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import FEATURES
-from lsgm.files.names import shown
 from lsgm.files.regular import refuse_shared_folder
-from lsgm_eval.features.extractor import ImageShape, check_features, to_rgb
+from lsgm_eval.features.extractor import ImageShape, check_features, last_line, to_rgb
 from lsgm_eval.features.inception import CleanResize
 from lsgm_eval.features.own import plain_features
 
@@ -64,8 +63,8 @@ class DinoV2:
             out = plain_features(self.net((unit - self.shift) / self.scale), len(images))
         except Exception as error:  # whatever code of others raises, also for want of memory
             raise UserError(
-                f"the torch.hub model {self.name} failed on images of 3x{SIDE}x{SIDE} ({_last(error)}): it "
-                "must take float N x 3 x H x W"
+                f"the torch.hub model {self.name} failed on images of 3x{SIDE}x{SIDE} "
+                f"({last_line(error)}): it must take float N x 3 x H x W"
             ) from error
         if out is None:
             raise UserError(f"the torch.hub model {self.name} must return features N x D")
@@ -113,10 +112,6 @@ def _load(folder: Path, model: str) -> tuple[Any, str]:
         return net.eval().requires_grad_(False), state_sha256(net)
     except (Exception, SystemExit) as error:  # whatever code of others, or torch's reader of weights, raises
         raise DataError(
-            f"{folder} did not give the model {model} ({_last(error)}): name one of its hubconf.py as "
+            f"{folder} did not give the model {model} ({last_line(error)}): name one of its hubconf.py as "
             f"dinov2:{folder}:MODEL, and put its weights into {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ) from error
-
-
-def _last(error: BaseException) -> str:
-    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:300]

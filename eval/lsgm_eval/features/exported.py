@@ -28,6 +28,7 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.names import shown
 from lsgm.files.text import parse_json
+from lsgm_eval.features.extractor import last_line
 from lsgm_eval.features.own import Bounded, OwnNetwork, bound_numbers
 from lsgm_eval.features.weights import open_own, read_own
 
@@ -135,13 +136,11 @@ def _load(path: Path, raw: bytes, device: torch.device) -> _Network:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        network = _network(path, program)
+        return _network(path, program)
     except UserError:  # also DataError
         raise
     except Exception as error:  # torch's reader has no one kind of error for a graph that makes no sense
-        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise _damaged(path, shown(last)) from error
-    return network
+        raise _damaged(path, last_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -8,8 +8,19 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import UserError
+from lsgm.files.names import shown
 
-__all__ = ["Classifies", "Extractor", "ImageShape", "Spatial", "check_features", "check_images", "to_rgb"]
+__all__ = [
+    "Classifies",
+    "Extractor",
+    "ImageShape",
+    "Spatial",
+    "check_features",
+    "check_images",
+    "label_of",
+    "last_line",
+    "to_rgb",
+]
 
 ImageShape = tuple[int, int | None, int | None]
 """(channels, height, width); None where any height or width will do."""
@@ -59,6 +70,11 @@ class Spatial(Protocol):
         ...
 
 
+def label_of(extractor: Extractor) -> str:
+    """Return ``name@sha256`` of a feature space: the extractor column of a row, the key of what is kept."""
+    return f"{extractor.name}@{extractor.sha256}"
+
+
 def check_images(name: str, images: Tensor, image_shape: ImageShape) -> None:
     """Raise UserError unless ``images`` are uint8 of the shape the extractor ``name`` takes."""
     shape = tuple(images.shape)
@@ -93,3 +109,8 @@ def check_features(name: str, features: Tensor) -> Tensor:
             "its weights are damaged or the images are"
         )
     return features
+
+
+def last_line(error: BaseException, most: int = 300) -> str:
+    """Return the last line of what an error of somebody else's code says, or else what kind it is."""
+    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:most]

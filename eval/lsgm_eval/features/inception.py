@@ -1,4 +1,4 @@
-"""clean-fid's resize: each image and channel by Pillow in float, without rounding in between."""
+"""Inception-v3 as torch-fidelity and as clean-fid run it: the feature spaces of FID, which are two."""
 
 from __future__ import annotations
 
@@ -21,36 +21,14 @@ from torch import Tensor
 
 from lsgm.errors import DataError
 from lsgm.files.names import shown
-from lsgm_eval.features.extractor import ImageShape, check_features, to_rgb
+from lsgm_eval.features.extractor import ImageShape, check_features, last_line, to_rgb
 from lsgm_eval.features.own import load_script
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_own, read_own, read_published
 
 __all__ = ["CleanInception", "CleanResize", "FidelityInception", "ensure_torchvision"]
 
-
-class CleanResize:
-    """Bring images uint8 [N, 3, H, W] to float32 [N, 3, side, side] in 0..255 by an antialiased bicubic.
-
-    The arithmetic is clean-fid's ``make_resizer("PIL", False, "bicubic", (side, side))`` (arXiv:2104.11222),
-    called image by image; Pillow frees the interpreter meanwhile, so that threads share a batch.
-    """
-
-    def __init__(self, side: int) -> None:
-        ensure_torchvision()
-        from cleanfid.resize import make_resizer
-
-        self.one: Callable[[NDArray[Any]], NDArray[Any]] = make_resizer("PIL", False, "bicubic", (side, side))
-        self.threads = min(16, os.cpu_count() or 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the images in the new size, in their order, on the CPU."""
-        pictures = images.cpu().permute(0, 2, 3, 1).numpy()
-        with ThreadPoolExecutor(self.threads) as pool:
-            resized = list(pool.map(self.one, pictures))
-        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
-
-
-# Import torchvision beside a CPU-only torch: two operator schemas are all that it misses
+SPATIAL_CHANNELS = 7
+SIDE = 299
 
 MISSING_OPERATOR = "operator torchvision::nms does not exist"
 SCHEMAS = (
@@ -60,44 +38,6 @@ SCHEMAS = (
 
 # torch.library forgets a fragment's schemas when the fragment is collected, so it must live as long as torch.
 _fragments: list[Any] = []
-
-
-def ensure_torchvision() -> ModuleType:
-    """Import and return torchvision, with two bare operator schemas where only they are missing.
-
-    PyPI's torchvision registers fake kernels for ``torchvision::nms`` and ``qnms``, which its compiled part
-    defines for the CUDA torch alone. The schemas are defined after that very failure and never before it:
-    defining them beside the compiled part aborts the process. The operators stay without a kernel; neither
-    torch-fidelity nor clean-fid calls one. Every other error is raised as it came.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if MISSING_OPERATOR not in str(error):
-            raise
-    _purge()
-    _define_schemas()
-    return importlib.import_module("torchvision")
-
-
-def _purge() -> None:
-    """Forget the half-imported modules, which a second import would take for whole."""
-    for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
-        del sys.modules[name]
-
-
-def _define_schemas() -> None:
-    import torch
-
-    library: Any = cast(Any, torch.library.Library)("torchvision", "FRAGMENT")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _fragments.append(library)
-
-
-# Inception-v3 as torch-fidelity runs it: the feature space of FID, KID and the Inception Score
-
-SPATIAL_CHANNELS = 7
 
 
 class FidelityInception:
@@ -123,13 +63,13 @@ class FidelityInception:
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
         def read(path: Path) -> tuple[bytes, Any]:
             raw = read_own(path)
-            return raw, _build(path, raw)
+            return raw, _fidelity_net(path, raw)
 
         if file:
             path, (raw, net) = open_own(file, f"the weights {file}", read)
         else:
             path, raw = read_published(FIDELITY_INCEPTION)
-            net = _build(path, raw)
+            net = _fidelity_net(path, raw)
         self.sha256 = hashlib.sha256(raw).hexdigest()
         self.official = self.sha256 == FIDELITY_INCEPTION.sha256
         self.name = "inception" if self.official else f"inception-own-{path.stem}"
@@ -161,7 +101,7 @@ class FidelityInception:
         return logits.cpu()
 
 
-def _build(path: Path, raw: bytes) -> Any:
+def _fidelity_net(path: Path, raw: bytes) -> Any:
     """Return the network in evaluation mode with the weights that the bytes of a file hold."""
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -173,7 +113,7 @@ def _build(path: Path, raw: bytes) -> Any:
             state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         # The package unpickles its file without restriction: it is given one made anew of what is tensors.
         clean = io.BytesIO()
-        torch.save(_tensors(state), clean)
+        torch.save(_plain_tensors(state), clean)
         clean.seek(0)
         return FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=clean
@@ -186,7 +126,7 @@ def _build(path: Path, raw: bytes) -> Any:
         ) from error
 
 
-def _tensors(state: object) -> dict[str, Tensor]:
+def _plain_tensors(state: object) -> dict[str, Tensor]:
     """Return a state dict of plain tensors of real numbers. Raises ValueError for anything else."""
     if not isinstance(state, dict):
         raise ValueError(f"it holds a {type(state).__name__}")
@@ -201,11 +141,6 @@ def _tensors(state: object) -> dict[str, Tensor]:
             raise ValueError(f"'{name}' claims more numbers than it has")
         clean[name] = tensor.detach().contiguous()
     return clean
-
-
-# Inception-v3 as clean-fid runs it: the same network behind another resize, and so another FID
-
-SIDE = 299
 
 
 class CleanInception:
@@ -230,13 +165,13 @@ class CleanInception:
 
         def read(path: Path) -> tuple[bytes, tuple[Any, Tensor]]:
             raw = read_own(path)
-            return raw, _open(path, raw, self.device)
+            return raw, _clean_net(path, raw, self.device)
 
         if file:
             path, (raw, opened) = open_own(file, f"the weights {file}", read, runs=True)
         else:
             path, raw = read_published(CLEAN_INCEPTION)
-            opened = _open(path, raw, self.device)
+            opened = _clean_net(path, raw, self.device)
         self.layers, self.weight = opened
         self.sha256 = hashlib.sha256(raw).hexdigest()
         self.official = self.sha256 == CLEAN_INCEPTION.sha256
@@ -261,7 +196,9 @@ def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
     try:
         features: Tensor = layers.forward((resized - 128) / 128).reshape(len(resized), -1)
     except Exception as error:  # whatever a program of others makes torch's interpreter raise
-        raise DataError(f"the layers of {name} failed on images 3x299x299: {_last(error)}") from error
+        raise DataError(
+            f"the layers of {name} failed on images 3x299x299: {last_line(error, 200)}"
+        ) from error
     if features.shape[1] != CleanInception.dim:
         raise DataError(
             f"the layers of {name} give {features.shape[1]} features instead of {CleanInception.dim}: "
@@ -270,7 +207,7 @@ def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
     return features.float()
 
 
-def _open(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
+def _clean_net(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
     """Return the layers and the weight [classes, 2048] of the output of a TorchScript file."""
     module: Any = load_script(path, raw, device)
     layers, weight = getattr(module, "layers", None), getattr(getattr(module, "output", None), "weight", None)
@@ -282,5 +219,46 @@ def _open(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
     return layers, weight.detach().float()
 
 
-def _last(error: Exception) -> str:
-    return shown((str(error).strip() or type(error).__name__).splitlines()[-1])[:200]
+class CleanResize:
+    """Bring images uint8 [N, 3, H, W] to float32 [N, 3, side, side] in 0..255 by an antialiased bicubic.
+
+    The arithmetic is clean-fid's ``make_resizer("PIL", False, "bicubic", (side, side))`` (arXiv:2104.11222),
+    called image by image; Pillow frees the interpreter meanwhile, so that threads share a batch.
+    """
+
+    def __init__(self, side: int) -> None:
+        ensure_torchvision()
+        from cleanfid.resize import make_resizer
+
+        self.one: Callable[[NDArray[Any]], NDArray[Any]] = make_resizer("PIL", False, "bicubic", (side, side))
+        self.threads = min(16, os.cpu_count() or 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the images in the new size, in their order, on the CPU."""
+        pictures = images.cpu().permute(0, 2, 3, 1).numpy()
+        with ThreadPoolExecutor(self.threads) as pool:
+            resized = list(pool.map(self.one, pictures))
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+
+
+def ensure_torchvision() -> ModuleType:
+    """Import and return torchvision, with two bare operator schemas where only they are missing.
+
+    PyPI's torchvision registers fake kernels for ``torchvision::nms`` and ``qnms``, which its compiled part
+    defines for the CUDA torch alone. The schemas are defined after that very failure and never before it:
+    defining them beside the compiled part aborts the process. The operators stay without a kernel; neither
+    torch-fidelity nor clean-fid calls one. Every other error is raised as it came.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if MISSING_OPERATOR not in str(error):
+            raise
+    # A second import would take the half-imported modules for whole.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library: Any = cast(Any, torch.library.Library)("torchvision", "FRAGMENT")
+    for schema in SCHEMAS:
+        library.define(schema)
+    _fragments.append(library)
+    return importlib.import_module("torchvision")

@@ -1,7 +1,7 @@
-"""A network of somebody else's, run within bounds: of memory by every operator, and of whole numbers.
+"""A network of somebody else's in a file: uint8 images in, float features out, run within bounds.
 
 A graph of a few bytes may ask for more than any machine has. What an operator would allocate is found out
-beforehand, by fake tensors that have shapes and no numbers.
+beforehand, by fake tensors that have shapes and no numbers; no whole number grows beyond 64 bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ACTIVATIONS, FEATURES
 from lsgm.files.names import shown
-from lsgm_eval.features.extractor import check_features, check_images
+from lsgm_eval.features.extractor import check_features, check_images, last_line
 from lsgm_eval.features.weights import open_own, read_own
 
 __all__ = ["Bounded", "OwnNetwork", "TorchScriptExtractor", "bound_numbers", "load_script", "plain_features"]
@@ -35,11 +35,107 @@ COUNTED = 4096
 """Bytes of a tensor from which on it counts."""
 LARGEST = 2**63
 POWER = 64
+ARITHMETIC = ("_operator", "math")
 GROW_BY_DATA = ("aten.nonzero.default", "aten.masked_select.default", "aten.index.Tensor")
 """Operators whose results are of no more numbers than what they are of, times its dimensions; how many only
 the data tell."""
 SCALARS = ("aten._local_scalar_dense.default", "aten.equal.default")
 """Operators that give a number and no tensor."""
+
+
+class OwnNetwork:
+    """Features of a network: uint8 [N, C, H, W] in, float [N, D] out, D found by asking once.
+
+    The file's name without suffix is the name of the feature space, its sha256 its identity. ``what`` is how
+    errors call it. Raises UserError for a network that breaks the shape above.
+    """
+
+    resize = ""
+
+    def __init__(
+        self,
+        what: str,
+        path: Path,
+        sha256: str,
+        net: Callable[[Tensor], object],
+        image_shape: tuple[int, int, int],
+        device: torch.device | str,
+    ) -> None:
+        self.what, self.name, self.sha256 = what, path.stem, sha256
+        self.net, self.image_shape, self.device = net, image_shape, torch.device(device)
+        self.dim = int(self._features(torch.zeros((2, *image_shape), dtype=torch.uint8)).shape[1])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features float32 [N, D]."""
+        check_images(self.name, images, self.image_shape)
+        return check_features(self.name, self._features(images))
+
+    # The first question as well: an interpreter that plans for gradients in one call cannot do without in the
+    # next, where the network's parameters require them.
+    @torch.inference_mode()
+    def _features(self, images: Tensor) -> Tensor:
+        try:
+            out = plain_features(self.net(images.to(self.device)), len(images))
+        # Networks of others, and torch's interpreters of them, raise whatever they like; also for want of
+        # memory.
+        except Exception as error:
+            shape = "x".join(map(str, images.shape))
+            raise UserError(
+                f"the {self.what} {shown(self.name)} failed on uint8 images of {shape} "
+                f"({last_line(error)}): it must take uint8 N x C x H x W of the task's shape"
+            ) from error
+        if out is None:
+            raise UserError(f"the {self.what} {shown(self.name)} must return features N x D")
+        FEATURES.hold(f"an image in the {self.what} {shown(self.name)}", out.shape[1], UserError)
+        return out
+
+
+def plain_features(out: object, count: int) -> Tensor | None:
+    """Return features [N, D] of real numbers on the CPU; None for anything else."""
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count or not out.shape[1]:
+        return None
+    if out.is_complex() or out.is_quantized or out.layout is not torch.strided:
+        return None
+    return out.float().cpu()
+
+
+class TorchScriptExtractor(OwnNetwork):
+    """Features of ``torchscript:FILE``.
+
+    The file is a program, which torch's interpreter runs: no Python, but operators that may read and write
+    files, so it must be one that you trust. Raises DataError for a file that is missing or is no TorchScript,
+    UserError as `OwnNetwork` does.
+    """
+
+    def __init__(
+        self, file: str, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
+    ) -> None:
+        def read(path: Path) -> tuple[str, torch.jit.ScriptModule]:
+            raw = read_own(path)
+            return hashlib.sha256(raw).hexdigest(), load_script(path, raw, torch.device(device))
+
+        path, (sha256, net) = open_own(file, f"the TorchScript extractor {file}", read, runs=True)
+        super().__init__("TorchScript extractor", path, sha256, net, image_shape, device)
+
+
+def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptModule:
+    """Return the module that the bytes of a TorchScript file hold, in evaluation mode.
+
+    Raises DataError where they hold none.
+    """
+    try:
+        with warnings.catch_warnings():
+            # torch.jit is deprecated in favour of torch.export, which does not read these files.
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            module = torch.jit.load(io.BytesIO(raw), map_location=device)  # type: ignore[no-untyped-call]
+    # Of a damaged file torch's reader is asked for a member that is not there, or for far too much memory.
+    except Exception as error:
+        raise DataError(
+            f"{path} is not a TorchScript file or is damaged: write it with torch.jit.save"
+        ) from error
+    script: torch.jit.ScriptModule = module.eval()
+    return script
 
 
 class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -119,9 +215,6 @@ def bound_numbers(module: torch.nn.Module) -> None:
             part.recompile()
 
 
-ARITHMETIC = ("_operator", "math")
-
-
 def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
     if function is operator.getitem:
         return function
@@ -153,105 +246,3 @@ def _dynamic() -> tuple[type[Exception], ...]:
         fake_tensor.DataDependentOutputException,
         fake_tensor.UnsupportedOperatorException,
     )
-
-
-# A user's own feature space: a network in a file that takes uint8 images and gives float features
-
-
-class OwnNetwork:
-    """Features of a network: uint8 [N, C, H, W] in, float [N, D] out, D found by asking once.
-
-    The file's name without suffix is the name of the feature space, its sha256 its identity. ``what`` is how
-    errors call it. Raises UserError for a network that breaks the shape above.
-    """
-
-    resize = ""
-
-    def __init__(
-        self,
-        what: str,
-        path: Path,
-        sha256: str,
-        net: Callable[[Tensor], object],
-        image_shape: tuple[int, int, int],
-        device: torch.device | str,
-    ) -> None:
-        self.what, self.name, self.sha256 = what, path.stem, sha256
-        self.net, self.image_shape, self.device = net, image_shape, torch.device(device)
-        self.dim = int(self._features(torch.zeros((2, *image_shape), dtype=torch.uint8)).shape[1])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, D]."""
-        check_images(self.name, images, self.image_shape)
-        return check_features(self.name, self._features(images))
-
-    # The first question as well: an interpreter that plans for gradients in one call cannot do without in the
-    # next, where the network's parameters require them.
-    @torch.inference_mode()
-    def _features(self, images: Tensor) -> Tensor:
-        try:
-            out = plain_features(self.net(images.to(self.device)), len(images))
-        # Networks of others, and torch's interpreters of them, raise whatever they like; also for want of
-        # memory.
-        except Exception as error:
-            shape = "x".join(map(str, images.shape))
-            last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise UserError(
-                f"the {self.what} {shown(self.name)} failed on uint8 images of {shape} "
-                f"({shown(last)[:300]}): it must take uint8 N x C x H x W of the task's shape"
-            ) from error
-        if out is None:
-            raise UserError(f"the {self.what} {shown(self.name)} must return features N x D")
-        FEATURES.hold(f"an image in the {self.what} {shown(self.name)}", out.shape[1], UserError)
-        return out
-
-
-def plain_features(out: object, count: int) -> Tensor | None:
-    """Return features [N, D] of real numbers on the CPU; None for anything else."""
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count or not out.shape[1]:
-        return None
-    if out.is_complex() or out.is_quantized or out.layout is not torch.strided:
-        return None
-    return out.float().cpu()
-
-
-# A user's own feature space as a TorchScript file
-
-
-class TorchScriptExtractor(OwnNetwork):
-    """Features of ``torchscript:FILE``.
-
-    The file is a program, which torch's interpreter runs: no Python, but operators that may read and write
-    files, so it must be one that you trust. Raises DataError for a file that is missing or is no TorchScript,
-    UserError as `OwnNetwork` does.
-    """
-
-    def __init__(
-        self, file: str, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
-    ) -> None:
-        def read(path: Path) -> tuple[str, torch.jit.ScriptModule]:
-            raw = read_own(path)
-            return hashlib.sha256(raw).hexdigest(), load_script(path, raw, torch.device(device))
-
-        path, (sha256, net) = open_own(file, f"the TorchScript extractor {file}", read, runs=True)
-        super().__init__("TorchScript extractor", path, sha256, net, image_shape, device)
-
-
-def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptModule:
-    """Return the module that the bytes of a TorchScript file hold, in evaluation mode.
-
-    Raises DataError where they hold none.
-    """
-    try:
-        with warnings.catch_warnings():
-            # torch.jit is deprecated in favour of torch.export, which does not read these files.
-            for category in (DeprecationWarning, FutureWarning):
-                warnings.simplefilter("ignore", category)
-            module = torch.jit.load(io.BytesIO(raw), map_location=device)  # type: ignore[no-untyped-call]
-    # Of a damaged file torch's reader is asked for a member that is not there, or for far too much memory.
-    except Exception as error:
-        raise DataError(
-            f"{path} is not a TorchScript file or is damaged: write it with torch.jit.save"
-        ) from error
-    script: torch.jit.ScriptModule = module.eval()
-    return script

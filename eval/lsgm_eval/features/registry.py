@@ -1,10 +1,17 @@
-"""Feature spaces by name: glyphs, Inception-v3 by two protocols, DINOv2, or a network of one's own."""
+"""Feature spaces by name: glyphs, Inception-v3 by two protocols, DINOv2, a network of one's own, plug-ins'.
+
+A package adds one through the entry-point group ``lsgm.extractors``: ``pixels = "my_package.pixels:Means"``
+is called as ``Means(file, image_shape, device=device)`` for the words ``pixels`` and ``pixels:FILE``, and
+gives an `lsgm_eval.features.extractor.Extractor`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from lsgm.discovery import ask
+from lsgm.discovery import ask, offers
 from lsgm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -12,11 +19,35 @@ if TYPE_CHECKING:
 
     from lsgm_eval.features.extractor import Extractor
 
-__all__ = ["check_spec", "load_extractor"]
+__all__ = ["FORMS", "KINDS", "ExtractorKind", "check_spec", "load_extractor"]
 
-KINDS = ("glyphs", "inception", "inception-clean", "export", "torchscript", "dinov2")
-FOREIGN = ("export", "torchscript", "dinov2", "inception-clean")
-"""Kinds of which a file of somebody's own is a program, run by Python, TorchScript or torch.export."""
+
+GROUP = "lsgm.extractors"
+
+
+@dataclass(frozen=True)
+class ExtractorKind:
+    """A kind of feature spaces: what opens one, and what stands behind its name."""
+
+    opens: str
+    """``package.module:function``, which is imported when one is asked for."""
+    file: Literal["never", "may", "must"] = "may"
+    runs: bool = False
+    """Whether a file of somebody's own is a program, run by Python, TorchScript or torch.export."""
+    shaped: bool = False
+    """Whether it must be told the shape of the images."""
+
+
+KINDS = {
+    "glyphs": ExtractorKind("lsgm_eval.features.glyphs:GlyphExtractor", "never"),
+    "inception": ExtractorKind("lsgm_eval.features.inception:FidelityInception"),
+    "inception-clean": ExtractorKind("lsgm_eval.features.inception:CleanInception", runs=True),
+    "export": ExtractorKind("lsgm_eval.features.exported:ExportedExtractor", "must", runs=True, shaped=True),
+    "torchscript": ExtractorKind(
+        "lsgm_eval.features.own:TorchScriptExtractor", "must", runs=True, shaped=True
+    ),
+    "dinov2": ExtractorKind("lsgm_eval.features.dinov2:DinoV2", "must", runs=True),
+}
 FORMS = (
     "glyphs, inception[:FILE], inception-clean[:FILE], export:FILE.pt2, torchscript:FILE and "
     "dinov2:DIR[:MODEL]"
@@ -33,39 +64,27 @@ def load_extractor(
 
     Raises UserError for an unknown name, DataError for weights that are missing or damaged.
     """
-    check_spec(spec)
-    kind, _, file = spec.partition(":")
-    if kind in FOREIGN and file:
+    known, file = check_spec(spec), spec.partition(":")[2]
+    if known.runs and file:
         ask(spec)
-    if kind == "glyphs":
-        from lsgm_eval.features.glyphs import GlyphExtractor
-
-        return GlyphExtractor(device=device)
-    if kind == "export":
-        from lsgm_eval.features.exported import ExportedExtractor
-
-        return ExportedExtractor(file, image_shape, device=device)
-    if kind == "torchscript":
-        from lsgm_eval.features.own import TorchScriptExtractor
-
-        return TorchScriptExtractor(file, image_shape, device=device)
-    if kind == "inception":
-        from lsgm_eval.features.inception import FidelityInception
-
-        return FidelityInception(file, device=device)
-    if kind == "inception-clean":
-        from lsgm_eval.features.inception import CleanInception
-
-        return CleanInception(file, device=device)
-    from lsgm_eval.features.dinov2 import DinoV2
-
-    return DinoV2(file, device=device)
+    module, _, name = known.opens.partition(":")
+    open_: Any = getattr(importlib.import_module(module), name)
+    given = () if known.file == "never" else (file, image_shape) if known.shaped else (file,)
+    extractor: Extractor = open_(*given, device=device)
+    return extractor
 
 
-def check_spec(spec: str) -> None:
-    """Raise UserError unless ``spec`` is of a form that `load_extractor` knows."""
-    kind, colon, file = spec.partition(":")
-    whole = {"glyphs": not colon, "export": bool(file), "torchscript": bool(file), "dinov2": bool(file)}
-    if kind not in KINDS or not whole.get(kind, bool(colon) == bool(file)):
-        hint = "" if kind in KINDS else did_you_mean(kind, KINDS)
-        raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}'}")
+def check_spec(spec: str) -> ExtractorKind:
+    """Return the kind of a feature space. Raises UserError for a word that `load_extractor` does not know."""
+    name, colon, file = spec.partition(":")
+    plugged = {
+        key: ExtractorKind(point.value, runs=True, shaped=True) for key, point in offers(GROUP).items()
+    }
+    kinds = plugged | KINDS
+    known = kinds.get(name)
+    fits = {"never": not colon, "may": bool(colon) == bool(file), "must": bool(file)}
+    if known is None or not fits[known.file]:
+        also = f"; installed are {', '.join(plugged)} too" if plugged else ""
+        hint = did_you_mean(name, kinds) if known is None else ""
+        raise UserError(f"unknown feature extractor '{spec}'{hint or f'; the kinds are {FORMS}{also}'}")
+    return known

@@ -1,179 +1,255 @@
-"""Features of many images as a stream: exact moments of all of them and a uniform sample of the rows."""
+"""Mean and covariance of features in the npz that others read and write: ``mu`` and ``sigma``.
+
+ADM's reference batches (arXiv:2105.05233) hold ``mu_s`` and ``sigma_s`` of the spatial features beside them,
+and images as ``arr_0``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsgm.data.splits import mixed
-from lsgm.errors import UserError
-from lsgm.files.arrays import Arrays
-from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.metrics.kernel import within_sums
-from lsgm_eval.metrics.moments import Array, Moments
+from lsgm.errors import DataError, UserError
+from lsgm.files.arrays import Arrays, array_names, read_arrays
+from lsgm.files.limits import STATISTICS
+from lsgm.files.names import shown
+from lsgm_eval.cache import reason_of, write_kept
+from lsgm_eval.features.extractor import Extractor, ImageShape, Spatial, label_of
+from lsgm_eval.metrics.moments import Moments
 
-__all__ = ["CAPACITY", "Collector", "FeatureStats", "collect", "kept_numbers", "room_of"]
+__all__ = [
+    "UNKNOWN_COUNT",
+    "UNVERIFIED",
+    "NamedSpace",
+    "Statistics",
+    "read_statistics",
+    "space_of",
+    "statistics_in",
+    "write_statistics",
+]
 
-CAPACITY = 10_000
-"""Rows of features kept: all of a quick run's, a sample of a full one's."""
-BLOCK = 1024
-"""Rows that enter the moments together: an update of a D x D matrix for every small batch would cost more
-than the features of a fast extractor."""
+UNVERIFIED = "unverified extractor"
+MOMENTS = ("mu", "sigma", "mu_s", "sigma_s")
+OURS = ("count", "extractor", "sha256", "dataset", "resize")
+UNKNOWN_COUNT = 2**31
+"""Stands for a number of images that a foreign file does not tell: large, so that nothing seems singular."""
+LARGEST = 1e60
+"""Beyond any feature, and small enough for sums over images and products of covariances."""
+BLOCK = 256
+"""Rows of a covariance that are compared with its columns at once."""
+LONGEST = 1000
+"""Characters of what a file says of itself."""
 
 
 @dataclass(frozen=True)
-class FeatureStats:
-    """What the distances need of a set of images: moments of all, and up to CAPACITY rows, float32 [R, D]."""
+class Statistics:
+    """Moments of reference features as a file tells them, and what is known of where they come from."""
 
     moments: Moments
-    rows: NDArray[np.float32]
+    """Where ``count`` is None their own count is nominal: they serve a distance and are not to be merged."""
+    count: int | None
+    """Images behind the statistics; None where the file does not say."""
+    dataset: str
+    """``name@version@sha256`` and the split, or an empty string."""
+    remark: str
+    """What must be said beside numbers that use them: `UNVERIFIED`, or an empty string."""
+    spatial: Moments | None = None
+    """Of the spatial features, where the file has them and the extractor too."""
 
-    @cached_property
-    def within(self) -> Array:
-        """Kernel sums among the rows, computed once for the many models that meet one reference."""
-        return within_sums(self.rows)
 
+def write_statistics(
+    path: Path, moments: Moments, extractor: Extractor, *, dataset: str, spatial: Moments | None = None
+) -> None:
+    """Write ``mu`` float64 [D] and ``sigma`` [D, D] (divisor N - 1), which pytorch-fid, EDM and ADM read.
 
-class Collector:
-    """Gather features image by image in memory that does not grow with their number.
-
-    The rows kept are those whose image index hashes lowest, so that they are a uniform sample and the same
-    one whatever the batches, the shards and their order. ``capacity=0`` keeps moments alone.
+    Those of spatial features are written as ``mu_s`` and ``sigma_s``, as ADM has them. Beside them lie count,
+    extractor, sha256, dataset and resize, by which `read_statistics` knows what they are of. Raises UserError
+    for moments of fewer than two images.
     """
-
-    def __init__(self, dim: int, *, capacity: int = CAPACITY) -> None:
-        self._sums = Moments.empty(dim)
-        self._waiting: list[NDArray[Any]] = []
-        self._kept = _LowestHashes(dim, capacity)
-
-    @property
-    def moments(self) -> Moments:
-        """Moments of all rows seen so far."""
-        if not self._waiting:
-            return self._sums
-        return self._sums.merge(Moments.of(np.concatenate(self._waiting)))
-
-    def add(self, features: Tensor | NDArray[Any], index: NDArray[np.int64]) -> None:
-        """Take the features [B, D] of the images numbered ``index`` [B].
-
-        Raises UserError naming the first image whose features are not finite; nothing is taken then.
-        """
-        rows = np.asarray(features)
-        if rows.ndim != 2 or len(rows) != len(index) or rows.shape[1] != self._sums.dim:
-            raise ValueError(
-                f"features of {len(index)} images must have shape [{len(index)}, {self._sums.dim}], "
-                f"not {list(rows.shape)}"
-            )
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if bad.size:
-            raise UserError(
-                f"the features of image number {index[bad[0]]} are not finite ({bad.size} of {len(rows)} "
-                "images of its batch): check the images and the extractor's weights"
-            )
-        self._waiting.append(np.array(rows))  # a copy: an extractor may use its output's memory again
-        if sum(map(len, self._waiting)) >= BLOCK:
-            self._sums, self._waiting = self.moments, []
-        self._kept.add(rows, index)
-
-    def merge(self, other: Collector) -> None:
-        """Take everything that another collector has seen."""
-        self._sums, self._waiting = self.moments.merge(other.moments), []
-        self._kept.add(other._kept.rows, other._kept.index)
-
-    def stats(self) -> FeatureStats:
-        """Return the moments and the rows in the order of their images."""
-        return FeatureStats(self.moments, self._kept.rows[np.argsort(self._kept.index, kind="stable")])
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return all that `load` needs to go on as if nothing had happened, bit for bit."""
-        waiting = np.concatenate(self._waiting) if self._waiting else np.empty((0, self._sums.dim))
-        return {
-            "count": np.array(self._sums.count),
-            "total": self._sums.total,
-            "scatter": self._sums.scatter,
-            "waiting": waiting,
-            "rows": self._kept.rows,
-            "index": self._kept.index,
-        }
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far.
-
-        Raises DataError for arrays that `state` does not return, before anything is taken.
-        """
-        arrays, dim = Arrays("a collector's state", state), self._sums.dim
-        sums, waiting = Moments.kept(arrays, dim), arrays.take("waiting", "f", 2)
-        rows, index = arrays.take("rows", "f", 2), arrays.take("index", "i", 1)
-        kept = _LowestHashes(dim, self._kept.capacity)
-        fits = waiting.shape[1] == rows.shape[1] == dim and len(rows) == len(index) <= kept.capacity
-        if not fits or rows.dtype != np.float32 or waiting.dtype not in (np.float32, np.float64):
-            raise arrays.refused("has rows of another number or shape")
-        if not (np.isfinite(waiting).all() and np.isfinite(rows).all()):
-            raise arrays.refused("has features that are not finite")
-        count = sums.count + len(waiting)
-        if len(index) != min(count, kept.capacity) or len(np.unique(index)) < len(index):
-            raise arrays.refused(f"has {len(index)} rows of {count} images, or one twice")
-        kept.add(rows, index.astype(np.int64))
-        self._sums, self._waiting, self._kept = sums, [waiting] if len(waiting) else [], kept
-
-    def holds(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether what has been seen is the images numbered ``numbers``, each once."""
-        count = self._sums.count + sum(map(len, self._waiting))
-        lowest = np.argsort(mixed(numbers), kind="stable")[: self._kept.capacity]
-        return count == len(numbers) and np.array_equal(np.sort(self._kept.index), np.sort(numbers[lowest]))
+    known: dict[str, Any] = {
+        "count": np.array(moments.count),
+        "extractor": np.array(extractor.name),
+        "sha256": np.array(extractor.sha256),
+        "dataset": np.array(dataset),
+        "resize": np.array(extractor.resize),
+    }
+    if spatial is not None:
+        known |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    write_kept(path, {"mu": moments.mean, "sigma": moments.covariance, **known})
 
 
-class _LowestHashes:
-    """The up to ``capacity`` rows whose index hashes lowest, float32, in one array that is never copied."""
+def read_statistics(path: Path, extractor: Extractor) -> Statistics:
+    """Return the statistics in an npz, for distances in the space of ``extractor``.
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.capacity = capacity
-        self._store: NDArray[np.float32] = np.empty((capacity, dim), np.float32)
-        self.index: NDArray[np.int64] = np.empty(0, np.int64)
-
-    @property
-    def rows(self) -> NDArray[np.float32]:
-        """The rows kept, in the order of `index`."""
-        return self._store[: len(self.index)]
-
-    def add(self, rows: NDArray[Any], index: NDArray[np.int64]) -> None:
-        """Let ``rows`` [B, D] take free places, then those of rows whose hashes are higher."""
-        held, every = len(self.index), np.concatenate([self.index, np.asarray(index, np.int64)])
-        chosen = np.arange(len(every))
-        if len(every) > self.capacity:
-            chosen = np.sort(np.argsort(mixed(every), kind="stable")[: self.capacity])
-        new = chosen[chosen >= held]
-        stay = np.zeros(min(len(every), self.capacity), dtype=bool)
-        stay[chosen[chosen < held]] = True
-        places = np.flatnonzero(~stay)
-        self._store[places] = rows[new - held]
-        numbers = np.concatenate([self.index, np.empty(len(stay) - held, np.int64)])
-        numbers[places] = every[new]
-        self.index = numbers
-
-
-def collect(
-    extractor: Extractor, batches: Iterable[Tensor], *, first_index: int = 0, capacity: int = CAPACITY
-) -> FeatureStats:
-    """Return the statistics of images that arrive in batches, uint8 [B, C, H, W]."""
-    collector, start = Collector(extractor.dim, capacity=capacity), first_index
-    for images in batches:
-        collector.add(extractor(images), np.arange(start, start + len(images)))
-        start += len(images)
-    return collector.stats()
+    A file with the keys of `write_statistics` must be of this very extractor, weights and resize. One of
+    others, with ``mu`` and ``sigma`` alone, is taken on trust and its remark says so. Raises DataError naming
+    the file where it is missing, damaged, of another space or dimension, or no mean and covariance.
+    """
+    arrays = _read(path)
+    known = [name for name in OURS if name in arrays]
+    if known and len(known) < len(OURS):
+        raise DataError(
+            f"{path} has {', '.join(known)} but not {', '.join(n for n in OURS if n not in known)}: write it "
+            "again, or with mu and sigma alone"
+        )
+    if known:
+        _check_space(path, arrays, extractor)
+    count = _count(path, arrays) if known else None
+    spatial = None
+    if isinstance(extractor, Spatial) and {"mu_s", "sigma_s"} <= set(arrays):
+        spatial = _moments(path, arrays, extractor.spatial_dim, extractor, count, suffix="_s")
+    return Statistics(
+        _moments(path, arrays, extractor.dim, extractor, count),
+        count,
+        _text(path, arrays, "dataset") if known else "",
+        "" if known else UNVERIFIED,
+        spatial,
+    )
 
 
-def room_of(dim: int, *, capacity: int = CAPACITY) -> int:
-    """Return the bytes that the state of a collector of D features takes at most, batches of 1,024 rows."""
-    return dim * (8 * dim + 8) + capacity * (4 * dim + 8) + 2 * BLOCK * 8 * dim
+@dataclass
+class NamedSpace:
+    """A feature space as a file of statistics names it: an extractor whose network is not open."""
+
+    name: str
+    """Empty where the file does not say."""
+    sha256: str
+    resize: str
+    dim: int
+    spatial_dim: int
+    """0 where the file has no statistics of spatial features."""
+    official: bool = False
+    image_shape: ImageShape = (3, None, None)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raise UserError: there are statistics on both sides, and no network."""
+        raise UserError(f"the network of {self.name} is not open: there are statistics on both sides")
+
+    def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raise UserError as well."""
+        return self(images), self(images)
 
 
-def kept_numbers(count: int, *, capacity: int = CAPACITY) -> NDArray[np.int64]:
-    """Return which of the images 0..count-1 the rows of their `FeatureStats` are of, ascending."""
-    return np.sort(np.argsort(mixed(np.arange(count)), kind="stable")[:capacity])
+def space_of(path: Path) -> NamedSpace:
+    """Return the feature space that a file of statistics is of. Raises DataError as `read_statistics`."""
+    arrays = _read(path)
+    told = ("extractor", "sha256", "resize")
+    name, sha256, resize = (_text(path, arrays, key) if key in arrays else "" for key in told)
+    spatial = arrays["mu_s"].size if {"mu_s", "sigma_s"} <= set(arrays) else 0
+    return NamedSpace(name, sha256, resize, arrays["mu"].size, spatial)
+
+
+def statistics_in(path: Path) -> set[str]:
+    """Return the names of an npz that holds mu or sigma, an empty set for one that does not or is damaged."""
+    try:
+        names = set(array_names(path))
+    except DataError:
+        return set()
+    return names if names & {"mu", "sigma"} else set()
+
+
+def _moments(
+    path: Path,
+    arrays: Arrays,
+    dim: int,
+    extractor: Extractor,
+    count: int | None,
+    *,
+    suffix: str = "",
+) -> Moments:
+    mu, sigma = arrays[f"mu{suffix}"], arrays[f"sigma{suffix}"]
+    _check_shape(path, mu, sigma, extractor.name, dim, suffix)
+    return Moments.given(mu, sigma, UNKNOWN_COUNT if count is None else count)
+
+
+def _read(path: Path) -> Arrays:
+    if not os.path.lexists(path):
+        raise DataError(f"the statistics {path} are not here: give the npz that holds mu and sigma")
+    try:
+        # Only what is needed: ADM's files hold images and features as well. Reading verifies checksums.
+        found = read_arrays(path, (*MOMENTS, *OURS), limit=STATISTICS)
+    except DataError as error:
+        if STATISTICS.variable in str(error):
+            raise
+        why = reason_of(error, path)
+        raise DataError(
+            f"the statistics {shown(str(path))} are damaged or no npz ({why}): get them again"
+        ) from error
+    if not {"mu", "sigma"} <= set(found):
+        held = ", ".join(array_names(path) if "" not in found else []) or "nothing"
+        raise DataError(f"{path} holds {shown(held)[:200]} and not mu and sigma: it is no file of statistics")
+    return found
+
+
+def _text(path: Path, arrays: Arrays, name: str) -> str:
+    """Return what a file says of itself. Raises DataError where that is no text of one line."""
+    text = arrays.text(name)
+    if not text.isprintable() or len(text) > LONGEST:
+        raise DataError(
+            f"{path} has a '{name}' that is no line of text: write it again, or with mu and sigma alone"
+        )
+    return text
+
+
+def _count(path: Path, arrays: Arrays) -> int:
+    array = arrays["count"]
+    if array.dtype.kind not in "iu" or array.ndim:
+        raise DataError(f"{path} has a count that is no whole number: write it again")
+    if not 2 <= (count := int(array)) < UNKNOWN_COUNT:
+        raise DataError(f"{path} says that it is of {count} images, of which there is no covariance")
+    return count
+
+
+def _check_space(path: Path, known: Arrays, extractor: Extractor) -> None:
+    name, sha256, resize = (_text(path, known, key) for key in ("extractor", "sha256", "resize"))
+    have, want = f"{name}@{sha256}", label_of(extractor)
+    if have != want:
+        raise DataError(
+            f"{path} is of the extractor {have} and distances are asked for in {want}: numbers of two spaces "
+            "do not compare; use its extractor, or compute the reference again"
+        )
+    if resize != extractor.resize:
+        raise DataError(
+            f"{path} is of images resized by '{resize}' and {extractor.name} resizes by "
+            f"'{extractor.resize}': compute the reference again"
+        )
+
+
+def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, dim: int, suffix: str) -> None:
+    if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
+        raise DataError(
+            f"{path} holds mu{suffix} in {mu.dtype} and sigma{suffix} in {sigma.dtype}: statistics are real "
+            "numbers, write them as float64"
+        )
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise DataError(
+            f"{path} holds mu{suffix} {list(mu.shape)} and sigma{suffix} {list(sigma.shape)}: they must be "
+            "[D] and [D, D]"
+        )
+    if len(mu) != dim:
+        raise DataError(
+            f"{path} is of {len(mu)} {'spatial ' if suffix else ''}features and the extractor {name} has "
+            f"{dim}: it is of another space"
+        )
+    if not all(np.isfinite(array).all() and (np.abs(array) < LARGEST).all() for array in (mu, sigma)):
+        raise DataError(
+            f"{path} holds values that are not finite, or beyond {LARGEST:g}: compute the statistics again"
+        )
+    if not len(mu) or not _is_covariance(sigma):
+        raise DataError(
+            f"the sigma{suffix} of {path} is no covariance: it must be symmetric, its diagonal positive"
+        )
+
+
+def _is_covariance(sigma: NDArray[Any]) -> bool:
+    """Return whether a matrix is symmetric, to the single precision of others' files, its diagonal >= 0."""
+    largest = 1e-5 * max(abs(float(sigma.max())), abs(float(sigma.min())))
+    parts = [slice(start, start + BLOCK) for start in range(0, len(sigma), BLOCK)]
+    symmetric = all(np.abs(sigma[part] - sigma[:, part].T).max() <= largest for part in parts)
+    return bool(symmetric and (np.diagonal(sigma) >= 0).all())

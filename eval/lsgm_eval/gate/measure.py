@@ -199,7 +199,7 @@ def _distances(subject: Subject, found: Measured, repeat: int) -> None:
         rows = space.extractor(images).numpy()
         reference = space.reference.stats
         frechet = frechet_distance(Moments.of(rows), reference.moments)
-        kernel = kernel_distance(rows, reference.rows, within_y=reference.within).value
+        kernel = kernel_distance(rows, reference.rows, within_y=space.reference.within).value
         for family, value in (("frechet", frechet), ("kernel", kernel)):
             name = space.metric(family)
             found.estimates[name] = Estimate(name, value)

@@ -1,4 +1,4 @@
-"""What samples cost: network evaluations, seconds, memory, parameters."""
+"""The rows that passes over models' images give: quality in every space, costs, and two models apart."""
 
 from __future__ import annotations
 
@@ -16,120 +16,36 @@ from lsgm.config import SamplerConfig
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
-from lsgm_eval.features.statistics import FeatureStats, kept_numbers
-from lsgm_eval.measure.space import Gathered, Space, measure_space
+from lsgm.sampling import find_sampler
+from lsgm_eval.measure.space import Space, measure_space
+from lsgm_eval.metrics.difference import Comparison, compare_frechet, compare_kernel
 from lsgm_eval.metrics.intervals import Interval, mean_interval
 from lsgm_eval.metrics.memorisation import Memorisation, write_neighbours
-from lsgm_eval.metrics.moments import Moments
 from lsgm_eval.models.open import flops_of
 from lsgm_eval.rows import Context
+from lsgm_eval.samples.collect import Gathered, kept_numbers
 from lsgm_eval.samples.gather import Pass, run_pass
-from lsgm_eval.spaces import DISTANCES, GIVES, Closed, metric_name
+from lsgm_eval.spaces import GIVES, Closed, metric_name
 
 __all__ = [
     "Drawing",
-    "as_distances",
     "closed_rows",
+    "compare_models",
     "cost_rows",
     "describe_sampler",
     "draw",
-    "first_images",
     "neighbours_picture",
     "sampling",
     "seconds_interval",
     "space_rows",
     "timing",
+    "unlike_counts",
 ]
-
-
-def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interval | None:
-    """Return seconds per 1,000 images over all batches; None for the interval of fewer than three batches.
-
-    The error is that of a ratio of means over batches: a smaller last batch counts for its images.
-    """
-    s, n = np.asarray(seconds), np.asarray(counts, dtype=np.float64)
-    if len(s) < 3:
-        return None
-    rate = s.sum() / n.sum()
-    error = float((s - rate * n).std(ddof=1) / np.sqrt(len(s)) / n.mean())
-    return Interval.normal(1000 * float(rate), 1000 * error)
-
-
-def cost_rows(
-    context: Context,
-    model: GenerativeModel,
-    nfe: Tensor,
-    seconds: Sequence[float],
-    counts: Sequence[int],
-    shared: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler.
-
-    They have no value where the model's images were made elsewhere and what they cost is not known.
-    """
-    if not getattr(model, "costs_known", True):
-        why = "the images were made elsewhere: what they cost is not known"
-        names = ("nfe", "seconds_per_1000", "parameters")
-        return [context.row(name, None, **shared | {"note": why}) for name in names]
-    evaluations = mean_interval(nfe.double().numpy())
-    timing = seconds_interval(seconds, counts)
-    rate = 1000 * sum(seconds) / sum(counts)
-    parts = ", ".join(f"{name} {count:,}" for name, count in model.parameters.items())
-    return [
-        context.row("nfe", evaluations.value, ci_low=evaluations.low, ci_high=evaluations.high, **shared),
-        context.row(
-            "seconds_per_1000",
-            rate,
-            ci_low=timing.low if timing else None,
-            ci_high=timing.high if timing else None,
-            **shared | {"note": f"in batches of {counts[0]}, extraction of features not counted"},
-        ),
-        context.row("parameters", float(sum(model.parameters.values())), note=parts or None),
-    ]
-
-
-# What rows call a sampler: its name, its budget, and every option that is not the default
-
-BUDGET = ("steps", "rtol", "atol")
-
-
-def describe_sampler(sampler: SamplerConfig) -> str:
-    """Return ``heun(steps=20)`` or ``dopri5(rtol=1e-05, atol=1e-05)``, and what else is not the default.
-
-    Configurations that draw different images have different names: ``ddim(steps=20, grid=logsnr, eta=1)``.
-    """
-    plain = SamplerConfig(sampler.name)
-    shown: dict[str, Any] = {}
-    if _adaptive(sampler.name):
-        shown |= {"rtol": sampler.rtol, "atol": sampler.atol}
-    else:
-        shown["steps"] = len(sampler.times) - 1 if sampler.times else sampler.steps
-    for field in fields(sampler):
-        value = getattr(sampler, field.name)
-        if field.name not in ("name", *BUDGET) and value != getattr(plain, field.name):
-            shown[field.name] = value
-    return f"{sampler.name}({', '.join(f'{key}={_text(value)}' for key, value in shown.items())})"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):  # of times: too many to read, and two lists must not look the same
-        return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
-
-
-def _adaptive(name: str) -> bool:
-    from lsgm.sampling import find_sampler
-
-    try:
-        return find_sampler(name).adaptive
-    except UserError:  # a factory's own sampler
-        return False
-
-
-# Sample quality: one pass of a model's images through every feature space, and the rows that come of it
 
 TIMED = 3
 """Batches drawn once more, with nothing beside them, where extraction ran while a model drew."""
+BUDGET = ("steps", "rtol", "atol")
+"""Options of a sampler that its label has first."""
 
 
 @dataclass(frozen=True)
@@ -230,18 +146,6 @@ def closed_rows(context: Context, closed: Sequence[Closed], shared: dict[str, An
     ]
 
 
-def as_distances(space: Space) -> Space:
-    """Return the space with its distances alone, which is what a point of a curve or a floor is of."""
-    kept = tuple(statistic for statistic in space.spec.statistics if statistic in DISTANCES)
-    return replace(space, spec=replace(space.spec, statistics=kept or DISTANCES), floor="")
-
-
-def first_images(gathered: Gathered, count: int) -> Gathered:
-    """Return what was gathered of the first ``count`` images, of which all rows must be kept."""
-    rows = gathered.stats.rows[:count]
-    return Gathered(FeatureStats(Moments.of(rows), rows))
-
-
 def neighbours_picture(
     path: Path,
     model: GenerativeModel,
@@ -265,3 +169,137 @@ def neighbours_picture(
     for row in rows:  # one at a time: an image depends on its seed alone, and memory on no batch
         samples.append(model.sample([how.seeds[int(numbers[row])]], how.sampler).images.cpu())
     write_neighbours(path, found, torch.cat(samples), training[torch.from_numpy(found.index[rows])], chosen)
+
+
+def cost_rows(
+    context: Context,
+    model: GenerativeModel,
+    nfe: Tensor,
+    seconds: Sequence[float],
+    counts: Sequence[int],
+    shared: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler.
+
+    They have no value where the model's images were made elsewhere and what they cost is not known.
+    """
+    if not getattr(model, "costs_known", True):
+        why = "the images were made elsewhere: what they cost is not known"
+        names = ("nfe", "seconds_per_1000", "parameters")
+        return [context.row(name, None, **shared | {"note": why}) for name in names]
+    evaluations = mean_interval(nfe.double().numpy())
+    timing = seconds_interval(seconds, counts)
+    rate = 1000 * sum(seconds) / sum(counts)
+    parts = ", ".join(f"{name} {count:,}" for name, count in model.parameters.items())
+    return [
+        context.row("nfe", evaluations.value, ci_low=evaluations.low, ci_high=evaluations.high, **shared),
+        context.row(
+            "seconds_per_1000",
+            rate,
+            ci_low=timing.low if timing else None,
+            ci_high=timing.high if timing else None,
+            **shared | {"note": f"in batches of {counts[0]}, extraction of features not counted"},
+        ),
+        context.row("parameters", float(sum(model.parameters.values())), note=parts or None),
+    ]
+
+
+def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interval | None:
+    """Return seconds per 1,000 images over all batches; None for the interval of fewer than three batches.
+
+    The error is that of a ratio of means over batches: a smaller last batch counts for its images.
+    """
+    s, n = np.asarray(seconds), np.asarray(counts, dtype=np.float64)
+    if len(s) < 3:
+        return None
+    rate = s.sum() / n.sum()
+    error = float((s - rate * n).std(ddof=1) / np.sqrt(len(s)) / n.mean())
+    return Interval.normal(1000 * float(rate), 1000 * error)
+
+
+def describe_sampler(sampler: SamplerConfig) -> str:
+    """Return ``heun(steps=20)`` or ``dopri5(rtol=1e-05, atol=1e-05)``, and what else is not the default.
+
+    Configurations that draw different images have different names: ``ddim(steps=20, grid=logsnr, eta=1)``.
+    """
+    plain = SamplerConfig(sampler.name)
+    shown: dict[str, Any] = {}
+    if _adaptive(sampler.name):
+        shown |= {"rtol": sampler.rtol, "atol": sampler.atol}
+    else:
+        shown["steps"] = len(sampler.times) - 1 if sampler.times else sampler.steps
+    for field in fields(sampler):
+        value = getattr(sampler, field.name)
+        if field.name not in ("name", *BUDGET) and value != getattr(plain, field.name):
+            shown[field.name] = value
+    return f"{sampler.name}({', '.join(f'{key}={_text(value)}' for key, value in shown.items())})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):  # of times: too many to read, and two lists must not look the same
+        return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def _adaptive(name: str) -> bool:
+    try:
+        return find_sampler(name).adaptive
+    except UserError:  # a factory's own sampler
+        return False
+
+
+def compare_models(
+    first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str | None
+) -> list[dict[str, Any]]:
+    """Return rows ``paired_<distance>`` of the first model minus the second in every space.
+
+    Both models' images are of the same seeds, so that what a seed does to both cancels.
+    """
+    rows = []
+    for space in spaces:
+        rows += _pair(first, a.of(space.extractor), second, b.of(space.extractor), space, split)
+    return rows
+
+
+def unlike_counts(
+    first: Context, second: Context, counts: tuple[int, int], spaces: Sequence[Space], split: str | None
+) -> list[dict[str, Any]]:
+    """Return rows without a value for two models of unlike numbers of images, whose biases are unlike too."""
+    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
+    why = (
+        f"{first.model} has {counts[0]:,} images and {second.model} {counts[1]:,}: distances of unlike "
+        "numbers have unlike biases; draw equally many by --images"
+    )
+    return [
+        context.row(f"paired_{space.metric(family)}", None, split=split, extractor=space.label, note=why)
+        for space in spaces
+        for family in ("frechet", "kernel")
+        if family in space.spec.statistics
+    ]
+
+
+def _pair(
+    first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str | None
+) -> list[dict[str, Any]]:
+    reference, statistics = space.reference.stats, space.spec.statistics
+    compared: dict[str, Comparison] = {}
+    if "frechet" in statistics:
+        compared["frechet"] = compare_frechet(a.stats, b.stats, reference.moments, paired=True)
+    if "kernel" in statistics and len(reference.rows):
+        compared["kernel"] = compare_kernel(a.stats.rows, b.stats.rows, reference.rows, paired=True)
+    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
+    return [
+        context.row(
+            f"paired_{space.metric(family)}",
+            found.difference.value,
+            ci_low=found.difference.low,
+            ci_high=found.difference.high,
+            bias=found.bias if family == "frechet" else None,
+            n=a.stats.moments.count,
+            split=split,
+            extractor=space.label,
+            reference_sha256=space.reference.sha256,
+            note=found.verdict(first.model, second.model),
+        )
+        for family, found in compared.items()
+    ]

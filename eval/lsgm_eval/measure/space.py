@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
-from lsgm_eval.features.extractor import Classifies, Extractor, Spatial
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.metrics.frechet import frechet_distance, frechet_note
-from lsgm_eval.metrics.frechet_infinity import frechet_infinity
-from lsgm_eval.metrics.inception_score import ClassSums
-from lsgm_eval.metrics.intervals import Interval, frechet_bias, frechet_interval, kernel_interval
-from lsgm_eval.metrics.kernel import block_kernel_distance
+from lsgm.results.metrics import families, families_of, metric_name, official_spaces
+from lsgm_eval.features.extractor import Classifies, Extractor, Spatial, label_of
+from lsgm_eval.metrics.frechet import (
+    frechet_bias,
+    frechet_distance,
+    frechet_infinity,
+    frechet_interval,
+    frechet_note,
+)
+from lsgm_eval.metrics.intervals import Interval
+from lsgm_eval.metrics.kernel import block_kernel_distance, kernel_interval
 from lsgm_eval.metrics.memorisation import Memorisation, memorisation
-from lsgm_eval.metrics.moments import Moments
-from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
-from lsgm_eval.metrics.row_file import RowFile
-from lsgm_eval.samples.gather import Pass
+from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
+from lsgm_eval.metrics.precision_recall import StoredRows, density_coverage, precision_recall
+from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
-from lsgm_eval.spaces import GIVES, OFFICIAL, SpaceSpec, Statistic, metric_name
+from lsgm_eval.spaces import DISTANCES, SpaceSpec
 
-__all__ = ["Finding", "Gathered", "Space", "measure_space"]
+__all__ = ["Features", "Finding", "Space", "measure_space"]
 
 KID_SIZE = 1000
 """Images in each of the subsets whose mean and spread tables print as KID."""
@@ -40,7 +44,7 @@ class Space:
     reference: Reference
     floor: str = ""
     """A remark on how far held-out images are from the reference."""
-    training: Callable[[], NDArray[np.float32] | RowFile] | None = None
+    training: Callable[[], StoredRows] | None = None
     """Features of every training image, for memorisation."""
     held_out: Callable[[], NDArray[np.float32]] | None = None
     """Features of held-out images, for memorisation."""
@@ -49,17 +53,22 @@ class Space:
     def name(self) -> str:
         """What follows the families in the names of its metrics."""
         name = self.spec.name or self.extractor.name
-        stranger = name in OFFICIAL and not getattr(self.extractor, "official", False)
+        stranger = name in official_spaces() and not getattr(self.extractor, "official", False)
         return f"{name}-unofficial" if stranger else name
 
     @property
     def label(self) -> str:
         """``name@sha256`` of the network, the extractor column of a result row."""
-        return f"{self.extractor.name}@{self.extractor.sha256}"
+        return label_of(self.extractor)
 
     def metric(self, family: str) -> str:
         """Return what a family's number is called here."""
         return metric_name(family, self.name)
+
+    def with_distances(self) -> Space:
+        """Return the space with its distances alone, which is what a point of a curve or a floor is of."""
+        kept = tuple(statistic for statistic in self.spec.statistics if statistic in DISTANCES)
+        return replace(self, spec=replace(self.spec, statistics=kept or DISTANCES), floor="")
 
 
 @dataclass(frozen=True)
@@ -80,36 +89,15 @@ class Finding:
         return self.interval.value if self.interval else self.bare
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """What one pass has gathered of a model's images in one space."""
+class Features:
+    """A model's features and the reference's in one space: what a statistic is computed from."""
 
-    stats: FeatureStats
-    """Without rows where the samples are a file of mean and covariance."""
-    spatial: FeatureStats | None = None
-    classes: ClassSums | None = None
-    counted: bool = True
-    """Whether it is known how many images the moments are of."""
-
-    @classmethod
-    def of(cls, found: Pass, extractor: Extractor) -> Gathered:
-        """Return what a pass has of one extractor."""
-        classes = found.others.get(extractor.name, {}).get("classes")
-        return cls(
-            found.stats[extractor.name],
-            found.spatial.get(extractor.name),
-            classes if isinstance(classes, ClassSums) else None,
-        )
-
-
-class _Job:
-    """All that the statistics share, computed when the first of them asks."""
-
-    def __init__(self, found: Gathered, space: Space) -> None:
-        self.found, self.space, self.reference = found, space, space.reference
-        self.stats, self.rows = found.stats, found.stats.rows
+    def __init__(self, gathered: Gathered, space: Space) -> None:
+        self.gathered, self.space, self.reference = gathered, space, space.reference
+        self.moments, self.rows = gathered.stats.moments, gathered.stats.rows
 
     def needs_rows(self) -> None:
+        """Raise UserError where either side is a file of mean and covariance."""
         for side, rows in (("the reference is", self.reference.stats.rows), ("the samples are", self.rows)):
             if not len(rows):
                 raise UserError(
@@ -119,120 +107,129 @@ class _Job:
 
     @cached_property
     def memorisation(self) -> Memorisation:
+        """How close samples come to training images, by which neighbours are shown as well."""
         if self.space.training is None or self.space.held_out is None:
             raise UserError("the training and held-out images of the task are not at hand")
         return memorisation(self.rows, self.space.training(), self.space.held_out())
 
+    @property
+    def of_rows(self) -> str:
+        """What a note says of a statistic of the rows kept; nothing where these are all."""
+        total = self.moments.count
+        return f"of {len(self.rows):,} of the {total:,} images" if len(self.rows) < total else ""
 
-def measure_space(found: Gathered, space: Space) -> tuple[list[Finding], Memorisation | None]:
+
+def measure_space(gathered: Gathered, space: Space) -> tuple[list[Finding], Memorisation | None]:
     """Return the findings of a space's statistics in order, and the neighbours behind ``memorised``.
 
     A statistic that cannot be told from these images is a finding without a value, whose note says why; one
     that the extractor has nothing for, such as classes or places, is none.
     """
-    job = _Job(found, space)
+    features = Features(gathered, space)
     findings: list[Finding] = []
     for statistic in space.spec.statistics:
         if not isinstance(space.extractor, _NEEDS.get(statistic, object)):
             continue
         try:
-            findings += _MEASURES[statistic](job)
+            findings += list(_measure_of(statistic)(features))
         except UserError as error:
-            findings += [Finding(family, None, str(error)) for family in GIVES[statistic]]
-    known = job.__dict__.get("memorisation")
+            findings += [Finding(family, None, str(error)) for family in families_of(statistic)]
+    known = features.__dict__.get("memorisation")
     return findings, known if isinstance(known, Memorisation) else None
 
 
-def _frechet(job: _Job) -> list[Finding]:
-    moments, reference = job.stats.moments, job.reference.stats.moments
+def _frechet(found: Features) -> Iterable[Finding]:
+    reference = found.reference.stats.moments
     singular = frechet_note(reference)
-    notes = [frechet_note(moments), f"reference: {singular}" if singular else ""]
-    if not (len(job.rows) and job.found.counted):
-        return [_bare("frechet", moments, reference, notes)]
-    bias = frechet_bias(job.rows, reference, moments.count)
-    notes.insert(0, _bias_note(bias))
-    return [Finding("frechet", frechet_interval(moments, reference, job.rows), _joined(notes), bias=bias)]
+    notes = [frechet_note(found.moments), f"reference: {singular}" if singular else ""]
+    yield _distance("frechet", found, found.gathered.stats, reference, notes)
 
 
-def _bare(family: str, moments: Moments, reference: Moments, notes: list[str]) -> Finding:
-    """Return the distance of samples of which a file tells mean and covariance."""
-    said = "no interval: mean and covariance do not tell how the images scatter, or how many they are"
-    return Finding(family, None, _joined([said, *notes]), frechet_distance(moments, reference))
-
-
-def _kernel(job: _Job) -> list[Finding]:
-    job.needs_rows()
-    reference = job.reference.stats
-    if min(len(job.rows), len(reference.rows)) < 3:
-        raise UserError("a kernel distance needs at least 3 images on each side: give more")
-    interval = kernel_interval(job.rows, reference.rows, within_y=reference.within)
-    notes = ["unbiased", _of_rows(job)]
-    if min(len(job.rows), len(reference.rows)) >= KID_SIZE:
-        blocks = block_kernel_distance(job.rows, reference.rows, size=KID_SIZE)
-        notes.append(
-            f"mean and standard deviation over {blocks.subsets} subsets of {blocks.size:,}, as tables print "
-            f"it: {blocks.mean:.4g} ± {blocks.deviation:.2g}"
-        )
-    return [Finding("kernel", interval, _joined(notes))]
-
-
-def _infinity(job: _Job) -> list[Finding]:
-    found = frechet_infinity(job.rows, job.reference.stats.moments)
-    points = ", ".join(f"{point.value:.4g} at {point.count:,}" for point in found.points)
-    note = f"extrapolated to infinitely many images: {points}; by a parabola {found.curved:.4g}"
-    return [Finding("frechet_infinity", found.interval, _joined([note, _of_rows(job)]))]
-
-
-def _spatial(job: _Job) -> list[Finding]:
-    ours, theirs = job.found.spatial, job.reference.spatial
+def _spatial(found: Features) -> Iterable[Finding]:
+    ours, theirs = found.gathered.spatial, found.reference.spatial
     if ours is None or theirs is None:
         side = "the reference" if theirs is None else "the file of samples"
         raise UserError(
             f"{side} was given without statistics of spatial features (mu_s, sigma_s): compute it from images"
         )
-    if not (len(ours.rows) and job.found.counted):
-        return [_bare("spatial_frechet", ours.moments, theirs, [frechet_note(ours.moments)])]
-    bias = frechet_bias(ours.rows, theirs, ours.moments.count)
-    notes = [_bias_note(bias), frechet_note(ours.moments), _of_rows(job)]
-    interval = frechet_interval(ours.moments, theirs, ours.rows)
-    return [Finding("spatial_frechet", interval, _joined(notes), bias=bias)]
+    kept = found.of_rows if len(ours.rows) and found.gathered.counted else ""
+    yield _distance("spatial_frechet", found, ours, theirs, [frechet_note(ours.moments), kept])
 
 
-def _score(job: _Job) -> list[Finding]:
-    if job.found.classes is None:
+def _distance(
+    family: str, found: Features, ours: FeatureStats, reference: Moments, notes: list[str]
+) -> Finding:
+    """Return a Frechet distance with interval and bias; of a file of statistics there are none."""
+    if not (len(ours.rows) and found.gathered.counted):
+        said = "no interval: mean and covariance do not tell how the images scatter, or how many they are"
+        return Finding(family, None, _joined(said, *notes), frechet_distance(ours.moments, reference))
+    bias = frechet_bias(ours.rows, reference, ours.moments.count)
+    note = _joined(f"upward bias at this n about {bias:.2g}, not subtracted", *notes)
+    return Finding(family, frechet_interval(ours.moments, reference, ours.rows), note, bias=bias)
+
+
+def _kernel(found: Features) -> Iterable[Finding]:
+    found.needs_rows()
+    rows, reference = found.rows, found.reference.stats.rows
+    if min(len(rows), len(reference)) < 3:
+        raise UserError("a kernel distance needs at least 3 images on each side: give more")
+    interval = kernel_interval(rows, reference, within_y=found.reference.within)
+    notes = ["unbiased", found.of_rows]
+    if min(len(rows), len(reference)) >= KID_SIZE:
+        blocks = block_kernel_distance(rows, reference, size=KID_SIZE)
+        notes.append(
+            f"mean and standard deviation over {blocks.subsets} subsets of {blocks.size:,}, as tables print "
+            f"it: {blocks.mean:.4g} ± {blocks.deviation:.2g}"
+        )
+    yield Finding("kernel", interval, _joined(*notes))
+
+
+def _infinity(found: Features) -> Iterable[Finding]:
+    fit = frechet_infinity(found.rows, found.reference.stats.moments)
+    points = ", ".join(f"{point.value:.4g} at {point.count:,}" for point in fit.points)
+    note = f"extrapolated to infinitely many images: {points}; by a parabola {fit.curved:.4g}"
+    yield Finding("frechet_infinity", fit.interval, _joined(note, found.of_rows))
+
+
+def _score(found: Features) -> Iterable[Finding]:
+    if found.gathered.classes is None:
         raise UserError("an Inception Score has ten splits and needs an image in each: ask for more images")
-    score = job.found.classes.score()
+    score = found.gathered.classes.score()
     note = f"standard deviation over {len(score.splits)} splits, as tables print it: {score.deviation:.2g}"
-    return [Finding("inception_score", score.interval, note)]
+    yield Finding("inception_score", score.interval, note)
 
 
-def _precision(job: _Job) -> list[Finding]:
-    job.needs_rows()
-    k = 3
-    found = precision_recall(job.rows, job.reference.stats.rows, k=k, y_radii=job.reference.radii(k))
-    note = f"k = {k}, {len(job.rows):,} samples and {len(job.reference.stats.rows):,} reference images"
-    return [Finding("precision", found.precision, note), Finding("recall", found.recall, note)]
+def _precision(found: Features) -> Iterable[Finding]:
+    rows, reference, radii, note = _manifolds(found, 3)
+    both = precision_recall(rows, reference, k=3, y_radii=radii)
+    return [Finding("precision", both.precision, note), Finding("recall", both.recall, note)]
 
 
-def _density(job: _Job) -> list[Finding]:
-    job.needs_rows()
-    k = 5
-    found = density_coverage(job.rows, job.reference.stats.rows, k=k, y_radii=job.reference.radii(k))
-    note = f"k = {k}, {len(job.rows):,} samples and {len(job.reference.stats.rows):,} reference images"
-    return [Finding("density", found.density, note), Finding("coverage", found.coverage, note)]
+def _density(found: Features) -> Iterable[Finding]:
+    rows, reference, radii, note = _manifolds(found, 5)
+    both = density_coverage(rows, reference, k=5, y_radii=radii)
+    return [Finding("density", both.density, note), Finding("coverage", both.coverage, note)]
 
 
-def _memorised(job: _Job) -> list[Finding]:
-    found = job.memorisation
+def _manifolds(found: Features, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Array, str]:
+    """Return the rows of both sides, the reference's distances to the k-th neighbour, and what is said."""
+    found.needs_rows()
+    rows, reference = found.rows, found.reference.stats.rows
+    note = f"k = {k}, {len(rows):,} samples and {len(reference):,} reference images"
+    return rows, reference, found.reference.radii(k), note
+
+
+def _memorised(found: Features) -> Iterable[Finding]:
+    near = found.memorisation
     note = (
-        f"{found.share:.2%} of samples are nearer to a training image than {found.threshold:.4g}, less "
-        f"{found.held_out_share:.2%} of held-out images; C_T = {found.c_t:.1f}, below -3 is copying; "
-        f"nearer than a held-out image with probability {found.closer.value:.3f}"
+        f"{near.share:.2%} of samples are nearer to a training image than {near.threshold:.4g}, less "
+        f"{near.held_out_share:.2%} of held-out images; C_T = {near.c_t:.1f}, below -3 is copying; "
+        f"nearer than a held-out image with probability {near.closer.value:.3f}"
     )
-    return [Finding("memorised", found.excess, note)]
+    yield Finding("memorised", near.excess, note)
 
 
-_MEASURES: Mapping[Statistic, Callable[[_Job], list[Finding]]] = {
+_MEASURES: Mapping[str, Callable[[Features], Iterable[Finding]]] = {
     "frechet": _frechet,
     "kernel": _kernel,
     "frechet-infinity": _infinity,
@@ -244,17 +241,24 @@ _MEASURES: Mapping[Statistic, Callable[[_Job], list[Finding]]] = {
 }
 
 
-_NEEDS: Mapping[Statistic, type] = {"inception-score": Classifies, "spatial-frechet": Spatial}
+def _measure_of(statistic: str) -> Callable[[Features], Iterable[Finding]]:
+    """Return what measures a statistic, a plug-in's by the name that its registered metric gives."""
+    if statistic in _MEASURES:
+        return _MEASURES[statistic]
+    place = families()[families_of(statistic)[0]].measured_by
+    module, _, name = place.partition(":")
+    try:
+        found: Callable[[Features], Iterable[Finding]] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"nothing here measures '{statistic}': its metric says measured_by='{place}', which must be the "
+            "module:function of an installed package"
+        ) from error
+    return found
 
 
-def _bias_note(bias: float) -> str:
-    return f"upward bias at this n about {bias:.2g}, not subtracted"
+_NEEDS: Mapping[str, type] = {"inception-score": Classifies, "spatial-frechet": Spatial}
 
 
-def _of_rows(job: _Job) -> str:
-    total = job.stats.moments.count
-    return f"of {len(job.rows):,} of the {total:,} images" if len(job.rows) < total else ""
-
-
-def _joined(notes: list[str]) -> str:
+def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)

@@ -1,8 +1,13 @@
-"""Squared Frechet (2-Wasserstein) distance between Gaussians, in float64, real by construction."""
+"""Squared Frechet (2-Wasserstein) distance between Gaussians, in float64, real by construction.
+
+Beside it its interval and its bias at the number of images, and what it is at infinitely many.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +15,23 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from lsgm.errors import UserError
+from lsgm.progress import bar
+from lsgm_eval.metrics.intervals import NORMAL_95, Interval
 from lsgm_eval.metrics.moments import Array, Moments
 
-__all__ = ["frechet_distance", "frechet_note", "frechet_of_features", "frechet_to", "transport_map"]
+__all__ = [
+    "FitPoint",
+    "FrechetInfinity",
+    "frechet_bias",
+    "frechet_distance",
+    "frechet_infinity",
+    "frechet_influence",
+    "frechet_interval",
+    "frechet_note",
+    "frechet_to",
+    "transport_map",
+]
 
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING, MARGIN = 10.0, 100.0
@@ -20,6 +39,8 @@ ACCURACY = 1e-7
 """Part of the distance that rounding may take unasked, a tenth of what other packages agree to."""
 SMALL = 256
 """Dimensions below which singular values cost nothing worth saving."""
+PARTITIONS = (1, 2, 3, 4, 5, 6, 8, 10)
+"""Numbers of subsets that the images are dealt into, one level of the fit each."""
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -131,13 +152,28 @@ def frechet_note(moments: Moments) -> str:
     )
 
 
-def frechet_of_features(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Return `frechet_distance` of two feature sets [N, D] and [M, D], through N x M matrices where N, M < D.
+def frechet_interval(model: Moments, reference: Moments, rows: NDArray[Any]) -> Interval:
+    """Return the plug-in Frechet distance and the interval of its expectation at N = model.count.
 
-    Centred features are themselves a factor of their covariance, so that few images in many dimensions never
-    need a D x D matrix.
+    Infinitesimal jackknife (delta method): one image x moves the distance by psi(x) / N with
+
+        psi(x) = 2 (mu - nu) . (x - mu) + (x - mu)^T (I - T) (x - mu) - tr((I - T) Sigma),
+
+    T the optimal transport map from model to reference, whose statistics are fixed as part of the task. The
+    standard error is std(psi) / sqrt(N), the interval `Interval.of_distance`. ``rows`` [R, D] are the model's
+    features or a uniform sample of them. Towards P = Q the first order vanishes and the error is overstated.
     """
-    return _from_factors(*_mean_and_factor(x), *_mean_and_factor(y))
+    psi = frechet_influence(model, reference, rows)
+    error = float(psi.std(ddof=1) / np.sqrt(model.count))
+    interval = Interval.of_distance(frechet_distance(model, reference), error)
+    return replace(interval, low=max(interval.low, 0.0))
+
+
+def frechet_influence(model: Moments, reference: Moments, rows: NDArray[Any]) -> Array:
+    """Return psi of `frechet_interval` for every row of features [R, D], up to its constant, shape [R]."""
+    x = np.asarray(rows, dtype=np.float64) - model.mean
+    slope = np.eye(model.dim) - transport_map(model, reference)
+    return np.asarray(2 * x @ (model.mean - reference.mean) + np.einsum("nd,nd->n", x @ slope, x))
 
 
 def transport_map(a: Moments, b: Moments) -> Array:
@@ -151,6 +187,119 @@ def transport_map(a: Moments, b: Moments) -> Array:
     kept = values > values.max(initial=0.0) * len(values) * EPS
     moved = factor @ vectors[:, kept]
     return np.asarray((moved / np.sqrt(values[kept])) @ moved.T)
+
+
+def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: int = 20) -> float:
+    """Return the estimated upward bias of the plug-in at N = ``count``, by the delete-group jackknife.
+
+    (g - 1) (mean_j d_(-j) - d) estimates the c / R of the R given rows; the bias at N is R / N times that.
+    Of a singular covariance, N <= D, the bias follows no such law and is most of the distance. What it may be
+    is returned: all but |mu - nu|^2 - tr(Sigma) / N, the distance of the means without bias.
+    """
+    x = np.asarray(rows, dtype=np.float64)
+    distance = frechet_to(reference, accuracy=1e-8)
+    if count <= x.shape[1]:
+        whole = Moments.of(x)
+        shift, spread = whole.mean - reference.mean, float(np.trace(whole.covariance))
+        return distance(whole) - float(shift @ shift) + spread / count
+    groups = min(groups, len(x))
+    parts = [Moments.of(x[j::groups]) for j in range(groups)]
+    without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]
+    bias = (groups - 1) * (float(np.mean(without)) - distance(_union(parts)))
+    return bias * len(x) / count
+
+
+@dataclass(frozen=True)
+class FitPoint:
+    """The mean Frechet distance over ``subsets`` disjoint subsets of about ``count`` images each."""
+
+    count: int
+    subsets: int
+    value: float
+
+
+@dataclass(frozen=True)
+class FrechetInfinity:
+    """The intercept of the line value = intercept + slope / N, its interval and the points it was fitted to.
+
+    ``curved`` is the intercept of a parabola through the same points: how far the law of 1 / N is to be
+    trusted.
+    """
+
+    interval: Interval
+    slope: float
+    curved: float
+    points: tuple[FitPoint, ...]
+
+
+def frechet_infinity(
+    features: NDArray[Any],
+    reference: Moments,
+    *,
+    partitions: Sequence[int] = PARTITIONS,
+    smallest: int | None = None,
+    seed: int = 2020,
+) -> FrechetInfinity:
+    """Return the Frechet distance of features [N, D] to ``reference`` at N -> infinity, arXiv:1911.07023.
+
+    The plug-in at n images is d + c / n + O(n^-2). For each k of ``partitions`` all images are dealt into k
+    disjoint random subsets, whose mean distance belongs to 1 / n = k / N. As every level holds every image,
+    they share their first-order error, and what they do not share has a variance in proportion to k - 1.
+    The best line therefore goes through the whole set and weighs the others by 1 / (k - 1). Partitions with
+    subsets below ``smallest`` (default 1.2 D, as a singular covariance follows another law) are left out.
+
+    The interval covers d, with the reference's statistics fixed: 1.96 times the delta method's error of the
+    whole set (`frechet_interval`) and the second-order error seen in the residuals, beyond both the line's
+    and the parabola's intercept. Near P = Q it may reach below 0, as the estimate may. Raises UserError
+    where fewer than four sizes are left.
+    """
+    x = np.asarray(features, dtype=np.float64)
+    total = len(x)
+    floor = math.ceil(1.2 * x.shape[1]) if smallest is None else smallest
+    levels = [k for k in sorted(set(partitions) | {1}) if total // k >= max(floor, 2)]
+    if len(levels) < 4:
+        raise UserError(
+            f"an extrapolated Frechet distance fits at least four sizes of subsets of at least {floor} "
+            f"images and {total} images give {len(levels)}: ask for {4 * floor} images"
+        )
+    points = _points(x, reference, levels, np.random.default_rng(seed))
+    whole = points[0].value
+    step, curved, unshared = _fit(np.array(levels[1:]), np.array([p.value - whole for p in points[1:]]))
+    first_order = float(frechet_influence(Moments.of(x), reference, x).var(ddof=1)) / total
+    error = float(np.sqrt(first_order + unshared))
+    margin = NORMAL_95 * error
+    ends = (whole - step, whole - curved)
+    interval = Interval(whole - step, min(ends) - margin, max(ends) + margin, error)
+    return FrechetInfinity(interval, step * total, whole - curved, points)
+
+
+def _fit(k: NDArray[np.int64], rise: Array) -> tuple[float, float, float]:
+    """Return how far line and parabola fall from k = 1 to 0, and the line's variance from what is off both.
+
+    Least squares with weights 1 / (k - 1) of rise = b (k - 1), and of rise = b (k - 1) + c (k^2 - 1).
+    """
+    excess = k - 1.0
+    step = float(rise.sum() / excess.sum())
+    weight = 1 / np.sqrt(excess)
+    terms = np.stack([excess, k**2 - 1.0], axis=1)
+    coefficients, *_ = np.linalg.lstsq(terms * weight[:, None], rise * weight, rcond=None)
+    off = (rise - terms @ coefficients) * weight
+    unshared = float(off @ off) / (len(k) - 2)
+    return step, float(coefficients.sum()), unshared * (1 + 1 / float(excess.sum()))
+
+
+def _points(
+    x: Array, reference: Moments, levels: Sequence[int], rng: np.random.Generator
+) -> tuple[FitPoint, ...]:
+    distance, points = frechet_to(reference, accuracy=1e-5), []
+    with bar(total=sum(levels), desc="Frechet distance of subsets", unit="subset") as progress:
+        for k in levels:
+            values = []
+            for subset in np.array_split(rng.permutation(len(x)), k):
+                values.append(distance(Moments.of(x[subset])))
+                progress.update()
+            points.append(FitPoint(len(x) // k, k, float(np.mean(values))))
+    return tuple(points)
 
 
 def _factor(moments: Moments) -> Array:
@@ -208,16 +357,6 @@ def _norm(matrix: Array) -> float:
     return float(np.linalg.norm(matrix))
 
 
-def _mean_and_factor(features: NDArray[Any]) -> tuple[Array, Array]:
-    moments_cost_more = features.shape[0] < features.shape[1]
-    if not moments_cost_more:
-        moments = Moments.of(features)
-        return moments.mean, _factor(moments)
-    x = np.asarray(features, dtype=np.float64)
-    mean = x.mean(axis=0)
-    return mean, (x - mean).T / np.sqrt(len(x) - 1)
-
-
 def _from_factors(mean_a: Array, factor_a: Array, mean_b: Array, factor_b: Array) -> float:
     # Singular values, not eigenvalues of the squared product: squaring would leave half the digits.
     overlap = factor_a.T @ factor_b
@@ -225,3 +364,10 @@ def _from_factors(mean_a: Array, factor_a: Array, mean_b: Array, factor_b: Array
     shift = mean_a - mean_b
     squared = float(shift @ shift) + float((factor_a**2).sum()) + float((factor_b**2).sum()) - 2 * common
     return max(squared, 0.0)
+
+
+def _union(parts: list[Moments]) -> Moments:
+    union = Moments.empty(parts[0].dim)
+    for part in parts:
+        union = union.merge(part)
+    return union

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,10 @@ from lsgm.files.arrays import Arrays
 from lsgm_eval.metrics.intervals import Interval, replicate_interval
 from lsgm_eval.metrics.moments import Array
 
-__all__ = ["ClassSums", "InceptionScore", "inception_score"]
+__all__ = ["SPLITS", "ClassSums", "InceptionScore"]
 
 SHUFFLE_SEED = 2020
 SPLITS = 10
-BLOCK = 4096
 LOWEST = np.finfo(np.float64).tiny
 
 
@@ -133,16 +131,6 @@ class ClassSums:
         log_q = np.log(np.maximum(marginal, LOWEST))  # a class of no weight counts 0 log 0 = 0
         scores = np.exp(self._entropy / sizes - (marginal * log_q).sum(axis=1))
         return InceptionScore(replicate_interval(scores), float(scores.std()), tuple(map(float, scores)))
-
-
-def inception_score(
-    logits: NDArray[Any], *, splits: int = SPLITS, seed: int = SHUFFLE_SEED
-) -> InceptionScore:
-    """Return the score of class logits [N, C] that are all at hand; see `ClassSums`."""
-    sums = ClassSums(len(logits), splits=splits, seed=seed)
-    for rows in np.array_split(np.arange(len(logits)), math.ceil(len(logits) / BLOCK)):
-        sums.add(logits[rows], rows)
-    return sums.score()
 
 
 def _split_of(count: int, splits: int, seed: int) -> NDArray[np.int16]:

@@ -1,10 +1,9 @@
-"""A share of images that have a property, with its exact binomial interval."""
+"""95 % intervals, one for each kind of estimate, each of which says what it covers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,40 +11,15 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import beta
 
-from lsgm_eval.metrics.frechet import frechet_distance, frechet_to, transport_map
-from lsgm_eval.metrics.kernel import kernel_distance
-from lsgm_eval.metrics.moments import Array, Moments
-
 __all__ = [
+    "NORMAL_95",
     "Interval",
     "binomial_interval",
-    "bootstrap_error",
     "difference_ends",
-    "frechet_bias",
-    "frechet_influence",
-    "frechet_interval",
-    "kernel_interval",
     "mean_interval",
     "paired_difference",
     "replicate_interval",
 ]
-
-
-def binomial_interval(hits: int, count: int) -> Interval:
-    """Return hits / count with the interval of Clopper and Pearson (1934), which covers 95 % or more.
-
-    Its ends are the shares at which so many hits, or so few, would have a probability of 2.5 %; for 0 hits
-    the upper end is about 3.7 / count. Raises ValueError unless 0 <= hits <= count and count >= 1.
-    """
-    if not 0 <= hits <= count or count < 1:
-        raise ValueError(f"{hits} of {count} images is not a share")
-    share = hits / count
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
-    return Interval(share, low, high, float(np.sqrt(share * (1 - share) / count)))
-
-
-# 95 % intervals, one per kind of estimate, each of which says what it covers
 
 NORMAL_95 = 1.959963984540054
 
@@ -81,6 +55,20 @@ class Interval:
         # s sinh(arcsinh(v / s) -+ arm), s cosh(arcsinh(v / s)) being the size.
         middle, reach = value * math.cosh(arm), size * math.sinh(arm)
         return cls(value, min(middle - reach, value), max(middle + reach, value), standard_error)
+
+
+def binomial_interval(hits: int, count: int) -> Interval:
+    """Return hits / count with the interval of Clopper and Pearson (1934), which covers 95 % or more.
+
+    Its ends are the shares at which so many hits, or so few, would have a probability of 2.5 %; for 0 hits
+    the upper end is about 3.7 / count. Raises ValueError unless 0 <= hits <= count and count >= 1.
+    """
+    if not 0 <= hits <= count or count < 1:
+        raise ValueError(f"{hits} of {count} images is not a share")
+    share = hits / count
+    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
+    return Interval(share, low, high, float(np.sqrt(share * (1 - share) / count)))
 
 
 def mean_interval(values: NDArray[Any]) -> Interval:
@@ -149,79 +137,3 @@ def difference_ends(
     """
     down, up = math.hypot(b - ends_b[0], ends_a[1] - a), math.hypot(ends_b[1] - b, a - ends_a[0])
     return b - a - down, b - a + up
-
-
-def frechet_interval(model: Moments, reference: Moments, rows: NDArray[Any]) -> Interval:
-    """Return the plug-in Frechet distance and the interval of its expectation at N = model.count.
-
-    Infinitesimal jackknife (delta method): one image x moves the distance by psi(x) / N with
-
-        psi(x) = 2 (mu - nu) . (x - mu) + (x - mu)^T (I - T) (x - mu) - tr((I - T) Sigma),
-
-    T the optimal transport map from model to reference, whose statistics are fixed as part of the task. The
-    standard error is std(psi) / sqrt(N), the interval `Interval.of_distance`. ``rows`` [R, D] are the model's
-    features or a uniform sample of them. Towards P = Q the first order vanishes and the error is overstated.
-    """
-    psi = frechet_influence(model, reference, rows)
-    error = float(psi.std(ddof=1) / np.sqrt(model.count))
-    interval = Interval.of_distance(frechet_distance(model, reference), error)
-    return replace(interval, low=max(interval.low, 0.0))
-
-
-def frechet_influence(model: Moments, reference: Moments, rows: NDArray[Any]) -> Array:
-    """Return psi of `frechet_interval` for every row of features [R, D], up to its constant, shape [R]."""
-    x = np.asarray(rows, dtype=np.float64) - model.mean
-    slope = np.eye(model.dim) - transport_map(model, reference)
-    return np.asarray(2 * x @ (model.mean - reference.mean) + np.einsum("nd,nd->n", x @ slope, x))
-
-
-def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: int = 20) -> float:
-    """Return the estimated upward bias of the plug-in at N = ``count``, by the delete-group jackknife.
-
-    (g - 1) (mean_j d_(-j) - d) estimates the c / R of the R given rows; the bias at N is R / N times that.
-    Of a singular covariance, N <= D, the bias follows no such law and is most of the distance. What it may be
-    is returned: all but |mu - nu|^2 - tr(Sigma) / N, the distance of the means without bias.
-    """
-    x = np.asarray(rows, dtype=np.float64)
-    distance = frechet_to(reference, accuracy=1e-8)
-    if count <= x.shape[1]:
-        whole = Moments.of(x)
-        shift, spread = whole.mean - reference.mean, float(np.trace(whole.covariance))
-        return distance(whole) - float(shift @ shift) + spread / count
-    groups = min(groups, len(x))
-    parts = [Moments.of(x[j::groups]) for j in range(groups)]
-    without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]
-    bias = (groups - 1) * (float(np.mean(without)) - distance(_union(parts)))
-    return bias * len(x) / count
-
-
-def kernel_interval(x: NDArray[Any], y: NDArray[Any], *, within_y: Array | None = None) -> Interval:
-    """Return the unbiased kernel distance between features [N, D] and [M, D] and its jackknife interval.
-
-    The jackknife leaves out rows of x and of y: the distance is that of the populations, of which the
-    reference's rows are a sample as well. `Interval.of_distance`, even over two errors around 0, where the
-    jackknife errs on the wide side already.
-    """
-    distance = kernel_distance(x, y, within_y=within_y)
-    return Interval.of_distance(distance.value, distance.standard_error, even=2.0)
-
-
-def bootstrap_error(
-    statistic: Callable[[Array], float], rows: NDArray[Any], *, repeats: int = 200, seed: int = 0
-) -> float:
-    """Return the standard deviation of ``statistic`` over seeded resamples of ``rows`` [N, D].
-
-    For statistics without a closed-form error, and as a check on those that have one. Resamples centre on a
-    value that is biased once more, so use their spread, not their percentiles.
-    """
-    rng = np.random.default_rng(seed)
-    x = np.asarray(rows, dtype=np.float64)
-    draws = [statistic(x[rng.integers(0, len(x), len(x))]) for _ in range(repeats)]
-    return float(np.std(draws, ddof=1))
-
-
-def _union(parts: list[Moments]) -> Moments:
-    union = Moments.empty(parts[0].dim)
-    for part in parts:
-        union = union.merge(part)
-    return union

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
+from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.moments import Array
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "cross_sums",
     "cubic_kernel",
     "kernel_distance",
+    "kernel_interval",
     "within_sums",
 ]
 
@@ -99,6 +101,17 @@ def kernel_distance(x: NDArray[Any], y: NDArray[Any], *, within_y: Array | None 
     without_b = (total_b - 2 * within_b) / ((m - 1) * (m - 2)) - 2 * (total - cross_b) / ((m - 1) * n)
     variance = without_a.var() * (n - 1) + without_b.var() * (m - 1)
     return KernelDistance(float(value), float(np.sqrt(variance)))
+
+
+def kernel_interval(x: NDArray[Any], y: NDArray[Any], *, within_y: Array | None = None) -> Interval:
+    """Return the unbiased kernel distance between features [N, D] and [M, D] and its jackknife interval.
+
+    The jackknife leaves out rows of x and of y: the distance is that of the populations, of which the
+    reference's rows are a sample as well. `Interval.of_distance`, even over two errors around 0, where the
+    jackknife errs on the wide side already.
+    """
+    distance = kernel_distance(x, y, within_y=within_y)
+    return Interval.of_distance(distance.value, distance.standard_error, even=2.0)
 
 
 def block_kernel_distance(

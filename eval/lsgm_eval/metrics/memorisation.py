@@ -24,8 +24,7 @@ from lsgm.errors import UserError
 from lsgm.files.write import atomic_path
 from lsgm_eval.metrics.intervals import Interval, binomial_interval, difference_ends
 from lsgm_eval.metrics.moments import Array
-from lsgm_eval.metrics.precision_recall import nearest
-from lsgm_eval.metrics.row_file import RowFile
+from lsgm_eval.metrics.precision_recall import StoredRows, nearest
 
 __all__ = ["Memorisation", "memorisation", "three_sample_z", "write_neighbours"]
 
@@ -63,7 +62,7 @@ class Memorisation:
 
 def memorisation(
     samples: NDArray[Any],
-    training: NDArray[Any] | RowFile,
+    training: StoredRows,
     held_out: NDArray[Any],
     *,
     quantile: float = 0.01,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays as Kept
 
-__all__ = ["Array", "Moments"]
+__all__ = ["Array", "FeatureStats", "Moments"]
 
 Array = NDArray[np.float64]
 
@@ -78,6 +78,11 @@ class Moments:
             raise arrays.refused("has a scatter that is not symmetric")
         return cls(count, total, scatter)
 
+    def arrays(self, prefix: str = "") -> dict[str, NDArray[Any]]:
+        """Return the arrays from which `kept` makes the same moments, under their names after ``prefix``."""
+        count = np.array(self.count, np.int64)
+        return {f"{prefix}count": count, f"{prefix}total": self.total, f"{prefix}scatter": self.scatter}
+
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union: S = S_a + S_b + (n_a n_b / n) d d^T, d the difference of means.
 
@@ -106,3 +111,11 @@ class Moments:
         if self.count < 2:
             raise UserError(f"a covariance needs at least 2 images and there are {self.count}: ask for more")
         return self.scatter / (self.count - 1)
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """What the metrics need of a set of images: moments of all, and the features of some, float32 [R, D]."""
+
+    moments: Moments
+    rows: NDArray[np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from lsgm.errors import UserError
 from lsgm_eval.metrics.intervals import Interval, binomial_interval, mean_interval
 from lsgm_eval.metrics.moments import Array
-from lsgm_eval.metrics.row_file import RowFile
 
 __all__ = [
     "DensityCoverage",
     "Neighbours",
     "PrecisionRecall",
+    "StoredRows",
     "check_rows",
     "density_coverage",
     "distance_blocks",
@@ -29,6 +29,23 @@ __all__ = [
 ROWS, COLUMNS = 1024, 4096
 
 
+class StoredRows(Protocol):
+    """Features [N, D] that need not be in memory, of which some are read at a time."""
+
+    @property
+    def ndim(self) -> int:
+        """2, as of an array."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Distances float64 [N, k], ascending, and which rows they lead to, int64 [N, k]."""
@@ -37,7 +54,7 @@ class Neighbours:
     index: NDArray[np.int64]
 
 
-def nearest(x: NDArray[Any], y: NDArray[Any] | RowFile, k: int = 1, *, same: bool = False) -> Neighbours:
+def nearest(x: NDArray[Any], y: StoredRows, k: int = 1, *, same: bool = False) -> Neighbours:
     """Return the k nearest rows of y [M, D] for every row of x [N, D], in Euclidean distance.
 
     ``same`` says that x is y, and no row is its own neighbour. Candidates are found through x . y, whose
@@ -64,7 +81,7 @@ def nearest(x: NDArray[Any], y: NDArray[Any] | RowFile, k: int = 1, *, same: boo
     return Neighbours(np.take_along_axis(distance, order, axis=1), np.take_along_axis(index, order, axis=1))
 
 
-def distance_blocks(x: NDArray[Any], y: NDArray[Any] | RowFile) -> Iterator[tuple[slice, slice, Array]]:
+def distance_blocks(x: NDArray[Any], y: StoredRows) -> Iterator[tuple[slice, slice, Array]]:
     """Yield (rows, columns, lower) with lower [rows, columns] a bound of |x_i - y_j|^2 from below.
 
     It is the squared distance by |x|^2 + |y|^2 - 2 x . y about y's mean, less the rounding this can have,
@@ -84,7 +101,7 @@ def distance_blocks(x: NDArray[Any], y: NDArray[Any] | RowFile) -> Iterator[tupl
             yield rows, columns, lower
 
 
-def check_rows(x: NDArray[Any], y: NDArray[Any] | RowFile) -> None:
+def check_rows(x: NDArray[Any], y: StoredRows) -> None:
     """Raise ValueError unless x [N, D] and y [M, D] match; UserError where a feature is not finite."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"neighbours need features [N, D] and [M, D], not {x.shape} and {y.shape}")
@@ -98,8 +115,8 @@ def check_rows(x: NDArray[Any], y: NDArray[Any] | RowFile) -> None:
             )
 
 
-def _mean(y: NDArray[Any] | RowFile) -> Array:
-    if not isinstance(y, RowFile):
+def _mean(y: StoredRows) -> Array:
+    if isinstance(y, np.ndarray):
         return np.asarray(np.mean(y, axis=0, dtype=np.float64))
     total: Array = np.zeros(y.shape[1])
     for part in _slices(len(y), COLUMNS):
@@ -115,7 +132,7 @@ def _all_columns(block: Array) -> NDArray[np.int64]:
     return np.tile(np.arange(block.shape[1]), (len(block), 1))
 
 
-def _distances(x: NDArray[Any], y: NDArray[Any] | RowFile, index: NDArray[np.int64]) -> Array:
+def _distances(x: NDArray[Any], y: StoredRows, index: NDArray[np.int64]) -> Array:
     """Return |x_i - y_index[i, j]| from the differences, one neighbour after the other to bound memory."""
     distance = np.empty(index.shape)
     for rows in _slices(len(x), ROWS):

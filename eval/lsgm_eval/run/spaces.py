@@ -15,13 +15,12 @@ from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm.files.names import file_name
 from lsgm_eval.features.extractor import Extractor
 from lsgm_eval.features.registry import load_extractor
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.features.statistics_file import write_statistics
+from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.features.weights import ELSEWHERE
 from lsgm_eval.images import TaskImages
-from lsgm_eval.measure.quality import as_distances
-from lsgm_eval.measure.space import Gathered, Space, measure_space
-from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.measure.space import Space, measure_space
+from lsgm_eval.metrics.moments import FeatureStats, Moments
+from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference, all_features, given_reference, reference_features
 from lsgm_eval.spaces import Closed, SpaceSpec
 from lsgm_eval.task import Task, Tier
@@ -167,7 +166,7 @@ def _space(
 
 def _floor(space: Space, held_out: FeatureStats, split: str) -> str:
     """Return a remark on how far as many images of the likelihood split are from the reference."""
-    findings, _ = measure_space(Gathered(held_out), as_distances(space))
+    findings, _ = measure_space(Gathered(held_out), space.with_distances())
     found = {finding.family: finding.interval for finding in findings}
     frechet, kernel = found.get("frechet"), found.get("kernel")
     parts = [f"Frechet {frechet.value:.3g}"] if frechet else []

@@ -17,10 +17,9 @@ from lsgm_eval.cost_curve.points import curve_point, expected_nfe, headline_poin
 from lsgm_eval.likelihood.bounds import Bound, measure_likelihood, scored_before, why_missing
 from lsgm_eval.likelihood.rows import missing_rows, paired_rows
 from lsgm_eval.live.board import Step
-from lsgm_eval.measure.difference import compare_models, unlike_counts
 from lsgm_eval.measure.quality import (
-    as_distances,
     closed_rows,
+    compare_models,
     cost_rows,
     describe_sampler,
     draw,
@@ -28,8 +27,8 @@ from lsgm_eval.measure.quality import (
     sampling,
     space_rows,
     timing,
+    unlike_counts,
 )
-from lsgm_eval.measure.space import Gathered
 from lsgm_eval.models.open import remark_of
 from lsgm_eval.rows import Context
 from lsgm_eval.run.evaluation import Evaluation
@@ -117,7 +116,7 @@ def _tell(
     note = "; ".join(part for part in (bench.task.note, remark_of(model)) if part)
     rows: list[Row] = []
     for space in bench.spaces:
-        told, near = space_rows(context, Gathered.of(found, space.extractor), space, shared, note)
+        told, near = space_rows(context, found.of(space.extractor), space, shared, note)
         rows += told
         if near is not None:
             neighbours_picture(pairs, model, how, near, bench.training_images())
@@ -165,7 +164,7 @@ def _likelihood(model: GenerativeModel, bench: Evaluation, context: Context, met
 
 
 def _curve(model: GenerativeModel, bench: Evaluation, context: Context, sampler: SamplerConfig) -> Step:
-    how, spaces = bench.point(model, sampler), [as_distances(space) for space in bench.spaces]
+    how, spaces = bench.point(model, sampler), [space.with_distances() for space in bench.spaces]
     shown = describe_sampler(sampler)
     settings = to_dict(sampler) | {"n": len(how.seeds), "shown": shown}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,36 +24,25 @@ from lsgm.files.arrays import Arrays
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
 from lsgm.sampling.keep import Output, open_output
-from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.samples.draw import Batch, ahead, draw_batches
-from lsgm_eval.samples.share import (
-    Accumulator,
-    Accumulators,
-    Branch,
-    Share,
-    StateFile,
-    branches,
-    class_sums,
-    pass_key,
-)
+from lsgm_eval.features.extractor import Extractor, label_of
+from lsgm_eval.samples.collect import Accumulator, Branch, Gathered, branches
+from lsgm_eval.samples.share import Batch, Share, StateFile, pass_key
 
-__all__ = ["Pass", "run_pass"]
+__all__ = ["DEPTH", "Pass", "ahead", "draw_batches", "run_pass"]
 
+T = TypeVar("T")
 SAVE_EVERY = 60.0
 """Seconds between two writes of the state; longer where one write takes more than a twentieth of it."""
+DEPTH = 2
+"""Batches that wait to be looked at: what bounds the memory of the one side's lead."""
 
 
 @dataclass(frozen=True)
 class Pass:
     """What one pass over a model's images has found; the same on every process."""
 
-    stats: Mapping[str, FeatureStats]
-    """Moments and rows of the pooled features, by extractor."""
-    spatial: Mapping[str, FeatureStats]
-    """The same of the spatial features, of the extractors that have them."""
-    others: Mapping[str, Mapping[str, Accumulator]]
-    """What else was accumulated, by extractor; ``classes`` are the sums of the Inception Score."""
+    gathered: Mapping[str, Gathered]
+    """By extractor, ``name@sha256``."""
     preview: Tensor
     """The first images, uint8 [at most 100, C, H, W]."""
     nfe: Tensor
@@ -66,6 +58,10 @@ class Pass:
     overlapped: bool
     peak_bytes: int | None
 
+    def of(self, extractor: Extractor) -> Gathered:
+        """Return what the pass has of one extractor."""
+        return self.gathered[label_of(extractor)]
+
 
 def run_pass(
     model: GenerativeModel,
@@ -78,7 +74,6 @@ def run_pass(
     world: World | None = None,
     save: Path | None = None,
     overlap: bool = True,
-    accumulators: Accumulators = class_sums,
     save_every: float = SAVE_EVERY,
 ) -> Pass:
     """Draw one image for each seed and return what all extractors make of them, without keeping the images.
@@ -98,18 +93,18 @@ def run_pass(
     numbers = np.arange(world.rank, len(seeds), world.size)
 
     def fresh() -> Share:
-        return Share(numbers, model.pixels.shape, branches(extractors, len(seeds), accumulators))
+        return Share(numbers, model.pixels.shape, branches(extractors, len(seeds)))
 
     key = pass_key(model, seeds, sampler, fresh().plan, world, save)
     output = open_output(save, key, seeds, model.pixels)
     state = StateFile(_of_process(state_path, world), key) if state_path else None
     share = _resumed(fresh, state, output, world, len(seeds))
-    job = _Job(model, seeds, sampler, batch_size, world, output, share, overlap)
+    job = _Work(model, seeds, sampler, batch_size, world, output, share, overlap)
     stopped = [stop for stop in world.gather(job.run(state, save_every)) if stop]
     if stopped:
         raise UserError(stopped[0])
     world.on_main(output.finish)
-    return _merged(share, branches(extractors, len(seeds), accumulators), world, overlap)
+    return _merged(share, branches(extractors, len(seeds)), world, overlap)
 
 
 def _of_process(path: Path, world: World) -> Path:
@@ -136,7 +131,7 @@ def _resumed(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Work:
     """One process's work: its share of the seeds."""
 
     model: GenerativeModel
@@ -189,12 +184,14 @@ class _Job:
     def _take(self, batch: Batch) -> None:
         number = self.share.numbers[batch.start : batch.start + len(batch.images)]
         begun = time.perf_counter()
-        for name, branch in self.share.plan.items():
+        for branch in self.share.plan.values():
             try:
                 branch.take(batch.images, number)
             except UserError as error:
                 span = f"seeds {batch.seeds[0]} to {batch.seeds[-1]} of {self.model.name}"
-                raise UserError(f"{name} cannot take the images of {span}: {error}") from error
+                raise UserError(
+                    f"{branch.extractor.name} cannot take the images of {span}: {error}"
+                ) from error
         seconds = time.perf_counter() - begun
         self.output.write(number, batch.images)
         self.share.note(batch, number, seconds, peak_bytes())
@@ -202,22 +199,18 @@ class _Job:
 
 def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped: bool) -> Pass:
     """Return the union of all processes' shares; ``spare`` is an empty plan for what the others send."""
-    for name, branch in share.plan.items():
-        others = spare[name].parts()
-        for part, accumulator in branch.parts().items():
+    for label, branch in share.plan.items():
+        others = spare[label].parts
+        for part, accumulator in branch.parts.items():
             _unite(accumulator, others[part], world)
-    shares = world.gather(share.summary())
+    shares = world.gather(share.told)
     order = np.argsort(np.concatenate([s.preview_numbers for s in shares]))
     nfe = torch.zeros(sum(len(s.nfe) for s in shares), dtype=torch.float64)
     for rank, part_of in enumerate(shares):
         nfe[rank :: world.size] = torch.from_numpy(part_of.nfe)
     decoder = sum(second for s in shares for second in s.decoder_seconds)
-    peaks = [s.peak_bytes for s in shares if s.peak_bytes is not None]
-    plan = share.plan
     return Pass(
-        stats={name: branch.features.stats() for name, branch in plan.items()},
-        spatial={name: b.spatial.stats() for name, b in plan.items() if b.spatial is not None},
-        others={name: branch.others for name, branch in plan.items()},
+        gathered={label: branch.gathered for label, branch in share.plan.items()},
         preview=torch.from_numpy(np.concatenate([s.preview for s in shares])[order]),
         nfe=nfe,
         seconds=tuple(second for s in shares for second in s.seconds),
@@ -225,7 +218,7 @@ def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped:
         decoder_seconds=None if math.isnan(decoder) else decoder,
         extraction_seconds=sum(s.extraction_seconds for s in shares),
         overlapped=overlapped,
-        peak_bytes=max(peaks, default=None),
+        peak_bytes=max(s.peak_bytes for s in shares) or None,
     )
 
 
@@ -238,3 +231,83 @@ def _unite(mine: Accumulator, spare: Accumulator, world: World) -> None:
     for state in states[1:]:
         spare.load(state)
         mine.merge(spare)
+
+
+def draw_batches(
+    model: GenerativeModel, seeds: Sequence[int], sampler: SamplerConfig, batch_size: int, *, start: int = 0
+) -> Iterator[Batch]:
+    """Yield the images of ``seeds[start:]`` in batches.
+
+    Raises UserError where the model returns fewer images than seeds, images of another shape than it says,
+    or images that are not uint8: how floats become levels is the model's affair and part of what is
+    measured, and features of unrounded images would be of images that nobody can write to a file.
+    """
+    for at in range(start, len(seeds), batch_size):
+        chosen = list(seeds[at : at + batch_size])
+        drawn = model.sample(chosen, sampler)
+        if len(drawn.images) != len(chosen) or len(drawn.nfe) != len(chosen):
+            raise UserError(
+                f"{model.name} returned {len(drawn.images)} images for {len(chosen)} seeds: "
+                "the protocol needs one image, and its evaluations, for each"
+            )
+        if drawn.images.dtype != torch.uint8:
+            raise UserError(
+                f"{model.name} returned images of {drawn.images.dtype}: round them to uint8 in 0..255 in "
+                "its sample, because distances are those of images as they are written to files"
+            )
+        shape = tuple(drawn.images.shape[1:])
+        if shape != model.pixels.shape:
+            got, said = "x".join(map(str, shape)), "x".join(map(str, model.pixels.shape))
+            raise UserError(f"{model.name} returned images of {got} and says it makes {said}: correct either")
+        images, nfe = drawn.images.cpu(), drawn.nfe.cpu()
+        yield Batch(at, chosen, images, nfe, drawn.seconds, drawn.decoder_seconds)
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+@contextmanager
+def ahead(items: Iterable[T], device: torch.device, *, depth: int = DEPTH) -> Iterator[Iterator[T]]:
+    """Yield an iterator of ``items`` that a thread makes while earlier ones are used, ``depth`` ahead.
+
+    What goes wrong in the thread is raised where the item would have come; when the block is left, for
+    whatever reason, the thread stops after the item it is making.
+    """
+    ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
+    left = threading.Event()
+
+    def offer(item: T | _End) -> bool:
+        while not left.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            if device.type == "cuda":  # the current device belongs to a thread
+                torch.cuda.set_device(device)
+            for item in items:
+                if not offer(item):
+                    return
+            offer(_End(None))
+        except BaseException as error:
+            offer(_End(error))
+
+    def taken() -> Iterator[T]:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    thread = threading.Thread(target=work, name="lsgm-samples", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        left.set()
+        thread.join()

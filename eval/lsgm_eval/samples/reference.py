@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,31 +21,30 @@ from lsgm.files.write import cache_dir
 from lsgm.progress import bar
 from lsgm.rng import derive_seed
 from lsgm_eval.cache import code_version, read_kept, room_for, write_kept
-from lsgm_eval.features.extractor import Extractor, Spatial
-from lsgm_eval.features.statistics import CAPACITY, FeatureStats, room_of
-from lsgm_eval.features.statistics_file import read_statistics
-from lsgm_eval.metrics.moments import Array, Moments
+from lsgm_eval.features.extractor import Extractor, Spatial, label_of
+from lsgm_eval.features.statistics import read_statistics
+from lsgm_eval.metrics.kernel import within_sums
+from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import radii
-from lsgm_eval.metrics.row_file import RowFile, open_rows, write_rows
-from lsgm_eval.samples.share import Branch, branches
+from lsgm_eval.samples.collect import CAPACITY, Branch, branches, room_of
+from lsgm_eval.samples.row_file import RowFile, open_rows, write_rows
 
 __all__ = [
     "Reference",
     "all_features",
     "cache_key",
-    "cached_reference",
     "choose",
     "data_images",
     "given_reference",
+    "kept_references",
     "reference_features",
     "reference_pixels",
 ]
 
 CODE = (
     "lsgm_eval.features.registry",
-    "lsgm_eval.features.statistics",
     "lsgm_eval.metrics.moments",
-    "lsgm_eval.samples.share",
+    "lsgm_eval.samples.collect",
     "lsgm.data.splits",
     "lsgm.data.images",
 )
@@ -64,7 +63,14 @@ class Reference:
     """What must be said beside every number that it is used for."""
     dataset: str = ""
     """``name@version@sha256`` and the split, where it is of a file that says so."""
+    extractor: str = ""
+    """``name@sha256`` of the feature space."""
     _radii: dict[int, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def within(self) -> Array:
+        """Kernel sums among the rows, computed once for the many models that meet one reference."""
+        return within_sums(self.stats.rows)
 
     def radii(self, k: int) -> Array:
         """Return how far every row is from its k-th nearest other row, [R], once for all models."""
@@ -97,7 +103,7 @@ def cache_key(images: ImageSet, split: str, seed: int, rows: int | None, extract
         "split": split,
         "binarisation_seed": seed if images.pixels == "binary" else None,
         "rows": rows,
-        "extractor": f"{extractor.name}@{extractor.sha256}",
+        "extractor": label_of(extractor),
         "resize": extractor.resize,
         "dtype": "float32",
         "code": code_version(*CODE),
@@ -185,7 +191,7 @@ def _extract(
     size: int,
     keep: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Branch:
-    (branch,) = branches([extractor], len(pixels), lambda *_: {}).values()
+    (branch,) = branches([extractor], len(pixels), classes=False).values()
     with bar(total=len(pixels), desc=desc, unit="image") as progress:
         for start in range(0, len(pixels), size):
             batch = pixels[start : start + size]
@@ -198,44 +204,55 @@ def _extract(
 
 def _gathered(branch: Branch, pixels: Tensor) -> Reference:
     spatial = branch.spatial.moments if branch.spatial is not None else None
-    return Reference(branch.features.stats(), sha256_of(pixels), spatial)
-
-
-def _write(path: Path, reference: Reference) -> None:
-    arrays = _arrays("", reference.stats.moments)
-    if reference.spatial is not None:
-        arrays |= _arrays("spatial_", reference.spatial)
-    key = np.array(path.stem)
-    write_kept(
-        path, {"key": key, "rows": reference.stats.rows, "sha256": np.array(reference.sha256), **arrays}
+    return Reference(
+        branch.features.stats(), sha256_of(pixels), spatial, extractor=label_of(branch.extractor)
     )
 
 
-def _arrays(prefix: str, moments: Moments) -> dict[str, NDArray[Any]]:
-    return {
-        f"{prefix}count": np.array(moments.count, np.int64),
-        f"{prefix}total": moments.total,
-        f"{prefix}scatter": moments.scatter,
-    }
+def _write(path: Path, reference: Reference) -> None:
+    texts = {"key": path.stem, "sha256": reference.sha256, "extractor": reference.extractor}
+    spatial = reference.spatial.arrays("spatial_") if reference.spatial is not None else {}
+    arrays = {"rows": reference.stats.rows, **reference.stats.moments.arrays(), **spatial}
+    write_kept(path, {name: np.array(text) for name, text in texts.items()} | arrays)
 
 
 def _read(path: Path, extractor: Extractor, count: int) -> Reference | None:
     """Return the cached features of ``count`` images; None where there are none, or damaged ones."""
+    spatial_dim = extractor.spatial_dim if isinstance(extractor, Spatial) else 0
 
     def whole(arrays: Arrays) -> Reference:
-        if arrays.text("key") != path.stem:
+        if (arrays.text("key"), arrays.text("extractor")) != (path.stem, label_of(extractor)):
             raise arrays.refused("is of other images, or of another extractor")
-        found = cached_reference(arrays, extractor.dim, _spatial_dim(extractor))
+        found = _reference(arrays, extractor.dim, spatial_dim)
         if found.stats.moments.count != count:
             raise arrays.refused(f"is of {found.stats.moments.count} images and not of {count}")
         return found
 
     said = "the cached features {path} are damaged ({why}); computing them again"
-    room = room_of(extractor.dim) + room_of(_spatial_dim(extractor))
-    return read_kept(path, whole, damaged=said, limit=room_for(room))
+    return read_kept(path, whole, damaged=said, limit=room_for(room_of(extractor.dim) + room_of(spatial_dim)))
 
 
-def cached_reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
+def kept_references(sha256: str, extractor: str) -> Iterator[Reference]:
+    """Yield the cached features of the pixels with this hash in the space ``extractor``, ``name@sha256``.
+
+    Damaged files are passed over: `reference_features` names them and makes them again.
+    """
+
+    def asked(arrays: Arrays) -> bool:
+        return (arrays.text("sha256"), arrays.text("extractor")) == (sha256, extractor)
+
+    def whole(arrays: Arrays) -> Reference:
+        spatial_dim = len(arrays.take("spatial_total", "f", 1)) if "spatial_total" in arrays else 0
+        return _reference(arrays, len(arrays.take("total", "f", 1)), spatial_dim)
+
+    for path in sorted((cache_dir() / "features").glob("*.npz")):
+        if read_kept(path, asked, names=("sha256", "extractor")):
+            found = read_kept(path, whole)
+            if found is not None:
+                yield found
+
+
+def _reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
     """Return the reference that the arrays of a cached file hold, in D features and ``spatial_dim``, or 0.
 
     Raises DataError where they are not such, or do not fit each other.
@@ -250,8 +267,4 @@ def cached_reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
     spatial = Moments.kept(arrays, spatial_dim, "spatial_") if spatial_dim else None
     if spatial is not None and spatial.count != moments.count:
         raise arrays.refused("has spatial features of another number of images")
-    return Reference(FeatureStats(moments, rows), sha256, spatial)
-
-
-def _spatial_dim(extractor: Extractor) -> int:
-    return extractor.spatial_dim if isinstance(extractor, Spatial) else 0
+    return Reference(FeatureStats(moments, rows), sha256, spatial, extractor=arrays.text("extractor"))

@@ -1,4 +1,4 @@
-"""What is gathered of images on their way: for each extractor, accumulators that merge and can be kept."""
+"""One process's part of a pass: how far it is, what it has gathered, what its images cost, and its file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,120 +22,11 @@ from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
 from lsgm.structure import to_dict
 from lsgm_eval.cache import cell_key, code_version, read_kept, room_for, write_kept
-from lsgm_eval.features.extractor import Classifies, Extractor, Spatial
-from lsgm_eval.features.statistics import CAPACITY, Collector, room_of
-from lsgm_eval.metrics.inception_score import SPLITS, ClassSums
 from lsgm_eval.metrics.moments import Array
 from lsgm_eval.models.open import packages_of
-from lsgm_eval.samples.draw import Batch
+from lsgm_eval.samples.collect import CAPACITY, Branch, room_of
 
-__all__ = [
-    "PREVIEW",
-    "Accumulator",
-    "Accumulators",
-    "Branch",
-    "Share",
-    "StateFile",
-    "Summary",
-    "branches",
-    "class_sums",
-    "pass_key",
-]
-
-
-class Accumulator(Protocol):
-    """Sums over images that do not depend on how these come: by which batches, processes or interruptions."""
-
-    def add(self, features: NDArray[Any], index: NDArray[np.int64]) -> None:
-        """Take the features [B, D] of the images whose numbers in the whole pass are ``index`` [B]."""
-        ...
-
-    def merge(self, other: Self) -> None:
-        """Take everything that another accumulator has seen, of other images."""
-        ...
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return named arrays from which `load` makes the same sums; they hold until the next `add`."""
-        ...
-
-    def load(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far. Raises DataError for all else."""
-        ...
-
-    def holds(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether what has been seen is the images numbered ``numbers`` [N], each once."""
-        ...
-
-
-Accumulators = Callable[[Extractor, int], Mapping[str, Accumulator]]
-"""From an extractor and the number of images of the whole pass to accumulators of its pooled features."""
-
-
-def class_sums(extractor: Extractor, count: int) -> dict[str, Accumulator]:
-    """Return {"classes": ClassSums} of an extractor that classifies, by which the Inception Score comes free.
-
-    Empty for other extractors, and for fewer images than the score has splits.
-    """
-    if not isinstance(extractor, Classifies) or count < SPLITS:
-        return {}
-
-    def logits(features: NDArray[Any]) -> Tensor:
-        return extractor.class_logits(torch.from_numpy(features))
-
-    return {"classes": ClassSums(count, logits=logits)}
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One extractor, and all that is gathered of what it makes of the images."""
-
-    extractor: Extractor
-    features: Collector
-    spatial: Collector | None
-    """Moments of the spatial features, where the extractor has them (sFID, arXiv:2103.03841)."""
-    others: Mapping[str, Accumulator]
-
-    def take(self, images: Tensor, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Extract once, give every accumulator its rows of the images uint8 [B, C, H, W], and return them.
-
-        What is returned are the pooled features [B, D].
-        """
-        if self.spatial is not None and isinstance(self.extractor, Spatial):
-            pooled, spatial = self.extractor.with_spatial(images)
-            self.spatial.add(spatial, index)
-        else:
-            pooled = self.extractor(images)
-        features = np.asarray(pooled)
-        self.features.add(features, index)
-        for accumulator in self.others.values():
-            accumulator.add(features, index)
-        return features
-
-    def parts(self) -> dict[str, Accumulator]:
-        """Return all accumulators by names under which their states can lie in one file."""
-        spatial: dict[str, Accumulator] = {} if self.spatial is None else {"spatial": self.spatial}
-        return {"features": self.features, **spatial, **{f"other-{k}": v for k, v in self.others.items()}}
-
-
-def branches(extractors: Sequence[Extractor], count: int, accumulators: Accumulators) -> dict[str, Branch]:
-    """Return an empty branch for each extractor, by its name, for a pass of ``count`` images.
-
-    Raises UserError for two extractors of one name, whose numbers could not be told apart.
-    """
-    found: dict[str, Branch] = {}
-    for extractor in extractors:
-        if extractor.name in found:
-            raise UserError(f"two extractors are called '{extractor.name}': give each feature space once")
-        found[extractor.name] = Branch(
-            extractor,
-            Collector(extractor.dim),
-            Collector(extractor.spatial_dim) if isinstance(extractor, Spatial) else None,
-            accumulators(extractor, count),
-        )
-    return found
-
-
-# What a pass has done so far, in one file under the key of everything it depends on
+__all__ = ["PREVIEW", "Batch", "Share", "StateFile", "Told", "arrays_under", "pass_key"]
 
 T = TypeVar("T")
 KEY = "key"
@@ -174,6 +64,12 @@ class StateFile:
         return read_kept(self.path, ours, damaged=said, limit=room_for(room))
 
 
+def arrays_under(arrays: Mapping[str, NDArray[Any]], label: str, part: str) -> dict[str, NDArray[Any]]:
+    """Return the state of one accumulator: the arrays ``label/part/NAME`` of a pass's file by their NAME."""
+    prefix = f"{label}/{part}/"
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
 def pass_key(
     model: GenerativeModel,
     seeds: Sequence[int],
@@ -183,6 +79,10 @@ def pass_key(
     save: Path | None,
 ) -> str:
     """Return the sha256 of all that a pass depends on but for its batches, which only round differently."""
+    spaces = {
+        label: [branch.extractor.dim, branch.extractor.resize, sorted(branch.parts)]
+        for label, branch in branches.items()
+    }
     return cell_key(
         {
             "model": model.sha256,
@@ -190,7 +90,7 @@ def pass_key(
             "seeds": hashlib.sha256(np.asarray(seeds, dtype=np.int64).tobytes()).hexdigest(),
             "processes": world.size,
             "device": world.device.type,
-            "branches": {name: _identity(branch) for name, branch in branches.items()},
+            "branches": spaces,
             "capacity": CAPACITY,
             "save": str(save.resolve()) if save else None,
             "code": code_version("lsgm", "lsgm_eval", *packages_of(model)),
@@ -198,19 +98,26 @@ def pass_key(
     )
 
 
-def _identity(branch: Branch) -> list[Any]:
-    extractor = branch.extractor
-    return [extractor.sha256, extractor.dim, extractor.resize, sorted(branch.parts())]
+@dataclass(frozen=True)
+class Batch:
+    """Images uint8 [B, C, H, W] from some seeds, their evaluations int64 [B], and the seconds they took."""
 
+    start: int
+    """Which of the seeds given is the first of these."""
+    seeds: Sequence[int]
+    images: Tensor
+    nfe: Tensor
+    seconds: float
+    decoder_seconds: float | None = None
+    """The decoder's part of them; None where it is not known."""
 
-# One process's part of a pass: how far it is, what it has accumulated, and what its images cost
 
 PREVIEW = 100
-"""Images kept for the grid."""
+"""Images kept for the sheet."""
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass
+class Told:
     """What the other processes must know of a share, beside its accumulators."""
 
     nfe: Array
@@ -220,8 +127,9 @@ class Summary:
     counts: list[int]
     preview: NDArray[np.uint8]
     preview_numbers: NDArray[np.int64]
-    extraction_seconds: float
-    peak_bytes: int | None
+    extraction_seconds: float = 0.0
+    peak_bytes: int = 0
+    """0 where it is not known."""
 
 
 class Share:
@@ -234,14 +142,8 @@ class Share:
         self, numbers: NDArray[np.int64], image_shape: tuple[int, int, int], plan: Mapping[str, Branch]
     ) -> None:
         self.numbers, self.plan, self.done = numbers, plan, 0
-        self._nfe: Array = np.zeros(len(numbers))
-        self._seconds: list[float] = []
-        self._decoder: list[float] = []
-        self._counts: list[int] = []
-        self._preview: NDArray[np.uint8] = np.empty((0, *image_shape), np.uint8)
-        self._numbers: NDArray[np.int64] = np.empty(0, np.int64)
-        self._extraction_seconds = 0.0
-        self._peak = 0
+        none = np.empty((0, *image_shape), np.uint8)
+        self.told = Told(np.zeros(len(numbers)), [], [], [], none, np.empty(0, np.int64))
 
     @property
     def count(self) -> int:
@@ -253,75 +155,67 @@ class Share:
         """Bytes that `state` takes at most, but for sums that do not grow with the features."""
         dims = [branch.extractor.dim for branch in self.plan.values()]
         dims += [branch.spatial.moments.dim for branch in self.plan.values() if branch.spatial is not None]
-        return sum(map(room_of, dims)) + 32 * self.count + PREVIEW * self._preview[:0].nbytes
+        return sum(map(room_of, dims)) + 32 * self.count + PREVIEW * self.told.preview[:0].nbytes
 
     @property
     def mean_nfe(self) -> float:
         """Mean network evaluations of the images that are done."""
-        return float(self._nfe[: self.done].mean())
+        return float(self.told.nfe[: self.done].mean())
 
     def note(
         self, batch: Batch, number: NDArray[np.int64], extraction_seconds: float, peak: int | None
     ) -> None:
         """Count a batch, whose images are numbered ``number`` [B] in the pass, as done."""
-        end = self.done + len(batch.images)
-        self._nfe[self.done : end] = batch.nfe.numpy()
+        told, end = self.told, self.done + len(batch.images)
+        told.nfe[self.done : end] = batch.nfe.numpy()
         self.done = end
-        self._seconds.append(batch.seconds)
-        self._decoder.append(math.nan if batch.decoder_seconds is None else batch.decoder_seconds)
-        self._counts.append(len(batch.images))
+        told.seconds.append(batch.seconds)
+        told.decoder_seconds.append(math.nan if batch.decoder_seconds is None else batch.decoder_seconds)
+        told.counts.append(len(batch.images))
         shown = number < PREVIEW
         if shown.any():
-            self._preview = np.concatenate([self._preview, batch.images.numpy()[shown]])
-            self._numbers = np.concatenate([self._numbers, number[shown]])
-        self._extraction_seconds += extraction_seconds
-        self._peak = max(self._peak, peak or 0)
-
-    def summary(self) -> Summary:
-        """Return what is gathered from the processes."""
-        return Summary(
-            self._nfe,
-            self._seconds,
-            self._decoder,
-            self._counts,
-            self._preview,
-            self._numbers,
-            self._extraction_seconds,
-            self._peak or None,
-        )
+            told.preview = np.concatenate([told.preview, batch.images.numpy()[shown]])
+            told.preview_numbers = np.concatenate([told.preview_numbers, number[shown]])
+        told.extraction_seconds += extraction_seconds
+        told.peak_bytes = max(told.peak_bytes, peak or 0)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return named arrays from which `load` goes on; they hold until the next batch."""
+        """Return named arrays from which `load` goes on; they hold until the next batch.
+
+        Those of an accumulator are called ``name@sha256/part/array`` after its extractor.
+        """
+        told = self.told
         arrays = {
             "done": np.array(self.done),
-            "nfe": self._nfe,
-            "seconds": np.array(self._seconds, dtype=np.float64),
-            "decoder_seconds": np.array(self._decoder, dtype=np.float64),
-            "counts": np.array(self._counts, dtype=np.int64),
-            "preview": self._preview,
-            "preview_numbers": self._numbers,
-            "extraction_seconds": np.array(self._extraction_seconds),
-            "peak_bytes": np.array(self._peak),
+            "nfe": told.nfe,
+            "seconds": np.array(told.seconds, dtype=np.float64),
+            "decoder_seconds": np.array(told.decoder_seconds, dtype=np.float64),
+            "counts": np.array(told.counts, dtype=np.int64),
+            "preview": told.preview,
+            "preview_numbers": told.preview_numbers,
+            "extraction_seconds": np.array(told.extraction_seconds),
+            "peak_bytes": np.array(told.peak_bytes),
         }
-        for k, branch in enumerate(self.plan.values()):
-            for part, accumulator in branch.parts().items():
-                arrays |= {f"{k}/{part}/{name}": value for name, value in accumulator.state().items()}
+        for label, branch in self.plan.items():
+            for part, accumulator in branch.parts.items():
+                arrays |= {f"{label}/{part}/{name}": value for name, value in accumulator.state().items()}
         return arrays
 
     def load(self, arrays: Arrays) -> None:
         """Take what `state` returned. Raises DataError for arrays that it does not return."""
+        # How far it is, and what each batch and image cost.
         done = _number(arrays, "done", "i")
         if not 0 <= done <= self.count:
             raise arrays.refused(f"says that {done} of {self.count} images are done")
-        seconds, decoder = (
-            _column(arrays, "seconds", np.float64),
-            _column(arrays, "decoder_seconds", np.float64),
+        seconds, decoder, nfe = (
+            _column(arrays, name, np.float64) for name in ("seconds", "decoder_seconds", "nfe")
         )
-        counts, nfe = _column(arrays, "counts", np.int64), _column(arrays, "nfe", np.float64)
+        counts = _column(arrays, "counts", np.int64)
         if len(nfe) != self.count or not (np.isfinite(nfe).all() and (nfe >= 0).all()):
             raise arrays.refused(f"does not say the evaluations of {self.count} images")
         if not len(seconds) == len(decoder) == len(counts) or (counts < 1).any() or counts.sum() != done:
             raise arrays.refused(f"has batches that are not of {done} images")
+        # The decoder's may be NaN, where it is not known.
         if (
             not np.isfinite(seconds).all()
             or (seconds < 0).any()
@@ -329,33 +223,27 @@ class Share:
             or np.isinf(decoder).any()
         ):
             raise arrays.refused("has seconds that are no time")
+        # The first images.
         preview, numbers = arrays.take("preview", "u", 4), _column(arrays, "preview_numbers", np.int64)
-        ours = self.numbers[:done]
+        ours = self.numbers[: int(done)]
         if not np.array_equal(numbers, ours[ours < PREVIEW]):
             raise arrays.refused("shows other images than the first ones")
-        if preview.dtype != np.uint8 or preview.shape != (len(numbers), *self._preview.shape[1:]):
+        if preview.dtype != np.uint8 or preview.shape != (len(numbers), *self.told.preview.shape[1:]):
             raise arrays.refused(f"shows images of {preview.dtype} {list(preview.shape)}")
         extraction, peak = _number(arrays, "extraction_seconds", "f"), _number(arrays, "peak_bytes", "i")
         if not (math.isfinite(extraction) and extraction >= 0 and peak >= 0):
             raise arrays.refused("has seconds or bytes below 0")
-        self._load_plan(arrays, done)
-        self.done, self._nfe = int(done), nfe
-        self._seconds, self._counts, self._decoder = seconds.tolist(), counts.tolist(), decoder.tolist()
-        self._preview, self._numbers = preview, numbers
-        self._extraction_seconds, self._peak = float(extraction), int(peak)
-
-    def _load_plan(self, arrays: Arrays, done: float) -> None:
-        """Let every accumulator take its arrays. Raises DataError where one is not of the images done."""
-        for k, branch in enumerate(self.plan.values()):
-            for part, accumulator in branch.parts().items():
-                prefix = f"{k}/{part}/"
-                mine = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+        # What was gathered, which must be of the images done and no others.
+        for label, branch in self.plan.items():
+            for part, accumulator in branch.parts.items():
                 try:
-                    accumulator.load(mine)
+                    accumulator.load(arrays_under(arrays, label, part))
                 except UserError as error:
                     raise arrays.refused(f": of {part} {error}") from error
-                if not accumulator.holds(self.numbers[: int(done)]):
+                if not accumulator.holds(ours):
                     raise arrays.refused(f": {part} is of other images")
+        self.done, costs = int(done), (seconds.tolist(), decoder.tolist(), counts.tolist())
+        self.told = Told(nfe, *costs, preview, numbers, float(extraction), int(peak))
 
 
 def _number(arrays: Arrays, name: str, kind: str) -> float:

@@ -14,11 +14,13 @@ from lsgm.config import SamplerConfig, require
 from lsgm.devices import pick_device
 from lsgm.distributed import World, join
 from lsgm.errors import UserError, did_you_mean
-from lsgm_eval.features.statistics_file import UNKNOWN_COUNT
+from lsgm.progress import aligned
+from lsgm_eval.features.statistics import UNKNOWN_COUNT
 from lsgm_eval.measure.quality import closed_rows, sampling, space_rows
-from lsgm_eval.measure.space import Gathered, Space
+from lsgm_eval.measure.space import Space
 from lsgm_eval.rows import Context, Row, keep_rows
 from lsgm_eval.run.manifest import write_manifest
+from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
 from lsgm_eval.spaces import family_of
 from lsgm_eval.task import Task, Tier
@@ -129,7 +131,7 @@ class Distances:
                     _count(counts.reference, counts.reference_of),
                 )
             )
-        return _aligned(cells)
+        return aligned(cells)
 
     def notes(self) -> list[str]:
         """Return what must be said: of all numbers once, then of each."""
@@ -150,14 +152,6 @@ def _count(n: int | None, of: int | None) -> str:
     if of is None:
         return f"{n:,}"
     return f"all {n:,}" if n == of else f"{n:,} of {of:,}"
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
 
 
 # Frechet distances of two sets of images in one call, with all that is told beside them
@@ -297,7 +291,7 @@ def compare(
         manifest = write_manifest(
             out, command, models, task, settings.tier, reference.identity or None, device=world.device
         )
-    job = _Job(theirs, ours, settings, task, manifest)
+    job = _Measuring(theirs, ours, settings, task, manifest)
     numbers, rows = [], []
     for network in networks if world.main else ():
         found, made = job.measure(network)
@@ -309,7 +303,7 @@ def compare(
     return Distances(reference.name, samples.name, tuple(numbers), tuple(rows), why)
 
 
-class _Job:
+class _Measuring:
     """Two sides whose features are known, and what all rows of them share."""
 
     def __init__(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lsgm.errors import DataError, UserError
 from lsgm_eval.features.extractor import Extractor, ImageShape
 from lsgm_eval.features.registry import check_spec, load_extractor
-from lsgm_eval.features.statistics_file import read_statistics, space_of
+from lsgm_eval.features.statistics import read_statistics, space_of
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
 from lsgm_eval.spaces import Closed, SpaceSpec, Statistic
 from lsgm_eval.two_sides.sides import Side
@@ -160,36 +159,16 @@ def _size(shape: ImageShape | None) -> str:
     return "x".join("any" if side is None else str(side) for side in shape or ())
 
 
-@dataclass
-class _Unopened:
-    """A feature space of which files know the name, without its network."""
-
-    name: str
-    sha256: str
-    resize: str
-    dim: int
-    spatial_dim: int
-    official: bool
-    image_shape: ImageShape = (3, None, None)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        raise UserError(f"the network of {self.name} is not open: there are statistics on both sides")
-
-    def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self(images), self(images)
-
-
 def _by_files(words: Sequence[str], reference: Side, samples: Side) -> Network:
     """Return the space of two files of statistics, which need no network; they must be of the same one."""
     paths = [side.statistics for side in (reference, samples) if side.statistics is not None]
     told = [space_of(path) for path in paths]
-    first = next((space for space in told if space.name), told[0])
-    name, sha256, resize = first.name, first.sha256, first.resize
-    if len(words) > 1 or (words and (name or words[0] not in PROTOCOLS)):
+    space = next((space for space in told if space.name), told[0])
+    if len(words) > 1 or (words and (space.name or words[0] not in PROTOCOLS)):
         raise UserError(
             "both sides are statistics, whose network is fixed: leave --extractor out, or give images"
         )
-    if not name and first.dim == INCEPTION_DIM:
+    if not space.name and space.dim == INCEPTION_DIM:
         assumed = {words[0]} if words else {_assumed(path) for path in paths}
         if len(assumed) > 1:
             raise DataError(
@@ -198,10 +177,14 @@ def _by_files(words: Sequence[str], reference: Side, samples: Side) -> Network:
             )
         (name,) = assumed
         weights, resize = _PUBLISHED[name]
-        sha256 = weights.sha256
-    official = any(name == word and sha256 == weights.sha256 for word, (weights, _) in _PUBLISHED.items())
-    spatial_dim = max(space.spatial_dim for space in told)
-    space = _Unopened(name or "statistics", sha256, resize, first.dim, spatial_dim, official)
+        space = replace(space, name=name, sha256=weights.sha256, resize=resize)
+    published = {word: weights.sha256 for word, (weights, _) in _PUBLISHED.items()}
+    space = replace(
+        space,
+        name=space.name or "statistics",
+        spatial_dim=max(each.spatial_dim for each in told),
+        official=published.get(space.name) == space.sha256,
+    )
     for path in paths:
         read_statistics(path, space)  # of this very space, whole and symmetric
     return Network(SpaceSpec("statistics", statistics=(*DISTANCES, "precision-recall")), space, True, True)

@@ -26,12 +26,12 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm.structure import to_dict
 from lsgm_eval.cache import cell_key, code_version
 from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.features.statistics_file import read_statistics, statistics_in
+from lsgm_eval.features.statistics import read_statistics, statistics_in
 from lsgm_eval.measure.quality import Drawing
-from lsgm_eval.measure.space import Gathered
+from lsgm_eval.metrics.moments import FeatureStats
 from lsgm_eval.models.open import check_name, open_model, packages_of
 from lsgm_eval.models.ready import ImageModel, MemoryImages, from_array, is_run, is_source, open_source
+from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import Reference, given_reference
 
@@ -297,7 +297,6 @@ def take(
         batch_size=batch_size,
         state_path=cache_dir() / "passes" / f"{key[:32]}.npz",
         world=world,
-        accumulators=lambda *_: {},
     )
     return Taken(side, numbers, found, how, seed)
 
@@ -309,7 +308,7 @@ def as_reference(taken: Taken, extractor: Extractor, applies: bool) -> Reference
     if found is None:
         assert path is not None
         return given_reference(path, extractor)
-    stats, spatial = found.stats[extractor.name], found.spatial.get(extractor.name)
+    stats, spatial = (have := found.of(extractor)).stats, have.spatial
     if path is None:
         return Reference(stats, taken.sha256, spatial.moments if spatial else None, remark)
     given = given_reference(path, extractor)
@@ -323,7 +322,7 @@ def as_reference(taken: Taken, extractor: Extractor, applies: bool) -> Reference
 
 def as_samples(taken: Taken, extractor: Extractor, applies: bool) -> Gathered:
     """Return a side as samples in one space; ``applies`` says whether its statistics are of it."""
-    found = Gathered.of(taken.found, extractor) if taken.found is not None else None
+    found = taken.found.of(extractor) if taken.found is not None else None
     if taken.side.statistics is None or not applies:
         assert found is not None
         return found

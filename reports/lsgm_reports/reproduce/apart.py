@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 import lsgm
 import lsgm_reports
-from lsgm.discovery import only
+from lsgm.discovery import offers, only
 from lsgm.errors import DataError, UserError
 from lsgm.files.names import shown
 from lsgm.files.text import read_toml
@@ -127,6 +127,8 @@ def _network(spec: str, directory: Path) -> list[Foreign]:
         return [Foreign(spec, f"{spec} runs the TorchScript {place}")]
     if kind == "export":
         return [Foreign(spec, f"{spec} runs the graph {place}")]
+    if kind not in ("glyphs", "inception") and kind in offers("lsgm.extractors"):
+        return [Foreign(spec, f"{spec} gives {place} to an installed package's extractor {kind}")]
     return []
 
 

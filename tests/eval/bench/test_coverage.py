@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lsgm.errors import ConfigError, DataError
-from lsgm_eval.bench.coverage import World, coverage, lognormal_mmd, run, worlds
+from lsgm_eval.bench.coverage import Law, coverage, lognormal_mmd, run, worlds
 from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.kernel import kernel_distance
 
@@ -21,7 +21,7 @@ def test_shares_are_of_intervals_that_end_too_soon() -> None:
         low, high = next(ends)
         return Interval((low + high) / 2, low, high, 1.0)
 
-    found = coverage(World("mean", "given", 3, 1, draw, 1.0), 4, 0)
+    found = coverage(Law("mean", "given", 3, 1, draw, 1.0), 4, 0)
     assert (found["covered"], found["below"], found["above"]) == (0.5, 0.25, 0.25)
 
 

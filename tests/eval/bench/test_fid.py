@@ -12,7 +12,7 @@ import torch
 from inception import Script, random_script
 
 from lsgm.errors import ConfigError
-from lsgm_eval.bench import fid_packages, fid_ways
+from lsgm_eval.bench import fid_ways
 from lsgm_eval.bench.fid import PARTS, Options, run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
 from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, take_turns, write_random_state
@@ -78,7 +78,7 @@ def test_the_pass_and_the_packages_are_timed_on_the_same_images(
     weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A few layers in clean-fid's format, because tracing the whole network takes seconds.
-    monkeypatch.setattr(fid_packages, "write_script", lambda state, path: random_script(path, Script()))
+    monkeypatch.setattr(fid_ways, "write_script", lambda state, path: random_script(path, Script()))
     # Of two images covariances have rank one, and so has their product: its one eigenvalue is its trace.
     monkeypatch.setattr(np.linalg, "eigvals", lambda product: np.array([np.trace(product)]))
     rows = rows_of(capsys, "--only", "pass,packages", "--weights", str(weights))

@@ -10,15 +10,16 @@ import pytest
 from eval.compare.result_rows import row
 from numpy.typing import NDArray
 
-from lsgm_eval.compare.gathered import Difference, Shelf, paired_distance
-from lsgm_eval.features.statistics import Collector, FeatureStats
-from lsgm_eval.measure.difference import compare_frechet, compare_kernel
+from lsgm_eval.compare.gathered import Shelf, paired_distance
+from lsgm_eval.metrics.difference import Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.frechet import frechet_distance
 from lsgm_eval.metrics.kernel import kernel_distance
-from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.metrics.moments import FeatureStats, Moments
+from lsgm_eval.samples.collect import Collector
 
 DIM, N = 5, 120
 PIXELS = "f" * 64
+EXTRACTOR = f"glyphs-features@{'e' * 64}"
 Features = NDArray[np.float32]
 
 
@@ -33,16 +34,17 @@ REFERENCE = features(2, n=300)
 OTHER = features(3)
 
 
-def keep(folder: Path, *spaces: Features, processes: int = 1, model: str = "lsgm") -> Path:
-    """Write what a pass leaves behind: features of one set of images in several spaces."""
+def keep(folder: Path, own: Features, *, processes: int = 1, model: str = "lsgm") -> Path:
+    """Write what a pass leaves behind: features of one set of images in two spaces."""
+    spaces = {f"other@{'0' * 64}": OTHER, EXTRACTOR: own}
     (folder / "passes").mkdir(parents=True)
     for rank in range(processes):
         numbers = np.arange(rank, N, processes)
         arrays: dict[str, Any] = {"key": "k", "done": len(numbers), "nfe": np.zeros(len(numbers))}
-        for k, space in enumerate(spaces):
+        for label, space in spaces.items():
             collector = Collector(DIM)
             collector.add(space[numbers], numbers)
-            arrays |= {f"{k}/features/{name}": value for name, value in collector.state().items()}
+            arrays |= {f"{label}/features/{name}": value for name, value in collector.state().items()}
         suffix = f"-{rank}-of-{processes}" if processes > 1 else ""
         np.savez(folder / "passes" / f"{model}{suffix}.npz", **arrays)
     return folder
@@ -52,17 +54,18 @@ def keep(folder: Path, *spaces: Features, processes: int = 1, model: str = "lsgm
 def reference(own_cache: Path) -> Path:
     """Put the reference's features, and those of another space, into the cache."""
     (own_cache / "features").mkdir()
-    for name, found in (("1", features(9, n=300)), ("2", REFERENCE)):
+    for name, found in ((f"other@{'0' * 64}", features(9, n=300)), (EXTRACTOR, REFERENCE)):
         moments = Moments.of(found)
         np.savez(
-            own_cache / "features" / f"{name}.npz",
+            own_cache / "features" / f"{name[:5]}.npz",
             rows=found,
             sha256=np.array(PIXELS),
+            extractor=np.array(name),
             count=moments.count,
             total=moments.total,
             scatter=moments.scatter,
         )
-    return own_cache / "features" / "2.npz"
+    return own_cache / "features" / f"{EXTRACTOR[:5]}.npz"
 
 
 def rows(family: str, a: Features = A, b: Features = B) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,7 +74,7 @@ def rows(family: str, a: Features = A, b: Features = B) -> tuple[dict[str, Any],
             return kernel_distance(x, REFERENCE).value
         return frechet_distance(Moments.of(x), Moments.of(REFERENCE))
 
-    fields = {"seeds": f"0-{N - 1}", "n": N, "reference_sha256": PIXELS}
+    fields = {"seeds": f"0-{N - 1}", "n": N, "reference_sha256": PIXELS, "extractor": EXTRACTOR}
     first, second = (row(f"{family}_glyphs", value(x), **fields) for x in (a, b))
     return first, second
 
@@ -83,7 +86,7 @@ def paired(a: Path, b: Path, found: tuple[dict[str, Any], dict[str, Any]]) -> Di
 @pytest.mark.parametrize("family", ["frechet", "kernel"])
 @pytest.mark.parametrize("processes", [1, 3])
 def test_distances_of_the_same_seeds_are_paired(tmp_path: Path, family: str, processes: int) -> None:
-    places = [keep(tmp_path / name, OTHER, x, processes=processes) for name, x in (("a", A), ("b", B))]
+    places = [keep(tmp_path / name, x, processes=processes) for name, x in (("a", A), ("b", B))]
     found = paired(*places, rows(family))
     a, b = (FeatureStats(Moments.of(x), x) for x in (A, B))
     if family == "kernel":
@@ -122,7 +125,6 @@ def test_what_is_gone_unfinished_or_damaged_is_not_paired(tmp_path: Path, refere
     kept.write_bytes(whole)
     assert isinstance(paired(a, b, rows("frechet")), Difference)
     reference.unlink()
-    (reference.parent / "1.npz").unlink()
     assert paired(a, b, rows("frechet")) == "unpaired: the features of the reference are not in the cache"
 
 
@@ -130,3 +132,12 @@ def test_a_point_of_a_curve_has_kept_nothing(tmp_path: Path) -> None:
     a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
     first, second = rows("frechet")
     assert paired(a, b, (first | {"group": "curve"}, second | {"group": "curve"})) == "unpaired"
+
+
+def test_what_an_earlier_version_kept_by_place_is_as_good_as_gone(tmp_path: Path) -> None:
+    """Its arrays are called after the extractor's place in the call, which says of no space what they are."""
+    a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
+    kept = a / "passes" / "lsgm.npz"
+    with np.load(kept) as file:
+        np.savez(kept, **{name.replace(EXTRACTOR, "0"): array for name, array in file.items()})
+    assert paired(a, b, rows("frechet")) == "unpaired: what was gathered of the images of A is gone"

@@ -11,7 +11,7 @@ from eval.compare.result_rows import bound, folder, row
 from numpy.typing import NDArray
 
 from lsgm_eval.compare.gathered import column_of
-from lsgm_eval.compare.numbers import Line, compare_numbers
+from lsgm_eval.compare.numbers import NumberLine, compare_numbers
 from lsgm_eval.compare.sides import open_side
 from lsgm_eval.rows import METRICS
 
@@ -19,7 +19,7 @@ N = 200
 DIMS = 784
 
 
-def compared(a: Path, b: Path) -> dict[str, Line]:
+def compared(a: Path, b: Path) -> dict[str, NumberLine]:
     models = [("lsgm", "lsgm")]
     return {line.metric: line for line in compare_numbers(open_side(a), open_side(b), models)}
 

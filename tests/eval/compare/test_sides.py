@@ -11,10 +11,10 @@ import pytest
 from eval.compare.result_rows import folder, manifest, row
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.compare.sides import Side, choose_models, open_side, trained_as
+from lsgm_eval.compare.sides import RunSide, choose_models, open_side, trained_as
 
 
-def side(place: Path, *models: str) -> Side:
+def side(place: Path, *models: str) -> RunSide:
     return open_side(folder(place, *(row("nelbo_nats", 1.0, model) for model in models)))
 
 

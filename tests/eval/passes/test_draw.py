@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lsgm_eval.samples.draw import ahead
+from lsgm_eval.samples.gather import ahead
 
 CPU = torch.device("cpu")
 

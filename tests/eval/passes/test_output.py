@@ -90,7 +90,9 @@ PLACES = ("png", "images.npz")
 def test_what_is_kept_is_what_was_extracted(tmp_path: Path, place: str) -> None:
     found, images = keep(tmp_path / place), kept(tmp_path / place)
     assert (images.shape, images.dtype) == ((30, 4, 5, 3), np.uint8)
-    np.testing.assert_array_equal(images.transpose(0, 3, 1, 2).reshape(30, 60), found.stats["seen"].rows)
+    np.testing.assert_array_equal(
+        images.transpose(0, 3, 1, 2).reshape(30, 60), found.of(Seen(dim=60)).stats.rows
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)

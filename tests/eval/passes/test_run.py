@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from oracles.distances import inception_score
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
@@ -23,9 +24,7 @@ from lsgm.distributed import World, join
 from lsgm.errors import UserError
 from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
-from lsgm_eval.metrics.inception_score import ClassSums, inception_score
-from lsgm_eval.samples.draw import DEPTH
-from lsgm_eval.samples.gather import Pass, run_pass
+from lsgm_eval.samples.gather import DEPTH, Pass, run_pass
 
 SAMPLER = SamplerConfig("heun", steps=3)
 CPU = torch.device("cpu")
@@ -97,21 +96,22 @@ def draw(model: Noise | None = None, seeds: Sequence[int] = SEEDS, **options: An
 
 def assert_equal(one: Pass, other: Pass, *, rtol: float = 0.0) -> None:
     """Sums of 300 float64 numbers round differently in another order, by some 1e-14 of their size."""
-    for name, stats in one.stats.items():
-        np.testing.assert_array_equal(other.stats[name].rows, stats.rows)
-        np.testing.assert_allclose(other.stats[name].moments.mean, stats.moments.mean, rtol=rtol)
-        cov, atol = stats.moments.covariance, rtol * stats.moments.covariance.max()
-        np.testing.assert_allclose(other.stats[name].moments.covariance, cov, rtol=rtol, atol=atol)
-    spatial = one.spatial["classes"].moments.mean
-    np.testing.assert_allclose(other.spatial["classes"].moments.mean, spatial, rtol=rtol)
+    for extractor in EXTRACTORS:
+        theirs, ours = other.of(extractor).stats, one.of(extractor).stats
+        np.testing.assert_array_equal(theirs.rows, ours.rows)
+        np.testing.assert_allclose(theirs.moments.mean, ours.moments.mean, rtol=rtol)
+        cov, atol = ours.moments.covariance, rtol * ours.moments.covariance.max()
+        np.testing.assert_allclose(theirs.moments.covariance, cov, rtol=rtol, atol=atol)
+    means = [found.of(EXTRACTORS[1]).spatial.moments.mean for found in (one, other)]
+    np.testing.assert_allclose(means[1], means[0], rtol=rtol)
     np.testing.assert_allclose(score_of(other), score_of(one), rtol=rtol)
     assert torch.equal(other.preview, one.preview)
     assert torch.equal(other.nfe, one.nfe)
 
 
 def score_of(found: Pass) -> float:
-    sums = found.others["classes"]["classes"]
-    assert isinstance(sums, ClassSums)
+    sums = found.of(EXTRACTORS[1]).classes
+    assert sums is not None
     return sums.score().interval.value
 
 
@@ -121,14 +121,15 @@ def images() -> Tensor:
 
 def test_a_pass_is_the_moments_rows_classes_costs_and_first_images_of_what_is_drawn() -> None:
     found, x = draw(), images().flatten(1).double().numpy()
-    for name, scale in (("sums", 1), ("classes", 2)):
-        moments = found.stats[name].moments
+    for extractor in EXTRACTORS:
+        scale, moments = extractor.scale, found.of(extractor).stats.moments
         np.testing.assert_allclose(moments.mean, scale * x.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(moments.covariance, scale**2 * np.cov(x, rowvar=False), rtol=1e-10)
-        np.testing.assert_array_equal(found.stats[name].rows, scale * x)
-    spatial = found.spatial["classes"].moments
-    np.testing.assert_allclose(spatial.covariance, np.cov(x[:, :4], rowvar=False), rtol=1e-10)
-    assert list(found.spatial) == ["classes"]
+        np.testing.assert_array_equal(found.of(extractor).stats.rows, scale * x)
+    spatial = found.of(EXTRACTORS[1]).spatial
+    assert spatial is not None
+    np.testing.assert_allclose(spatial.moments.covariance, np.cov(x[:, :4], rowvar=False), rtol=1e-10)
+    assert found.of(EXTRACTORS[0]).spatial is None
     expected = inception_score(2 * x[:, :3] / 64).interval.value
     np.testing.assert_allclose(score_of(found), expected, rtol=1e-10)
     assert torch.equal(found.preview, images()[:100])
@@ -182,7 +183,7 @@ def test_one_thread_gives_the_numbers_of_two() -> None:
 
 
 def test_an_inception_score_of_fewer_images_than_splits_is_not_begun() -> None:
-    assert "classes" not in draw(seeds=range(9)).others["classes"]
+    assert draw(seeds=range(9)).of(EXTRACTORS[1]).classes is None
 
 
 # Interruptions.
@@ -334,7 +335,9 @@ def shared(folder: Path, rank: int) -> None:
     except UserError as error:
         said.append(str(error))
     found = draw(**options)
-    torch.save({"said": said, "mean": found.stats["sums"].moments.mean.tolist()}, folder / f"{rank}.pt")
+    torch.save(
+        {"said": said, "mean": found.of(EXTRACTORS[0]).stats.moments.mean.tolist()}, folder / f"{rank}.pt"
+    )
     if rank == 0:
         assert_equal(found, draw(), rtol=1e-10)
     dist.destroy_process_group()

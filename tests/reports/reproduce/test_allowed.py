@@ -17,7 +17,7 @@ from lsgm.data import dataset_names
 from lsgm.errors import DataError
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import fid, nfe, nll
-from lsgm_eval.features.registry import FOREIGN, FORMS, KINDS
+from lsgm_eval.features.registry import FORMS, KINDS
 from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS, CommandLine
 from lsgm_reports.reproduce.apart import copied, foreign_code
 
@@ -94,8 +94,8 @@ def test_a_network_of_somebody_s_own_is_code_unless_it_is_known_to_be_none(kind:
     assert f"{kind}:" in FORMS or kind in ("glyphs", "inception", "inception-clean")
     line = CommandLine.parse(["lsgm", "eval", "glyphs", "--extractor", f"{kind}:file"]).checked()
     found = [each.word for each in foreign_code(line, Path("/"), Path("/"))]
-    assert found == [f"{kind}:file"] * (kind in FOREIGN)
-    assert (kind in FOREIGN) == (kind not in ("glyphs", "inception"))
+    assert found == [f"{kind}:file"] * KINDS[kind].runs
+    assert KINDS[kind].runs == (kind not in ("glyphs", "inception"))
 
 
 REFUSED = [

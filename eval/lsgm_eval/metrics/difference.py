@@ -1,33 +1,25 @@
-"""Is one model nearer to the data than another? Differences of distances to one reference, with intervals."""
+"""Differences of one number of two models: paired or independent, their intervals, chances and verdicts.
+
+A lead counts only as far as it is no bias, and as far as it is none of many that were looked at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtr
 
 from lsgm.errors import UserError
-from lsgm_eval.features.statistics import FeatureStats
-from lsgm_eval.measure.space import Gathered, Space
-from lsgm_eval.metrics.frechet import frechet_to
-from lsgm_eval.metrics.intervals import Interval, frechet_bias, frechet_influence
+from lsgm_eval.metrics.frechet import frechet_bias, frechet_influence, frechet_to
+from lsgm_eval.metrics.intervals import NORMAL_95, Interval, difference_ends, paired_difference
 from lsgm_eval.metrics.kernel import cross_sums, within_sums
-from lsgm_eval.metrics.moments import Array, Moments
-from lsgm_eval.rows import Context
-from lsgm_eval.samples.gather import Pass
+from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 
-__all__ = [
-    "DOUBT",
-    "Comparison",
-    "beyond_bias",
-    "compare_frechet",
-    "compare_kernel",
-    "compare_models",
-    "unlike_counts",
-]
+__all__ = ["DOUBT", "Comparison", "Difference", "beyond_bias", "compare_frechet", "compare_kernel", "holm"]
 
 DOUBT = 1.25
 """How many times larger than estimated the difference of two biases may be. `frechet_bias` gave 1.01 to 1.25
@@ -43,6 +35,111 @@ def beyond_bias(value: float, low: float, high: float, bias: float) -> bool:
     """
     shift = DOUBT * bias
     return (low > 0 and low > shift) if value > 0 else (high < 0 and high < shift)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B - A, the ends of its 95 % interval, and the chance of one as large where there is none (two-sided).
+
+    Ends and chance are None where nothing is known of the error.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    bias: float = 0.0
+    """Estimated upward bias of B less that of A."""
+
+    @classmethod
+    def exact(cls, value: float) -> Self:
+        """Return a difference without any error, as that of two counts of parameters."""
+        return cls(value, value, value, float(value == 0))
+
+    @classmethod
+    def normal(cls, found: Interval) -> Self:
+        """Return a difference whose normal interval has been told already."""
+        if found.standard_error == 0:
+            return cls.exact(found.value)
+        p = 2 * float(ndtr(-abs(found.value) / found.standard_error))
+        return cls(found.value, found.low, found.high, p)
+
+    @classmethod
+    def paired(cls, a: NDArray[Any], b: NDArray[Any]) -> Self:
+        """Return mean(b - a) over images [N] that both have, and the chance by Student's test of pairs.
+
+        What an image does to both cancels. Raises ValueError for other than two equally long rows of 2 or
+        more.
+        """
+        if np.ndim(a) != 1 or np.shape(a) != np.shape(b) or len(a) < 2:
+            raise ValueError(
+                f"paired values need one row each of 2 or more, not {np.shape(a)}, {np.shape(b)}"
+            )
+        gap = paired_difference(b, a)
+        if gap.standard_error == 0:
+            return cls.exact(gap.value)
+        p = 2 * float(stdtr(len(a) - 1, -abs(gap.value) / gap.standard_error))
+        return cls(gap.value, gap.low, gap.high, p)
+
+    @classmethod
+    def independent(
+        cls, a: float, ends_a: tuple[float, float], b: float, ends_b: tuple[float, float]
+    ) -> Self:
+        """Return b - a from two values and the ends (low, high) of their 95 % intervals, errors independent.
+
+        By `difference_ends`. Where both share a reference, or images, their errors go together and the
+        interval is too wide rather than too narrow.
+        """
+        gap = b - a
+        low, high = difference_ends(a, ends_a, b, ends_b)
+        towards_zero = gap - low if gap > 0 else high - gap
+        known = gap != 0 and towards_zero != 0
+        p = 2 * float(ndtr(-abs(gap) * NORMAL_95 / towards_zero)) if known else float(gap == 0)
+        return cls(gap, low, high, p)
+
+    @property
+    def apart(self) -> bool:
+        """Whether 0 lies outside the interval, taken by itself."""
+        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
+
+    @property
+    def sure(self) -> bool:
+        """Whether the same can be said of what is left without the bias (`beyond_bias`)."""
+        known = self.low is not None and self.high is not None
+        return known and beyond_bias(self.value, self.low or 0.0, self.high or 0.0, self.bias)
+
+    def biased(self, bias: float) -> Self:
+        """Return the difference of two estimates whose upward biases differ by ``bias``.
+
+        Its chance is that of what is left without `DOUBT` times the bias, 1 where nothing is left.
+        """
+        left = self.value - DOUBT * bias
+        arm = abs(self.value - ((self.low if self.value > 0 else self.high) or 0.0))
+        p = self.p
+        if p is not None and left * self.value <= 0:
+            p = 1.0
+        elif p is not None and arm > 0:
+            p = max(p, 2 * float(ndtr(-abs(left) * NORMAL_95 / arm)))
+        return replace(self, p=p, bias=bias)
+
+    def times(self, scale: float) -> Self:
+        """Return the difference in another unit, one of the old being ``scale`` > 0 of the new."""
+        low, high = (None if end is None else end * scale for end in (self.low, self.high))
+        return replace(self, value=self.value * scale, low=low, high=high, bias=self.bias * scale)
+
+
+def holm(chances: Mapping[str, float]) -> dict[str, float]:
+    """Return the chances p adjusted for being many, by Holm (1979), under the names they came with.
+
+    Sorted p_1 <= ... <= p_m become max over j <= i of min(1, (m - j + 1) p_j). Calling real what then lies
+    below 5 % is wrong about one or more of them in at most 5 % of comparisons, however they depend on each
+    other.
+    """
+    adjusted, so_far = {}, 0.0
+    for place, name in enumerate(sorted(chances, key=lambda name: chances[name])):
+        so_far = max(so_far, min(1.0, (len(chances) - place) * chances[name]))
+        adjusted[name] = so_far
+    return adjusted
 
 
 @dataclass(frozen=True)
@@ -163,64 +260,3 @@ def _difference_variance(x: Array, y: Array, *, paired: bool, ddof: int = 1) -> 
     if len(x) != len(y):
         raise ValueError(f"paired rows need equal numbers, not {len(x)} and {len(y)}")
     return float((x - y).var(ddof=ddof))
-
-
-# Two models' distances to one reference: their difference, its interval, and whether it is real
-
-
-def compare_models(
-    first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str | None
-) -> list[dict[str, Any]]:
-    """Return rows ``paired_<distance>`` of the first model minus the second in every space.
-
-    Both models' images are of the same seeds, so that what a seed does to both cancels.
-    """
-    rows = []
-    for space in spaces:
-        ours, theirs = (Gathered.of(found, space.extractor) for found in (a, b))
-        rows += _pair(first, ours, second, theirs, space, split)
-    return rows
-
-
-def unlike_counts(
-    first: Context, second: Context, counts: tuple[int, int], spaces: Sequence[Space], split: str | None
-) -> list[dict[str, Any]]:
-    """Return rows without a value for two models of unlike numbers of images, whose biases are unlike too."""
-    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
-    why = (
-        f"{first.model} has {counts[0]:,} images and {second.model} {counts[1]:,}: distances of unlike "
-        "numbers have unlike biases; draw equally many by --images"
-    )
-    return [
-        context.row(f"paired_{space.metric(family)}", None, split=split, extractor=space.label, note=why)
-        for space in spaces
-        for family in ("frechet", "kernel")
-        if family in space.spec.statistics
-    ]
-
-
-def _pair(
-    first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str | None
-) -> list[dict[str, Any]]:
-    reference, statistics = space.reference.stats, space.spec.statistics
-    compared: dict[str, Comparison] = {}
-    if "frechet" in statistics:
-        compared["frechet"] = compare_frechet(a.stats, b.stats, reference.moments, paired=True)
-    if "kernel" in statistics and len(reference.rows):
-        compared["kernel"] = compare_kernel(a.stats.rows, b.stats.rows, reference.rows, paired=True)
-    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
-    return [
-        context.row(
-            f"paired_{space.metric(family)}",
-            found.difference.value,
-            ci_low=found.difference.low,
-            ci_high=found.difference.high,
-            bias=found.bias if family == "frechet" else None,
-            n=a.stats.moments.count,
-            split=split,
-            extractor=space.label,
-            reference_sha256=space.reference.sha256,
-            note=found.verdict(first.model, second.model),
-        )
-        for family, found in compared.items()
-    ]
