@@ -99,6 +99,9 @@ class Manifest:
     device: str
     models: tuple[MeasuredModel, ...]
     task: MeasuredTask
+    again: tuple[str, ...] = ()
+    """The command that makes the rows of this manifest again and as little as possible beside them, as one
+    would type it in ``directory``, without a folder to write into; empty where that is not told."""
 
     def __post_init__(self) -> None:
         for name in ("processes", "threads"):
@@ -140,6 +143,8 @@ def write_manifest(out: Path, manifest: Manifest) -> str:
     content = asdict(manifest)
     for key in ("id", "started"):
         del content[key]
+    if not manifest.again:
+        del content["again"]
     for model in content["models"]:
         if model["images"] is None:  # a count of ready images alone
             del model["images"]

@@ -15,13 +15,14 @@ from lsgm.errors import ConfigError, UserError
 from lsgm.files.names import file_name, shown
 from lsgm.files.write import claim
 from lsgm.options import Positional, arg, parse
+from lsgm.progress import aligned
 
 if TYPE_CHECKING:
     from lsgm.results.row import Row
     from lsgm_reports.read import Placed
     from lsgm_reports.reproduce.apart import Foreign
     from lsgm_reports.reproduce.checks import Check
-    from lsgm_reports.reproduce.trained import Training
+    from lsgm_reports.reproduce.trained import TrainAgain
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -108,8 +109,7 @@ def _listed(found: Sequence[Placed]) -> list[str]:
         )
         for each in found
     ]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return aligned(cells)
 
 
 def _value(value: float | None) -> str:
@@ -157,15 +157,19 @@ def _told(checks: Sequence[Check], remarks: Sequence[str], foreign: Sequence[For
 
 def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
     """Print how to measure a row again, and do so where asked to."""
+    from lsgm.results.manifest import manifest_of
     from lsgm_reports.read import read_placed
     from lsgm_reports.reproduce.again import plan_again
 
     row, folder = placed.row, placed.file.parent
-    siblings = [each.row for each in read_placed([placed.file]).placed]
-    again = plan_again(row, folder, siblings, out, options.device)
+    manifest = manifest_of(row, folder)
     interval = f" ({row.interval[0]!r} to {row.interval[1]!r})" if row.interval else ""
     sampler = f", {row.sampler}" if row.sampler else ""
     _say(f"row {name}: {row.metric} of {row.model} = {row.value!r}{interval}, {row.task}{sampler}")
+    if manifest is None:
+        return _tell_keys(row, run=options.run)
+    siblings = [each.row for each in read_placed([placed.file]).placed]
+    again = plan_again(row, manifest, folder, siblings, out, options.device)
     _told(again.checks, again.remarks, again.foreign)
     if again.foreign and not options.trust_code:
         sys.stdout.flush()
@@ -187,6 +191,19 @@ def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
     # Threads are counted when torch is first imported, which has not happened in this process.
     status = run_apart(again.argv, again.directory, again.environment, agreed, [folder])
     return status or _compare(row, folder, out)
+
+
+def _tell_keys(row: Row, *, run: bool) -> int:
+    """Print all that is known of a row without a manifest. Raises UserError where it was to be run."""
+    named = row.manifest and f"the manifest {row.manifest} is not beside the row"
+    why = f"{named or 'the row names no manifest'}: no more is known of how it was measured than its keys say"
+    if run:
+        raise UserError(f"{why}; bring the manifest, or type the command yourself")
+    known = [(key, str(value)) for key, value in vars(row).items() if value not in (None, {}, ())]
+    for line in aligned(known):
+        _say(f"  {line}")
+    _say(why)
+    return 0
 
 
 def _show(shell: str) -> None:
@@ -230,7 +247,7 @@ def _train(folder: Path, options: Options) -> int:
         raise ConfigError(f"{folder} is a training run and holds no rows to choose from; give its name alone")
     default = Path("runs") / f"reproduced-{file_name(folder.resolve().name)}"
     out = _fresh(options.out or _own(default, folder))
-    training: Training = read_training_run(folder, out, options.device)
+    training: TrainAgain = read_training_run(folder, out, options.device)
     _say(f"training run {folder}")
     _told(training.checks, training.remarks)
     _show(training.shell)

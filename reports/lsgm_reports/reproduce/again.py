@@ -1,17 +1,16 @@
-"""The command of a row that no manifest explains, as far as the row's own keys tell it."""
+"""All that it takes to measure a row again: the command, where to run it, and what must hold."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lsgm.errors import DataError
-from lsgm.results.manifest import Manifest, MeasuredModel, manifest_of
+from lsgm.results.labels import settings_of
+from lsgm.results.manifest import Manifest
 from lsgm.results.row import Row
 from lsgm.runs.provenance import git_revision
 from lsgm_reports.reproduce.allowed import CommandLine
@@ -29,76 +28,118 @@ from lsgm_reports.reproduce.weights import locate
 __all__ = [
     "ELSEWHERE",
     "Again",
-    "guessed_command",
-    "guessed_models",
     "method_of",
     "models_of",
     "narrowed",
     "pair_of",
-    "parse_label",
     "plan_again",
     "with_models",
 ]
 
-TASK = re.compile(
-    r"(?P<task>[^/]+)/(?P<tier>[^/]+?)(-limit-(?P<limit>\d+))?(-images-(?P<images>\d+|all))?(?P<custom>-custom)?"
-)
 
-ESTIMATOR = (
-    *("samples", "times", "rtol", "atol", "step_control", "solver", "steps", "probes", "divergence"),
-    "dequantise",
-)
-"""Settings that the label of a bound has in common with the options of `lsgm nll`, besides its one flag."""
+@dataclass(frozen=True)
+class Again:
+    """A command that measures a row again."""
+
+    argv: tuple[str, ...]
+    directory: Path
+    environment: Mapping[str, str]
+    processes: int
+    checks: Sequence[Check]
+    remarks: Sequence[str]
+    foreign: Sequence[Foreign] = ()
+    """The code of others that it runs."""
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not here and without which the command cannot run."""
+        return [check.text for check in self.checks if check.state == "missing"]
+
+    @property
+    def shell(self) -> str:
+        """The command for a shell, with the directory and the environment where these are others."""
+        here = Path.cwd() == self.directory
+        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        line = " ".join([*words, shell_line(self.argv, self.processes)])
+        return line if here else f"cd {shlex.quote(str(self.directory))} && {line}"
 
 
-def guessed_command(row: Row, siblings: Sequence[Row]) -> CommandLine:
-    """Return a command, without its models, that measures what a row says it is.
+def plan_again(
+    row: Row, manifest: Manifest, folder: Path, siblings: Sequence[Row], out: Path, device: str = ""
+) -> Again:
+    """Return how to measure a row of ``folder`` again, into ``out``, and what is known to stand in the way.
 
-    The task names its protocol, the label of the sampler or estimator the rest. What a row does not hold is
-    as the task has it: its feature spaces, and its images where they are a folder. Raises DataError for a
-    task column that is none of ours.
+    The command is the one that the manifest has for its rows; one of an earlier version has that of the whole
+    call, which is `narrowed` with the help of ``siblings``, all rows of the file. Raises DataError for a
+    command that is none that measures or says more than data (`allowed`).
     """
-    found = TASK.fullmatch(row.task)
-    if found is None:
-        raise DataError(f"the row's task is '{row.task}', not NAME@VERSION/TIER; its command cannot be told")
-    name, tier, limit = found["task"], found["tier"], found["limit"]
-    if row.group == "reach" or (row.group == "curve" and limit):
-        options = [("task", name), ("tier", tier), ("metric", _metric(row))]
-        options += [("images", limit)] if limit else []
-        if row.target:
-            options.append(("reach", row.target.partition("=")[2]))
-        return narrowed(CommandLine("nfe", (), tuple(options)), row, siblings)
-    if row.group in ("likelihood", "terms") and (limit or found["custom"]):
-        options = [("task", name), ("tier", tier), ("method", method_of(row.metric))]
-        options += [("limit", limit)] if limit else []
-        label = parse_label(row.sampler or "") if found["custom"] else None
-        settings = label[1] if label else {}
-        flags = [("no-control-variate", None)] if settings.get("control_variate") == "off" else []
-        options += [(key.replace("_", "-"), value) for key, value in settings.items() if key in ESTIMATOR]
-        return CommandLine("nll", (), (*options, *flags))
-    drawn = [("images", found["images"])] if found["images"] else []
-    return narrowed(CommandLine("eval", (name,), (("tier", tier), *drawn)), row, siblings)
+    places = [folder, folder.parent, Path.cwd() / "checkpoints", Path.cwd() / "runs"]
+    exact = manifest.again
+    recorded = CommandLine.parse(exact or manifest.command)
+    recorded.without(*ELSEWHERE).checked()
+    directory, remarks = Path(manifest.directory), []
+    if not _is_place(manifest.directory):
+        remarks.append(f"{directory} is not here: relative paths are taken from the current directory")
+        directory = Path.cwd()
+    # The command, its models where they lie now, on the device that was chosen then.
+    line = recorded.without(*ELSEWHERE) if exact else narrowed(recorded, row, siblings)
+    names = [model.name for model in manifest.models]
+    wanted = names if exact else models_of(row, names)
+    models = [model for model in manifest.models if model.name in wanted]
+    located = [locate(model, directory, places) for model in models]
+    words = [where.word or f"{model.name}=CHECKPOINT" for model, where in zip(models, located, strict=True)]
+    line = with_models(line, words)
+    if device or manifest.processes == 1:
+        line = line.with_values("device", device or manifest.device)
+    checks = [
+        check_code(manifest.git_revision or row.git_revision, git_revision()),
+        check_versions(manifest.versions),
+        *(Check("weights", where.state, where.text) for where in located),
+        check_data(manifest.task.data, manifest.task.dataset, _roots(manifest), directory),
+        check_hardware(manifest),
+    ]
+    if recorded.values("time-budget"):
+        remarks.append("the call had a time budget, which is left out: it may have ended before some points")
+    folder_word = str(out if directory == Path.cwd() else out.absolute())
+    line = line.without("out").checked().with_values("out", folder_word)
+    foreign = foreign_code(line, directory, Path.cwd())
+    return Again(line.argv, directory, _environment(manifest), manifest.processes, checks, remarks, foreign)
 
 
-def guessed_models(row: Row, siblings: Sequence[Row]) -> list[MeasuredModel]:
-    """Return the models of a row by names and checksums: its own, or both that it compares."""
-    known = {
-        other.model: other.checkpoint_sha256 for other in siblings if other.checkpoint_sha256 is not None
-    }
-    if row.checkpoint_sha256 is not None:
-        return [MeasuredModel(row.model, "", sha256=row.checkpoint_sha256)]
-    names = pair_of(row.model, list(known), (" - ", " / ")) or [row.model]
-    return [MeasuredModel(name, "", sha256=known.get(name)) for name in names]
+def _is_place(directory: str) -> bool:
+    """Say whether a recorded directory is here, and of a name that a terminal prints as it is."""
+    return os.path.isabs(directory) and directory.isprintable() and os.path.isdir(directory)
 
 
-def _metric(row: Row) -> str:
-    """Return the metric that a sweep was of; what it costs to reach a quality names that in its target."""
-    if row.group != "reach" or row.target is None:
-        return row.metric
-    return re.split(r"[<>]=?", row.target)[0]
+def _environment(manifest: Manifest) -> dict[str, str]:
+    """Return what must be set: the threads, by which sums are divided, and the data's place if unset here."""
+    found: dict[str, str] = {}
+    if manifest.threads is not None:
+        found |= thread_setting(manifest.threads)
+    data = _data(manifest)
+    if data and "LSGM_DATA" not in os.environ:
+        found["LSGM_DATA"] = data
+    return found
 
 
-# From the command of a whole call to that of one of its numbers, as far as the commands allow it
+def _data(manifest: Manifest) -> str:
+    """Return the folders of data that were looked in, whole paths between colons; nothing of odd ones."""
+    recorded = manifest.environment.get("LSGM_DATA", "")
+    if not recorded.isprintable():
+        return ""
+    parts = [os.path.expanduser(part) for part in recorded.split(os.pathsep) if part]
+    return os.pathsep.join(os.path.join(manifest.directory, part) for part in parts)
+
+
+def _roots(manifest: Manifest) -> list[Path]:
+    """Return the folders in which data are looked for, as `lsgm.data` does."""
+    named = os.environ.get("LSGM_DATA", _data(manifest))
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsgm"
+    cache = Path(os.environ.get("LSGM_CACHE") or base)
+    return [Path(os.path.expanduser(part)) for part in named.split(os.pathsep) if part] + [cache / "data"]
+
+
+# From the command of a whole call, which earlier versions recorded, to that of one of its numbers
 
 FLOW = ("tol", "rtol", "atol", "solver", "steps", "probes", "divergence")
 """Options of `lsgm nll` that the score-matching bound refuses."""
@@ -108,8 +149,6 @@ MATCHING = ("times", "control-variate", "no-control-variate")
 
 ELSEWHERE = ("json", "save", "export-reference", "time-budget")
 """Options that change no number, or stop before the one that is wanted."""
-
-LABEL = re.compile(r"(?P<name>[^()]+)\((?P<settings>.*)\)")
 
 
 def narrowed(line: CommandLine, row: Row, siblings: Sequence[Row]) -> CommandLine:
@@ -181,10 +220,9 @@ def _one_point(line: CommandLine, row: Row) -> CommandLine:
     """Return a sweep of the one sampler and budget of a row; what is derived from curves needs them whole."""
     if row.group != "curve" or row.sampler is None:
         return line
-    found = parse_label(row.sampler)
-    if found is None:
+    name, settings = row.sampler.partition("(")[0], settings_of(row.sampler)
+    if not name or not settings:
         return line
-    name, settings = found
     words = [word for text in line.values("samplers") for word in text.split(",")]
     fitting = [word for word in words if _fits(word, name, settings)]
     line = line.with_values("samplers", ",".join(fitting) or _word(name, settings))
@@ -193,15 +231,6 @@ def _one_point(line: CommandLine, row: Row) -> CommandLine:
     if row.nfe_mean is None or not math.isfinite(row.nfe_mean):
         return line
     return line.with_values("nfe", str(round(row.nfe_mean))).with_values("tol", "none")
-
-
-def parse_label(label: str) -> tuple[str, dict[str, str]] | None:
-    """Return name and settings of ``heun(steps=20, grid=edm)``, None for another form."""
-    found = LABEL.fullmatch(label)
-    if found is None:
-        return None
-    pairs = [part.partition("=") for part in found["settings"].split(", ") if part]
-    return found["name"], {key: value for key, _, value in pairs}
 
 
 def _beyond_budget(settings: dict[str, str]) -> dict[str, str]:
@@ -229,142 +258,3 @@ def with_models(line: CommandLine, words: Sequence[str]) -> CommandLine:
     if line.command == "fid":
         return line  # its words are a reference and samples, of whatever kind
     return line.with_values("model", *words)
-
-
-# All that it takes to measure a row again: the command, where to run it, and what must hold
-
-
-@dataclass(frozen=True)
-class Again:
-    """A command that measures a row again."""
-
-    argv: tuple[str, ...]
-    directory: Path
-    environment: Mapping[str, str]
-    processes: int
-    checks: Sequence[Check]
-    remarks: Sequence[str]
-    foreign: Sequence[Foreign] = ()
-    """The code of others that it runs."""
-
-    @property
-    def missing(self) -> list[str]:
-        """What is not here and without which the command cannot run."""
-        return [check.text for check in self.checks if check.state == "missing"]
-
-    @property
-    def shell(self) -> str:
-        """The command for a shell, with the directory and the environment where these are others."""
-        here = Path.cwd() == self.directory
-        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        line = " ".join([*words, shell_line(self.argv, self.processes)])
-        return line if here else f"cd {shlex.quote(str(self.directory))} && {line}"
-
-
-def plan_again(row: Row, folder: Path, siblings: Sequence[Row], out: Path, device: str = "") -> Again:
-    """Return how to measure a row of ``folder`` again, into ``out``, and what is known to stand in the way.
-
-    ``siblings`` are all rows of its file. Without a manifest the command is told from the row's own keys, and
-    a remark says so. Raises DataError for a damaged manifest, for a row whose command cannot be told, and for
-    a command that is none that measures or says more than data (`allowed`).
-    """
-    manifest = manifest_of(row, folder)
-    places = [folder, folder.parent, Path.cwd() / "checkpoints", Path.cwd() / "runs"]
-    if manifest is None:
-        return _guessed(row, siblings, places, out, device)
-    recorded = CommandLine.parse(manifest.command)
-    recorded.without(*ELSEWHERE).checked()
-    directory, remarks = Path(manifest.directory), []
-    if not _is_place(manifest.directory):
-        remarks.append(f"{directory} is not here: relative paths are taken from the current directory")
-        directory = Path.cwd()
-    line = narrowed(recorded, row, siblings)
-    wanted = models_of(row, [model.name for model in manifest.models])
-    models = [model for model in manifest.models if model.name in wanted]
-    line, found = _with_weights(line, models, directory, places)
-    if device or manifest.processes == 1:
-        # As it was chosen then: what `auto` chooses here may be another kind of device.
-        line = line.with_values("device", device or manifest.device)
-    data = check_data(manifest.task.data, manifest.task.dataset, _roots(manifest), directory)
-    checks = [
-        check_code(manifest.git_revision or row.git_revision, git_revision()),
-        check_versions(manifest.versions),
-        *found,
-        data,
-        check_hardware(manifest),
-    ]
-    if recorded.values("time-budget"):
-        remarks.append("the call had a time budget, which is left out: it may have ended before some points")
-    folder_word = str(out if directory == Path.cwd() else out.absolute())
-    line = line.without("out").checked().with_values("out", folder_word)
-    foreign = foreign_code(line, directory, Path.cwd())
-    return Again(line.argv, directory, _environment(manifest), manifest.processes, checks, remarks, foreign)
-
-
-def _is_place(directory: str) -> bool:
-    """Say whether a recorded directory is here, and of a name that a terminal prints as it is."""
-    return os.path.isabs(directory) and directory.isprintable() and os.path.isdir(directory)
-
-
-def _guessed(row: Row, siblings: Sequence[Row], places: Sequence[Path], out: Path, device: str) -> Again:
-    """Return what the row alone tells."""
-    here = Path.cwd()
-    line, found = _with_weights(guessed_command(row, siblings), guessed_models(row, siblings), here, places)
-    line = line.with_values("device", device) if device else line
-    why = (
-        "the row names no manifest"
-        if row.manifest is None
-        else f"the manifest {row.manifest} is not beside the row"
-    )
-    remarks = [
-        f"{why}: the command is told from the row's own keys, with the task's feature spaces and images, and "
-        "neither versions nor hardware are known"
-    ]
-    if row.group == "reach":
-        remarks.append("it depends on all points of its sweep, which the row does not name")
-    name = row.dataset_name
-    checks = [
-        check_code(row.git_revision, git_revision()),
-        *found,
-        check_data(name, row.dataset, _roots(None), here),
-    ]
-    line = line.checked("the command that the row's keys tell").with_values("out", str(out))
-    return Again(line.argv, here, {}, 1, checks, remarks, foreign_code(line, here, here))
-
-
-def _with_weights(
-    line: CommandLine, models: Sequence[MeasuredModel], directory: Path, places: Sequence[Path]
-) -> tuple[CommandLine, list[Check]]:
-    """Return the line with its models as they are found here, and what is to be said of each."""
-    located = [locate(model, directory, places) for model in models]
-    words = [where.word or f"{model.name}=CHECKPOINT" for model, where in zip(models, located, strict=True)]
-    return with_models(line, words), [Check("weights", where.state, where.text) for where in located]
-
-
-def _environment(manifest: Manifest) -> dict[str, str]:
-    """Return what must be set: the threads, by which sums are divided, and the data's place if unset here."""
-    found: dict[str, str] = {}
-    if manifest.threads is not None:
-        found |= thread_setting(manifest.threads)
-    data = _data(manifest)
-    if data and "LSGM_DATA" not in os.environ:
-        found["LSGM_DATA"] = data
-    return found
-
-
-def _data(manifest: Manifest) -> str:
-    """Return the folders of data that were looked in, whole paths between colons; nothing of odd ones."""
-    recorded = manifest.environment.get("LSGM_DATA", "")
-    if not recorded.isprintable():
-        return ""
-    parts = [os.path.expanduser(part) for part in recorded.split(os.pathsep) if part]
-    return os.pathsep.join(os.path.join(manifest.directory, part) for part in parts)
-
-
-def _roots(manifest: Manifest | None) -> list[Path]:
-    """Return the folders in which data are looked for, as `lsgm.data` does."""
-    recorded = _data(manifest) if manifest is not None else ""
-    named = os.environ.get("LSGM_DATA", recorded)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsgm"
-    cache = Path(os.environ.get("LSGM_CACHE") or base)
-    return [Path(os.path.expanduser(part)) for part in named.split(os.pathsep) if part] + [cache / "data"]

@@ -19,11 +19,11 @@ from lsgm_reports.reproduce.apart import no_option
 from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
 from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256
 
-__all__ = ["Training", "is_training_run", "read_training_run", "same_weights"]
+__all__ = ["TrainAgain", "is_training_run", "read_training_run", "same_weights"]
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainAgain:
     """A training run and how to train it again."""
 
     folder: Path
@@ -86,7 +86,7 @@ def is_training_run(place: Path) -> bool:
     return all(os.path.exists(place / name) for name in ("config.toml", "manifest.json"))
 
 
-def read_training_run(folder: Path, out: Path, device: str = "") -> Training:
+def read_training_run(folder: Path, out: Path, device: str = "") -> TrainAgain:
     """Return how to train a run again, into ``out``. Raises DataError where its files cannot be read.
 
     Of its configuration nothing is run and nowhere is written by it: it names images and weights that are
@@ -105,7 +105,7 @@ def read_training_run(folder: Path, out: Path, device: str = "") -> Training:
     images = f"{run.dataset.name}@{run.dataset.version}, sha256 {run.dataset.sha256[:12]}"
     machine = ", ".join(f"{count} {name}" for name, count in vars(run.hardware).items())
     options = ["--device", device] if device else []
-    return Training(
+    return TrainAgain(
         folder,
         ("lsgm", "train", no_option(str(folder / "config.toml")), "--out", str(out), *options),
         thread_setting(run.hardware.threads) if run.hardware.threads is not None else {},

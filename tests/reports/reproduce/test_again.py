@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from reports.fake_manifest import fake_manifest, write_manifest
 
 from lsgm.errors import DataError
-from lsgm.results.manifest import MeasuredModel, read_manifest
+from lsgm.results.manifest import MeasuredModel, manifest_of, read_manifest
 from lsgm.results.row import Row
 from lsgm_reports.reproduce.again import plan_again
 from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
@@ -145,13 +146,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_is_narrowed_and_keeps_device_threads_and_data(folder: Path) -> None:
-    again = plan_again(ROW, folder, [], Path("fresh"))
+    again = plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"))
     assert again.shell == (
         "OMP_NUM_THREADS=1 LSGM_DATA=/far/data lsgm eval glyphs --only nelbo --model vae=runs/vae "
         "--device cpu --out fresh"
     )
     assert not again.missing
-    assert plan_again(ROW, folder, [], Path("fresh"), "cuda").argv[-4:] == (
+    assert plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"), "cuda").argv[-4:] == (
         *("--device", "cuda"),
         *("--out", "fresh"),
     )
@@ -162,7 +163,7 @@ def test_elsewhere_the_command_goes_there_first(
 ) -> None:
     (tmp_path / "other place").mkdir()
     monkeypatch.chdir(tmp_path / "other place")
-    again = plan_again(ROW, folder, [], Path("fresh"))
+    again = plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"))
     assert again.shell.startswith(f"cd {tmp_path} && ")
     assert again.shell.endswith(f"--out '{tmp_path}/other place/fresh'")
 
@@ -171,33 +172,32 @@ def test_what_is_not_here_any_more_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     command = [*fake_manifest()["command"], "--time-budget", "60"]
     write_manifest(tmp_path / "out", fake_manifest(command=command))
-    again = plan_again(ROW, tmp_path / "out", [], Path("fresh"))
+    again = plan_again(ROW, manifest_of(ROW, tmp_path / "out"), tmp_path / "out", [], Path("fresh"))
     assert again.missing == ["vae with weights of sha256 3d3d3d3d3d3d: not at /far/runs/vae"]
     assert "--model vae=CHECKPOINT" in again.shell
     assert [remark.split()[0] for remark in again.remarks] == ["/far", "the"]
     assert "--time-budget" not in again.argv
 
 
-def test_a_row_without_a_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    sha256 = checkpoint(tmp_path / "checkpoints" / "x", b"w")
-    row = Row("glyphs@1/quick", "vae", "nelbo_nats", 1.0, group="likelihood", checkpoint_sha256=sha256)
-    again = plan_again(row, tmp_path, [row], Path("fresh"))
-    assert again.shell == (
-        f"lsgm eval glyphs@1 --tier quick --only nelbo --model vae={tmp_path}/checkpoints/x --out fresh"
-    )
-    assert again.remarks[0].startswith(
-        "the row names no manifest: the command is told from the row's own keys"
-    )
-    gone = plan_again(Row("glyphs@1/quick", "a", "fid", 1.0, manifest="gone"), tmp_path, [], Path("fresh"))
-    assert gone.remarks[0].startswith("the manifest gone is not beside the row")
-    assert gone.missing == ["nothing says which weights a had"]
+def test_the_command_that_a_manifest_has_for_its_rows_is_taken_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not narrowed: whatever its rows say of themselves, it is what measured them."""
+    monkeypatch.chdir(folder)
+    exact = ("lsgm", "eval", "glyphs", "--tier", "full", "--only", "quality", "--model", "vae", "--json")
+    manifest = replace(manifest_of(ROW, folder), again=exact)
+    again = plan_again(replace(ROW, metric="nelbo_nats"), manifest, folder, [], Path("fresh"))
+    assert again.argv[:8] == ("lsgm", "eval", "glyphs", "--tier", "full", "--only", "quality", "--model")
+    assert "--json" not in again.argv
+    hostile = replace(manifest, again=("lsgm", "data", "rm", "glyphs"))
+    with pytest.raises(DataError, match="which measures no row"):
+        plan_again(ROW, hostile, folder, [], Path("fresh"))
 
 
 def test_a_damaged_manifest_is_an_error(folder: Path) -> None:
     (folder / "manifests" / "abcabcabcabc.json").write_text("{")
     with pytest.raises(DataError, match="restore it, or remove it"):
-        plan_again(ROW, folder, [], Path("fresh"))
+        manifest_of(ROW, folder)
 
 
 @pytest.mark.parametrize("content", [b"w", None])

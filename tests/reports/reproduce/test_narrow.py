@@ -8,15 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsgm.errors import DataError
 from lsgm.results.row import Row
 from lsgm_reports.reproduce.again import (
-    guessed_command,
-    guessed_models,
     models_of,
     narrowed,
     pair_of,
-    parse_label,
     with_models,
 )
 from lsgm_reports.reproduce.allowed import CommandLine
@@ -140,53 +136,8 @@ def test_models_are_words_of_one_command_and_options_of_others() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "heun", "(steps=1)"])
-def test_what_is_no_label_is_none(text: str) -> None:
-    assert parse_label(text) is None
-
-
-@pytest.mark.parametrize(
-    ("of", "command"),
-    [
-        (row("fid", "quality"), "eval t@1 --tier quick --only quality"),
-        (
-            Row("t@2/full-limit-60", "a", "fid", 1.0, group="curve", sampler="heun(steps=2)", nfe_mean=4.0),
-            "nfe --task t@2 --tier full --metric fid --images 60 --samplers heun --nfe 4 --tol none",
-        ),
-        (
-            Row("t@1/full-limit-9-custom", "a", "iw_bpd", 1.0, group="likelihood", sampler="iw(samples=7)"),
-            "nll --task t@1 --tier full --method iw --limit 9 --samples 7",
-        ),
-        (
-            Row(
-                *("t@1/full-custom", "a", "nelbo_nats", 1.0),
-                group="likelihood",
-                sampler="nelbo(times=8, control_variate=off, samples=2)",
-            ),
-            "nll --task t@1 --tier full --method nelbo --times 8 --samples 2 --no-control-variate",
-        ),
-        (
-            row("speedup_nfe", "reach", target="fid<=12.3"),
-            "nfe --task t@1 --tier quick --metric fid --reach 12.3",
-        ),
-    ],
-)
-def test_a_row_without_a_manifest_tells_most_of_its_command(of: Row, command: str) -> None:
-    assert " ".join(guessed_command(of, []).argv) == f"lsgm {command}"
-
-
-def test_a_task_of_another_form_tells_nothing() -> None:
-    with pytest.raises(DataError, match="the row's task is 'mine', not NAME@VERSION/TIER"):
-        guessed_command(Row("mine", "a", "fid", 1.0), [])
-
-
-def test_the_weights_of_a_difference_are_those_of_its_models_own_rows() -> None:
-    rows = [Row("t@1/quick", name, "fid", 1.0, checkpoint_sha256=name * 64) for name in "ab"]
-    pair = Row("t@1/quick", "a - b", "paired_fid", 1.0)
-    assert [(model.name, model.sha256) for model in guessed_models(pair, rows)] == [
-        ("a", "a" * 64),
-        ("b", "b" * 64),
-    ]
-    assert [model.sha256 for model in guessed_models(rows[0], [])] == ["a" * 64]
+def test_what_is_no_label_narrows_no_sweep(text: str) -> None:
+    assert "--samplers heun,edm@edm:churn=5,edm@edm:churn=9,edm" in told(NFE, row("fid", "curve", text))
 
 
 def test_the_two_of_a_difference_are_found_among_many_at_once() -> None:
