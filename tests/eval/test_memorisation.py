@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import mannwhitneyu, norm
 
 from lsgm.errors import UserError
-from lsgm_eval.metrics.memorisation import memorisation, three_sample_z
+from lsgm_eval.metrics.memorisation import excess_share, memorisation, three_sample_z
 from lsgm_eval.metrics.moments import Array
 
 
@@ -73,12 +73,15 @@ def test_interval_of_closer_covers_another_worlds_probability() -> None:
 def test_the_excess_counts_the_error_of_the_threshold(samples: int, held_out: int, copied: float) -> None:
     """A model that copies a share p and is honest otherwise has P = p + (1 - p) P of held-out images."""
     rng = np.random.default_rng(6)
-    training, repeats, covered = np.zeros((1, 1)), 400, 0
+    repeats, covered = 400, 0
     for _ in range(repeats):
-        drawn = rng.normal(size=(samples, 1)) * (rng.random((samples, 1)) >= copied)
-        found = memorisation(drawn, training, rng.normal(size=(held_out, 1)))
-        truth = copied * (1 - (2 * norm.cdf(found.threshold) - 1))
-        covered += found.excess.low <= truth <= found.excess.high
+        # Distances to a training set of one image at 0.
+        drawn = np.abs(rng.normal(size=samples) * (rng.random(samples) >= copied))
+        ordinary = np.abs(rng.normal(size=held_out))
+        threshold = float(np.quantile(ordinary, 0.01, method="inverted_cdf"))
+        found = excess_share(drawn, ordinary, threshold)
+        truth = copied * (1 - (2 * norm.cdf(threshold) - 1))
+        covered += found.low <= truth <= found.high
     # 400 repeats have a standard error of 1.1 points; shares of few hits are covered more often than 95 %.
     assert covered / repeats > 0.95 - 4 * 0.011
     assert covered / repeats < 0.99 or held_out == 100
@@ -87,12 +90,12 @@ def test_the_excess_counts_the_error_of_the_threshold(samples: int, held_out: in
 def test_an_honest_model_of_a_population_with_copies_has_no_excess() -> None:
     """Tied distances: a tenth of the population repeats training images, and so does the model."""
     rng = np.random.default_rng(7)
-    training, repeats, covered = np.zeros((1, 1)), 300, 0
+    repeats, covered = 300, 0
     for _ in range(repeats):
-        drawn, held_out = (rng.normal(size=(n, 1)) * (rng.random((n, 1)) >= 0.1) for n in (2000, 400))
-        found = memorisation(drawn, training, held_out)
-        assert found.threshold == 0
-        covered += found.excess.low <= 0 <= found.excess.high
+        drawn, held_out = (np.abs(rng.normal(size=n) * (rng.random(n) >= 0.1)) for n in (2000, 400))
+        assert np.quantile(held_out, 0.01, method="inverted_cdf") == 0
+        found = excess_share(drawn, held_out, 0.0)
+        covered += found.low <= 0 <= found.high
     assert covered / repeats > 0.95 - 4 * 0.0126
 
 

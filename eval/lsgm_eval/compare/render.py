@@ -1,4 +1,4 @@
-"""What is said of two runs, part by part, before it is text or Markdown."""
+"""What is said of two runs, part by part: as text, as Markdown, and as JSON lines."""
 
 from __future__ import annotations
 
@@ -18,6 +18,62 @@ __all__ = ["Part", "parts", "to_json_rows", "to_markdown", "to_text"]
 
 LONG = 60
 """Characters of a value that a table shows; JSON has all of them."""
+ROW = ("value", "ci_low", "ci_high", "n", "sampler", "manifest")
+"""Keys of a result row that a comparison repeats for A and for B."""
+
+
+def to_text(found: Compared) -> str:
+    """Return what a terminal shows: sentences and aligned tables."""
+    blocks = [f"A: {_line(found.places[0])}\nB: {_line(found.places[1])}"]
+    for part in parts(found):
+        lines = [
+            part.title.upper(),
+            *part.said,
+            *aligned([[_line(cell) for cell in line] for line in part.table]),
+        ]
+        lines += [f"- {point}" for point in part.points]
+        lines += [f"    {line}".rstrip() for line in part.raw]
+        blocks.append("\n".join(map(_line, lines)))
+    return "\n\n".join(blocks)
+
+
+def to_markdown(found: Compared) -> str:
+    """Return the same as a Markdown document."""
+    blocks = ["# Two runs side by side", f"- A: {_code(found.places[0])}\n- B: {_code(found.places[1])}"]
+    for part in parts(found):
+        blocks += [f"## {_escaped(part.title)}", *(_escaped(sentence) for sentence in part.said)]
+        if part.table:
+            head, *lines = [f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in part.table]
+            blocks.append("\n".join([head, "|" + " --- |" * len(part.table[0]), *lines]))
+        if part.points:
+            blocks.append("\n".join(f"- {_escaped(point)}" for point in part.points))
+        if part.raw:
+            blocks.append("\n".join(["```", *map(_line, part.raw), "```"]))
+    return "\n\n".join(blocks)
+
+
+def to_json_rows(found: Compared) -> Iterator[str]:
+    """Return JSON objects, one a line, each with its ``part``: every difference and every pair of numbers."""
+    for part, facts in (
+        ("config", found.config or ()),
+        ("code", found.machines),
+        ("data", found.data),
+        ("training", found.training or ()),
+    ):
+        for fact in differing(facts):
+            yield _dumped({"part": part, "name": fact.name, "a": fact.a, "b": fact.b})
+    for name, span in found.spans:
+        yield _dumped(
+            {
+                "part": "code",
+                "name": f"revision ({name})",
+                "a": span.a,
+                "b": span.b,
+                "commits": span.commits,
+            }
+        )
+    for line in found.numbers:
+        yield _dumped(_number(line))
 
 
 @dataclass(frozen=True)
@@ -226,39 +282,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
 
 
-# Two runs side by side as text and as Markdown
-
-
-def to_text(found: Compared) -> str:
-    """Return what a terminal shows: sentences and aligned tables."""
-    blocks = [f"A: {_line(found.places[0])}\nB: {_line(found.places[1])}"]
-    for part in parts(found):
-        lines = [
-            part.title.upper(),
-            *part.said,
-            *aligned([[_line(cell) for cell in line] for line in part.table]),
-        ]
-        lines += [f"- {point}" for point in part.points]
-        lines += [f"    {line}".rstrip() for line in part.raw]
-        blocks.append("\n".join(map(_line, lines)))
-    return "\n\n".join(blocks)
-
-
-def to_markdown(found: Compared) -> str:
-    """Return the same as a Markdown document."""
-    blocks = ["# Two runs side by side", f"- A: {_code(found.places[0])}\n- B: {_code(found.places[1])}"]
-    for part in parts(found):
-        blocks += [f"## {_escaped(part.title)}", *(_escaped(sentence) for sentence in part.said)]
-        if part.table:
-            head, *lines = [f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in part.table]
-            blocks.append("\n".join([head, "|" + " --- |" * len(part.table[0]), *lines]))
-        if part.points:
-            blocks.append("\n".join(f"- {_escaped(point)}" for point in part.points))
-        if part.raw:
-            blocks.append("\n".join(["```", *map(_line, part.raw), "```"]))
-    return "\n\n".join(blocks)
-
-
 def _line(text: object) -> str:
     """Return what is said of files of others as one line of the terminal, which obeys nothing in it."""
     return shown(str(text))
@@ -274,36 +297,6 @@ def _escaped(text: str) -> str:
 
 def _code(value: object) -> str:
     return f"`{_line(value).replace('`', chr(39))}`"
-
-
-# Two runs side by side as JSON lines
-
-ROW = ("value", "ci_low", "ci_high", "n", "sampler", "manifest")
-"""Keys of a result row that a comparison repeats for A and for B."""
-
-
-def to_json_rows(found: Compared) -> Iterator[str]:
-    """Return JSON objects, one a line, each with its ``part``: every difference and every pair of numbers."""
-    for part, facts in (
-        ("config", found.config or ()),
-        ("code", found.machines),
-        ("data", found.data),
-        ("training", found.training or ()),
-    ):
-        for fact in differing(facts):
-            yield _dumped({"part": part, "name": fact.name, "a": fact.a, "b": fact.b})
-    for name, span in found.spans:
-        yield _dumped(
-            {
-                "part": "code",
-                "name": f"revision ({name})",
-                "a": span.a,
-                "b": span.b,
-                "commits": span.commits,
-            }
-        )
-    for line in found.numbers:
-        yield _dumped(_number(line))
 
 
 def _number(line: NumberLine) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a model was trained, as far as a run's directory, or a checkpoint alone, tells."""
+"""One of two runs: a training run's directory, a checkpoint, a folder of results, or all in one."""
 
 from __future__ import annotations
 
@@ -32,6 +32,57 @@ __all__ = [
 
 STATE = "state.json"
 VALIDATION = "val_"
+Row = dict[str, Any]
+RESULTS = "results.jsonl"
+BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+NEEDED = {"task", "model", "metric", "value"}
+MOST = 20
+"""Names that a sentence lists."""
+
+
+@dataclass(frozen=True)
+class RunSide:
+    """What a place holds."""
+
+    place: Path
+    training: RunTraining | None
+    rows: tuple[Row, ...]
+    """Of single models; differences of two models are left out."""
+
+    @cached_property
+    def by_model(self) -> dict[str, list[Row]]:
+        """The rows of every model."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row["model"], []).append(row)
+        return found
+
+    @property
+    def models(self) -> list[str]:
+        """The models that have rows, in their order."""
+        return list(self.by_model)
+
+    @cached_property
+    def manifests(self) -> dict[str, MadeCall]:
+        """The manifests that rows name, by id; one that is gone is missing, a damaged one is said to be."""
+        found = {}
+        for name in dict.fromkeys(row.get("manifest") for row in self.rows):
+            try:
+                read = read_call(self.place, name) if name else None
+            except DataError as error:
+                say(shown(f"{error}; without it, fewer things are compared"))
+                continue
+            if read is not None:
+                found[str(name)] = read
+        return found
+
+    def of(self, model: str) -> list[Row]:
+        """Return the rows of one model."""
+        return self.by_model.get(model, [])
+
+    def manifest_of(self, row: Row) -> MadeCall:
+        """Return the manifest that a row names, empty where there is none."""
+        return self.manifests.get(str(row.get("manifest"))) or MadeCall()
 
 
 @dataclass(frozen=True)
@@ -52,6 +103,84 @@ class RunTraining:
     """Of the newest checkpoint: step, images, seconds_by_stage."""
     validation: Mapping[str, Any]
     """The last terms on validation images, and the ``step`` they are of."""
+
+
+def open_side(place: Path) -> RunSide:
+    """Return what a folder holds.
+
+    Raises UserError for a folder with neither a training run nor results, and what the readers of both say
+    of damaged files.
+    """
+    if not os.path.isdir(place):
+        raise UserError(f"{place} is no folder: give a training run, or a folder with {RESULTS}")
+    _require_listed(place)
+    training, results = read_training(place), place / RESULTS
+    there = os.path.lexists(results)
+    rows = read_rows(results) if there else []
+    for number, row in enumerate(rows, start=1):
+        if missing := NEEDED - row.keys():
+            raise DataError(f"row {number} of {results} has no {min(missing)}: remove it or measure it again")
+    if training is None and not rows:
+        why = f"its {RESULTS} has no rows" if there else f"neither a training run nor {RESULTS}"
+        raise UserError(
+            f"there is nothing to compare in {place} ({why}): `lsgm train RECIPE --out DIR` makes a run, "
+            "`lsgm eval TASK --model RUN --out DIR` makes results"
+        )
+    # A difference of two models is made anew from both.
+    single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
+    return RunSide(place, training, tuple(single))
+
+
+def choose_models(a: RunSide, b: RunSide, wanted: str = "") -> list[tuple[str, str]]:
+    """Return which models of A are compared with which of B.
+
+    ``wanted`` is a name that both have, or ``A=one,B=other``; without it those of equal names, else the one
+    that each has. Empty where either holds no results. Raises UserError for unknown names, and where there
+    is a choice to make.
+    """
+    if not (a.models and b.models):
+        return []
+    if wanted:
+        return [_named(a, b, wanted)]
+    common = [(name, name) for name in a.models if name in b.by_model]
+    if common:
+        return common
+    if len(a.models) == len(b.models) == 1:
+        return [(a.models[0], b.models[0])]
+    raise UserError(
+        f"no model of {a.place} ({_listed(a.models)}) bears the name of one of {b.place} "
+        f"({_listed(b.models)}): name one of each, --model A={a.models[0]},B={b.models[0]}"
+    )
+
+
+def trained_as(side: RunSide, model: str) -> RunTraining | None:
+    """Return how a model was trained: by the side's own folder, else by where its results say it lay.
+
+    A folder that holds another run by now is not taken for it.
+    """
+    if side.training is not None:
+        return side.training
+    for row in side.of(model):
+        for entry in side.manifest_of(row).models:
+            if entry.path and entry.sha256 == row.get("checkpoint_sha256"):
+                try:
+                    found = read_training(_run_of(Path(entry.path)))
+                except UserError:
+                    continue  # what lies there by now is no run that can be read
+                if found is not None and found.run_id == entry.run_id:
+                    return found
+    return None
+
+
+def bias_of(row: Row) -> float | None:
+    """Return a row's estimated upward bias, which rows of before task versions 3 have in their note."""
+    if row.get("bias") is not None:
+        return float(row["bias"])
+    found = BIAS.search(str(row.get("note") or ""))
+    try:
+        return float(found[1]) if found else None
+    except ValueError:  # a note may say 1.2.3
+        return None
 
 
 def read_training(place: Path) -> RunTraining | None:
@@ -113,98 +242,6 @@ def _of_checkpoint(place: Path) -> RunTraining:
     )
 
 
-# One of the two runs: a training run's directory, a checkpoint, a folder of results, or all in one
-
-Row = dict[str, Any]
-RESULTS = "results.jsonl"
-BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
-NEEDED = {"task", "model", "metric", "value"}
-MOST = 20
-"""Names that a sentence lists."""
-
-
-@dataclass(frozen=True)
-class RunSide:
-    """What a place holds."""
-
-    place: Path
-    training: RunTraining | None
-    rows: tuple[Row, ...]
-    """Of single models; differences of two models are left out."""
-
-    @cached_property
-    def by_model(self) -> dict[str, list[Row]]:
-        """The rows of every model."""
-        found: dict[str, list[Row]] = {}
-        for row in self.rows:
-            found.setdefault(row["model"], []).append(row)
-        return found
-
-    @property
-    def models(self) -> list[str]:
-        """The models that have rows, in their order."""
-        return list(self.by_model)
-
-    @cached_property
-    def manifests(self) -> dict[str, MadeCall]:
-        """The manifests that rows name, by id; one that is gone is missing, a damaged one is said to be."""
-        found = {}
-        for name in dict.fromkeys(row.get("manifest") for row in self.rows):
-            try:
-                read = read_call(self.place, name) if name else None
-            except DataError as error:
-                say(shown(f"{error}; without it, fewer things are compared"))
-                continue
-            if read is not None:
-                found[str(name)] = read
-        return found
-
-    def of(self, model: str) -> list[Row]:
-        """Return the rows of one model."""
-        return self.by_model.get(model, [])
-
-    def manifest_of(self, row: Row) -> MadeCall:
-        """Return the manifest that a row names, empty where there is none."""
-        return self.manifests.get(str(row.get("manifest"))) or MadeCall()
-
-
-def bias_of(row: Row) -> float | None:
-    """Return a row's estimated upward bias, which rows of before task versions 3 have in their note."""
-    if row.get("bias") is not None:
-        return float(row["bias"])
-    found = BIAS.search(str(row.get("note") or ""))
-    try:
-        return float(found[1]) if found else None
-    except ValueError:  # a note may say 1.2.3
-        return None
-
-
-def open_side(place: Path) -> RunSide:
-    """Return what a folder holds.
-
-    Raises UserError for a folder with neither a training run nor results, and what the readers of both say
-    of damaged files.
-    """
-    if not os.path.isdir(place):
-        raise UserError(f"{place} is no folder: give a training run, or a folder with {RESULTS}")
-    _require_listed(place)
-    training, results = read_training(place), place / RESULTS
-    there = os.path.lexists(results)
-    rows = read_rows(results) if there else []
-    for number, row in enumerate(rows, start=1):
-        if missing := NEEDED - row.keys():
-            raise DataError(f"row {number} of {results} has no {min(missing)}: remove it or measure it again")
-    if training is None and not rows:
-        why = f"its {RESULTS} has no rows" if there else f"neither a training run nor {RESULTS}"
-        raise UserError(
-            f"there is nothing to compare in {place} ({why}): `lsgm train RECIPE --out DIR` makes a run, "
-            "`lsgm eval TASK --model RUN --out DIR` makes results"
-        )
-    # A difference of two models is made anew from both.
-    single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
-    return RunSide(place, training, tuple(single))
-
-
 def _require_listed(place: Path) -> None:
     """Raise UserError for a folder that cannot be looked into, or has one below it that cannot.
 
@@ -220,28 +257,6 @@ def _require_listed(place: Path) -> None:
                 raise UserError(
                     f"{folder} cannot be looked into ({error.strerror}): make it readable, and what is in it"
                 ) from error
-
-
-def choose_models(a: RunSide, b: RunSide, wanted: str = "") -> list[tuple[str, str]]:
-    """Return which models of A are compared with which of B.
-
-    ``wanted`` is a name that both have, or ``A=one,B=other``; without it those of equal names, else the one
-    that each has. Empty where either holds no results. Raises UserError for unknown names, and where there
-    is a choice to make.
-    """
-    if not (a.models and b.models):
-        return []
-    if wanted:
-        return [_named(a, b, wanted)]
-    common = [(name, name) for name in a.models if name in b.by_model]
-    if common:
-        return common
-    if len(a.models) == len(b.models) == 1:
-        return [(a.models[0], b.models[0])]
-    raise UserError(
-        f"no model of {a.place} ({_listed(a.models)}) bears the name of one of {b.place} "
-        f"({_listed(b.models)}): name one of each, --model A={a.models[0]},B={b.models[0]}"
-    )
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -263,25 +278,6 @@ def _named(a: RunSide, b: RunSide, wanted: str) -> tuple[str, str]:
             hint = did_you_mean(name, side.models) or f"; it has {_listed(side.models)}"
             raise UserError(f"{side.place} has no results of a model '{name}'{hint}")
     return names
-
-
-def trained_as(side: RunSide, model: str) -> RunTraining | None:
-    """Return how a model was trained: by the side's own folder, else by where its results say it lay.
-
-    A folder that holds another run by now is not taken for it.
-    """
-    if side.training is not None:
-        return side.training
-    for row in side.of(model):
-        for entry in side.manifest_of(row).models:
-            if entry.path and entry.sha256 == row.get("checkpoint_sha256"):
-                try:
-                    found = read_training(_run_of(Path(entry.path)))
-                except UserError:
-                    continue  # what lies there by now is no run that can be read
-                if found is not None and found.run_id == entry.run_id:
-                    return found
-    return None
 
 
 def _run_of(path: Path) -> Path:

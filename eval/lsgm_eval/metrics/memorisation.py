@@ -26,7 +26,7 @@ from lsgm_eval.metrics.intervals import Interval, binomial_interval, difference_
 from lsgm_eval.metrics.moments import Array
 from lsgm_eval.metrics.precision_recall import StoredRows, nearest
 
-__all__ = ["Memorisation", "memorisation", "three_sample_z", "write_neighbours"]
+__all__ = ["Memorisation", "excess_share", "memorisation", "three_sample_z", "write_neighbours"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def memorisation(
         threshold=threshold,
         held_out_share=float((ordinary <= threshold).mean()),
         share=float((distance <= threshold).mean()),
-        excess=_excess(distance, ordinary, threshold),
+        excess=excess_share(distance, ordinary, threshold),
         closer=_closer(distance, ordinary),
         c_t=three_sample_z(distance, ordinary),
     )
@@ -116,7 +116,7 @@ def three_sample_z(distance: NDArray[Any], held_out: NDArray[Any]) -> float:
     return (count - n * h / 2) / float(np.sqrt(variance))
 
 
-def _excess(distance: Array, held_out: Array, threshold: float) -> Interval:
+def excess_share(distance: Array, held_out: Array, threshold: float) -> Interval:
     """Return the share of samples within the threshold less that of held-out images, by `difference_ends`.
 
     Samples do not know the threshold: theirs is a binomial share. It is itself a held-out distance, the m-th

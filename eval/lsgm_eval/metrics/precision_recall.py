@@ -1,4 +1,7 @@
-"""Exact nearest neighbours in feature space, block by block, so that no N x M matrix is ever whole."""
+"""Fidelity and variety apart: improved precision and recall, density and coverage, with intervals.
+
+Both rest on exact nearest neighbours, found block by block, so that no N x M matrix is ever whole.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,77 @@ __all__ = [
 ]
 
 ROWS, COLUMNS = 1024, 4096
+SUBSETS = 64
+SPARE = 12
+FEWEST = 10
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Share of samples on the reference's manifold, and of reference images on the samples' manifold."""
+
+    precision: Interval
+    recall: Interval
+    k: int
+
+
+@dataclass(frozen=True)
+class DensityCoverage:
+    """Reference balls per sample over k (1 on average where P = Q, unbounded), and share of balls hit."""
+
+    density: Interval
+    coverage: Interval
+    k: int
+
+
+def precision_recall(
+    x: NDArray[Any], y: NDArray[Any], *, k: int = 3, y_radii: Array | None = None, seed: int = 0
+) -> PrecisionRecall:
+    """Return improved precision and recall of samples x [N, D] against y [M, D], arXiv:1904.06991.
+
+    precision = mean_i 1[some j: |x_i - y_j| <= r_j], r_j the k-th neighbour's distance within y; recall is
+    the same with x and y exchanged. ``y_radii`` are `radii` of (y, k), where many models meet one reference;
+    ``seed`` draws the subsets behind the error of recall. Raises UserError for fewer than 10 or 2 k images
+    on either side and for features that are not finite.
+    """
+    _check_counts(x, y, k)
+    reach = radii(y, k) if y_radii is None else y_radii
+    hits = int(_in_balls(x, y, reach[None] ** 2).sum())
+    kept = _subsets(len(x), seed)
+    reached = _in_balls(y, x, _squared_radii(x, kept, k))
+    return PrecisionRecall(binomial_interval(hits, len(x)), _reach_interval(reached, kept), k)
+
+
+def density_coverage(
+    x: NDArray[Any], y: NDArray[Any], *, k: int = 5, y_radii: Array | None = None, seed: int = 0
+) -> DensityCoverage:
+    """Return density and coverage of samples x [N, D] against a reference y [M, D], arXiv:2002.09797.
+
+    density = sum_ij 1[|x_i - y_j| <= r_j] / (k N); coverage = mean_j 1[some i: |x_i - y_j| <= r_j], which
+    is 1 - prod_{i<k} (M - 1 - i) / (M + N - 1 - i) on average where P = Q. Options and errors as for
+    `precision_recall`.
+    """
+    _check_counts(x, y, k)
+    limit = (radii(y, k) if y_radii is None else y_radii) ** 2
+    kept = _subsets(len(x), seed)
+    weights = kept.astype(np.float32)  # counts up to 2^24 are exact
+    balls_of_sample = np.zeros(len(x))
+    samples_in_ball = np.zeros((len(kept), len(y)), np.float32)
+    for rows, columns, lower in distance_blocks(x, y):
+        inside = lower <= limit[columns]
+        balls_of_sample[rows] += inside.sum(axis=1)
+        samples_in_ball[:, columns] += weights[:, rows] @ inside.astype(np.float32)
+    density = mean_interval(balls_of_sample / k)
+    density = Interval(density.value, max(density.low, 0.0), density.high, density.standard_error)
+    return DensityCoverage(density, _reach_interval(samples_in_ball > 0, kept), k)
+
+
+def radii(features: NDArray[Any], k: int) -> Array:
+    """Return the distance of every row of features [N, D] to its k-th nearest other row, [N].
+
+    Raises UserError for fewer than k + 1 rows or features that are not finite.
+    """
+    return np.asarray(nearest(features, features, k, same=True).distance[:, -1])
 
 
 class StoredRows(Protocol):
@@ -81,6 +155,20 @@ def nearest(x: NDArray[Any], y: StoredRows, k: int = 1, *, same: bool = False) -
     return Neighbours(np.take_along_axis(distance, order, axis=1), np.take_along_axis(index, order, axis=1))
 
 
+def check_rows(x: NDArray[Any], y: StoredRows) -> None:
+    """Raise ValueError unless x [N, D] and y [M, D] match; UserError where a feature is not finite."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"neighbours need features [N, D] and [M, D], not {x.shape} and {y.shape}")
+    for rows in (x, y):
+        sums = [rows[part].sum(axis=1, dtype=np.float64) for part in _slices(len(rows), COLUMNS)]
+        bad = np.flatnonzero(~np.isfinite(np.concatenate(sums or [np.empty(0)])))
+        if bad.size:
+            raise UserError(
+                f"the features of image {bad[0]} are not finite ({bad.size} of {len(rows)} images): check "
+                "the images and the extractor's weights"
+            )
+
+
 def distance_blocks(x: NDArray[Any], y: StoredRows) -> Iterator[tuple[slice, slice, Array]]:
     """Yield (rows, columns, lower) with lower [rows, columns] a bound of |x_i - y_j|^2 from below.
 
@@ -99,122 +187,6 @@ def distance_blocks(x: NDArray[Any], y: StoredRows) -> Iterator[tuple[slice, sli
             lower += (1 - rounding) * np.einsum("nd,nd->n", a, a)[:, None]
             lower += (1 - rounding) * np.einsum("nd,nd->n", b, b)
             yield rows, columns, lower
-
-
-def check_rows(x: NDArray[Any], y: StoredRows) -> None:
-    """Raise ValueError unless x [N, D] and y [M, D] match; UserError where a feature is not finite."""
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"neighbours need features [N, D] and [M, D], not {x.shape} and {y.shape}")
-    for rows in (x, y):
-        sums = [rows[part].sum(axis=1, dtype=np.float64) for part in _slices(len(rows), COLUMNS)]
-        bad = np.flatnonzero(~np.isfinite(np.concatenate(sums or [np.empty(0)])))
-        if bad.size:
-            raise UserError(
-                f"the features of image {bad[0]} are not finite ({bad.size} of {len(rows)} images): check "
-                "the images and the extractor's weights"
-            )
-
-
-def _mean(y: StoredRows) -> Array:
-    if isinstance(y, np.ndarray):
-        return np.asarray(np.mean(y, axis=0, dtype=np.float64))
-    total: Array = np.zeros(y.shape[1])
-    for part in _slices(len(y), COLUMNS):
-        total += y[part].sum(axis=0, dtype=np.float64)
-    return total / len(y)
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _all_columns(block: Array) -> NDArray[np.int64]:
-    return np.tile(np.arange(block.shape[1]), (len(block), 1))
-
-
-def _distances(x: NDArray[Any], y: StoredRows, index: NDArray[np.int64]) -> Array:
-    """Return |x_i - y_index[i, j]| from the differences, one neighbour after the other to bound memory."""
-    distance = np.empty(index.shape)
-    for rows in _slices(len(x), ROWS):
-        a = np.asarray(x[rows], np.float64)
-        for j in range(index.shape[1]):
-            distance[rows, j] = np.sqrt(((a - y[index[rows, j]]) ** 2).sum(axis=1))
-    return distance
-
-
-# Fidelity and variety apart: improved precision and recall, density and coverage, with intervals
-
-SUBSETS = 64
-SPARE = 12
-FEWEST = 10
-
-
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Share of samples on the reference's manifold, and of reference images on the samples' manifold."""
-
-    precision: Interval
-    recall: Interval
-    k: int
-
-
-@dataclass(frozen=True)
-class DensityCoverage:
-    """Reference balls per sample over k (1 on average where P = Q, unbounded), and share of balls hit."""
-
-    density: Interval
-    coverage: Interval
-    k: int
-
-
-def radii(features: NDArray[Any], k: int) -> Array:
-    """Return the distance of every row of features [N, D] to its k-th nearest other row, [N].
-
-    Raises UserError for fewer than k + 1 rows or features that are not finite.
-    """
-    return np.asarray(nearest(features, features, k, same=True).distance[:, -1])
-
-
-def precision_recall(
-    x: NDArray[Any], y: NDArray[Any], *, k: int = 3, y_radii: Array | None = None, seed: int = 0
-) -> PrecisionRecall:
-    """Return improved precision and recall of samples x [N, D] against y [M, D], arXiv:1904.06991.
-
-    precision = mean_i 1[some j: |x_i - y_j| <= r_j], r_j the k-th neighbour's distance within y; recall is
-    the same with x and y exchanged. ``y_radii`` are `radii` of (y, k), where many models meet one reference;
-    ``seed`` draws the subsets behind the error of recall. Raises UserError for fewer than 10 or 2 k images
-    on either side and for features that are not finite.
-    """
-    _check_counts(x, y, k)
-    reach = radii(y, k) if y_radii is None else y_radii
-    hits = int(_in_balls(x, y, reach[None] ** 2).sum())
-    kept = _subsets(len(x), seed)
-    reached = _in_balls(y, x, _squared_radii(x, kept, k))
-    return PrecisionRecall(binomial_interval(hits, len(x)), _reach_interval(reached, kept), k)
-
-
-def density_coverage(
-    x: NDArray[Any], y: NDArray[Any], *, k: int = 5, y_radii: Array | None = None, seed: int = 0
-) -> DensityCoverage:
-    """Return density and coverage of samples x [N, D] against a reference y [M, D], arXiv:2002.09797.
-
-    density = sum_ij 1[|x_i - y_j| <= r_j] / (k N); coverage = mean_j 1[some i: |x_i - y_j| <= r_j], which
-    is 1 - prod_{i<k} (M - 1 - i) / (M + N - 1 - i) on average where P = Q. Options and errors as for
-    `precision_recall`.
-    """
-    _check_counts(x, y, k)
-    limit = (radii(y, k) if y_radii is None else y_radii) ** 2
-    kept = _subsets(len(x), seed)
-    weights = kept.astype(np.float32)  # counts up to 2^24 are exact
-    balls_of_sample = np.zeros(len(x))
-    samples_in_ball = np.zeros((len(kept), len(y)), np.float32)
-    for rows, columns, lower in distance_blocks(x, y):
-        inside = lower <= limit[columns]
-        balls_of_sample[rows] += inside.sum(axis=1)
-        samples_in_ball[:, columns] += weights[:, rows] @ inside.astype(np.float32)
-    density = mean_interval(balls_of_sample / k)
-    density = Interval(density.value, max(density.low, 0.0), density.high, density.standard_error)
-    return DensityCoverage(density, _reach_interval(samples_in_ball > 0, kept), k)
 
 
 def _check_counts(x: NDArray[Any], y: NDArray[Any], k: int) -> None:
@@ -276,3 +248,30 @@ def _reach_interval(reached: NDArray[np.bool_], kept: NDArray[np.bool_]) -> Inte
     wide = Interval.normal(least.value, error)
     low, high = max(min(wide.low, least.low), 0.0), min(max(wide.high, least.high), 1.0)
     return Interval(least.value, low, high, error)
+
+
+def _mean(y: StoredRows) -> Array:
+    if isinstance(y, np.ndarray):
+        return np.asarray(np.mean(y, axis=0, dtype=np.float64))
+    total: Array = np.zeros(y.shape[1])
+    for part in _slices(len(y), COLUMNS):
+        total += y[part].sum(axis=0, dtype=np.float64)
+    return total / len(y)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _all_columns(block: Array) -> NDArray[np.int64]:
+    return np.tile(np.arange(block.shape[1]), (len(block), 1))
+
+
+def _distances(x: NDArray[Any], y: StoredRows, index: NDArray[np.int64]) -> Array:
+    """Return |x_i - y_index[i, j]| from the differences, one neighbour after the other to bound memory."""
+    distance = np.empty(index.shape)
+    for rows in _slices(len(x), ROWS):
+        a = np.asarray(x[rows], np.float64)
+        for j in range(index.shape[1]):
+            distance[rows, j] = np.sqrt(((a - y[index[rows, j]]) ** 2).sum(axis=1))
+    return distance

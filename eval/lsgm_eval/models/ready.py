@@ -1,4 +1,4 @@
-"""Ready images that are in memory already: tensors, arrays, and splits of data sets."""
+"""Ready images as a model: image k is what seed k draws, and what it cost is not known."""
 
 from __future__ import annotations
 
@@ -28,71 +28,11 @@ __all__ = [
     "open_source",
 ]
 
-
-class MemoryImages:
-    """Tensors uint8 [N, C, H, W], one after the other, as one set that nothing is copied for."""
-
-    lossy, how = 0, ""
-    grey_row: int | None = None
-
-    def __init__(self, name: str, what: str, parts: Sequence[Tensor], pixels: Pixels, sha256: str) -> None:
-        self.path, self.what = Path(name), what
-        self.pixels, self.sha256 = pixels, sha256
-        self._parts = list(parts)
-        self._ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def label(self, row: int) -> str:
-        """Return the name by which an error calls image ``row``."""
-        return f"{self.path}: image {row}"
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        """Return images uint8 [len(rows), C, H, W]."""
-        which = np.searchsorted(self._ends, rows, side="right")
-        starts = self._ends - [len(part) for part in self._parts]
-        return torch.stack(
-            [self._parts[k][row - starts[k]] for k, row in zip(which.tolist(), rows, strict=True)]
-        )
-
-
 _ADVICE = "images are uint8 in 0..255: round them as if written to files"
-
-
-def _own(images: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in the order of its indices that may be written to, as torch expects."""
-    return np.require(images, requirements=["C", "W"])
-
-
-def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
-    """Return a tensor or array of images, called ``name`` in errors.
-
-    Raises DataError unless it is uint8 [N, C, H, W] with one or three channels and values up to 255.
-    """
-    if not isinstance(images, Tensor) and (not isinstance(images, np.ndarray) or images.dtype == object):
-        raise DataError(f"{name} is a {type(images).__name__} and no tensor or array of images")
-    if not isinstance(images, Tensor) and images.dtype != np.uint8:  # torch does not know every dtype
-        raise DataError(f"{name} is {images.dtype} and {_ADVICE}")
-    tensor = images if isinstance(images, Tensor) else torch.from_numpy(_own(images))
-    shape = list(tensor.shape)
-    if tensor.ndim != 4 or 0 in shape or tensor.shape[1] not in (1, 3):
-        advice = ": move the channels to the front" if shape[3:] in ([1], [3]) else ""
-        raise DataError(f"{name} has shape {shape} and images are [N, 1 or 3, height, width]{advice}")
-    if tensor.dtype != torch.uint8:
-        raise DataError(f"{name} is {tensor.dtype} and {_ADVICE}")
-    if int(tensor.max()) <= 1:
-        raise DataError(f"{name} has no value above 1: give 0..255 in place of levels 0 and 1")
-    cpu = tensor.detach().cpu()
-    binary = tensor.shape[1] == 1 and bool(((cpu == 0) | (cpu == 255)).all())
-    pixels = Pixels(shape[1], shape[2], shape[3], *(("binary", 1) if binary else ("discrete", 8)))
-    return MemoryImages(name, "an array", [cpu], pixels, sha256_of(cpu))
-
-
-# Ready images as a model: image k is what seed k draws, and what it cost is not known
-
 SEED = 0
 """Of the subset, one for all sets: two of equally many images, made with the same seeds, stay pairs."""
+_RUN = ("checkpoints", "config.toml", "state.json")
+"""What a run directory or a checkpoint has; the pictures in it are not its samples for the harness."""
 
 
 class ReadyImages(Protocol):
@@ -226,10 +166,16 @@ class ImageModel:
         )
 
 
-# Images made elsewhere as models for the harness: a folder, a zip, an npz or npy of ready images
+def open_source(path: Path, name: str | None = None, convert: str = "") -> ImageModel:
+    """Return ready images as a model, called ``name`` or after the folder or file.
 
-_RUN = ("checkpoints", "config.toml", "state.json")
-"""What a run directory or a checkpoint has; the pictures in it are not its samples for the harness."""
+    Every file is checked at once and decoded when its turn comes (`lsgm.data.open_images`). Raises DataError
+    naming the file that is missing, damaged, or no 8-bit greyscale or RGB image of the size of the others,
+    unless ``convert`` has the word by which it becomes one.
+    """
+    return ImageModel(
+        open_images(path, convert), name or (path.resolve().name if path.is_dir() else path.stem)
+    )
 
 
 def is_source(path: Path) -> bool:
@@ -245,18 +191,6 @@ def is_run(path: Path) -> bool:
     return any((path / name).exists() for name in _RUN)
 
 
-def open_source(path: Path, name: str | None = None, convert: str = "") -> ImageModel:
-    """Return ready images as a model, called ``name`` or after the folder or file.
-
-    Every file is checked at once and decoded when its turn comes (`lsgm.data.open_images`). Raises DataError
-    naming the file that is missing, damaged, or no 8-bit greyscale or RGB image of the size of the others,
-    unless ``convert`` has the word by which it becomes one.
-    """
-    return ImageModel(
-        open_images(path, convert), name or (path.resolve().name if path.is_dir() else path.stem)
-    )
-
-
 def fit(model: GenerativeModel, pixels: Pixels, count: int, first: int = 0) -> GenerativeModel:
     """Return ready images as images of a task with ``pixels``, for seeds ``first`` to ``count - 1``.
 
@@ -266,3 +200,60 @@ def fit(model: GenerativeModel, pixels: Pixels, count: int, first: int = 0) -> G
     if not isinstance(model, ImageModel):
         return model
     return model.fitted(pixels, count, first)
+
+
+class MemoryImages:
+    """Tensors uint8 [N, C, H, W], one after the other, as one set that nothing is copied for."""
+
+    lossy, how = 0, ""
+    grey_row: int | None = None
+
+    def __init__(self, name: str, what: str, parts: Sequence[Tensor], pixels: Pixels, sha256: str) -> None:
+        self.path, self.what = Path(name), what
+        self.pixels, self.sha256 = pixels, sha256
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def label(self, row: int) -> str:
+        """Return the name by which an error calls image ``row``."""
+        return f"{self.path}: image {row}"
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Return images uint8 [len(rows), C, H, W]."""
+        which = np.searchsorted(self._ends, rows, side="right")
+        starts = self._ends - [len(part) for part in self._parts]
+        return torch.stack(
+            [self._parts[k][row - starts[k]] for k, row in zip(which.tolist(), rows, strict=True)]
+        )
+
+
+def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
+    """Return a tensor or array of images, called ``name`` in errors.
+
+    Raises DataError unless it is uint8 [N, C, H, W] with one or three channels and values up to 255.
+    """
+    if not isinstance(images, Tensor) and (not isinstance(images, np.ndarray) or images.dtype == object):
+        raise DataError(f"{name} is a {type(images).__name__} and no tensor or array of images")
+    if not isinstance(images, Tensor) and images.dtype != np.uint8:  # torch does not know every dtype
+        raise DataError(f"{name} is {images.dtype} and {_ADVICE}")
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(_own(images))
+    shape = list(tensor.shape)
+    if tensor.ndim != 4 or 0 in shape or tensor.shape[1] not in (1, 3):
+        advice = ": move the channels to the front" if shape[3:] in ([1], [3]) else ""
+        raise DataError(f"{name} has shape {shape} and images are [N, 1 or 3, height, width]{advice}")
+    if tensor.dtype != torch.uint8:
+        raise DataError(f"{name} is {tensor.dtype} and {_ADVICE}")
+    if int(tensor.max()) <= 1:
+        raise DataError(f"{name} has no value above 1: give 0..255 in place of levels 0 and 1")
+    cpu = tensor.detach().cpu()
+    binary = tensor.shape[1] == 1 and bool(((cpu == 0) | (cpu == 255)).all())
+    pixels = Pixels(shape[1], shape[2], shape[3], *(("binary", 1) if binary else ("discrete", 8)))
+    return MemoryImages(name, "an array", [cpu], pixels, sha256_of(cpu))
+
+
+def _own(images: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the order of its indices that may be written to, as torch expects."""
+    return np.require(images, requirements=["C", "W"])

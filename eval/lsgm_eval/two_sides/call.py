@@ -1,4 +1,4 @@
-"""What a comparison of two sets of images gives: a few numbers, each with its interval and its counts."""
+"""Two sets of images, or their statistics, in one call, with all that is told beside their distances."""
 
 from __future__ import annotations
 
@@ -31,6 +31,51 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Counts", "Distances", "Number", "Settings", "compare", "fid"]
+
+VERSION = 1
+"""Of the protocol: rows of another one do not compare."""
+MOMENTS = ("frechet", "spatial_frechet")
+"""What is told of all images; the rest is of the rows of features that are kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many images are taken, and how."""
+
+    images: int | None = None
+    """Of either side a uniform subset of so many, or so many drawn (None: all)."""
+    reference_images: int | Literal["all"] | None = None
+    """The same of the reference alone (None: as of the samples)."""
+    seed: int = 0
+    """Of the subsets."""
+    extractor: tuple[str, ...] = ()
+    batch_size: int = 64
+    first_seed: int = 0
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "reference_images"):
+            count = getattr(self, name)
+            wrong = isinstance(count, int) and count < 2
+            require(not wrong, f"{name.replace('_', '-')} is {count}; a distance needs at least 2 images")
+        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        require(self.first_seed >= 0, f"first-seed is {self.first_seed}; it cannot be negative")
+
+    @property
+    def of_reference(self) -> int | None:
+        """How many images of the reference are taken; None for all."""
+        chosen = self.images if self.reference_images is None else self.reference_images
+        return None if chosen == "all" else chosen
+
+    @property
+    def tier(self) -> str:
+        """What tells the protocol of a row from others."""
+        if self.images is None and self.of_reference is None:
+            return "all"
+        parts = [f"images-{self.images or 'all'}"]
+        if self.of_reference != self.images:
+            parts.append(f"reference-{self.of_reference or 'all'}")
+        return "-".join(parts + ([f"seed-{self.seed}"] if self.seed else []))
 
 
 @dataclass(frozen=True)
@@ -144,62 +189,6 @@ class Distances:
         own = {name: [p for p in dict.fromkeys(said) if p not in shared] for name, said in parts.items()}
         lines = [f"{name}: {'; '.join(said)}" for name, said in own.items() if said]
         return [*dict.fromkeys(shared), *lines]
-
-
-def _count(n: int | None, of: int | None) -> str:
-    if n is None:
-        return "unknown"
-    if of is None:
-        return f"{n:,}"
-    return f"all {n:,}" if n == of else f"{n:,} of {of:,}"
-
-
-# Frechet distances of two sets of images in one call, with all that is told beside them
-
-VERSION = 1
-"""Of the protocol: rows of another one do not compare."""
-MOMENTS = ("frechet", "spatial_frechet")
-"""What is told of all images; the rest is of the rows of features that are kept."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How many images are taken, and how."""
-
-    images: int | None = None
-    """Of either side a uniform subset of so many, or so many drawn (None: all)."""
-    reference_images: int | Literal["all"] | None = None
-    """The same of the reference alone (None: as of the samples)."""
-    seed: int = 0
-    """Of the subsets."""
-    extractor: tuple[str, ...] = ()
-    batch_size: int = 64
-    first_seed: int = 0
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("images", "reference_images"):
-            count = getattr(self, name)
-            wrong = isinstance(count, int) and count < 2
-            require(not wrong, f"{name.replace('_', '-')} is {count}; a distance needs at least 2 images")
-        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
-        require(self.first_seed >= 0, f"first-seed is {self.first_seed}; it cannot be negative")
-
-    @property
-    def of_reference(self) -> int | None:
-        """How many images of the reference are taken; None for all."""
-        chosen = self.images if self.reference_images is None else self.reference_images
-        return None if chosen == "all" else chosen
-
-    @property
-    def tier(self) -> str:
-        """What tells the protocol of a row from others."""
-        if self.images is None and self.of_reference is None:
-            return "all"
-        parts = [f"images-{self.images or 'all'}"]
-        if self.of_reference != self.images:
-            parts.append(f"reference-{self.of_reference or 'all'}")
-        return "-".join(parts + ([f"seed-{self.seed}"] if self.seed else []))
 
 
 def fid(
@@ -383,3 +372,11 @@ def _task(reference: Side, networks: Sequence[Network]) -> Task:
         tiers={"all": Tier(n_samples=0, nelbo_images=2, ode_images=0)},
         reference_split=reference.split or "",
     )
+
+
+def _count(n: int | None, of: int | None) -> str:
+    if n is None:
+        return "unknown"
+    if of is None:
+        return f"{n:,}"
+    return f"all {n:,}" if n == of else f"{n:,} of {of:,}"
