@@ -350,7 +350,8 @@ def unrounded(x: Tensor) -> Tensor:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_share_the_pass_stop_together_and_go_on(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, __file__, str(tmp_path)]
     running = [
         subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
