@@ -262,7 +262,7 @@ def test_words_of_the_right_form_in_the_wrong_place_are_one_sentence(
 
 
 def test_the_page_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[2] / "docs" / "sample-quality.md"
+    page = Path(__file__).parents[3] / "docs" / "sample-quality.md"
     (snippet,) = re.findall(r"```python\n(import torch\n.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}

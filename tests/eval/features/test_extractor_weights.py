@@ -274,7 +274,7 @@ def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_rea
 )
 def test_an_environment_fetches_the_data_of_its_task_first(environment: str) -> None:
     tox = configparser.ConfigParser(interpolation=None)
-    tox.read(Path(__file__).parents[2] / "tox.ini")
+    tox.read(Path(__file__).parents[3] / "tox.ini")
     first, second, *_ = tox[f"testenv:{environment}"]["commands"].replace("\\\n", "").strip().splitlines()
     task = re.search(r"lsgm eval (\S+)|--task (\S+)", second)
     assert task is not None

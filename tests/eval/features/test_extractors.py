@@ -25,7 +25,7 @@ from lsgm_eval.features.registry import load_extractor
 from lsgm_eval.features.train_glyphs import TrainGlyphs, accuracy, train
 from lsgm_eval.metrics.frechet import frechet_distance
 
-SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ.get("LSGM_SHARED", Path(__file__).parents[3].parent / "shared"))
 GREY = (1, 28, 28)
 
 
