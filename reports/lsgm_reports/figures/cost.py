@@ -245,22 +245,16 @@ def _legend(curves: Sequence[Curve]) -> list[Line2D]:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG, PDF and SVG beside each other, the same bytes for the same figure.
 
-    The SVG has a clear ground, words that are text, and links ``#row-ID`` where points stand, for a page that
-    shows it among its own.
+    The SVG has words that are text, and links ``#row-ID`` where points stand, for a page that shows it among
+    its own and lends it the ground's colour.
     """
     mpl = import_matplotlib()
-
-    opaque = {"facecolor": "white", "edgecolor": INK}
     written = []
-    for suffix, metadata, ground in (
-        (".png", {"Software": None}, opaque),
-        (".pdf", {"CreationDate": None}, opaque),
-        (".svg", {"Date": None}, {"transparent": True}),
-    ):
+    for suffix, metadata in ((".png", "Software"), (".pdf", "CreationDate"), (".svg", "Date")):
         # Not `with_suffix`: a task's version may have a point in it.
         path = stem.with_name(f"{stem.name}{suffix}")
         with mpl.rc_context(STYLE), atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=200, metadata=metadata, **ground)
+            figure.savefig(temporary, dpi=200, metadata={metadata: None}, facecolor="white")
         figure.set_layout_engine("none")  # the first file has found it
         written.append(path)
     return written
