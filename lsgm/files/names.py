@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["brief", "file_name", "said", "shown"]
+__all__ = ["brief", "file_name", "one_line", "said", "shown"]
 
 LONGEST = 120
 """Bytes of a file's name, endings and numbers of a caller's not counted."""
@@ -47,6 +47,15 @@ def shown(text: str) -> str:
     whole = text.encode("utf-8", "surrogateescape" if _escaped(text) else "backslashreplace")
     whole_text = whole.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole_text)
+
+
+def one_line(text: str) -> str:
+    """Return a text without breaks: white space becomes single spaces, what is not printed an escape.
+
+    Every renderer of Markdown and HTML does the former; a terminal would obey the latter, and a page would
+    turn the direction of what follows.
+    """
+    return shown(" ".join(text.split()))
 
 
 def brief(value: object, room: int = 60) -> str:

@@ -165,8 +165,6 @@ class Picture:
     file: Path
     """PNG; of a figure there may be an SVG of the same name beside it."""
     caption: str
-    dark: Path | None = None
-    """The same for a dark page."""
     drawn: bool = True
     """Whether this project drew it, so that an SVG beside it may stand among the words of a page."""
 

@@ -16,7 +16,7 @@ from lsgm.results.status import Status, find_statuses
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
 from lsgm_reports.paper import paper_tables
 from lsgm_reports.published import calibration_table, kin_of, statement_on
-from lsgm_reports.read import sentence_on
+from lsgm_reports.read import Reading, sentence_on
 from lsgm_reports.render.text import relative
 from lsgm_reports.tables.ablations import Ablation, find_ablations
 from lsgm_reports.tables.details import (
@@ -118,23 +118,16 @@ def _called(value: str) -> str:
 
 
 def report(
-    rows: Sequence[Row],
-    pictures: Pictures,
-    sources: Sequence[Path],
-    out: Path,
-    *,
-    recalled: bool = False,
-    places: Mapping[Row, Path] | None = None,
-    left_out: Sequence[str] = (),
+    reading: Reading, pictures: Pictures, sources: Sequence[Path], out: Path, *, recalled: bool = False
 ) -> Report:
-    """Return the report of rows read from the files ``sources``, which will lie in the folder ``out``.
+    """Return the report of what was read from the files ``sources``, which will lie in the folder ``out``.
 
     What lies beside these files, how far their commands came and what was ablated, is read. ``recalled``
-    shows published numbers that were not looked up beside what was verified; ``places`` says which file a
-    row is of, the first unless given; ``left_out`` are sentences on lines that could not be read.
+    shows published numbers that were not looked up beside what was verified.
 
     Raises DataError where a file beside the rows is malformed.
     """
+    rows = [each.row for each in reading.placed]
     tasks = tasks_of(rows)
     ablations = find_ablations(sources)
     statuses = find_statuses(list(dict.fromkeys(source.parent for source in sources)))
@@ -142,9 +135,9 @@ def report(
     sections = [_outcome(tasks, opening, pictures.grids, statuses)]
     if (missing := not_finished(statuses)) is not None:
         sections.append(missing)
-    if left_out:
-        count = "1 line was" if len(left_out) == 1 else f"{len(left_out):,} lines were"
-        sections.append(Section("Left out", [Text(f"{count} left out:"), Bullets(list(left_out))]))
+    if reading.left_out:
+        count = "1 line was" if len(reading.left_out) == 1 else f"{len(reading.left_out):,} lines were"
+        sections.append(Section("Left out", [Text(f"{count} left out:"), Bullets(reading.left_out)]))
     for task, mine in tasks.items():
         curve = None if task in opening else pictures.curves.get(task)
         sections.append(_task(task, mine, curve, ablations, recalled))
@@ -154,7 +147,7 @@ def report(
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
         sections.append(Section("Training", [Picture(pictures.training, caption)]))
-    sections.append(_provenance(tasks, rows, sources, out, places or {}))
+    sections.append(_provenance(tasks, reading, sources, out))
     names = list(dict.fromkeys(row.task for row in rows))
     more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return Report(f"Results: {', '.join(names[:_NAMED])}{more}", sections)
@@ -178,7 +171,7 @@ def _outcome(
     elif found:
         blocks.append(Bullets([f"`{task}`: {' '.join(said)}" for task, said in found.items()]))
     if not found:
-        blocks.append(Text("Nothing was measured of which one way is better."))
+        blocks.append(Text("By these rows no model is ranked; the tables below show what was measured."))
     if any(status.unfinished for status in statuses):
         blocks.append(Text("**Not finished**: measurements are missing, which the next section lists."))
     blocks += [Picture(curve, _CURVES) for curve in curves.values()]
@@ -327,23 +320,20 @@ def _measured_on(task: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _provenance(
-    tasks: Mapping[str, Sequence[Row]],
-    rows: Sequence[Row],
-    sources: Sequence[Path],
-    out: Path,
-    places: Mapping[Row, Path],
+    tasks: Mapping[str, Sequence[Row]], reading: Reading, sources: Sequence[Path], out: Path
 ) -> Section:
+    rows = [each.row for each in reading.placed]
     names = {source: relative(source, out) for source in sources}
-    listed = ", ".join(f"`{name}`" for name in names.values())
     measured_on = [line for task, mine in tasks.items() for line in _measured_on(task, mine)]
     blocks: list[Block] = [provenance_table(rows), *_listed(measured_on)]
     if software := _versions(sources):
         blocks.append(Text(software))
+    lines = ", ".join(f"`{name}`" for name in names.values())
     said = (
-        f"Every number measured here is a line of {listed}, which `results.csv` holds as a table, unrounded."
+        f"Every number measured here is a line of {lines}, which `results.csv` holds as a table, unrounded."
     )
     blocks.append(Text(said))
-    table = rows_table(rows, [names[places.get(row, sources[0])] for row in rows])
+    table = rows_table(rows, [names[each.file] for each in reading.placed])
     return Section("Provenance", blocks, [Section(table.title, [table])])
 
 

@@ -1,18 +1,19 @@
-"""Numbers that ship with the reports as TOML: read into dataclasses, every key checked."""
+"""Numbers that ship with the reports: what the literature states of its models, and how far off we are."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from lsgm.errors import DataError, did_you_mean
-from lsgm.files.names import brief, shown
+from lsgm.errors import ConfigError, DataError, did_you_mean
+from lsgm.files.names import shown
 from lsgm.files.text import read_toml
+from lsgm.structure import from_dict
 from lsgm_reports.blocks import Cell, Column, Table
 from lsgm_reports.digits import decimals_for, error_bar, fixed
 
@@ -37,75 +38,29 @@ __all__ = [
     "number_cell",
     "published",
     "published_ablations",
-    "read_entries",
     "statement_on",
 ]
 
 Entry = TypeVar("Entry")
-_WORDS = "tuple[str, ...]"
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "text"),
-    "float": ((int, float), "a number"),
-    "int": ((int,), "a whole number"),
-    _WORDS: ((list,), "a list of texts"),
-}
 
 
-def read_entries(path: Path, table: str, kind: type[Entry]) -> list[Entry]:
-    """Return the array of tables of that name as dataclasses of str, int, float (or None) and tuples of str.
-
-    Raises DataError naming file and entry where a key is missing or unknown, or a value of another type.
-    """
+def _entries(path: Path, table: str, kind: type[Entry]) -> Sequence[Entry]:
+    """Return the array of tables of that name as dataclasses. Raises DataError that names file and entry."""
     about = path.stat() if path.is_file() else None
-    tables = _tables(path, table, about and (about.st_mtime_ns, about.st_size))
-    where = shown(str(path))
-    return [_entry(f"{where}, {table} {number}", kind, given) for number, given in enumerate(tables, start=1)]
+    return _read(path, table, kind, about and (about.st_mtime_ns, about.st_size))
 
 
 @lru_cache(maxsize=32)
-def _tables(path: Path, table: str, version: object) -> list[dict[str, Any]]:
-    """Return the tables of a name; a report of many tasks asks for the same few, as ``version`` tells."""
+def _read(path: Path, table: str, kind: type[Entry], version: object) -> Sequence[Entry]:
+    """Return entries; a report of many tasks asks for the same few, as ``version`` tells."""
     tables = read_toml(path, repair="repair the file").get(table, [])
+    where = shown(str(path))
     if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
-        raise DataError(
-            f"'{table}' in {shown(str(path))} is no list of tables; write [[{table}]] before each entry"
-        )
-    return tables
-
-
-def _entry(place: str, kind: type[Entry], given: dict[str, Any]) -> Entry:
-    known: dict[str, Any] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := [key for key in given if key not in known]:
-        raise DataError(f"{place}: there is no key {brief(unknown[0])}; it has {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, field in known.items():
-        if name in given:
-            values[name] = _value(f"{place}: '{name}'", given[name], str(field.type))
-        elif field.default is MISSING:
-            raise DataError(f"{place}: the key '{name}' is missing; add it")
+        raise DataError(f"'{table}' in {where} is no list of tables; write [[{table}]] before each entry")
     try:
-        return kind(**values)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from None
-
-
-_LONGEST, _LARGEST = 2_000, 1e15
-"""Letters of a text, and the largest number: what is published has no more."""
-
-
-def _value(place: str, value: Any, annotation: str) -> Any:
-    types, said = _KINDS[annotation.partition(" |")[0]]
-    wrong = isinstance(value, bool) or not isinstance(value, types)
-    if annotation == _WORDS and not wrong:
-        wrong = not all(isinstance(word, str) for word in value)
-        value = tuple(value)
-    if wrong or (isinstance(value, float) and not math.isfinite(value)):
-        raise DataError(f"{place} is {brief(value)}, not {said}; repair it")
-    if isinstance(value, (int, float)) and abs(value) > _LARGEST:
-        raise DataError(f"{place} is {brief(value)}; give at most {_LARGEST:g}")
-    if any(len(word) > _LONGEST for word in (value if isinstance(value, tuple) else (str(value),))):
-        raise DataError(f"{place} is {brief(value)}; give at most {_LONGEST:,} letters")
-    return value
+        return [from_dict(kind, given, f"{where}, {table} {at}") for at, given in enumerate(tables, start=1)]
+    except ConfigError as error:
+        raise DataError(str(error)) from None
 
 
 # What the literature states of its models: every number with its source, and whether it was verified
@@ -191,18 +146,18 @@ class Published:
         ):
             if value not in known:
                 hint = did_you_mean(value, known) or f"; write one of {', '.join(known)}"
-                raise DataError(f"{said} has {name} '{value}'{hint}")
+                raise ConfigError(f"{said} has {name} '{value}'{hint}")
         if not self.numbers or not set(self.recalled) <= set(self.numbers):
-            raise DataError(
+            raise ConfigError(
                 f"{said} recalls '{', '.join(self.recalled)}'; give at least one of {', '.join(NUMBERS)}, "
                 "and recalled from those given"
             )
         if bool(self.seconds) != bool(self.timed):
-            raise DataError(f"{said} has one of seconds and timed; give both, or none")
+            raise ConfigError(f"{said} has one of seconds and timed; give both, or none")
         for name, number in self.numbers.items():
             if not (_MILLIONS if name == "parameters" else _PRINTED).fullmatch(number):
                 form = "a number and M, 476 M" if name == "parameters" else "a number as it was printed"
-                raise DataError(f"{said} has {name} '{number}'; write {form}")
+                raise ConfigError(f"{said} has {name} '{number}'; write {form}")
 
     @property
     def label(self) -> str:
@@ -240,9 +195,9 @@ class PublishedAblation:
         said = f"the published ablation {self.study}"
         if not self.levels or not _PRINTED.fullmatch(self.fid):
             given = f"levels '{', '.join(self.levels)}' and FID '{self.fid}'"
-            raise DataError(f"{said} has {given}; give levels, and a number as it was printed")
+            raise ConfigError(f"{said} has {given}; give levels, and a number as it was printed")
         if not set(self.recalled) <= {"fid"}:
-            raise DataError(f"{said} recalls '{', '.join(self.recalled)}'; it has no number but fid")
+            raise ConfigError(f"{said} recalls '{', '.join(self.recalled)}'; it has no number but fid")
 
     def cell(self, *, recalled: bool) -> Cell:
         """Return the FID with the mark of its evidence; a recalled one is rounded, or left out."""
@@ -262,7 +217,7 @@ class Edition:
     def __post_init__(self) -> None:
         if self.of not in DATASETS:
             hint = did_you_mean(self.of, DATASETS) or f"; write one of {', '.join(DATASETS)}"
-            raise DataError(f"the edition {self.dataset} is of '{self.of}'{hint}")
+            raise ConfigError(f"the edition {self.dataset} is of '{self.of}'{hint}")
 
 
 def number_cell(number: str, relation: str, *, unsure: bool, recalled: bool) -> Cell:
@@ -280,19 +235,19 @@ def number_cell(number: str, relation: str, *, unsure: bool, recalled: bool) -> 
     return Cell(f"about {value:.{decimals}f}{unit}", mark=EVIDENCE["recalled"][0], sort=value)
 
 
-def published(path: Path | None = None) -> list[Published]:
+def published(path: Path | None = None) -> Sequence[Published]:
     """Return all published numbers. Raises DataError for a malformed entry."""
-    return read_entries(path or FILE, "published", Published)
+    return _entries(path or FILE, "published", Published)
 
 
-def published_ablations(path: Path | None = None) -> list[PublishedAblation]:
+def published_ablations(path: Path | None = None) -> Sequence[PublishedAblation]:
     """Return what was published of ablations. Raises DataError for a malformed entry."""
-    return read_entries(path or FILE, "ablation", PublishedAblation)
+    return _entries(path or FILE, "ablation", PublishedAblation)
 
 
 def editions(path: Path | None = None) -> dict[str, Edition]:
     """Return the editions by their data set. Raises DataError for a malformed entry."""
-    return {edition.dataset: edition for edition in read_entries(path or FILE, "edition", Edition)}
+    return {edition.dataset: edition for edition in _entries(path or FILE, "edition", Edition)}
 
 
 def edition_of(dataset: str) -> str:
@@ -351,11 +306,12 @@ class Calibration:
     def __post_init__(self) -> None:
         given = [value is not None for value in (self.measured, self.error, self.n, self.K, self.budget)]
         if any(given) and not all(given):
-            raise DataError(
+            raise ConfigError(
                 f"the calibration {self.recipe} is incomplete; give measured, error, n, K and budget, or none"
             )
-        if self.error is not None and not self.error >= 1e-6:
-            raise DataError(f"the calibration {self.recipe} has error {self.error}; give half its interval")
+        for name, value, least in (("measured", self.measured, 0.0), ("error", self.error, 1e-6)):
+            if value is not None and not least <= value < math.inf:
+                raise ConfigError(f"the calibration {self.recipe} has {name} {value}; give nats as measured")
 
     @property
     def offset(self) -> str:
@@ -376,7 +332,7 @@ class Calibration:
 
 def calibrations(path: Path | None = None) -> list[Calibration]:
     """Return the calibrations that were measured; DataError for a malformed one."""
-    entries = read_entries(path or FILE_CALIBRATION, "calibration", Calibration)
+    entries = _entries(path or FILE_CALIBRATION, "calibration", Calibration)
     return [entry for entry in entries if entry.measured is not None]
 
 

@@ -23,7 +23,7 @@ from lsgm.results.files import find_results, parse_lines
 from lsgm.results.row import row_from
 from lsgm_reports.commands.report import run
 from lsgm_reports.figures.cost import crowded
-from lsgm_reports.render.html import inline_svg
+from lsgm_reports.render.drawing import inline_svg
 
 ROW: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "fid", "value": 1.0, "group": "quality"}
 

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.fake_rows import fake_rows
 
+from lsgm.results.csv_text import to_csv
 from lsgm.results.labels import sampler_label
 from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import Table, transposed
 from lsgm_reports.digits import best_of
-from lsgm_reports.render.text import to_csv, to_latex, to_markdown, to_terminal
+from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
 from lsgm_reports.tables.details import explanations, paired_table, provenance_table
 from lsgm_reports.tables.headline import headline, lines_of
 from lsgm_reports.tables.points import curve_table

@@ -8,7 +8,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.any_rows import any_rows, texts
+from reports.html.fake_report import read
 
+from lsgm.files.names import one_line
 from lsgm.results.row import Row
 from lsgm_reports.blocks import Cell, Column, Report, Table, transposed
 from lsgm_reports.document import Pictures, main_table, report, tasks_of
@@ -18,7 +20,6 @@ from lsgm_reports.render.text import (
     literal,
     markdown,
     marked_up,
-    one_line,
     tables_of,
     tables_tex,
     to_latex,
@@ -31,7 +32,9 @@ FOLDER = Path("results")
 
 
 def report_of(rows: list[Row]) -> Report:
-    return report(rows, Pictures(), [FOLDER / "results.jsonl"], FOLDER, recalled=True)
+    return report(
+        read(rows, FOLDER / "results.jsonl"), Pictures(), [FOLDER / "results.jsonl"], FOLDER, recalled=True
+    )
 
 
 def unescaped(text: str) -> str:
@@ -101,8 +104,7 @@ def test_any_rows_have_every_view(rows: list[Row]) -> None:
         to_terminal(transposed(table))
     assert markdown(page, FOLDER).startswith("# Results: ")
     assert tables_tex(page).startswith("% needs")
-    places = dict.fromkeys(rows, FOLDER / "results.jsonl")
-    assert to_html(page, rows, [], out=FOLDER, places=places).startswith("<!DOCTYPE html>")
+    assert to_html(page, read(rows, FOLDER / "results.jsonl"), FOLDER).startswith("<!DOCTYPE html>")
     for task, mine in tasks_of(rows).items():
         assert to_terminal(main_table(mine, task))
 

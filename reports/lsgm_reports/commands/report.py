@@ -6,21 +6,46 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from lsgm.errors import ConfigError, DataError, did_you_mean
-from lsgm.files.names import file_name, shown
+from lsgm.files.folders import listed
+from lsgm.files.names import file_name, one_line, shown
 from lsgm.files.write import atomic_path, claim, make_folder
 from lsgm.options import Positional, arg, parse
-
-if TYPE_CHECKING:
-    from lsgm.results.row import Row
-    from lsgm_reports.blocks import Table
-    from lsgm_reports.document import Pictures
-    from lsgm_reports.read import Reading
+from lsgm.results.csv_text import to_csv
+from lsgm.results.files import is_bare_run
+from lsgm.results.row import Row
+from lsgm.results.status import find_statuses
+from lsgm_reports.blocks import Table, transposed
+from lsgm_reports.document import (
+    Pictures,
+    cost_tables,
+    main_table,
+    only_costs,
+    quality_tables,
+    report,
+    tasks_of,
+)
+from lsgm_reports.figures.cost import cost_figure, crowded, save
+from lsgm_reports.figures.curves import curve_rows
+from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
+from lsgm_reports.published import statement_on
+from lsgm_reports.read import (
+    Reading,
+    distinct,
+    one_protocol,
+    read_placed,
+    results_of,
+    sentence_on,
+    unknown_metrics,
+)
+from lsgm_reports.render.html import to_html
+from lsgm_reports.render.text import markdown, tables_tex, to_terminal
+from lsgm_reports.tables.likelihood import only_bounds
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -79,7 +104,9 @@ def run(argv: list[str]) -> int:
     )
     if not options.places:
         raise ConfigError("RUN_OR_DIR is missing; give a results.jsonl or a folder that holds one")
-    files = _files(options.places)
+    bare = [place for place in options.places if is_bare_run(place)]
+    holding = [place for place in options.places if place not in bare] or bare
+    files = list(dict.fromkeys(file for place in holding for file in results_of(place)))
     reading = _read(files, options)
     first = options.places[0]
     out = claim(options.out or (first if first.is_dir() else first.parent))
@@ -89,23 +116,14 @@ def run(argv: list[str]) -> int:
         why = f"cannot write to {shown(str(error.filename or out))}: {error.strerror}"
         raise DataError(f"{why}; choose another folder with --out") from None
     written = _write(reading, files, options, out)
-    _print([each.row for each in reading.placed], files, options, written)
+    _print([each.row for each in reading.placed], files, options.recalled)
+    for path in written:
+        print(f"wrote {shown(str(path))}")
     return 0
-
-
-def _files(places: Sequence[Path]) -> list[Path]:
-    """Return the result files of all places, where training runs may stand for their curves alone."""
-    from lsgm.results.files import is_bare_run
-    from lsgm_reports.read import results_of
-
-    holding = [place for place in places if not is_bare_run(place)] or places
-    return list(dict.fromkeys(file for place in holding for file in results_of(place)))
 
 
 def _read(files: Sequence[Path], options: Options) -> Reading:
     """Return the rows that the report is of; what was dropped or is not known goes to standard error."""
-    from lsgm_reports.read import Reading, distinct, one_protocol, read_placed, unknown_metrics
-
     reading = read_placed(files, skip_malformed=options.skip_malformed)
     if not reading.placed:
         why = f": {reading.left_out[0]}" if reading.left_out else ""
@@ -124,67 +142,45 @@ def _warn(sentences: Sequence[str]) -> None:
         print(f"lsgm: {shown(sentence)}", file=sys.stderr)
 
 
+# What is written: the rows as a table, then figures and the documents that show them
+
+
 def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
     """Write every format asked for; return the files."""
-    from lsgm.results.csv_text import to_csv
-    from lsgm_reports.document import report
-
     written: list[Path] = []
 
-    def put(name: str, text: Callable[[], str]) -> None:
+    def put(name: str, text: str) -> None:
         # A reader sees the old file or the new one, never half of it; no line end is translated.
-        content = text().encode()
         with atomic_path(out / name) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(text.encode())
         written.append(out / name)
 
     rows = [each.row for each in reading.placed]
-    places = {each.row: each.file for each in reading.placed}
     if "csv" in options.formats:
-        put("results.csv", lambda: to_csv(rows))
+        put("results.csv", to_csv(rows))
     if options.formats == ["csv"]:
         return written
-    pictures = _draw(rows, files, options, out, written)
-    page = report(
-        rows,
-        pictures,
-        files,
-        out,
-        recalled=options.recalled,
-        places=places,
-        left_out=reading.left_out,
-    )
-    if "md" in options.formats:
-        from lsgm_reports.render.text import markdown
-
-        put("report.md", lambda: markdown(page, out))
-    if "tex" in options.formats:
-        from lsgm_reports.render.text import tables_tex
-
-        put("tables.tex", lambda: tables_tex(page))
-    if "html" in options.formats:
-        from lsgm_reports.render.html import to_html
-
-        put("report.html", lambda: to_html(page, rows, files, out=out, places=places))
-    return written
-
-
-def _draw(
-    rows: Sequence[Row], files: Sequence[Path], options: Options, out: Path, written: list[Path]
-) -> Pictures:
-    """Draw the figures of a document or a paper, and find the pictures beside the rows."""
-    from lsgm.files.folders import listed
-    from lsgm_reports.document import Pictures, tasks_of
-    from lsgm_reports.figures.cost import cost_figure, crowded, save
-    from lsgm_reports.figures.curves import curve_rows
-    from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
-
-    folders = list(dict.fromkeys(file.parent for file in files))
+    curves = _curves(rows, out, written)
+    training = _training(options.places, out, written)
+    folders = dict.fromkeys(file.parent for file in files)
     grids, neighbours = (
         [picture for folder in folders for picture in listed(folder / name, "*.png")]
         for name in ("samples", "neighbours")
     )
     grids.sort(key=lambda grid: grid.stem.partition("@")[0] != "data")
+    pictures = Pictures(curves, training, grids, neighbours)
+    page = report(reading, pictures, files, out, recalled=options.recalled)
+    if "md" in options.formats:
+        put("report.md", markdown(page, out))
+    if "tex" in options.formats:
+        put("tables.tex", tables_tex(page))
+    if "html" in options.formats:
+        put("report.html", to_html(page, reading, out))
+    return written
+
+
+def _curves(rows: Sequence[Row], out: Path, written: list[Path]) -> dict[str, Path]:
+    """Draw quality against cost, a figure per task that has curves."""
     tasks = tasks_of(rows)
     curves: dict[str, Path] = {}
     taken: set[str] = set()
@@ -195,27 +191,11 @@ def _draw(
         elif (figure := cost_figure(mine)) is not None:
             stem = "nfe" if len(tasks) == 1 else f"nfe-{re.sub(r'[^0-9A-Za-z_.]+', '-', task)[:80]}"
             stem = file_name(f"{stem}-{len(taken)}" if stem in taken else stem)
-            made = save(figure, out / "figures" / stem)
             taken.add(stem)
+            made = save(figure, out / "figures" / stem)
             curves[task] = made[0]
             written += made
-    logs = {log for place in options.places for log in _logs(place)}
-    runs = [run for log in sorted(logs) if (run := read_training(log)) is not None]
-    training = None
-    if len(runs) > MOST_RUNS:
-        _warn([f"the figure of {len(runs):,} training runs is left out: it has room for {MOST_RUNS}"])
-    elif (figure := training_figure(runs)) is not None:
-        made = save(figure, out / "figures" / "training")
-        training = made[0]
-        written += made
-    return Pictures(curves, training, grids, neighbours)
-
-
-def _logs(place: Path) -> list[Path]:
-    """Return the metrics of a run directory, or of those directly below."""
-    from lsgm.files.folders import listed
-
-    return [*listed(place, "metrics.jsonl"), *listed(place, "*/metrics.jsonl")]
+    return curves
 
 
 _MOST_FIGURES = 40
@@ -223,36 +203,45 @@ _MOST_FIGURES = 40
 _TOO_MANY = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to see it"
 
 
-def _print(rows: Sequence[Row], files: Sequence[Path], options: Options, written: Sequence[Path]) -> None:
-    from lsgm.results.status import find_statuses
-    from lsgm_reports.document import cost_tables, main_table, only_costs, quality_tables, tasks_of
-    from lsgm_reports.published import statement_on
-    from lsgm_reports.read import sentence_on
-    from lsgm_reports.tables.likelihood import only_bounds
+def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | None:
+    """Draw the training curves of the runs among the places, and directly below them."""
+    logs = {
+        log
+        for place in places
+        for name in ("metrics.jsonl", "*/metrics.jsonl")
+        for log in listed(place, name)
+    }
+    runs = [run for log in sorted(logs) if (run := read_training(log)) is not None]
+    if len(runs) > MOST_RUNS:
+        _warn([f"the figure of {len(runs):,} training runs is left out: it has room for {MOST_RUNS}"])
+        return None
+    if (figure := training_figure(runs)) is None:
+        return None
+    made = save(figure, out / "figures" / "training")
+    written += made
+    return made[0]
 
+
+# What is printed: the tables of every task
+
+
+def _print(rows: Sequence[Row], files: Sequence[Path], recalled: bool) -> None:
     room = shutil.get_terminal_size((120, 40)).columns
     for task, mine in tasks_of(rows).items():
         # Bounds of different kinds, and costs, are read downwards; models, being few, across as well.
         print(_page(main_table(mine, task), room, turns=not only_bounds(mine) and not only_costs(mine)))
-        below = quality_tables(mine)
-        below += cost_tables(mine)[1:] if only_costs(mine) else cost_tables(mine)
-        for table in below:
+        for table in [*quality_tables(mine), *cost_tables(mine)[only_costs(mine) :]]:
             print(_page(table, room, turns=False))
             print(_filled(table.caption, room), end="\n" if table.caption else "")
-        if statement := statement_on(mine[0].dataset_name, recalled=options.recalled):
+        if statement := statement_on(mine[0].dataset_name, recalled=recalled):
             print(_filled(statement, room))
     for status in find_statuses(list(dict.fromkeys(file.parent for file in files))):
         if status.unfinished:
             print(_filled(f"Not finished: {sentence_on(status)}", room))
-    for path in written:
-        print(f"wrote {shown(str(path))}")
 
 
 def _page(table: Table, room: int, *, turns: bool) -> str:
     """Return a table for the terminal, on its side where that is narrower and the other way is too wide."""
-    from lsgm_reports.blocks import transposed
-    from lsgm_reports.render.text import to_terminal
-
     pages = [to_terminal(table), to_terminal(transposed(table))]
     widths = [len(page.splitlines()[1]) for page in pages]
     fits = widths[0] <= (min(widths[1], room) if turns else room)
@@ -260,6 +249,4 @@ def _page(table: Table, room: int, *, turns: bool) -> str:
 
 
 def _filled(text: str, room: int) -> str:
-    from lsgm_reports.render.text import one_line
-
     return textwrap.fill(one_line(text), max(min(room, 120), 40), break_on_hyphens=False) + "\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lsgm.files.names import one_line
 from lsgm_reports.digits import minus
-from lsgm_reports.render.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,15 +1,13 @@
-"""A figure among the words of a page: its drawing in the page's colours, its points links to their rows."""
+"""A report as one self-contained HTML page, ``report.html``: its pictures, its sections, its contents."""
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count, groupby
 from pathlib import Path
-from xml.etree import ElementTree
 
 from lsgm.errors import DataError
 from lsgm.files.limits import PICTURES
@@ -18,219 +16,13 @@ from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_text
 from lsgm.results.row import Row
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text
-from lsgm_reports.figures.style import GRID, INK, PALETTE
-from lsgm_reports.read import read_placed
-from lsgm_reports.render.html_tables import Anchors, Records, said, table_html, tag, words
-from lsgm_reports.render.text import one_line
+from lsgm_reports.read import Reading
+from lsgm_reports.render.drawing import inline_svg
+from lsgm_reports.render.html_tables import Anchors, said, table_html, tag, words
+from lsgm_reports.render.records import Records
+from lsgm_reports.tables.details import EVERY_ROW
 
-__all__ = ["EVERY_ROW", "POLICY", "Gallery", "inline_svg", "to_html"]
-
-_SVG = "http://www.w3.org/2000/svg"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_KEPT = frozenset(
-    (
-        *("svg", "g", "defs", "clipPath", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon"),
-        *("use", "text", "tspan", "a"),
-    )
-)
-"""Elements that draw; nothing else, a script among them, enters the page."""
-_ATTRIBUTES = frozenset(
-    (
-        *("d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "rx", "ry", "width", "height", "points"),
-        *("transform", "style", "id", "clip-path", "viewBox"),
-    )
-)
-_COLOURS = {
-    INK: "ink",
-    GRID: "grid",
-    "#ffffff": "ground",
-    **{colour.lower(): str(index) for index, colour in enumerate(PALETTE)},
-}
-_ROUNDED = ("d", "x", "y", "points")
-_STYLES = ("fill", "stroke", "opacity", "font", "text-anchor", "clip-path", "clip-rule")
-"""Beginnings of the properties of a style that draw; others could lay an element over the page."""
-_VIEW_BOX = re.compile(r"-?[0-9.]{1,12}(?: -?[0-9.]{1,12}){3}")
-_ADDRESS = re.compile(r"url\(\s*(?:#([\w.-]+)\s*\)|[^)]*\)?)", re.IGNORECASE)
-_DEEPEST, _MOST = 50, 200_000
-"""Elements within one another, and in all."""
-
-
-def inline_svg(text: str, prefix: str, label: str, rows: Mapping[str, str]) -> str:
-    """Return the markup of a drawing by matplotlib, for a page that defines its colours.
-
-    Colours of `lsgm_reports.figures.style` become ``var(--fig-...)``, of words ``var(--fig-text-...)``; ids
-    get a prefix, so that several drawings share a page; a link ``#row-ID`` stays where ``rows`` has the
-    id, with what the row says. ``label`` is read out in place of the drawing.
-
-    Raises ValueError where the text is no SVG, or one that no figure of ours is.
-    """
-    if "<!ENTITY" in text:
-        raise ValueError("it defines entities")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise ValueError(str(error)) from None
-    if root.tag != f"{{{_SVG}}}svg" or not _VIEW_BOX.fullmatch(root.get("viewBox", "")):
-        raise ValueError("it has no viewBox")
-    if not 0 < float(root.get("viewBox", "").split()[2]) < 1e5:
-        raise ValueError("its width is none")
-    if sum(1 for _ in root.iter()) > _MOST:
-        raise ValueError("it has too many elements")
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
-    drawn = _element(root, prefix, used, rows)
-    drawn.attrib |= {"role": "img", "aria-label": one_line(label)}
-    return ElementTree.tostring(drawn, encoding="unicode")
-
-
-def _element(
-    given: ElementTree.Element, prefix: str, used: set[str], rows: Mapping[str, str], depth: int = 0
-) -> ElementTree.Element:
-    """Return an element and what it holds as a page has it. Raises ValueError where they nest too deeply."""
-    if depth > _DEEPEST:
-        raise ValueError("it nests too deeply")
-    name = given.tag.removeprefix(f"{{{_SVG}}}")
-    target = given.get(_HREF) or given.get("href") or ""
-    linked = name == "a" and target.removeprefix("#row-") in rows
-    out = ElementTree.Element("g" if name == "a" and not linked else name)
-    for key, value in given.attrib.items():
-        if key in _ATTRIBUTES and not (key == "id" and value not in used):
-            out.set(key, _value(key, value, prefix, name))
-    if linked:
-        # By keys the same rows are reached in the tables, one by one.
-        out.attrib |= {"href": target, "class": "number", "tabindex": "-1"}
-        ElementTree.SubElement(out, "title").text = one_line(rows[target.removeprefix("#row-")])
-    elif name == "use" and target.startswith("#"):
-        out.set("href", f"#{prefix}{target[1:]}")
-    if name in ("text", "tspan"):
-        out.text = one_line(given.text) if given.text else None
-    for child in given:
-        if isinstance(child.tag, str) and child.tag.removeprefix(f"{{{_SVG}}}") in _KEPT:
-            out.append(_element(child, prefix, used, rows, depth + 1))
-    return out
-
-
-def _value(key: str, value: str, prefix: str, name: str) -> str:
-    if key == "id":
-        return prefix + value
-    if key in _ROUNDED:
-        return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
-    if key == "style":
-        value = "; ".join(part.strip() for part in value.split(";") if part.strip().startswith(_STYLES))
-    # What is not of the drawing itself is not asked for.
-    value = _ADDRESS.sub(lambda found: f"url(#{prefix}{found[1]})" if found[1] else "none", value)
-    if key != "style":
-        return value
-    kind = "fig-text" if name in ("text", "tspan") else "fig"
-    return re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _colour(found[0], kind), value)
-
-
-def _colour(colour: str, kind: str) -> str:
-    known = _COLOURS.get(colour.lower())
-    return colour if known is None else f"var(--{kind}-{known})"
-
-
-# Pictures within the page: drawings as they are, images as data, and what is read out in their place
-
-_INCH = 72
-_NARROWEST = 68
-"""CSS pixels per inch of a drawing below which its words are too small: then it scrolls within its box."""
-_SMALL = 200
-"""Width of an image in pixels up to which it is shown larger, pixel by pixel."""
-_SHEET = 600
-_WIDEST = 2**15
-"""Pixels of a side that browsers show."""
-
-
-class Gallery:
-    """Renders the pictures of one page; ``rows`` says of the id of a row what a point in a figure shows."""
-
-    def __init__(self, rows: Mapping[str, str]) -> None:
-        self._rows = rows
-        self._numbers = count(1)
-        self._size = 0
-        """Bytes of the images so far."""
-
-    def together(self, pictures: Sequence[Picture]) -> str:
-        """Return pictures side by side where there is room.
-
-        Raises DataError naming a file that is none, and where all of the page's are more than one may hold.
-        """
-        figures = "".join(self._figure(picture) for picture in pictures)
-        return tag("div", figures, cls="gallery") if len(pictures) > 1 else figures
-
-    def _figure(self, picture: Picture) -> str:
-        drawing = picture.file.with_suffix(".svg")
-        inner = self._drawing(drawing, picture) if picture.drawn and drawing.is_file() else ""
-        kind = "drawing"
-        if not inner:
-            inner, kind = self._images(picture)
-        return tag("figure", inner + tag("figcaption", f"{words(picture.caption)}."), cls=kind)
-
-    def _drawing(self, file: Path, picture: Picture) -> str:
-        """Return a drawing in a box that scrolls, or "" where the file is none and the image must do."""
-        try:
-            text = read_text(file)
-            svg = inline_svg(text, f"d{next(self._numbers)}-", picture.caption, self._rows)
-        except (DataError, ValueError):
-            return ""
-        width = float(svg.partition('viewBox="')[2].split()[2])
-        style = f"min-width:{round(width / _INCH * _NARROWEST)}px"
-        return _box(tag("div", svg, style=style), picture.caption)
-
-    def _images(self, picture: Picture) -> tuple[str, str]:
-        """Return the image of a picture, or those of both themes, and of what kind it is."""
-        images: list[tuple[_Image, str | None]] = [(self._read(picture.file), None)]
-        if picture.dark is not None:
-            images = [(images[0][0], "on-light"), (self._read(picture.dark), "on-dark")]
-        inner = "".join(image.html(picture.caption, theme) for image, theme in images)
-        if images[0][0].is_sheet:
-            return _box(inner, picture.caption), "sheet"
-        return inner, "image"
-
-    def _read(self, file: Path) -> _Image:
-        content = read_bytes(file, PICTURES)
-        self._size += len(content)
-        PICTURES.hold(f"the page, with {shown(str(file))},", self._size)
-        if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
-            raise DataError(f"{shown(str(file))} is no PNG image; make it again, or remove it")
-        width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-        if not (0 < width <= _WIDEST and 0 < height <= _WIDEST):
-            raise DataError(
-                f"{shown(str(file))} claims {width:,} by {height:,} pixels; make it again, or remove it"
-            )
-        return _Image(content, width, height)
-
-
-def _box(inner: str, label: str) -> str:
-    return tag("div", inner, cls="scroll", tabindex=0, role="region", aria_label=label)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """A PNG file: its bytes, and pixels across and down."""
-
-    content: bytes
-    width: int
-    height: int
-
-    @property
-    def is_sheet(self) -> bool:
-        """Whether it is large and wide, as a sheet of images with words is: it needs the whole width."""
-        return self.width > _SHEET and self.width > 1.3 * self.height
-
-    def html(self, caption: str, theme: str | None) -> str:
-        """Return the element, of a theme's class or of both themes."""
-        data = base64.b64encode(self.content).decode()
-        names = " ".join(name for name in (theme, "pixels" if self.width <= _SMALL else None) if name)
-        sizes = f'width="{self.width}" height="{self.height}"'
-        classes = f' class="{names}"' if names else ""
-        return f'<img src="data:image/png;base64,{data}" alt="{words(caption)}" {sizes}{classes}>'
-
-
-# A report as one self-contained HTML page: ``report.html``
-
-EVERY_ROW = "Every row"
-"""Title of the section whose table lists all rows; on a page the records of the rows stand in its place."""
+__all__ = ["POLICY", "to_html"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What the page may load: nothing but what it holds."""
@@ -242,41 +34,29 @@ _ICON = (
 )
 
 
-def to_html(
-    report: Report,
-    rows: Sequence[Row],
-    sources: Sequence[Path],
-    *,
-    title: str | None = None,
-    out: Path | None = None,
-    places: Mapping[Row, Path] | None = None,
-) -> str:
-    """Return the page of a report of rows, which were read from the files ``sources``.
+def to_html(report: Report, reading: Reading, out: Path) -> str:
+    """Return the page of a report of the rows that were read, for the folder ``out``.
 
-    Every number of ``rows`` that a table or a figure shows leads to its record: the number unrounded, what it
-    was measured on, the call that measured it, and how to measure it again. The page holds its style, script
-    and pictures, and asks for nothing else.
-
-    ``out`` is the folder that the page will lie in, from which the files of rows are named: that of the first
-    source unless given. ``places`` says which file each row is of; else the sources are read again.
+    Every number of these rows that a table or a figure shows leads to its record: the number unrounded, what
+    it was measured on, the call that measured it, and how to measure it again. The page holds its style,
+    script and pictures, and asks for nothing else. Files are named as from ``out``.
 
     Raises DataError naming a picture that cannot be shown.
     """
-    if out is None:
-        out = sources[0].parent if sources else Path()
-    if places is None:
-        places = {each.row: each.file for each in read_placed(sources, skip_malformed=True).placed}
-    records = Records(rows, places, out)
+    records = Records(reading, out)
     page = _Page(records)
-    title = title or report.title
     body = "".join(page.section(section, 2) for section in report.sections)
     if not page.listed:
         body += page.section(Section(EVERY_ROW), 2)
-    main = tag("h1", words(title)) + tag("p", _lead(rows), cls="lead") + body
+    main = (
+        tag("h1", words(report.title))
+        + tag("p", _lead([each.row for each in reading.placed]), cls="lead")
+        + body
+    )
     return _TEMPLATE.format(
         policy=POLICY,
         icon=_ICON,
-        title=words(title),
+        title=words(report.title),
         style=_asset("style.css"),
         early=_asset("early.js"),
         contents=page.contents(),
@@ -353,7 +133,7 @@ class _Page:
         self.listed = False
         """Whether the records have been shown."""
         self._records, self._known = records, records.labels
-        self._anchors, self._gallery = Anchors(), Gallery(records.labels)
+        self._anchors, self._gallery = Anchors(), _Gallery(records.labels)
         self._entries: list[tuple[int, str, str]] = []
 
     def section(self, section: Section, level: int) -> str:
@@ -402,3 +182,96 @@ class _Page:
                 parts.append(f"<li>{link}</li>")
         closing = "</ul></li>" if inside else ""
         return tag("ul", "".join(parts) + closing).replace("<ul></ul>", "")
+
+
+# Pictures within the page: drawings as they are, images as data, and what is read out in their place
+
+_INCH = 72
+_NARROWEST = 68
+"""CSS pixels per inch of a drawing below which its words are too small: then it scrolls within its box."""
+_SMALL = 200
+"""Width of an image in pixels up to which it is shown larger, pixel by pixel."""
+_SHEET = 600
+_WIDEST = 2**15
+"""Pixels of a side that browsers show."""
+
+
+class _Gallery:
+    """Renders the pictures of one page; ``rows`` says of the id of a row what a point in a figure shows."""
+
+    def __init__(self, rows: Mapping[str, str]) -> None:
+        self._rows = rows
+        self._numbers = count(1)
+        self._size = 0
+        """Bytes of the images so far."""
+
+    def together(self, pictures: Sequence[Picture]) -> str:
+        """Return pictures side by side where there is room.
+
+        Raises DataError naming a file that is none, and where all of the page's are more than one may hold.
+        """
+        figures = "".join(self._figure(picture) for picture in pictures)
+        return tag("div", figures, cls="gallery") if len(pictures) > 1 else figures
+
+    def _figure(self, picture: Picture) -> str:
+        drawing = picture.file.with_suffix(".svg")
+        inner = self._drawing(drawing, picture) if picture.drawn and drawing.is_file() else ""
+        kind = "drawing"
+        if not inner:
+            inner, kind = self._image(picture)
+        return tag("figure", inner + tag("figcaption", f"{words(picture.caption)}."), cls=kind)
+
+    def _drawing(self, file: Path, picture: Picture) -> str:
+        """Return a drawing in a box that scrolls, or "" where the file is none and the image must do."""
+        try:
+            text = read_text(file)
+            svg = inline_svg(text, f"d{next(self._numbers)}-", picture.caption, self._rows)
+        except (DataError, ValueError):
+            return ""
+        width = float(svg.partition('viewBox="')[2].split()[2])
+        style = f"min-width:{round(width / _INCH * _NARROWEST)}px"
+        return _box(tag("div", svg, style=style), picture.caption)
+
+    def _image(self, picture: Picture) -> tuple[str, str]:
+        """Return the image of a picture, in a box where it needs the whole width, and of what kind it is."""
+        image = self._read(picture.file)
+        inner = image.html(picture.caption)
+        return (_box(inner, picture.caption), "sheet") if image.is_sheet else (inner, "image")
+
+    def _read(self, file: Path) -> _Image:
+        content = read_bytes(file, PICTURES)
+        self._size += len(content)
+        PICTURES.hold(f"the page, with {shown(str(file))},", self._size)
+        if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
+            raise DataError(f"{shown(str(file))} is no PNG image; make it again, or remove it")
+        width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+        if not (0 < width <= _WIDEST and 0 < height <= _WIDEST):
+            raise DataError(
+                f"{shown(str(file))} claims {width:,} by {height:,} pixels; make it again, or remove it"
+            )
+        return _Image(content, width, height)
+
+
+def _box(inner: str, label: str) -> str:
+    return tag("div", inner, cls="scroll", tabindex=0, role="region", aria_label=label)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A PNG file: its bytes, and pixels across and down."""
+
+    content: bytes
+    width: int
+    height: int
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether it is large and wide, as a sheet of images with words is: it needs the whole width."""
+        return self.width > _SHEET and self.width > 1.3 * self.height
+
+    def html(self, caption: str) -> str:
+        """Return the element, enlarged pixel by pixel where it is small."""
+        data = base64.b64encode(self.content).decode()
+        pixels = ' class="pixels"' if self.width <= _SMALL else ""
+        sizes = f'width="{self.width}" height="{self.height}"'
+        return f'<img src="data:image/png;base64,{data}" alt="{words(caption)}" {sizes}{pixels}>'

@@ -1,4 +1,4 @@
-"""Foreign text inside a page: names and notes of rows stay words, whatever characters they are made of."""
+"""Tables and reports as Markdown, LaTeX and terminal text; foreign names and notes stay words in each."""
 
 from __future__ import annotations
 
@@ -9,38 +9,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from lsgm.files.names import shown
-from lsgm.results.csv_text import from_csv, to_csv
-from lsgm.results.files import from_jsonl, to_jsonl
+from lsgm.files.names import one_line
 from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
 from lsgm_reports.tables.details import EVERY_ROW
 
 __all__ = [
-    "from_csv",
-    "from_jsonl",
     "latex",
     "literal",
     "markdown",
     "marked_up",
-    "one_line",
     "relative",
     "tables_of",
     "tables_tex",
-    "to_csv",
-    "to_jsonl",
     "to_latex",
     "to_markdown",
     "to_terminal",
 ]
-
-
-def one_line(text: str) -> str:
-    """Return a text without breaks: white space becomes single spaces, what is not printed an escape.
-
-    Every renderer of Markdown and HTML does the former; a terminal would obey the latter, and a page would
-    turn the direction of what follows.
-    """
-    return shown(" ".join(text.split()))
 
 
 _TAGS = r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lsgm_reports.blocks import (
     Text,
     cell_of,
 )
+from lsgm_reports.read import Placed, Reading
 
-__all__ = ["EVIL", "QUOTED", "fake_report", "fake_rows", "picture_of"]
+__all__ = ["EVIL", "QUOTED", "fake_report", "fake_rows", "picture_of", "read"]
 
 EVIL = "<script>alert(1)</script>"
 QUOTED = "a\"b&c'd"
@@ -69,6 +71,11 @@ def fake_rows() -> list[Row]:
     return rows
 
 
+def read(rows: Sequence[Row], file: Path = Path("results.jsonl")) -> Reading:
+    """Return rows as if they had been read from one file."""
+    return Reading([Placed(row, file, number) for number, row in enumerate(rows, start=1)], [])
+
+
 def picture_of(path: Path, size: int = 2) -> Picture:
     """Write a small image and return it as a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +115,7 @@ def fake_report(folder: Path) -> Report:
         [Section("Twice", [Bullets(["**bold** words"])]), Section("Twice", [_table(fake_rows())])],
     )
     grids = [picture_of(folder / "samples" / f"{name}.png") for name in ("data", "lsgm")]
-    light, dark = (picture_of(folder / "figures" / f"{name}.png") for name in ("x", "x-dark"))
-    training = Section("Training", [Picture(light.file, light.caption, dark.file)])
+    training = Section("Training", [picture_of(folder / "figures" / "x.png")])
     provenance = Section(
         "Provenance", [Text("Software: torch 2.13.0.")], [Section("Every row", [_table(fake_rows())])]
     )

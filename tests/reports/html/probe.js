@@ -70,13 +70,11 @@ async function probe() {
   const themes = [];
   for (let turn = 0; turn < 2; turn += 1) {
     toggle.click();
-    const images = [...document.querySelectorAll("img.on-light, img.on-dark")];
     themes.push({
       theme: document.documentElement.dataset.theme,
       kept: localStorage.getItem("lsgm-theme"),
       page: style("body").backgroundColor,
       ink: style("body").color,
-      images: images.filter((image) => image.offsetParent).map((image) => image.className.split(" ")[0]),
     });
   }
   found.themes = themes;

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows, picture_of
+from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows, picture_of, read
 from reports.html.reader import Page, read_page
 
 from lsgm.errors import DataError
-from lsgm.results.row import Row, row_id
+from lsgm.results.row import row_id
 from lsgm_reports.blocks import Cell, Column, Picture, Report, Section, Table, Text
 from lsgm_reports.render.html import POLICY, to_html
 
@@ -26,8 +26,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "report.html"
 
 def page_of(folder: Path) -> str:
     rows = fake_rows()
-    places = dict.fromkeys(rows, folder / "results.jsonl")
-    return to_html(fake_report(folder), rows, [folder / "results.jsonl"], places=places)
+    return to_html(fake_report(folder), read(rows, folder / "results.jsonl"), folder)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_names_stay_words(text: str, page: Page) -> None:
     assert EVIL in page.text
     assert QUOTED in page.text
     assert "it <b>failed</b>" in page.text
-    assert [image["alt"] for image in page.all("img")] == [f"Samples of {EVIL} & co"] * 4
+    assert [image["alt"] for image in page.all("img")] == [f"Samples of {EVIL} & co"] * 3
     assert len(page.all("script")) == 2
 
 
@@ -98,7 +97,7 @@ def test_every_measured_number_leads_to_its_record(page: Page) -> None:
 
 def test_the_records_stand_for_the_list_of_rows_and_are_there_without_it(tmp_path: Path) -> None:
     listed = read_page(page_of(tmp_path))
-    bare = read_page(to_html(Report("Results", []), fake_rows(), [], places={}))
+    bare = read_page(to_html(Report("Results", []), read(fake_rows()), tmp_path))
     for page in (listed, bare):
         assert_sound(page)
         assert page.text.count("Every row") == 2  # its heading, and in the contents
@@ -172,36 +171,26 @@ def test_a_manifest_that_is_gone_or_damaged_takes_no_number_away(tmp_path: Path)
     assert "has format 99" in read_page(page_of(tmp_path)).text
 
 
-def test_rows_are_found_again_where_nobody_says_which_file_they_are_of(tmp_path: Path) -> None:
-    source = tmp_path / "deep down" / "results.jsonl"
-    source.parent.mkdir()
-    row = {"task": "t@1/quick", "model": "m", "metric": "nfe", "value": 3}
-    source.write_text(json.dumps(row) + "\n{torn")
-    (only,) = [Row("t@1/quick", "m", "nfe", 3.0)]
-    text = read_page(to_html(Report("R", []), [only], [source], out=tmp_path)).text
-    assert f"lsgm reproduce 'deep down/results.jsonl#{row_id(only)}'" in text
-
-
 def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"GIF89a")
     for file, words in ((broken, "is no PNG image"), (tmp_path / "gone.png", "there is no")):
         report = Report("R", [Section("S", [Picture(file, "c")])])
         with pytest.raises(DataError, match=words):
-            to_html(report, [], [])
+            to_html(report, read([]), tmp_path)
 
 
 def test_large_images_are_shown_as_they_are_and_small_ones_enlarged(tmp_path: Path) -> None:
     for size, shown in ((8, "pixels"), (500, None)):
         picture = picture_of(tmp_path / f"{size}.png", size)
-        (image,) = read_page(to_html(Report("R", [Section("S", [picture])]), [], [])).all("img")
+        (image,) = read_page(to_html(Report("R", [Section("S", [picture])]), read([]), tmp_path)).all("img")
         assert (image["width"], image.get("class")) == (str(size), shown)
 
 
 def test_a_sheet_of_images_scrolls_in_a_box_that_keys_reach(tmp_path: Path) -> None:
     Image.new("L", (900, 300)).save(tmp_path / "sheet.png")
     picture = Picture(tmp_path / "sheet.png", "neighbours & samples")
-    page = read_page(to_html(Report("R", [Section("S", [picture])]), [], []))
+    page = read_page(to_html(Report("R", [Section("S", [picture])]), read([]), tmp_path))
     assert "sheet" in page.values("class")
     (box,) = [each for each in page.all("div") if each.get("role") == "region"]
     assert (box["tabindex"], box["aria-label"]) == ("0", "neighbours & samples")
@@ -221,6 +210,6 @@ def test_any_words_anywhere_make_a_sound_page(words: list[str]) -> None:
         [("a", note)],
     )
     report = Report(title, [Section(title, [table, Text(note)], [Section(head)]), Section(title)])
-    page = read_page(to_html(report, [row], [], places={row: Path(sampler.replace("\0", "0"))}))
+    page = read_page(to_html(report, read([row], Path(sampler.replace("\0", "0"))), Path()))
     assert_sound(page)
     assert " ".join(model.split()) in " ".join(page.text.split()) or not model.isprintable()

@@ -9,14 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 from reports.fake_rows import fake_rows
-from reports.html.fake_report import EVIL
+from reports.html.fake_report import EVIL, read
 from reports.html.reader import read_page
 
 from lsgm.results.row import Row, row_from, row_id
 from lsgm_reports.blocks import Picture, Report, Section
 from lsgm_reports.figures.cost import cost_figure, save
 from lsgm_reports.figures.style import PALETTE
-from lsgm_reports.render.html import inline_svg, to_html
+from lsgm_reports.render.drawing import inline_svg
+from lsgm_reports.render.html import to_html
 
 STRANGE = f"{EVIL} $\\frac$"
 
@@ -66,7 +67,7 @@ def test_points_of_known_rows_alone_are_links(svg: str, rows: list[Row]) -> None
 
 
 def test_every_point_of_the_curves_leads_to_its_record_on_a_page(rows: list[Row], file: Path) -> None:
-    text = to_html(Report("R", [Section("S", [Picture(file, "c")] * 2)]), rows, [], places={})
+    text = to_html(Report("R", [Section("S", [Picture(file, "c")] * 2)]), read(rows), file.parent)
     page = read_page(text)
     assert page.faults == []
     ids = page.values("id")
@@ -95,5 +96,7 @@ def test_what_is_no_svg_is_said_and_the_image_shown_instead(text: str, file: Pat
         inline_svg(text, "", "", {})
     (tmp_path / "nfe.png").write_bytes(file.read_bytes())
     (tmp_path / "nfe.svg").write_text(text)
-    page = read_page(to_html(Report("R", [Section("S", [Picture(tmp_path / "nfe.png", "c")])]), [], []))
+    page = read_page(
+        to_html(Report("R", [Section("S", [Picture(tmp_path / "nfe.png", "c")])]), read([]), tmp_path)
+    )
     assert len(page.all("img")) == 1
