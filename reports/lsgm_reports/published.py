@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
@@ -47,11 +47,12 @@ Entry = TypeVar("Entry")
 def _entries(path: Path, table: str, kind: type[Entry]) -> Sequence[Entry]:
     """Return the array of tables of that name as dataclasses. Raises DataError that names file and entry."""
     about = path.stat() if path.is_file() else None
-    return _read(path, table, kind, about and (about.st_mtime_ns, about.st_size))
+    key: Any = (path, table, kind, about and (about.st_mtime_ns, about.st_size))
+    return _read(*key)
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, table: str, kind: type[Entry], version: object) -> Sequence[Entry]:
+def _read(path: Path, table: str, kind: Any, version: object) -> Sequence[Any]:
     """Return entries; a report of many tasks asks for the same few, as ``version`` tells."""
     tables = read_toml(path, repair="repair the file").get(table, [])
     where = shown(str(path))

@@ -22,8 +22,19 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     """
     chosen = headline_rows(rows)
     found = [_sentence(metric, chosen, rows) for metric in (_quality(chosen), _bound(chosen)) if metric]
-    ahead = speedup_sentences([row for row in rows if row.metric == "speedup_nfe"])
-    return [*(said for said in found if said), *(line.removeprefix("- ") for line in ahead[-1:])]
+    ratios = [row for row in rows if row.metric in _RATIOS]
+    ratios.sort(key=lambda row: (not _decided(row), _RATIOS.index(row.metric)))
+    ahead = [line.removeprefix("- ") for line in speedup_sentences(ratios[:1])]
+    return [*(said for said in found if said), *ahead]
+
+
+_RATIOS = ("speedup_nfe", "speedup_flops", "speedup_seconds")
+"""How many times cheaper one model is at equal quality; evaluations and operations are exact, seconds not."""
+
+
+def _decided(row: Row) -> bool:
+    """Say whether the interval of a ratio excludes 1."""
+    return (row.ci_low is not None and row.ci_low > 1) or (row.ci_high is not None and row.ci_high < 1)
 
 
 def _quality(rows: Sequence[Row]) -> str | None:

@@ -83,6 +83,20 @@ def test_a_bound_in_the_unit_of_its_literature_and_the_best_sampler_of_a_model()
     )
 
 
+def test_of_ratios_of_costs_the_first_that_is_decided_speaks() -> None:
+    def ratio(metric: str, low: float) -> Row:
+        about = {"group": "reach", "target": "fid<=5", "higher_is_better": True}
+        return row("a / b", 2.0, ci_low=low, ci_high=3.0, metric=metric, **about)
+
+    operations = ratio("speedup_flops", 1.5)
+    (said,) = verdict([ratio("speedup_nfe", 0.5), operations])
+    assert said == "At FID ≤ 5 a needs 2 (1.5 to 3) times fewer FLOPs than b."
+    (said,) = verdict([operations, ratio("speedup_nfe", 1.5)])
+    assert said == "At FID ≤ 5 a needs 2 (1.5 to 3) times fewer evaluations than b."
+    (said,) = verdict([ratio("speedup_nfe", 0.5)])
+    assert "it is undecided" in said
+
+
 @settings(deadline=None, max_examples=50)
 @given(any_rows())
 def test_any_rows_have_a_verdict_of_a_few_sentences(rows: list[Row]) -> None:
