@@ -35,8 +35,7 @@ from lsgm_eval.metrics.precision_recall import nearest
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.collect import branches
 from lsgm_eval.samples.gather import Pass, run_pass
-from lsgm_eval.samples.reference import all_features, reference_features
-from lsgm_eval.samples.row_file import RowFile, open_rows, write_rows
+from lsgm_eval.samples.reference import RowFile, all_features, open_rows, reference_features, write_rows
 from lsgm_eval.samples.share import Share, StateFile
 
 Said = pytest.CaptureFixture[str]

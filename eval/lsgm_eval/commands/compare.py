@@ -12,7 +12,7 @@ from lsgm.files.names import shown
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
-    from lsgm_eval.compare.whole import Compared
+    from lsgm_eval.compare.facts import Compared
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -64,8 +64,8 @@ def run(argv: list[str]) -> int:
 
 def _run(options: Options) -> int:
     """Import what is heavy, compare, print."""
+    from lsgm_eval.compare.facts import compare_runs
     from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
-    from lsgm_eval.compare.whole import compare_runs
 
     found = compare_runs(options.run_a, options.run_b, options.model)
     if options.json:

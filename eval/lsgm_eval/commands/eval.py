@@ -183,7 +183,7 @@ def changed_task(
     images are another data set, which the rows name too; ``convert`` is for those of a path. A task without
     images of its own needs some, unless files of statistics stand ``alone`` for them.
     """
-    from lsgm_eval.features.registry import check_spec
+    from lsgm_eval.features.extractor import check_spec
     from lsgm_eval.spaces import DISTANCES, SpaceSpec
 
     for word in extractors:

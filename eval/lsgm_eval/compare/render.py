@@ -10,9 +10,8 @@ from typing import Any
 
 from lsgm.files.names import shown
 from lsgm.progress import aligned
-from lsgm_eval.compare.facts import Fact, differing
+from lsgm_eval.compare.facts import Compared, Fact, differing
 from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, NumberLine
-from lsgm_eval.compare.whole import Compared
 
 __all__ = ["Part", "parts", "to_json_rows", "to_markdown", "to_text"]
 

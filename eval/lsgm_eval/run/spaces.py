@@ -13,8 +13,7 @@ from lsgm.data import ImageSet
 from lsgm.distributed import World
 from lsgm.errors import DataError, UserError, did_you_mean
 from lsgm.files.names import file_name
-from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.extractor import Extractor, load_extractor
 from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.features.weights import ELSEWHERE
 from lsgm_eval.images import TaskImages

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.features.extractor import Extractor, ImageShape
-from lsgm_eval.features.registry import check_spec, load_extractor
+from lsgm_eval.features.extractor import Extractor, ImageShape, check_spec, load_extractor
 from lsgm_eval.features.statistics import read_statistics, space_of
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
 from lsgm_eval.spaces import Closed, SpaceSpec, Statistic

@@ -22,95 +22,43 @@ Kind = Literal[
 ]  # fmt: skip
 """``place`` is read, ``target`` written; ``model``, ``side``, ``space`` and ``task`` may name code."""
 
-_SAMPLER: dict[str, Kind] = {
-    **dict.fromkeys(("sampler.name", "sampler.grid"), "text"),
-    **dict.fromkeys(("sampler.steps", "sampler.corrector-steps"), "count"),
-    **dict.fromkeys(("sampler.rtol", "sampler.atol", "sampler.time-end", "sampler.temperature"), "number"),
-    **dict.fromkeys(("sampler.rho", "sampler.eta", "sampler.snr", "sampler.churn"), "number"),
-    **dict.fromkeys(("sampler.churn-min", "sampler.churn-max", "sampler.churn-noise"), "number"),
-    "sampler.times": "numbers",
-    "sampler.denoise": "flag",
-}  # fmt: skip
+_KINDS: Mapping[Kind, str] = {
+    "flag": "allow-failures json control-variate sampler.denoise",
+    "text": "tier save convert only report method step-control solver divergence dequantise samplers metric "
+    "reach sampler.name sampler.grid",
+    "count": "images batch-size limit samples times steps probes at-once reference-images sampler.steps "
+    "sampler.corrector-steps",
+    "seed": "seed first-seed",
+    "number": "tol rtol atol time-budget sampler.rtol sampler.atol sampler.time-end sampler.temperature "
+    "sampler.rho sampler.eta sampler.snr sampler.churn sampler.churn-min sampler.churn-max "
+    "sampler.churn-noise",
+    "numbers": "sampler.times",
+    "device": "device",
+    "place": "data reference",
+    "target": "out export-reference",
+    "task": "task",
+    "model": "model",
+    "space": "extractor",
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+_TAKEN = {
+    "eval": "model tier out extractor reference export-reference save images data convert only batch-size "
+    "device allow-failures json report",
+    "nll": "task data convert method tier limit samples times control-variate tol rtol atol step-control "
+    "solver steps probes divergence dequantise out batch-size at-once device json allow-failures",
+    "nfe": "model task samplers nfe tol images metric reach extractor reference tier data convert out "
+    "time-budget batch-size device json report",
+    "fid": "images reference-images seed extractor out batch-size convert device json first-seed",
+}
+_TEXTS = {"nfe": ("nfe", "tol")}
+"""Options that are numbers elsewhere and lists of them in one command."""
 
 OPTIONS: Mapping[str, Mapping[str, Kind]] = {
-    "eval": {
-        "model": "model",
-        "tier": "text",
-        "out": "target",
-        "extractor": "space",
-        "reference": "place",
-        "export-reference": "target",
-        "save": "text",
-        "images": "count",
-        "data": "place",
-        "convert": "text",
-        "only": "text",
-        "batch-size": "count",
-        "device": "device",
-        "allow-failures": "flag",
-        "json": "flag",
-        "report": "text",
-    },
-    "nll": {
-        "task": "task",
-        "data": "place",
-        "convert": "text",
-        "method": "text",
-        "tier": "text",
-        "limit": "count",
-        "samples": "count",
-        "times": "count",
-        "control-variate": "flag",
-        "tol": "number",
-        "rtol": "number",
-        "atol": "number",
-        "step-control": "text",
-        "solver": "text",
-        "steps": "count",
-        "probes": "count",
-        "divergence": "text",
-        "dequantise": "text",
-        "out": "target",
-        "batch-size": "count",
-        "at-once": "count",
-        "device": "device",
-        "json": "flag",
-        "allow-failures": "flag",
-    },
-    "nfe": {
-        "model": "model",
-        "task": "task",
-        "samplers": "text",
-        "nfe": "text",
-        "tol": "text",
-        "images": "count",
-        "metric": "text",
-        "reach": "text",
-        "extractor": "space",
-        "reference": "place",
-        "tier": "text",
-        "data": "place",
-        "convert": "text",
-        "out": "target",
-        "time-budget": "number",
-        "batch-size": "count",
-        "device": "device",
-        "json": "flag",
-        "report": "text",
-    },
-    "fid": {
-        "images": "count",
-        "reference-images": "count",
-        "seed": "seed",
-        "extractor": "space",
-        "out": "target",
-        "batch-size": "count",
-        "convert": "text",
-        "device": "device",
-        "json": "flag",
-        "first-seed": "seed",
-        **_SAMPLER,
-    },
+    command: {
+        **{name: "text" if name in _TEXTS.get(command, ()) else _KIND_OF[name] for name in names.split()},
+        **{name: kind for name, kind in _KIND_OF.items() if command == "fid" and "sampler." in name},
+    }
+    for command, names in _TAKEN.items()
 }
 """The commands that measure rows: option without dashes -> what its value is."""
 

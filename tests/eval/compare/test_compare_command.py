@@ -39,9 +39,9 @@ ode_images = 0
 Runs = tuple[Path, Path]
 
 
-@pytest.fixture
-def task(tmp_path: Path) -> str:
-    path = tmp_path / "bars.toml"
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("task") / "bars.toml"
     path.write_text(TASK)
     return str(path)
 
@@ -55,13 +55,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return folder / "a", folder / "b"
 
 
-@pytest.fixture
-def runs(trained: Runs, task: str, monkeypatch: pytest.MonkeyPatch) -> Runs:
+@pytest.fixture(scope="module")
+def measured(trained: Runs, task: str) -> Runs:
     """Both measured into their own directories."""
-    monkeypatch.setattr(runner, "load", lambda name, **options: tiny.bars())
-    for place in trained:
-        measure(task, place, f"model={place}", "--only", "nelbo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "load", lambda name, **options: tiny.bars())
+        for place in trained:
+            measure(task, place, f"model={place}", "--only", "nelbo")
     return trained
+
+
+@pytest.fixture
+def runs(measured: Runs, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    monkeypatch.setattr(runner, "load", lambda name, **options: tiny.bars())
+    return measured
 
 
 @pytest.fixture

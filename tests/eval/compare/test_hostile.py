@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lsgm.errors import DataError, UserError
 from lsgm_eval.commands.compare import run
+from lsgm_eval.compare.facts import compare_runs
 from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
 from lsgm_eval.compare.sides import bias_of, open_side
-from lsgm_eval.compare.whole import compare_runs
 from lsgm_eval.rows import KEYS
 
 ROW = row("nelbo_nats", 90.0, ci_low=89.0, ci_high=91.0, n=100, split="test", note="x")

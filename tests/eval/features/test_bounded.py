@@ -12,8 +12,8 @@ from hostile_files import says
 from torch import Tensor, nn
 
 from lsgm_eval.features import own
+from lsgm_eval.features.extractor import load_extractor
 from lsgm_eval.features.own import Bounded, bound_numbers
-from lsgm_eval.features.registry import load_extractor
 
 SHAPE = (3, 8, 8)
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.extractor import load_extractor
 
 HUB = """
 import torch

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.errors import DataError, UserError
-from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.extractor import load_extractor
 
 SHAPE = (3, 16, 16)
 N = torch.export.Dim("n")

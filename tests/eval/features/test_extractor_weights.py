@@ -25,7 +25,7 @@ from lsgm.generative import Pixels
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
 from lsgm_eval.features import inception, weights
-from lsgm_eval.features.registry import load_extractor
+from lsgm_eval.features.extractor import load_extractor
 from lsgm_eval.features.weights import (
     CLEAN_INCEPTION,
     FIDELITY_INCEPTION,

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from lsgm.data import ImageSet, load, sha256_of
 from lsgm.errors import DataError, UserError
 from lsgm_eval.features import train_glyphs
+from lsgm_eval.features.extractor import load_extractor
 from lsgm_eval.features.glyphs import WEIGHTS, GlyphExtractor, read_card
 from lsgm_eval.features.own import TorchScriptExtractor
-from lsgm_eval.features.registry import load_extractor
 from lsgm_eval.features.train_glyphs import TrainGlyphs, accuracy, train
 from lsgm_eval.metrics.frechet import frechet_distance
 

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from lsgm.errors import DataError, UserError
 from lsgm_eval.bench.fid_ways import random_state
 from lsgm_eval.features import inception
-from lsgm_eval.features.extractor import Classifies, Spatial
+from lsgm_eval.features.extractor import Classifies, Spatial, load_extractor
 from lsgm_eval.features.inception import CleanInception, CleanResize, FidelityInception
-from lsgm_eval.features.registry import load_extractor
 from lsgm_eval.metrics.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -24,8 +24,7 @@ from lsgm_eval.rows import read_rows
 from lsgm_eval.run import runner
 from lsgm_eval.run import spaces as open_spaces
 from lsgm_eval.run.runner import evaluate
-from lsgm_eval.samples.reference import all_features, data_images, reference_features
-from lsgm_eval.samples.row_file import RowFile
+from lsgm_eval.samples.reference import RowFile, all_features, data_images, reference_features
 from lsgm_eval.spaces import SpaceSpec, Statistic
 from lsgm_eval.task import Task, Tier
 

@@ -17,7 +17,7 @@ from lsgm.data import dataset_names
 from lsgm.errors import DataError
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import fid, nfe, nll
-from lsgm_eval.features.registry import FORMS, KINDS
+from lsgm_eval.features.extractor import FORMS, KINDS
 from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS, CommandLine
 from lsgm_reports.reproduce.apart import copied, foreign_code
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lsgm.discovery import only
 from lsgm.errors import UserError
-from lsgm_eval.features import registry
-from lsgm_eval.features.registry import check_spec, load_extractor
+from lsgm_eval.features import extractor as extractors
+from lsgm_eval.features.extractor import check_spec, load_extractor
 
 
 class Means:
@@ -33,8 +33,10 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("plugged")
     vars(module)["Means"] = Means
     monkeypatch.setitem(sys.modules, "plugged", module)
-    point = EntryPoint("means", "plugged:Means", registry.GROUP)
-    monkeypatch.setattr(registry, "offers", lambda group: {"means": point} if group == registry.GROUP else {})
+    point = EntryPoint("means", "plugged:Means", extractors.GROUP)
+    monkeypatch.setattr(
+        extractors, "offers", lambda group: {"means": point} if group == extractors.GROUP else {}
+    )
 
 
 def test_an_installed_package_adds_a_kind_by_one_entry() -> None:
