@@ -1,8 +1,9 @@
-r"""Dormand-Prince 5(4) for a batch in which every sample keeps its own clock.
+r"""Initial value problems for batches: adaptive steps of each sample's own, or one grid for all.
 
-A solver that shares one step size over a batch makes the cost of a sample depend on its batch mates. Here
-each row has its own time, step size and accept-or-reject decision, and rows that have arrived leave the
-batch, so that a sample takes the steps it would take alone.
+`odeint` is Dormand-Prince 5(4). A solver that shares one step size over a batch makes the cost of a sample
+depend on its batch mates. Here each row has its own time, step size and accept-or-reject decision, and rows
+that have arrived leave the batch, so that a sample takes the steps it would take alone. `odeint_fixed` takes
+explicit Runge-Kutta steps over times that a batch shares, at a cost that is known beforehand.
 
 Tableau: Dormand & Prince (1980), J. Comput. Appl. Math. 6:19. Step control and first step: Hairer, Norsett &
 Wanner, Solving Ordinary Differential Equations I, section II.4, with the constants that SciPy's RK45 uses, so
@@ -325,9 +326,6 @@ def _rms(x: Tensor) -> Tensor:
 
 def _host(values: Tensor) -> NDArray[Any]:
     return values.cpu().numpy()
-
-
-# Explicit Runge-Kutta steps over a grid of times that a batch shares: a cost that is known beforehand
 
 
 @dataclass(frozen=True)

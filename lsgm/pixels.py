@@ -1,4 +1,9 @@
-"""What every distribution of pixels offers, and the interval [-1, 1] that networks see levels on."""
+"""p(x | z): what distributes the pixels of an image, made from a decoder's output.
+
+Bernoulli for binary pixels; for others one discretised logistic per sub-pixel, or a mixture of them whose
+colours lean on each other; and a Normal density, kept for its parity with the authors' code. All see levels
+on the interval [-1, 1].
+"""
 
 from __future__ import annotations
 
@@ -40,6 +45,13 @@ __all__ = [
 ]
 
 
+LEAST_LOG_SCALE = -7.0
+"""Log-scales are clamped from below here, where a bin of 8 bits is eight scales wide."""
+
+COMPONENTS = 10
+"""Components of the mixture, as in PixelCNN++."""
+
+
 class PixelDistribution(Protocol):
     """p(x | z) of images whose sub-pixels are levels, uint8 [B, C, H, W]."""
 
@@ -70,9 +82,6 @@ def network_input(levels: Tensor, pixels: Pixels) -> Tensor:
     return x * (2.0 / (pixels.levels - 1)) - 1.0
 
 
-# Binary pixels
-
-
 class Bernoulli:
     """Binary pixels with the given logits [B, C, H, W]."""
 
@@ -92,12 +101,6 @@ class Bernoulli:
     def sample(self, uniform: Tensor) -> Tensor:
         """Return 1 where uniform < p, else 0."""
         return (uniform < self.mean()).float()
-
-
-# Logistics integrated over bins: one per sub-pixel, and the probability of a bin that mixtures share
-
-LEAST_LOG_SCALE = -7.0
-"""Log-scales are clamped from below here, where a bin of 8 bits is eight scales wide."""
 
 
 def on_interval(levels: Tensor, count: int, like: Tensor) -> Tensor:
@@ -153,12 +156,6 @@ class DiscretizedLogistic:
     def sample(self, uniform: Tensor) -> Tensor:
         """Return centre + scale logit(uniform), rounded to a level and clipped."""
         return draw_levels(uniform, self.levels, self.centre, self.log_scale) / (self.levels - 1)
-
-
-# Mixtures of discretised logistics whose colours lean on each other: the decoder of NVAE and LSGM
-
-COMPONENTS = 10
-"""Components of the mixture, as in PixelCNN++."""
 
 
 def outputs_of_mixture(channels: int) -> int:
@@ -261,9 +258,6 @@ def _leaning(centres: Tensor, coefficients: Tensor, earlier: Sequence[Tensor]) -
     return centre
 
 
-# Pixels as Normal variables on [-1, 1]: a density, kept for its parity with the authors' code
-
-
 class NormalPixels:
     """N(x; mu, sigma^2) per sub-pixel, x on [-1, 1], both mu and log sigma bounded by 5 tanh(. / 5).
 
@@ -295,9 +289,6 @@ class NormalPixels:
         u = uniform.to(self.mu).clamp(1e-6, 1 - 1e-6)
         n: Tensor = torch.special.ndtri(u)
         return ((self.mu + torch.exp(self.log_sigma) * n).clamp(-1, 1) + 1) / 2
-
-
-# Which distribution a decoder's output parametrises, and how many numbers it takes
 
 
 def resolve(
@@ -351,9 +342,6 @@ def pixel_distribution(parameters: Tensor, pixels: Pixels, decoder: Decoder = "a
             return NormalPixels(parameters, pixels.levels)
         case _:
             return DiscretizedLogistic(parameters, pixels.levels)
-
-
-# From p(x | z) to uint8 images, which decoders may bound -log P(x)
 
 
 def require_mass(is_mass: bool, name: str) -> None:

@@ -9,14 +9,14 @@ from lsgm.generative import Pixels
 from lsgm.pixels import PixelDistribution, pixel_distribution
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE
-from lsgm.vae.base import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
+from lsgm.vae.base import LOG_2PI, VAE, LatentDraw, LatentGroups, Noise, repeated
 
 __all__ = ["Ladder", "Network", "double_prior"]
 
 PIXELS = Pixels(1, 4, 4, "binary", 1)
 
 
-class Ladder(nn.Module):
+class Ladder(VAE):
     """Groups of 2 x 2 x 2, 2 x 2 x 2 and 1 x 4 x 4, each encoded from the image and from the one before."""
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -42,11 +42,6 @@ class Ladder(nn.Module):
             log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
             drawn.append(LatentDraw(before.unflatten(1, shape), log_q.unflatten(1, shape)))
         return tuple(drawn)
-
-    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
-        """Draw as `encode` does."""
-        drawn = self.encode(levels, noise, draws)
-        return Posterior(tuple(d.z for d in drawn), tuple(sum_per_sample(d.log_q) for d in drawn))
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
         """Return p(x | z)."""

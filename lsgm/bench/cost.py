@@ -37,8 +37,7 @@ from lsgm.config import StageConfig, require
 from lsgm.data.registry import DATASETS
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
-from lsgm.model.lsgm import parameter_counts
-from lsgm.model.sketch import operations, sketch
+from lsgm.model.lsgm import operations, parameter_counts, sketch
 from lsgm.recipes import (
     Cost,
     find_recipes,

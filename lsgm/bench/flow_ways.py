@@ -20,7 +20,7 @@ from scipy.integrate import solve_ivp
 from torch import Generator, Tensor
 
 from lsgm.errors import UserError
-from lsgm.likelihood.flow import LogProb, flow_times, ode_log_prob, velocity_and_forms
+from lsgm.likelihood import LogProb, flow_times, ode_log_prob, velocity_and_forms
 from lsgm.ode import ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.counted import CountedScore, ScoreFunction

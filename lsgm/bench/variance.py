@@ -23,14 +23,14 @@ from lsgm.bench.options import VarianceBench
 from lsgm.data import load, test_levels
 from lsgm.devices import pick_device
 from lsgm.errors import ConfigError, DataError
-from lsgm.model.lsgm import LSGM, AnyVAE
-from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, NormalReference, standard_normal
+from lsgm.model.lsgm import LSGM
 from lsgm.objective.bound import Objective, Times
 from lsgm.progress import bar
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import open_checkpoint, run_name
-from lsgm.score import ScoreModel
+from lsgm.score import SMALLEST_VARIANCE, NormalLatents, NormalReference, ScoreModel, standard_normal
 from lsgm.sde import SDE
+from lsgm.vae.base import VAE
 
 __all__ = [
     "CHECKPOINTS",
@@ -126,7 +126,7 @@ def lsgm_problem(
 
 
 @torch.no_grad()
-def _encoded(vae: AnyVAE, levels: Tensor, stream: str, device: torch.device) -> Tensor:
+def _encoded(vae: VAE, levels: Tensor, stream: str, device: torch.device) -> Tensor:
     parts = []
     for start in range(0, len(levels), 4 * BATCH):
         batch = levels[start : start + 4 * BATCH].to(device)

@@ -1,38 +1,42 @@
-"""An LSGM's networks, and its VAE as the coder between images and the diffusion's latents."""
+"""An LSGM's networks: built from a recipe, sketched as shapes, counted; its VAE as the diffusion's coder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils.flop_counter import FlopCounterMode
 
+from lsgm.errors import ConfigError
+from lsgm.files.limits import LAYERS, MODEL, Limit
 from lsgm.generative import Pixels
+from lsgm.kinds import find_kind
 from lsgm.nets.config import FlatVAEConfig, NVAEConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pixels import PixelDistribution
 from lsgm.recipes.recipe import LSGMRecipe, PriorConfig, VAEConfig
 from lsgm.score import EDMPreconditioned, ScaledScore, ScoreModel
 from lsgm.sde import make_sde
-from lsgm.vae.base import VAE, ConvVAE, Noise, Shape, normal_log_prob, repeated, sum_per_sample
-from lsgm.vae.flat import FlatVAE
+from lsgm.vae.base import VAE, Noise, Shape, normal_log_prob, repeated, sum_per_sample
 from lsgm.vae.hierarchical import HierarchicalVAE
+from lsgm.vae.small import ConvVAE, FlatVAE
 
 __all__ = [
     "LSGM",
-    "AnyVAE",
     "Coder",
     "Encoded",
     "VAECoder",
     "build_lsgm",
     "build_vae",
     "make_prior",
+    "operations",
     "parameter_counts",
+    "sketch",
 ]
-
-
-AnyVAE = ConvVAE | FlatVAE | HierarchicalVAE
 
 
 class Encoded(NamedTuple):
@@ -89,9 +93,9 @@ class Coder(Protocol):
 class LSGM(nn.Module):
     """A VAE and the score model that is the prior of its latents."""
 
-    vae: AnyVAE
+    vae: VAE
 
-    def __init__(self, vae: AnyVAE, prior: ScoreModel) -> None:
+    def __init__(self, vae: VAE, prior: ScoreModel) -> None:
         super().__init__()
         self.vae = vae
         self.prior = prior
@@ -159,7 +163,7 @@ def build_lsgm(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
     return LSGM(vae, make_prior(recipe.prior, vae.groups.z_0, latent=True))
 
 
-def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> AnyVAE:
+def build_vae(config: VAEConfig, pixels: Pixels, *, pad: int) -> VAE:
     """Return the VAE of any kind, freshly initialised."""
     if isinstance(config, NVAEConfig):
         return HierarchicalVAE(config, pixels, pad=pad)
@@ -175,3 +179,71 @@ def parameter_counts(networks: nn.Module) -> dict[str, int]:
         for name, child in networks.named_children()
         if any(True for _ in child.parameters())
     }
+
+
+def sketch(recipe: Any, pixels: Pixels) -> nn.Module:
+    """Return a recipe's networks on the meta device, which holds shapes alone; generators stay as they are.
+
+    Raises ConfigError once there are more layers or numbers than `LAYERS` and `MODEL` let pass, and where
+    sizes are beyond what a tensor can have.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _counted():
+            networks: nn.Module = find_kind(recipe.kind).build(recipe, pixels)
+            return networks
+    except (RuntimeError, OverflowError, MemoryError, RecursionError) as error:
+        why = str(error).split("\n")[0][:160] or type(error).__name__
+        raise ConfigError(f"networks of these sizes cannot be built ({why}); give smaller ones") from error
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count modules, and the numbers that any is given meanwhile, and stop where they are too many."""
+    layers, numbers = _Counter(LAYERS), _Counter(MODEL)
+
+    def of_tensor(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        numbers.add(0 if tensor is None else tensor.numel())
+
+    def of_module(module: nn.Module, name: str, part: nn.Module | None) -> None:
+        layers.add(1)
+
+    with ExitStack() as stack:
+        stack.enter_context(_hooked(hooks.register_module_parameter_registration_hook, of_tensor))
+        stack.enter_context(_hooked(hooks.register_module_buffer_registration_hook, of_tensor))
+        stack.enter_context(_hooked(hooks.register_module_module_registration_hook, of_module))
+        yield
+
+
+@contextmanager
+def _hooked(register: Any, hook: Any) -> Iterator[None]:
+    handle = register(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Counter:
+    """Adds up, and raises ConfigError above a limit."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit, self._largest, self._count = limit, limit.value, 0
+
+    def add(self, count: int) -> None:
+        self._count += count
+        if self._count > self._largest:
+            raise ConfigError(
+                f"the networks have at least {self._count:,} {self._limit.unit}, and {self._largest:,} at "
+                f"most are built; give smaller ones, or raise {self._limit.variable}"
+            )
+
+
+@torch.no_grad()
+def operations(compute: Callable[[], Any]) -> int:
+    """Return the operations of one call: 2 per multiply-add of matrix products, convolutions and attention.
+
+    What acts number by number (activations, norms, the sampler's own arithmetic) is not counted, as is usual.
+    """
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    return int(counter.get_total_flops())

@@ -1,4 +1,10 @@
-"""Weight-normalised convolutions, plain and masked."""
+"""Layers that VAEs and score networks share: convolutions, resampling, residual blocks, attention, the time.
+
+Resampling through the binomial filter [1, 3, 3, 1] (arXiv:1904.11486) is zero-insertion, filtering and
+decimation, as NCSN++ (arXiv:2011.13456, appendix H) takes them from StyleGAN2: depthwise convolutions, one
+with stride 2 on the way down, a transposed one on the way up. They run in whatever precision the network runs
+in; the filter's values are exact in all of them.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +19,19 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lsgm.nets.batchnorm import statistics_frozen
-from lsgm.nets.fir import FIR, Direction
 
 __all__ = [
+    "FIR",
     "Attention",
+    "Direction",
+    "FIRConv",
     "Head",
     "ResBlock",
     "Resample",
     "TimeEmbedding",
     "TimeShifts",
     "WeightNormConv2d",
+    "binomial",
     "conv",
     "group_norm",
     "linear",
@@ -32,10 +41,14 @@ __all__ = [
     "sides_of",
 ]
 
+Direction = Literal["down", "up"]
+
 NORM_EPS = 1e-5
 """Added to ||w|| where it divides."""
 INIT_EPS = 1e-2
 """Added to ||w|| where the first log-norm is taken."""
+TINY_INIT = 1e-10
+"""Variance scale of layers that start as (almost) zero, so that a block starts as the identity."""
 
 
 class WeightNormConv2d(nn.Conv2d):
@@ -91,12 +104,6 @@ def normalised(w: Tensor, log_norm: Tensor) -> Tensor:
 def _norm(w: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(w, dim=(-3, -2, -1), keepdim=True)
     return norm
-
-
-# Layers that VAE and score network share: convolutions, resampling, residual blocks, attention
-
-TINY_INIT = 1e-10
-"""Variance scale of layers that start as (almost) zero, so that a block starts as the identity."""
 
 
 def scaled_init(
@@ -161,6 +168,64 @@ class Resample(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def binomial() -> Tensor:
+    """Return the outer product of [1, 3, 3, 1] with itself, normalised to sum to 1, [1, 1, 4, 4]."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return torch.outer(taps, taps)[None, None]
+
+
+class FIR(nn.Module):
+    """Halve the side of [B, C, H, W] behind the filter, or double it before the filter with gain 4.
+
+    Outside of the image are zeros. On the way up the gain makes up for the zeros between the pixels.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, direction: Direction) -> None:
+        super().__init__()
+        self.direction = direction
+        self.register_buffer("kernel", binomial() * (4 if direction == "up" else 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features at half or twice the side."""
+        channels = x.shape[1]
+        kernel = self.kernel.expand(channels, 1, 4, 4)
+        if self.direction == "down":
+            return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+class FIRConv(nn.Conv2d):
+    """A 3 x 3 convolution fused with FIR resampling: [B, C_in, H, W] -> [B, C_out, H', W'].
+
+    Down, it is the filter and then the convolution with stride 2; up, zero-insertion, the convolution and
+    then the filter. The image is padded once, before the first of the two, and not between them.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, c_in: int, c_out: int, direction: Direction) -> None:
+        super().__init__(c_in, c_out, 3)
+        self.direction = direction
+        self.register_buffer("kernel", binomial() * (4 if direction == "up" else 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved features at half or twice the side."""
+        if self.direction == "down":
+            return F.conv2d(self._filter(x, padding=2), self.weight, self.bias, stride=2)
+        # A transposed convolution lays every pixel's kernel down mirrored; mirrored twice, it correlates.
+        kernel = self.weight.transpose(0, 1).flip(2, 3)
+        # The bias comes last: through the filter it would darken towards the border.
+        filtered = self._filter(F.conv_transpose2d(x, kernel, stride=2), padding=1)
+        assert self.bias is not None
+        return filtered + self.bias[:, None, None]
+
+    def _filter(self, x: Tensor, padding: int) -> Tensor:
+        channels = x.shape[1]
+        return F.conv2d(x, self.kernel.expand(channels, 1, 4, 4), padding=padding, groups=channels)
+
+
 class ResBlock(nn.Module):
     """BigGAN residual block: [B, C_in, H, W] and a shift by the time [B, C_out] -> [B, C_out, H', W'].
 
@@ -216,9 +281,6 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(*stacked.split(channels, dim=-1))
         mixed: Tensor = self.out(h.squeeze(1).transpose(1, 2).reshape(x.shape))
         return (x + mixed) * math.sqrt(0.5)
-
-
-# What the blocks of the score network are told of the time: waves of t, an MLP, one shift per block
 
 
 class TimeEmbedding(nn.Module):
@@ -278,14 +340,12 @@ class TimeShifts(nn.Linear):
         return tuple(self(embedded).split(self.widths, dim=1))
 
 
-# Trading time for memory: activations recomputed in the backward pass instead of kept
-
-
 def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(*arguments)``, keeping only the arguments for the backward pass (arXiv:1604.06174).
 
-    What lies between is computed a second time when gradients are taken: with the same random numbers, and
-    without the batch entering BatchNorm's running statistics a second time, so that the step is the same.
+    That trades time for memory. What lies between is computed a second time when gradients are taken: with
+    the same random numbers, and without the batch entering BatchNorm's running statistics a second time, so
+    that the step is the same.
     Costs nothing where no gradients are recorded.
     """
     if not torch.is_grad_enabled():

@@ -1,8 +1,9 @@
-"""Progressive growing of NCSN++ (arXiv:2011.13456, appendix H): pyramids beside the features of a U-Net.
+"""The score network NCSN++ (arXiv:2011.13456, appendix H), for latents and pixels alike.
 
-On the way down a pyramid of ever smaller copies of the input meets the features behind each halving; on the
-way up a pyramid of ever larger outputs grows beside them, one step at the end of each level. Every join is a
-module (pyramid, h) -> (pyramid, h); where there is no pyramid, or nothing to join, it is `Apart`.
+Pyramids grow beside the features of a U-Net. On the way down one of ever smaller copies of the input meets
+the features behind each halving; on the way up one of ever larger outputs grows beside them, one step at the
+end of each level. Every join is a module (pyramid, h) -> (pyramid, h); where there is no pyramid, or nothing
+to join, it is `Apart`.
 
 At [B, C, H, W] for the features h, the pyramid is [B, P, H, W] with P the input's channels, or C in the
 residual variants.
@@ -20,9 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ScoreNetConfig
-from lsgm.nets.fir import FIR, Direction, FIRConv
 from lsgm.nets.layers import (
+    FIR,
     Attention,
+    Direction,
+    FIRConv,
     Head,
     Resample,
     ResBlock,
@@ -46,6 +49,127 @@ __all__ = [
 ]
 
 Pair = tuple[Tensor | None, Tensor]
+
+
+class NCSNpp(nn.Module):
+    """A U-Net of residual blocks whose every feature map on the way down is met again on the way up.
+
+    z_t [B, C, H, W] and t [B] -> [B, C, H, W]. The output convolution starts at (almost) zero, so that with
+    a mixed score the prior starts as the Normal one. ``resolution`` is a side or (H, W); a level has
+    attention where its shorter side is among the configuration's. Raises ConfigError where a level's side is
+    odd.
+
+    `down`, `middle` and `up` hold the blocks in the order of execution; `joins_down` and `joins_up` hold, for
+    each block, what the pyramids do behind it.
+    """
+
+    def __init__(self, config: ScoreNetConfig, *, channels: int, resolution: int | tuple[int, int]) -> None:
+        super().__init__()
+        sides = _sides(config, resolution)
+        self.recompute = config.recompute
+        self.embed = TimeEmbedding(
+            config.embedding, config.embedding_scale, config.embedding_kind, config.time_width
+        )
+        self.stem = conv(channels, config.width)
+        widths = self._build_down(config, channels, sides)
+        current = widths[-1]
+        self.middle = nn.ModuleList(
+            [_stack(config, current, current, attend=True), _stack(config, current, current)]
+        )
+        current = self._build_up(config, channels, sides, widths)
+        skips = config.progressive == "output_skip"
+        self.head = nn.Identity() if skips else Head(current, channels, scale=0.0)
+        blocks = [stack.block.width for stack in (*self.down, *self.middle, *self.up)]
+        self.shifts = TimeShifts(config.time_width, blocks)
+
+    def _build_down(self, config: ScoreNetConfig, channels: int, sides: list[int]) -> list[int]:
+        """Add the way down; return the width of every feature map that the way up meets again."""
+        self.down, self.joins_down = nn.ModuleList(), nn.ModuleList()
+        widths = [config.width]
+        pyramid = channels
+        for level, side in enumerate(sides):
+            width = config.width * config.multipliers[level]
+            for _ in range(config.blocks):
+                self.down.append(_stack(config, widths[-1], width, attend=side in config.attention))
+                self.joins_down.append(Apart())
+                widths.append(width)
+            if level + 1 < len(sides):
+                self.down.append(_stack(config, width, width, direction="down"))
+                join = _join_input(config, pyramid, width)
+                self.joins_down.append(join)
+                widths.append(width if isinstance(join, Apart) else join.width)
+                pyramid = width if config.progressive_input == "residual" else channels
+        return widths
+
+    def _build_up(self, config: ScoreNetConfig, channels: int, sides: list[int], widths: list[int]) -> int:
+        """Add the way up, which takes the widths from the last to the first; return the width of its end."""
+        self.up, self.joins_up = nn.ModuleList(), nn.ModuleList()
+        skips = list(widths)
+        current = pyramid = widths[-1]
+        for level in reversed(range(len(sides))):
+            width = config.width * config.multipliers[level]
+            for block in range(config.blocks + 1):
+                attend = block == config.blocks and sides[level] in config.attention
+                self.up.append(_stack(config, current + skips.pop(), width, attend=attend, meets=True))
+                self.joins_up.append(Apart())
+                current = width
+            self.joins_up[-1] = _join_output(config, channels, pyramid, width, first=level + 1 == len(sides))
+            pyramid = width
+            if level > 0:
+                self.up.append(_stack(config, current, current, direction="up"))
+                self.joins_up.append(Apart())
+        return current
+
+    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return the network's noise prediction NN(z_t, t), before any mixing."""
+        # What each block, in the order of execution, is told of the time.
+        shifts = iter(self.shifts.shifts(self.embed(t)))
+        # Down: blocks, and the input's pyramid behind each halving; every feature map is kept.
+        pyramid: Tensor | None = z_t
+        h = self.stem(z_t)
+        seen = [h]
+        for stack, join in zip(self.down, self.joins_down, strict=True):
+            pyramid, h = join(pyramid, self._run(stack, h, next(shifts)))
+            seen.append(h)
+        for stack in self.middle:
+            h = self._run(stack, h, next(shifts))
+        # Up: blocks that meet these maps again, the last one first, and the pyramid of outputs.
+        pyramid = None
+        for stack, join in zip(self.up, self.joins_up, strict=True):
+            met = seen.pop() if stack.meets else None
+            pyramid, h = join(pyramid, self._run(stack, h, next(shifts), met))
+        # The output is the pyramid's own, or a head's on the last features.
+        if pyramid is not None and isinstance(self.head, nn.Identity):
+            return pyramid
+        out: Tensor = self.head(h)
+        return out
+
+    def _run(self, stack: nn.Module, h: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            # Without the guard of `lsgm.nets.layers`: it is for batch statistics, and cannot be compiled.
+            out: Tensor = checkpoint(stack, h, shift, met, use_reentrant=False)
+        else:
+            out = stack(h, shift, met)
+        return out
+
+
+class Stack(nn.Module):
+    """A residual block and, where asked for, self-attention behind it: [B, C, H, W] -> [B, C', H', W'].
+
+    On the way up the features first meet those of the way down, stacked under them.
+    """
+
+    def __init__(self, block: ResBlock, *, attend: bool, meets: bool) -> None:
+        super().__init__()
+        self.meets = meets
+        self.block = block
+        self.attention = Attention(block.width) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
+        """Return the features after the block and its attention; ``shift`` is the block's own of the time."""
+        x = x if met is None else torch.cat([x, met], dim=1)
+        out: Tensor = self.attention(self.block(x, shift))
+        return out
 
 
 def resampling(direction: Direction, *, fir: bool) -> FIR | Resample:
@@ -156,126 +280,6 @@ class OutputResidual(nn.Module):
             return self.head(h), h
         joined = (self.resample(pyramid) + h) * math.sqrt(0.5)
         return joined, joined
-
-
-# The score network NCSN++ (arXiv:2011.13456, appendix H), for latents and pixels alike
-
-
-class NCSNpp(nn.Module):
-    """A U-Net of residual blocks whose every feature map on the way down is met again on the way up.
-
-    z_t [B, C, H, W] and t [B] -> [B, C, H, W]. The output convolution starts at (almost) zero, so that with
-    a mixed score the prior starts as the Normal one. ``resolution`` is a side or (H, W); a level has
-    attention where its shorter side is among the configuration's. Raises ConfigError where a level's side is
-    odd.
-
-    `down`, `middle` and `up` hold the blocks in the order of execution; `joins_down` and `joins_up` hold, for
-    each block, what the pyramids do behind it.
-    """
-
-    def __init__(self, config: ScoreNetConfig, *, channels: int, resolution: int | tuple[int, int]) -> None:
-        super().__init__()
-        sides = _sides(config, resolution)
-        self.recompute = config.recompute
-        self.embed = TimeEmbedding(
-            config.embedding, config.embedding_scale, config.embedding_kind, config.time_width
-        )
-        self.stem = conv(channels, config.width)
-        widths = self._build_down(config, channels, sides)
-        current = widths[-1]
-        self.middle = nn.ModuleList(
-            [_stack(config, current, current, attend=True), _stack(config, current, current)]
-        )
-        current = self._build_up(config, channels, sides, widths)
-        skips = config.progressive == "output_skip"
-        self.head = nn.Identity() if skips else Head(current, channels, scale=0.0)
-        blocks = [stack.block.width for stack in (*self.down, *self.middle, *self.up)]
-        self.shifts = TimeShifts(config.time_width, blocks)
-
-    def _build_down(self, config: ScoreNetConfig, channels: int, sides: list[int]) -> list[int]:
-        """Add the way down; return the width of every feature map that the way up meets again."""
-        self.down, self.joins_down = nn.ModuleList(), nn.ModuleList()
-        widths = [config.width]
-        pyramid = channels
-        for level, side in enumerate(sides):
-            width = config.width * config.multipliers[level]
-            for _ in range(config.blocks):
-                self.down.append(_stack(config, widths[-1], width, attend=side in config.attention))
-                self.joins_down.append(Apart())
-                widths.append(width)
-            if level + 1 < len(sides):
-                self.down.append(_stack(config, width, width, direction="down"))
-                join = _join_input(config, pyramid, width)
-                self.joins_down.append(join)
-                widths.append(width if isinstance(join, Apart) else join.width)
-                pyramid = width if config.progressive_input == "residual" else channels
-        return widths
-
-    def _build_up(self, config: ScoreNetConfig, channels: int, sides: list[int], widths: list[int]) -> int:
-        """Add the way up, which takes the widths from the last to the first; return the width of its end."""
-        self.up, self.joins_up = nn.ModuleList(), nn.ModuleList()
-        skips = list(widths)
-        current = pyramid = widths[-1]
-        for level in reversed(range(len(sides))):
-            width = config.width * config.multipliers[level]
-            for block in range(config.blocks + 1):
-                attend = block == config.blocks and sides[level] in config.attention
-                self.up.append(_stack(config, current + skips.pop(), width, attend=attend, meets=True))
-                self.joins_up.append(Apart())
-                current = width
-            self.joins_up[-1] = _join_output(config, channels, pyramid, width, first=level + 1 == len(sides))
-            pyramid = width
-            if level > 0:
-                self.up.append(_stack(config, current, current, direction="up"))
-                self.joins_up.append(Apart())
-        return current
-
-    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Return the network's noise prediction NN(z_t, t), before any mixing."""
-        shifts = iter(self.shifts.shifts(self.embed(t)))
-        pyramid: Tensor | None = z_t
-        h = self.stem(z_t)
-        seen = [h]
-        for stack, join in zip(self.down, self.joins_down, strict=True):
-            pyramid, h = join(pyramid, self._run(stack, h, next(shifts)))
-            seen.append(h)
-        for stack in self.middle:
-            h = self._run(stack, h, next(shifts))
-        pyramid = None
-        for stack, join in zip(self.up, self.joins_up, strict=True):
-            met = seen.pop() if stack.meets else None
-            pyramid, h = join(pyramid, self._run(stack, h, next(shifts), met))
-        if pyramid is not None and isinstance(self.head, nn.Identity):
-            return pyramid
-        out: Tensor = self.head(h)
-        return out
-
-    def _run(self, stack: nn.Module, h: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            # Without the guard of `lsgm.nets.layers`: it is for batch statistics, and cannot be compiled.
-            out: Tensor = checkpoint(stack, h, shift, met, use_reentrant=False)
-        else:
-            out = stack(h, shift, met)
-        return out
-
-
-class Stack(nn.Module):
-    """A residual block and, where asked for, self-attention behind it: [B, C, H, W] -> [B, C', H', W'].
-
-    On the way up the features first meet those of the way down, stacked under them.
-    """
-
-    def __init__(self, block: ResBlock, *, attend: bool, meets: bool) -> None:
-        super().__init__()
-        self.meets = meets
-        self.block = block
-        self.attention = Attention(block.width) if attend else nn.Identity()
-
-    def forward(self, x: Tensor, shift: Tensor, met: Tensor | None = None) -> Tensor:
-        """Return the features after the block and its attention; ``shift`` is the block's own of the time."""
-        x = x if met is None else torch.cat([x, met], dim=1)
-        out: Tensor = self.attention(self.block(x, shift))
-        return out
 
 
 def _sides(config: ScoreNetConfig, resolution: int | tuple[int, int]) -> list[int]:

@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lsgm.normal import NormalLatents
-from lsgm.score import ScoreModel, per_sample
+from lsgm.score import NormalLatents, ScoreModel, per_sample
 from lsgm.sde import SDE
 from lsgm.times import SIGMA_DATA, TimeProposal, Uniform, Weighting, importance_weight, make_proposal
 from lsgm.vae.base import sum_per_sample
@@ -98,7 +97,7 @@ class Objective:
     both, from the proposal that suits the prior's weighting (algorithm 3), or for each on its own.
 
     **Control variate.** For a Normal law N(mu, lambda) of the latents, with marginals p^N_t and prediction
-    eps_c = c_t (z_t - m_t mu) (`lsgm.normal`), the theorem's integral is known for *each* z_0:
+    eps_c = c_t (z_t - m_t mu) (`lsgm.score`), the theorem's integral is known for *each* z_0:
 
     .. math:: \int_e^1 \frac{g^2}{2 \sigma^2} E || \epsilon - \epsilon_c ||^2 dt
               = KL(q_e || p^N_e) - KL(q_1 || p^N_1), \qquad q_t = q(z_t | z_0).
@@ -189,6 +188,7 @@ class Objective:
         leaves the VAE's part of the graph, before the network, the mixing and the control variate alike. The
         prior's gradient is that of its own loss, the VAE's that of k CE.
         """
+        # One time for both objectives, with the weight of either.
         t, w_p, w_q = times if isinstance(times, Times) else self.draw(times)
         k_p: Tensor | float = kl_weight if self.reference_compat and self.weighting is Weighting.LL else 1.0
         normal = self._normal(score)

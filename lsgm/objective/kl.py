@@ -1,4 +1,8 @@
-"""The KL term by groups of latents: balancing while it is annealed, and counting the channels in use."""
+"""What stands beside the cross entropy in the losses: the KL by groups of latents, a penalty, a frozen twin.
+
+The KL is balanced over groups while it is annealed, and tells which channels are in use; the penalty holds
+the networks' Lipschitz constants down; the twin lets gradients pass a network whose parameters take none.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,10 @@ __all__ = [
 
 ACTIVE_NATS = 0.1
 """A channel is in use where its KL, summed over pixels and averaged over images, exceeds this."""
+FIRST_ITERATIONS = 40
+"""Power iterations when a penalty's vectors are new; later ones start from the last step's and need one."""
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def channel_sums(x: Tensor) -> Tensor:
@@ -77,12 +85,6 @@ def balanced(kl: Tensor, shares: list[float], *, everywhere: bool) -> Tensor:
     used = batch_mean(kl.detach().abs(), everywhere=everywhere) + 0.01
     gamma = used / torch.tensor(shares, dtype=used.dtype, device=used.device)
     return (kl * (gamma / gamma.mean()).to(kl.dtype)).sum(dim=1)
-
-
-# Penalty on the Lipschitz constants of a network: largest singular values and largest gains
-
-FIRST_ITERATIONS = 40
-"""Power iterations when the vectors are new; later ones start from the last step's and need one."""
 
 
 class NormPenalty(nn.Module):
@@ -199,11 +201,6 @@ def _gains(network: nn.Module) -> list[list[nn.BatchNorm2d | nn.GroupNorm]]:
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and module.affine:
             groups.setdefault(module.weight.numel(), []).append(module)
     return list(groups.values())
-
-
-# A second self of a module that shares its memory and needs no gradient
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class Frozen(Generic[M]):

@@ -14,7 +14,7 @@ from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind, recipe_from
-from lsgm.model.sketch import sketch
+from lsgm.model.lsgm import sketch
 from lsgm.nets.folding import fold
 from lsgm.runs.checkpoint import (
     WEIGHTS,

@@ -14,8 +14,7 @@ from lsgm.errors import UserError
 from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
 from lsgm.sampling.counted import CountedScore, ScoreFunction
-from lsgm.sampling.grids import OPTIMISED, make_grid, time_end_of
-from lsgm.sampling.optimised_grid import optimised_times
+from lsgm.sampling.grids import OPTIMISED, make_grid, optimised_times, time_end_of
 from lsgm.sampling.registry import Sampler, find_sampler
 from lsgm.sde import SDE
 
@@ -49,7 +48,7 @@ def draw(
     Sample k depends on seed k alone. The device is that of the noise where noise is given, else ``device``,
     else the CPU. ``grid`` stands for that of ``config``; without either it is the one that suits the SDE. An
     optimised grid is made anew at each call, at a price that is neither in ``nfe`` nor in ``seconds``:
-    `lsgm.sampling.optimised_grid.GridCache` pays it once.
+    `lsgm.sampling.grids.GridCache` pays it once.
 
     Raises ConfigError for an unknown sampler or grid, or one that the SDE or the options do not fit,
     SolverError where an adaptive solver cannot go on, UserError where a sample is not finite.

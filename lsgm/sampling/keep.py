@@ -90,7 +90,7 @@ def open_output(
         return _Nothing()
     claim(save)
     if save.suffix.lower() == ".npz":
-        return _Array(save, key, len(seeds), pixels)
+        return _Npz(save, key, len(seeds), pixels)
     if save.suffix.lower() in (".zip", ".npy", ".png", ".jpg"):
         raise UserError(f"images cannot be kept as {save.name}: name a folder for PNGs, or a file of .npz")
     return _Folder(save, key, seeds, pixels, digits or max(6, len(str(max(seeds)))))
@@ -202,7 +202,7 @@ class _Folder:
         return self.folder / f"{self.seeds[number]:0{self.digits}d}.png"
 
 
-class _Array:
+class _Npz:
     """arr_0 uint8 [N, H, W, C], filled row by row in a plain file and then put into an npz beside its key.
 
     C is 1 for greyscale, where ADM's own files know colours only.
@@ -364,9 +364,6 @@ def _row(file: IO[bytes], at: int, size: int) -> NDArray[np.uint8]:
     if len(raw) < size:
         raise EOFError("its end is missing")
     return np.frombuffer(raw, dtype=np.uint8)
-
-
-# Pictures of images: one sheet to look at, or one file per image
 
 
 def save_grid(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.devices import device_of
-from lsgm.model.lsgm import AnyVAE
 from lsgm.objective.bound import Objective, Times
 from lsgm.objective.kl import (
     Frozen,
@@ -27,7 +26,7 @@ from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.train.ema import WeightAverage
 from lsgm.train.stage import Losses
-from lsgm.vae.base import LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.base import VAE, LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
 
 __all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "importance_weighted", "mean_losses"]
 
@@ -64,7 +63,7 @@ class NormalPriorLoss(Penalised):
 
     def __init__(
         self,
-        vae: AnyVAE,
+        vae: VAE,
         kl: KLConfig,
         *,
         importance_samples: int = 1,
@@ -97,7 +96,7 @@ class NormalPriorLoss(Penalised):
         return self.with_penalty(losses, k, self.kl.end)
 
 
-class _Drawn(NamedTuple):
+class _Encoding(NamedTuple):
     """One draw of all latents of a batch, and what it costs to decode it."""
 
     groups: tuple[LatentDraw, ...]
@@ -110,10 +109,8 @@ class _Halves(NamedTuple):
 
     loss: Tensor
     """[B]: what the reconstruction lacks to the loss."""
-    cross_entropy: Tensor
-    """[B] float64, no gradient."""
     by_channel: Tensor
-    """[B, C] float64, the same by channels; no gradient."""
+    """[B, C] float64: the cross entropy by channels; no gradient."""
     score_loss: Tensor
     """[B]: the prior's own objective; no gradient."""
 
@@ -130,7 +127,7 @@ class JointLoss(Penalised):
 
     def __init__(
         self,
-        vae: AnyVAE,
+        vae: VAE,
         prior: ScoreModel,
         objective: Objective,
         kl: KLConfig,
@@ -160,15 +157,19 @@ class JointLoss(Penalised):
         """Return the mean loss over uint8 levels [B, C, H, W]; every term is in nats per image."""
         k = self.kl.at(progress)
         self._follow_sde()
+        # Encode, draw all latents, and score the image that they decode to.
         drawn = self._draw(levels, noise)
-        # The weights of the groups stand between the VAE's loss and the error, so that the two losses'
-        # gradients at z_t no longer differ by one factor per sample.
+        # Diffuse z_0 and let the prior predict: for both objectives at once where one factor per sample tells
+        # their gradients at z_t apart. Weights of groups stand between the VAE's loss and the error, and
+        # leave no such factor.
         balance = self.kl.balance and k < 1
         if self.times == "shared" and not balance:
             halves = self._shared(drawn, noise, k)
         else:
             halves = self._apart(drawn, noise, k, balance=balance)
+        # Only now do these latents enter the Normal law that the next steps compare with.
         self._observe(drawn.z_0)
+        # One sum, whose backward pass gives each part the gradient of its own loss.
         total = (drawn.reconstruction + halves.loss).mean()
         return self.with_penalty(Losses(total, self._terms(drawn, halves)), k, self.kl.end)
 
@@ -187,36 +188,38 @@ class JointLoss(Penalised):
             z = reference.latents().rotate(z_0.detach().double())
             reference.update(*batch_mean(torch.stack([z, z.square()], dim=1), everywhere=True))
 
-    def _draw(self, levels: Tensor, noise: StepNoise) -> _Drawn:
+    def _draw(self, levels: Tensor, noise: StepNoise) -> _Encoding:
         groups = self.vae.encode(levels, noise.normal)
         z = tuple(draw.z for draw in groups)
         reconstruction = -sum_per_sample(self.vae.likelihood(z).log_prob(levels))
-        return _Drawn(groups, self.vae.groups.stack(z), reconstruction)
+        return _Encoding(groups, self.vae.groups.stack(z), reconstruction)
 
-    def _shared(self, drawn: _Drawn, noise: StepNoise, k: float) -> _Halves:
+    def _shared(self, drawn: _Encoding, noise: StepNoise, k: float) -> _Halves:
         """One draw of t, one forward pass (algorithm 3)."""
         eps = noise.normal(*drawn.z_0.shape[1:])
         rho = noise.stratified()
         ce = self._judged(self.objective).cross_entropy(self.prior, drawn.z_0, rho, eps, kl_weight=k)
         loss = k * self._log_q(drawn) + ce.surrogate
-        return _Halves(loss, ce.value, ce.by_channel, ce.score_loss)
+        return _Halves(loss, ce.by_channel, ce.score_loss)
 
-    def _apart(self, drawn: _Drawn, noise: StepNoise, k: float, *, balance: bool) -> _Halves:
+    def _apart(self, drawn: _Encoding, noise: StepNoise, k: float, *, balance: bool) -> _Halves:
         """Two forward passes, one for each half (algorithm 2)."""
-        shape = drawn.z_0.shape[1:]
-        eps_p = noise.normal(*shape)
+        # Times and noise of either half, the prior's first.
+        eps_p = noise.normal(*drawn.z_0.shape[1:])
         times_p = self.objective.draw(noise.stratified())
         eps_q, times_q = self._second_draw(eps_p, times_p, noise)
+        # The VAE's half, through a prior whose parameters stay as they are.
         vae_objective = self._judged(self.vae_objective)
         by_channel = vae_objective.vae_loss(self._frozen_prior(), drawn.z_0, times_q, eps_q)
+        # The prior's half, on a z_0 that stays as it is.
         score_loss = self.objective.prior_loss(self.prior, drawn.z_0, times_p, eps_p)
+        # The KL, its groups weighted while it is annealed.
         by_group = self._by_group(drawn, by_channel)
         if balance:
             kl = balanced(by_group, group_shares(self.vae.groups), everywhere=self.training)
         else:
             kl = by_group.sum(dim=1)
-        by_channel = by_channel.detach()
-        return _Halves(k * kl + score_loss, by_channel.sum(dim=1), by_channel, score_loss.detach())
+        return _Halves(k * kl + score_loss, by_channel.detach(), score_loss.detach())
 
     def _second_draw(self, eps: Tensor, times: Times, noise: StepNoise) -> tuple[Tensor, Times]:
         if self.times == "shared":
@@ -238,12 +241,12 @@ class JointLoss(Penalised):
         score.sde = self.prior.sde
         return score
 
-    def _log_q(self, drawn: _Drawn) -> Tensor:
+    def _log_q(self, drawn: _Encoding) -> Tensor:
         """Return log q(z | x) - log N(lower groups; 0, I), [B]."""
         log_q = torch.stack([sum_per_sample(draw.log_q) for draw in drawn.groups])
         return log_q.sum(dim=0) - self.vae.groups.log_p_lower(tuple(draw.z for draw in drawn.groups))
 
-    def _by_group(self, drawn: _Drawn, cross_entropy: Tensor) -> Tensor:
+    def _by_group(self, drawn: _Encoding, cross_entropy: Tensor) -> Tensor:
         """Return the KL by groups [B, G] float64 from the cross entropy by channels of z_0, [B, C]."""
         groups = self.vae.groups
         parts = torch.split(cross_entropy, [shape[0] for shape in groups.shapes[: groups.top]], dim=1)
@@ -252,8 +255,8 @@ class JointLoss(Penalised):
         return torch.stack([*top, *(kl.double() for kl in lower)], dim=1)
 
     @torch.no_grad()
-    def _terms(self, drawn: _Drawn, halves: _Halves) -> dict[str, Tensor]:
-        kl = self._log_q(drawn) + halves.cross_entropy
+    def _terms(self, drawn: _Encoding, halves: _Halves) -> dict[str, Tensor]:
+        kl = self._log_q(drawn) + halves.by_channel.sum(dim=1)
         log_q = torch.cat([channel_sums(d.log_q) for d in drawn.groups[: self.vae.groups.top]], dim=1)
         terms = {
             "reconstruction": drawn.reconstruction.detach(),

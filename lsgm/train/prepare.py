@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lsgm.data import PixelPipeline, batch_indices, load, test_levels
 from lsgm.data.source import free_bytes
 from lsgm.errors import ConfigError, UserError
-from lsgm.model.lsgm import LSGM, AnyVAE
+from lsgm.model.lsgm import LSGM
 from lsgm.objective.kl import ACTIVE_NATS, normal_kl
 from lsgm.progress import bar
 from lsgm.rng import StepNoise
@@ -27,6 +27,7 @@ from lsgm.runs.history import refuse_existing
 from lsgm.runs.load import Opened
 from lsgm.runs.recalibrate import write_derived
 from lsgm.train.stage import Pipeline, TrainingSet
+from lsgm.vae.base import VAE
 
 __all__ = [
     "LatentCache",
@@ -45,7 +46,7 @@ SHARE = 0.5
 """Share of the memory now free that the training set's latents may take."""
 
 
-def inactive_channels(vae: AnyVAE, images: TrainingSet, batch_size: int, batches: int) -> Tensor:
+def inactive_channels(vae: VAE, images: TrainingSet, batch_size: int, batches: int) -> Tensor:
     """Return which channels of z_0 are not in use, bool [C]: their KL to N(0, 1) is at most 0.1 nats.
 
     The KL is that of one draw per image, log q - log p summed over pixels, which holds for posteriors with
@@ -72,7 +73,7 @@ def inactive_channels(vae: AnyVAE, images: TrainingSet, batch_size: int, batches
     return torch.tensor(mean, dtype=torch.float64) <= ACTIVE_NATS
 
 
-def largest_squared_distance(vae: AnyVAE, images: TrainingSet) -> float:
+def largest_squared_distance(vae: VAE, images: TrainingSet) -> float:
     """Return the largest squared distance between the encodings z_0 of two training images.
 
     The largest variance that a variance exploding SDE needs (technique 1 of arXiv:2006.09011).
@@ -125,7 +126,7 @@ class LatentCache:
         self._device = device
 
     @classmethod
-    def of(cls, vae: AnyVAE, images: TrainingSet, draws: int) -> LatentCache:
+    def of(cls, vae: VAE, images: TrainingSet, draws: int) -> LatentCache:
         """Encode every image ``draws`` times, and its mirror image as often where images are mirrored.
 
         Each draw has a binarisation of its own where pixels are binary. Raises ConfigError where the latents
@@ -134,7 +135,7 @@ class LatentCache:
         return cls(_encode(vae, images, _ways(images.pipeline) * draws), images.world.device)
 
     @classmethod
-    def fitting(cls, vae: AnyVAE, images: TrainingSet, draws: int) -> int:
+    def fitting(cls, vae: VAE, images: TrainingSet, draws: int) -> int:
         """Return how many draws of every image, at most ``draws``, memory has room for."""
         once = _bytes((len(images.source), len(_ways(images.pipeline)), *vae.groups.z_0))
         return int(
@@ -175,7 +176,7 @@ class _Mirrored:
         return self._pipeline.levels(raw.flip(-1), noise)
 
 
-def _encode(vae: AnyVAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
+def _encode(vae: VAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
     """Return a draw of z_0 of every image in each of V ways to its levels, [N, V, C, h, w] float32."""
     count, device = len(images.source), images.world.device
     latents = _room((count, len(ways), *vae.groups.z_0), device)
@@ -228,13 +229,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-# The moments of a trained model's latents, for checkpoints that were trained before any were kept
-
-BATCH = 256
-"""Images that are encoded at a time."""
-PREFIX = "prior.reference."
-
-
 def training_levels(opened: Opened, count: int) -> Tensor:
     """Return the levels of ``count`` training images of a checkpoint's dataset, drawn at random, or of all.
 
@@ -257,14 +251,14 @@ def fit_moments(opened: Opened, levels: Tensor, *, seed: int = 0) -> None:
     reference = networks.prior.reference
     law = reference.latents()
     mean, square = torch.zeros_like(law.mean), torch.zeros_like(law.mean)
-    for index, batch in enumerate(bar(torch.split(levels, BATCH), desc="moments", unit="batch")):
+    for index, batch in enumerate(bar(torch.split(levels, ENCODED), desc="moments", unit="batch")):
         noise = StepNoise(f"moments/{seed}", index, global_batch=len(batch), device=law.mean.device)
         z = networks.vae.posterior(batch.to(law.mean.device), noise.normal).z
         coefficients = law.rotate(networks.vae.groups.stack(z).double())
         mean += coefficients.sum(dim=0) / len(levels)
         square += coefficients.square().sum(dim=0) / len(levels)
     reference.fit(mean, square)
-    reference.seen.fill_(-(-len(levels) // BATCH))
+    reference.seen.fill_(-(-len(levels) // ENCODED))
 
 
 def write_fitted(out: Path, opened: Opened, images: int, argv: Sequence[str]) -> Path:
@@ -275,7 +269,7 @@ def write_fitted(out: Path, opened: Opened, images: int, argv: Sequence[str]) ->
     """
     refuse_existing(out)
     own = {
-        PREFIX + name: value
+        f"prior.reference.{name}": value
         for name, value in opened.networks.get_submodule("prior.reference").state_dict().items()
     }
     source = {"sha256": opened.state["files"][WEIGHTS["ema"]]["sha256"], "images": images}

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from torch import Tensor
 
-from lsgm.model.lsgm import AnyVAE
 from lsgm.objective.bound import Objective
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.score import ScoreModel
@@ -16,7 +15,8 @@ from lsgm.train.ema import WeightAverage
 from lsgm.train.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
 from lsgm.train.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
 from lsgm.train.stage import Feed, ParamGroup, TrainingSet
-from lsgm.vae.flat import FlatVAE
+from lsgm.vae.base import VAE
+from lsgm.vae.small import FlatVAE
 
 __all__ = [
     "VALIDATION_BATCH",
@@ -60,7 +60,7 @@ def make_vae_objective(config: ObjectiveConfig, stage: JointStage, prior: ScoreM
 
 
 def second_step(
-    vae: AnyVAE,
+    vae: VAE,
     prior: ScoreModel,
     objective: ObjectiveConfig,
     config: JointStage,
@@ -75,7 +75,7 @@ def second_step(
 class NormalPriorStep:
     """Stage 1: the VAE alone with its Normal prior."""
 
-    vae: AnyVAE
+    vae: VAE
     config: VAEStage
     name: str = "stage1"
     ema_of: tuple[str, ...] = ("",)
@@ -110,7 +110,7 @@ class NormalPriorStep:
 class PriorStep:
     """The score prior alone, on a VAE that stays as it is."""
 
-    vae: AnyVAE
+    vae: VAE
     prior: ScoreModel
     objective: ObjectiveConfig
     config: PriorStage

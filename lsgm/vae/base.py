@@ -5,30 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lsgm.devices import at_least_float32, dtype_of
 from lsgm.generative import Pixels
-from lsgm.nets.config import ConvVAEConfig
-from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution
-from lsgm.vae.conv import ConvDecoder, ConvEncoder
+from lsgm.pixels import PixelDistribution
 
 __all__ = [
     "LOG_2PI",
+    "MEAN_BOUND",
     "VAE",
-    "ConvVAE",
     "LatentDraw",
     "LatentGroups",
     "Noise",
     "Posterior",
     "Shape",
     "crop",
+    "normal_draw",
     "normal_log_prob",
     "repeated",
+    "soft_bound",
     "sum_per_sample",
 ]
 
@@ -38,6 +36,8 @@ Noise = Callable[..., Tensor]
 """Draws N(0, 1) of a shape per sample: ``noise(C, h, w)`` -> [B, C, h, w]."""
 
 LOG_2PI = math.log(2 * math.pi)
+MEAN_BOUND = 5.0
+"""The means of convolutional q lie within plus or minus this, as in NVAE and LSGM."""
 
 
 class LatentDraw(NamedTuple):
@@ -96,8 +96,8 @@ class LatentGroups:
         )
 
 
-class VAE(Protocol):
-    """What the objective and the samplers need of a VAE."""
+class VAE(nn.Module):
+    """What the objective and the samplers need of a VAE; latents and log-densities are at least float32."""
 
     pixels: Pixels
     groups: LatentGroups
@@ -108,15 +108,26 @@ class VAE(Protocol):
         With several ``draws`` of each image, those of image 0 first, noise and results have B * draws rows;
         what depends on the image alone is computed once.
         """
-        ...
-
-    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
-        """Draw z ~ q(z | x) as `encode` does; log q summed over each group."""
-        ...
+        raise NotImplementedError
 
     def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
-        """Return p(x | z_0)."""
-        ...
+        """Return p(x | z_0) over the unpadded image."""
+        raise NotImplementedError
+
+    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
+        """Draw z ~ q(z | x) as `encode` does; log q [B * draws] summed over each group."""
+        z, log_q = zip(*self.encode(levels, noise, draws), strict=True)
+        return Posterior(z, tuple(sum_per_sample(per_variable) for per_variable in log_q))
+
+
+def normal_draw(mean: Tensor, log_sigma: Tensor, n: Tensor) -> LatentDraw:
+    """Return z = mean + sigma n and log N(z; mean, sigma^2) per variable, for n ~ N(0, 1); shapes as n."""
+    return LatentDraw(mean + torch.exp(log_sigma) * n, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI)
+
+
+def soft_bound(x: Tensor, bound: float) -> Tensor:
+    """Return bound tanh(x / bound): x near zero, never beyond plus or minus bound."""
+    return bound * torch.tanh(x / bound)
 
 
 def sum_per_sample(x: Tensor) -> Tensor:
@@ -138,44 +149,3 @@ def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_sigma: Tensor | f
 def crop(parameters: Tensor, pixels: Pixels, pad: int) -> Tensor:
     """Return a decoder's output [B, P, H + 2 pad, W + 2 pad] without the padding, which is never scored."""
     return parameters[:, :, pad : pad + pixels.height, pad : pad + pixels.width]
-
-
-class ConvVAE(nn.Module):
-    """The small convolutional VAE: one group of latents, Gaussian q with bounded mean and scale.
-
-    As in NVAE and LSGM, mu = 5 tanh(mu / 5) and log sigma = 5 tanh(log sigma / 5). Images are padded with
-    zero pixels by ``pad`` on their way in; padding is cropped from p(x | z_0) and never scored. The latent
-    and its log-density are float32 whatever the autocast dtype.
-    """
-
-    def __init__(self, config: ConvVAEConfig, pixels: Pixels, *, pad: int = 0) -> None:
-        super().__init__()
-        self.pixels = pixels
-        self.pad = pad
-        self.decoder_name = config.decoder
-        height, width = pixels.height + 2 * pad, pixels.width + 2 * pad
-        self.encoder = ConvEncoder(config, channels=pixels.channels, resolution=(height, width))
-        self.decoder = ConvDecoder(config, outputs=outputs_for(pixels, config.decoder))
-        levels = len(config.multipliers)
-        self.groups = LatentGroups(((config.latent_channels, height >> levels, width >> levels),), top=1)
-
-    def encode(self, levels: Tensor, noise: Noise, draws: int = 1) -> tuple[LatentDraw, ...]:
-        """Draw z_0 = mu(x) + sigma(x) n; levels uint8 [B, C, H, W] -> one group [B * draws, L, h, w]."""
-        x = network_input(levels, self.pixels).to(dtype_of(self))
-        x = F.pad(x, [self.pad] * 4, value=-1.0)
-        mu, log_sigma = repeated(at_least_float32(self.encoder(x)), draws).chunk(2, dim=1)
-        mu, log_sigma = 5 * torch.tanh(mu / 5), 5 * torch.tanh(log_sigma / 5)
-        n = noise(*self.groups.z_0)
-        z_0 = mu + torch.exp(log_sigma) * n
-        log_q = -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI
-        return (LatentDraw(z_0, log_q),)
-
-    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
-        """Draw z_0 as `encode` does; log q [B * draws] of the one group."""
-        ((z_0, log_q),) = self.encode(levels, noise, draws)
-        return Posterior((z_0,), (sum_per_sample(log_q),))
-
-    def likelihood(self, z: tuple[Tensor, ...]) -> PixelDistribution:
-        """Return p(x | z_0) over the unpadded image."""
-        parameters: Tensor = self.decoder(z[0])
-        return pixel_distribution(crop(parameters, self.pixels, self.pad), self.pixels, self.decoder_name)

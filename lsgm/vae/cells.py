@@ -1,4 +1,9 @@
-"""Squeeze and excitation: channels gated by their own means."""
+"""What the hierarchical VAE is built of: NVAE's residual cells, and shifts that enrich q.
+
+A cell is out = skip(x) + 0.1 SE(branch(x)) (NVAE, arXiv:2007.03898, section 3): a skip connection that
+keeps, halves or doubles the side, a branch that does the work, and squeeze and excitation of what that gives.
+A shift is volume-preserving and autoregressive (arXiv:1606.04934).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +24,8 @@ __all__ = [
     "BNSwishConv",
     "BilinearUp",
     "Branch",
-    "Cell",
     "Resampling",
+    "ResidualCell",
     "Shift",
     "ShiftPair",
     "ShiftedDown",
@@ -33,30 +38,14 @@ __all__ = [
 ]
 
 
-class SqueezeExcite(nn.Module):
-    """y = x sigmoid(W_2 relu(W_1 mean(x))), a gate per channel, [B, C, h, w] -> the same (arXiv:1709.01507).
-
-    The means over a whole map and the gates are float32 or better whatever the autocast dtype.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = max(channels // 16, 4)
-        self.squeeze = nn.Linear(channels, hidden)
-        self.excite = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the gated x."""
-        with torch.autocast(x.device.type, enabled=False):
-            means = at_least_float32(x).mean(dim=(2, 3))
-            gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(means))))
-        return x * gates[:, :, None, None].to(x.dtype)
-
-
-# The ways round a residual cell: nothing, half the side, or twice the side
-
 Resampling = Literal["keep", "down", "up"]
 """What a cell does to the side of its input: nothing, halve it, double it."""
+Branch = Literal["plain", "bottleneck3", "bottleneck6"]
+"""What a cell computes: two 3 x 3 convolutions, or an inverted bottleneck of 3 or 6 times the channels."""
+BRANCH_SCALE = 0.1
+"""Factor on every branch: a deep stack of cells starts close to its skip connections."""
+EXPANSION = 6
+"""Hidden channels of a shift per latent channel."""
 
 
 class ShiftedDown(nn.Module):
@@ -105,16 +94,27 @@ def skip_path(c_in: int, c_out: int, resampling: Resampling) -> nn.Module:
     return nn.Identity()
 
 
-# The residual cells of NVAE (arXiv:2007.03898, section 3): out = skip(x) + 0.1 SE(branch(x))
+class SqueezeExcite(nn.Module):
+    """y = x sigmoid(W_2 relu(W_1 mean(x))), a gate per channel, [B, C, h, w] -> the same (arXiv:1709.01507).
 
-Branch = Literal["plain", "bottleneck3", "bottleneck6"]
-"""What a cell computes: two 3 x 3 convolutions, or an inverted bottleneck of 3 or 6 times the channels."""
+    The means over a whole map and the gates are float32 or better whatever the autocast dtype.
+    """
 
-BRANCH_SCALE = 0.1
-"""Factor on every branch: a deep stack of cells starts close to its skip connections."""
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 16, 4)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the gated x."""
+        with torch.autocast(x.device.type, enabled=False):
+            means = at_least_float32(x).mean(dim=(2, 3))
+            gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(means))))
+        return x * gates[:, :, None, None].to(x.dtype)
 
 
-class Cell(nn.Module):
+class ResidualCell(nn.Module):
     """out = skip(x) + 0.1 SE(branch(x)), [B, c_in, h, w] -> [B, c_out, h', w'] with h' = h, h / 2 or 2 h."""
 
     def __init__(
@@ -181,12 +181,6 @@ def bottleneck(c_in: int, c_out: int, resampling: Resampling, *, expansion: int)
     layers["project"] = nn.Conv2d(hidden, c_out, 1, bias=False)
     layers["project_norm"] = BatchNorm(c_out)
     return nn.Sequential(layers)
-
-
-# Volume-preserving autoregressive shifts that enrich q (arXiv:1606.04934; NVAE, arXiv:2007.03898)
-
-EXPANSION = 6
-"""Hidden channels of a shift per latent channel."""
 
 
 class Shift(nn.Module):

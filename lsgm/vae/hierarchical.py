@@ -1,4 +1,9 @@
-"""The hierarchical VAE of LSGM as a VAE: q(z_l | x, z_<l) group by group, p(x | z)."""
+"""The hierarchical VAE of LSGM: q(z_l | x, z_<l) group by group, p(x | z).
+
+An encoder goes through the image once, bottom-up; a decoder comes down through the groups, and each group's q
+is made of the encoder's features at its place and the decoder's state so far. `HierarchicalVAE.gaussians` is
+that walk, `Layout` the plan of it, and `StateMemory` what spares a second way down.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,23 @@ from lsgm.generative import Pixels
 from lsgm.nets.config import NVAEConfig
 from lsgm.nets.layers import WeightNormConv2d, recompute
 from lsgm.pixels import PixelDistribution, network_input, outputs_for, pixel_distribution, resolve
-from lsgm.vae.base import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, crop, repeated, sum_per_sample
-from lsgm.vae.cells import BNSwishConv, Branch, Cell, ShiftPair
+from lsgm.vae.base import (
+    MEAN_BOUND,
+    VAE,
+    LatentDraw,
+    LatentGroups,
+    Noise,
+    crop,
+    normal_draw,
+    repeated,
+    soft_bound,
+)
+from lsgm.vae.cells import BNSwishConv, Branch, ResidualCell, ShiftPair
 
-__all__ = ["MEAN_BOUND", "Decoder", "Encoder", "HierarchicalVAE", "Layout", "StateMemory", "soft_bound"]
+__all__ = ["Decoder", "Encoder", "HierarchicalVAE", "Layout", "StateMemory"]
 
 
-class HierarchicalVAE(nn.Module):
+class HierarchicalVAE(VAE):
     """NVAE with N(0, I) priors (arXiv:2007.03898; arXiv:2106.05931, appendix G).
 
     q(z | x) = prod_l q(z_l | x, z_<l), each a Gaussian with bounded mean and scale whose draw may pass
@@ -53,23 +68,23 @@ class HierarchicalVAE(nn.Module):
         self, levels: Tensor, noise: Noise, draws: int = 1
     ) -> Iterator[tuple[Tensor, Tensor, LatentDraw]]:
         """Yield (mean, log sigma, draw) of every group as `encode` draws them; before the shifts, if any."""
+        # Bottom-up, once per image: a feature map for every group.
         features = self.encoder(self._input(levels))
+        # Top-down, once per draw: the decoder's state s grows by each group that is drawn.
         s, drawn = self.decoder.begin(len(levels) * draws), list[Tensor]()
         for group, shape in enumerate(self.groups.shapes):
+            # The Gaussian of the group, given the image and the groups before it.
             s = self.decoder.climb(group, s)
             mean, log_sigma = self.encoder.gaussian(group, repeated(features[group], draws), s)
-            n = noise(*shape).to(mean)
-            z = self.encoder.shift(group, mean + torch.exp(log_sigma) * n)
-            drawn.append(z)
-            # The shifts preserve volume: the density of z is the Gaussian's where they began.
-            yield mean, log_sigma, LatentDraw(z, -0.5 * n**2 - log_sigma - 0.5 * LOG_2PI)
-            s = self.decoder.absorb(group, s, z)
+            # A draw of it. The shifts preserve volume: z has the density of where they began.
+            draw = normal_draw(mean, log_sigma, noise(*shape).to(mean))
+            draw = draw._replace(z=self.encoder.shift(group, draw.z))
+            yield mean, log_sigma, draw
+            # Into the state, for the groups after it.
+            s = self.decoder.absorb(group, s, draw.z)
+            drawn.append(draw.z)
+        # Whoever decodes this very draw need not come down again.
         self._memory.keep(self.decoder, tuple(drawn), s)
-
-    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
-        """Draw as `encode` does: z_l [B * draws, L, h, w] and log q [B * draws], summed, of every group."""
-        z, log_q = zip(*self.encode(levels, noise, draws), strict=True)
-        return Posterior(z, tuple(sum_per_sample(per_variable) for per_variable in log_q))
 
     def decoder_parameters(self, z: tuple[Tensor, ...]) -> Tensor:
         """Return the parameters of p(x | z), [B, P, H + 2 pad, W + 2 pad], padding included.
@@ -89,9 +104,6 @@ class HierarchicalVAE(nn.Module):
         dtype = dtype_of(self)
         x = network_input(levels.to(torch.promote_types(dtype, torch.float32)), self.pixels).to(dtype)
         return F.pad(x, [self.pad] * 4, value=-1.0)
-
-
-# Where the groups, scales and widths of a hierarchical VAE lie, from its configuration alone
 
 
 class Layout:
@@ -132,7 +144,158 @@ class Layout:
         return tuple((self.config.latents, height >> r, width >> r) for r in rs)
 
 
-# The decoder's state after a draw, kept for whoever decodes that very draw
+class Encoder(nn.Module):
+    """Image [B, C, H, W] in [-1, 1] -> one feature map per group, each with the decoder's state -> q.
+
+    Everything that is indexed by group stands in top-down order, the order of the draws.
+    """
+
+    def __init__(self, config: NVAEConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = layout = Layout(config)
+        widths = layout.encoder_widths
+        self.stem = WeightNormConv2d(channels, widths[0], 3, padding=1)
+        self.pre = nn.ModuleList(
+            self._cell(r, down=last)
+            for r in range(config.blocks)
+            for last in [False] * (config.pre_cells - 1) + [True]
+        )
+        self.cells, self.combine = nn.ModuleList(), nn.ModuleList()
+        self.samplers, self.flows = nn.ModuleList(), nn.ModuleList()
+        for group in range(layout.groups):
+            r = layout.resolution_of(group)
+            self.cells.append(nn.ModuleList(self._cell(r) for _ in range(config.encoder_cells)))
+            if group > 0:
+                self.combine.append(WeightNormConv2d(layout.decoder_widths[r], widths[r], 1))
+            self.samplers.append(WeightNormConv2d(widths[r], 2 * config.latents, 3, padding=1))
+            self.flows.append(nn.Sequential(*(ShiftPair(config.latents) for _ in range(config.flows))))
+        halved = range(config.blocks, layout.resolutions - 1)
+        self.down = nn.ModuleList(self._cell(r, down=True) for r in halved)
+        self.pyramid = nn.ModuleList(
+            BNSwishConv(widths[r], widths[r + 1], "down") for r in halved if config.input_skip
+        )
+
+    def _cell(self, r: int, *, down: bool = False) -> ResidualCell:
+        widths, gated = self.layout.encoder_widths, self.config.squeeze_excite
+        if down:
+            return ResidualCell("plain", widths[r], widths[r + 1], "down", squeeze_excite=gated)
+        return ResidualCell("plain", widths[r], widths[r], squeeze_excite=gated)
+
+    def _run(self, cell: nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = recompute(cell, x) if self.config.recompute else cell(x)
+        return out
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps [B, C_r, h_r, w_r] of the groups, in top-down order."""
+        # From the image down to the resolution of the last group that is drawn.
+        s = self.stem(x)
+        for cell in self.pre:
+            s = self._run(cell, s)
+        copy, halvings, features = s, 0, list[Tensor]()
+        # Against the order of the draws: the cells of every group, and a halving between two scales.
+        for group in reversed(range(self.layout.groups)):
+            for cell in self.cells[group]:  # type: ignore[attr-defined]
+                s = self._run(cell, s)
+            features.append(s)
+            if self.layout.begins_scale(group):
+                s = self._run(self.down[halvings], s)
+                # The pyramid: a halved copy of what the hierarchy began with.
+                if self.config.input_skip:
+                    copy = self._run(self.pyramid[halvings], copy)
+                    s = s + copy
+                halvings += 1
+        return tuple(reversed(features))
+
+    def gaussian(self, group: int, feature: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log sigma, [B, L, h, w] float32 or better, that q(z_l | x, z_<l) starts from.
+
+        ``s`` [B, C, h, w] is the decoder's state before the group; the first group has no use for it.
+        """
+        e = feature + self.combine[group - 1](s) if group > 0 else feature
+        mean, log_sigma = at_least_float32(self.samplers[group](F.elu(e))).chunk(2, dim=1)
+        return soft_bound(mean, MEAN_BOUND), soft_bound(log_sigma, self.config.log_sigma_bound)
+
+    def shift(self, group: int, z: Tensor) -> Tensor:
+        """Return a group's latent after its volume-preserving shifts, [B, L, h, w]."""
+        out: Tensor = self.flows[group](z)
+        return out
+
+
+class Decoder(nn.Module):
+    """State s: learned start h_0, `absorb` of each z_l in turn, `finish` into the pixels' parameters."""
+
+    def __init__(self, config: NVAEConfig, outputs: int, height: int, width: int) -> None:
+        """Take the image's height and width, padding included."""
+        super().__init__()
+        self.config = config
+        self.layout = layout = Layout(config)
+        widths = layout.decoder_widths
+        (_, h, w), *_ = layout.shapes(height, width)
+        self.start = nn.Parameter(torch.rand(widths[-1], h, w))
+        self.latents, self.combine, self.cells = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for group in range(layout.groups):
+            c = widths[layout.resolution_of(group)]
+            self.latents.append(WeightNormConv2d(config.latents, config.latents, 3, padding=1))
+            self.combine.append(WeightNormConv2d(c + config.latents, c, 1))
+            self.cells.append(
+                nn.ModuleList(
+                    ResidualCell(layout.decoder_branch, c, c, squeeze_excite=config.squeeze_excite)
+                    for _ in range(config.decoder_cells)
+                )
+            )
+        self.up = nn.ModuleList(
+            self._up(layout.decoder_branch, r) for r in reversed(range(config.blocks, layout.resolutions - 1))
+        )
+        self.post = nn.ModuleList()
+        for r in reversed(range(config.blocks)):
+            self.post.append(self._up(layout.post_branch, r))
+            for _ in range(config.post_cells - 1):
+                c = widths[r]
+                self.post.append(ResidualCell(layout.post_branch, c, c, squeeze_excite=config.squeeze_excite))
+        self.head = WeightNormConv2d(widths[0], outputs, 3, padding=1)
+
+    def _up(self, branch: Branch, r: int) -> ResidualCell:
+        """Return the cell that doubles the side, from resolution r + 1 to r."""
+        widths = self.layout.decoder_widths
+        return ResidualCell(branch, widths[r + 1], widths[r], "up", squeeze_excite=self.config.squeeze_excite)
+
+    def _run(self, cell: nn.Module, s: Tensor) -> Tensor:
+        out: Tensor = recompute(cell, s) if self.config.recompute else cell(s)
+        return out
+
+    def begin(self, batch: int) -> Tensor:
+        """Return the state before the first group, h_0 for every sample, [B, C, h, w]."""
+        return self.start.expand(batch, *self.start.shape)
+
+    def climb(self, group: int, s: Tensor) -> Tensor:
+        """Return the state at the resolution of a group: doubled before the first group of a new scale."""
+        if not self.layout.begins_scale(group):
+            return s
+        return self._run(self.up[group // self.config.groups - 1], s)
+
+    def absorb(self, group: int, s: Tensor, z: Tensor) -> Tensor:
+        """Return the state [B, C, h, w] after a group's latent z [B, L, h, w]."""
+        e = self.latents[group](z.to(s.dtype))
+        s = self.combine[group](torch.cat([s, e.to(s.dtype)], dim=1))
+        for cell in self.cells[group]:  # type: ignore[attr-defined]
+            s = self._run(cell, s)
+        return s
+
+    def finish(self, s: Tensor) -> Tensor:
+        """Return the parameters of p(x | z), [B, P, H, W], from the state after the last group."""
+        for cell in self.post:
+            s = self._run(cell, s)
+        out: Tensor = self.head(F.elu(s))
+        return out
+
+    def forward(self, z: tuple[Tensor, ...]) -> Tensor:
+        """Return the state after all groups' latents, in top-down order."""
+        s = self.begin(len(z[0]))
+        for group, z_l in enumerate(z):
+            s = self.absorb(group, self.climb(group, s), z_l)
+        return s
+
 
 Moment = tuple[object, ...]
 
@@ -175,167 +338,3 @@ def _moment(module: nn.Module) -> Moment:
     version = None if parameter is None or parameter.is_inference() else parameter._version
     autocast = torch.is_autocast_enabled(device_of(module).type)
     return dtype_of(module), version, module.training, torch.is_grad_enabled(), autocast
-
-
-# The bottom-up half of the hierarchical VAE, and what makes a draw from q out of its features
-
-MEAN_BOUND = 5.0
-"""q's means lie within plus or minus this."""
-
-
-def soft_bound(x: Tensor, bound: float) -> Tensor:
-    """Return bound tanh(x / bound): x near zero, never beyond plus or minus bound."""
-    return bound * torch.tanh(x / bound)
-
-
-class Encoder(nn.Module):
-    """Image [B, C, H, W] in [-1, 1] -> one feature map per group, each with the decoder's state -> q.
-
-    Everything that is indexed by group stands in top-down order, the order of the draws.
-    """
-
-    def __init__(self, config: NVAEConfig, channels: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layout = layout = Layout(config)
-        widths = layout.encoder_widths
-        self.stem = WeightNormConv2d(channels, widths[0], 3, padding=1)
-        self.pre = nn.ModuleList(
-            self._cell(r, down=last)
-            for r in range(config.blocks)
-            for last in [False] * (config.pre_cells - 1) + [True]
-        )
-        self.cells, self.combine = nn.ModuleList(), nn.ModuleList()
-        self.samplers, self.flows = nn.ModuleList(), nn.ModuleList()
-        for group in range(layout.groups):
-            r = layout.resolution_of(group)
-            self.cells.append(nn.ModuleList(self._cell(r) for _ in range(config.encoder_cells)))
-            if group > 0:
-                self.combine.append(WeightNormConv2d(layout.decoder_widths[r], widths[r], 1))
-            self.samplers.append(WeightNormConv2d(widths[r], 2 * config.latents, 3, padding=1))
-            self.flows.append(nn.Sequential(*(ShiftPair(config.latents) for _ in range(config.flows))))
-        halved = range(config.blocks, layout.resolutions - 1)
-        self.down = nn.ModuleList(self._cell(r, down=True) for r in halved)
-        self.pyramid = nn.ModuleList(
-            BNSwishConv(widths[r], widths[r + 1], "down") for r in halved if config.input_skip
-        )
-
-    def _cell(self, r: int, *, down: bool = False) -> Cell:
-        widths, gated = self.layout.encoder_widths, self.config.squeeze_excite
-        if down:
-            return Cell("plain", widths[r], widths[r + 1], "down", squeeze_excite=gated)
-        return Cell("plain", widths[r], widths[r], squeeze_excite=gated)
-
-    def _run(self, cell: nn.Module, x: Tensor) -> Tensor:
-        out: Tensor = recompute(cell, x) if self.config.recompute else cell(x)
-        return out
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the feature maps [B, C_r, h_r, w_r] of the groups, in top-down order."""
-        s = self.stem(x)
-        for cell in self.pre:
-            s = self._run(cell, s)
-        copy, halvings, features = s, 0, list[Tensor]()
-        for group in reversed(range(self.layout.groups)):
-            for cell in self.cells[group]:  # type: ignore[attr-defined]
-                s = self._run(cell, s)
-            features.append(s)
-            if self.layout.begins_scale(group):
-                s = self._run(self.down[halvings], s)
-                if self.config.input_skip:
-                    copy = self._run(self.pyramid[halvings], copy)
-                    s = s + copy
-                halvings += 1
-        return tuple(reversed(features))
-
-    def gaussian(self, group: int, feature: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log sigma, [B, L, h, w] float32 or better, that q(z_l | x, z_<l) starts from.
-
-        ``s`` [B, C, h, w] is the decoder's state before the group; the first group has no use for it.
-        """
-        e = feature + self.combine[group - 1](s) if group > 0 else feature
-        mean, log_sigma = at_least_float32(self.samplers[group](F.elu(e))).chunk(2, dim=1)
-        return soft_bound(mean, MEAN_BOUND), soft_bound(log_sigma, self.config.log_sigma_bound)
-
-    def shift(self, group: int, z: Tensor) -> Tensor:
-        """Return a group's latent after its volume-preserving shifts, [B, L, h, w]."""
-        out: Tensor = self.flows[group](z)
-        return out
-
-
-# The top-down half of the hierarchical VAE: latents, group by group, into parameters of the pixels
-
-
-class Decoder(nn.Module):
-    """State s: learned start h_0, `absorb` of each z_l in turn, `finish` into the pixels' parameters."""
-
-    def __init__(self, config: NVAEConfig, outputs: int, height: int, width: int) -> None:
-        """Take the image's height and width, padding included."""
-        super().__init__()
-        self.config = config
-        self.layout = layout = Layout(config)
-        widths = layout.decoder_widths
-        (_, h, w), *_ = layout.shapes(height, width)
-        self.start = nn.Parameter(torch.rand(widths[-1], h, w))
-        self.latents, self.combine, self.cells = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for group in range(layout.groups):
-            c = widths[layout.resolution_of(group)]
-            self.latents.append(WeightNormConv2d(config.latents, config.latents, 3, padding=1))
-            self.combine.append(WeightNormConv2d(c + config.latents, c, 1))
-            self.cells.append(
-                nn.ModuleList(
-                    Cell(layout.decoder_branch, c, c, squeeze_excite=config.squeeze_excite)
-                    for _ in range(config.decoder_cells)
-                )
-            )
-        self.up = nn.ModuleList(
-            self._up(layout.decoder_branch, r) for r in reversed(range(config.blocks, layout.resolutions - 1))
-        )
-        self.post = nn.ModuleList()
-        for r in reversed(range(config.blocks)):
-            self.post.append(self._up(layout.post_branch, r))
-            for _ in range(config.post_cells - 1):
-                c = widths[r]
-                self.post.append(Cell(layout.post_branch, c, c, squeeze_excite=config.squeeze_excite))
-        self.head = WeightNormConv2d(widths[0], outputs, 3, padding=1)
-
-    def _up(self, branch: Branch, r: int) -> Cell:
-        """Return the cell that doubles the side, from resolution r + 1 to r."""
-        widths = self.layout.decoder_widths
-        return Cell(branch, widths[r + 1], widths[r], "up", squeeze_excite=self.config.squeeze_excite)
-
-    def _run(self, cell: nn.Module, s: Tensor) -> Tensor:
-        out: Tensor = recompute(cell, s) if self.config.recompute else cell(s)
-        return out
-
-    def begin(self, batch: int) -> Tensor:
-        """Return the state before the first group, h_0 for every sample, [B, C, h, w]."""
-        return self.start.expand(batch, *self.start.shape)
-
-    def climb(self, group: int, s: Tensor) -> Tensor:
-        """Return the state at the resolution of a group: doubled before the first group of a new scale."""
-        if not self.layout.begins_scale(group):
-            return s
-        return self._run(self.up[group // self.config.groups - 1], s)
-
-    def absorb(self, group: int, s: Tensor, z: Tensor) -> Tensor:
-        """Return the state [B, C, h, w] after a group's latent z [B, L, h, w]."""
-        e = self.latents[group](z.to(s.dtype))
-        s = self.combine[group](torch.cat([s, e.to(s.dtype)], dim=1))
-        for cell in self.cells[group]:  # type: ignore[attr-defined]
-            s = self._run(cell, s)
-        return s
-
-    def finish(self, s: Tensor) -> Tensor:
-        """Return the parameters of p(x | z), [B, P, H, W], from the state after the last group."""
-        for cell in self.post:
-            s = self._run(cell, s)
-        out: Tensor = self.head(F.elu(s))
-        return out
-
-    def forward(self, z: tuple[Tensor, ...]) -> Tensor:
-        """Return the state after all groups' latents, in top-down order."""
-        s = self.begin(len(z[0]))
-        for group, z_l in enumerate(z):
-            s = self.absorb(group, self.climb(group, s), z_l)
-        return s

@@ -19,9 +19,16 @@ import torch
 from scipy.integrate import quad, solve_ivp
 from torch import Tensor, nn
 
-from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, NormalReference, cosines, standard_normal
 from lsgm.objective.bound import Objective, Times, diffuse
-from lsgm.score import Parameterisation, ScoreModel
+from lsgm.score import (
+    SMALLEST_VARIANCE,
+    NormalLatents,
+    NormalReference,
+    Parameterisation,
+    ScoreModel,
+    cosines,
+    standard_normal,
+)
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 WORLDS = [

@@ -28,7 +28,7 @@ from lsgm.runs.load import load_model, open_checkpoint
 from lsgm.runs.recalibrate import decoder_of
 from lsgm.train.training import train_recipe
 from lsgm.vae.base import repeated, sum_per_sample
-from lsgm.vae.flat import FlatVAE
+from lsgm.vae.small import FlatVAE
 
 CONFIG = FlatVAEConfig(hidden=(9, 7), latents=3)
 BINARY = Pixels(1, 6, 5, "binary", 1)

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
-from lsgm.likelihood.flow import flow_times, ode_log_prob
+from lsgm.likelihood import flow_times, ode_log_prob
 from lsgm.ode import METHODS, SolverError, odeint
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import time_end_of

@@ -11,7 +11,7 @@ from lsgm.errors import ConfigError
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
 from lsgm.nets.layers import Attention, Resample, ResBlock, TimeEmbedding, group_norm
 from lsgm.nets.ncsnpp import NCSNpp
-from lsgm.vae.conv import ConvDecoder, ConvEncoder
+from lsgm.vae.small import ConvDecoder, ConvEncoder
 
 
 @settings(deadline=None, max_examples=15)

@@ -16,7 +16,8 @@ from lsgm.objective.bound import Objective, Times, diffuse, scale_gradient
 from lsgm.score import Parameterisation, ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 from lsgm.times import Weighting, importance_weight
-from lsgm.vae.base import ConvVAE, sum_per_sample
+from lsgm.vae.base import sum_per_sample
+from lsgm.vae.small import ConvVAE
 
 COMBINATIONS = [
     (VPSDE(), "ll", 1e-2),

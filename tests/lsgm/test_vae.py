@@ -10,7 +10,8 @@ from torch.distributions import Normal
 
 from lsgm.generative import Pixels
 from lsgm.nets.config import ConvVAEConfig
-from lsgm.vae.base import ConvVAE, normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.base import normal_log_prob, repeated, sum_per_sample
+from lsgm.vae.small import ConvVAE
 
 CONFIG = ConvVAEConfig(width=8, multipliers=(1, 1), latent_channels=2)
 BINARY = Pixels(1, 12, 12, "binary")

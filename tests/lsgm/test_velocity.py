@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
-from lsgm.likelihood.flow import ode_log_prob
-from lsgm.normal import NormalLatents
+from lsgm.likelihood import ode_log_prob
 from lsgm.objective.bound import Objective
 from lsgm.sampling import draw, find_sampler, sampler_names
-from lsgm.score import ScoreModel, per_sample
+from lsgm.score import NormalLatents, ScoreModel, per_sample
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 SDES = [VPSDE(), SubVPSDE(), VESDE(1e-3, 20.0), GeometricVPSDE(1e-3, 0.99, 1e-3)]

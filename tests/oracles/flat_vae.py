@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 def flat_log_weight(state: Mapping[str, Tensor], x: Array, n: Array) -> Array:
     """Return log p(x | z) + log N(z; 0, I) - log q(z | x) at z = mu(x) + sigma(x) n, nats [B, K].
 
-    Binary x [B, D], standard normal n [B, K, L]; the weights by their names in `lsgm.vae.flat`.
+    Binary x [B, D], standard normal n [B, K, L]; the weights by their names in `lsgm.vae.small`.
     """
     w = {name: value.detach().double().numpy() for name, value in state.items()}
     latents = n.shape[2]

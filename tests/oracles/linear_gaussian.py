@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsgm.generative import Pixels
-from lsgm.vae.base import LOG_2PI, LatentDraw, LatentGroups, Noise, Posterior, repeated, sum_per_sample
+from lsgm.vae.base import LOG_2PI, VAE, LatentDraw, LatentGroups, Noise, repeated
 
 __all__ = ["GaussianPixels", "LinearGaussianVAE"]
 
@@ -41,13 +41,14 @@ def values(levels: Tensor) -> Tensor:
     return (levels.double() - 127.5) / SCALE
 
 
-class LinearGaussianVAE:
+class LinearGaussianVAE(VAE):
     """Three groups of one latent, two in the top scale; q is the exact posterior, or a shifted, wider one.
 
     q(z | x) = N(mu(x), L L^T) with L triangular is a product of q(z_l | x, z_<l), as a VAE's must be.
     """
 
     def __init__(self, *, shift: float = 0.0, widen: float = 1.0) -> None:
+        super().__init__()
         generator = torch.Generator().manual_seed(5)
         self.pixels = Pixels(1, 1, D, "discrete", 8)
         self.groups = LatentGroups(((1, 1, 1),) * 3, top=2)
@@ -79,10 +80,6 @@ class LinearGaussianVAE:
         log_q = -0.5 * n.square() - self.scale.diagonal().log() - 0.5 * LOG_2PI
         columns = zip(z.unbind(1), log_q.unbind(1), strict=True)
         return tuple(LatentDraw(a[:, None, None, None], b[:, None, None, None]) for a, b in columns)
-
-    def posterior(self, levels: Tensor, noise: Noise, draws: int = 1) -> Posterior:
-        drawn = self.encode(levels, noise, draws)
-        return Posterior(tuple(d.z for d in drawn), tuple(sum_per_sample(d.log_q) for d in drawn))
 
     def likelihood(self, z: tuple[Tensor, ...]) -> GaussianPixels:
         self.rows.append(len(z[0]))

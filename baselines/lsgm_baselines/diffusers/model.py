@@ -15,8 +15,7 @@ from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.model.diffusion import ScoreBasedModel
-from lsgm.model.lsgm import parameter_counts
-from lsgm.model.sketch import sketch
+from lsgm.model.lsgm import parameter_counts, sketch
 from lsgm.objective.bound import Objective
 from lsgm.score import ScoreModel, per_sample
 from lsgm.tabulated import TabulatedVPSDE, ddpm_betas

@@ -24,7 +24,7 @@ from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.tables import Source, Table, layers_in_order, numbered_rows
 from lsgm.interop.taken import count_of, fitting, named, plain_tensor, real, refuse_larger, weights_of
-from lsgm.model.sketch import sketch
+from lsgm.model.lsgm import sketch
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pickled.foreign import read_pickle

@@ -26,8 +26,7 @@ from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.read import STEM, Official
 from lsgm.interop.nvlabs.tables import Source, prior_table, vae_derived, vae_table
 from lsgm.interop.taken import fitting, named, real, refuse_larger
-from lsgm.model.lsgm import LSGM
-from lsgm.model.sketch import sketch
+from lsgm.model.lsgm import LSGM, sketch
 from lsgm.nets.config import NVAEConfig
 from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.runs.checkpoint import with_later_buffers

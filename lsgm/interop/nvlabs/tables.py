@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.nets.config import NVAEConfig, ScoreNetConfig
-from lsgm.nets.fir import FIR, FIRConv
-from lsgm.nets.layers import Attention, Head, Resample, ResBlock
+from lsgm.nets.layers import FIR, Attention, FIRConv, Head, Resample, ResBlock
 from lsgm.nets.ncsnpp import (
     InputResidual,
     InputSkip,

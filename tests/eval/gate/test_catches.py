@@ -131,10 +131,10 @@ def test_a_wrong_normaliser_of_the_kl_fails(
 def test_a_wrong_factor_on_a_normal_priors_term_fails(
     vae_run: Path, vae_golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lsgm.model import normal_prior
+    from lsgm.model import diffusion
 
-    right = normal_prior.normal_log_prob
-    monkeypatch.setattr(normal_prior, "normal_log_prob", lambda z: 1.01 * right(z))
+    right = diffusion.normal_log_prob
+    monkeypatch.setattr(diffusion, "normal_log_prob", lambda z: 1.01 * right(z))
     assert "replay/nelbo/cross_entropy" in failing(vae_golden, vae_run)
 
 

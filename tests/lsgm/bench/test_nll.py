@@ -24,7 +24,7 @@ from lsgm.bench.nll import FlowProblem, at_equal_error, measure_ways, model_prob
 from lsgm.cli import main
 from lsgm.errors import ConfigError
 from lsgm.generative import GenerativeModel, Pixels
-from lsgm.likelihood.flow import ode_log_prob
+from lsgm.likelihood import ode_log_prob
 from lsgm.model.diffusion import measure_lsgm, measure_vae
 from lsgm.runs.load import fresh_networks
 from lsgm.sde import VESDE, VPSDE

@@ -29,11 +29,10 @@ from lsgm.data import ImageSet
 from lsgm.errors import ConfigError, DataError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.normal import SMALLEST_VARIANCE, NormalLatents, standard_normal
 from lsgm.objective.bound import Objective
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import Opened, fresh_networks
-from lsgm.score import ScoreModel, per_sample
+from lsgm.score import SMALLEST_VARIANCE, NormalLatents, ScoreModel, per_sample, standard_normal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
 SHAPE = (2, 3, 5)

@@ -20,7 +20,7 @@ from lsgm.data import test_levels
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.model.lsgm import AnyVAE, build_vae
+from lsgm.model.lsgm import build_vae
 from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig
 from lsgm.recipes.recipe import KLConfig, VAEConfig, VAEStage
 from lsgm.rng import StepNoise
@@ -30,7 +30,7 @@ from lsgm.train.losses import NormalPriorLoss, importance_weighted
 from lsgm.train.stage import Losses
 from lsgm.train.stages import NormalPriorStep
 from lsgm.train.training import train_recipe
-from lsgm.vae.base import normal_log_prob, sum_per_sample
+from lsgm.vae.base import VAE, normal_log_prob, sum_per_sample
 
 BATCH, SAMPLES = 6, 5
 BOUND = KLConfig(start=1.0, end=1.0, portion=0.0)
@@ -42,7 +42,7 @@ KINDS: dict[str, VAEConfig] = {
 }
 
 
-def vae(config: VAEConfig = FLAT) -> AnyVAE:
+def vae(config: VAEConfig = FLAT) -> VAE:
     """A model of 8 x 8 bits in float64, whose numbers are of no special value."""
     torch.manual_seed(0)
     model = build_vae(config, Pixels(1, 8, 8, "binary", 1), pad=0).double().eval()
@@ -61,11 +61,11 @@ def noise(step: int = 0, rows: slice | None = None) -> StepNoise:
     return StepNoise(5, step, global_batch=BATCH, rows=rows)
 
 
-def loss(model: AnyVAE, samples: int = SAMPLES) -> NormalPriorLoss:
+def loss(model: VAE, samples: int = SAMPLES) -> NormalPriorLoss:
     return NormalPriorLoss(model, BOUND, importance_samples=samples)
 
 
-def log_weight(model: AnyVAE, levels: Tensor, n: list[Tensor]) -> Tensor:
+def log_weight(model: VAE, levels: Tensor, n: list[Tensor]) -> Tensor:
     """log w of one draw of each image, by the noise of every group."""
     left = iter(n)
     z, log_q = model.posterior(levels, lambda *shape: next(left))

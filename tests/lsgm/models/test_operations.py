@@ -12,7 +12,7 @@ from torch import nn
 from lsgm.config import SamplerConfig
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
-from lsgm.model.sketch import operations
+from lsgm.model.lsgm import operations
 from lsgm.runs.load import fresh_networks
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
-from lsgm.nets.fir import FIR, FIRConv
+from lsgm.nets.layers import FIR, FIRConv
 
 KERNEL = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 

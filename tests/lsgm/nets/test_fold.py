@@ -13,7 +13,7 @@ from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
 from lsgm.nets.folding import fold
 from lsgm.nets.layers import WeightNormConv2d
-from lsgm.vae.cells import Cell
+from lsgm.vae.cells import ResidualCell
 from lsgm.vae.hierarchical import HierarchicalVAE
 
 
@@ -41,7 +41,7 @@ def close(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("resampling", ["keep", "down", "up"])
 @pytest.mark.parametrize("branch", ["plain", "bottleneck3", "bottleneck6"])
 def test_a_cell_computes_the_same(branch: Any, resampling: Any) -> None:
-    net = used(Cell(branch, 8, 8 if resampling == "keep" else 16, resampling, squeeze_excite=True))
+    net = used(ResidualCell(branch, 8, 8 if resampling == "keep" else 16, resampling, squeeze_excite=True))
     x = torch.randn(2, 8, 6, 6, dtype=torch.double)
     before = net(x)
     parameters = sum(p.numel() for p in net.parameters())

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lsgm.vae.flat import MLPDecoder, MLPEncoder
+from lsgm.vae.small import MLPDecoder, MLPEncoder
 
 
 def dense(network: nn.Module) -> list[nn.Linear]:

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsgm.nets.layers import WeightNormConv2d
-from lsgm.vae.cells import BilinearUp, BNSwishConv, Branch, Cell, Resampling, ShiftedDown, SqueezeExcite
+from lsgm.vae.cells import (
+    BilinearUp,
+    BNSwishConv,
+    Branch,
+    Resampling,
+    ResidualCell,
+    ShiftedDown,
+    SqueezeExcite,
+)
 
 BRANCHES: tuple[Branch, ...] = ("plain", "bottleneck3", "bottleneck6")
 
@@ -25,14 +33,14 @@ def picture(*shape: int) -> Tensor:
 def test_a_cell_is_its_skip_and_a_tenth_of_its_gated_branch(
     branch: Branch, way: Resampling, c_out: int, side: int
 ) -> None:
-    cell, x = Cell(branch, 8, c_out, way, squeeze_excite=True).double(), picture(2, 8, 6, 6)
+    cell, x = ResidualCell(branch, 8, c_out, way, squeeze_excite=True).double(), picture(2, 8, 6, 6)
     out = cell(x)
     assert out.shape == (2, c_out, side, side)
     torch.testing.assert_close(out, cell.skip(x) + cell.gate(cell.branch(x)) / 10)
 
 
 def test_a_cell_that_keeps_its_side_skips_by_identity() -> None:
-    cell, x = Cell("bottleneck6", 8, 8, squeeze_excite=False).double(), picture(2, 8, 6, 6)
+    cell, x = ResidualCell("bottleneck6", 8, 8, squeeze_excite=False).double(), picture(2, 8, 6, 6)
     assert cell.skip(x) is x
     branch = cell.branch(x)
     assert cell.gate(branch) is branch
@@ -88,7 +96,10 @@ def test_doubling_stands_between_swish_and_convolution() -> None:
 
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_no_cell_mixes_samples_in_evaluation(branch: Branch) -> None:
-    cell, x = Cell(branch, 8, 8, squeeze_excite=True).double().eval(), picture(3, 8, 6, 6).requires_grad_()
+    cell, x = (
+        ResidualCell(branch, 8, 8, squeeze_excite=True).double().eval(),
+        picture(3, 8, 6, 6).requires_grad_(),
+    )
     (gradient,) = torch.autograd.grad(cell(x)[1].sum(), x)
     assert torch.equal(gradient[[0, 2]], torch.zeros_like(gradient[[0, 2]]))
 
@@ -98,6 +109,6 @@ def test_no_cell_mixes_samples_in_evaluation(branch: Branch) -> None:
 def test_the_size_of_an_inverted_bottleneck(branch: Branch, expansion: int, way: Resampling) -> None:
     """e C^2 up, 25 e C across, e C^2 down, two numbers per normalised channel; nothing else is learned."""
     c, e = 8, expansion
-    cell = Cell(branch, c, c, way, squeeze_excite=False)
+    cell = ResidualCell(branch, c, c, way, squeeze_excite=False)
     size = sum(p.numel() for p in cell.branch.parameters())
     assert size == 2 * e * c * c + 25 * e * c + 2 * (c + e * c + e * c + c)

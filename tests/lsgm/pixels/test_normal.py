@@ -14,7 +14,7 @@ from lsgm.model.lsgm import VAECoder, make_prior
 from lsgm.nets.config import ConvVAEConfig, ScoreNetConfig
 from lsgm.pixels import NormalPixels
 from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
-from lsgm.vae.base import ConvVAE
+from lsgm.vae.small import ConvVAE
 
 
 def test_normal_pixels_have_torchs_density_with_bounded_mean_and_scale() -> None:

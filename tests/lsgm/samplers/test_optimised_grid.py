@@ -18,16 +18,20 @@ from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
 from lsgm.rng import SeededNoise
 from lsgm.sampling import CountedScore, ScoreFunction, draw
-from lsgm.sampling import optimised_grid as module
+from lsgm.sampling import grids as module
 from lsgm.sampling.counted import Nodes
-from lsgm.sampling.grids import GRIDS, OPTIMISED, edm_grid, make_grid, time_end_of
-from lsgm.sampling.optimised_grid import (
+from lsgm.sampling.grids import (
     FINE_STEPS,
+    GRIDS,
+    OPTIMISED,
     TRAJECTORIES,
     GridCache,
     cheapest_path,
+    edm_grid,
     local_errors,
+    make_grid,
     optimised_times,
+    time_end_of,
 )
 from lsgm.sde import VPSDE
 
@@ -174,7 +178,7 @@ def test_a_cache_leaves_other_grids_alone() -> None:
 def test_trajectories_that_do_not_fit_together_are_followed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     world = mixture_world(VPSDE())
     together = local_errors(world, (2,), 1e-3)
-    monkeypatch.setattr(module, "_AT_ONCE", 5 * 2 * (FINE_STEPS + 1))
+    monkeypatch.setattr(module, "AT_ONCE", 5 * 2 * (FINE_STEPS + 1))
     in_turn = local_errors(world, (2,), 1e-3)
     assert in_turn.nfe == together.nfe
     # Only the order of a float64 sum differs, and vector widths of exp.

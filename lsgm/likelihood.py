@@ -1,33 +1,53 @@
-r"""Exact log-densities of a score model by its probability flow (arXiv:2011.13456 section 4.3).
+r"""-log P(x) of models: exact densities by probability flow, and bounds from many draws of z per image.
 
-The instantaneous change of variables along dz/dt = v(z, t) from the data's end of time to t = 1 gives
+The instantaneous change of variables along the flow dz/dt = v(z, t) of a score model from the data's end of
+time to t = 1 gives (arXiv:2011.13456, section 4.3)
 
 .. math:: \log p(z_0) = \log N(z_1; 0, \sigma_{prior}^2 I) + \int_{t_\epsilon}^1 \nabla \cdot v(z_t, t) \, dt.
+
+With w_k = p(x, z_k) / q(z_k | x) the mean of -log w_k bounds -log P(x), and so does
+
+.. math:: -\log \frac{1}{K} \sum_{k=1}^K w_k,
+
+which is below that mean and falls towards -log P(x) as K grows (arXiv:1509.00519). Both are accumulated from
+whatever part of the draws is at hand, so that K has no say in the memory that is held at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from lsgm.config import require
+from lsgm.config import DensityConfig, require
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.generative import Density
 from lsgm.ode import METHODS, ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.counted import CountedScore, ScoreFunction
 from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sde import SDE
 
-__all__ = ["LogProb", "flow_times", "ode_log_prob", "velocity_and_forms"]
+__all__ = [
+    "Draws",
+    "Evaluate",
+    "LogMeanExp",
+    "LogProb",
+    "RunningMean",
+    "bound",
+    "flow_times",
+    "ode_log_prob",
+    "velocity_and_forms",
+]
 
-_LARGEST_EXACT = 4096
-_DIVERGENCES = ("hutchinson", "exact")
-_SOLVERS = ("dopri5", *METHODS)
+LARGEST_EXACT = 4096
+"""Dimensions up to which the exact divergence is taken, at one backward pass for each."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +101,8 @@ def ode_log_prob(
     """
     require(probes >= 1, f"probes is {probes}; it must be at least 1")
     require(steps >= 1, f"steps is {steps}; it must be at least 1")
-    _require_known("divergence", divergence, _DIVERGENCES)
-    _require_known("solver", solver, _SOLVERS)
+    _require_known("divergence", divergence, ("hutchinson", "exact"))
+    _require_known("solver", solver, ("dopri5", *METHODS))
     start = time_end_of(score.sde, time_eps)
     exact = divergence == "exact"
     vectors = _basis(z0) if exact else _probes(z0, seeds, probes)
@@ -159,7 +179,7 @@ def _basis(z0: Tensor) -> Tensor:
     """Return the unit vectors [D, 1, ...]: their quadratic forms sum to the trace."""
     size = z0[0].numel() if len(z0) else 1
     require(
-        size <= _LARGEST_EXACT,
+        size <= LARGEST_EXACT,
         f"the exact divergence of {size} dimensions takes {size} backward passes per step; choose hutchinson",
     )
     return torch.eye(size, dtype=z0.dtype, device=z0.device).reshape(size, 1, *z0.shape[1:])
@@ -177,3 +197,135 @@ def _parameters_frozen(score: ScoreFunction) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The next few draws of B images, as rows [B * count] with those of image 0 first."""
+
+    terms: Mapping[str, Tensor]
+    """Nats that add up to -log w."""
+    groups: Mapping[str, Tensor]
+    """The same by latent groups, where they can be told apart."""
+    nfe: Tensor
+    """Evaluations of the score network."""
+    probe_error: Tensor | None = None
+    """Standard error of log w that is due to the probes of a divergence; None where it is not known."""
+
+
+Evaluate = Callable[[int], Draws]
+"""``evaluate(count)`` takes the next ``count`` draws of every image."""
+
+
+@dataclass
+class RunningMean:
+    """Mean and standard error of values that come a few at a time, by rows (Chan, Golub & LeVeque, 1983)."""
+
+    count: int = 0
+    mean: Tensor = field(default_factory=lambda: torch.zeros(()))
+    spread: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of squared deviations from the mean."""
+
+    def update(self, values: Tensor) -> None:
+        """Take in the next values [B, count], at least one of each row."""
+        count, mean = values.shape[1], values.mean(dim=1)
+        total = self.count + count
+        delta = mean - self.mean.to(mean)
+        spread = (values - mean[:, None]).square().sum(dim=1)
+        self.spread = self.spread.to(mean) + spread + delta.square() * (self.count * count / total)
+        self.mean = self.mean.to(mean) + delta * (count / total)
+        self.count = total
+
+    def error(self) -> Tensor | None:
+        """Return the standard error of the mean [B], or None for a single value."""
+        if self.count < 2:
+            return None
+        return (self.spread / (self.count - 1) / self.count).sqrt()
+
+
+@dataclass
+class LogMeanExp:
+    """log((1/K) sum_k exp(v_k)) of values that come a few at a time, by rows.
+
+    The sums of exp(v) and of exp(v)^2 are kept relative to the largest v so far: nothing overflows, and what
+    underflows is nothing beside it.
+    """
+
+    count: int = 0
+    largest: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf))
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def update(self, values: Tensor) -> None:
+        """Take in the next values [B, count], at least one of each row; -inf is a weight of 0."""
+        before = self.largest.to(values)
+        self.largest = torch.maximum(before, values.amax(dim=1))
+        # inf - inf is no shift: all weights are 0 so far, or one is infinite.
+        shift = self.largest.masked_fill(self.largest.isinf(), 0.0)
+        shrink = torch.exp(before - shift)
+        weights = torch.exp(values - shift[:, None])
+        self.total = self.total.to(values) * shrink + weights.sum(dim=1)
+        self.squares = self.squares.to(values) * shrink.square() + weights.square().sum(dim=1)
+        self.count += values.shape[1]
+
+    def value(self) -> Tensor:
+        """Return the logarithm of the mean weight [B]."""
+        shift = self.largest.masked_fill(self.largest.isinf(), 0.0)
+        return shift + (self.total / self.count).log()
+
+    def error(self) -> Tensor | None:
+        """Return its standard error [B] by the delta method, std(w) / (sqrt(K) mean(w)); None for K = 1.
+
+        It is the error of ``value`` as an estimate of log E[w], to be trusted where many weights count. Where
+        a few dominate, larger ones that were not drawn do not show in it.
+        """
+        if self.count < 2:
+            return None
+        excess = self.count * self.squares / self.total.square() - 1.0
+        return (excess.clamp(min=0.0) / (self.count - 1)).sqrt()
+
+
+def bound(evaluate: Evaluate, images: int, config: DensityConfig) -> Density:
+    """Return the bound of ``config.method`` over ``config.samples`` draws of every image, on the CPU.
+
+    ``nelbo`` and ``ode``: the mean of -log w over the draws, with its standard error. ``iw``: -log of the
+    mean of w, with its error by the delta method, and the term ``importance_gain`` (at most 0) by which it
+    is below the mean of -log w. At most max(images, config.at_once) rows are evaluated together; how many
+    changes roundings alone.
+    """
+    started = time.perf_counter()
+    nats, weight, probes = RunningMean(), LogMeanExp(), RunningMean()
+    terms: dict[str, RunningMean] = defaultdict(RunningMean)
+    groups: dict[str, RunningMean] = defaultdict(RunningMean)
+    nfe = torch.zeros(images, dtype=torch.int64)
+    at_once = max(1, config.at_once // max(1, images))
+
+    for first in range(0, config.samples, at_once):
+        count = min(at_once, config.samples - first)
+        drawn = evaluate(count)
+        parts = {name: value.double().reshape(images, count) for name, value in drawn.terms.items()}
+        total = torch.stack(list(parts.values())).sum(dim=0)
+        nats.update(total)
+        weight.update(-total)
+        for name, part in parts.items():
+            terms[name].update(part)
+        for name, value in drawn.groups.items():
+            groups[name].update(value.double().reshape(images, count))
+        if drawn.probe_error is not None:
+            probes.update(drawn.probe_error.double().reshape(images, count).square())
+        nfe += drawn.nfe.reshape(images, count).sum(dim=1).cpu()
+
+    means = {name: moments.mean for name, moments in terms.items()}
+    value, error = nats.mean, nats.error()
+    if config.method == "iw":
+        value, error = -weight.value(), weight.error()
+        means["importance_gain"] = (value - nats.mean).clamp(max=0.0)
+    return Density(
+        nats=value.cpu(),
+        nfe=nfe,
+        seconds=time.perf_counter() - started,
+        terms={name: mean.cpu() for name, mean in means.items()},
+        groups={name: moments.mean.cpu() for name, moments in groups.items()},
+        error=None if error is None else error.cpu(),
+        probe_error=probes.mean.sqrt().cpu() if probes.count else None,
+    )
