@@ -156,7 +156,7 @@ def training_facts(a: RunTraining, b: RunTraining) -> list[Fact]:
     return _side_by_side(_trained(a), _trained(b))
 
 
-def machine_facts(a: Machine, b: Machine, what: str) -> list[Fact]:
+def machine_facts(a: RanOn, b: RanOn, what: str) -> list[Fact]:
     """Return versions and hardware of two calls, named ``what``."""
     facts = [Fact(f"{fact.name} ({what})", fact.a, fact.b) for fact in _side_by_side(a.versions, b.versions)]
     return [*facts, Fact(f"hardware ({what})", a.hardware, b.hardware)]
@@ -186,7 +186,7 @@ def data_facts(
     ]
 
 
-class Machine(Protocol):
+class RanOn(Protocol):
     """A call, of a training or of a measurement, that knows what it ran on."""
 
     @property

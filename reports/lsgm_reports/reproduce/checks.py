@@ -17,7 +17,7 @@ from lsgm.results.row import Row
 __all__ = [
     "NUMERICS",
     "Check",
-    "Outcome",
+    "Reproduced",
     "check_code",
     "check_data",
     "check_hardware",
@@ -42,7 +42,7 @@ INPUTS = ("checkpoint_sha256", "dataset", "extractor", "reference_sha256", "leve
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Reproduced:
     """What came of measuring a number again."""
 
     reproduced: bool
@@ -60,7 +60,7 @@ def same_measurement(row: Row, rows: Sequence[Row]) -> Row | None:
     return next((other for other in reversed(rows) if identity(other) == identity(row)), None)
 
 
-def verdict(recorded: Row, new: Row) -> Outcome:
+def verdict(recorded: Row, new: Row) -> Reproduced:
     """Compare a new measurement with the recorded one.
 
     Reproduced is what agrees to the last bit, up to `NUMERICS` times the larger of the value and half its
@@ -73,23 +73,23 @@ def verdict(recorded: Row, new: Row) -> Outcome:
         if None not in (ends := (getattr(recorded, key), getattr(new, key))) and ends[0] != ends[1]
     ]
     if others:
-        return Outcome(False, f"not the same measurement: it differs in {', '.join(others)}")
+        return Reproduced(False, f"not the same measurement: it differs in {', '.join(others)}")
     if recorded.value is None or new.value is None:
         both = recorded.value is new.value
-        return Outcome(both, "no value, as recorded" if both else "a value only one of the two times")
+        return Reproduced(both, "no value, as recorded" if both else "a value only one of the two times")
     difference = new.value - recorded.value
     if difference == 0:
-        return Outcome(True, "equal to the last bit", difference)
+        return Reproduced(True, "equal to the last bit", difference)
     if abs(difference) <= NUMERICS * max(abs(recorded.value), recorded.half_width or 0.0):
-        return Outcome(True, "equal up to rounding", difference)
+        return Reproduced(True, "equal up to rounding", difference)
     if "seconds" in recorded.metric:
-        return Outcome(True, "a time, which is never the same twice: not judged", difference)
+        return Reproduced(True, "a time, which is never the same twice: not judged", difference)
     if recorded.interval is None:
-        return Outcome(False, "different, and no interval is recorded", difference)
+        return Reproduced(False, "different, and no interval is recorded", difference)
     low, high = recorded.interval
     if low <= new.value <= high:
-        return Outcome(True, "inside the recorded 95 % interval, and not equal", difference)
-    return Outcome(False, "outside the recorded 95 % interval", difference)
+        return Reproduced(True, "inside the recorded 95 % interval, and not equal", difference)
+    return Reproduced(False, "outside the recorded 95 % interval", difference)
 
 
 # What must hold for a number to come out again: code, versions, data, hardware, told without torch

@@ -35,7 +35,7 @@ class Located:
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _ListedFile:
     """What a checkpoint's ``state.json`` says of one of its files."""
 
     sha256: str = ""
@@ -45,7 +45,7 @@ class _Listed:
 class _Recorded:
     """What is read of a checkpoint's ``state.json``."""
 
-    files: dict[str, _Listed] = field(default_factory=dict)
+    files: dict[str, _ListedFile] = field(default_factory=dict)
 
 
 def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
@@ -132,7 +132,7 @@ def _recorded(checkpoint: Path) -> str | None:
         listed = read_record(_Recorded, checkpoint / "state.json").files
     except UserError:
         return None
-    return listed.get("ema.safetensors", _Listed()).sha256 or None
+    return listed.get("ema.safetensors", _ListedFile()).sha256 or None
 
 
 def weights_sha256(checkpoint: Path) -> str | None:
