@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import CheckpointError, DataError, UserError, did_you_mean
+from lsgm.files.folders import listed
 from lsgm.files.names import shown
 from lsgm.progress import say
 from lsgm.runs.checkpoint import read_state
@@ -243,20 +244,12 @@ def _of_checkpoint(place: Path) -> RunTraining:
 
 
 def _require_listed(place: Path) -> None:
-    """Raise UserError for a folder that cannot be looked into, or has one below it that cannot.
+    """Raise DataError for a folder that cannot be looked into, or has one below it that cannot.
 
     What lies there would be said not to exist.
     """
-    folders = (place, *(place / name for name in ("checkpoints", "manifests", "passes", "per-image")))
-    for folder in folders:
-        if os.path.isdir(folder):
-            try:
-                with os.scandir(folder):
-                    pass
-            except OSError as error:
-                raise UserError(
-                    f"{folder} cannot be looked into ({error.strerror}): make it readable, and what is in it"
-                ) from error
+    for folder in (place, *(place / name for name in ("checkpoints", "manifests", "passes", "per-image"))):
+        listed(folder, "*")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -138,5 +138,5 @@ def test_a_folder_that_cannot_be_looked_into_is_named_and_not_said_to_be_empty(
         return look(path)
 
     monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(UserError, match=r"cannot be looked into \(Permission denied\): make it readable"):
+    with pytest.raises(UserError, match=r"cannot be looked into \(Permission denied\); make it readable"):
         open_side(place)
