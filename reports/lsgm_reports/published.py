@@ -52,8 +52,8 @@ def _entries(path: Path, table: str, kind: type[Entry]) -> Sequence[Entry]:
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, table: str, kind: Any, version: object) -> Sequence[Any]:
-    """Return entries; a report of many tasks asks for the same few, as ``version`` tells."""
+def _read(path: Path, table: str, kind: Any, modified: object) -> Sequence[Any]:
+    """Return entries; a report of many tasks asks for the same few, as ``modified`` tells."""
     tables = read_toml(path, repair="repair the file").get(table, [])
     where = shown(str(path))
     if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from reports.fake_quality import fake_quality
 from reports.fake_rows import fake_rows as curve_rows
-from reports.html.chromium import CHROME, findings
-from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows, read
+from reports.render.chromium import CHROME, findings
+from reports.render.fake_report import EVIL, QUOTED, fake_report, fake_rows, read
 
 from lsgm.results.row import row_from
 from lsgm_reports.blocks import Picture, Report, Section

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.any_rows import any_rows, texts
-from reports.html.fake_report import read
+from reports.render.fake_report import read
 
 from lsgm.files.names import one_line
 from lsgm.results.row import Row

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 from reports.fake_rows import fake_rows
-from reports.html.fake_report import EVIL, read
-from reports.html.reader import read_page
+from reports.render.fake_report import EVIL, read
+from reports.render.reader import read_page
 
 from lsgm.results.row import Row, row_from, row_id
 from lsgm_reports.blocks import Picture, Report, Section

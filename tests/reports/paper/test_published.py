@@ -25,7 +25,7 @@ from lsgm_reports.published import (
     statement_on,
 )
 
-GOLDEN = Path(__file__).parent / "golden" / "published.txt"
+GOLDEN = Path(__file__).parents[1] / "golden" / "published.txt"
 
 MEASURED = 'measured = 112.34\nerror = 0.35\nn = 8115\nK = 5000\nbudget = "3,280 epochs"\n'
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from reports.html.fake_report import EVIL, QUOTED, fake_report, fake_rows, picture_of, read
-from reports.html.reader import Page, read_page
+from reports.render.fake_report import EVIL, QUOTED, fake_report, fake_rows, picture_of, read
+from reports.render.reader import Page, read_page
 
 from lsgm.errors import DataError
 from lsgm.results.row import row_id

@@ -82,9 +82,10 @@ def test_no_curve_no_figure(rows: list[Row]) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes(rows: list[Row], tmp_path: Path) -> None:
+    distances = [row for row in rows if row.metric == "frechet_glyphs"]
     written = []
     for name in ("a", "b"):
-        figure = cost_figure(rows)
+        figure = cost_figure(distances)
         assert figure is not None
         written.append(save(figure, tmp_path / name))
     for first, second in zip(*written, strict=True):
@@ -139,7 +140,7 @@ def test_a_torn_last_line_is_forgiven_and_a_torn_line_within_is_not(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("models", "samplers"), [(40, 1), (1, 60)])
-def test_a_figure_has_room_for_many_names(models: int, samplers: int, tmp_path: Path) -> None:
+def test_a_figure_has_room_for_many_names(models: int, samplers: int) -> None:
     about = {"task": "t@1/quick", "metric": "frechet_glyphs", "group": "curve", "higher_is_better": False}
     places = [(a, b, nfe) for a in range(models) for b in range(samplers) for nfe in (1.0, 8.0)]
     rows = [
@@ -158,7 +159,7 @@ def test_a_figure_has_room_for_many_names(models: int, samplers: int, tmp_path: 
         warnings.simplefilter("error")  # matplotlib warns where a panel has no room left
         figure = cost_figure(rows)
         assert figure is not None
-        save(figure, tmp_path / "many")
+        figure.canvas.draw()
     (axes,) = figure.axes
     tops = [text.get_position()[1] for text in axes.texts]
     assert len(tops) == models
@@ -167,7 +168,7 @@ def test_a_figure_has_room_for_many_names(models: int, samplers: int, tmp_path: 
 
 def test_names_of_models_are_no_formulas(tmp_path: Path) -> None:
     rows = [replace(row_from(mapping), model="$\\frac$ <b>") for mapping in fake_rows()]
-    figure = cost_figure([row for row in rows if row.group == "curve"])
+    figure = cost_figure([row for row in rows if row.group == "curve" and row.metric == "frechet_glyphs"])
     assert figure is not None
     files = save(figure, tmp_path / "nfe")
     assert [file.suffix for file in files] == [".png", ".pdf", ".svg"]
