@@ -1,10 +1,16 @@
-"""What a terminal shows: progress on standard error (LSGM_PROGRESS=0 silences it), sentences, tables."""
+"""What a terminal shows: progress on standard error (LSGM_PROGRESS=0 silences it), sentences, tables.
+
+Whoever shows progress in another way listens: bars then draw nothing, and what they would show are events.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,24 +18,64 @@ from tqdm import tqdm
 
 from lsgm.files.names import shown
 
-__all__ = ["aligned", "bar", "say"]
+__all__ = ["Progress", "aligned", "bar", "listening", "say", "silent"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a bar would show now."""
+
+    title: str
+    share: float
+    """How much is done, 0 .. 1; 0 where the whole is not known."""
+    text: str
+    """Counts, seconds and what else is shown, ``400/1000 [00:10<00:15, 39.1image/s]``."""
+
+
+_listeners: list[Callable[[Progress], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Let bars that begin within the block draw nothing and tell the listener, from whatever thread."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+class _Told(tqdm):  # type: ignore[type-arg]
+    """A bar that tells its listener in the place of drawing, as often as it would draw."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Tell the listener where the bar is."""
+        if _listeners and msg is None:
+            about = dict(self.format_dict)
+            about["bar_format"] = "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+            share = self.n / self.total if self.total else 0.0
+            _listeners[-1](Progress(self.desc.removesuffix(": "), share, self.format_meter(**about)))
+
+
+def silent() -> bool:
+    """Whether this process shows no progress."""
+    return os.environ.get("LSGM_PROGRESS") == "0" or os.environ.get("RANK", "0") != "0"
 
 
 def bar(
     iterable: Iterable[Any] | None = None, *, total: float | None = None, desc: str, unit: str = "it"
 ) -> tqdm[Any]:
     """Return a progress bar named ``desc``; ``set_postfix_str`` shows the current loss beside it."""
-    silent = os.environ.get("LSGM_PROGRESS") == "0" or os.environ.get("RANK", "0") != "0"
-    # In a log file a bar that redraws ten times a second is noise: one line every ten seconds is news.
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(
+    kind, stream = (_Told, io.StringIO()) if _listeners else (tqdm, sys.stderr)
+    return kind(
         iterable,
         total=total,
         desc=shown(desc),
         unit=unit,
-        disable=silent,
-        file=sys.stderr,
-        mininterval=interval,
+        disable=silent(),
+        file=stream,
+        # In a log file a bar that redraws ten times a second is noise: one line every ten seconds is news.
+        mininterval=0.2 if _listeners or sys.stderr.isatty() else 10.0,
     )
 
 

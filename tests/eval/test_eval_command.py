@@ -20,7 +20,7 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm_eval.commands.eval import Options
 from lsgm_eval.models import open
 from lsgm_eval.models.open import Renamed, open_model
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan, steps
 
 TASK = (
     tiny.TASK
@@ -38,7 +38,7 @@ sampler = { name = "heun", steps = 3 }
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str:
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)
@@ -73,7 +73,7 @@ def test_without_json_there_is_a_table(task: str, tmp_path: Path, capsys: pytest
 
 def test_every_measurement_can_be_asked_for_alone() -> None:
     choices, _ = get_args(get_type_hints(Options)["only"])
-    assert get_args(choices) == runner.MEASUREMENTS == get_args(runner.Measurement)
+    assert get_args(choices) == steps.MEASUREMENTS == get_args(steps.Measurement)
 
 
 @pytest.mark.usefixtures("opened")
@@ -150,7 +150,7 @@ def test_images_of_ones_own_are_another_data_set(
         asked.append((name, options.get("image_size")))
         return bars
 
-    monkeypatch.setattr(runner, "load", load)
+    monkeypatch.setattr(plan, "load", load)
     words = ["eval", task, "--model", "a", "--only", "quality", "--out", str(tmp_path)]
     assert main([*words, "--data", "./photos"]) == 0
     assert asked == [("./photos", (28, 28))]

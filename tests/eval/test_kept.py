@@ -24,16 +24,15 @@ from lsgm.rng import SeededNoise
 from lsgm_eval import cache
 from lsgm_eval.cache import CellStore, cell_key, claim_results
 from lsgm_eval.commands import nll
-from lsgm_eval.cost_curve.run import forget
 from lsgm_eval.likelihood import store as score_store
-from lsgm_eval.likelihood.bounds import measure_likelihood
-from lsgm_eval.likelihood.rows import folder_tag, scores_file
+from lsgm_eval.likelihood.bound import Bound
 from lsgm_eval.likelihood.scores import SCORED, Scores, save_scores, score_images
-from lsgm_eval.likelihood.store import ScoreStore, read_scores
+from lsgm_eval.likelihood.store import ScoreStore, folder_tag, read_scores, scores_file
 from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.metrics.precision_recall import nearest
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.collect import branches
+from lsgm_eval.run.steps import forget
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import RowFile, all_features, open_rows, reference_features, write_rows
 from lsgm_eval.samples.share import Share, StateFile
@@ -503,7 +502,7 @@ def test_whatever_a_model_is_called_its_files_lie_below_the_results(tmp_path: Pa
     out, model = tmp_path / "deep" / "er" / "out", KnownModel(name=name)
     tell = Context("known@1/quick", name, model.sha256, "known@1@abc", "run")
     for _ in range(2):
-        measure_likelihood(model, known_images(), NELBO, 4, out, context=tell, batch_size=4)
+        Bound(model, known_images(), NELBO, 4).measure(out, context=tell, batch_size=4)
     assert len(model.scored) == 4
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.parent.parent.name for path in made} <= {"out", "scores"}
@@ -520,8 +519,7 @@ def test_what_is_forgotten_of_a_point_is_its_own(tmp_path: Path) -> None:
     """A name with brackets is no pattern."""
     for name in ("[ab]-point-1.npz", "a-point-1.npz", "[ab]-point-1-0-of-2.npz"):
         (tmp_path / name).write_bytes(b"")
-    how = Drawing(range(2), SamplerConfig(), 1, ALONE, tmp_path / "[ab]-point-1.npz")
-    forget(how)
+    forget(tmp_path / "[ab]-point-1.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["a-point-1.npz"]
 
 
@@ -553,7 +551,7 @@ def test_a_command_refuses_a_received_folder_that_leads_elsewhere(
 @pytest.mark.parametrize("name", ["\x1b[2J\x1b[31mgone", "a\u202egnp.exe"])
 def test_tables_print_a_name_as_what_it_is(name: str, capsys: Said) -> None:
     tell = Context("known@1/quick", name, "c" * 64, "known@1@abc", "run")
-    nll._print([tell.row("nelbo_nats", 3.5, n=4, note=f"of {name}")], as_json=False)
+    print("\n".join(nll.table([tell.row("nelbo_nats", 3.5, n=4, note=f"of {name}")])))
     said = capsys.readouterr().out
     assert "nelbo_nats" in said
     assert all(letter.isprintable() for line in said.splitlines() for letter in line)

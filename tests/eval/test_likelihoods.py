@@ -19,13 +19,15 @@ from scoring import KnownModel, known_images
 from lsgm.config import DensityConfig
 from lsgm.distributed import World, join
 from lsgm.errors import UserError
-from lsgm_eval.likelihood.bounds import Plan, measure_likelihood, measure_plans
-from lsgm_eval.likelihood.rows import estimator_label
+from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.likelihood.scores import Scores, finer, score_images, solves_flow
 from lsgm_eval.likelihood.store import ScoreStore
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.models.open import Renamed
 from lsgm_eval.rows import KEYS, Context
+from lsgm_eval.run.calls import score as measured
+from lsgm_eval.run.steps import Protocol
+from lsgm_eval.task import Task, Tier
 
 ALONE = World(0, 1, torch.device("cpu"))
 NELBO = DensityConfig(draws=4)
@@ -44,9 +46,7 @@ def score(model: KnownModel, folder: Path, count: int = COUNT, batch_size: int =
 def measure(model: KnownModel, out: Path, count: int = COUNT, **more: Any) -> list[dict[str, Any]]:
     config = more.pop("config", NELBO)
     context = Context("known@1/quick", model.name, model.sha256, "known@1@abc", "run")
-    return measure_likelihood(
-        model, known_images(), config, count, out, context=context, batch_size=4, **more
-    )
+    return Bound(model, known_images(), config, count).measure(out, context=context, batch_size=4, **more)
 
 
 def truth(rows: list[int]) -> list[float]:
@@ -389,14 +389,9 @@ def test_a_draw_of_the_score_matching_bound_may_be_negative_and_its_mean_may_not
 
 def test_the_difference_of_two_flows_has_their_solvers_error(tmp_path: Path) -> None:
     models = [KnownModel(name="rough", coarse=1000), KnownModel(name="fine", sha256="b" * 64, coarse=10)]
-    rows = measure_plans(
-        models,
-        known_images(),
-        [Plan("known@1/quick", (ODE, ODE), (COUNT, COUNT))],
-        tmp_path,
-        world=ALONE,
-        batch_size=4,
-    )
+    task = Task("known", 1, "", "known", tiers={"quick": Tier(0, 20, 10)})
+    protocol = Protocol("known@1/quick", (ODE, ODE), (COUNT, COUNT))
+    rows = measured(models, known_images(), task, "quick", [protocol], tmp_path, world=ALONE, batch_size=4)
     pair = rows[-1]
     assert pair["metric"] == "paired_ode_nll_nats"
     assert pair["value"] == pytest.approx(-0.99)
@@ -539,7 +534,8 @@ def _plain(scores: Scores) -> dict[str, Any]:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_share_the_images_and_give_the_numbers_of_one(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, __file__, str(tmp_path)]
     running = [
         subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)

@@ -21,7 +21,7 @@ from lsgm.results.manifest import Manifest, read_manifest
 from lsgm_eval.cache import cell_key
 from lsgm_eval.models import open
 from lsgm_eval.run import manifest as manifest_module
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
 from lsgm_eval.run.manifest import write_manifest
 from lsgm_eval.task import load_task
 from lsgm_reports.reproduce.apart import copied
@@ -154,7 +154,7 @@ def task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet, bernoulli: Callable[..., Any]
 ) -> str:
     """Let every spec be a Bernoulli model of that name, under a task of bars."""
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
     path = tmp_path / "bars.toml"
     path.write_text(TASK)

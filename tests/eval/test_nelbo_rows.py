@@ -21,8 +21,7 @@ from lsgm.model.diffusion import ScoreBasedModel, measure_lsgm
 from lsgm.runs.load import fresh_networks
 from lsgm.train.training import pixels_of
 from lsgm_eval.images import ScoredImages, scored_images_of
-from lsgm_eval.likelihood.bounds import measure_likelihood
-from lsgm_eval.likelihood.rows import estimator_label
+from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.models.open import Renamed
 from lsgm_eval.rows import Context
@@ -62,7 +61,7 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Return the rows of a model's bound by their metrics."""
     context = Context("bars@1/quick", model.name, model.sha256, images.dataset, "run")
-    rows = measure_likelihood(model, images, config, COUNT, out, context=context, batch_size=8)
+    rows = Bound(model, images, config, COUNT).measure(out, context=context, batch_size=8)
     return {row["metric"]: row for row in rows}
 
 

@@ -22,7 +22,7 @@ from lsgm_eval import images
 from lsgm_eval.commands.nll import Options, estimator, run
 from lsgm_eval.models import open
 from lsgm_eval.rows import read_rows
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
 
 TASK = """
 name = "known"
@@ -55,7 +55,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
         "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
     }
     monkeypatch.setattr(open, "open_model", lambda word, device="cpu": known[word])
-    monkeypatch.setattr(runner, "task_images", lambda task, models, few=False: None)
+    monkeypatch.setattr(plan, "task_images", lambda task, models, few=False: None)
     monkeypatch.setattr(images, "scored_images_of", lambda task, images: known_images())
     return known
 

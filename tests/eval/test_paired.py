@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsgm_eval.likelihood.rows import paired_rows, scores_file
+from lsgm_eval.likelihood.pairs import paired_rows
 from lsgm_eval.likelihood.scores import Scores, save_scores
+from lsgm_eval.likelihood.store import scores_file
 from lsgm_eval.rows import Context
 
 TASK = "glyphs@1/quick"

@@ -17,12 +17,12 @@ from lsgm.data import ImageSet, sha256_of
 from lsgm.data.images import test_levels as levels_of
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
-from lsgm_eval.likelihood.scores import paired_scores
-from lsgm_eval.live.journal import Journal
+from lsgm_eval.likelihood.pairs import paired_scores
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.rows import KEYS, read_rows
-from lsgm_eval.run import evaluation, runner
-from lsgm_eval.run.runner import evaluate
+from lsgm_eval.run import plan, steps
+from lsgm_eval.run.calls import evaluate
+from lsgm_eval.run.runner import Runner
 from lsgm_eval.samples import share
 from lsgm_eval.samples.reference import choose
 from lsgm_eval.spaces import SpaceSpec
@@ -46,7 +46,7 @@ TASK = Task("bars", 1, "bars", "bars", (GLYPHS,), {"quick": TIER}, binarisation_
 
 @pytest.fixture(autouse=True)
 def _bars_load(monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> None:
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
 
 
 def by_metric(rows: list[dict[str, Any]], group: str | None = None) -> dict[str, dict[str, Any]]:
@@ -198,7 +198,7 @@ def test_a_cell_is_measured_again_when_anything_behind_it_changes(
 
 def test_other_code_is_another_cell(bernoulli: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality"])
-    for module in (evaluation, share):
+    for module in (steps, share):
         monkeypatch.setattr(module, "code_version", lambda *packages: "another")
     model = bernoulli()
     evaluate([model], TASK, "quick", tmp_path, only=["quality"])
@@ -233,26 +233,26 @@ def test_what_is_finished_is_written_before_the_next_measurement_begins(
                 raise KeyboardInterrupt
             return super().density(levels, seeds, config)
 
-    journal, only = Journal(), ("quality", "nelbo", "iw", "ode")
+    runner, only = Runner(tmp_path), ("quality", "nelbo", "iw", "ode")
     with pytest.raises(KeyboardInterrupt):
-        evaluate([Looking()], TASK, "quick", tmp_path, only=only, journal=journal)
+        evaluate([Looking()], TASK, "quick", tmp_path, only=only, runner=runner)
     quality = {"frechet_glyphs", "kernel_glyphs"}
     bounds = {f"{name}{part}_nats" for name in ("nelbo", "iw") for part in ("", "_term_reconstruction")}
     assert [kept[0], kept[-1]] == [quality, quality | bounds]
-    assert journal.board is not None
-    assert [entry.state for entry in journal.board.entries] == ["done", "done", "done", "running"]
+    assert runner.board is not None
+    assert [entry.state for entry in runner.board.entries] == ["done", "done", "done", "running"]
 
 
 def test_what_earlier_calls_finished_is_told_from_what_this_one_measured(
     bernoulli: Make, tmp_path: Path
 ) -> None:
     evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality", "nelbo"])
-    journal = Journal()
-    evaluate([bernoulli()], TASK, "quick", tmp_path, journal=journal)
-    assert journal.board is not None
-    before = [entry.step.measurement for entry in journal.board.entries if entry.seconds is None]
+    runner = Runner(tmp_path)
+    evaluate([bernoulli()], TASK, "quick", tmp_path, runner=runner)
+    assert runner.board is not None
+    before = [entry.measurement for entry in runner.board.entries if entry.seconds is None]
     assert before == ["quality", "nelbo"]
-    assert [entry.step.measurement for entry in journal.board.entries] == [
+    assert [entry.measurement for entry in runner.board.entries] == [
         "quality", "nelbo", "iw", "ode", "curve heun(steps=2)", "curve dopri5(rtol=0.01, atol=0.01)",
     ]  # fmt: skip
 

@@ -17,7 +17,8 @@ from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.distributed import join
 from lsgm_eval.rows import read_rows
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
+from lsgm_eval.run.calls import evaluate
 from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.task import Task, Tier
 
@@ -36,9 +37,9 @@ TASK = Task("bars", 1, "bars", "bars", (SPACE,), {"quick": TIER}, binarisation_s
 def evaluate_both(out: Path, world: Any = None) -> list[dict[str, Any]]:
     splits = {"train": ink(200, 1), "val": ink(50, 2), "test": ink(150, 3)}
     bars = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
-    runner.load = lambda name, **options: bars  # type: ignore[assignment]
+    plan.load = lambda name, **options: bars  # type: ignore[assignment]
     models = [BernoulliModel("a"), BernoulliModel("b", p=0.2, sha256="c" * 64)]
-    return runner.evaluate(models, TASK, "quick", out, batch_size=16, world=world)
+    return evaluate(models, TASK, "quick", out, batch_size=16, world=world)
 
 
 def worker(rank: int, folder: Path) -> None:
@@ -60,7 +61,7 @@ def test_two_processes_give_the_rows_of_one(tmp_path: Path, monkeypatch: pytest.
     ]
     errors = [process.communicate(timeout=120)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
-    monkeypatch.setattr(runner, "load", runner.load)  # put back whatever the call below puts there
+    monkeypatch.setattr(plan, "load", plan.load)  # put back whatever the call below puts there
     one = evaluate_both(tmp_path / "one")
     written = read_rows(tmp_path / "two" / "results.jsonl")
     for rank in range(2):

@@ -21,7 +21,7 @@ from lsgm.generative import Pixels
 from lsgm_eval.compare.gathered import paired_likelihood
 from lsgm_eval.models import open
 from lsgm_eval.rows import read_rows
-from lsgm_eval.run import spaces
+from lsgm_eval.run import plan
 
 Run = Callable[..., dict[str, dict[str, Any]]]
 
@@ -40,7 +40,7 @@ class Quarters:
 
 @pytest.fixture(autouse=True)
 def _quarters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spaces, "load_extractor", lambda spec, shape, device=None: Quarters())
+    monkeypatch.setattr(plan, "load_extractor", lambda spec, shape, device=None: Quarters())
 
 
 def pictures(count: int, seed: int = 0, mean: float = 120.0) -> NDArray[np.uint8]:

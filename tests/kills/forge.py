@@ -27,7 +27,7 @@ import lsgm_eval
 import lsgm_reports
 from lsgm import cli
 from lsgm_eval.gate import check
-from lsgm_eval.run import runner, spaces
+from lsgm_eval.run import plan
 
 __all__: list[str] = []
 
@@ -43,9 +43,9 @@ def told() -> None:
         assert len(list(tasks.iterdir())) == 1, "a process of several threads must not be forked"
     # The tasks' data are the pictures that the tiny models learn.
     bars = tiny.bars()
-    runner.load = lambda name, **options: bars  # type: ignore[assignment]
+    plan.load = lambda name, **options: bars  # type: ignore[assignment]
     check.task_images = lambda task, models: bars  # type: ignore[assignment]
-    spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
+    plan.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
     for line in sys.stdin:
         ask = json.loads(line)
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import UseAppendAction
 
@@ -105,11 +105,13 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.files.names import file_name
     from lsgm.files.write import claim
     from lsgm_eval.cache import claim_results
-    from lsgm_eval.live.journal import measuring
-    from lsgm_eval.live.table import measurement_lines
+    from lsgm.progress import aligned
+    from lsgm_eval.live.table import count_words, measurement_table
     from lsgm_eval.models.open import open_models
+    from lsgm_eval.run.calls import evaluate
     from lsgm_eval.run.manifest import write_manifest
-    from lsgm_eval.run.runner import MEASUREMENTS, evaluate
+    from lsgm_eval.run.runner import measuring
+    from lsgm_eval.run.steps import MEASUREMENTS
     from lsgm_eval.task import load_task
 
     if not options.model:
@@ -132,7 +134,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     manifest = world.on_main(
         lambda: write_manifest(out, command, named, task, options.tier, device=world.device, images=images)
     )
-    with measuring(out, command, measurement_lines, main=world.main, report=options.report) as journal:
+    with measuring(out, command, measurement_table, world=world, report=options.report) as runner:
         rows = evaluate(
             models,
             task,
@@ -148,15 +150,17 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             export_reference=options.export_reference,
             images=images,
             manifest=manifest,
-            journal=journal,
+            runner=runner,
         )
     if not world.main:
         return 0
-    if options.json:
-        for row in rows:
-            print(json.dumps(row, allow_nan=False))
-    else:
-        print("\n".join(map(shown, _table(rows))))
+    cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
+    for row in rows:
+        value = "-" if row["value"] is None else f"{row['value']:.5g}"
+        interval = "" if row["ci_low"] is None else f"{row['ci_low']:.5g} .. {row['ci_high']:.5g}"
+        cells.append((row["model"], row["metric"], value, interval, count_words(row), row["sampler"] or ""))
+    lines = map(json.dumps, rows) if options.json else map(shown, aligned(cells))
+    print("\n".join(lines))
     for why in dict.fromkeys(
         row["note"] for row in rows if row["value"] is None and row["group"] == "quality"
     ):
@@ -208,19 +212,3 @@ def named_file(word: str) -> tuple[str, Path]:
     if not (name and found and file):
         raise ConfigError(f"--reference is '{word}': give SPACE=FILE.npz, such as inception=cifar10.npz")
     return name, Path(file)
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return aligned lines: model, metric, value, interval, n, sampler."""
-    from lsgm_eval.live.table import count_words
-
-    cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
-    for row in rows:
-        value = "-" if row["value"] is None else f"{row['value']:.5g}"
-        interval = "" if row["ci_low"] is None else f"{row['ci_low']:.5g} .. {row['ci_high']:.5g}"
-        cells.append((row["model"], row["metric"], value, interval, count_words(row), row["sampler"] or ""))
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]

@@ -166,6 +166,8 @@ def _plan(options: GateOptions, previous: Golden | None) -> Plan:
 
 def _table(verdicts: Sequence[Verdict]) -> list[str]:
     """Return aligned lines: row, golden, measured, difference, allowed, verdict."""
+    from lsgm.progress import aligned
+
     cells: list[tuple[str, ...]] = [("row", "golden", "measured", "difference", "allowed", "")]
     for verdict in verdicts:
         numbers = [
@@ -178,5 +180,4 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
             )
         ]
         cells.append((shown(verdict.row), *numbers, "stands" if verdict.passed else "FAILS"))
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return aligned(cells)

@@ -7,17 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
 from lsgm.config import require
 from lsgm.files.names import shown
 from lsgm.options import parse
-
-if TYPE_CHECKING:
-    from lsgm_eval.cost_curve.run import Sweep
-    from lsgm_eval.task import Task, Tier
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -115,16 +111,29 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.files.names import file_name
     from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task, named_file
-    from lsgm_eval.cost_curve.run import check_metric, prepare, sweep
-    from lsgm_eval.live.journal import measuring
-    from lsgm_eval.live.table import sweep_lines
+    from lsgm_eval.cost_curve.points import (
+        check_metric,
+        plan_points,
+        samplers_of,
+        targets_of,
+        tolerances_of,
+        whole_numbers,
+    )
+    from lsgm_eval.cost_curve.speedup import point_lines, reach_lines
+    from lsgm_eval.live.table import sweep_table
     from lsgm_eval.models.open import open_models
+    from lsgm_eval.run.calls import Sweep, prepare, sweep
     from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.runner import measuring
     from lsgm_eval.task import load_task
 
     task = changed_task(load_task(options.task), options.extractor, options.data, options.convert)
-    family = check_metric(options.metric)
-    ask = _asked(options, task, task.tier(options.tier))
+    family, tier = check_metric(options.metric), task.tier(options.tier)
+    samplers, budgets = samplers_of(options.samplers), whole_numbers(options.nfe, "--nfe")
+    points = plan_points(samplers, budgets, tolerances_of(options.tol))
+    n = options.images or tier.curve_samples or tier.n_samples
+    require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --images")
+    ask = Sweep(points, n, targets_of(options.reach), options.time_budget)
     references = dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
@@ -141,41 +150,19 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         references=references,
     )
     named = dict(zip(options.model, models, strict=True))
-    command = ["lsgm", "nfe", *argv]
+    command, dataset = ["lsgm", "nfe", *argv], bench.data.dataset
     manifest = world.on_main(
-        lambda: write_manifest(
-            out, command, named, task, options.tier, bench.data.dataset, device=world.device
-        )
+        lambda: write_manifest(out, command, named, task, options.tier, dataset, device=world.device)
     )
-    with measuring(out, command, sweep_lines, main=world.main, report=options.report) as journal:
-        rows = sweep(models, replace(bench, manifest=manifest), ask, family, journal=journal)
-    if world.main:
-        _print(rows, as_json=options.json)
-        print(f"lsgm: rows in {out / 'results.jsonl'}", file=sys.stderr)
+    with measuring(out, command, sweep_table, world=world, report=options.report) as runner:
+        rows = sweep(models, replace(bench, manifest=manifest), ask, family, runner=runner)
+    if not world.main:
+        return 0
+    if options.json:
+        print("\n".join(map(json.dumps, rows)))
+    else:
+        found = point_lines([row for row in rows if row["group"] == "curve"])
+        derived = reach_lines([row for row in rows if row["group"] == "reach"])
+        print("\n".join(map(shown, [*found, "", *derived])))
+    print(f"lsgm: rows in {out / 'results.jsonl'}", file=sys.stderr)
     return 0
-
-
-def _asked(options: Options, task: Task, tier: Tier) -> Sweep:
-    """Return the points and settings that the options describe. Raises ConfigError for wrong ones."""
-    from lsgm_eval.cost_curve.points import plan_points
-    from lsgm_eval.cost_curve.run import Sweep
-    from lsgm_eval.cost_curve.words import samplers_of, targets_of, tolerances_of, whole_numbers
-
-    points = plan_points(
-        samplers_of(options.samplers), whole_numbers(options.nfe, "--nfe"), tolerances_of(options.tol)
-    )
-    n = options.images or tier.curve_samples or tier.n_samples
-    require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --images")
-    return Sweep(points, n, targets_of(options.reach), options.time_budget)
-
-
-def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from lsgm_eval.cost_curve.words import point_lines, reach_lines
-
-    if as_json:
-        for row in rows:
-            print(json.dumps(row, allow_nan=False))
-        return
-    points = [row for row in rows if row["group"] == "curve"]
-    derived = [row for row in rows if row["group"] == "reach"]
-    print("\n".join(map(shown, [*point_lines(points), "", *reach_lines(derived)])))

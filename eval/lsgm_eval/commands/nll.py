@@ -18,10 +18,10 @@ from lsgm.options import Positional, arg, parse
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
     from lsgm_eval.images import ScoredImages
-    from lsgm_eval.likelihood.bounds import Plan
+    from lsgm_eval.run.steps import Protocol
     from lsgm_eval.task import Method, Task
 
-__all__ = ["HELP", "Options", "estimator", "run"]
+__all__ = ["HELP", "Options", "estimator", "run", "table"]
 
 HELP = "score images: nats and bits/dim by NELBO, importance weighting or probability flow"
 
@@ -172,19 +172,18 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task
     from lsgm_eval.images import scored_images_of
-    from lsgm_eval.likelihood.bounds import measure_plans
-    from lsgm_eval.live.journal import measuring
-    from lsgm_eval.live.table import measurement_lines
+    from lsgm_eval.live.table import measurement_table
     from lsgm_eval.models.open import open_model
+    from lsgm_eval.run.calls import score
     from lsgm_eval.run.manifest import write_manifest
-    from lsgm_eval.run.runner import task_images
+    from lsgm_eval.run.plan import task_images
+    from lsgm_eval.run.runner import measuring
     from lsgm_eval.task import load_task
 
     task = changed_task(load_task(options.task or "image-folder"), (), options.data, options.convert)
     task.tier(options.tier)
     world = join(pick_device(options.device))
     models = [open_model(word, device=world.device) for word in options.models]
-    priors = [model.has_prior for model in models]
     methods = dict.fromkeys(options.method or ("nelbo",))
     out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
     found = task_images(task, models, few=bool(options.data))
@@ -192,29 +191,31 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     if options.data:
         task, whole = _scored_task(task, found, options)
     images = scored_images_of(task, found)
+    priors = [model.has_prior for model in models]
+    protocols = [_protocol(task, options, method, priors, images, whole=whole) for method in methods]
     named = dict(zip(options.models, models, strict=True))
     command = ["lsgm", "nll", *argv]
     manifest = world.on_main(
         lambda: write_manifest(out, command, named, task, options.tier, images.dataset, device=world.device)
     )
-    with measuring(out, command, measurement_lines, main=world.main) as journal:
-        rows = measure_plans(
+    with measuring(out, command, measurement_table, world=world) as runner:
+        rows = score(
             models,
             images,
-            [_plan(task, options, method, priors, images, whole=whole) for method in methods],
+            task,
+            options.tier,
+            protocols,
             out,
             world=world,
             batch_size=options.batch_size,
             allow_failures=options.allow_failures,
             manifest=manifest,
-            journal=journal,
+            runner=runner,
         )
     if world.main:
-        _print(rows, as_json=options.json)
-        print(
-            f"lsgm: rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}",
-            file=sys.stderr,
-        )
+        print("\n".join(map(json.dumps, rows) if options.json else table(rows)))
+        kept = f"rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}"
+        print(f"lsgm: {kept}", file=sys.stderr)
     return 0
 
 
@@ -243,7 +244,7 @@ def _scored_task(task: Task, images: ImageSet, options: Options) -> tuple[Task, 
     return replace(task, likelihood_split=split), whole
 
 
-def _plan(
+def _protocol(
     task: Task,
     options: Options,
     method: Method,
@@ -251,14 +252,14 @@ def _plan(
     images: ScoredImages,
     *,
     whole: bool,
-) -> Plan:
+) -> Protocol:
     """Return what is measured by one method: the tier's, unless the command line changes it.
 
     Changed for one of the models it is another protocol for all, so that they stand in one table. A single
     image, or all images of a set without splits, are a protocol of their own, whatever the tier asks for.
     """
-    from lsgm_eval.likelihood.bounds import Plan
-    from lsgm_eval.likelihood.rows import data_tag
+    from lsgm_eval.likelihood.store import data_tag
+    from lsgm_eval.run.steps import Protocol
 
     tier = task.tier(options.tier)
     bases = [tier.config_for(method, prior) for prior in priors]
@@ -270,22 +271,12 @@ def _plan(
     )
     name = task.identity(options.tier, limit=limit, custom=custom)
     variant = name.removeprefix(task.identity(options.tier))
-    return Plan(name, configs, counts, data_tag(task.dataset, images.dataset) + variant)
+    return Protocol(name, configs, counts, data_tag(task.dataset, images.dataset) + variant)
 
 
-def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        for row in rows:
-            print(json.dumps(row, allow_nan=False))
-        return
-    print("\n".join(map(shown, _table(rows))))
-    notes = [(row["model"], row["sampler"], row["note"]) for row in rows if row["note"]]
-    for model, sampler, note in dict.fromkeys(notes):
-        print(shown(f"{', '.join(filter(None, (model, sampler)))}: {note}"))
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return aligned lines; terms by latent groups are in the rows alone."""
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return aligned lines as they print, then every model's note; terms by latent groups are left out."""
+    from lsgm.progress import aligned
     from lsgm_eval.live.table import count_words
 
     cells = [("model", "metric", "value", "± 95 %", "solver error", "n", "NFE", "estimator")]
@@ -294,19 +285,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
             continue
         value = "-" if row["value"] is None else f"{row['value']:.6g}"
         margin = "" if row["ci_high"] is None else f"± {row['ci_high'] - row['value']:.2g}"
-        solver = _solver_error(row)
+        solver = "" if row["solver_error"] is None else f"{row['solver_error']:.2g}"
+        solver += f" ± {row['solver_error_margin']:.1g}" if row["solver_error_margin"] is not None else ""
         nfe = f"{row['nfe_mean']:.1f}" if row["nfe_mean"] else ""
         n = count_words(row)
         cells.append((row["model"], row["metric"], value, margin, solver, n, nfe, row["sampler"] or ""))
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-
-
-def _solver_error(row: dict[str, Any]) -> str:
-    error, margin = row["solver_error"], row["solver_error_margin"]
-    if error is None:
-        return ""
-    return f"{error:.2g}" if margin is None else f"{error:.2g} ± {margin:.1g}"
+    notes = dict.fromkeys((row["model"], row["sampler"], row["note"]) for row in rows if row["note"])
+    said = [f"{', '.join(filter(None, (model, sampler)))}: {note}" for model, sampler, note in notes]
+    return [shown(line) for line in [*aligned(cells), *said]]

@@ -18,8 +18,7 @@ from lsgm.files.arrays import Arrays
 from lsgm.files.names import file_name
 from lsgm_eval.cache import read_kept
 from lsgm_eval.compare.sides import Row
-from lsgm_eval.likelihood.rows import METRIC, folder_tag, scores_file
-from lsgm_eval.likelihood.store import read_scores
+from lsgm_eval.likelihood.store import METRIC, folder_tag, read_scores, scores_file
 from lsgm_eval.metrics.difference import Comparison, Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.moments import FeatureStats
 from lsgm_eval.samples.collect import Collector

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from lsgm_eval.live.table import pareto_front
 from lsgm_eval.metrics.intervals import NORMAL_95
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "crossing",
     "crossings",
     "outer",
-    "pareto_front",
     "reach",
     "speedup",
 ]
@@ -40,18 +40,6 @@ class Crossing:
     before: int | None
     """The dearest point of the front that does not reach it; None where the cheapest point does already."""
     after: int
-
-
-def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the numbers of the points that no other equals or beats in both, by rising cost.
-
-    Of equal points the first stands. Losses fall along the front strictly.
-    """
-    front: list[int] = []
-    for k in sorted(range(len(costs)), key=lambda k: (costs[k], losses[k])):
-        if not front or losses[k] < losses[front[-1]]:
-            front.append(k)
-    return front
 
 
 def crossing(costs: Sequence[float], losses: Sequence[float], target: float) -> Crossing | None:

@@ -21,8 +21,7 @@ from lsgm_eval.gate.verdict import Verdict, judge
 from lsgm_eval.images import check_pixels, scored_images_of, task_data
 from lsgm_eval.measure.space import Space
 from lsgm_eval.models.open import open_model
-from lsgm_eval.run.runner import task_images
-from lsgm_eval.run.spaces import open_networks, open_spaces
+from lsgm_eval.run.plan import open_networks, open_spaces, task_images
 from lsgm_eval.task import Task, Tier, load_task, task_names
 
 __all__ = ["Outcome", "check", "identities", "open_subject", "require_same", "task_of", "write_junit"]

@@ -1,19 +1,12 @@
-"""What a bound by a flow owes to its solver: some images are solved again, more finely, and move this far.
-
-A second solve has the same draws, dequantisation and probes, which depend on the image alone, so that what
-moves is the solver's error and nothing else. Of an error e ~ step^p, twice the steps leave e / 2^p: the shift
-is e (1 - 2^-p), half of e by Euler's method, 3/4 by Heun's, 15/16 by RK4, and divided by that share it is e
-(Richardson). The local error that dopri5 keeps below its tolerance makes the whole one about proportional to
-it, but for the state's part: a tenth of it shows 0.7 to 1.4 of e in Gaussian worlds, and is left as it is.
-"""
+"""Bounds on -log P(x) of every image: in batches, over several processes, and again where it was stopped."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,134 +18,28 @@ from lsgm.devices import peak_bytes, reset_peak
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
-from lsgm.generative import Density, GenerativeModel
+from lsgm.generative import GenerativeModel
 from lsgm.ode import SolverError
 from lsgm.progress import bar
 from lsgm_eval.cache import write_kept
 from lsgm_eval.images import ScoredImages
-from lsgm_eval.likelihood.store import Columns, ScoreStore, join_columns, read_scores, select_rows
-from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference
+from lsgm_eval.likelihood.store import Columns, ScoreStore, join_columns, select_rows
+from lsgm_eval.metrics.intervals import mean_interval
 
 __all__ = [
+    "SCORED",
     "SOLVED_AGAIN",
     "Scores",
     "SolverShift",
-    "advice",
+    "columns_of",
     "finer",
     "mean_and_margin",
-    "paired_scores",
     "save_scores",
     "score_images",
+    "solver_advice",
     "solver_shift",
     "solves_flow",
 ]
-
-SOLVED_AGAIN = 16
-"""Images that are solved again, the first of the order; all of them where there are fewer."""
-
-SHOWN = {"euler": 1 / 2, "heun": 3 / 4, "rk4": 15 / 16, "dopri5": 1.0}
-"""The share of a solver's error by which a finer solve moves."""
-
-
-class Solved(Protocol):
-    """What is read of the scores of some images."""
-
-    @property
-    def rows(self) -> Tensor:
-        """Each image's row in its split, int64 [N]."""
-        ...
-
-    @property
-    def nats(self) -> Tensor:
-        """The bound, float64 [N]."""
-        ...
-
-    @property
-    def failures(self) -> Sized:
-        """The images that have none."""
-        ...
-
-
-@dataclass(frozen=True)
-class SolverShift:
-    """How far the bounds of some images lie above those of a finer solve."""
-
-    rows: NDArray[Any]
-    """The images' rows in their split, int64 [K]."""
-    nats: NDArray[Any]
-    """Bound minus finer bound over the share of an error that this shows (`SHOWN`), float64 [K]: below 0
-    where the bound is too low."""
-    config: DensityConfig
-    """How the images were solved the first time."""
-    reason: str = ""
-    """Why it is not known, where no image could be solved again."""
-
-    @property
-    def mean(self) -> tuple[float, float | None] | None:
-        """The mean over images and half of its 95 % interval, which one image lacks; None where not known."""
-        return mean_and_margin(self.nats)
-
-    @property
-    def how(self) -> str:
-        """How the second solve differed, in words."""
-        return "a tenth of the tolerance" if self.config.solver == "dopri5" else "twice the steps"
-
-    @property
-    def advice(self) -> str:
-        """What makes it smaller."""
-        return advice(self.config)
-
-
-def solves_flow(model: GenerativeModel, config: DensityConfig) -> bool:
-    """Say whether a bound takes a model's density from its probability flow, and so has a solver's error."""
-    return bool(model.has_prior) and config.method != "nelbo"
-
-
-def finer(config: DensityConfig) -> DensityConfig:
-    """Return settings under which a flow is solved again: a tenth of both tolerances, or twice the steps."""
-    if config.solver == "dopri5":
-        return replace(config, rtol=config.rtol / 10, atol=config.atol / 10)
-    return replace(config, steps=2 * config.steps)
-
-
-def advice(config: DensityConfig) -> str:
-    """Return which setting solves a flow more finely."""
-    if config.solver == "dopri5":
-        return f"lower the tolerance, --tol {min(config.rtol, config.atol) / 10:g}"
-    return f"take more steps, --steps {2 * config.steps}"
-
-
-def solver_shift(
-    config: DensityConfig, scores: Solved, score: Callable[[DensityConfig, int], Solved]
-) -> SolverShift:
-    """Return how far the first `SOLVED_AGAIN` images move where ``score(config, count)`` solves them finely.
-
-    Images that either solve has no number for count for nothing, and a finer solve that cannot be done at all
-    leaves the error unknown, with the reason.
-    """
-    count = min(SOLVED_AGAIN, len(scores.rows) + len(scores.failures))
-    try:
-        again = score(finer(config), count)
-    except UserError as error:
-        none = np.empty(0)
-        # Remarks of a row are parted by semicolons.
-        return SolverShift(none.astype(np.int64), none, config, str(error).replace("; ", ", "))
-    rows, first, second = np.intersect1d(
-        scores.rows.numpy(), again.rows.numpy(), assume_unique=True, return_indices=True
-    )
-    moved = (scores.nats.numpy()[first] - again.nats.numpy()[second]) / SHOWN[config.solver]
-    return SolverShift(rows, moved, config, "" if len(rows) else "no image was solved twice")
-
-
-def mean_and_margin(nats: NDArray[Any]) -> tuple[float, float | None] | None:
-    """Return the mean of N numbers and half of its 95 % interval: no such half of one, nothing of none."""
-    if len(nats) < 2:
-        return (float(nats[0]), None) if len(nats) else None
-    mean = mean_interval(nats)
-    return mean.value, (mean.high - mean.low) / 2
-
-
-# Bounds on -log P(x) of every image: in batches, over several processes, and again where it was stopped
 
 Failure = tuple[int, str]
 """An image's row in its split, and the sentence that says what happened to it."""
@@ -260,6 +147,48 @@ def _require_possible(name: str, method: str, nats: NDArray[Any]) -> None:
         )
 
 
+def columns_of(
+    model: GenerativeModel, images: ScoredImages, rows: NDArray[Any], config: DensityConfig, *, shift: int = 0
+) -> Columns:
+    """Return what is kept of the images of some rows [B], whose noise comes from seeds of row + ``shift``.
+
+    Raises UserError unless the model gives one bound for each, SolverError where a flow cannot be solved.
+    """
+    seeds = (rows + shift).tolist()
+    density = model.density(images.levels[torch.from_numpy(rows)], seeds, config)
+    if len(density.nats) != len(rows):
+        raise UserError(
+            f"{model.name} scored {len(density.nats)} of {len(rows)} images: each needs its bound"
+        )
+
+    def reals(values: Tensor | None) -> NDArray[Any]:
+        return np.full(len(rows), np.nan) if values is None else values.detach().double().cpu().numpy()
+
+    return {
+        "rows": rows,
+        "nats": reals(density.nats),
+        "nfe": density.nfe.detach().long().cpu().numpy(),
+        "error": reals(density.error),
+        "probe_error": reals(density.probe_error),
+        "seconds": np.full(len(rows), density.seconds / len(rows)),
+        "peak_bytes": np.full(len(rows), peak_bytes() or 0),
+        **{f"term_{term}": reals(values) for term, values in density.terms.items()},
+        **{f"group_{group}": reals(values) for group, values in density.groups.items()},
+    }
+
+
+def solves_flow(model: GenerativeModel, config: DensityConfig) -> bool:
+    """Say whether a bound takes a model's density from its probability flow, and so has a solver's error."""
+    return bool(model.has_prior) and config.method != "nelbo"
+
+
+def solver_advice(config: DensityConfig) -> str:
+    """Return which setting solves a flow more finely."""
+    if config.solver == "dopri5":
+        return f"lower the tolerance, --tol {min(config.rtol, config.atol) / 10:g}"
+    return f"take more steps, --steps {2 * config.steps}"
+
+
 @dataclass(frozen=True)
 class _Share:
     """What one process has done: its finished images, its failures, and what ended its work early."""
@@ -313,9 +242,7 @@ class _Job:
         failures: list[Failure] = []
         while len(rows):
             try:
-                density = self.model.density(
-                    self.images.levels[torch.from_numpy(rows)], rows.tolist(), self.config
-                )
+                columns = columns_of(self.model, self.images, rows, self.config)
             except SolverError as error:
                 if not 0 <= error.row < len(rows):
                     raise
@@ -325,7 +252,6 @@ class _Job:
                     break
                 rows = np.delete(rows, error.row)
             else:
-                columns = _columns(self.model.name, density, rows)
                 faults = [self._fault(nats) for nats in columns["nats"]]
                 failures += [
                     self._failure(row, fault) for row, fault in zip(rows, faults, strict=True) if fault
@@ -345,37 +271,13 @@ class _Job:
             return "its bound is not finite"
         if nats >= 0 or not solves_flow(self.model, self.config):
             return ""
-        exact = self.config.divergence == "exact"
-        probes = (
-            "" if exact else f", or against their noise take more probes, --probes {4 * self.config.probes}"
-        )
-        return (
-            f"its bound is {nats:.4g} nats, which no image of levels can have: {advice(self.config)}{probes}"
-        )
+        advice = solver_advice(self.config)
+        if self.config.divergence != "exact":
+            advice += f", or against their noise take more probes, --probes {4 * self.config.probes}"
+        return f"its bound is {nats:.4g} nats, which no image of levels can have: {advice}"
 
     def _failure(self, row: int, what: str) -> Failure:
         return int(row), f"image {row} of {self.images.split}: {what}"
-
-
-def _columns(name: str, density: Density, rows: NDArray[Any]) -> Columns:
-    """Return what is kept of each image. Raises UserError unless there is one bound for each."""
-    if len(density.nats) != len(rows):
-        raise UserError(f"{name} scored {len(density.nats)} of {len(rows)} images: each needs its bound")
-
-    def reals(values: Tensor | None) -> NDArray[Any]:
-        return np.full(len(rows), np.nan) if values is None else values.detach().double().cpu().numpy()
-
-    return {
-        "rows": rows,
-        "nats": reals(density.nats),
-        "nfe": density.nfe.detach().long().cpu().numpy(),
-        "error": reals(density.error),
-        "probe_error": reals(density.probe_error),
-        "seconds": np.full(len(rows), density.seconds / len(rows)),
-        "peak_bytes": np.full(len(rows), peak_bytes() or 0),
-        **{f"term_{term}": reals(values) for term, values in density.terms.items()},
-        **{f"group_{group}": reals(values) for group, values in density.groups.items()},
-    }
 
 
 def _running_mean(parts: Sequence[Columns]) -> str:
@@ -404,6 +306,83 @@ def _list(name: str, method: str, failures: list[Failure]) -> None:
         print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
 
 
+# What a bound by a flow owes to its solver: some images are solved again, more finely, and move this far.
+# A second solve has the same draws, dequantisation and probes, which depend on the image alone, so that what
+# moves is the solver's error and nothing else. Of an error e ~ step^p, twice the steps leave e / 2^p: the
+# shift is e (1 - 2^-p), half of e by Euler's method, 3/4 by Heun's, 15/16 by RK4, and divided by that share
+# it is e (Richardson). The local error that dopri5 keeps below its tolerance makes the whole one about
+# proportional to it, but for the state's part: a tenth of it shows 0.7 to 1.4 of e in Gaussian worlds, and is
+# left as it is.
+
+SOLVED_AGAIN = 16
+"""Images that are solved again, the first of the order; all of them where there are fewer."""
+
+SHOWN = {"euler": 1 / 2, "heun": 3 / 4, "rk4": 15 / 16, "dopri5": 1.0}
+"""The share of a solver's error by which a finer solve moves."""
+
+
+@dataclass(frozen=True)
+class SolverShift:
+    """How far the bounds of some images lie above those of a finer solve."""
+
+    rows: NDArray[Any]
+    """The images' rows in their split, int64 [K]."""
+    nats: NDArray[Any]
+    """Bound minus finer bound over the share of an error that this shows (`SHOWN`), float64 [K]: below 0
+    where the bound is too low."""
+    config: DensityConfig
+    """How the images were solved the first time."""
+    reason: str = ""
+    """Why it is not known, where no image could be solved again."""
+
+    @property
+    def mean(self) -> tuple[float, float | None] | None:
+        """The mean over images and half of its 95 % interval, which one image lacks; None where not known."""
+        return mean_and_margin(self.nats)
+
+    @property
+    def how(self) -> str:
+        """How the second solve differed, in words."""
+        return "a tenth of the tolerance" if self.config.solver == "dopri5" else "twice the steps"
+
+
+def finer(config: DensityConfig) -> DensityConfig:
+    """Return settings under which a flow is solved again: a tenth of both tolerances, or twice the steps."""
+    if config.solver == "dopri5":
+        return replace(config, rtol=config.rtol / 10, atol=config.atol / 10)
+    return replace(config, steps=2 * config.steps)
+
+
+def solver_shift(
+    config: DensityConfig, scores: Scores, score: Callable[[DensityConfig, int], Scores]
+) -> SolverShift:
+    """Return how far the first `SOLVED_AGAIN` images move where ``score(config, count)`` solves them finely.
+
+    Images that either solve has no number for count for nothing, and a finer solve that cannot be done at all
+    leaves the error unknown, with the reason.
+    """
+    count = min(SOLVED_AGAIN, len(scores.rows) + len(scores.failures))
+    try:
+        again = score(finer(config), count)
+    except UserError as error:
+        none = np.empty(0)
+        # Remarks of a row are parted by semicolons.
+        return SolverShift(none.astype(np.int64), none, config, str(error).replace("; ", ", "))
+    rows, first, second = np.intersect1d(
+        scores.rows.numpy(), again.rows.numpy(), assume_unique=True, return_indices=True
+    )
+    moved = (scores.nats.numpy()[first] - again.nats.numpy()[second]) / SHOWN[config.solver]
+    return SolverShift(rows, moved, config, "" if len(rows) else "no image was solved twice")
+
+
+def mean_and_margin(nats: NDArray[Any]) -> tuple[float, float | None] | None:
+    """Return the mean of N numbers and half of its 95 % interval: no such half of one, nothing of none."""
+    if len(nats) < 2:
+        return (float(nats[0]), None) if len(nats) else None
+    mean = mean_interval(nats)
+    return mean.value, (mean.high - mean.low) / 2
+
+
 def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None, **about: str) -> None:
     """Write every image's numbers, one array for each, and what they are as strings ``about`` them.
 
@@ -417,16 +396,3 @@ def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None,
         arrays |= {"solver_rows": shift.rows, "solver_error": shift.nats}
     arrays |= {name: np.array(text) for name, text in about.items()}
     write_kept(path, arrays, packed=True)
-
-
-def paired_scores(a: Path, b: Path) -> Interval:
-    """Return the mean difference a - b in nats of two saved score files, with its own error.
-
-    Raises UserError unless both scored the same images.
-    """
-    first, second = (read_scores(path) for path in (a, b))
-    if first is None or second is None:
-        raise UserError(f"{a if first is None else b} has no scores of single images: measure them again")
-    if not np.array_equal(first["rows"], second["rows"]):
-        raise UserError(f"{a} and {b} score different images: measure both under one task and tier")
-    return paired_difference(first["nats"], second["nats"])

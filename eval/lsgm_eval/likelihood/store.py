@@ -1,4 +1,4 @@
-"""Images that are scored already: kept batch by batch, so that no interruption costs more than one batch."""
+"""Bounds of single images on disk: batch by batch while they are scored, then as a file for others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lsgm.data import dataset_names
 from lsgm.files.arrays import Arrays
 from lsgm.files.limits import ARRAYS, Limit
-from lsgm.files.names import shown
+from lsgm.files.names import file_name, shown
 from lsgm.files.write import refuse_links
 from lsgm_eval.cache import read_kept, write_kept
 
-__all__ = ["Columns", "ScoreStore", "join_columns", "read_scores", "select_rows"]
+__all__ = [
+    "METRIC",
+    "Columns",
+    "ScoreStore",
+    "data_tag",
+    "folder_tag",
+    "join_columns",
+    "read_scores",
+    "scores_file",
+    "select_rows",
+]
+
+METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
+"""What the rows of a method are called before their unit."""
 
 Columns = Mapping[str, NDArray[Any]]
 """Numbers of N images by name, each [N]; ``rows`` holds the images' rows in their split."""
@@ -148,6 +162,30 @@ def select_rows(columns: Columns, rows: NDArray[Any]) -> Columns:
     order = np.argsort(columns["rows"])
     place = order[np.searchsorted(columns["rows"], known, sorter=order)]
     return {name: value[place] for name, value in columns.items()}
+
+
+# Every image's bound under a model as measurements leave it for others: ``per-image/<model>-<method>.npz``
+
+
+def data_tag(source: str, dataset: str) -> str:
+    """Return ``@photos-1a2b3c4d`` for images of a path (``source``), nothing for a data set by name.
+
+    Names of files that depend on the images end in it, so that two folders measured into one place keep
+    theirs apart. ``dataset`` is name@version@sha256.
+    """
+    by_path = source not in dataset_names() and bool(source) and Path(source).expanduser().exists()
+    return folder_tag(dataset) if by_path else ""
+
+
+def folder_tag(dataset: str) -> str:
+    """Return the tag of images that came by a path, from the dataset column of their rows."""
+    name = dataset.partition("@")[0][:40].encode()[:80].decode(errors="ignore")
+    return f"@{file_name(name)}-{file_name(dataset.rpartition('@')[2][:8])}"
+
+
+def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
+    """Return where every image's bound under a model is kept; ``variant`` names other data or protocols."""
+    return out / "per-image" / f"{file_name(model)}-{method}{variant}.npz"
 
 
 def read_scores(path: Path, *, damaged: str = "") -> Arrays | None:

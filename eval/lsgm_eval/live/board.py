@@ -1,4 +1,4 @@
-"""``status.json`` beside the rows: what a command set out to measure and how far it came."""
+"""What a call measures, how far it is, and how long the rest may take: what a screen shows of it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,114 @@ from typing import Any, Literal
 
 from lsgm.files.text import spelt
 from lsgm.files.write import atomic_path
+from lsgm.progress import Progress
 
-__all__ = ["FILE_NAME", "FORMAT", "Board", "CallState", "Entry", "State", "StatusFile", "Step"]
+__all__ = ["FILE_NAME", "FORMAT", "Board", "CallState", "Entry", "State", "StatusFile"]
+
+Row = dict[str, Any]
+State = Literal["left", "running", "done", "failed"]
+CallState = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass
+class Entry:
+    """One measurement that is planned, and what has become of it."""
+
+    model: str
+    measurement: str
+    column: str = ""
+    """Under which it stands in a table of models; without one it is told beneath the table."""
+    kind: str = ""
+    work: float = 1.0
+    """How much there is to do; seconds are in proportion to it among measurements of one kind and model."""
+    state: State = "left"
+    rows: list[Row] = field(default_factory=list)
+    begun: float = 0.0
+    seconds: float | None = None
+    """Spent by this call; None for what is not measured, and for what an earlier call measured."""
+    why: str | None = None
+
+
+@dataclass
+class Board:
+    """All entries of a call, in the order in which they are planned."""
+
+    title: str
+    entries: list[Entry]
+    clock: Callable[[], float] = time.monotonic
+    begun: float = field(init=False)
+    progress: Progress | None = None
+    """Of what runs now, as its bar would show it."""
+    _seen: tuple[str, float, float] | None = None
+    """Title of that bar, and when which share was first seen: what an earlier call did took no time."""
+
+    def __post_init__(self) -> None:
+        self.begun = self.clock()
+
+    @property
+    def done(self) -> list[Entry]:
+        """What is finished."""
+        return [entry for entry in self.entries if entry.state == "done"]
+
+    @property
+    def left(self) -> list[Entry]:
+        """What is not finished, what runs now included."""
+        return [entry for entry in self.entries if entry.state != "done"]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return self.clock() - self.begun
+
+    def begin(self, entry: Entry) -> None:
+        """Note that an entry is being measured."""
+        entry.state, entry.begun = "running", self.clock()
+        self.progress = self._seen = None
+
+    def finish(self, entry: Entry, rows: Iterable[Row]) -> None:
+        """Note an entry's rows; one that was not begun comes from an earlier call."""
+        if entry.state == "running":
+            entry.seconds = self.clock() - entry.begun
+        entry.state, entry.rows = "done", list(rows)
+        self.progress = self._seen = None
+
+    def watch(self, progress: Progress) -> None:
+        """Note what a progress bar would show."""
+        self.progress = progress
+        if self._seen is None or self._seen[0] != progress.title:
+            self._seen = (progress.title, self.clock(), progress.share)
+
+    def expected(self, entry: Entry) -> float | None:
+        """Return the seconds that it may take by the rate of its kind, of its own model where known."""
+        alike = [each for each in self.entries if each.kind == entry.kind and each.seconds is not None]
+        known = [each for each in alike if each.model == entry.model] or alike
+        work = sum(each.work for each in known)
+        return entry.work * sum(each.seconds or 0.0 for each in known) / work if work else None
+
+    def seconds_left(self) -> tuple[float, bool] | None:
+        """Return the seconds that what is left may take, and whether that is all of it.
+
+        Of entries whose kind was not measured yet nothing is known; None where that is so of all of them.
+        """
+        known = [self._remaining(entry) for entry in self.left]
+        told = [seconds for seconds in known if seconds is not None]
+        return (sum(told), len(told) == len(known)) if told else None
+
+    def _remaining(self, entry: Entry) -> float | None:
+        if entry.state != "running":
+            return self.expected(entry)
+        if self._seen is not None and self.progress is not None and self.progress.share > self._seen[2]:
+            _, since, first = self._seen
+            return (1 - self.progress.share) * (self.clock() - since) / (self.progress.share - first)
+        expected = self.expected(entry)
+        return None if expected is None else max(0.0, expected - (self.clock() - entry.begun))
+
+
+# ``status.json`` beside the rows: the same for whoever comes later
 
 FILE_NAME = "status.json"
 FORMAT = 1
 """Version of the layout."""
-
-CallState = Literal["running", "finished", "stopped", "failed"]
 
 
 def _now() -> str:
@@ -42,8 +142,8 @@ class StatusFile:
         """
         planned = [
             {
-                "model": spelt(entry.step.model),
-                "measurement": entry.step.measurement,
+                "model": spelt(entry.model),
+                "measurement": entry.measurement,
                 "state": entry.state,
                 "why": entry.why and spelt(entry.why),
             }
@@ -60,125 +160,3 @@ class StatusFile:
         }
         with atomic_path(self.out / FILE_NAME) as temporary:
             temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-# What is to be measured, what is measured already, and how long the rest may take
-
-Row = dict[str, Any]
-State = Literal["left", "running", "done", "failed"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One measurement: the smallest part of a call that is kept once it is finished.
-
-    On several processes all of them call ``measure`` and ``finished``, and get the same rows.
-    """
-
-    model: str
-    measurement: str
-    measure: Callable[[], list[Row]]
-    finished: Callable[[], list[Row] | None] = lambda: None
-    """Its rows where an earlier call measured it and nothing has changed since."""
-    column: str = ""
-    """Under which it stands in a table of models; without one it is told beneath the table."""
-    kind: str = ""
-    work: float = 1.0
-    """How much there is to do; seconds are in proportion to it among steps of one kind and model."""
-
-
-@dataclass
-class Entry:
-    """A step and what has become of it."""
-
-    step: Step
-    state: State = "left"
-    rows: list[Row] = field(default_factory=list)
-    begun: float = 0.0
-    seconds: float | None = None
-    """Spent by this call; None for what is not measured, and for what an earlier call measured."""
-    why: str | None = None
-
-
-@dataclass
-class Board:
-    """All entries of a call, in the order in which they are planned."""
-
-    title: str
-    entries: list[Entry]
-    clock: Callable[[], float] = time.monotonic
-    begun: float = field(init=False)
-    bar: str = ""
-    """What the progress bar of the running step shows, without its title."""
-    share: float | None = None
-    """How much of that bar is done, 0 .. 1."""
-    _seen: tuple[str, float, float] | None = None
-    """Title of that bar, and when which share was first seen: what an earlier call did took no time."""
-
-    def __post_init__(self) -> None:
-        self.begun = self.clock()
-
-    @property
-    def done(self) -> list[Entry]:
-        """What is finished."""
-        return [entry for entry in self.entries if entry.state == "done"]
-
-    @property
-    def left(self) -> list[Entry]:
-        """What is not finished, what runs now included."""
-        return [entry for entry in self.entries if entry.state != "done"]
-
-    @property
-    def running(self) -> Entry | None:
-        """What is measured now."""
-        return next((entry for entry in self.entries if entry.state == "running"), None)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call began."""
-        return self.clock() - self.begun
-
-    def begin(self, entry: Entry) -> None:
-        """Note that an entry is being measured."""
-        entry.state, entry.begun = "running", self.clock()
-        self.bar, self.share, self._seen = "", None, None
-
-    def finish(self, entry: Entry, rows: Iterable[Row]) -> None:
-        """Note an entry's rows; one that was not begun comes from an earlier call."""
-        if entry.state == "running":
-            entry.seconds = self.clock() - entry.begun
-        entry.state, entry.rows = "done", list(rows)
-        self.bar, self.share, self._seen = "", None, None
-
-    def watch(self, title: str, share: float, text: str) -> None:
-        """Note what a progress bar shows."""
-        self.bar, self.share = text, share
-        if self._seen is None or self._seen[0] != title:
-            self._seen = (title, self.clock(), share)
-
-    def expected(self, step: Step) -> float | None:
-        """Return the seconds that a step may take by the rate of its kind, of its own model where known."""
-        alike = [
-            entry for entry in self.entries if entry.step.kind == step.kind and entry.seconds is not None
-        ]
-        own = [entry for entry in alike if entry.step.model == step.model]
-        work = sum(entry.step.work for entry in own or alike)
-        return step.work * sum(entry.seconds or 0.0 for entry in own or alike) / work if work else None
-
-    def seconds_left(self) -> tuple[float, bool] | None:
-        """Return the seconds that what is left may take, and whether that is all of it.
-
-        Of steps whose kind was not measured yet nothing is known; None where that is so of all of them.
-        """
-        known = [self._remaining(entry) for entry in self.left]
-        told = [seconds for seconds in known if seconds is not None]
-        return (sum(told), len(told) == len(known)) if told else None
-
-    def _remaining(self, entry: Entry) -> float | None:
-        if entry.state != "running":
-            return self.expected(entry.step)
-        if self._seen is not None and self.share is not None and self.share > self._seen[2]:
-            _, since, first = self._seen
-            return (1 - self.share) * (self.clock() - since) / (self.share - first)
-        expected = self.expected(entry.step)
-        return None if expected is None else max(0.0, expected - (self.clock() - entry.begun))

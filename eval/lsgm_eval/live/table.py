@@ -1,29 +1,26 @@
-"""Short texts for a terminal: durations, values with their errors, and columns of text that fit a width."""
+"""A board as a table for a terminal (rich), and in short texts: durations, and values with their errors."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from lsgm_eval.cost_curve.reach import pareto_front
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from lsgm_eval.live.board import Board, Entry
 
 __all__ = [
-    "aligned",
-    "clipped",
-    "columns_of",
     "count_words",
     "duration",
-    "head_lines",
     "headline",
     "measured_line",
-    "measurement_lines",
-    "running_words",
-    "sweep_lines",
-    "time_left",
-    "value_words",
+    "measurement_table",
+    "pareto_front",
+    "sweep_table",
     "with_error",
 ]
 
@@ -55,7 +52,7 @@ def with_error(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
-def value_words(row: Row) -> str:
+def _value_words(row: Row) -> str:
     """Return a row's value with half of its interval, or that there is none."""
     if row["value"] is None:
         return "not measured"
@@ -64,7 +61,7 @@ def value_words(row: Row) -> str:
 
 def count_words(row: Row) -> str:
     """Return how many images a row is of, ``1000 of 50000`` where these are not all; nothing if unknown."""
-    n, n_of = row["n"], row.get("n_of")
+    n, n_of = row["n"], row["n_of"]
     return "" if n is None else f"{n}" if n_of is None else f"{n} of {n_of}"
 
 
@@ -74,109 +71,26 @@ def headline(rows: Sequence[Row]) -> Row | None:
     return next((row for row in known if row["value"] is not None), known[0] if known else None)
 
 
-def columns_of(text: str) -> int:
-    """Return the columns of a terminal that a text takes: two for wide letters, none for combining marks."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
+def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
+    """Return the numbers of the points that no other equals or beats in both, by rising cost.
 
-
-def clipped(text: str, width: int) -> str:
-    """Return a text of at most ``width`` columns, with an ellipsis where it is cut.
-
-    What a terminal would not print but obey, as an escape within a model's name, becomes a question mark.
+    Of equal points the first stands. Losses fall along the front strictly.
     """
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    taken, room = 0, 0
-    for letters, letter in enumerate(text):
-        taken += columns_of(letter)
-        if taken > width:
-            return f"{text[:room]}…" if width > 0 else ""
-        if taken <= width - 1:
-            room = letters + 1
-    return text
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of cells as text in columns, two blanks apart."""
-    widths = [max(columns_of(line[k]) for line in lines) for k in range(len(lines[0]))] if lines else []
-    return [
-        "  ".join(
-            cell + " " * (width - columns_of(cell)) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-
-
-# The table of a running evaluation: models down, measurements across, as wide as the terminal
-
-
-def measurement_lines(board: Board, width: int) -> list[str]:
-    """Return the lines of a table that ``width`` columns hold.
-
-    A measurement is waiting, running with its share and its seconds, or a value with half of its interval.
-    Where the table is too wide the measurements of a model stand one below the other.
-    """
-    columns = list(dict.fromkeys(entry.step.column for entry in board.entries if entry.step.column))
-    models = list(dict.fromkeys(entry.step.model for entry in board.entries if entry.step.column))
-    grid = [[_of(board, model, column) for column in columns] for model in models]
-    titles = [_title(board, column) for column in columns]
-    words = [[_cell_words(board, entries) for entries in line] for line in grid]
-    table = aligned(
-        [["model", *titles], *([model, *line] for model, line in zip(models, words, strict=True))]
-    )
-    if max(map(columns_of, table), default=0) > width:
-        table = [
-            text
-            for model, line in zip(models, words, strict=True)
-            for text in (
-                model,
-                *aligned([("", title, cell) for title, cell in zip(titles, line, strict=True) if cell]),
-            )
-        ]
-    beside = _beside(board)
-    foot = [board.bar] if board.bar else []
-    return [clipped(line, width) for line in [*head_lines(board, width), *table, *beside, *foot]]
-
-
-def head_lines(board: Board, width: int) -> list[str]:
-    """Return what runs, how much of it is done, for how long, and how long it may still take."""
-    done = f"{len(board.done)} of {len(board.entries)} done, {duration(board.elapsed)}"
-    progress = ", ".join(filter(None, (done, time_left(board))))
-    whole = f"{board.title}: {progress}"
-    if columns_of(whole) <= width:
-        return [whole]
-    return [board.title, *([progress] if columns_of(progress) <= width else [done, time_left(board)])]
-
-
-def time_left(board: Board) -> str:
-    """Return ``about 3 min 05 s left``, ``at least`` where the rate of something is not known, or nothing."""
-    found = board.seconds_left()
-    if found is None:
-        return ""
-    seconds, complete = found
-    return f"{'about' if complete else 'at least'} {duration(seconds)} left"
-
-
-def running_words(board: Board, entry: Entry) -> str:
-    """Return the share and the seconds of what is measured now."""
-    share = f"{100 * board.share:.0f} %, " if board.share is not None else ""
-    return f"{share}{duration(board.clock() - entry.begun)}"
+    front: list[int] = []
+    for k in sorted(range(len(costs)), key=lambda k: (costs[k], losses[k])):
+        if not front or losses[k] < losses[front[-1]]:
+            front.append(k)
+    return front
 
 
 def measured_line(board: Board, entry: Entry) -> str:
     """Return one line on a finished measurement, for a log."""
-    told = _told(entry)
     earlier = ["measured before"] if any(row["value"] is not None for row in entry.rows) else []
     parts = earlier if entry.seconds is None else [duration(entry.seconds)]
-    left = len(board.left)
-    if left:
-        parts += [f"{left} left", time_left(board).removesuffix(" left")]
-    place = f"[{len(board.done)}/{len(board.entries)}]"
-    beside = "; ".join(filter(None, (told, ", ".join(filter(None, parts)))))
-    text = f"{place} {entry.step.model} {entry.step.measurement}: {beside}"
-    return clipped(text, columns_of(text))
+    if left := len(board.left):
+        parts += [f"{left} left", _time_left(board).removesuffix(" left")]
+    beside = "; ".join(filter(None, (_told(entry), ", ".join(filter(None, parts)))))
+    return f"[{len(board.done)}/{len(board.entries)}] {entry.model} {entry.measurement}: {beside}"
 
 
 def _told(entry: Entry) -> str:
@@ -188,20 +102,99 @@ def _told(entry: Entry) -> str:
     if row["group"] == "curve" and row["nfe_mean"] is not None and row["seconds"] is not None and row["n"]:
         cost = f"{row['nfe_mean']:.4g} NFE, {1e3 * row['seconds'] / row['n']:.3g} ms/image, "
     why = f" ({row['note']})" if row["value"] is None and row["note"] else ""
-    return f"{cost}{row['metric']} {value_words(row)}{why}"
+    return f"{cost}{row['metric']} {_value_words(row)}{why}"
 
 
-def _of(board: Board, model: str, column: str) -> list[Entry]:
-    return [entry for entry in board.entries if (entry.step.model, entry.step.column) == (model, column)]
+# What both tables share: what runs, how much is done, for how long, and how long it may still take
 
 
-def _title(board: Board, column: str) -> str:
+def _head(board: Board, width: int) -> list[str]:
+    done = f"{len(board.done)} of {len(board.entries)} done, {duration(board.elapsed)}"
+    progress = ", ".join(filter(None, (done, _time_left(board))))
+    whole = f"{board.title}: {progress}"
+    if cell_len(whole) <= width:
+        return [whole]
+    return [board.title, *([progress] if cell_len(progress) <= width else [done, _time_left(board)])]
+
+
+def _time_left(board: Board) -> str:
+    """Return ``about 3 min 05 s left``, ``at least`` where the rate of something is not known, or nothing."""
+    found = board.seconds_left()
+    return f"{'about' if found[1] else 'at least'} {duration(found[0])} left" if found else ""
+
+
+def _running_words(board: Board, entry: Entry) -> str:
+    """Return the share and the seconds of what is measured now."""
+    share = f"{100 * board.progress.share:.0f} %, " if board.progress is not None else ""
+    return f"{share}{duration(board.clock() - entry.begun)}"
+
+
+def _line(text: str) -> Text:
+    """Return a line that is cut where it is too long.
+
+    What a terminal would not print but obey, as an escape within a model's name, becomes a question mark.
+    """
+    text = text[:1000]  # no terminal is wider, and a name may have any length
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return Text(plain, no_wrap=True, overflow="ellipsis")
+
+
+def _columns(lines: Sequence[Sequence[str]]) -> Table:
+    """Return lines of cells in columns, two blanks apart."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in lines[0] if lines else ():
+        table.add_column(no_wrap=True, overflow="ellipsis")
+    for line in lines:
+        table.add_row(*map(_line, line))
+    return table
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Return how wide the lines are as columns."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _shown(
+    board: Board, width: int, above: Sequence[RenderableType], beside: Sequence[RenderableType] = ()
+) -> Group:
+    """Return a board's head, what is shown of it, and what its bar would show."""
+    foot = [_line(f"{board.progress.title}: {board.progress.text}")] if board.progress else []
+    return Group(*map(_line, _head(board, width)), *above, *beside, *foot)
+
+
+# The table of a running evaluation: models down, measurements across
+
+
+def measurement_table(board: Board, width: int) -> Group:
+    """Return a table that ``width`` columns hold.
+
+    A measurement is waiting, running with its share and its seconds, or a value with half of its interval.
+    Where the table is too wide the measurements of a model stand one below the other.
+    """
+    columns = list(dict.fromkeys(entry.column for entry in board.entries if entry.column))
+    models = list(dict.fromkeys(entry.model for entry in board.entries if entry.column))
+    titles = [_title([entry for entry in board.entries if entry.column == column]) for column in columns]
+    words = [
+        [_cell_words(board, [e for e in board.entries if (e.model, e.column) == (m, c)]) for c in columns]
+        for m in models
+    ]
+    lines = [["model", *titles], *([model, *line] for model, line in zip(models, words, strict=True))]
+    table: list[RenderableType] = [_columns(lines)]
+    if _width(lines) > width:
+        table = []
+        for model, line in zip(models, words, strict=True):
+            cells = [("", title, cell) for title, cell in zip(titles, line, strict=True) if cell]
+            table += [_line(model), _columns(cells)]
+    return _shown(board, width, table, [_line(text) for text in _beside(board)])
+
+
+def _title(entries: Sequence[Entry]) -> str:
     """Return the metric that a column's values are of, as soon as there is one."""
-    entries = [entry for entry in board.entries if entry.step.column == column]
-    many = len({entry.step.measurement for entry in entries}) > 1
+    if len({entry.measurement for entry in entries}) > 1:
+        return entries[0].column
     rows = [headline(entry.rows) for entry in entries]
-    metric = next((row["metric"] for row in rows if row is not None), column)
-    return column if many else str(metric)
+    return next((str(row["metric"]) for row in rows if row is not None), entries[0].column)
 
 
 def _cell_words(board: Board, entries: Sequence[Entry]) -> str:
@@ -209,23 +202,23 @@ def _cell_words(board: Board, entries: Sequence[Entry]) -> str:
     if not entries:
         return ""
     running = next((entry for entry in entries if entry.state == "running"), None)
-    failed = any(entry.state == "failed" for entry in entries)
     if len(entries) == 1:
         (entry,) = entries
         row = headline(entry.rows)
         waits = {"left": "waiting", "failed": "failed", "done": "nothing to measure", "running": ""}
-        return value_words(row) if row else running_words(board, entry) if running else waits[entry.state]
+        return _value_words(row) if row else _running_words(board, entry) if running else waits[entry.state]
     done = f"{sum(entry.state == 'done' for entry in entries)}/{len(entries)}"
-    return ", ".join([done, *([running_words(board, running)] if running else []), *(["failed"] * failed)])
+    failed = ["failed"] * any(entry.state == "failed" for entry in entries)
+    return ", ".join([done, *([_running_words(board, running)] if running else []), *failed])
 
 
 def _beside(board: Board) -> list[str]:
     """Return a line for what is of no single model: the differences of pairs."""
-    entries = [entry for entry in board.entries if not entry.step.column]
+    entries = [entry for entry in board.entries if not entry.column]
     if not entries:
         return []
     running = next((entry for entry in entries if entry.state == "running"), None)
-    now = f", now {running.step.model}: {running_words(board, running)}" if running else ""
+    now = f", now {running.model}: {_running_words(board, running)}" if running else ""
     done = sum(entry.state == "done" for entry in entries)
     return [f"differences of pairs: {done} of {len(entries)}{now}"]
 
@@ -233,43 +226,41 @@ def _beside(board: Board) -> list[str]:
 # The table of a running sweep: how far each model is, its best point, and the front of all points so far
 
 
-def sweep_lines(board: Board, width: int) -> list[str]:
-    """Return lines of ``width`` columns: models with their points, and the front over the evaluations.
+def sweep_table(board: Board, width: int) -> Group:
+    """Return two tables of ``width`` columns: models with their points, and the front over the evaluations.
 
     The front holds the points that no other one, of any model, equals or beats in both evaluations and
     quality. Where a table is too wide its last columns are left out.
     """
-    models = list(dict.fromkeys(entry.step.model for entry in board.entries))
-    head = ("model", "points", "best so far", "at", "now")
-    lines = [head, *(_progress(board, model) for model in models)]
-    front = _front([row for entry in board.done if (row := headline(entry.rows))])
-    below = [("NFE", "model", "sampler", "value"), *front] if front else []
-    title = [f"front so far, {_front_metric(board)}:"] if front else []
-    foot = [board.bar] if board.bar else []
-    text = [*head_lines(board, width), *_fitted(lines, width), *title, *_fitted(below, width), *foot]
-    return [clipped(line, width) for line in text]
-
-
-def _front_metric(board: Board) -> str:
-    """Return the metric that the points are compared by, or nothing before there is one."""
-    return next((str(row["metric"]) for entry in board.done if (row := headline(entry.rows))), "")
+    models = list(dict.fromkeys(entry.model for entry in board.entries))
+    lines = [("model", "points", "best so far", "at", "now"), *(_progress(board, model) for model in models)]
+    rows = [row for entry in board.done if (row := headline(entry.rows))]
+    below: list[RenderableType] = []
+    if front := _front(rows):
+        title = _line(f"front so far, {rows[0]['metric']}:")
+        below = [title, _columns(_fitted([("NFE", "model", "sampler", "value"), *front], width))]
+    return _shown(board, width, [_columns(_fitted(lines, width))], below)
 
 
 def _progress(board: Board, model: str) -> tuple[str, ...]:
-    mine = [entry for entry in board.entries if entry.step.model == model]
+    mine = [entry for entry in board.entries if entry.model == model]
     rows = [row for entry in mine if (row := headline(entry.rows)) and row["value"] is not None]
     best = min(rows, key=_loss, default=None)
     done = f"{sum(entry.state == 'done' for entry in mine)}/{len(mine)}"
-    shown = (value_words(best), best["sampler"] or "") if best else ("", "")
-    return (model, done, *shown, _now(board, mine))
+    return (
+        model,
+        done,
+        *((_value_words(best), best["sampler"] or "") if best else ("", "")),
+        _now(board, mine),
+    )
 
 
 def _now(board: Board, entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state == "running":
-            return f"{entry.step.measurement} {running_words(board, entry)}"
+            return f"{entry.measurement} {_running_words(board, entry)}"
         if entry.state == "failed":
-            return f"{entry.step.measurement} failed"
+            return f"{entry.measurement} failed"
     return "waiting" if any(entry.state == "left" for entry in entries) else "done"
 
 
@@ -281,15 +272,13 @@ def _front(rows: list[Row]) -> list[tuple[str, ...]]:
     known = [row for row in rows if row["value"] is not None and row["nfe_mean"] is not None]
     numbers = pareto_front([row["nfe_mean"] for row in known], [_loss(row) for row in known])
     return [
-        (f"{row['nfe_mean']:.4g}", row["model"], row["sampler"] or "", value_words(row))
+        (f"{row['nfe_mean']:.4g}", row["model"], row["sampler"] or "", _value_words(row))
         for row in (known[number] for number in numbers)
     ]
 
 
-def _fitted(lines: list[tuple[str, ...]], width: int) -> list[str]:
-    """Return a table, without its last columns where it is too wide: what is first says most."""
-    for count in range(len(lines[0]) if lines else 0, 1, -1):
-        text = aligned([line[:count] for line in lines])
-        if max(map(columns_of, text)) <= width:
-            return text
-    return aligned([line[:2] for line in lines])
+def _fitted(lines: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """Return lines without their last cells where they are too wide: what is first says most."""
+    fitting = range(len(lines[0]), 2, -1)
+    count = next((count for count in fitting if _width([line[:count] for line in lines]) <= width), 2)
+    return [line[:count] for line in lines]

@@ -23,7 +23,7 @@ from lsgm.errors import ConfigError
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
 from lsgm.runs.load import load_model
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
 
 TASK = """
 name = "greys"
@@ -262,7 +262,7 @@ def test_the_harness_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """`lsgm eval` on grey pictures of the right size, and one sentence for a task of other pictures."""
     pictures = {split: ink(60, seed) for seed, split in enumerate(("train", "val", "test"))}
     images = ImageSet("greys", "1", sha256_of(*pictures.values()), "discrete", pictures)
-    monkeypatch.setattr(runner, "load", lambda name, **options: images)
+    monkeypatch.setattr(plan, "load", lambda name, **options: images)
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "greys.toml").write_text(TASK)
     pipeline(tmp_path / "saved", unet(sample_size=28))

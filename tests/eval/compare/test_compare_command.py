@@ -19,7 +19,7 @@ from lsgm.train.training import train_recipe
 from lsgm_eval.commands import eval as measuring
 from lsgm_eval.commands.compare import run
 from lsgm_eval.models import open
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
 
 TASK = (
     tiny.TASK
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def measured(trained: Runs, task: str) -> Runs:
     """Both measured into their own directories."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load", lambda name, **options: tiny.bars())
+        patch.setattr(plan, "load", lambda name, **options: tiny.bars())
         for place in trained:
             measure(task, place, f"model={place}", "--only", "nelbo")
     return trained
@@ -80,7 +80,7 @@ def results(
     bernoulli: Callable[..., Any],
 ) -> Runs:
     """Results of a model of the right ink and of one that draws too much of it."""
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     known = {
         "right": bernoulli(name="ink", p=0.05, sha256="a" * 64),
         "wrong": bernoulli(name="ink", p=0.3, sha256="c" * 64),

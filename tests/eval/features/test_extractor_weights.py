@@ -34,8 +34,8 @@ from lsgm_eval.features.weights import (
     read_published,
 )
 from lsgm_eval.models import open
-from lsgm_eval.run import runner
-from lsgm_eval.run.runner import evaluate
+from lsgm_eval.run import plan
+from lsgm_eval.run.calls import evaluate
 from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.task import load_task
 
@@ -244,7 +244,7 @@ def test_without_any_space_a_command_ends_before_the_data_are_read(
 ) -> None:
     monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
     monkeypatch.setattr(inception, "CLEAN_INCEPTION", remote())
-    monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
+    monkeypatch.setattr(plan, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(3, 32, 32, "discrete", 8))
     monkeypatch.setattr(open, "open_model", lambda spec, device: model)
     words = ["--model", "a", "--out", str(tmp_path / "out"), "--device", "cpu"]
@@ -262,7 +262,7 @@ def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_rea
 ) -> None:
     """With likelihoods too, which need no network."""
     monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
-    monkeypatch.setattr(runner, "load", lambda *_, **__: pytest.fail("data were read"))
+    monkeypatch.setattr(plan, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(1, 28, 28, "binary", 1))
     task = replace(load_task("glyphs"), spaces=(SpaceSpec("inception"),))
     with pytest.raises(DataError, match=r"the weights net\.pth are not here"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lsgm_eval.live.board import Board, Entry, Step
+from rich.console import Console, RenderableType
 
-__all__ = ["Clock", "Toy", "evaluation", "row", "sweep"]
+from lsgm.progress import Progress
+from lsgm_eval.live.board import Board, Entry
+from lsgm_eval.run.runner import Step
+
+__all__ = ["Clock", "Toy", "evaluation", "lines_of", "row", "sweep"]
 
 
 @dataclass
@@ -28,6 +33,7 @@ def row(metric: str, value: float | None, half: float | None = None, **fields: A
         for end, sign in (("ci_low", -1), ("ci_high", 1))
     }
     about = {"model": "lsgm", "sampler": None, "nfe_mean": None, "note": None, "group": "quality"}
+    about |= {"seconds": None, "n": None, "n_of": None}
     return {"metric": metric, "value": value, "higher_is_better": False, **bounds, **about, **fields}
 
 
@@ -52,17 +58,29 @@ class Toy:
             self.model,
             self.measurement,
             self._measure,
-            lambda: list(self.rows) if self.before else None,
-            self.column,
-            self.kind,
-            self.work,
+            finished=lambda: list(self.rows) if self.before else None,
+            column=self.column,
+            kind=self.kind,
+            work=self.work,
         )
+
+    @property
+    def entry(self) -> Entry:
+        """What a board has of it."""
+        return Entry(self.model, self.measurement, self.column, self.kind, self.work)
 
     def _measure(self) -> list[dict[str, Any]]:
         self.asked += 1
         if self.error is not None:
             raise self.error
         return list(self.rows)
+
+
+def lines_of(draw: Callable[[Board, int], RenderableType], board: Board, width: int) -> list[str]:
+    """Return what a terminal of this width shows of a board, without blanks at the ends."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    lines = console.render_lines(draw(board, width), pad=False)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
 
 def evaluation(clock: Clock) -> Board:
@@ -78,35 +96,35 @@ def evaluation(clock: Clock) -> Board:
         )
         if (model, column) != ("vae", "curve")
     ]
-    steps = [Toy(model, name, column=column, kind=kind).step for model, name, column, kind in plan]
-    steps.append(Toy("glyphs-lsgm - vae", "difference", column="", kind="difference").step)
-    board = Board("lsgm eval glyphs@1/quick", [Entry(step) for step in steps], clock)
+    entries = [Toy(model, name, column=column, kind=kind).entry for model, name, column, kind in plan]
+    entries.append(Toy("glyphs-lsgm - vae", "difference", column="", kind="difference").entry)
+    board = Board("lsgm eval glyphs@1/quick", entries, clock)
     _measured(board, clock, 0, 30.0, [row("frechet_glyphs", 5.8642, 0.431), row("nfe", 20.0, group="cost")])
     _measured(board, clock, 1, 15.0, [row("nelbo_nats", 92.317, 1.24, group="likelihood")])
     missing = row("ode_nll_nats", None, group="likelihood", note="vae has a Normal prior")
     board.finish(board.entries[8], [missing])
     board.begin(board.entries[2])
-    board.watch("glyphs-lsgm: ode", 0.0, "glyphs-lsgm: ode: 0/100")
+    board.watch(Progress("glyphs-lsgm: ode", 0.0, "0/100"))
     clock.now += 30.0
-    board.watch("glyphs-lsgm: ode", 0.4, "glyphs-lsgm: ode: 40/100 [00:30<00:45, 1.3image/s]")
+    board.watch(Progress("glyphs-lsgm: ode", 0.4, "40/100 [00:30<00:45, 1.3image/s]"))
     return board
 
 
 def sweep(clock: Clock) -> Board:
     """Return two models in the middle of a sweep, 50 s after its begin."""
     names = [("ddim(steps=5)", 5), ("heun(steps=10)", 20), ("dopri5(rtol=1e-05, atol=1e-05)", 120)]
-    steps = [
-        Toy(model, name, column="points", kind="points", work=nfe).step
+    entries = [
+        Toy(model, name, column="points", kind="points", work=nfe).entry
         for name, nfe in names
         for model in ("lsgm", "sgm")
     ]
-    board = Board("lsgm nfe glyphs@1/quick", [Entry(step) for step in steps], clock)
+    board = Board("lsgm nfe glyphs@1/quick", entries, clock)
     for number, (value, half) in enumerate([(45.13, 2.1), (288.4, 23.0), (12.07, 0.86)]):
-        step = board.entries[number].step
-        about = {"model": step.model, "sampler": step.measurement, "nfe_mean": step.work, "group": "curve"}
-        _measured(board, clock, number, 2 * step.work, [row("frechet_glyphs", value, half, **about)])
+        point = board.entries[number]
+        about = {"model": point.model, "sampler": point.measurement, "nfe_mean": point.work, "group": "curve"}
+        _measured(board, clock, number, 2 * point.work, [row("frechet_glyphs", value, half, **about)])
     board.begin(board.entries[3])
-    board.watch("sgm: samples", 0.0, "sgm: samples: 0/200")
+    board.watch(Progress("sgm: samples", 0.0, "0/200"))
     return board
 
 

@@ -7,15 +7,16 @@ import re
 
 __all__ = ["FakeTerminal"]
 
-TOKEN = re.compile(r"\x1b\[\d*[A-Za-z]|.|\n", re.DOTALL)
+TOKEN = re.compile(r"\x1b\[\??\d*[A-Za-z]|.|\n", re.DOTALL)
 
 
 class FakeTerminal(io.StringIO):
-    """Keeps the lines that are seen; knows line feeds, returns, moves up and erasing to the end."""
+    """Keeps the lines that are seen; knows line feeds, returns, moves up, wiped lines and a hidden cursor."""
 
     def __init__(self, width: int = 80) -> None:
         super().__init__()
         self.lines, self.row, self.column, self.width = [""], 0, 0, width
+        self.hidden = False
 
     def isatty(self) -> bool:
         return True
@@ -41,6 +42,10 @@ class FakeTerminal(io.StringIO):
         elif token == "\x1b[J":
             self.lines[self.row] = self.lines[self.row][: self.column]
             del self.lines[self.row + 1 :]
+        elif token == "\x1b[2K":
+            self.lines[self.row] = ""
+        elif token in ("\x1b[?25l", "\x1b[?25h"):
+            self.hidden = token.endswith("l")
         elif token[0] == "\x1b":
             raise AssertionError(f"the table wrote {token!r}, which no terminal here knows")
         else:

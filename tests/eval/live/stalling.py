@@ -22,7 +22,7 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.generative import Density, Samples
 from lsgm_eval.models import open
-from lsgm_eval.run import runner, spaces
+from lsgm_eval.run import plan
 
 __all__ = ["TASK", "patched"]
 
@@ -72,8 +72,8 @@ def patched(stalls: bool) -> None:
         model = Sleeper(name=word, sha256=word * 8, p=0.16)
         return replace(model, stalls=stalls) if word == "slow" else model
 
-    runner.load = lambda name, **options: bars  # type: ignore[assignment]
-    spaces.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
+    plan.load = lambda name, **options: bars  # type: ignore[assignment]
+    plan.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
     open.open_model = opened  # type: ignore[assignment]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from eval.live.boards import Clock, Toy
 
-from lsgm_eval.live.board import Board, Entry
+from lsgm.progress import Progress
+from lsgm_eval.live.board import Board
 
 
 def board_of(clock: Clock, *toys: Toy) -> Board:
-    return Board("title", [Entry(toy.step) for toy in toys], clock)
+    return Board("title", [toy.entry for toy in toys], clock)
 
 
 def measured(board: Board, clock: Clock, number: int, seconds: float) -> None:
@@ -41,7 +42,7 @@ def test_a_models_own_rate_counts_before_those_of_others() -> None:
     board = board_of(clock, *(Toy(model, "x", kind="draw") for model in "abbc"))
     measured(board, clock, 0, 2.0)
     measured(board, clock, 1, 6.0)
-    assert [board.expected(entry.step) for entry in board.entries[2:]] == [6.0, 4.0]
+    assert [board.expected(entry) for entry in board.entries[2:]] == [6.0, 4.0]
 
 
 def test_what_earlier_calls_measured_says_nothing_about_rates() -> None:
@@ -57,12 +58,12 @@ def test_a_bar_tells_what_is_left_of_the_running_one_whatever_was_done_before() 
     board = board_of(clock, Toy("a", "x"))
     board.begin(board.entries[0])
     clock.now = 3.0
-    board.watch("scores", 0.5, "50/100")  # of an earlier call
+    board.watch(Progress("scores", 0.5, "50/100"))  # of an earlier call
     assert board.seconds_left() is None
     clock.now = 13.0
-    board.watch("scores", 0.75, "75/100")
+    board.watch(Progress("scores", 0.75, "75/100"))
     assert board.seconds_left() == (pytest.approx(10.0), True)
-    board.watch("subsets", 0.1, "1/10")  # another bar: its share is not that one's
+    board.watch(Progress("subsets", 0.1, "1/10"))  # another bar: its share is not that one's
     assert board.seconds_left() is None
 
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval.live.boards import Toy, row
+import torch
+from eval.live.boards import Toy
 from eval.live.stalling import TASK
 
 from lsgm.cli import main
+from lsgm.distributed import World
 from lsgm.errors import UserError
-from lsgm_eval.live.journal import measuring, write_report
-from lsgm_eval.live.table import measurement_lines
+from lsgm_eval.live.table import measurement_table
 from lsgm_eval.models import open
 from lsgm_eval.rows import read_rows
+from lsgm_eval.run.runner import measuring, write_report
 
 PROGRAM = Path(__file__).with_name("stalling.py")
 
@@ -138,7 +140,7 @@ def test_an_error_is_told_after_the_report_and_keeps_its_status(
                 found.nats[0] = float("nan")
             return found
 
-    monkeypatch.setattr("lsgm_eval.run.runner.load", lambda name, **options: bars)
+    monkeypatch.setattr("lsgm_eval.run.plan.load", lambda name, **options: bars)
     monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": Broken(name=spec))
     words = ["eval", str(folder / "bars.toml"), "--model", "a", "--out", str(folder / "out")]
     words += ["--only", "nelbo", "--only", "ode"]
@@ -159,7 +161,7 @@ def test_an_error_is_told_after_the_report_and_keeps_its_status(
 def test_a_mistake_before_the_first_measurement_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError), measuring(tmp_path, ["lsgm"], measurement_lines, report="yes"):
+    with pytest.raises(UserError), measuring(tmp_path, ["lsgm"], measurement_table, report="yes"):
         raise UserError("no such model")
     assert not list(tmp_path.iterdir())
     assert not capsys.readouterr().err
@@ -168,9 +170,10 @@ def test_a_mistake_before_the_first_measurement_leaves_nothing_behind(
 def test_signals_are_as_before_afterwards_and_other_processes_write_nothing(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     for main_one in (True, False):
-        with measuring(tmp_path / str(main_one), ["lsgm"], measurement_lines, main=main_one) as journal:
+        world = World(0 if main_one else 1, 1, torch.device("cpu"))
+        with measuring(tmp_path / str(main_one), ["lsgm"], measurement_table, world=world) as runner:
             changed = signal.getsignal(signal.SIGTERM) is not before
-            journal.run("title", [Toy("a", "nelbo", [row("nelbo_nats", 1.0)]).step], lambda rows: None)
+            runner.run("title", [Toy("a", "nelbo", []).step])
         assert changed == main_one
         assert signal.getsignal(signal.SIGTERM) is before
         assert (tmp_path / str(main_one) / "status.json").exists() == main_one

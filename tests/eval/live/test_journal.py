@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,8 @@ from eval.live.boards import Clock, Toy, row
 
 from lsgm.errors import UserError
 from lsgm_eval.live.board import StatusFile
-from lsgm_eval.live.journal import Journal, Terminated
-from lsgm_eval.live.table import headline
+from lsgm_eval.run import runner as module
+from lsgm_eval.run.runner import Runner, Terminated
 
 NAMES = ("quality", "nelbo", "ode")
 
@@ -26,8 +29,19 @@ def status(folder: Path) -> dict[str, Any]:
     return found
 
 
-def journal_of(folder: Path, clock: Clock | None = None) -> Journal:
-    return Journal(status=StatusFile(folder, ["lsgm", "eval", "ü b"]), clock=clock or Clock())
+class Kept(Runner):
+    """A runner that notes the rows that it keeps, and keeps none."""
+
+    def keep(self, rows: Sequence[dict[str, Any]], gone: Any = None) -> None:
+        self.__dict__.setdefault("kept", []).append([row["metric"] for row in rows])
+
+
+def runner_of(folder: Path, clock: Clock | None = None) -> Kept:
+    return Kept(status=StatusFile(folder, ["lsgm", "eval", "ü b"]), clock=clock or Clock())
+
+
+def run(runner: Runner, plan: Sequence[Toy], **options: Any) -> list[str]:
+    return [row["metric"] for row in runner.run("title", [toy.step for toy in plan], **options)]
 
 
 def states(folder: Path) -> list[str]:
@@ -35,14 +49,10 @@ def states(folder: Path) -> list[str]:
 
 
 def test_rows_are_kept_one_measurement_after_the_other_and_in_the_end_in_order(tmp_path: Path) -> None:
-    kept: list[list[str]] = []
-    journal = journal_of(tmp_path)
-    rows = journal.run(
-        "title", [toy.step for toy in toys()], lambda rows: kept.append([r["metric"] for r in rows])
-    )
-    journal.close(None)
-    assert kept == [["quality"], ["nelbo"], ["ode"], list(NAMES)]
-    assert [row["metric"] for row in rows] == list(NAMES)
+    runner = runner_of(tmp_path)
+    assert run(runner, toys()) == list(NAMES)
+    runner.close(None)
+    assert runner.__dict__["kept"] == [["quality"], ["nelbo"], ["ode"], list(NAMES)]
     found = status(tmp_path)
     assert (found["format"], found["state"], found["why"]) == (1, "finished", None)
     assert found["command"] == ["lsgm", "eval", "ü b"]
@@ -66,16 +76,27 @@ def test_wherever_a_call_ends_the_file_says_what_is_done_and_why_the_rest_is_not
 ) -> None:
     plan = toys()
     plan[failing].error = error
-    kept: list[str] = []
-    journal = journal_of(tmp_path)
+    runner = runner_of(tmp_path)
     with pytest.raises(type(error)) as caught:
-        journal.run("title", [toy.step for toy in plan], lambda rows: kept.extend(r["metric"] for r in rows))
-    journal.close(caught.value)
-    assert kept == list(NAMES[:failing])
+        run(runner, plan)
+    runner.close(caught.value)
+    assert runner.__dict__.get("kept", []) == [[name] for name in NAMES[:failing]]
     assert (status(tmp_path)["state"], status(tmp_path)["why"]) == (end, why)
     assert states(tmp_path) == ["done"] * failing + [there] + ["left"] * (2 - failing)
     assert status(tmp_path)["planned"][failing]["why"] == (why if end == "failed" else None)
     assert [toy.asked for toy in plan] == [1] * (failing + 1) + [0] * (2 - failing)
+
+
+def test_a_step_that_may_fail_ends_nothing_but_itself(tmp_path: Path) -> None:
+    plan = toys()
+    plan[1].error = UserError("no bound")
+    runner = runner_of(tmp_path)
+    runner.spare = True
+    assert run(runner, plan) == ["quality", "ode"]
+    assert states(tmp_path) == ["done", "failed", "done"]
+    plan[0].error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError):
+        run(runner, plan)
 
 
 def test_while_it_runs_the_file_says_so_as_it_does_after_a_kill(tmp_path: Path) -> None:
@@ -83,7 +104,7 @@ def test_while_it_runs_the_file_says_so_as_it_does_after_a_kill(tmp_path: Path) 
     seen: list[tuple[str, list[str]]] = []
     for toy in plan:
         toy.rows = Noting(toy.rows, lambda: seen.append((status(tmp_path)["state"], states(tmp_path))))
-    journal_of(tmp_path).run("title", [toy.step for toy in plan], lambda rows: None)
+    run(runner_of(tmp_path), plan)
     assert seen == [
         ("running", ["running", "left", "left"]),
         ("running", ["done", "running", "left"]),
@@ -108,57 +129,101 @@ def test_what_earlier_calls_finished_is_there_before_anything_is_measured(tmp_pa
     plan = toys()
     plan[0].error = KeyboardInterrupt()
     plan[2].before = True
-    kept: list[str] = []
-    journal = journal_of(tmp_path)
+    runner = runner_of(tmp_path)
     with pytest.raises(KeyboardInterrupt) as caught:
-        journal.run("title", [toy.step for toy in plan], lambda rows: kept.extend(r["metric"] for r in rows))
-    journal.close(caught.value)
-    assert kept == ["ode"]
+        run(runner, plan)
+    runner.close(caught.value)
+    assert runner.__dict__["kept"] == [["ode"]]
     assert states(tmp_path) == ["running", "left", "done"]
     plan[0].error = None
-    rows = journal_of(tmp_path).run("title", [toy.step for toy in plan], lambda rows: None)
-    assert [row["metric"] for row in rows] == list(NAMES)
+    assert run(runner_of(tmp_path), plan) == list(NAMES)
     assert plan[2].asked == 0
 
 
-def test_rows_that_cannot_be_written_are_a_failure_of_their_measurement(tmp_path: Path) -> None:
-    def full(rows: list[dict[str, Any]]) -> None:
+def test_rows_that_cannot_be_written_are_a_failure_of_their_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
         raise UserError("the disk is full")
 
-    journal = journal_of(tmp_path)
+    runner = runner_of(tmp_path)
+    monkeypatch.setattr(runner, "keep", full)
     with pytest.raises(UserError) as caught:
-        journal.run("title", [toy.step for toy in toys()], full)
-    journal.close(caught.value)
+        run(runner, toys())
+    runner.close(caught.value)
     assert states(tmp_path) == ["failed", "left", "left"]
 
 
 def test_what_would_end_too_late_is_left_and_what_is_shorter_still_measured(tmp_path: Path) -> None:
     clock = Clock()
 
-    def taking(rows: list[dict[str, Any]]) -> None:
-        clock.now += sum(row["seconds"] for row in rows)
+    @dataclass
+    class Taking(Toy):
+        def _measure(self) -> list[dict[str, Any]]:
+            clock.now += self.work
+            return super()._measure()
 
     plan = [
-        Toy("a", name, [row(name, 1.0, seconds=seconds)], kind="k", work=seconds)
+        Taking("a", name, [row(name, 1.0)], kind="k", work=seconds)
         for name, seconds in (("first", 10), ("long", 100), ("short", 20))
     ]
-    journal = journal_of(tmp_path, clock)
-    board_rows = journal.run("title", [toy.step for toy in plan], taking, seconds=50.0)
-    journal.close(None)
-    assert [(headline([row]) or {})["metric"] for row in board_rows] == ["first", "short"]
+    runner = runner_of(tmp_path, clock)
+    assert run(runner, plan, seconds=50.0) == ["first", "short"]
+    runner.close(None)
     assert states(tmp_path) == ["done", "left", "done"]
     assert (status(tmp_path)["state"], status(tmp_path)["why"]) == ("stopped", "the time was up")
 
 
 def test_before_anything_is_planned_no_file_is_written(tmp_path: Path) -> None:
-    journal_of(tmp_path).close(UserError("there is no such model"))
+    runner_of(tmp_path).close(UserError("there is no such model"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_library_call_measures_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(Journal().run("title", [toy.step for toy in toys()], lambda rows: None)) == 3
+    assert len(run(Runner(), toys())) == 3
     captured = capsys.readouterr()
     assert not captured.err + captured.out
+
+
+class Trackers:
+    """Two installed trackers of rows, one of which raises at its second row, and one that is not there."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[str]] = {"steady": [], "tired": []}
+
+    def offers(self, group: str) -> dict[str, Any]:
+        assert group == "lsgm.row_trackers"
+        names = ("absent", "steady", "tired")
+        return {name: SimpleNamespace(load=lambda name=name: self._load(name)) for name in names}
+
+    def _load(self, name: str) -> Any:
+        if name == "absent":
+            raise ImportError("no module")
+
+        def track(row: dict[str, Any]) -> None:
+            self.told[name].append(row["metric"])
+            row.clear()
+            if name == "tired" and len(self.told[name]) == 2:
+                raise ValueError("no network")
+
+        return track
+
+
+def test_every_measured_row_is_told_to_the_trackers_and_one_that_raises_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trackers, plan = Trackers(), toys()
+    monkeypatch.setattr(module, "offers", trackers.offers)
+    plan[0].before = True
+    plan.append(Toy("a", "more", [row("more", 2.0), row("last", 3.0)]))
+    runner = runner_of(tmp_path)
+    runner.out = tmp_path
+    assert run(runner, plan) == [*NAMES, "more", "last"]
+    assert trackers.told == {"steady": ["nelbo", "ode", "more", "last"], "tired": ["nelbo", "ode"]}
+    assert capsys.readouterr().err.splitlines() == [
+        "lsgm: the row tracker 'absent' is switched off: ImportError: no module",
+        "lsgm: the row tracker 'tired' is switched off: ValueError: no network",
+    ]
 
 
 def test_words_that_are_no_utf8_are_spelt_out_in_the_file(tmp_path: Path) -> None:

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
-from eval.live.boards import Clock, Toy, row
+from eval.live.boards import Clock, Toy, lines_of, row
 from eval.live.fake_terminal import FakeTerminal
 
 from lsgm.progress import bar
-from lsgm_eval.live.board import Board, Entry
+from lsgm_eval.live.board import Board
 from lsgm_eval.live.screen import Lines, Nothing, Terminal, open_screen
-from lsgm_eval.live.table import measurement_lines
+from lsgm_eval.live.table import measurement_table
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
     """A terminal of 80 columns and 24 lines."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("LINES", "24")
+    for name, value in {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("LSGM_PROGRESS", raising=False)
     return FakeTerminal()
 
@@ -32,14 +32,15 @@ def shown(board: Board, terminal: FakeTerminal) -> Iterator[Terminal]:
     """Show a board on the terminal, which standard error and output are meanwhile."""
     # Not by a fixture: pytest puts its own streams in place between the fixtures and the test.
     with redirect_stderr(terminal), redirect_stdout(terminal):
-        with Terminal(terminal, measurement_lines) as screen:
+        with Terminal(terminal, measurement_table) as screen:
             screen.show(board)
             yield screen
         assert sys.stderr is terminal is sys.stdout
+    assert not terminal.hidden
 
 
 def board_of(*names: str) -> Board:
-    return Board("title", [Entry(Toy("a", name, column=name).step) for name in names], Clock())
+    return Board("title", [Toy("a", name, column=name).entry for name in names], Clock())
 
 
 def test_the_table_stays_where_it_is(terminal: FakeTerminal) -> None:
@@ -48,9 +49,9 @@ def test_the_table_stays_where_it_is(terminal: FakeTerminal) -> None:
         for entry in board.entries:
             board.begin(entry)
             screen.changed(entry)
-            board.finish(entry, [row(f"{entry.step.measurement}_nats", 3.0, 0.1)])
+            board.finish(entry, [row(f"{entry.measurement}_nats", 3.0, 0.1)])
             screen.changed(entry)
-    assert terminal.seen == measurement_lines(board, 79)
+    assert terminal.seen == lines_of(measurement_table, board, 80)
 
 
 def test_what_others_print_stands_above_the_table(terminal: FakeTerminal) -> None:
@@ -58,13 +59,24 @@ def test_what_others_print_stands_above_the_table(terminal: FakeTerminal) -> Non
     with shown(board, terminal):
         print("lsgm: image 3 failed", file=sys.stderr)
         print("half a ", end="")
-        print("line\n\nand another")
-        print("never ended", end="", file=sys.stderr)
-    above = ["lsgm: image 3 failed", "half a line", "and another", "never ended"]
-    assert terminal.seen == [*above, *measurement_lines(board, 79)]
+        print("line\nand another")
+        print("[bold]never ended", end="", file=sys.stderr)
+        sys.stderr.flush()
+    above = ["lsgm: image 3 failed", "half a line", "and another", "[bold]never ended"]
+    assert terminal.seen == [*above, *lines_of(measurement_table, board, 80)]
 
 
-def test_a_bar_becomes_the_share_of_what_runs_and_leaves_no_trace(terminal: FakeTerminal) -> None:
+def test_rows_that_go_elsewhere_stay_out_of_the_terminal(
+    terminal: FakeTerminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with redirect_stderr(terminal), Terminal(terminal, measurement_table) as screen:
+        screen.show(board_of("nelbo"))
+        print('{"row": 1}')
+    assert capsys.readouterr().out == '{"row": 1}\n'
+    assert not any("row" in line for line in terminal.seen)
+
+
+def test_what_a_bar_would_show_is_told_and_leaves_no_trace(terminal: FakeTerminal) -> None:
     board = board_of("quality")
     shares = []
     with shown(board, terminal):
@@ -73,15 +85,13 @@ def test_a_bar_becomes_the_share_of_what_runs_and_leaves_no_trace(terminal: Fake
             progress.mininterval = 0.0
             for _ in range(4):
                 progress.update(1)
-                shares.append(board.share)
-                if progress.n == 2:
-                    print("a note between", file=sys.stderr)
-        drawn = measurement_lines(board, 79)
+                assert board.progress is not None
+                shares.append(board.progress.share)
+        drawn = lines_of(measurement_table, board, 80)
     assert shares == [0.25, 0.5, 0.75, 1.0]
     assert drawn[-1].startswith("a: samples: 4/4 [")
-    assert terminal.seen[0] == "a note between"
-    assert terminal.seen[1:] == measurement_lines(board, 79)
-    assert not any("%|" in line for line in terminal.seen)
+    assert terminal.seen == lines_of(measurement_table, board, 80)
+    assert not any("samples" in line for line in terminal.seen)
 
 
 def test_the_seconds_go_on_while_nothing_happens(terminal: FakeTerminal) -> None:
@@ -96,20 +106,16 @@ def test_the_seconds_go_on_while_nothing_happens(terminal: FakeTerminal) -> None
         assert "11 min" in terminal.seen[0]
 
 
-def test_a_table_that_is_too_high_is_cut_and_lines_that_wrapped_are_wiped(
-    terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch
+def test_a_table_that_is_too_high_is_cut_while_it_is_redrawn_and_whole_in_the_end(
+    terminal: FakeTerminal,
 ) -> None:
-    board = Board("title", [Entry(Toy(f"model-{k}", "nelbo").step) for k in range(40)], Clock())
+    board = Board("title", [Toy(f"model-{k}", "nelbo").entry for k in range(40)], Clock())
     with shown(board, terminal) as screen:
-        assert len(terminal.seen) == 22
-        assert terminal.seen[-1] == "... 21 more lines"
-        # A narrower window: a terminal wraps what it shows, and the table takes more lines than it has.
-        narrow = 30
-        monkeypatch.setenv("COLUMNS", str(narrow))
-        wrapped = [line[k : k + narrow] for line in terminal.seen for k in range(0, len(line), narrow)]
-        terminal.lines, terminal.row, terminal.width = [*wrapped, ""], len(wrapped), narrow
         screen.changed(board.entries[0])
-        assert sum(line.startswith("title") for line in terminal.seen) == 1
+        assert len(terminal.seen) == 24
+        assert terminal.seen[-1].strip() == "..."
+    assert sum(line.startswith("title") for line in terminal.seen) == 1
+    assert len(terminal.seen) == 42
 
 
 def test_elsewhere_there_is_a_line_for_each_measurement_and_no_escape(
@@ -121,7 +127,7 @@ def test_elsewhere_there_is_a_line_for_each_measurement_and_no_escape(
         for entry in board.entries:
             board.begin(entry)
             screen.changed(entry)
-            board.finish(entry, [row(f"{entry.step.measurement}_nats", 3.0, 0.1)])
+            board.finish(entry, [row(f"{entry.measurement}_nats", 3.0, 0.1)])
             screen.changed(entry)
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
@@ -152,4 +158,4 @@ def test_where_progress_is_shown(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", FakeTerminal() if tty else open(os.devnull, "w"))  # noqa: SIM115
-    assert type(open_screen(measurement_lines)) is kind
+    assert type(open_screen(measurement_table)) is kind

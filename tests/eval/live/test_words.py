@@ -9,7 +9,8 @@ from eval.live.boards import row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsgm_eval.live.table import aligned, clipped, columns_of, duration, headline, with_error
+from lsgm.progress import aligned
+from lsgm_eval.live.table import duration, headline, with_error
 
 
 @pytest.mark.parametrize(
@@ -55,15 +56,6 @@ def test_rounding_costs_at_most_a_twentieth_of_the_error(value: float, half: flo
     assert error == pytest.approx((high - low) / 2, rel=0.051)
 
 
-@given(st.text(max_size=40), st.integers(1, 30))
-def test_a_clipped_text_fits_and_orders_nothing(text: str, width: int) -> None:
-    found = clipped(text, width)
-    assert columns_of(found) <= width
-    assert found.isprintable()
-    if text.isprintable() and columns_of(text) <= width:
-        assert found == text
-
-
 def test_wide_letters_take_two_columns() -> None:
     assert aligned([("模型", "1"), ("a", "2")]) == ["模型  1", "a     2"]
 
@@ -74,10 +66,6 @@ def test_a_measurement_is_known_by_its_first_value_that_is_no_cost() -> None:
     assert headline([cost, missing]) == missing
     assert headline([cost]) == cost
     assert headline([]) is None
-
-
-def test_a_name_of_any_length_is_clipped_at_once() -> None:
-    assert clipped("x" * 10**6, 5) == "xxxx…"
 
 
 @pytest.mark.parametrize("ends", [(-1e308, 1e308), (float("-inf"), 1.0), (2.0, 1.0)])

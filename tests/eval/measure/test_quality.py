@@ -21,9 +21,9 @@ from lsgm_eval.metrics.difference import compare_frechet
 from lsgm_eval.metrics.memorisation import memorisation
 from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
 from lsgm_eval.rows import read_rows
-from lsgm_eval.run import runner
-from lsgm_eval.run import spaces as open_spaces
-from lsgm_eval.run.runner import evaluate
+from lsgm_eval.run import plan
+from lsgm_eval.run import plan as open_spaces
+from lsgm_eval.run.calls import evaluate
 from lsgm_eval.samples.reference import RowFile, all_features, data_images, reference_features
 from lsgm_eval.spaces import SpaceSpec, Statistic
 from lsgm_eval.task import Task, Tier
@@ -78,7 +78,7 @@ def _world(monkeypatch: pytest.MonkeyPatch, bars: ImageSet, squares: Squares) ->
             raise DataError("absent.pth is not here: fetch it")
         return squares if spec == "squares" else Squares(spec, "6" * 64, official=spec == "inception")
 
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     monkeypatch.setattr(open_spaces, "load_extractor", load)
 
 

@@ -20,8 +20,8 @@ from lsgm.runs.load import load_model
 from lsgm.train.training import train_recipe
 from lsgm_eval.models.open import open_model, remark_of
 from lsgm_eval.models.ready import ImageModel, fit
-from lsgm_eval.run import runner
-from lsgm_eval.run.runner import evaluate
+from lsgm_eval.run import plan
+from lsgm_eval.run.calls import evaluate
 from lsgm_eval.task import load_task
 from lsgm_eval.two_sides.sides import open_side
 
@@ -39,7 +39,7 @@ sampler = { name = "heun", steps = 3 }
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str:
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)

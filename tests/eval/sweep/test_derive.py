@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lsgm_eval.cost_curve.derive import derived_rows
+from lsgm_eval.cost_curve.speedup import derived_rows
 from lsgm_eval.rows import Context
 
 CONTEXTS = [Context("t@3/quick", name, "a" * 64, "d@1@b", "run") for name in ("wide", "narrow")]

@@ -17,7 +17,7 @@ from lsgm.kinds import find_kind
 from lsgm.runs.load import fresh_networks
 from lsgm_eval.commands.nfe import Options, run
 from lsgm_eval.models import open
-from lsgm_eval.run import runner, spaces
+from lsgm_eval.run import plan
 
 TASK = """
 name = "bars"
@@ -44,8 +44,8 @@ def untrained(spec: str, device: Any = "cpu") -> GenerativeModel:
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     bars = tiny.bars()
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
-    monkeypatch.setattr(spaces, "load_extractor", lambda spec, shape, device=None: Ink())
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load_extractor", lambda spec, shape, device=None: Ink())
     monkeypatch.setattr(open, "open_model", untrained)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)

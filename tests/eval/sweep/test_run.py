@@ -18,12 +18,12 @@ from lsgm.data import ImageSet
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import Pixels
-from lsgm_eval.cost_curve.points import plan_points
-from lsgm_eval.cost_curve.run import Sweep, check_metric, prepare, sweep
-from lsgm_eval.live.journal import Journal
+from lsgm_eval.cost_curve.points import check_metric, plan_points
 from lsgm_eval.live.screen import Lines
 from lsgm_eval.rows import KEYS, read_rows
-from lsgm_eval.run import runner, spaces
+from lsgm_eval.run import plan
+from lsgm_eval.run.calls import Sweep, prepare, sweep
+from lsgm_eval.run.runner import Runner
 from lsgm_eval.spaces import SpaceSpec
 from lsgm_eval.task import Task, Tier
 
@@ -38,8 +38,8 @@ WORLD = World(0, 1, torch.device("cpu"))
 
 @pytest.fixture(autouse=True)
 def _bars_load(monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> None:
-    monkeypatch.setattr(runner, "load", lambda name, **options: bars)
-    monkeypatch.setattr(spaces, "load_extractor", lambda spec, shape, device=None: Ink())
+    monkeypatch.setattr(plan, "load", lambda name, **options: bars)
+    monkeypatch.setattr(plan, "load_extractor", lambda spec, shape, device=None: Ink())
 
 
 def fast(**changes: Any) -> CurveModel:
@@ -55,11 +55,11 @@ def slow(**changes: Any) -> CurveModel:
 def swept(
     models: Sequence[Any], out: Path, ask: Sweep = ASK, family: str = "frechet", **options: Any
 ) -> list[dict[str, Any]]:
-    journal = options.pop("journal", None)
+    runner = options.pop("runner", None)
     fitted, bench = prepare(
         models, options.pop("task", TASK), "quick", ask, out, batch_size=60, world=WORLD, **options
     )
-    return sweep(fitted, bench, ask, family, journal=journal)
+    return sweep(fitted, bench, ask, family, runner=runner)
 
 
 def derived(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -195,8 +195,8 @@ def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
 ) -> None:
     clock = itertools.count(0.0, 10.0)
     model = fast()
-    journal = Journal(clock=lambda: next(clock))
-    rows = swept([model], tmp_path, replace(ASK, time_budget=150.0), journal=journal)
+    runner = Runner(tmp_path, clock=lambda: next(clock))
+    rows = swept([model], tmp_path, replace(ASK, time_budget=150.0), runner=runner)
     done = [row for row in rows if row["group"] == "curve"]
     assert 0 < len(done) < len(POINTS)
     assert f"{len(POINTS) - len(done)} points are left" in capsys.readouterr().err
@@ -204,7 +204,7 @@ def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
 
 
 def test_progress_is_told_point_by_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    swept([fast()], tmp_path, Sweep(POINTS[:2], 60), journal=Journal(Lines()))
+    swept([fast()], tmp_path, Sweep(POINTS[:2], 60), runner=Runner(tmp_path, screen=Lines()))
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("lsgm: [1/2] fast heun(steps=1): 2 NFE, 22 ms/image, frechet_ink ")
     assert "1 left" in first
@@ -250,7 +250,7 @@ def test_no_space_at_hand_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     def absent(*args: Any, **options: Any) -> Any:
         raise DataError("weights.pth is not here: fetch it")
 
-    monkeypatch.setattr(spaces, "load_extractor", absent)
+    monkeypatch.setattr(plan, "load_extractor", absent)
     with pytest.raises(DataError, match=r"weights\.pth is not here"):
         swept([fast()], tmp_path)
 

@@ -6,7 +6,7 @@ import pytest
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm_eval.cost_curve.words import sampler_of, samplers_of, targets_of, tolerances_of, whole_numbers
+from lsgm_eval.cost_curve.points import sampler_of, samplers_of, targets_of, tolerances_of, whole_numbers
 
 
 def test_a_sampler_may_have_a_grid_and_options() -> None:

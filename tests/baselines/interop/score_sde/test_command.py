@@ -18,7 +18,7 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.runs.checkpoint import find_checkpoint, read_state
 from lsgm.runs.load import load_model
-from lsgm_eval.run import runner
+from lsgm_eval.run import plan
 
 BARS: dict[str, Any] = {
     "dataset": "bars",
@@ -110,7 +110,7 @@ def test_an_imported_model_is_sampled_bounded_and_evaluated(
     levels = torch.randint(0, 2, (2, 1, 28, 28), dtype=torch.uint8)
     assert bool(model.density(levels, [0, 1], DensityConfig()).nats.isfinite().all())
     capsys.readouterr()
-    monkeypatch.setattr(runner, "load", lambda name, **options: pictures())
+    monkeypatch.setattr(plan, "load", lambda name, **options: pictures())
     (tmp_path / "task.toml").write_text(TASK)
     words = ["eval", str(tmp_path / "task.toml"), "--tier", "smoke", "--model", str(run), "--json"]
     assert cli.main([*words, "--out", str(tmp_path / "results"), "--device", "cpu"]) == 0

@@ -1,50 +1,157 @@
-"""From the bounds of images to result rows: mean and interval, the bound's terms, the estimator in words."""
+"""One model's bound on -log P(x) of a task's images: scored, solved again, kept, and put into rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from itertools import combinations
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lsgm.config import DensityConfig
-from lsgm.data import dataset_names
-from lsgm.files.arrays import Arrays
-from lsgm.files.names import file_name
+from lsgm.distributed import World
 from lsgm.generative import GenerativeModel
-from lsgm_eval.likelihood.scores import mean_and_margin
-from lsgm_eval.likelihood.store import SOLVER, read_scores
+from lsgm.structure import to_dict
+from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.images import ScoredImages
+from lsgm_eval.likelihood.scores import (
+    SCORED,
+    Scores,
+    SolverShift,
+    save_scores,
+    score_images,
+    solver_advice,
+    solver_shift,
+    solves_flow,
+)
+from lsgm_eval.likelihood.store import METRIC, ScoreStore, scores_file, select_rows
 from lsgm_eval.live.table import with_error
-from lsgm_eval.metrics.intervals import mean_interval, paired_difference
-from lsgm_eval.models.open import remark_of, unwrapped
+from lsgm_eval.metrics.intervals import mean_interval
+from lsgm_eval.models.open import packages_of, remark_of, unwrapped
 from lsgm_eval.rows import Context
 
-if TYPE_CHECKING:
-    from lsgm_eval.images import ScoredImages
-    from lsgm_eval.likelihood.scores import Scores, SolverShift
-
 __all__ = [
-    "METRIC",
-    "data_tag",
+    "Bound",
     "estimator_label",
-    "folder_tag",
     "likelihood_rows",
     "missing_rows",
-    "paired_rows",
-    "scores_file",
     "step_control",
+    "why_missing",
 ]
 
 Row = dict[str, Any]
 
-METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
-"""What the rows of a method are called before their unit."""
+
+def why_missing(model: GenerativeModel, method: str) -> str:
+    """Return why a model has no such bound, or an empty string where it has one."""
+    if not callable(getattr(model, "density", None)):
+        return f"{model.name} has no density: it draws images and bounds no likelihood"
+    if method == "ode" and not model.has_prior:
+        return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
+    return ""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One model's bound by one estimator on the first ``count`` images of the seeded order."""
+
+    model: GenerativeModel
+    images: ScoredImages
+    config: DensityConfig
+    count: int
+
+    @property
+    def kind(self) -> str:
+        """What its seconds may be compared with: the same estimator, through a flow or not."""
+        return f"{self.config.method}{' of a prior' if self.model.has_prior else ''}"
+
+    @property
+    def work(self) -> float:
+        """How much there is to do: draws, each of which costs the same."""
+        times = self.config.draws if self.config.method == "nelbo" else 1
+        return float(self.count * self.config.samples * times)
+
+    def kept(self, out: Path) -> ScoreStore:
+        """Return the store of its finished images below a folder of results.
+
+        It is named after all that an image's number depends on; how many images are scored is no part.
+        """
+        settings = {name: value for name, value in to_dict(self.config).items() if name != "at_once"}
+        key = cell_key(
+            {
+                "model": self.model.sha256,
+                "settings": settings,
+                "dataset": self.images.dataset,
+                "split": self.images.split,
+                "levels": self.images.levels_sha256,
+                "code": code_version("lsgm", "lsgm_eval", *packages_of(self.model)),
+            }
+        )
+        return ScoreStore(out / "scores" / key[:16], SCORED)
+
+    def scored_before(self, out: Path, world: World) -> bool:
+        """Return whether earlier calls have scored all its images; the same on all processes."""
+
+        def complete() -> bool:
+            wanted = self.images.order[: self.count].numpy()
+            done = select_rows(self.kept(out).finished(), wanted)
+            return bool(done) and len(done["rows"]) == self.count
+
+        return world.on_main(complete)
+
+    def measure(
+        self,
+        out: Path,
+        *,
+        context: Context,
+        batch_size: int,
+        world: World | None = None,
+        allow_failures: bool = False,
+        variant: str = "",
+    ) -> list[Row]:
+        """Bound -log P(x) of its images and return the result rows.
+
+        Images that ``out/scores`` holds are not scored again; every image's numbers then lie in
+        ``out/per-image/<model>-<method><variant>.npz``. Where a flow was solved, the first few images are
+        solved again, more finely: how far the bound moves is its solver error. On several processes all do
+        this together, the first one writes, and all return the same numbers. Errors are those of
+        `score_images`.
+        """
+        model, config, world = self.model, self.config, world or World(0, 1, torch.device("cpu"))
+
+        def score(config: DensityConfig, count: int, *, spare: bool, title: str = "") -> Scores:
+            return score_images(
+                model,
+                self.images,
+                config,
+                count,
+                batch_size=batch_size,
+                store=replace(self, config=config).kept(out),
+                world=world,
+                allow_failures=spare,
+                title=title,
+            )
+
+        scores, shift = score(config, self.count, spare=allow_failures), None
+        if solves_flow(model, config):
+            again = partial(score, title=f"{model.name}: {config.method} again", spare=True)
+            shift = solver_shift(config, scores, again)
+        if world.main:
+            save_scores(
+                scores_file(out, model.name, config.method, variant),
+                scores,
+                task=context.task,
+                estimator=estimator_label(config, model),
+                levels_sha256=self.images.levels_sha256,
+                shift=shift,
+            )
+        return likelihood_rows(context, scores, model, self.images, config, shift)
+
+
+# What rows call an estimator, and what they say of it
 
 
 def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
@@ -196,7 +303,8 @@ def _standing(scores: Scores, shift: SolverShift | None, bound: str) -> str:
     words = f"solver error of {shown} nats ({len(shift.rows)} {images} solved again at {shift.how})"
     _, low, high = _mean(scores.nats)
     if low is not None and high is not None and abs(error) + (margin or 0.0) > (high - low) / 2:
-        return f"not shown to be a bound: its {words} exceeds half its 95 % interval, {shift.advice}"
+        advice = solver_advice(shift.config)
+        return f"not shown to be a bound: its {words} exceeds half its 95 % interval, {advice}"
     return f"{bound}, within a {words}"
 
 
@@ -250,109 +358,3 @@ def _monte_carlo_error(scores: Scores) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-# Two models on the same images: the difference of their bounds, with its own, smaller, error
-
-
-def data_tag(source: str, dataset: str) -> str:
-    """Return ``@photos-1a2b3c4d`` for images of a path (``source``), nothing for a data set by name.
-
-    Names of files that depend on the images end in it, so that two folders measured into one place keep
-    theirs apart. ``dataset`` is name@version@sha256.
-    """
-    by_path = source not in dataset_names() and bool(source) and Path(source).expanduser().exists()
-    return folder_tag(dataset) if by_path else ""
-
-
-def folder_tag(dataset: str) -> str:
-    """Return the tag of images that came by a path, from the dataset column of their rows."""
-    name = dataset.partition("@")[0][:40].encode()[:80].decode(errors="ignore")
-    return f"@{file_name(name)}-{file_name(dataset.rpartition('@')[2][:8])}"
-
-
-def scores_file(out: Path, model: str, method: str, variant: str = "") -> Path:
-    """Return where every image's bound under a model is kept; ``variant`` names other data or protocols."""
-    return out / "per-image" / f"{file_name(model)}-{method}{variant}.npz"
-
-
-def paired_rows(
-    contexts: Sequence[Context],
-    out: Path,
-    split: str,
-    *,
-    methods: Iterable[str] = tuple(METRIC),
-    variant: str = "",
-) -> list[dict[str, Any]]:
-    """Return, for every pair of models that have the same bound, the mean of first - second in nats.
-
-    It is over the images that both have. Files may be left from earlier calls: those of another task than the
-    context's, or of other bits, are not compared.
-    """
-    rows = []
-    for method in methods:
-        files = [(context, scores_file(out, context.model, method, variant)) for context in contexts]
-        found = [(context, _load(file, context.task)) for context, file in files]
-        for (first, a), (second, b) in combinations([(c, saved) for c, saved in found if saved], 2):
-            row = _pair(METRIC[method], first, a, second, b, split)
-            rows += [row] if row else []
-    return rows
-
-
-def _load(path: Path, task: str) -> Arrays | None:
-    """Return the arrays that pairs are made of; none where they are damaged, or of another task."""
-    said = "the numbers of single images in {path} are damaged ({why}); nothing is paired with them"
-    saved = read_scores(path, damaged=said)
-    return None if saved is None or _text(saved, "task") not in (None, task) else saved
-
-
-def _pair(
-    metric: str, first: Context, a: Arrays, second: Context, b: Arrays, split: str
-) -> dict[str, Any] | None:
-    """Return the row of one pair, or None where they do not share two images' bits."""
-    levels, estimators = ([_text(saved, name) for saved in (a, b)] for name in ("levels_sha256", "estimator"))
-    common, in_a, in_b = np.intersect1d(a["rows"], b["rows"], assume_unique=True, return_indices=True)
-    if levels[0] != levels[1] or len(common) < 2:
-        return None
-    difference = paired_difference(a["nats"][in_a], b["nats"][in_b])
-    part = len(common) < max(len(a["rows"]), len(b["rows"]))
-    notes = [f"over the {len(common):,} images that both have"] if part else []
-    notes += [f"by {estimators[0]} and {estimators[1]}"] if estimators[0] != estimators[1] else []
-    error, margin = _solver_error(a, b) or (None, None)
-    if error is not None and margin is not None:
-        words = f"solver error of {with_error(error, error - margin, error + margin)} nats"
-        large = abs(error) + margin > (difference.high - difference.low) / 2
-        notes += [f"its {words} exceeds half its 95 % interval" if large else f"within a {words}"]
-    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
-    return context.row(
-        f"paired_{metric}_nats",
-        difference.value,
-        ci_low=difference.low,
-        ci_high=difference.high,
-        n=len(common),
-        split=split,
-        levels_sha256=levels[0],
-        note="; ".join(notes) or None,
-        solver_error=error,
-        solver_error_margin=margin,
-    )
-
-
-def _solver_error(a: Arrays, b: Arrays) -> tuple[float, float | None] | None:
-    """Return the solver error of a difference, by the images that were solved again; None where none were.
-
-    A bound without a flow owes nothing to a solver.
-    """
-    solved = [saved for saved in (a, b) if all(name in saved for name in SOLVER)]
-    if not solved:
-        return None
-    if len(solved) == 1:
-        return mean_and_margin(solved[0]["solver_error"] * (1 if solved[0] is a else -1))
-    _, first, second = np.intersect1d(
-        a["solver_rows"], b["solver_rows"], assume_unique=True, return_indices=True
-    )
-    return mean_and_margin(a["solver_error"][first] - b["solver_error"][second])
-
-
-def _text(saved: Arrays, name: str) -> str | None:
-    return saved.text(name) if name in saved else None

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from lsgm.progress import aligned
 from lsgm_eval.cost_curve.points import REFERENCE
 from lsgm_eval.cost_curve.reach import Curve, Ratio, Reached, against_reference, both_ratios, reach, speedup
+from lsgm_eval.live.table import pareto_front
 from lsgm_eval.measure.quality import describe_sampler
 from lsgm_eval.metrics.difference import DOUBT
 from lsgm_eval.metrics.intervals import NORMAL_95
 from lsgm_eval.rows import Context
 
-__all__ = ["COSTS", "default_target", "derived_rows"]
+__all__ = ["COSTS", "default_target", "derived_rows", "point_lines", "reach_lines"]
 
 Row = dict[str, Any]
 TINY = 1e-12
@@ -201,3 +203,61 @@ def _ratio(context: Context, metric: str, ratio: Ratio, fields: dict[str, Any]) 
     return context.row(
         metric, ratio.value, ci_low=ratio.low, ci_high=ratio.high, note=ratio.note or None, **fields
     )
+
+
+# Both for the terminal: the points with their fronts marked, and what follows from them
+
+
+def point_lines(rows: Sequence[Row]) -> list[str]:
+    """Return aligned lines of points; ``front`` names the currencies in which no other point beats it."""
+    cells = [("model", "sampler", "metric", "value", "95 % interval", "NFE", "ms/image", "FLOPs", "front")]
+    for row, front in zip(rows, _fronts(rows), strict=True):
+        seconds, flops = COSTS["seconds"](row), COSTS["flops"](row)
+        cells.append(
+            (
+                row["model"],
+                row["sampler"] or "",
+                row["metric"],
+                _number(row["value"]),
+                _interval(row),
+                _number(row["nfe_mean"]),
+                _number(None if seconds is None else 1e3 * seconds),
+                _number(flops),
+                ", ".join(front),
+            )
+        )
+    return aligned(cells)
+
+
+def reach_lines(rows: Sequence[Row]) -> list[str]:
+    """Return aligned lines of costs to reach qualities and of ratios, each with what must be said of it."""
+    cells = [("model", "quantity", "at", "value", "95 % interval", "sampler", "note")]
+    for row in rows:
+        texts = (row["model"], row["metric"], row["target"], _number(row["value"]), _interval(row))
+        cells.append((*texts, row["sampler"] or "", row["note"] or ""))
+    return aligned(cells) if rows else []
+
+
+def _fronts(rows: Sequence[Row]) -> list[list[str]]:
+    """Return, point by point, the currencies in which it belongs to its metric's front over all models."""
+    found: list[list[str]] = [[] for _ in rows]
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        for cost, of in COSTS.items():
+            known = [
+                (k, spent, -row["value"] if row["higher_is_better"] else row["value"])
+                for k, row in enumerate(rows)
+                if row["metric"] == metric and row["value"] is not None and (spent := of(row)) is not None
+            ]
+            for at in pareto_front([spent for _, spent, _ in known], [loss for _, _, loss in known]):
+                found[known[at][0]].append(cost)
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _interval(row: Row) -> str:
+    if row["ci_low"] is None and row["ci_high"] is None:
+        return ""
+    return f"{_number(row['ci_low'])} .. {_number(row['ci_high'])}"
