@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lsgm.files.text import spelt
-from lsgm.files.write import atomic_path
 from lsgm.progress import Progress
+from lsgm.results.status import State
 
-__all__ = ["FILE_NAME", "FORMAT", "Board", "CallState", "Entry", "State", "StatusFile"]
+__all__ = ["Board", "Entry"]
 
 Row = dict[str, Any]
-State = Literal["left", "running", "done", "failed"]
-CallState = Literal["running", "finished", "stopped", "failed"]
 
 
 @dataclass
@@ -113,50 +107,3 @@ class Board:
             return (1 - self.progress.share) * (self.clock() - since) / (self.progress.share - first)
         expected = self.expected(entry)
         return None if expected is None else max(0.0, expected - (self.clock() - entry.begun))
-
-
-# ``status.json`` beside the rows: the same for whoever comes later
-
-FILE_NAME = "status.json"
-FORMAT = 1
-"""Version of the layout."""
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class StatusFile:
-    """The file of one call. It says ``running`` until the call says otherwise, which a killed one cannot."""
-
-    out: Path
-    command: Sequence[str]
-    started: str = field(default_factory=_now)
-
-    def write(self, state: CallState, entries: Sequence[Entry], why: str | None = None) -> None:
-        """Write the file, atomically. Raises DataError where that fails.
-
-        Of what is planned, ``running`` is what was being measured when the file was written: an interrupted
-        measurement stays so, since it was begun and goes on where it was.
-        """
-        planned = [
-            {
-                "model": spelt(entry.model),
-                "measurement": entry.measurement,
-                "state": entry.state,
-                "why": entry.why and spelt(entry.why),
-            }
-            for entry in entries
-        ]
-        record = {
-            "format": FORMAT,
-            "command": [spelt(word) for word in self.command],
-            "state": state,
-            "why": why and spelt(why),
-            "started": self.started,
-            "updated": _now(),
-            "planned": planned,
-        }
-        with atomic_path(self.out / FILE_NAME) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lsgm.results.front import pareto_front
 from lsgm_eval.live.board import Board, Entry
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "headline",
     "measured_line",
     "measurement_table",
-    "pareto_front",
     "sweep_table",
     "with_error",
 ]
@@ -69,18 +69,6 @@ def headline(rows: Sequence[Row]) -> Row | None:
     """Return the row that a measurement is known by: its first one with a value, else its first one."""
     known = [row for row in rows if row["group"] in HEADLINE] or list(rows)
     return next((row for row in known if row["value"] is not None), known[0] if known else None)
-
-
-def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the numbers of the points that no other equals or beats in both, by rising cost.
-
-    Of equal points the first stands. Losses fall along the front strictly.
-    """
-    front: list[int] = []
-    for k in sorted(range(len(costs)), key=lambda k: (costs[k], losses[k])):
-        if not front or losses[k] < losses[front[-1]]:
-            front.append(k)
-    return front
 
 
 def measured_line(board: Board, entry: Entry) -> str:

@@ -25,8 +25,9 @@ from lsgm.discovery import offers
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
+from lsgm.results.status import CallState, Planned, Status, now, write_status
 from lsgm_eval.cache import CellStore
-from lsgm_eval.live.board import Board, CallState, Entry, StatusFile
+from lsgm_eval.live.board import Board, Entry
 from lsgm_eval.live.screen import Draw, Nothing, Screen, open_screen
 from lsgm_eval.rows import merge_rows, read_rows, write_rows
 
@@ -99,12 +100,14 @@ class Runner:
     """Where ``results.jsonl`` and the cells lie."""
     world: World = ALONE
     screen: Screen = field(default_factory=Nothing)
-    status: StatusFile | None = None
+    command: Sequence[str] = ()
+    """As it was typed, for ``status.json``; without one there is no such file."""
     clock: Callable[[], float] = time.monotonic
     spare: bool = False
     """Whether a step that fails for a reason to be told ends nothing but itself."""
     board: Board | None = None
     """Of the last plan; None before there is one, when nothing is told and no status is written."""
+    _started: str = field(default_factory=now)
     _trackers: dict[str, Callable[[Row], object]] | None = None
 
     def run(
@@ -217,8 +220,10 @@ class Runner:
         self.track(rows)
 
     def _note(self, state: CallState, why: str | None = None) -> None:
-        if self.status is not None and self.board is not None:
-            self.status.write(state, self.board.entries, why)
+        if self.command and self.board is not None and self.out is not None:
+            entries = self.board.entries
+            planned = [Planned(entry.model, entry.measurement, entry.state, entry.why) for entry in entries]
+            write_status(self.out, Status(tuple(self.command), state, tuple(planned), why, self._started))
 
 
 def _too_late(board: Board, entry: Entry, seconds: float) -> bool:
@@ -226,7 +231,7 @@ def _too_late(board: Board, entry: Entry, seconds: float) -> bool:
 
 
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:5000]
     if isinstance(error, UserError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -260,7 +265,7 @@ def measuring(
     if not world.main:
         yield Runner(out, world)
         return
-    runner = Runner(out, world, open_screen(draw), StatusFile(out, command))
+    runner = Runner(out, world, open_screen(draw), command)
     try:
         with _terminable(), runner.screen:
             yield runner

@@ -13,7 +13,6 @@ import pytest
 from eval.live.boards import Clock, Toy, row
 
 from lsgm.errors import UserError
-from lsgm_eval.live.board import StatusFile
 from lsgm_eval.run import runner as module
 from lsgm_eval.run.runner import Runner, Terminated
 
@@ -37,7 +36,7 @@ class Kept(Runner):
 
 
 def runner_of(folder: Path, clock: Clock | None = None) -> Kept:
-    return Kept(status=StatusFile(folder, ["lsgm", "eval", "ü b"]), clock=clock or Clock())
+    return Kept(folder, command=["lsgm", "eval", "ü b"], clock=clock or Clock())
 
 
 def run(runner: Runner, plan: Sequence[Toy], **options: Any) -> list[str]:
@@ -217,7 +216,6 @@ def test_every_measured_row_is_told_to_the_trackers_and_one_that_raises_is_switc
     plan[0].before = True
     plan.append(Toy("a", "more", [row("more", 2.0), row("last", 3.0)]))
     runner = runner_of(tmp_path)
-    runner.out = tmp_path
     assert run(runner, plan) == [*NAMES, "more", "last"]
     assert trackers.told == {"steady": ["nelbo", "ode", "more", "last"], "tired": ["nelbo", "ode"]}
     assert capsys.readouterr().err.splitlines() == [
@@ -227,6 +225,14 @@ def test_every_measured_row_is_told_to_the_trackers_and_one_that_raises_is_switc
 
 
 def test_words_that_are_no_utf8_are_spelt_out_in_the_file(tmp_path: Path) -> None:
-    StatusFile(tmp_path, ["lsgm", "eval", "caf\udce9"]).write("failed", [], "no caf\udce9")
-    found = json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))
-    assert (found["command"][-1], found["why"]) == ("caf\\xe9", "no caf\\xe9")
+    runner = Kept(tmp_path, command=["lsgm", "eval", "caf\udce9"])
+    plan = [Toy("caf\udce9", "quality", error=UserError("no caf\udce9"))]
+    with pytest.raises(UserError) as caught:
+        run(runner, plan)
+    runner.close(caught.value)
+    found = status(tmp_path)
+    assert (found["command"][-1], found["why"], found["planned"][0]["model"]) == (
+        "caf\\xe9",
+        "no caf\\xe9",
+        "caf\\xe9",
+    )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsgm.results.front import pareto_front
 from lsgm_eval.cost_curve.reach import (
     Curve,
     Reached,
@@ -17,7 +18,6 @@ from lsgm_eval.cost_curve.reach import (
     bias_corrected,
     crossing,
     crossings,
-    pareto_front,
     reach,
     speedup,
 )
