@@ -28,11 +28,10 @@ from lsgm_eval.likelihood import store as score_store
 from lsgm_eval.likelihood.bound import Bound
 from lsgm_eval.likelihood.scores import SCORED, Scores, save_scores, score_images
 from lsgm_eval.likelihood.store import ScoreStore, folder_tag, read_scores, scores_file
-from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.metrics.precision_recall import nearest
 from lsgm_eval.rows import Context
-from lsgm_eval.samples.collect import branches
 from lsgm_eval.run.steps import forget
+from lsgm_eval.samples.collect import branches
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import RowFile, all_features, open_rows, reference_features, write_rows
 from lsgm_eval.samples.share import Share, StateFile

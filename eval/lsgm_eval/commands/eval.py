@@ -104,8 +104,8 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.errors import UserError
     from lsgm.files.names import file_name
     from lsgm.files.write import claim
-    from lsgm_eval.cache import claim_results
     from lsgm.progress import aligned
+    from lsgm_eval.cache import claim_results
     from lsgm_eval.live.table import count_words, measurement_table
     from lsgm_eval.models.open import open_models
     from lsgm_eval.run.calls import evaluate
