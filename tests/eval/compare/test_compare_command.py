@@ -67,7 +67,7 @@ def measured(trained: Runs, task: str) -> Runs:
 
 @pytest.fixture
 def runs(measured: Runs, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    monkeypatch.setattr(runner, "load", lambda name, **options: tiny.bars())
+    monkeypatch.setattr(plan, "load", lambda name, **options: tiny.bars())
     return measured
 
 
