@@ -106,7 +106,7 @@ def test_a_sample_takes_the_same_steps_alone_and_in_company(dtype: torch.dtype, 
     y0 = 3 * torch.randn(64, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
     together = odeint(elementwise, y0, 0.0, 4.0, rtol=1e-5, atol=1e-5)
     assert len(set(together.nfe.tolist())) > 5  # the samples differ in cost, or the test shows nothing
-    for k in range(0, 64, 3):
+    for k in range(0, 64, 9):
         alone = odeint(elementwise, y0[k : k + 1], 0.0, 4.0, rtol=1e-5, atol=1e-5)
         assert alone.nfe.item() == together.nfe[k].item()
         assert alone.accepted.item() == together.accepted[k].item()
