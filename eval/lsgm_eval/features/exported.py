@@ -9,7 +9,6 @@ which every word is of a known form and every operator is one of ATen's, and ten
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -30,7 +29,7 @@ from lsgm.files.names import shown
 from lsgm.files.text import parse_json
 from lsgm_eval.features.extractor import last_line
 from lsgm_eval.features.own import Bounded, OwnNetwork, bound_numbers
-from lsgm_eval.features.weights import open_own, read_own
+from lsgm_eval.features.weights import open_network
 
 __all__ = ["ExportedExtractor"]
 
@@ -75,11 +74,9 @@ class ExportedExtractor(OwnNetwork):
     def __init__(
         self, file: str, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
     ) -> None:
-        def read(path: Path) -> tuple[str, _Network]:
-            raw = read_own(path)
-            return hashlib.sha256(raw).hexdigest(), _load(path, raw, torch.device(device))
-
-        path, (sha256, net) = open_own(file, f"the exported extractor {file}", read)
+        path, sha256, net = open_network(
+            file, f"the exported extractor {file}", lambda path, raw: _load(path, raw, torch.device(device))
+        )
         net.check(image_shape)
         super().__init__("exported extractor", path, sha256, net, image_shape, device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import os
@@ -23,7 +22,7 @@ from lsgm.errors import DataError
 from lsgm.files.names import shown
 from lsgm_eval.features.extractor import ImageShape, check_features, last_line, to_rgb
 from lsgm_eval.features.own import load_script
-from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_own, read_own, read_published
+from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_network
 
 __all__ = ["CleanInception", "CleanResize", "FidelityInception", "ensure_torchvision"]
 
@@ -61,16 +60,9 @@ class FidelityInception:
     """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
-        def read(path: Path) -> tuple[bytes, Any]:
-            raw = read_own(path)
-            return raw, _fidelity_net(path, raw)
-
-        if file:
-            path, (raw, net) = open_own(file, f"the weights {file}", read)
-        else:
-            path, raw = read_published(FIDELITY_INCEPTION)
-            net = _fidelity_net(path, raw)
-        self.sha256 = hashlib.sha256(raw).hexdigest()
+        path, self.sha256, net = open_network(
+            file, f"the weights {file}", _fidelity_net, published=FIDELITY_INCEPTION
+        )
         self.official = self.sha256 == FIDELITY_INCEPTION.sha256
         self.name = "inception" if self.official else f"inception-own-{path.stem}"
         self.device = torch.device(device)
@@ -162,18 +154,13 @@ class CleanInception:
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-
-        def read(path: Path) -> tuple[bytes, tuple[Any, Tensor]]:
-            raw = read_own(path)
-            return raw, _clean_net(path, raw, self.device)
-
-        if file:
-            path, (raw, opened) = open_own(file, f"the weights {file}", read, runs=True)
-        else:
-            path, raw = read_published(CLEAN_INCEPTION)
-            opened = _clean_net(path, raw, self.device)
-        self.layers, self.weight = opened
-        self.sha256 = hashlib.sha256(raw).hexdigest()
+        path, self.sha256, (self.layers, self.weight) = open_network(
+            file,
+            f"the weights {file}",
+            lambda path, raw: _clean_net(path, raw, self.device),
+            runs=True,
+            published=CLEAN_INCEPTION,
+        )
         self.official = self.sha256 == CLEAN_INCEPTION.sha256
         self.name = "inception-clean" if self.official else f"inception-clean-own-{path.stem}"
         self.to_size = CleanResize(SIDE)
@@ -257,8 +244,12 @@ def ensure_torchvision() -> ModuleType:
     # A second import would take the half-imported modules for whole.
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
+    _define_schemas()
+    return importlib.import_module("torchvision")
+
+
+def _define_schemas() -> None:
     library: Any = cast(Any, torch.library.Library)("torchvision", "FRAGMENT")
     for schema in SCHEMAS:
         library.define(schema)
     _fragments.append(library)
-    return importlib.import_module("torchvision")

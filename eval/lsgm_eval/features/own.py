@@ -6,7 +6,6 @@ beforehand, by fake tensors that have shapes and no numbers; no whole number gro
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import operator
@@ -25,7 +24,7 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ACTIVATIONS, FEATURES
 from lsgm.files.names import shown
 from lsgm_eval.features.extractor import check_features, check_images, last_line
-from lsgm_eval.features.weights import open_own, read_own
+from lsgm_eval.features.weights import open_network
 
 __all__ = ["Bounded", "OwnNetwork", "TorchScriptExtractor", "bound_numbers", "load_script", "plain_features"]
 
@@ -110,11 +109,12 @@ class TorchScriptExtractor(OwnNetwork):
     def __init__(
         self, file: str, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
     ) -> None:
-        def read(path: Path) -> tuple[str, torch.jit.ScriptModule]:
-            raw = read_own(path)
-            return hashlib.sha256(raw).hexdigest(), load_script(path, raw, torch.device(device))
-
-        path, (sha256, net) = open_own(file, f"the TorchScript extractor {file}", read, runs=True)
+        path, sha256, net = open_network(
+            file,
+            f"the TorchScript extractor {file}",
+            lambda path, raw: load_script(path, raw, torch.device(device)),
+            runs=True,
+        )
         super().__init__("TorchScript extractor", path, sha256, net, image_shape, device)
 
 

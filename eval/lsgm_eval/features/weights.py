@@ -31,10 +31,10 @@ __all__ = [
     "MissingWeightsError",
     "find_weights",
     "joined",
+    "open_network",
     "open_own",
     "places_of",
     "read_own",
-    "read_published",
 ]
 
 T = TypeVar("T")
@@ -93,6 +93,35 @@ def open_own(file: str, what: str, use: Callable[[Path], T], *, runs: bool = Fal
     return first_good([partial(opened, place) for place in there], [p for p in places if p not in there])
 
 
+def open_network(
+    file: str,
+    what: str,
+    build: Callable[[Path, bytes], T],
+    *,
+    runs: bool = False,
+    published: RemoteFile | None = None,
+) -> tuple[Path, str, T]:
+    """Return the place and the sha256 of a network's file, and what ``build`` makes of its bytes.
+
+    Without a ``file`` it is the ``published`` one. Raises DataError as `open_own` and `find_weights`.
+    """
+
+    def built(path: Path) -> tuple[str, T]:
+        raw = read_own(path)
+        return hashlib.sha256(raw).hexdigest(), build(path, raw)
+
+    if file or published is None:
+        path, (sha256, network) = open_own(file, what, built, runs=runs)
+        return path, sha256, network
+    path = find_weights(published)
+    sha256, network = built(path)
+    if sha256 != published.sha256:
+        raise DataError(
+            f"{path} has changed while it was read: its sha256 is {sha256}; run the command again"
+        )
+    return path, sha256, network
+
+
 def read_own(path: Path) -> bytes:
     """Return the bytes of a network's file, once: what is hashed is what is opened.
 
@@ -104,15 +133,6 @@ def read_own(path: Path) -> bytes:
     with contextlib.suppress(*broken), zip_of(raw, str(path)) as archive:
         NETWORK.hold(shown(str(path)), sum(info.file_size for info in archive.infolist()))
     return raw
-
-
-def read_published(remote: RemoteFile) -> tuple[Path, bytes]:
-    """Return the place of published weights and their bytes, which have the known sha256."""
-    path = find_weights(remote)
-    raw = read_own(path)
-    if (found := hashlib.sha256(raw).hexdigest()) != remote.sha256:
-        raise DataError(f"{path} has changed while it was read: its sha256 is {found}; run the command again")
-    return path, raw
 
 
 def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0) -> Path:

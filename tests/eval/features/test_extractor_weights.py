@@ -30,8 +30,8 @@ from lsgm_eval.features.weights import (
     CLEAN_INCEPTION,
     FIDELITY_INCEPTION,
     find_weights,
+    open_network,
     open_own,
-    read_published,
 )
 from lsgm_eval.models import open
 from lsgm_eval.run import plan
@@ -321,10 +321,10 @@ def test_published_weights_that_change_after_they_were_verified_are_not_opened(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(elsewhere / "data" / "net.pth")
-    assert read_published(remote()) == (path, RAW)
+    assert open_network("", "it", lambda path, raw: raw, published=remote()) == (path, remote().sha256, RAW)
     monkeypatch.setattr(weights, "find_weights", lambda remote: put(path, b"others"))
     with pytest.raises(DataError, match="has changed while it was read"):
-        read_published(remote())
+        open_network("", "it", lambda path, raw: raw, published=remote())
 
 
 def test_a_network_is_opened_from_the_bytes_that_were_hashed(

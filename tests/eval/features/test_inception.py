@@ -201,7 +201,7 @@ def test_only_the_official_bytes_have_the_official_name(
     monkeypatch.setenv("LSGM_DATA", os.pathsep.join([str(weights.parent), str(script.parent)]))
     as_if = replace(inception.FIDELITY_INCEPTION, file=weights.name, sha256=own.sha256)
     monkeypatch.setattr(inception, "FIDELITY_INCEPTION", as_if)
-    monkeypatch.setattr(inception, "_build", lambda path, raw: nn.Identity())
+    monkeypatch.setattr(inception, "_fidelity_net", lambda path, raw: nn.Identity())
     official = load_extractor("inception", COLOUR)
     assert (official.name, official.sha256) == ("inception", own.sha256)
     as_if = replace(inception.CLEAN_INCEPTION, sha256=clean.sha256)
