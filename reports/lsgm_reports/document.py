@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lsgm.results.metrics import UNKNOWN, known_metrics
 from lsgm.results.row import Row
 from lsgm.results.status import Status, find_statuses
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
-from lsgm_reports.paper import paper_tables
+from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.published import calibration_table, kin_of, statement_on
 from lsgm_reports.read import Reading, sentence_on
 from lsgm_reports.render.text import relative
@@ -183,6 +183,9 @@ _NAMED = 12
 """Tasks that the title names."""
 
 
+# The tables of a task
+
+
 def main_table(rows: Sequence[Row], task: str) -> Table:
     """Return the table that a task is known by: the headline, else the bounds or the costs."""
     if only_costs(rows) and (costs := cost_tables(rows)):
@@ -193,8 +196,7 @@ def main_table(rows: Sequence[Row], task: str) -> Table:
 
 def quality_tables(rows: Sequence[Row]) -> list[Table]:
     """Return what stands below the headline on sample quality: details and differences."""
-    found = [detail_table(rows), difference_table(rows)]
-    return [table for table in found if table is not None]
+    return _present(detail_table(rows), difference_table(rows))
 
 
 def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False) -> list[Table]:
@@ -202,19 +204,17 @@ def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False)
     bounds = likelihood_table(rows, f"{task}: bounds on the likelihood")
     if bounds is None:
         return []
-    found = [
-        bounds,
-        decomposition_table(rows),
-        group_table(rows),
-        calibration_table(kin_of(rows[0].dataset_name)) if recalled else None,
-    ]
-    return [table for table in found if table is not None]
+    calibration = calibration_table(kin_of(rows[0].dataset_name)) if recalled else None
+    return _present(bounds, decomposition_table(rows), group_table(rows), calibration)
 
 
 def cost_tables(rows: Sequence[Row]) -> list[Table]:
     """Return everything on quality against cost: speed-ups, what a quality costs, the front, all points."""
-    found = [speedup_table(rows), reach_table(rows), *front_tables(rows), curve_table(rows)]
-    return [table for table in found if table is not None]
+    return _present(speedup_table(rows), reach_table(rows), *front_tables(rows), curve_table(rows))
+
+
+def _present(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
 
 
 def only_costs(rows: Sequence[Row]) -> bool:
@@ -222,10 +222,13 @@ def only_costs(rows: Sequence[Row]) -> bool:
     return all(row.group in ("curve", "reach") for row in rows)
 
 
+# The section of a task
+
+
 def _task(
     task: str, rows: Sequence[Row], curve: Path | None, ablations: Sequence[Ablation], recalled: bool
 ) -> Section:
-    blocks: list[Block] = _about(rows)
+    blocks = _about(rows)
     sections: list[Section] = []
     if statement := statement_on(rows[0].dataset_name, recalled=recalled):
         blocks.append(Text(statement))
@@ -234,31 +237,22 @@ def _task(
         lines = explanations([row for row in rows if not is_bound(row)])
         if any(is_bound(row) for row in rows):
             lines.append("- The bounds on the likelihood are explained with their own table, below.")
-        sections.append(Section("What the columns mean", [_bullets(lines)] if lines else []))
-    details = detail_explanations(rows)
-    for table in quality_tables(rows):
-        sections.append(Section(table.title, [table, *([_bullets(details)] if details else [])]))
-        details = []  # they stand with the first of the tables
-    sections += _likelihood(task, rows, recalled)
-    if (paired := paired_table(rows)) is not None:
-        sections.append(Section("Paired differences", [paired]))
-    sections += _costs(rows, curve)
+        sections.append(Section("What the columns mean", _bullets(lines)))
+    sections += _explained(quality_tables(rows), detail_explanations(rows))
+    if tables := likelihood_tables(rows, task, recalled=recalled):
+        bounds = [tables[0], *_bullets(bound_explanations(rows))]
+        sections.append(Section("Bounds on the likelihood", bounds))
+        sections += _explained(tables[1:], term_explanations(rows))
+    sections += _explained(_present(paired_table(rows)))
+    if tables := cost_tables(rows):
+        drawn: list[Block] = [] if curve is None else [Picture(curve, _CURVES)]
+        drawn += _bullets(speedup_sentences(rows))
+        sections.append(Section("Quality against cost", drawn, _explained(tables)))
     if like := paper_tables(rows, ablations, recalled=recalled):
-        below = [Section(table.title, [table]) for table in like]
         # Of an ablation they are what it was made for.
         place = 0 if ablations else len(sections)
-        sections.insert(place, Section("In the form of the paper's tables", sections=below))
+        sections.insert(place, Section("In the form of the paper's tables", sections=_explained(like)))
     return Section(task, blocks, sections)
-
-
-def _costs(rows: Sequence[Row], curve: Path | None) -> list[Section]:
-    tables = cost_tables(rows)
-    if not tables:
-        return []
-    blocks: list[Block] = [] if curve is None else [Picture(curve, _CURVES)]
-    if sentences := speedup_sentences(rows):
-        blocks.append(_bullets(sentences))
-    return [Section("Quality against cost", blocks, [Section(table.title, [table]) for table in tables])]
 
 
 _CURVES = (
@@ -267,56 +261,39 @@ _CURVES = (
 )
 
 
-def _likelihood(task: str, rows: Sequence[Row], recalled: bool) -> list[Section]:
-    tables = likelihood_tables(rows, task, recalled=recalled)
-    if not tables:
-        return []
-    bounds, *others = tables
-    sections = [Section("Bounds on the likelihood", [bounds, *_listed(bound_explanations(rows))])]
-    lines = term_explanations(rows)
-    for table in others:
-        sections.append(Section(table.title, [table, *_listed(lines)]))
-        lines = []
-    return sections
+def _explained(tables: Sequence[Table], lines: Sequence[str] = ()) -> list[Section]:
+    """Return a section per table; lines that explain all of them stand with the first."""
+    return [
+        Section(table.title, [table, *(_bullets(lines) if index == 0 else [])])
+        for index, table in enumerate(tables)
+    ]
 
 
-def _listed(lines: Sequence[str]) -> list[Block]:
-    return [_bullets(lines)] if lines else []
-
-
-def _bullets(lines: Sequence[str]) -> Bullets:
-    return Bullets([line.removeprefix("- ") for line in lines])
+def _bullets(lines: Sequence[str]) -> list[Block]:
+    return [Bullets([line.removeprefix("- ") for line in lines])] if lines else []
 
 
 def _about(rows: Sequence[Row]) -> list[Block]:
     """Return on what a task was measured, by name, and the metrics that this version does not know."""
-    lines = []
-    for label, values in (
-        ("Data", [row.dataset for row in rows]),
-        ("Features", [row.extractor for row in rows]),
-    ):
-        if known := dict.fromkeys(value.rpartition("@")[0] or value for value in values if value):
-            lines.append(f"{label}: {', '.join(f'`{value}`' for value in known)}")
+    lines = _named({"Data": "dataset", "Features": "extractor"}, rows, lambda value: value.rpartition("@")[0])
     # Those of the headline are explained with their columns.
     explained = {row.metric for row in headline_rows(rows)}
     metrics = dict.fromkeys(row.metric for row in rows if row.metric not in explained)
     known_here = set(known_metrics(list(metrics)))
     lines += [f"`{metric}`: {UNKNOWN}" for metric in metrics if metric not in known_here]
-    return _listed(lines)
+    return _bullets(lines)
 
 
-def _measured_on(task: str, rows: Sequence[Row]) -> list[str]:
-    """Return what the numbers were measured on, each checksum in full so that it can be searched for."""
+def _named(keys: Mapping[str, str], rows: Sequence[Row], part: Callable[[str], str] = str) -> list[str]:
+    """Return a line per key of the rows that says its values, or the part of each that is given."""
     return [
-        f"{label} of {task}: {', '.join(f'`{value}`' for value in known)}"
-        for label, values in (
-            ("Data", [row.dataset for row in rows]),
-            ("Features", [row.extractor for row in rows]),
-            ("Reference sha256", [row.reference_sha256 for row in rows]),
-            ("Bits scored sha256", [row.levels_sha256 for row in rows]),
-        )
-        if (known := list(dict.fromkeys(value for value in values if value)))
+        f"{label}: {', '.join(f'`{part(value) or value}`' for value in known)}"
+        for label, key in keys.items()
+        if (known := dict.fromkeys(value for row in rows if (value := getattr(row, key))))
     ]
+
+
+# Where the numbers come from
 
 
 def _provenance(
@@ -324,8 +301,13 @@ def _provenance(
 ) -> Section:
     rows = [each.row for each in reading.placed]
     names = {source: relative(source, out) for source in sources}
-    measured_on = [line for task, mine in tasks.items() for line in _measured_on(task, mine)]
-    blocks: list[Block] = [provenance_table(rows), *_listed(measured_on)]
+    # Each checksum in full, so that it can be searched for.
+    measured_on = [
+        line
+        for task, mine in tasks.items()
+        for line in _named({f"{label} of {task}": key for label, key in _MEASURED_ON.items()}, mine)
+    ]
+    blocks: list[Block] = [provenance_table(rows), *_bullets(measured_on)]
     if software := _versions(sources):
         blocks.append(Text(software))
     lines = ", ".join(f"`{name}`" for name in names.values())
@@ -335,6 +317,14 @@ def _provenance(
     blocks.append(Text(said))
     table = rows_table(rows, [names[each.file] for each in reading.placed])
     return Section("Provenance", blocks, [Section(table.title, [table])])
+
+
+_MEASURED_ON = {
+    "Data": "dataset",
+    "Features": "extractor",
+    "Reference sha256": "reference_sha256",
+    "Bits scored sha256": "levels_sha256",
+}
 
 
 def _caption(grid: Path) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from lsgm.errors import ConfigError, DataError, did_you_mean
+from lsgm.errors import ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.files.text import read_toml
 from lsgm.structure import from_dict
@@ -68,7 +68,9 @@ def _read(path: Path, table: str, kind: Any, modified: object) -> Sequence[Any]:
 
 FILE = Path(__file__).with_name("published.toml")
 
-DATASETS = {
+Dataset = Literal["cifar10", "celebahq256", "omniglot", "mnist"]
+
+DATASETS: dict[str, str] = {
     "cifar10": "CIFAR-10",
     "celebahq256": "CelebA-HQ-256",
     "omniglot": "OMNIGLOT",
@@ -76,7 +78,9 @@ DATASETS = {
 }
 """Data sets with published numbers, as tasks name them, and in words."""
 
-KINDS = {
+Kind = Literal["latent", "data-space", "vae", "gan", "flow", "autoregressive", "energy"]
+
+KINDS: dict[str, str] = {
     "latent": "score model of latents",
     "data-space": "score model of pixels",
     "vae": "VAE",
@@ -109,11 +113,9 @@ _MILLIONS = re.compile(rf"{_PRINTED.pattern} M")
 class Published:
     """What one source states of one model; numbers are text, with the digits that were printed."""
 
-    dataset: str
-    """Key of `DATASETS`."""
+    dataset: Dataset
     model: str
-    kind: str
-    """Key of `KINDS`."""
+    kind: Kind
     source: str
     sampler: str = ""
     """How samples were drawn, of an entry that is about that, and belongs to tables of cost alone."""
@@ -133,21 +135,13 @@ class Published:
     timed: str = ""
     """What took these seconds, and on which hardware."""
     parameters: str = ""
-    relation: str = "="
+    relation: Literal["=", "<="] = "="
     """Of nats and bits/dim: ``<=`` for a bound, ``=`` for what is published as the likelihood itself."""
     recalled: tuple[str, ...] = ()
     """Which of the numbers are from memory; the others are verified."""
 
     def __post_init__(self) -> None:
         said = f"the published entry of {self.model}"
-        for name, value, known in (
-            ("dataset", self.dataset, DATASETS),
-            ("kind", self.kind, KINDS),
-            ("relation", self.relation, _RELATIONS),
-        ):
-            if value not in known:
-                hint = did_you_mean(value, known) or f"; write one of {', '.join(known)}"
-                raise ConfigError(f"{said} has {name} '{value}'{hint}")
         if not self.numbers or not set(self.recalled) <= set(self.numbers):
             raise ConfigError(
                 f"{said} recalls '{', '.join(self.recalled)}'; give at least one of {', '.join(NUMBERS)}, "
@@ -210,15 +204,10 @@ class Edition:
     """A data set that resembles one of the literature and is another."""
 
     dataset: str
-    of: str
+    of: Dataset
     """The data set that published numbers are of."""
     statement: str
     """One sentence on why they are not comparable, without its full stop."""
-
-    def __post_init__(self) -> None:
-        if self.of not in DATASETS:
-            hint = did_you_mean(self.of, DATASETS) or f"; write one of {', '.join(DATASETS)}"
-            raise ConfigError(f"the edition {self.dataset} is of '{self.of}'{hint}")
 
 
 def number_cell(number: str, relation: str, *, unsure: bool, recalled: bool) -> Cell:
@@ -253,8 +242,8 @@ def editions(path: Path | None = None) -> dict[str, Edition]:
 
 def edition_of(dataset: str) -> str:
     """Return the data set of the literature that one is an edition of; itself where it is none."""
-    edition = editions().get(dataset)
-    return edition.of if edition else dataset
+    known = editions()
+    return known[dataset].of if dataset in known else dataset
 
 
 def kin_of(dataset: str) -> list[str]:

@@ -70,7 +70,7 @@ def test_points_of_unknown_cost_or_quality_are_on_no_front(points: list[Row]) ->
 
 def test_an_envelope_is_the_best_of_a_models_samplers_at_each_cost(points: list[Row]) -> None:
     for cost in COSTS:
-        for best in envelopes_of(points, "frechet_glyphs", cost):
+        for best in envelopes_of(points, cost):
             assert best.costs == sorted(best.costs)
             assert best.values == sorted(best.values, reverse=True)
             mine = [row for row in curve_rows(points) if row.model == best.model]
@@ -120,9 +120,9 @@ def test_the_front_has_a_part_for_each_currency_over_all_models(points: list[Row
 
 
 def test_a_model_without_evaluations_has_a_cost_in_seconds_and_none_in_evaluations(points: list[Row]) -> None:
-    assert [level.cost for level in levels_of(points, "frechet_glyphs")] == [None]
-    assert [level.cost for level in levels_of(points, "frechet_glyphs", SECONDS)] == [1e-3]
-    assert [level.cost for level in levels_of(points, "frechet_glyphs", FLOPS)] == [5e6]
+    assert [level.cost for level in levels_of(points)] == [None]
+    assert [level.cost for level in levels_of(points, SECONDS)] == [1e-3]
+    assert [level.cost for level in levels_of(points, FLOPS)] == [5e6]
 
 
 def test_the_figure_has_a_panel_for_each_currency(points: list[Row]) -> None:

@@ -11,7 +11,16 @@ from lsgm.matplotlib_import import import_matplotlib
 from lsgm.results.labels import curve_name
 from lsgm.results.metrics import Shown
 from lsgm.results.row import Row, row_id
-from lsgm_reports.figures.curves import Curve, Level, curve_rows, curves_of, envelopes_of, levels_of, placed
+from lsgm_reports.figures.curves import (
+    Curve,
+    Level,
+    curve_rows,
+    curves_of,
+    ends_of,
+    envelopes_of,
+    levels_of,
+    placed,
+)
 from lsgm_reports.figures.style import (
     INK,
     MARKERS,
@@ -43,7 +52,7 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
     points are the Pareto front over all models.
     """
     points = curve_rows(rows)
-    drawn = dict.fromkeys(curve.metric for curve in curves_of(rows))
+    drawn = dict.fromkeys(curve.rows[0].metric for curve in curves_of(rows))
     if not drawn:
         return None
     known = {metric.key: metric for metric in metrics_of(points)}
@@ -108,13 +117,13 @@ def _panel(
 ) -> None:
     mine = placed([row for row in rows if row.metric == metric.key], cost)
     curves = curves_of(mine, cost)
-    levels = levels_of(mine, metric.key, cost)
+    levels = levels_of(mine, cost)
     for curve in curves:
         _curve(axes, curve, colours[curve.model], samplers)
-    for best in envelopes_of(mine, metric.key, cost):
+    for best in envelopes_of(mine, cost):
         _envelope(axes, best, colours[best.model])
     for level in levels:
-        _level(axes, level, colours[level.model])
+        _level(axes, level, colours[level.row.model])
     _links(axes, curves, levels)
     _rings(axes, [row for row in mine if row.group == "curve"], cost)
     axes.set_xscale("log")
@@ -142,20 +151,15 @@ _AXIS = 60
 def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
     """Choose a logarithmic axis for values that span much, linear around 0 where intervals reach it."""
     values = [value for curve in curves for value in curve.values] + [level.value for level in levels]
-    lows = [low for curve in curves for low in curve.lows if low is not None]
+    bands = [band for curve in curves for band in curve.bands]
     if max(values) <= 8 * sorted(values)[len(values) // 4]:
         return
-    if is_drawable(min(values + lows), logarithmic=True):
+    if is_drawable(min([*values, *(low for _, low, _ in bands)]), logarithmic=True):
         axes.set_yscale("log")
         nice_ticks(axes.yaxis, min(values), max(values))
         return
     # Estimates without bias fall below 0: there the axis is linear over the size of their errors.
-    widths = sorted(
-        (high - low) / 2
-        for curve in curves
-        for low, high in zip(curve.lows, curve.highs, strict=True)
-        if low is not None and high is not None
-    )
+    widths = sorted((high - low) / 2 for _, low, high in bands)
     middle = widths[len(widths) // 2] if widths else 0.0
     furthest = max(abs(value) for value in values)
     axes.set_yscale("symlog", linthresh=max(middle or furthest / 100, 1e-12 * furthest, 1e-30))
@@ -175,29 +179,23 @@ def _curve(axes: Axes, curve: Curve, colour: str, samplers: list[str]) -> None:
 
 def _envelope(axes: Axes, best: Curve, colour: str) -> None:
     axes.plot(best.costs, best.values, color=colour, linewidth=2.2, label=best.model, zorder=3)
-    banded = [
-        (at, low, high)
-        for at, low, high in zip(best.costs, best.lows, best.highs, strict=True)
-        if low is not None and high is not None
-    ]
-    if banded:
-        costs, lows, highs = zip(*banded, strict=True)
+    if bands := best.bands:
+        costs, lows, highs = zip(*bands, strict=True)
         axes.fill_between(costs, lows, highs, color=colour, alpha=0.18, linewidth=0)
 
 
 def _level(axes: Axes, level: Level, colour: str) -> None:
     """Draw a measurement that is no curve: a square at its cost, or a level across where it has none."""
+    ends = ends_of(level.row)
     if level.cost:
-        arms = None
-        if level.low is not None and level.high is not None:
-            arms = [[max(level.value - level.low, 0.0)], [max(level.high - level.value, 0.0)]]
+        arms = [[max(level.value - ends[0], 0.0)], [max(ends[1] - level.value, 0.0)]] if ends else None
         axes.errorbar(
             [level.cost], [level.value], yerr=arms, color=colour, marker="s", capsize=2.5, label=level.label
         )
         return
     axes.axhline(level.value, color=colour, linestyle=(0, (5, 2)), linewidth=1.1, label=level.label)
-    if level.low is not None and level.high is not None:
-        axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
+    if ends:
+        axes.axhspan(*ends, color=colour, alpha=0.12, linewidth=0)
 
 
 def _links(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:

@@ -11,8 +11,7 @@ from lsgm_reports.digits import best_of, error_bar
 from lsgm_reports.published import EVIDENCE, KINDS, Published
 
 __all__ = [
-    "HERE",
-    "PROTOCOLS",
+    "compared",
     "fid_cell",
     "fid_row",
     "published_lines",
@@ -21,16 +20,31 @@ __all__ = [
     "winner_of",
 ]
 
-HERE = "measured here"
+_HERE = "measured here"
 """What stands for the kind of a measured model, which its rows do not say."""
 
-PROTOCOLS = (
+_PROTOCOLS = (
     "Above the rule: measured here. Below: as published, by the authors' code, budgets and protocols. Bold: "
     "the best of what was measured here, where its lead exceeds its error; nothing is ranked across the rule."
 )
 
 _FIDS = ("fid", "fid_clean")
 """Metrics that are FID, by either protocol."""
+
+
+def compared(
+    title: str,
+    heads: Sequence[str],
+    measured: Sequence[tuple[str, Sequence[Cell], str]],
+    published: list[list[Cell]],
+    notes: Footnotes,
+    caption: str,
+) -> Table:
+    """Return the table of measured models, (name, numbers, measured with), above published lines."""
+    lines = [[Cell(label), Cell(_HERE), *numbers, Cell(said)] for label, numbers, said in measured]
+    columns = [Column("Model", "left"), Column("Kind", "left"), *(Column(head) for head in heads)]
+    columns.append(Column("Measured with, or source", "left"))
+    return ruled(title, columns, lines, published, notes, f"{_PROTOCOLS} {caption}")
 
 
 def ruled(

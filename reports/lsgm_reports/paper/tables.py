@@ -1,22 +1,28 @@
-"""Likelihood of binary images in nats, as tables 4 (OMNIGLOT) and 5 (MNIST) of arXiv:2106.05931."""
+"""The paper's tables with what was measured: likelihood, generative performance, and what samples cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lsgm.results.labels import estimator_label, sampler_label
-from lsgm.results.metrics import BOUNDS
+from lsgm.results.metrics import BOUNDS, metric_of
 from lsgm.results.row import Row
-from lsgm_reports.blocks import COARSE, Cell, Column, Footnotes, Table, cell_of
-from lsgm_reports.paper.ruled import HERE, PROTOCOLS, fid_cell, fid_row, published_lines, ruled, winner_of
-from lsgm_reports.paper.studies import sampling_table, study_tables
+from lsgm_reports.blocks import COARSE, Cell, Footnotes, Table, cell_of
+from lsgm_reports.digits import plain
+from lsgm_reports.paper.ruled import compared, fid_cell, fid_row, published_lines, scaled_cell, winner_of
+from lsgm_reports.paper.studies import study_tables
 from lsgm_reports.published import DATASETS, Published, edition_of, published, statement_on
+from lsgm_reports.read import grouped
 from lsgm_reports.tables.ablations import Ablation
 from lsgm_reports.tables.headline import Line, detail_rows, headline_rows, lines_of
-from lsgm_reports.tables.likelihood import Estimate, estimates_of, winners_of
+from lsgm_reports.tables.likelihood import Estimate, estimates_of, labels_of, winners_of
 
-__all__ = ["generative_table", "nats_table", "paper_tables"]
+__all__ = ["BATCH", "generative_table", "nats_table", "paper_tables", "sampling_table"]
+
+
+# Likelihood of binary images in nats, as tables 4 (OMNIGLOT) and 5 (MNIST) of arXiv:2106.05931
 
 
 def nats_table(
@@ -32,19 +38,16 @@ def nats_table(
     notes = Footnotes()
     winners = {id(row) for row in winners_of(estimates, "nats")}
     measured = [
-        [
-            Cell(estimate.model),
-            Cell(HERE),
-            cell_of(estimate.rows["nats"], notes, best=id(estimate.rows["nats"]) in winners),
-            Cell(_measured_with(estimate)),
-        ]
+        (
+            estimate.model,
+            [cell_of(row := estimate.rows["nats"], notes, best=id(row) in winners)],
+            _measured_with(estimate),
+        )
         for estimate in estimates
     ]
     published = published_lines(entries, ("nats",), ("nats",), recalled=recalled)
-    columns = [Column("Model", "left"), Column("Kind", "left"), Column("NLL (nats) ↓")]
-    columns.append(Column("Measured with, or source", "left"))
-    title, caption = f"Likelihood on {DATASETS[dataset]}", f"{PROTOCOLS} {_BOUNDS}"
-    return ruled(title, columns, measured, published, notes, caption)
+    title = f"Likelihood on {DATASETS[dataset]}"
+    return compared(title, ["NLL (nats) ↓"], measured, published, notes, _BOUNDS)
 
 
 _BOUNDS = (
@@ -89,22 +92,25 @@ def generative_table(
     bounds = [_bound(line) for line in lines]
     best_bound, best_fid = winner_of(bounds), winner_of([fid_row(line.rows) for line in lines])
     best = {name: winner_of([line.rows.get(name) for line in lines]) for name in more}
-    measured = []
-    for line, bound in zip(lines, bounds, strict=True):
-        others = [_cell(line.rows.get(name), best[name], notes) for name in more]
-        numbers = [_bound_cell(bound, notes, best_bound), fid_cell(line.rows, notes, best_fid), *others]
-        measured.append(
-            [Cell(line.label), Cell(HERE), *numbers, Cell(_measured_with_generative(line, bound))]
+    measured = [
+        (
+            line.label,
+            [
+                _bound_cell(bound, notes, best_bound),
+                fid_cell(line.rows, notes, best_fid),
+                *(_cell(line.rows.get(name), best[name], notes) for name in more),
+            ],
+            _measured_with_generative(line, bound),
         )
+        for line, bound in zip(lines, bounds, strict=True)
+    ]
     models = [entry for entry in entries if not entry.sampler]
     names = ("bits_per_dim", "fid")
     published = published_lines(models, (*names, *more), names, recalled=recalled)
     depth = ", 5 bits" if dataset == "celebahq256" else ""
-    columns = [Column("Model", "left"), Column("Kind", "left")]
-    columns += [Column(f"NLL (bits/dim{depth}) ↓"), Column("FID ↓"), *(Column(_MORE[name]) for name in more)]
-    columns.append(Column("Measured with, or source", "left"))
+    heads = [f"NLL (bits/dim{depth}) ↓", "FID ↓", *(_MORE[name] for name in more)]
     title = f"Generative performance on {DATASETS[dataset]}"
-    return ruled(title, columns, measured, published, notes, f"{PROTOCOLS} {_FID}")
+    return compared(title, heads, measured, published, notes, _FID)
 
 
 _FID = (
@@ -138,6 +144,110 @@ def _measured_with_generative(line: Line, bound: Row | None) -> str:
         if row is not None and row.value is not None and row.counted:
             parts.append(f"{name} of n = {row.counted}")
     return "; ".join(parts)
+
+
+# What samples cost, as section 5 and table 9 of arXiv:2106.05931: evaluations and seconds beside FID
+
+BATCH = 16
+"""Images whose seconds the paper states."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One model with one sampler."""
+
+    label: str
+    sampler: str
+    nfe: Row | None
+    """A row of the metric nfe, or a point of a curve."""
+    seconds: Row | None
+    """A row of the metric seconds_per_1000, or a point of a curve."""
+    rows: dict[str, Row]
+
+
+def sampling_table(
+    rows: Sequence[Row], dataset: str, entries: Sequence[Published], *, recalled: bool
+) -> Table | None:
+    """Return evaluations, seconds and FID of measured samplers above published ones, or None without any.
+
+    Of a model that was measured along a curve alone the point with the best distance is taken.
+    """
+    drawn = [*_settled(rows)]
+    known = {each.label for each in drawn}
+    drawn += [each for each in _on_curves(rows) if each.label not in known]
+    if not drawn:
+        return None
+    notes = Footnotes()
+    best = winner_of([fid_row(each.rows) for each in drawn])
+    measured = [
+        (
+            each.label,
+            [_evaluations(each.nfe, notes), _seconds(each.seconds, notes), fid_cell(each.rows, notes, best)],
+            each.sampler,
+        )
+        for each in drawn
+    ]
+    names = ("nfe", "seconds", "fid")
+    published = published_lines(entries, names, ("nfe", "seconds"), recalled=recalled)
+    title = f"Sampling time and network evaluations on {DATASETS[dataset]}"
+    return compared(title, ["NFE ↓", "Seconds ↓", "FID ↓"], measured, published, notes, _COST)
+
+
+_COST = (
+    f"NFE: evaluations of the score network per image. Seconds measured here are of {BATCH} images at the "
+    "rate of the whole run, on its hardware; what the published ones are of stands with their source, and "
+    "hardware alone may be most of a difference. – is not published there, or not verified."
+)
+
+
+def _settled(rows: Sequence[Row]) -> list[_Drawn]:
+    """Return models with the samplers that their quality was measured with."""
+    lines = lines_of([row for row in headline_rows(rows) if row.group in ("quality", "cost")])
+    return [
+        _Drawn(
+            line.label,
+            sampler_label(line.sampler),
+            line.rows["nfe"],
+            line.rows.get("seconds_per_1000"),
+            line.rows,
+        )
+        for line in lines
+        if line.sampler and "nfe" in line.rows
+    ]
+
+
+def _on_curves(rows: Sequence[Row]) -> list[_Drawn]:
+    """Return each model's point of the best distance, of FID where that was measured."""
+    measured = [row for row in rows if row.group == "curve" and row.value is not None]
+    points = [row for row in measured if row.nfe_mean is not None]
+    labels = labels_of(points)
+    found = []
+    for key, mine in grouped(points, lambda row: (row.model, row.checkpoint_sha256)).items():
+        label = labels[key]
+        metric = next((row.metric for row in mine if row.metric in ("fid", "fid_clean")), mine[0].metric)
+        point = min((row for row in mine if row.metric == metric), key=lambda row: row.value or 0.0)
+        lowest = f"the lowest {metric_of(point).label} of its curve"
+        said = f"{sampler_label(point.sampler)}: {lowest}"
+        found.append(_Drawn(label, said, point, point, {metric: point}))
+    return found
+
+
+def _evaluations(row: Row | None, notes: Footnotes) -> Cell:
+    if row is None or row.group != "curve":
+        return cell_of(row, notes)
+    assert row.nfe_mean is not None
+    return Cell(plain(row.nfe_mean), row=row, sort=row.nfe_mean)
+
+
+def _seconds(row: Row | None, notes: Footnotes) -> Cell:
+    if row is None or row.value is None:
+        return cell_of(row, notes)
+    if row.group != "curve":
+        return scaled_cell(row, BATCH / 1000)
+    each = row.seconds_per_image
+    if each is None or not math.isfinite(BATCH * each):
+        return cell_of(None, notes)
+    return Cell(plain(BATCH * each), row=row, sort=BATCH * each)
 
 
 # Which of the paper's tables the rows of a report fill

@@ -36,13 +36,13 @@ def test_a_curve_is_a_model_with_one_family_of_samplers_by_ascending_nfe(rows: l
         ("sgm", "heun"): 5,
         ("sgm", "ancestral"): 5,
     }
-    assert {curve.metric for curve in curves} == {"frechet_glyphs", "kernel_glyphs"}
+    assert {curve.rows[0].metric for curve in curves} == {"frechet_glyphs", "kernel_glyphs"}
     assert all(curve.costs == sorted(curve.costs) for curve in curves)
 
 
 def test_a_model_without_network_evaluations_is_a_level(rows: list[Row]) -> None:
-    (level,) = levels_of(rows, "frechet_glyphs")
-    assert (level.model, level.cost) == ("vae", None)
+    (level,) = levels_of([row for row in rows if row.metric == "frechet_glyphs"])
+    assert (level.row.model, level.cost) == ("vae", None)
 
 
 def test_the_figure_names_every_line_and_both_axes(rows: list[Row]) -> None:
@@ -69,7 +69,7 @@ def test_ticks_are_numbers_on_every_scale(rows: list[Row]) -> None:
 
 def test_a_single_measurement_of_an_adaptive_solver_is_a_point_with_its_interval(rows: list[Row]) -> None:
     kept = [row for row in rows if row.group != "curve" or row.model == "sgm"]
-    levels = levels_of(kept, "frechet_glyphs")
+    levels = levels_of([row for row in kept if row.metric == "frechet_glyphs"])
     assert [(level.label, level.cost) for level in levels] == [("lsgm · heun", 39.0), ("vae", None)]
     figure = cost_figure(kept)
     assert figure is not None

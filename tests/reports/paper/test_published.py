@@ -232,9 +232,9 @@ def toml_of(table: str, given: dict[str, object]) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dataset": "minst"}, "has dataset 'minst'; did you mean 'mnist'?"),
-        ({"kind": "guess"}, "has kind 'guess'; write one of latent, data-space"),
-        ({"relation": "<"}, "has relation '<'"),
+        ({"dataset": "minst"}, "'dataset' is 'minst'; it must be one of 'cifar10'"),
+        ({"kind": "guess"}, "'kind' is 'guess'; it must be one of 'latent', 'data-space'"),
+        ({"relation": "<"}, "'relation' is '<'; it must be one of"),
         ({"nats": "two"}, "has nats 'two'; write a number as it was printed"),
         ({"nats": "nan"}, "has nats 'nan'"),
         ({"nats": 1.5}, "'nats' is 1.5; it must be text"),
@@ -273,7 +273,7 @@ def test_the_good_entry_is_good_and_a_number_may_be_any_of_its_kind(tmp_path: Pa
         ("ablation", {"levels": []}, "has levels '' and FID '5.19'; give levels"),
         ("ablation", {"fid": "low"}, "and FID 'low'"),
         ("ablation", {"recalled": ["nats"]}, "recalls 'nats'; it has no number but fid"),
-        ("edition", {"of": "minst"}, "is of 'minst'; did you mean 'mnist'?"),
+        ("edition", {"of": "minst"}, "'of' is 'minst'; it must be one of 'cifar10'"),
     ],
 )
 def test_malformed_ablations_and_editions_are_one_sentence_too(

@@ -12,7 +12,7 @@ from lsgm.recipes.ablation import STUDIES, summary
 from lsgm.results.row import Row, row_from
 from lsgm_reports import published as module
 from lsgm_reports.blocks import Table
-from lsgm_reports.paper import paper_tables
+from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.render.text import to_latex, to_markdown
 from lsgm_reports.tables.ablations import FILE_NAME, Ablation, read_ablation
 

@@ -15,7 +15,7 @@ from reports.fake_rows import fake_rows
 from lsgm.results.row import Row, row_from
 from lsgm_reports import published
 from lsgm_reports.blocks import Cell, Table
-from lsgm_reports.paper import paper_tables
+from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.published import DATASETS, edition_of
 from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
 
