@@ -12,8 +12,8 @@ from typing import Any
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import RESULTS, ROWS
-from lsgm.files.names import shown
-from lsgm.files.text import Line, json_lines, parse_json, spelt
+from lsgm.files.names import shown, spelt
+from lsgm.files.text import Line, json_lines, parse_json
 from lsgm.files.write import atomic_path
 from lsgm.runs.provenance import git_revision
 from lsgm_eval.spaces import family_of

@@ -56,8 +56,8 @@ class Options:
 def run(argv: list[str]) -> int:
     """Run the stages and print them; 0 where nothing failed."""
     options = parse(Options, argv, prog="lsgm conformance", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.conformance.stage import Tolerances
-    from lsgm.conformance.stages import as_json, as_lines, conform_folder, passed, summary
+    from lsgm.conformance.stage import Tolerances, as_json, as_lines, passed, summary
+    from lsgm.conformance.stages import conform_folder
 
     tolerances = Tolerances(options.tolerance, options.gradient_tolerance)
     results = conform_folder(options.folder, tolerances)

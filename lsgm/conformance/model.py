@@ -19,7 +19,7 @@ from lsgm.vae.base import Noise, Shape
 from lsgm.vae.hierarchical import HierarchicalVAE
 
 if TYPE_CHECKING:
-    from lsgm.interop.nvlabs.convert import Native
+    from lsgm.interop.taken import Native
     from lsgm.model.lsgm import LSGM
 
 __all__ = ["Model", "levels_of", "load", "noise_of"]
@@ -68,7 +68,7 @@ def load(golden: Golden) -> Model:
     return Model(plain.recipe, plain.pixels, vae, networks.prior, variants)
 
 
-def _built(native: Native, state: Mapping[str, Tensor]) -> LSGM:
+def _built(native: Native[Any], state: Mapping[str, Tensor]) -> LSGM:
     from lsgm.model.lsgm import build_lsgm
 
     networks = build_lsgm(native.recipe, native.pixels).double()

@@ -1,10 +1,12 @@
-"""Runs every stage that a golden folder has values for: how far off each is, or why it cannot be run."""
+"""Every stage that a golden folder has values for: how far off each is, or why it cannot be run."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -12,7 +14,19 @@ from lsgm.conformance.folder import Deviation, Golden, deviation, worst
 from lsgm.errors import DataError
 from lsgm.files.names import shown
 
-__all__ = ["Allowance", "CannotRunError", "Family", "Result", "Tolerances", "examine", "is_input"]
+__all__ = [
+    "Allowance",
+    "CannotRunError",
+    "Family",
+    "Result",
+    "Tolerances",
+    "as_json",
+    "as_lines",
+    "examine",
+    "is_input",
+    "passed",
+    "summary",
+]
 
 M = TypeVar("M")
 """The model that a folder is of."""
@@ -196,3 +210,67 @@ def _corner(ours: Tensor, golden: Tensor) -> Tensor:
     """Return the top left corner of an image that the folder kept."""
     height, width = golden.shape[-2:]
     return ours[..., :height, :width]
+
+
+# What a person and what a program reads of the stages' results
+
+_HEAD = ("stage", "error", "absolute", "relative", "tolerance", "verdict", "")
+
+
+def passed(results: Sequence[Result]) -> bool:
+    """Return whether something was compared and nothing failed; what was skipped has not passed."""
+    verdicts = {result.verdict for result in results}
+    return "PASS" in verdicts and "FAIL" not in verdicts
+
+
+def as_json(result: Result) -> str:
+    """Return one stage as a JSON object; numbers that are not finite are null."""
+    found: dict[str, Any] = {"stage": result.stage, "verdict": result.verdict}
+    if result.deviation is not None:
+        found |= {**_numbers(result.deviation), "tolerance": result.tolerance, "tensors": result.tensors}
+    if result.worst is not None:
+        found["worst"] = result.worst
+    if result.reason is not None:
+        found["reason"] = result.reason
+    return json.dumps(found)
+
+
+def as_lines(results: Sequence[Result], *, verbose: bool = False) -> list[str]:
+    """Return a table, one line a stage, and with ``verbose`` one for each tensor of a stage of several."""
+    rows: list[tuple[str, ...]] = [_HEAD]  # names are out of a file, and may be any text
+    for result in results:
+        rows.append(_row(result))
+        if verbose and result.members:
+            rows += [
+                (f"  {name.removeprefix(result.stage + '/')}", *_cells(found), "", "", "")
+                for name, found in result.members.items()
+            ]
+    rows = [tuple(map(shown, row)) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return how many stages passed, failed and were skipped."""
+    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("PASS", "FAIL", "SKIP")}
+    text = f"{counts['PASS']} of {len(results)} stages pass, {counts['FAIL']} fail"
+    return text + (f", {counts['SKIP']} could not be compared" if counts["SKIP"] else "")
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    if result.deviation is None:
+        return (result.stage, "", "", "", "", result.verdict, result.reason or "")
+    several = f"{result.tensors} tensors, worst {result.worst}" if result.worst is not None else ""
+    note = "; ".join(filter(None, (several, result.reason)))
+    return (result.stage, *_cells(result.deviation), f"{result.tolerance:.0e}", result.verdict, note)
+
+
+def _cells(found: Deviation) -> tuple[str, str, str]:
+    return f"{found.error:.1e}", f"{found.absolute:.1e}", f"{found.relative:.1e}"
+
+
+def _numbers(found: Deviation) -> dict[str, float | None]:
+    values = {"error": found.error, "absolute": found.absolute, "relative": found.relative}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

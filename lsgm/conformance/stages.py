@@ -1,25 +1,21 @@
-"""The VAE's stages: latents and log q of every group, the decoder's output, likelihood, mean image."""
+"""The stages of an LSGM, in the order in which it runs: the VAE, the prior, one step of training."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lsgm.conformance import folder
-from lsgm.conformance.folder import CHECKPOINT, Deviation, Golden, numbered, read_folder
+from lsgm.conformance.folder import CHECKPOINT, Golden, numbered, read_folder
 from lsgm.conformance.model import Model, levels_of, load, noise_of
 from lsgm.conformance.stage import Allowance, CannotRunError, Family, Result, Tolerances, examine
 from lsgm.discovery import offers
 from lsgm.errors import DataError
-from lsgm.files.names import shown
 from lsgm.interop.nvlabs.tables import Source, prior_table, vae_table
 from lsgm.nets.config import NVAEConfig
 from lsgm.objective.bound import Objective, Times, diffuse
@@ -37,15 +33,13 @@ __all__ = [
     "PRIOR",
     "TIMES",
     "VAE_EVAL",
-    "as_json",
-    "as_lines",
     "column",
     "conform",
     "conform_folder",
-    "passed",
     "prior_of",
-    "summary",
 ]
+
+# The VAE: latents and log q of every group, the decoder's output, likelihood, mean image
 
 BINNED = ("mixture", "logistic")
 """Decoders whose pixels are bins of a continuous density."""
@@ -370,70 +364,6 @@ AVERAGES = Family(lambda name: name in _AVERAGES, _averages)
 GRADIENTS = Family(
     lambda name: name.startswith((_VAE, _PRIOR)), _gradients, gradients=True, translate=_translate
 )
-
-
-# What a person and what a program reads of the stages' results
-
-_HEAD = ("stage", "error", "absolute", "relative", "tolerance", "verdict", "")
-
-
-def passed(results: Sequence[Result]) -> bool:
-    """Return whether something was compared and nothing failed; what was skipped has not passed."""
-    verdicts = {result.verdict for result in results}
-    return "PASS" in verdicts and "FAIL" not in verdicts
-
-
-def as_json(result: Result) -> str:
-    """Return one stage as a JSON object; numbers that are not finite are null."""
-    found: dict[str, Any] = {"stage": result.stage, "verdict": result.verdict}
-    if result.deviation is not None:
-        found |= {**_numbers(result.deviation), "tolerance": result.tolerance, "tensors": result.tensors}
-    if result.worst is not None:
-        found["worst"] = result.worst
-    if result.reason is not None:
-        found["reason"] = result.reason
-    return json.dumps(found)
-
-
-def as_lines(results: Sequence[Result], *, verbose: bool = False) -> list[str]:
-    """Return a table, one line a stage, and with ``verbose`` one for each tensor of a stage of several."""
-    rows: list[tuple[str, ...]] = [_HEAD]  # names are out of a file, and may be any text
-    for result in results:
-        rows.append(_row(result))
-        if verbose and result.members:
-            rows += [
-                (f"  {name.removeprefix(result.stage + '/')}", *_cells(found), "", "", "")
-                for name, found in result.members.items()
-            ]
-    rows = [tuple(map(shown, row)) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def summary(results: Sequence[Result]) -> str:
-    """Return how many stages passed, failed and were skipped."""
-    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("PASS", "FAIL", "SKIP")}
-    text = f"{counts['PASS']} of {len(results)} stages pass, {counts['FAIL']} fail"
-    return text + (f", {counts['SKIP']} could not be compared" if counts["SKIP"] else "")
-
-
-def _row(result: Result) -> tuple[str, ...]:
-    if result.deviation is None:
-        return (result.stage, "", "", "", "", result.verdict, result.reason or "")
-    several = f"{result.tensors} tensors, worst {result.worst}" if result.worst is not None else ""
-    note = "; ".join(filter(None, (several, result.reason)))
-    return (result.stage, *_cells(result.deviation), f"{result.tolerance:.0e}", result.verdict, note)
-
-
-def _cells(found: Deviation) -> tuple[str, str, str]:
-    return f"{found.error:.1e}", f"{found.absolute:.1e}", f"{found.relative:.1e}"
-
-
-def _numbers(found: Deviation) -> dict[str, float | None]:
-    values = {"error": found.error, "absolute": found.absolute, "relative": found.relative}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 # The stages in the order in which a model runs, and the run itself

@@ -1,4 +1,4 @@
-"""Official archives: their addresses and the checksums by which they are known."""
+"""Official files: their addresses, the checksums by which they are known, and downloads that go on."""
 
 from __future__ import annotations
 

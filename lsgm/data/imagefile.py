@@ -1,4 +1,7 @@
-"""What ``--convert`` allows: files that are not plain 8-bit greyscale or RGB, and how each is turned."""
+"""One image file: what it must be in every use, what ``--convert`` allows besides, how it becomes pixels.
+
+It is 8-bit greyscale or RGB, upright, of one frame, or is refused in one sentence that says what to do.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +88,6 @@ def parse_convert(text: str) -> Convert:
     return Convert(frozenset(words))
 
 
-# One sentence for whatever a damaged file makes Pillow, zipfile or zlib raise
-
-
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
     """Turn whatever a damaged file makes Pillow, zipfile or zlib raise into a DataError that names it."""
@@ -142,7 +142,7 @@ class Room:
                 self._changed.notify_all()
 
 
-# What one image file must be, in every use: 8-bit greyscale or RGB, upright, one frame, unless converted
+# What a file says of its image before it is decoded
 
 # What Pillow warns of is refused here or means nothing for pixels, and a hostile file makes thousands of it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -309,6 +309,9 @@ def _lossy(image: Image.Image, raw: bytes) -> bool:
     if image.format == "TIFF":
         return _tag(image, 259, (1,))[0] in (6, 7, 50001)  # JPEG, old and new, and WebP
     return image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in raw[:64])
+
+
+# From a file's bytes to pixels
 
 
 def decode(raw: bytes, where: str, convert: Convert, channels: int) -> NDArray[np.uint8]:

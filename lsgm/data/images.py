@@ -1,4 +1,4 @@
-"""The set of images a model is trained and measured on, and the name by which a result row knows it."""
+"""The set of images a model is trained and measured on, its name in a result row, and its pixels' levels."""
 
 from __future__ import annotations
 

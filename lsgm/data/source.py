@@ -1,4 +1,7 @@
-"""Which images make up training step k: a pure function of (seed, k), so that resuming needs no state."""
+"""How training gets its images: which make up step k, and from where they come.
+
+The first is a pure function of (seed, k), so that resuming needs no state.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a number is of where it is not of all: a uniform subset, named by a seed, the same everywhere.
+"""Which images: a uniform subset named by a seed; the splits, by folders' names or a hash of the files' own.
 
 Stored images have an order that means something (by class, by date, by quality), so that the first n of them
 are a sample of nothing.
@@ -73,7 +73,7 @@ def subset(total: int, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.sort(drawn_order(total, seed)[:count])
 
 
-# Which images train, which validate, which test: by the folders' names, else by a hash of the files' own
+# Which images train, which validate, which test
 
 Role = Literal["train", "val", "test"]
 ROLES: dict[Role, tuple[str, ...]] = {

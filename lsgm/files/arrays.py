@@ -1,4 +1,7 @@
-"""Arrays in an npz or npy file: checked against the room they take before any of it is taken."""
+"""Arrays of an npz or npy file, and the header of a safetensors file: held against what they claim.
+
+Nothing is unpickled, and no room is taken for numbers that are not there.
+"""
 
 from __future__ import annotations
 
@@ -233,7 +236,7 @@ def _array(file: IO[bytes], size: int, where: str, limit: Limit, error: type[Use
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-# What a safetensors file says of its tensors, read before any of them: names, types, shapes, places
+# What a safetensors file says of its tensors before any of them is read
 
 BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,

@@ -1,11 +1,11 @@
-"""The one way from a name that somebody chose to the name of a file."""
+"""Texts of others made fit: a name for a file, words for a line of the screen or for a file of ours."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-__all__ = ["brief", "file_name", "one_line", "said", "shown"]
+__all__ = ["brief", "file_name", "one_line", "said", "shown", "spelt"]
 
 LONGEST = 120
 """Bytes of a file's name, endings and numbers of a caller's not counted."""
@@ -13,6 +13,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 _DIGEST = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{8}$")
 """The end that is given to a name that cannot stay; a date, of numerals alone, is none."""
+_ADDRESS = re.compile(r" object at 0x[0-9a-fA-F]+")
 
 
 def file_name(name: str) -> str:
@@ -30,11 +31,6 @@ def file_name(name: str) -> str:
     windows = (whole[start : start + 8] for start in range(len(whole)))
     digest = next((window for window in windows if _DIGEST.fullmatch(f"-{window}")), f"a{whole[:7]}")
     return f"{kept or 'name'}-{digest}" if not _RESERVED.fullmatch(kept) else f"name-{kept}-{digest}"
-
-
-# Text of others made fit to be printed
-
-_ADDRESS = re.compile(r" object at 0x[0-9a-fA-F]+")
 
 
 def shown(text: str) -> str:
@@ -56,6 +52,15 @@ def one_line(text: str) -> str:
     turn the direction of what follows.
     """
     return shown(" ".join(text.split()))
+
+
+def spelt(word: str) -> str:
+    r"""Return a word as it is, but for bytes of a file's name that are no UTF-8, which become ``\xNN``."""
+    try:
+        raw = word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, which no file's name has
+        raw = word.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def brief(value: object, room: int = 60) -> str:

@@ -1,4 +1,7 @@
-"""Folders of which everybody may change what is in them."""
+"""Opening what others put there: only regular files, only as much as a limit lets, zips member by member.
+
+What waits for a writer (a pipe), never ends (a device) or unpacks to a thousandfold is refused in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -28,31 +31,6 @@ __all__ = [
     "zip_of",
 ]
 
-
-def refuse_shared_folder(path: Path, error: type[UserError] = DataError) -> None:
-    """Raise ``error`` where everybody may put another file in the place of the one at ``path``.
-
-    That is so where the file, or the folder that it lies in once links are followed, can be written by others
-    than its owner and its group, as the system's folder for temporary files can; and where a folder further
-    up can, unless only owners may rename what is in it (the sticky bit). Systems without such rights pass.
-    """
-    if not hasattr(os, "getuid"):
-        return
-    place = Path(os.path.realpath(path))
-    for part in (place, *place.parents):
-        try:
-            mode = part.stat().st_mode
-        except OSError:
-            continue
-        kept = mode & stat.S_ISVTX and part not in (place, place.parent)
-        if mode & stat.S_IWOTH and not kept:
-            raise error(
-                f"{shown(str(place))} is not taken, because everybody may write to {shown(str(part))}; copy "
-                f"it to a folder of your own, or run `chmod o-w {shown(str(part))}`"
-            )
-
-
-# Opening a file that is one: what waits for a writer, or never ends, is refused
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -139,13 +117,36 @@ def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataErro
     return content
 
 
+def refuse_shared_folder(path: Path, error: type[UserError] = DataError) -> None:
+    """Raise ``error`` where everybody may put another file in the place of the one at ``path``.
+
+    That is so where the file, or the folder that it lies in once links are followed, can be written by others
+    than its owner and its group, as the system's folder for temporary files can; and where a folder further
+    up can, unless only owners may rename what is in it (the sticky bit). Systems without such rights pass.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    place = Path(os.path.realpath(path))
+    for part in (place, *place.parents):
+        try:
+            mode = part.stat().st_mode
+        except OSError:
+            continue
+        kept = mode & stat.S_ISVTX and part not in (place, place.parent)
+        if mode & stat.S_IWOTH and not kept:
+            raise error(
+                f"{shown(str(place))} is not taken, because everybody may write to {shown(str(part))}; copy "
+                f"it to a folder of your own, or run `chmod o-w {shown(str(part))}`"
+            )
+
+
 def _check(path: Path | str, mode: int, error: type[UserError]) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise error(f"{shown(str(path))} is {kind}, not a file; give a file")
 
 
-# Zips as others may have packed them: the list of members and each member within limits
+# Zips
 
 _PIECE = 2**12
 """Bytes asked of a member at a time: Python unpacks LZMA by what is packed, some thousandfold."""

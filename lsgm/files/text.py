@@ -1,4 +1,4 @@
-"""Words of a command line as text that a file can hold."""
+"""JSON, JSON lines and TOML as others may have written them: one sentence for whatever a file holds."""
 
 from __future__ import annotations
 
@@ -28,20 +28,8 @@ __all__ = [
     "read_text",
     "read_toml",
     "record_of",
-    "spelt",
 ]
 
-
-def spelt(word: str) -> str:
-    r"""Return a word as it is, but for bytes of a file's name that are no UTF-8, which become ``\xNN``."""
-    try:
-        raw = word.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a character, which no file's name has
-        raw = word.encode("utf-8", "backslashreplace")
-    return raw.decode("utf-8", "backslashreplace")
-
-
-# JSON, JSON lines and TOML as others may have written them: one sentence for whatever a file holds
 
 NESTING = 64
 """Lists and tables within one another."""
@@ -52,9 +40,8 @@ REPAIR = "restore it from a copy"
 _PART = r"""(?:[^\s.=\[\]{},"']+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
 _DOTTED = re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_PART}){{{NESTING}}}", re.MULTILINE)
 """A key of so many parts, over which tomllib takes time as their square."""
-
-
 _EMPTY = re.compile(r"\n+")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -141,6 +128,31 @@ def parse_toml(
     return content
 
 
+def record_of(
+    cls: type[T],
+    mapping: Mapping[str, Any],
+    where: object,
+    error: type[UserError] = DataError,
+    repair: str = REPAIR,
+) -> T:
+    """Return the dataclass ``cls`` that a table of a file describes; keys it does not know are left out.
+
+    Files of later versions have more keys, and pass. Raises ``error``, which names the key by its path and
+    ends in ``repair``, where a key is missing, of another type, or refused by the dataclass itself.
+    """
+    try:
+        return from_dict(cls, mapping, shown(str(where)), unknown="ignore", null=True)
+    except UserError as problem:
+        raise error(f"{problem}; {repair}") from None
+
+
+def read_record(
+    cls: type[T], path: Path | str, error: type[UserError] = DataError, repair: str = REPAIR
+) -> T:
+    """Return the dataclass ``cls`` that a JSON file holds. Raises as `record_of` and `read_json` do."""
+    return record_of(cls, read_table(path, error, repair), path, error, repair)
+
+
 def _decoded(raw: bytes, where: object, error: type[UserError]) -> str:
     try:
         return raw.decode("utf-8-sig")
@@ -186,33 +198,3 @@ def _refused(value: Any) -> str:
     if isinstance(value, str) and "\0" in value:
         return f"holds a text with a zero byte, {shown(value)[:40]!r}"
     return ""
-
-
-# Files that this project writes, read back as the dataclass that says what is in them
-
-T = TypeVar("T")
-
-
-def record_of(
-    cls: type[T],
-    mapping: Mapping[str, Any],
-    where: object,
-    error: type[UserError] = DataError,
-    repair: str = REPAIR,
-) -> T:
-    """Return the dataclass ``cls`` that a table of a file describes; keys it does not know are left out.
-
-    Files of later versions have more keys, and pass. Raises ``error``, which names the key by its path and
-    ends in ``repair``, where a key is missing, of another type, or refused by the dataclass itself.
-    """
-    try:
-        return from_dict(cls, mapping, shown(str(where)), unknown="ignore", null=True)
-    except UserError as problem:
-        raise error(f"{problem}; {repair}") from None
-
-
-def read_record(
-    cls: type[T], path: Path | str, error: type[UserError] = DataError, repair: str = REPAIR
-) -> T:
-    """Return the dataclass ``cls`` that a JSON file holds. Raises as `record_of` and `read_json` do."""
-    return record_of(cls, read_table(path, error, repair), path, error, repair)

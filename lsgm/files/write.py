@@ -1,4 +1,4 @@
-"""The place of everything that is kept from one command to the next."""
+"""Writing: whole or not at all, never where a link leads, and into the cache where nothing else is said."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ __all__ = [
 ]
 
 
+TEMPORARY = ".tmp-"
+"""Prefix of everything unfinished; `sweep` removes what a kill has left."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What only writing meets: a full disk, a used-up share of it, and a shell's limit of the size of a file."""
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_claimed: set[Path] = set()
+
+
 def cache_dir() -> Path:
     """Return ``$LSGM_CACHE``, else ``$XDG_CACHE_HOME/lsgm``, else ``~/.cache/lsgm``.
 
@@ -51,17 +60,6 @@ def cache_dir() -> Path:
         raise ConfigError(
             f"there is no folder for the cache ({shown(str(error))[:200]}); set LSGM_CACHE to one"
         ) from error
-
-
-# Writes that are there whole or not at all, and never where a link leads
-
-TEMPORARY = ".tmp-"
-"""Prefix of everything unfinished; `sweep` removes what a kill has left."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What only writing meets: a full disk, a used-up share of it, and a shell's limit of the size of a file."""
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_claimed: set[Path] = set()
 
 
 def claim(root: Path | str) -> Path:

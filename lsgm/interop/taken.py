@@ -1,10 +1,13 @@
-"""Tensors of a safetensors file that somebody else wrote."""
+"""What is taken of a checkpoint that somebody else wrote, and the run that is made of it.
+
+Plain tensors of the right kind of number, counts, and what is kept for the record.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -15,10 +18,15 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import HEADER, Limit
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
+from lsgm.generative import Pixels
 from lsgm.pickled.machine import Made
-from lsgm.structure import LARGEST
+from lsgm.runs.history import write_derived_run
+from lsgm.runs.load import checkpoint_meta
+from lsgm.runs.records import Position
+from lsgm.structure import LARGEST, to_dict
 
 __all__ = [
+    "Native",
     "brief",
     "count_of",
     "fitting",
@@ -29,7 +37,11 @@ __all__ = [
     "recorded",
     "refuse_larger",
     "weights_of",
+    "write_imported",
 ]
+
+R = TypeVar("R")
+"""The type of a recipe."""
 
 
 def read_safetensors(path: Path, error: type[UserError], limit: Limit | None = None) -> dict[str, Tensor]:
@@ -61,8 +73,6 @@ def read_safetensors(path: Path, error: type[UserError], limit: Limit | None = N
         why = shown(" ".join(str(problem).split()))[:200]
         raise error(f"{name} is truncated or damaged ({why}); copy it again from where it came") from problem
 
-
-# What is taken of a checkpoint by name: weights, plain tensors of the right kind of number, and counts
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel, DistributedDataParallel and torch.compile put before every name."""
@@ -205,3 +215,42 @@ def recorded(value: Any, depth: int = 8) -> Any:
         return value
     small = not isinstance(value, int) or abs(value) <= LARGEST
     return value if isinstance(value, (bool, int, float, type(None))) and small else brief(value)
+
+
+# The run
+
+
+class Native(NamedTuple, Generic[R]):
+    """A model in this package's terms."""
+
+    recipe: R
+    pixels: Pixels
+    raw: dict[str, Tensor]
+    """State dict of the last weights; where the file has the averaged ones alone, these."""
+    ema: dict[str, Tensor]
+    """State dict of the averaged weights, the ones that are measured."""
+
+
+def write_imported(
+    out: Path, native: Native[Any], source: dict[str, Any], argv: Sequence[str], *, stage: str, step: int
+) -> Path:
+    """Write ``out`` with config, manifest and one checkpoint; return the checkpoint's directory.
+
+    ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``; its
+    training had come to a ``step`` of a ``stage``. Raises CheckpointError where the directory exists or cannot
+    be written; then nothing is there.
+    """
+    recipe, dataset = native.recipe, native.recipe.data.dataset
+    # Nothing can go on from here: optimisers are not translated.
+    position = Position(step=step, stage=stage, stage_step=step, stage_done=True, finished=True)
+    meta = {**checkpoint_meta(recipe, native.pixels, dataset), "imported": source}
+    return write_derived_run(
+        out,
+        to_dict(recipe),
+        {**position.as_dict(), "ema_updates": step, "meta": meta},
+        native.raw,
+        native.ema,
+        seed=recipe.seed,
+        dataset={"name": dataset},
+        argv=argv,
+    )

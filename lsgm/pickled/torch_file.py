@@ -67,7 +67,7 @@ def open_storages(path: Path) -> Storages:
     with open_regular(path, CheckpointError) as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         if not zipfile.is_zipfile(file):
-            return Legacy(path, content)
+            return _Legacy(path, content)
     with open_zip(path, CheckpointError) as archive:
         return Zipped(path, content, archive)
 
@@ -169,7 +169,7 @@ class Zipped:
         return self._content[start:end]
 
 
-class Legacy:
+class _Legacy:
     """The format before: several pickles, then the number of entries and the bytes of each storage."""
 
     def __init__(self, path: Path, content: memoryview) -> None:
@@ -180,7 +180,6 @@ class Legacy:
         self._after = 0
 
     def read(self, machine: Machine) -> Any:
-        """Let a machine on `pickle` say what the file holds."""
         try:
             if machine.run() != MAGIC or machine.run() != VERSION:
                 raise MalformedError("no file of torch's")
@@ -194,14 +193,10 @@ class Legacy:
         return said
 
     def damaged(self) -> str | None:
-        """Return None: the format has no checksums."""
-        return None
+        return None  # the format has no checksums
 
     def locate(self, itemsizes: Mapping[str, int]) -> None:
-        """Find every storage, which follow upon each other in the order that the file says.
-
-        Raises MalformedError where one is missing, twice there, or of another size than what is left.
-        """
+        # They follow upon each other in the order that the file says.
         at = self._after
         for key in self._keys:
             (entries,) = struct.unpack_from("<q", self._content, at)
@@ -212,14 +207,13 @@ class Legacy:
             at += 8 + size
 
     def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
-        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
         start, there = self._places[key]
         if there != size:
             raise MalformedError("a storage has another size than its tensors say")
         return self._content[start : start + size]
 
 
-# Tensors of a checkpoint: each a view of a storage, within its bounds; and weights taken of them by name
+# Tensors: each a view of a storage, within its bounds
 
 KINDS = {
     "Float": torch.float32,

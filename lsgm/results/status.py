@@ -11,8 +11,8 @@ from typing import Literal
 
 from lsgm.errors import ConfigError, DataError
 from lsgm.files.folders import present
-from lsgm.files.names import brief, shown
-from lsgm.files.text import read_table, record_of, spelt
+from lsgm.files.names import brief, shown, spelt
+from lsgm.files.text import read_table, record_of
 from lsgm.files.write import atomic_path
 
 __all__ = [

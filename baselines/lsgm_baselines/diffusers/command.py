@@ -59,6 +59,7 @@ def run(argv: list[str]) -> int:
         DiffusersOptions, argv, prog="lsgm import diffusers", description=DESCRIPTION, examples=EXAMPLES
     )
     from lsgm.files.write import claim
+    from lsgm.interop.taken import Native, write_imported
     from lsgm.runs.history import refuse_existing
     from lsgm_baselines.diffusers.read import read_folder, recipe_of
 
@@ -74,7 +75,10 @@ def run(argv: list[str]) -> int:
         clip=options.clip,
     )
     state = _state_dict(folder, recipe)
-    _write(options, argv, folder, recipe, state)
+    native = Native(recipe, _pixels(recipe, folder), state, state)
+    source, command = _source(options, folder), ["lsgm", "import", "diffusers", *argv]
+    # How long it was trained is not in the folder.
+    write_imported(options.out, native, source, command, stage="score", step=0)
     print("\n".join(_found(folder, recipe, state)))
     print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
     return 0
@@ -126,22 +130,13 @@ def _state_dict(folder: Folder, recipe: DDPMRecipe) -> dict[str, Tensor]:
     return {f"{PREFIX}{name}": tensor for name, tensor in folder.tensors.items()}
 
 
-def _write(
-    options: DiffusersOptions,
-    argv: list[str],
-    folder: Folder,
-    recipe: DDPMRecipe,
-    weights: dict[str, Tensor],
-) -> None:
+def _source(options: DiffusersOptions, folder: Folder) -> dict[str, Any]:
+    """Return where the model comes from, as JSON values."""
     from lsgm.data.places import file_sha256
     from lsgm.files.names import shown
     from lsgm.interop.taken import recorded
-    from lsgm.runs.history import write_derived_run
-    from lsgm.runs.load import checkpoint_meta
-    from lsgm.runs.records import Position
-    from lsgm.structure import to_dict
 
-    source: dict[str, Any] = {
+    return {
         "format": "diffusers",
         "folder": shown(options.folder.resolve().name),
         "file": folder.weights_file.name,
@@ -149,19 +144,6 @@ def _write(
         "network": recorded(folder.network),
         "scheduler": recorded(folder.scheduler),
     }
-    meta = {**checkpoint_meta(recipe, _pixels(recipe, folder), options.data), "imported": source}
-    # How long it was trained is not in the folder, and nothing can go on from here.
-    position = Position(step=0, stage="score", stage_step=0, stage_done=True, finished=True)
-    write_derived_run(
-        options.out,
-        to_dict(recipe),
-        {**position.as_dict(), "ema_updates": 0, "meta": meta},
-        weights,
-        weights,
-        seed=recipe.seed,
-        dataset={"name": options.data},
-        argv=["lsgm", "import", "diffusers", *argv],
-    )
 
 
 def _found(folder: Folder, recipe: DDPMRecipe, state: dict[str, Tensor]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm.conformance.stage import Result, Tolerances
-    from lsgm_baselines.score_sde.convert import Checkpoint, Native
+    from lsgm_baselines.score_sde.convert import Checkpoint
     from lsgm_baselines.score_sde.settings import ScoreSDEConfig
 
 __all__ = ["CHECKPOINT", "HELP", "ScoreSDEOptions", "conform", "run"]
@@ -53,6 +52,7 @@ def run(argv: list[str]) -> int:
         ScoreSDEOptions, argv, prog="lsgm import score-sde", description=DESCRIPTION, examples=EXAMPLES
     )
     from lsgm.files.write import claim
+    from lsgm.interop.taken import write_imported
     from lsgm.runs.history import refuse_existing
     from lsgm_baselines.score_sde.convert import convert, read_checkpoint
     from lsgm_baselines.score_sde.settings import find_config
@@ -62,7 +62,8 @@ def run(argv: list[str]) -> int:
     config = find_config(options.config)
     checkpoint = read_checkpoint(options.file)
     native = convert(checkpoint, config)
-    _write(options, config, checkpoint, native, ["lsgm", "import", "score-sde", *argv])
+    source, command = _source(options, config, checkpoint), ["lsgm", "import", "score-sde", *argv]
+    write_imported(options.out, native, source, command, stage="score", step=checkpoint.step)
     parameters = sum(value.numel() for value in checkpoint.raw.values())
     print(f"last and averaged weights; step {checkpoint.step}; {parameters:,} parameters")
     print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
@@ -70,40 +71,10 @@ def run(argv: list[str]) -> int:
 
 
 def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
-    """Compare a checkpoint with what score_sde_pytorch computes of it: see the module `conformance`."""
+    """Compare a checkpoint with what score_sde_pytorch computes of it: see the module `convert`."""
     from lsgm_baselines.score_sde.convert import conform as conform_folder
 
     return conform_folder(folder, tolerances)
-
-
-def _write(
-    options: ScoreSDEOptions,
-    config: ScoreSDEConfig,
-    checkpoint: Checkpoint,
-    native: Native,
-    argv: Sequence[str],
-) -> None:
-    """Write the run, whole or not at all."""
-    from lsgm.runs.history import write_derived_run
-    from lsgm.runs.load import checkpoint_meta
-    from lsgm.runs.records import Position
-    from lsgm.structure import to_dict
-
-    step, dataset = checkpoint.step, native.recipe.data.dataset
-    # Nothing can go on from here: the optimiser's state is not translated.
-    position = Position(step=step, stage="score", stage_step=step, stage_done=True, finished=True)
-    source = _source(options, config, checkpoint)
-    meta = {**checkpoint_meta(native.recipe, native.pixels, dataset), "imported": source}
-    write_derived_run(
-        options.out,
-        to_dict(native.recipe),
-        {**position.as_dict(), "ema_updates": step, "meta": meta},
-        native.raw,
-        native.ema,
-        seed=native.recipe.seed,
-        dataset={"name": dataset},
-        argv=argv,
-    )
 
 
 def _source(options: ScoreSDEOptions, config: ScoreSDEConfig, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Read a checkpoint of score_sde_pytorch without executing anything in it.
+"""From a checkpoint of score_sde_pytorch and its settings to our recipe and state dicts, and their parity.
 
-These files are pickles. `lsgm.pickled.foreign` finds tensors, containers and numbers in them and nothing else
-but `argparse.Namespace`, by which a checkpoint of LSGM's authors is told apart.
+These files are pickles, and nothing in them is executed: `lsgm.pickled.foreign` finds tensors, containers and
+numbers in them and nothing else but `argparse.Namespace`, by which a checkpoint of LSGM's authors is told
+apart.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.tables import Source, Table, layers_in_order, numbered_rows
-from lsgm.interop.taken import count_of, fitting, named, plain_tensor, real, refuse_larger, weights_of
+from lsgm.interop.taken import Native, count_of, named, plain_tensor, refuse_larger, weights_of
 from lsgm.model.lsgm import sketch
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
@@ -40,7 +41,7 @@ from lsgm_baselines.score_sde.settings import (
 )
 from lsgm_baselines.sgm import SGM
 
-__all__ = ["Checkpoint", "Native", "conform", "convert", "empty_networks", "network_table", "read_checkpoint"]
+__all__ = ["Checkpoint", "conform", "convert", "empty_networks", "network_table", "read_checkpoint"]
 
 FREQUENCIES = "all_modules.0.W"
 """The one tensor that is a parameter and not trained, so that no average of it is kept."""
@@ -130,21 +131,10 @@ def _other(path: Path, what: str) -> CheckpointError:
     )
 
 
-# From a checkpoint of score_sde_pytorch and its settings to this package's recipe and state dicts
+# With its settings, from their names to this package's recipe and state dicts
 
 
-class Native(NamedTuple):
-    """A model in this package's terms."""
-
-    recipe: SGMRecipe
-    pixels: Pixels
-    raw: dict[str, Tensor]
-    """State dict of the last weights."""
-    ema: dict[str, Tensor]
-    """State dict of the averaged weights, the ones that are measured."""
-
-
-def convert(checkpoint: Checkpoint, config: ScoreSDEConfig) -> Native:
+def convert(checkpoint: Checkpoint, config: ScoreSDEConfig) -> Native[SGMRecipe]:
     """Return the model of a checkpoint that was trained with these settings.
 
     Raises CheckpointError, one sentence that names the tensor, where one is missing, surplus or of a wrong
@@ -207,19 +197,15 @@ def _state(recipe: SGMRecipe, networks: SGM, table: Table, theirs: Mapping[str, 
 
 
 def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
-    parts, shape = [real(theirs[name], name) for name in row.names], own.shape
-    try:
-        whole = row.assemble(parts)
-    except (RuntimeError, IndexError):
-        whole = torch.empty(0)
-    if whole.shape != shape:
+    whole = row.made(theirs, own)
+    if whole is None:
         shapes = ", ".join(f"'{name}' {list(theirs[name].shape)}" for name in row.names[:3])
         more = " and so on" if len(row.names) > 3 else ""
         raise CheckpointError(
-            f"the checkpoint's {shapes}{more} do not make up {list(shape)} of a model of its configuration; "
-            "name the configuration that it was trained with"
+            f"the checkpoint's {shapes}{more} do not make up {list(own.shape)} of a model of its "
+            "configuration; name the configuration that it was trained with"
         )
-    return fitting(whole, own, row.names[0]).contiguous()
+    return whole
 
 
 def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConfig) -> None:
@@ -261,7 +247,11 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
         )
 
 
-# Parity with files that score_sde_pytorch wrote: `checkpoint.pth`, its settings, and what it computes
+# Parity with files that score_sde_pytorch wrote
+#
+# A folder holds `config.toml`, as for the import, and `expected.safetensors` in float64: pixels ``x`` in the
+# model's own range and times ``t``; of these ``std``, the standard deviation of x at t, ``labels``, what the
+# network is told of t, and ``raw/output`` and ``ema/output``, what the model returns with either weights.
 
 SETTINGS = "config.toml"
 

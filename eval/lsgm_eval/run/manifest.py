@@ -15,8 +15,8 @@ import torch
 
 from lsgm.data.places import file_sha256
 from lsgm.errors import DataError
-from lsgm.files.names import file_name
-from lsgm.files.text import read_record, spelt
+from lsgm.files.names import file_name, spelt
+from lsgm.files.text import read_record
 from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
 from lsgm.runs.provenance import git_revision, hardware, versions

@@ -1,55 +1,22 @@
-"""Write an imported model as a run directory, whole or not at all."""
+"""``lsgm import nvlabs``: a checkpoint of the LSGM authors' released code becomes a run directory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lsgm.interop.nvlabs.convert import Native
-from lsgm.interop.nvlabs.read import Official
 from lsgm.options import Positional, arg, parse
-from lsgm.runs.history import write_derived_run
-from lsgm.runs.load import checkpoint_meta
-from lsgm.runs.records import Position
-from lsgm.structure import to_dict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HELP", "NvlabsOptions", "run", "write_run"]
+    from lsgm.interop.nvlabs.read import Official
+    from lsgm.interop.taken import Native
+    from lsgm.recipes.recipe import LSGMRecipe
 
+__all__ = ["HELP", "NvlabsOptions", "run"]
 
-def write_run(
-    out: Path, official: Official, native: Native, source: dict[str, Any], argv: Sequence[str]
-) -> Path:
-    """Write ``out`` with config, manifest and one checkpoint; return the checkpoint's directory.
-
-    ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``. Raises
-    CheckpointError where the directory exists or cannot be written; then nothing is there.
-    """
-    stage = "stage1" if official.prior is None else "stage2"
-    dataset = native.recipe.data.dataset
-    # Nothing can go on from here: the authors' optimisers are not translated.
-    position = Position(
-        step=official.step, stage=stage, stage_step=official.step, stage_done=True, finished=True
-    )
-    meta = {**checkpoint_meta(native.recipe, native.pixels, dataset), "imported": source}
-    state = {**position.as_dict(), "ema_updates": official.step, "meta": meta}
-    return write_derived_run(
-        out,
-        to_dict(native.recipe),
-        state,
-        native.raw,
-        native.ema,
-        seed=native.recipe.seed,
-        dataset={"name": dataset},
-        argv=argv,
-    )
-
-
-# ``lsgm import nvlabs``: a checkpoint of the LSGM authors' released code becomes a run directory
 
 HELP = "checkpoints of the authors' code: checkpoint.pt, checkpoint_fid.pt, checkpoint_nll.pt"
 
@@ -96,14 +63,21 @@ def run(argv: list[str]) -> int:
     from lsgm.files.write import claim
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
+    from lsgm.interop.taken import write_imported
     from lsgm.runs.history import refuse_existing
 
     claim(options.out)
     refuse_existing(options.out)
     official = read_checkpoint(options.file)
     native = convert(official, reference_compat=options.reference_compat, ignore=options.ignore)
-    command = ["lsgm", "import", "nvlabs", *argv]
-    write_run(options.out, official, native, _source(options, official), command)
+    write_imported(
+        options.out,
+        native,
+        _source(options, official),
+        ["lsgm", "import", "nvlabs", *argv],
+        stage="stage1" if official.prior is None else "stage2",
+        step=official.step,
+    )
     print("\n".join(_found(official, native, compat=options.reference_compat)))
     print(f"written to {options.out}; `lsgm sample {options.out}` draws from it")
     return 0
@@ -130,7 +104,7 @@ def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     }
 
 
-def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
+def _found(official: Official, native: Native[LSGMRecipe], *, compat: bool) -> list[str]:
     from lsgm.interop.nvlabs.convert import channels_in_use, empty_networks
     from lsgm.model.lsgm import parameter_counts
 
@@ -149,7 +123,7 @@ def _found(official: Official, native: Native, *, compat: bool) -> list[str]:
     return lines
 
 
-def _inactive(active: Tensor, again: int, native: Native) -> list[str]:
+def _inactive(active: Tensor, again: int, native: Native[LSGMRecipe]) -> list[str]:
     """Say which channels of z_0 are masked, or why none is where the run was to drop some."""
     count, of = int((~active).sum()), f"of {active.numel()} channels of z_0"
     lines = [f"inactive: {count} {of}, masked again"] if count else []

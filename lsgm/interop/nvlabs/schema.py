@@ -17,8 +17,6 @@ from lsgm.structure import LARGEST
 
 __all__ = ["IGNORED", "TRANSLATED", "Arguments", "OfficialArguments", "check_names", "ignored"]
 
-# The arguments' values, each asked for by name and type: every complaint names the argument
-
 T = TypeVar("T")
 
 LONGEST = 64
@@ -105,9 +103,6 @@ class Arguments:
             f"the checkpoint's argument '{name}' is {brief(value)}, and only {wanted} can be imported; "
             "its model cannot be built here"
         )
-
-
-# The arguments of the authors' code that a recipe says too, each of the type that their parser gives
 
 
 @dataclass(frozen=True)

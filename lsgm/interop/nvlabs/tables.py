@@ -1,19 +1,21 @@
-"""The authors' names of the prior's tensors against ours.
+"""The authors' names of tensors against ours: of the score prior, and of the VAE, for any configuration.
 
-Theirs number all layers through in the order of execution, `all_modules.0`, `all_modules.1` and so on, as
-score_sde does; ours have names. Some of ours stack several of theirs: the queries, keys and values of an
-attention, and the time's dense layers of all blocks. Everything here is linear, so that one table serves
-weights, averages and gradients.
+Of the prior theirs number all layers through in the order of execution, `all_modules.0`, `all_modules.1` and
+so on, as score_sde does; ours have names. Some of ours stack several of theirs: the queries, keys and values
+of an attention, and the time's dense layers of all blocks. Everything here is linear, so that one table
+serves weights, averages and gradients.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lsgm.interop.taken import fitting, real
 from lsgm.nets.config import NVAEConfig, ScoreNetConfig
 from lsgm.nets.layers import FIR, Attention, FIRConv, Head, Resample, ResBlock
 from lsgm.nets.ncsnpp import (
@@ -39,6 +41,20 @@ class Source(NamedTuple):
     """The authors' tensors."""
     assemble: Callable[[Sequence[Tensor]], Tensor]
     """From these to ours: a stacking or a transposition."""
+
+    def made(self, theirs: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
+        """Return our tensor, of the type of ``like``; None where theirs do not make up its shape.
+
+        Raises CheckpointError, which names one, where they are of other kinds of numbers or not finite.
+        """
+        parts = [real(theirs[name], name) for name in self.names]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on transposing what should have been a matrix
+                whole = self.assemble(parts)
+        except (RuntimeError, IndexError):
+            return None
+        return fitting(whole, like, self.names[0]).contiguous() if whole.shape == like.shape else None
 
 
 Table = dict[str, Source]
@@ -186,7 +202,7 @@ def _transposed(tensors: Sequence[Tensor]) -> Tensor:
     return _stacked([tensor.T for tensor in tensors])[:, :, None, None]
 
 
-# Which tensor of the authors' VAE is which of ours, for any configuration
+# The VAE
 
 Pairs = Iterator[tuple[str, str]]
 """(their name, our name) of tensors."""

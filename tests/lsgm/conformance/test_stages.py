@@ -13,8 +13,18 @@ import torch
 from torch import Tensor
 
 from lsgm.conformance.folder import Golden
-from lsgm.conformance.stage import CannotRunError, Family, Result, Tolerances, examine, is_input
-from lsgm.conformance.stages import as_json, as_lines, passed, summary
+from lsgm.conformance.stage import (
+    CannotRunError,
+    Family,
+    Result,
+    Tolerances,
+    as_json,
+    as_lines,
+    examine,
+    is_input,
+    passed,
+    summary,
+)
 from lsgm.errors import DataError
 
 MODEL: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsgm.files.text import spelt
+from lsgm.files.names import spelt
 
 
 @given(st.text())

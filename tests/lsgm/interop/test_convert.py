@@ -14,19 +14,20 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
-from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, Native, convert, empty_networks
+from lsgm.interop.nvlabs.convert import INACTIVE_BELOW, convert, empty_networks
 from lsgm.interop.nvlabs.read import official_of
+from lsgm.interop.taken import Native
 from lsgm.model.lsgm import LSGM, build_lsgm, parameter_counts
 from lsgm.sde import VESDE
 
 pytestmark = needs_golden
 
 
-def native(content: dict[str, Any], **options: Any) -> Native:
+def native(content: dict[str, Any], **options: Any) -> Native[Any]:
     return convert(official_of(content, Path("checkpoint.pt")), **options)
 
 
-def loaded(model: Native, state: dict[str, Tensor]) -> LSGM:
+def loaded(model: Native[Any], state: dict[str, Tensor]) -> LSGM:
     """The networks in float64; every tensor must be there."""
     networks = build_lsgm(model.recipe, model.pixels)
     networks.load_state_dict(state)

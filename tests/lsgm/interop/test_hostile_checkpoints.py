@@ -19,9 +19,10 @@ from upstream import stage1, stage2
 from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.interop.nvlabs.arguments import recipe_of
-from lsgm.interop.nvlabs.convert import Native, convert
+from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import STEM, official_of, read_checkpoint
 from lsgm.interop.nvlabs.schema import OfficialArguments, check_names
+from lsgm.interop.taken import Native
 from lsgm.kinds import recipe_from
 from lsgm.runs.load import load_model
 from lsgm.structure import to_dict
@@ -57,7 +58,7 @@ def content() -> dict[str, Any]:
     return stage2(steps=3)
 
 
-def native(content: dict[str, Any]) -> Native:
+def native(content: dict[str, Any]) -> Native[Any]:
     return convert(official_of(content, FILE))
 
 

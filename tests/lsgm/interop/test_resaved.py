@@ -17,17 +17,18 @@ from upstream import stage1, stage2, without_optimisers
 
 from lsgm import cli
 from lsgm.errors import CheckpointError
-from lsgm.interop.nvlabs.convert import Native, convert
+from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import official_of, read_checkpoint
+from lsgm.interop.taken import Native
 
 FILE = Path("checkpoint.pt")
 
 
-def native(content: dict[str, Any]) -> Native:
+def native(content: dict[str, Any]) -> Native[Any]:
     return convert(official_of(content, FILE))
 
 
-def same(one: Native, other: Native) -> bool:
+def same(one: Native[Any], other: Native[Any]) -> bool:
     assert one.recipe == other.recipe
     pairs = [(one.raw, other.raw), (one.ema, other.ema)]
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)

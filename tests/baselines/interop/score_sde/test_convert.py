@@ -10,8 +10,9 @@ import torch
 from oracles.score_sde import SlowScoreSDE, contents, save
 
 from lsgm.errors import CheckpointError
+from lsgm.interop.taken import Native
 from lsgm.score import ScoreModel
-from lsgm_baselines.score_sde.convert import Native, convert, empty_networks, network_table, read_checkpoint
+from lsgm_baselines.score_sde.convert import convert, empty_networks, network_table, read_checkpoint
 from lsgm_baselines.score_sde.settings import ScoreSDEConfig, find_config, pixels_of, recipe_of
 from lsgm_baselines.sgm import SGM
 
@@ -37,13 +38,13 @@ MODELS = {
 }
 
 
-def native(settings: dict[str, Any], folder: Path, **changes: Any) -> Native:
+def native(settings: dict[str, Any], folder: Path, **changes: Any) -> Native[Any]:
     slow = SlowScoreSDE(settings)
     file = save({**contents(slow), **changes}, folder / "checkpoint.pth")
     return convert(read_checkpoint(file), ScoreSDEConfig(**settings))
 
 
-def model_of(native: Native) -> ScoreModel:
+def model_of(native: Native[Any]) -> ScoreModel:
     networks = SGM(native.recipe.prior, native.pixels)
     networks.load_state_dict(native.ema)
     return networks.eval().double().prior
