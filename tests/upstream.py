@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +21,12 @@ from oracles.ncsnpp import SlowNCSNpp
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.tables import vae_table
-from lsgm.model.lsgm import build_lsgm
+from lsgm.model.lsgm import build_lsgm, sketch
 from lsgm.nets.config import NVAEConfig
+from lsgm.recipes.recipe import LSGMRecipe
 
 __all__ = ["arguments", "slow_network", "stage1", "stage2", "without_optimisers", "write_folder"]
 
@@ -72,11 +76,18 @@ def arguments(**changes: Any) -> dict[str, Any]:
 def slow_network(args: Mapping[str, Any], seed: int = 0) -> SlowNCSNpp:
     """Return the slow copy of the arguments' score network, its weights drawn; float32 can hold them."""
     recipe, pixels = recipe_of(args), pixels_of_args(args)
-    shape = build_lsgm(recipe, pixels).vae.groups.z_0
+    slow = SlowNCSNpp(recipe.prior.network, seed)
+    slow.weights = {name: value.clone() for name, value in _drawn(recipe, pixels, seed).items()}
+    return slow
+
+
+@cache
+def _drawn(recipe: LSGMRecipe, pixels: Pixels, seed: int) -> Mapping[str, Tensor]:
+    """Return the weights that the slow copy draws when it is first run: once for each network."""
+    shape = sketch(recipe, pixels).vae.groups.z_0
     slow = SlowNCSNpp(recipe.prior.network, seed)
     slow.forward(torch.zeros(1, *shape).double(), torch.tensor([0.5]).double())
-    slow.weights = {name: value.detach().float().double() for name, value in slow.weights.items()}
-    return slow
+    return {name: value.detach().float().double() for name, value in slow.weights.items()}
 
 
 def stage1(**changes: Any) -> dict[str, Any]:
@@ -108,7 +119,19 @@ def stage2(
 
     ``resumed`` of the steps come after the run was started again, when the authors' code has no mask.
     """
-    args = arguments(**changes)
+    key = repr((adam, dropped, steps, resumed, sorted(changes.items())))
+    if key not in _MADE:
+        _MADE[key] = _stage2(arguments(**changes), adam, dropped, steps, resumed)
+    return copy.deepcopy(_MADE[key])
+
+
+_MADE: dict[str, dict[str, Any]] = {}
+"""Files of stage 2 by what was asked for, each stepped once."""
+
+
+def _stage2(
+    args: dict[str, Any], adam: Adam, dropped: tuple[int, ...], steps: int, resumed: int
+) -> dict[str, Any]:
     slow = slow_network(args)
     channels = slow.weights[STEM].shape[1]
     logit = torch.full((1, channels, 1, 1), args["mixing_logit_init"])
@@ -186,10 +209,15 @@ def write_folder(folder: Path, content: Mapping[str, Any], dropped: tuple[int, .
 def _vae(args: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
     """Return a fresh VAE's weights under the authors' names."""
     recipe = recipe_of(args)
-    torch.manual_seed(3)
-    own = build_lsgm(recipe, pixels_of_args(args)).vae.state_dict()
     assert isinstance(recipe.vae, NVAEConfig)
+    own = _vae_weights(recipe, pixels_of_args(args))
     return OrderedDict((theirs, own[ours].clone()) for theirs, ours in vae_table(recipe.vae).items())
+
+
+@cache
+def _vae_weights(recipe: LSGMRecipe, pixels: Pixels) -> Mapping[str, Tensor]:
+    torch.manual_seed(3)
+    return build_lsgm(recipe, pixels).vae.state_dict()
 
 
 def _in_order(names: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from lsgm.conformance.model import Model, levels_of, load, noise_of
 from lsgm.conformance.stage import Allowance, CannotRunError, Family, Result, Tolerances, examine
 from lsgm.discovery import offers
 from lsgm.errors import DataError
-from lsgm.interop.nvlabs.tables import Source, prior_table, vae_table
+from lsgm.interop.nvlabs.tables import prior_table, vae_table
 from lsgm.nets.config import NVAEConfig
 from lsgm.objective.bound import Objective, Times, diffuse
 from lsgm.objective.kl import Frozen
@@ -224,16 +224,15 @@ def _gradients(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[st
     config = model.recipe.vae
     assert isinstance(config, NVAEConfig)
     found = {_VAE + theirs: vae[ours] for theirs, ours in vae_table(config).items() if ours in vae}
-    found |= {
-        _PRIOR + ", ".join(theirs): own[ours] for ours, (theirs, _) in _table(model).items() if ours in own
-    }
+    table = prior_table(prior.network)
+    found |= {_PRIOR + ", ".join(theirs): own[ours] for ours, (theirs, _) in table.items() if ours in own}
     return found
 
 
 def _translate(golden: Golden, model: Model, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Put the prior's golden gradients into the layout of this package, which the table maps linearly to."""
     left = dict(theirs)
-    for names, assemble in _table(model).values():
+    for names, assemble in prior_table(prior_of(model).network).values():
         keys = [_PRIOR + name for name in names]
         if all(key in left for key in keys):
             left[_PRIOR + ", ".join(names)] = assemble([left.pop(key) for key in keys])
@@ -352,11 +351,6 @@ def _stored(golden: Golden, drawn: Times, t: str) -> Times:
 
 def _grads(module: nn.Module) -> dict[str, Tensor]:
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named_parameters()}
-
-
-def _table(model: Model) -> Mapping[str, Source]:
-    channels, resolution, _ = model.vae.groups.z_0
-    return prior_table(model.recipe.prior.network, channels, resolution)
 
 
 TIMES = Family(lambda name: name in _TIMES, _times)

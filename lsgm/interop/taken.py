@@ -237,8 +237,8 @@ def write_imported(
     """Write ``out`` with config, manifest and one checkpoint; return the checkpoint's directory.
 
     ``source`` says where the model comes from and goes into the checkpoint's meta under ``imported``; its
-    training had come to a ``step`` of a ``stage``. Raises CheckpointError where the directory exists or cannot
-    be written; then nothing is there.
+    training had come to a ``step`` of a ``stage``. Raises CheckpointError where the directory exists or
+    cannot be written; then nothing is there.
     """
     recipe, dataset = native.recipe, native.recipe.data.dataset
     # Nothing can go on from here: optimisers are not translated.

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsgm.conformance.folder import EXPECTED, Averages, Golden, read_values
 from lsgm.conformance.stage import Family, Result, Tolerances, examine
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
-from lsgm.interop.nvlabs.tables import Source, Table, layers_in_order, numbered_rows
+from lsgm.interop.nvlabs.tables import Source, Table, drawn_frequencies, layers_in_order, numbered_rows
 from lsgm.interop.taken import Native, count_of, named, plain_tensor, refuse_larger, weights_of
 from lsgm.model.lsgm import sketch
-from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pickled.foreign import read_pickle
 from lsgm.score import ScoreModel, per_sample
@@ -146,26 +145,32 @@ def convert(checkpoint: Checkpoint, config: ScoreSDEConfig) -> Native[SGMRecipe]
     refuse_larger("the settings", "network", blocks, len(checkpoint.raw))
     networks = empty_networks(recipe, pixels)
     _same_levels(checkpoint.sigmas, config)
-    table = network_table(recipe.prior.network, pixels)
+    # A preconditioned network lies one level deeper.
+    place = "prior.network" if recipe.prior.preconditioning == "none" else "prior.network.network"
+    table = network_table(networks.get_submodule(place))
     _same_names(checkpoint.raw, table, config)
-    return Native(
-        recipe,
-        pixels,
-        _state(recipe, networks, table, checkpoint.raw),
-        _state(recipe, networks, table, checkpoint.ema),
-    )
+    own = networks.state_dict()
+
+    def state(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        out = {
+            f"{place}.{name}": _assembled(row, theirs, own[f"{place}.{name}"]) for name, row in table.items()
+        }
+        if "prior.sigma2_max" in own:
+            out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=torch.float64)
+        return out
+
+    return Native(recipe, pixels, state(checkpoint.raw), state(checkpoint.ema))
 
 
-def network_table(config: ScoreNetConfig, pixels: Pixels) -> Table:
-    """Return what every tensor of an `NCSNpp` is made of, by score_sde's names.
+def network_table(network: nn.Module) -> Table:
+    """Return what every tensor of an `NCSNpp` is made of, by score_sde's names; of it shapes are enough.
 
     They number the layers in the order of execution, those without parameters left out, the frequencies of a
     Fourier embedding first.
     """
-    with torch.device("meta"):
-        network = NCSNpp(config, channels=pixels.channels, resolution=pixels.height)
+    assert isinstance(network, NCSNpp)
     layers = [layer for layer in layers_in_order(network) if any(True for _ in layer.parameters())]
-    if config.embedding_kind == "positional":
+    if not drawn_frequencies(network):
         return numbered_rows(network, layers)
     return {
         **numbered_rows(network, layers, first=1),
@@ -184,16 +189,6 @@ def empty_networks(recipe: SGMRecipe, pixels: Pixels) -> SGM:
         ) from error
     assert isinstance(networks, SGM)
     return networks
-
-
-def _state(recipe: SGMRecipe, networks: SGM, table: Table, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    own = networks.state_dict()
-    # A preconditioned network lies one level deeper.
-    prefix = "prior.network." if recipe.prior.preconditioning == "none" else "prior.network.network."
-    out = {prefix + name: _assembled(row, theirs, own[prefix + name]) for name, row in table.items()}
-    if "prior.sigma2_max" in own:
-        out["prior.sigma2_max"] = torch.tensor(recipe.prior.sde.sigma2_max, dtype=torch.float64)
-    return out
 
 
 def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.read import STEM, Official
 from lsgm.interop.nvlabs.tables import Source, prior_table, vae_derived, vae_table
 from lsgm.interop.taken import Native, fitting, named, refuse_larger
-from lsgm.model.lsgm import LSGM
-from lsgm.model.lsgm import sketch
+from lsgm.model.lsgm import LSGM, sketch
 from lsgm.nets.config import NVAEConfig
 from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.runs.checkpoint import with_later_buffers
@@ -98,8 +97,7 @@ def _vae(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> di
 
 def _prior(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the prior's state dict, all channels in use."""
-    channels, resolution, _ = networks.vae.groups.z_0
-    table = dict(prior_table(recipe.prior.network, channels, resolution))
+    table = dict(prior_table(networks.prior.network))
     if recipe.prior.mixing_init is None:
         del table["logit"]
     _same_names("dae_state_dict", theirs, [name for row in table.values() for name in row.names], ())

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.interop.taken import fitting, real
-from lsgm.nets.config import NVAEConfig, ScoreNetConfig
-from lsgm.nets.layers import FIR, Attention, FIRConv, Head, Resample, ResBlock
+from lsgm.nets.config import NVAEConfig
+from lsgm.nets.fir import FIR, FIRConv
+from lsgm.nets.layers import Attention, Head, Resample, ResBlock
 from lsgm.nets.ncsnpp import (
     InputResidual,
     InputSkip,
@@ -31,7 +32,16 @@ from lsgm.nets.ncsnpp import (
 from lsgm.vae.cells import Branch, Resampling
 from lsgm.vae.hierarchical import Layout
 
-__all__ = ["Source", "Table", "layers_in_order", "numbered_rows", "prior_table", "vae_derived", "vae_table"]
+__all__ = [
+    "Source",
+    "Table",
+    "drawn_frequencies",
+    "layers_in_order",
+    "numbered_rows",
+    "prior_table",
+    "vae_derived",
+    "vae_table",
+]
 
 
 class Source(NamedTuple):
@@ -69,18 +79,23 @@ RES_BLOCK = {
 """Our layers of a residual block, without the time's, against theirs."""
 
 
-def prior_table(config: ScoreNetConfig, channels: int, resolution: int) -> Mapping[str, Source]:
+def prior_table(network: nn.Module) -> Mapping[str, Source]:
     """Return, for every parameter of a `ScoreModel` with mixing by its name, what it is made of.
 
     So too for the frequencies of a Fourier embedding. Which channels are active is not in their checkpoints.
+    ``network`` is the `NCSNpp` of the model, of which shapes are enough.
     """
-    with torch.device("meta"):
-        network = NCSNpp(config, channels=channels, resolution=resolution)
+    assert isinstance(network, NCSNpp)
     rows = numbered_rows(network, layers_in_order(network))
-    if config.embedding_kind == "fourier":
+    if drawn_frequencies(network):
         rows["embed.frequencies"] = Source(["temb_fun.w"], _flat)
     named = {f"network.{name}": row for name, row in rows.items()}
     return {"logit": Source(["mixing_logit"], _alone), **named}
+
+
+def drawn_frequencies(network: NCSNpp) -> bool:
+    """Return whether a state dict has the embedding's frequencies: those of a Fourier one, drawn once."""
+    return "frequencies" in network.embed.state_dict()
 
 
 def numbered_rows(network: NCSNpp, layers: Iterable[nn.Module], first: int = 0) -> Table:

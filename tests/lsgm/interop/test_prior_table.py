@@ -22,7 +22,7 @@ from lsgm.sde import make_sde
 MULTIPLIERS = {2: (1, 1), 3: (1, 1, 1), 4: (1, 2, 2, 2)}
 
 
-def prior_of(args: dict[str, Any], channels: int, side: int) -> tuple[ScoreNetConfig, ScoreModel]:
+def prior_of(args: dict[str, Any], channels: int, side: int) -> ScoreModel:
     network = ScoreNetConfig(
         width=args["num_channels_dae"],
         multipliers=MULTIPLIERS[args["num_scales_dae"]],
@@ -33,7 +33,7 @@ def prior_of(args: dict[str, Any], channels: int, side: int) -> tuple[ScoreNetCo
     geometric = args["sde_type"] == "geometric_sde"
     limits = {f"sigma2_{name}": args[f"sigma2_{name}"] for name in ("0", "min", "max")} if geometric else {}
     sde = make_sde(SDEConfig("geometric" if geometric else "vp", **limits))
-    return network, ScoreModel(sde, NCSNpp(network, channels=channels, resolution=side), channels=channels)
+    return ScoreModel(sde, NCSNpp(network, channels=channels, resolution=side), channels=channels)
 
 
 def assembled(table: dict[str, Source], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -49,8 +49,8 @@ def error(ours: Tensor, golden: Tensor) -> float:
 def test_the_prior_computes_what_the_authors_code_does(folder: str) -> None:
     checkpoint, meta, io = golden(folder)
     z_t, t = io["prior/z_t"], io["prior/t"]
-    config, model = prior_of(meta["args"], *z_t.shape[1:3])
-    table = dict(prior_table(config, *z_t.shape[1:3]))
+    model = prior_of(meta["args"], *z_t.shape[1:3])
+    table = dict(prior_table(model.network))
     theirs = checkpoint["dae_state_dict"]
     assert sorted(name for source in table.values() for name in source.names) == sorted(theirs)
     model.load_state_dict({**assembled(table, theirs), "active": model.active})
@@ -100,9 +100,9 @@ def test_every_network_that_the_originals_can_run_computes_what_its_slow_copy_do
         num_scales_dae=3,
     )
     slow, config = slow_network(args), recipe_of(args).prior.network
-    table = {name: row for name, row in prior_table(config, 2, 8).items() if name != "logit"}
-    assert sorted(name for row in table.values() for name in row.names) == sorted(slow.weights)
     network = NCSNpp(config, channels=2, resolution=8).double().eval()
+    table = {name: row for name, row in prior_table(network).items() if name != "logit"}
+    assert sorted(name for row in table.values() for name in row.names) == sorted(slow.weights)
     theirs = assembled(table, slow.weights)
     network.load_state_dict({name.removeprefix("network."): value for name, value in theirs.items()})
     generator = torch.Generator().manual_seed(1)

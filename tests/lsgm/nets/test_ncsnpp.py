@@ -43,7 +43,8 @@ def test_every_variant_computes_and_differentiates_what_its_slow_copy_does(varia
     z, t = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([0.1, 0.9], dtype=torch.float64)
     slow = SlowNCSNpp(config)
     expected = slow.forward(z, t)
-    table = {name: row for name, row in prior_table(config, 3, 8).items() if name != "logit"}
+    network = NCSNpp(config, channels=3, resolution=8).double()
+    table = {name: row for name, row in prior_table(network).items() if name != "logit"}
     assert sorted(n for row in table.values() for n in row.names) == sorted(slow.weights)
 
     def ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,7 +53,6 @@ def test_every_variant_computes_and_differentiates_what_its_slow_copy_does(varia
             for name, row in table.items()
         }
 
-    network = NCSNpp(config, channels=3, resolution=8).double()
     network.load_state_dict({name: value.detach() for name, value in ours(slow.weights).items()})
     out = network(z, t)
     # Two orders of summation of some hundred terms in float64, at values of order one to a hundred.
