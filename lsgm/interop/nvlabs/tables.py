@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from lsgm.interop.taken import fitting, real
 from lsgm.nets.config import NVAEConfig
-from lsgm.nets.fir import FIR, FIRConv
-from lsgm.nets.layers import Attention, Head, Resample, ResBlock
+from lsgm.nets.layers import FIR, Attention, FIRConv, Head, Resample, ResBlock
 from lsgm.nets.ncsnpp import (
     InputResidual,
     InputSkip,
