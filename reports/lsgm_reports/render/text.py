@@ -97,12 +97,13 @@ def to_markdown(table: Table) -> str:
             lines.append(["—"] * len(line))
         lines.append([shown(cell) for cell in line])
     # A rule of a colon alone would be no table: three places are what every renderer takes.
-    widths = [max(3, *(min(_width(line[i]), _WIDEST) for line in lines)) for i in range(len(table.columns))]
+    widths = _widths(lines, least=3)
     rule = [
         "-" * (width - 1) + ":" if column.align == "right" else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
     ]
-    grid = [_padded(lines[0], widths, table), rule, *(_padded(line, widths, table) for line in lines[1:])]
+    head, *body = (_padded(line, widths, table) for line in lines)
+    grid = [head, rule, *body]
     parts = ["\n".join(f"| {' | '.join(line)} |" for line in grid)]
     if table.caption:
         parts.append(marked_up(table.caption))
@@ -122,7 +123,7 @@ def to_terminal(table: Table) -> str:
         [one_line(column.head) for column in table.columns],
         *([shown(cell) for cell in line] for line in table.lines),
     ]
-    widths = [max(min(_width(line[i]), _WIDEST) for line in lines) for i in range(len(table.columns))]
+    widths = _widths(lines)
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     head, *body = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
     for index in sorted(table.rules, reverse=True):
@@ -183,6 +184,12 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(symbol) else 2 if unicodedata.east_asian_width(symbol) in "WF" else 1
         for symbol in text
     )
+
+
+def _widths(lines: Sequence[Sequence[str]], least: int = 0) -> list[int]:
+    return [
+        max(least, *(min(_width(text), _WIDEST) for text in column)) for column in zip(*lines, strict=True)
+    ]
 
 
 def _padded(line: Sequence[str], widths: Sequence[int], table: Table) -> list[str]:
