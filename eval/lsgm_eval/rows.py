@@ -13,7 +13,7 @@ from typing import Any
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import RESULTS, ROWS
 from lsgm.files.names import shown, spelt
-from lsgm.files.text import Line, json_lines, parse_json
+from lsgm.files.text import TextLine, json_lines, parse_json
 from lsgm.files.write import atomic_path
 from lsgm.runs.provenance import git_revision
 from lsgm_eval.spaces import family_of
@@ -260,7 +260,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _row(path: Path, line: Line) -> Row:
+def _row(path: Path, line: TextLine) -> Row:
     where = f"{shown(str(path))} line {line.number}"
     try:
         row = parse_json(line.text, where)

@@ -24,7 +24,7 @@ __all__ = [
     "CHECKPOINT",
     "EXPECTED",
     "Deviation",
-    "Golden",
+    "GoldenFolder",
     "deviation",
     "numbered",
     "read_folder",
@@ -62,7 +62,7 @@ class Averages:
 
 
 @dataclass(frozen=True)
-class Meta:
+class GoldenMeta:
     """What meta.json says."""
 
     args: dict[str, Any]
@@ -75,7 +75,7 @@ AVERAGES = tuple(each.name for each in fields(Averages) if each.name not in ("gl
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenFolder:
     """What a folder holds, tensors by name; the averages of the training step are among them as step/*."""
 
     path: Path
@@ -120,20 +120,20 @@ def numbered(prefix: str, index: int) -> str:
     return f"{prefix}/{index:02d}"
 
 
-def read_folder(path: Path) -> Golden:
+def read_folder(path: Path) -> GoldenFolder:
     """Read a golden folder; raises DataError, in one sentence, where it is incomplete or damaged."""
     where = shown(str(path))
     if not os.path.isdir(path):
         raise DataError(f"{where} is no folder; give one that holds {CHECKPOINT}, {META} and {VALUES}")
     if os.path.lexists(path / EXPECTED) and os.path.lexists(path / CHECKPOINT):
-        return Golden(path, {}, Averages(), _with_images(path / EXPECTED), EXPECTED)
+        return GoldenFolder(path, {}, Averages(), _with_images(path / EXPECTED), EXPECTED)
     for name in (CHECKPOINT, META, VALUES):
         if not os.path.lexists(path / name):
             raise DataError(
                 f"{where} has no {name}; a golden folder holds {CHECKPOINT}, {META} and {VALUES}, and the "
                 f"one of a file that the original code wrote {CHECKPOINT} and {EXPECTED}"
             )
-    meta = read_record(Meta, path / META, DataError, AGAIN)
+    meta = read_record(GoldenMeta, path / META, DataError, AGAIN)
     tensors = _with_images(path / VALUES)
     found = {name: getattr(meta.step, name) for name in AVERAGES}
     tensors |= {
@@ -141,7 +141,7 @@ def read_folder(path: Path) -> Golden:
         for name, value in found.items()
         if value is not None
     }
-    return Golden(path, meta.args, meta.step, tensors)
+    return GoldenFolder(path, meta.args, meta.step, tensors)
 
 
 def _with_images(path: Path) -> dict[str, Tensor]:

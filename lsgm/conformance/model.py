@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lsgm.conformance.folder import CHECKPOINT, Golden, numbered
+from lsgm.conformance.folder import CHECKPOINT, GoldenFolder, numbered
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm.interop.taken import brief
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from lsgm.interop.taken import Native
     from lsgm.model.lsgm import LSGM
 
-__all__ = ["Model", "levels_of", "load", "noise_of"]
+__all__ = ["ReferenceModel", "levels_of", "load", "noise_of"]
 
 
 @dataclass(frozen=True)
-class Model:
+class ReferenceModel:
     """Networks in float64 with the weights of a folder's checkpoint, as they stood in training."""
 
     recipe: LSGMRecipe
@@ -39,7 +39,7 @@ class Model:
     each as it is imported, with the dropped channels masked (raw_masked, ema_masked)."""
 
 
-def load(golden: Golden) -> Model:
+def load(golden: GoldenFolder) -> ReferenceModel:
     """Build the model that the folder's checkpoint holds.
 
     Raises CheckpointError where tensors and arguments of the checkpoint do not fit each other, DataError
@@ -56,7 +56,7 @@ def load(golden: Golden) -> Model:
     vae = networks.vae
     assert isinstance(vae, HierarchicalVAE)
     if official.prior is None:
-        return Model(plain.recipe, plain.pixels, vae, None, {})
+        return ReferenceModel(plain.recipe, plain.pixels, vae, None, {})
     variants: dict[str, ScoreModel] = {}
     if golden.original:
         masked = convert(official)
@@ -65,7 +65,7 @@ def load(golden: Golden) -> Model:
             "raw_masked": _built(masked, masked.raw).prior,
             "ema_masked": _built(masked, masked.ema).prior,
         }
-    return Model(plain.recipe, plain.pixels, vae, networks.prior, variants)
+    return ReferenceModel(plain.recipe, plain.pixels, vae, networks.prior, variants)
 
 
 def _built(native: Native[Any], state: Mapping[str, Tensor]) -> LSGM:
@@ -76,7 +76,7 @@ def _built(native: Native[Any], state: Mapping[str, Tensor]) -> LSGM:
     return networks.eval()
 
 
-def _same_arguments(golden: Golden, args: Mapping[str, Any]) -> None:
+def _same_arguments(golden: GoldenFolder, args: Mapping[str, Any]) -> None:
     for name in sorted(golden.args.keys() & args.keys()):
         told, held = golden.args[name], args[name]
         if (list(held) if isinstance(held, tuple) else held) != told:
@@ -86,7 +86,7 @@ def _same_arguments(golden: Golden, args: Mapping[str, Any]) -> None:
             )
 
 
-def levels_of(golden: Golden, model: Model) -> Tensor:
+def levels_of(golden: GoldenFolder, model: ReferenceModel) -> Tensor:
     """Return the images as levels without padding, uint8 [N, C, H, W].
 
     The folder's are 0..255, padded; b bits keep the upper b, binary pixels are 0 or 255. Raises DataError
@@ -105,7 +105,7 @@ def levels_of(golden: Golden, model: Model) -> Tensor:
     return (images > 0).to(torch.uint8)
 
 
-def noise_of(golden: Golden, model: Model, prefix: str) -> Noise:
+def noise_of(golden: GoldenFolder, model: ReferenceModel, prefix: str) -> Noise:
     """Return the noise that draws the latents of all groups, in their order, from ``prefix``/LL."""
     names = [numbered(prefix, index) for index in range(len(model.vae.groups.shapes))]
     shapes: tuple[Shape, ...] = model.vae.groups.shapes

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from lsgm.conformance.folder import Deviation, Golden, deviation, worst
+from lsgm.conformance.folder import Deviation, GoldenFolder, deviation, worst
 from lsgm.errors import DataError
 from lsgm.files.names import shown
 
@@ -77,15 +77,15 @@ class Family(Generic[M]):
 
     covers: Callable[[str], bool]
     """Whether a tensor of the folder is a result of this family."""
-    run: Callable[[Golden, M, Sequence[str]], Mapping[str, Tensor]]
+    run: Callable[[GoldenFolder, M, Sequence[str]], Mapping[str, Tensor]]
     """(folder, model, names of results) -> ours by name; raises CannotRunError."""
     cropped: tuple[str, ...] = ()
     """Results of which a folder may hold the top left corner only."""
     gradients: bool = False
     """Whether the tolerance is that of gradients, and a stage a part of the model, ``step/grad/PART``."""
-    translate: Callable[[Golden, M, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    translate: Callable[[GoldenFolder, M, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     """Golden values under other names and layouts, where ours have others: gradients."""
-    by_design: Callable[[Golden, M, str], Allowance | None] | None = None
+    by_design: Callable[[GoldenFolder, M, str], Allowance | None] | None = None
     """What a stage may differ by besides rounding; None where it may not."""
 
 
@@ -101,7 +101,7 @@ def is_input(name: str) -> bool:
 
 
 def examine(
-    golden: Golden,
+    golden: GoldenFolder,
     model: M,
     families: Sequence[Family[M]],
     tolerances: Tolerances,
@@ -137,7 +137,7 @@ def examine(
 
 
 def _run(
-    golden: Golden, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
+    golden: GoldenFolder, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
 ) -> list[Result]:
     stages = _by_stage(names) if family.gradients else {name: [name] for name in names}
     try:
@@ -156,7 +156,7 @@ def _run(
 
 
 def _compare(
-    golden: Golden,
+    golden: GoldenFolder,
     stage: str,
     family: Family[M],
     ours: Mapping[str, Tensor],

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.conformance import folder
-from lsgm.conformance.folder import CHECKPOINT, Golden, numbered, read_folder
-from lsgm.conformance.model import Model, levels_of, load, noise_of
+from lsgm.conformance.folder import CHECKPOINT, GoldenFolder, numbered, read_folder
+from lsgm.conformance.model import ReferenceModel, levels_of, load, noise_of
 from lsgm.conformance.stage import Allowance, CannotRunError, Family, Result, Tolerances, examine
 from lsgm.discovery import offers
 from lsgm.errors import DataError
@@ -49,7 +49,7 @@ BINS = 1e-5
 and width times density, relative to a bin's probability, errs by (width / scale)^2 / 24, a few hundredths."""
 
 
-def _vae_eval(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _vae_eval(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     levels = levels_of(golden, model)
     values: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -64,7 +64,7 @@ def _vae_eval(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str
     return values
 
 
-def _bins(golden: Golden, model: Model, stage: str) -> Allowance | None:
+def _bins(golden: GoldenFolder, model: ReferenceModel, stage: str) -> Allowance | None:
     """Return what exact bins change of the likelihood of a trained mixture of logistics."""
     if stage != "vae_eval/recon_nll" or not golden.original or model.vae.decoder_name not in BINNED:
         return None
@@ -74,7 +74,7 @@ def _bins(golden: Golden, model: Model, stage: str) -> Allowance | None:
     )
 
 
-def _decode(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _decode(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Decode prior/z0, padding included; the scales below take the posterior's samples."""
     groups = model.vae.groups
     z_0 = golden.take_shaped("prior/z0", "decode/image", groups.z_0)
@@ -105,14 +105,14 @@ def column(values: Tensor) -> Tensor:
     return values.reshape(-1, 1, 1, 1)
 
 
-def prior_of(model: Model) -> ScoreModel:
+def prior_of(model: ReferenceModel) -> ScoreModel:
     """Return the prior; raises CannotRunError where the checkpoint is of a VAE alone."""
     if model.prior is None:
         raise CannotRunError("the checkpoint holds no prior")
     return model.prior
 
 
-def _prior(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _prior(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     prior = prior_of(model).eval()
     z_0, t, noise = _draw(golden, model, names[0])
     with torch.no_grad():
@@ -130,7 +130,7 @@ def _prior(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, T
     return values
 
 
-def _draw(golden: Golden, model: Model, result: str) -> tuple[Tensor, Tensor, Tensor]:
+def _draw(golden: GoldenFolder, model: ReferenceModel, result: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return z_0, the times and the noise of the folder's one diffusion."""
     shape = model.vae.groups.z_0
     z_0, noise = (golden.take_shaped(f"prior/{name}", result, shape) for name in ("z0", "noise"))
@@ -145,7 +145,7 @@ def _predictions(prefix: str, prior: ScoreModel, z_t: Tensor, t: Tensor) -> dict
     }
 
 
-def _pinned(golden: Golden, model: Model, stage: str) -> Allowance | None:
+def _pinned(golden: GoldenFolder, model: ReferenceModel, stage: str) -> Allowance | None:
     """Return what a dropped channel's share of sigmoid(-15) changes where the file has another logit.
 
     With a share a + d in place of a, eps moves by d (NN - c z_t), and dz/dt by g^2 / (2 sigma_t) times that.
@@ -193,7 +193,7 @@ class _Half:
     noise: Tensor
 
 
-def _times(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _times(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Return the times and the weights that this package draws from the folder's rho."""
     prior = prior_of(model)
     for_prior, for_vae = _halves(golden, model, prior, names[0])
@@ -209,12 +209,12 @@ def _times(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, T
     return values if for_vae is for_prior else values | {"step/t_q": for_vae.drawn.t}
 
 
-def _averages(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _averages(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     with torch.no_grad():
         return _forward(golden, model, prior_of(model), names[0])[1]
 
 
-def _gradients(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _gradients(golden: GoldenFolder, model: ReferenceModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Return all gradients under the names of the folder; those of several tensors under all their names."""
     prior = prior_of(model)
     model.vae.zero_grad()
@@ -229,7 +229,9 @@ def _gradients(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[st
     return found
 
 
-def _translate(golden: Golden, model: Model, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _translate(
+    golden: GoldenFolder, model: ReferenceModel, theirs: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
     """Put the prior's golden gradients into the layout of this package, which the table maps linearly to."""
     left = dict(theirs)
     for names, assemble in prior_table(prior_of(model).network).values():
@@ -240,7 +242,7 @@ def _translate(golden: Golden, model: Model, theirs: Mapping[str, Tensor]) -> Ma
 
 
 def _forward(
-    golden: Golden, model: Model, prior: ScoreModel, result: str
+    golden: GoldenFolder, model: ReferenceModel, prior: ScoreModel, result: str
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Run the step as training does; return what is differentiated, and the averages by name."""
     stage = model.recipe.stage2
@@ -269,7 +271,9 @@ def _forward(
     return loss.mean(), {f"step/{name}": value.detach() for name, value in averages.items()}
 
 
-def _encode(golden: Golden, model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+def _encode(
+    golden: GoldenFolder, model: ReferenceModel
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
     """Return z and log q [B] of every group, and -log p(x | z) [B]."""
     levels = levels_of(golden, model)
     z, log_q = model.vae.posterior(levels, noise_of(golden, model, "step/encoder_noise"))
@@ -294,7 +298,7 @@ def _cross_entropy(
     return by_channel, k * by_channel.sum(dim=1) + score_loss if train_vae else score_loss
 
 
-def _kl_coefficient(golden: Golden, model: Model) -> float:
+def _kl_coefficient(golden: GoldenFolder, model: ReferenceModel) -> float:
     """Return k at the share of the stage that was done; raises CannotRunError where the step needs more."""
     step, total = golden.step.global_step, golden.step.num_total_iter
     if step is None or total is None or total < 1:
@@ -308,7 +312,9 @@ def _kl_coefficient(golden: Golden, model: Model) -> float:
     return k
 
 
-def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tuple[_Half, _Half]:
+def _halves(
+    golden: GoldenFolder, model: ReferenceModel, prior: ScoreModel, result: str
+) -> tuple[_Half, _Half]:
     """Return the prior's half and the VAE's, one object where the VAE's times are the prior's.
 
     A second set of times is `step/rho_q` and, where it has noise of its own, `step/diffusion_noise_q`.
@@ -334,7 +340,7 @@ def _halves(golden: Golden, model: Model, prior: ScoreModel, result: str) -> tup
     )
 
 
-def _stored(golden: Golden, drawn: Times, t: str) -> Times:
+def _stored(golden: GoldenFolder, drawn: Times, t: str) -> Times:
     """Return the folder's times and weights where it holds them, else our own."""
     held = golden.tensors
     found = []
@@ -383,6 +389,6 @@ def conform_folder(folder: Path, tolerances: Tolerances) -> list[Result]:
     return conform(read_folder(folder), tolerances)
 
 
-def conform(golden: Golden, tolerances: Tolerances) -> list[Result]:
+def conform(golden: GoldenFolder, tolerances: Tolerances) -> list[Result]:
     """Compare a folder's model with its values; raises UserError where they do not belong together."""
     return examine(golden, load(golden), FAMILIES, tolerances)

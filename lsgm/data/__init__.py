@@ -5,8 +5,8 @@ from lsgm.data.imagefile import Convert, parse_convert
 from lsgm.data.images import ImageSet, PixelKind, PixelPipeline, sha256_of, test_levels
 from lsgm.data.registry import dataset_names, load
 from lsgm.data.source import (
+    ImageSource,
     Resident,
-    Source,
     Streaming,
     batch_indices,
     carve_validation,
@@ -17,10 +17,10 @@ from lsgm.data.source import (
 __all__ = [
     "Convert",
     "ImageSet",
+    "ImageSource",
     "PixelKind",
     "PixelPipeline",
     "Resident",
-    "Source",
     "Streaming",
     "batch_indices",
     "carve_validation",

@@ -38,7 +38,7 @@ MEMBERS = 10_000
 
 
 @dataclass(frozen=True)
-class _Array:
+class _ArrayHeader:
     """The header of an array in a file, and where its first byte is."""
 
     shape: tuple[int, ...]
@@ -101,8 +101,8 @@ def image_arrays(path: Path) -> list[str]:
         return [name for name, array in _arrays(archive).items() if array.layout and array.dtype == np.uint8]
 
 
-def _arrays(archive: zipfile.ZipFile) -> dict[str, _Array]:
-    arrays: dict[str, _Array] = {}
+def _arrays(archive: zipfile.ZipFile) -> dict[str, _ArrayHeader]:
+    arrays: dict[str, _ArrayHeader] = {}
     for name in archive.namelist():
         if name.endswith(".npy"):
             with archive.open(name) as stream:
@@ -125,11 +125,11 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
     )
 
 
-def _header(stream: IO[bytes]) -> _Array:
+def _header(stream: IO[bytes]) -> _ArrayHeader:
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(stream)
-    return _Array(shape, dtype, fortran, stream.tell())
+    return _ArrayHeader(shape, dtype, fortran, stream.tell())
 
 
 class ArrayImages:
@@ -227,7 +227,7 @@ class ArrayImages:
                 progress.update(rows)
 
 
-def _hold(where: str, array: _Array, size: int) -> None:
+def _hold(where: str, array: _ArrayHeader, size: int) -> None:
     """Raise DataError for a header that claims more than the ``size`` bytes it stands in, or too much."""
     claimed = array.start + math.prod(array.shape)
     if claimed > size:
@@ -239,7 +239,7 @@ def _hold(where: str, array: _Array, size: int) -> None:
     IMAGE_PIXELS.hold(f"an image of {where}", math.prod(array.image_shape[1:]))
 
 
-def _wrong(array: _Array, *, named: bool) -> str:
+def _wrong(array: _ArrayHeader, *, named: bool) -> str:
     """Return what keeps an array from being ready images and what to do about it, or an empty string.
 
     One that is ``named`` after a split is a set, however few its images are.

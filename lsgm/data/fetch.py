@@ -31,7 +31,7 @@ from lsgm.errors import DataError
 from lsgm.files.write import cache_dir
 
 __all__ = [
-    "Finding",
+    "Checked",
     "Weights",
     "at_hand",
     "fetch_dataset",
@@ -153,7 +153,7 @@ def fetch_weights(name: str, weights: Weights) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Checked:
     """One thing that was checked: a file, or the pixels read from it. ``problem`` is "" where all is well.
 
     ``dataset`` may be the name of weights.
@@ -164,7 +164,7 @@ class Finding:
     problem: str = ""
 
 
-def verify(names: Sequence[str], *, required: bool = True) -> Iterator[Finding]:
+def verify(names: Sequence[str], *, required: bool = True) -> Iterator[Checked]:
     """Yield a finding for every file of every dataset named, then one for its pixels.
 
     Args:
@@ -182,13 +182,13 @@ def verify(names: Sequence[str], *, required: bool = True) -> Iterator[Finding]:
             yield _pixels(name, search)
 
 
-def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Finding]:
+def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Checked]:
     if found is None:
         return
     mirror = find_mirror(name, found) if found.is_dir() else None
     if mirror is not None:
         for entry, problem in mirror.problems():
-            yield Finding(name, str(mirror.folder / entry.file), problem)
+            yield Checked(name, str(mirror.folder / entry.file), problem)
         return
     for item in DATASETS[name].files:
         path = find_file(name, item.file, search)
@@ -196,17 +196,17 @@ def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Findin
             yield _file(name, item, path)
 
 
-def _file(name: str, item: RemoteFile, path: Path) -> Finding:
+def _file(name: str, item: RemoteFile, path: Path) -> Checked:
     try:
         problem = item.problem(path)
     except (OSError, DataError) as error:
         what = (isinstance(error, OSError) and error.strerror) or str(error)
         problem = what if what.startswith(str(path)) else f"{path} cannot be read ({what})"
     advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
-    return Finding(name, str(path), problem + advice)
+    return Checked(name, str(path), problem + advice)
 
 
-def verify_weights(name: str, weights: Weights, *, required: bool = True) -> Iterator[Finding]:
+def verify_weights(name: str, weights: Weights, *, required: bool = True) -> Iterator[Checked]:
     """Yield a finding for every copy of published weights; that there is none is one where ``required``."""
     places = list(dict.fromkeys(weights.places()))
     there = [place for place in places if is_there(place)]
@@ -215,17 +215,17 @@ def verify_weights(name: str, weights: Weights, *, required: bool = True) -> Ite
     if required and not there:
         looked = ", ".join(map(str, places))
         problem = f"not here; looked for {looked}: run `lsgm data fetch {name}`"
-        yield Finding(name, weights.remote.file, problem)
+        yield Checked(name, weights.remote.file, problem)
 
 
-def _pixels(name: str, search: list[Path]) -> Finding:
+def _pixels(name: str, search: list[Path]) -> Checked:
     try:
         images = DATASETS[name].read(search)
     except DataError as error:
-        return Finding(name, "pixels", str(error))
+        return Checked(name, "pixels", str(error))
     if sha256_of(images.splits.values()) != images.sha256:  # only memory-mapped sets can get here
-        return Finding(
+        return Checked(
             name, "pixels", f"the pixels of {name} in the cache are corrupted; delete {cache_dir()}"
         )
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in images.splits.items())
-    return Finding(name, f"{images.identity} ({counts})")
+    return Checked(name, f"{images.identity} ({counts})")

@@ -31,7 +31,7 @@ from lsgm.data.cache import (
 from lsgm.data.imagefile import (
     BLOCK,
     Convert,
-    Header,
+    ImageHeader,
     Room,
     decode,
     fitted,
@@ -157,7 +157,7 @@ class CheckedFiles:
             why = str(error).partition(";")[0]
             raise DataError(f"{label} cannot be read ({why}): replace it") from error
 
-    def _check(self, row: int) -> tuple[Header, bytes]:
+    def _check(self, row: int) -> tuple[ImageHeader, bytes]:
         with _ROOM.taken(2 * self.files[row].size):
             raw = self._bytes(row)
             return inspect(raw, self.label(row), self.convert), hashlib.sha256(raw).digest()

@@ -29,7 +29,7 @@ __all__ = [
     "BLOCK",
     "WORDS",
     "Convert",
-    "Header",
+    "ImageHeader",
     "Room",
     "decode",
     "fitted",
@@ -167,7 +167,7 @@ _LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What a file says of its image before it is decoded, as it will be once that is done."""
 
     channels: int
@@ -184,7 +184,7 @@ class Header:
         return self.channels, self.height, self.width
 
 
-def inspect(raw: bytes, where: str, convert: Convert) -> Header:
+def inspect(raw: bytes, where: str, convert: Convert) -> ImageHeader:
     """Return what the bytes of an image file say of it; a PNG's checksums are verified, nothing is decoded.
 
     Raises DataError that begins with ``where`` for a damaged file, and for one with alpha, a palette (but for
@@ -204,7 +204,7 @@ def inspect(raw: bytes, where: str, convert: Convert) -> Header:
         if _orientation(image) >= 5:
             width, height = height, width
         converted = bool(convert.words) and bool(_wrong(image, raw, Convert()))
-        header = Header(_channels(image), height, width, _lossy(image, raw), converted)
+        header = ImageHeader(_channels(image), height, width, _lossy(image, raw), converted)
         untouched = image.mode != "P" and not _TAGGED & image.info.keys()
         if untouched:
             image.verify()

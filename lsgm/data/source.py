@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 from lsgm.rng import derive_seed
 
 __all__ = [
+    "ImageSource",
     "Resident",
-    "Source",
     "Streaming",
     "batch_indices",
     "carve_validation",
@@ -69,7 +69,7 @@ SHARE = 0.25
 """Share of the memory now free that resident images may take: the rest is for networks and activations."""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Training images, served by row."""
 
     def __len__(self) -> int:
@@ -148,7 +148,9 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def make_source(images: Tensor, device: torch.device | str = "cpu", *, budget: int | None = None) -> Source:
+def make_source(
+    images: Tensor, device: torch.device | str = "cpu", *, budget: int | None = None
+) -> ImageSource:
     """Return a `Resident` source where the images take at most ``budget`` bytes, else a `Streaming` one.
 
     Args:

@@ -27,8 +27,8 @@ from lsgm.files.text import parse_json, record_of
 __all__ = [
     "BYTES",
     "Arrays",
-    "Entry",
-    "Header",
+    "TensorEntry",
+    "TensorHeader",
     "array_names",
     "map_array",
     "parse_header",
@@ -248,7 +248,7 @@ _FIRST = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor."""
 
     dtype: str
@@ -263,14 +263,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Header:
+class TensorHeader:
     """The tensors of a file by name, and where their bytes begin."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     start: int
 
 
-def read_header(path: Path | str, error: type[UserError] = DataError) -> Header:
+def read_header(path: Path | str, error: type[UserError] = DataError) -> TensorHeader:
     """Return the header of a file, of which nothing else is read. Raises ``error`` as `parse_header` does."""
     with open_regular(path, error) as file:
         return parse_header(file, path, error)
@@ -281,7 +281,7 @@ def parse_header(
     path: Path | str,
     error: type[UserError] = DataError,
     size: int | None = None,
-) -> Header:
+) -> TensorHeader:
     """Return the header of an open file of ``size`` bytes, by default as many as there are.
 
     Raises ``error``, one sentence, for a file that is no safetensors file or larger than `WEIGHTS`, and
@@ -305,13 +305,13 @@ def parse_header(
         if name != "__metadata__"
     }
     _follow(entries, where, size - _FIRST - length, error)
-    return Header(entries, _FIRST + length)
+    return TensorHeader(entries, _FIRST + length)
 
 
-def _entry(table: Any, where: str, error: type[UserError]) -> Entry:
+def _entry(table: Any, where: str, error: type[UserError]) -> TensorEntry:
     if not isinstance(table, Mapping):
         raise error(f"{where} is not described by a table; restore it from a copy")
-    entry = record_of(Entry, table, where, error)
+    entry = record_of(TensorEntry, table, where, error)
     if entry.dtype not in BYTES:
         raise error(f"{where} is of type '{shown(entry.dtype)[:40]}', which is not read; save it as float32")
     if any(side < 0 for side in entry.shape) or len(entry.shape) > 16:
@@ -325,7 +325,7 @@ def _entry(table: Any, where: str, error: type[UserError]) -> Entry:
     return entry
 
 
-def _follow(entries: Mapping[str, Entry], where: str, room: int, error: type[UserError]) -> None:
+def _follow(entries: Mapping[str, TensorEntry], where: str, room: int, error: type[UserError]) -> None:
     """Raise ``error`` unless the tensors' bytes fill the file without overlap or gap."""
     place = 0
     for begin, end in sorted(entry.data_offsets for entry in entries.values()):

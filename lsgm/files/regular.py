@@ -153,7 +153,7 @@ _PIECE = 2**12
 _LARGE_PIECE = 2**24
 
 
-class _Listed(io.RawIOBase):
+class _Listing(io.RawIOBase):
     """A file that gives up at a read of more than a zip's list of members may have."""
 
     def __init__(self, file: IO[bytes], where: str, error: type[UserError]) -> None:
@@ -182,7 +182,7 @@ class _Zip(zipfile.ZipFile):
 
     def __init__(self, file: IO[bytes], where: str, error: type[UserError]) -> None:
         self._own = file
-        listed = _Listed(file, where, error)
+        listed = _Listing(file, where, error)
         super().__init__(listed)
         listed.opening = False
 

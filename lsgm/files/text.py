@@ -17,7 +17,7 @@ from lsgm.files.regular import read_bytes
 from lsgm.structure import from_dict
 
 __all__ = [
-    "Line",
+    "TextLine",
     "json_lines",
     "lines_of",
     "parse_json",
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """A line of a file that is not blank."""
 
     number: int
@@ -78,12 +78,14 @@ def read_toml(path: Path | str, error: type[UserError] = DataError, repair: str 
     return parse_toml(read_text(path, TABLES, error), path, error, repair)
 
 
-def json_lines(path: Path | str, limit: Limit = LINES, error: type[UserError] = DataError) -> Iterator[Line]:
+def json_lines(
+    path: Path | str, limit: Limit = LINES, error: type[UserError] = DataError
+) -> Iterator[TextLine]:
     """Return a file's lines that are not blank, for `parse_json`. Raises ``error`` as `read_text` does."""
     return lines_of(read_text(path, limit, error))
 
 
-def lines_of(text: str) -> Iterator[Line]:
+def lines_of(text: str) -> Iterator[TextLine]:
     """Yield the lines of a text that are not blank, one at a time: a list of them may take much more room."""
     # Not splitlines: JSON may hold the line separators of Unicode within its texts.
     at = number = 0
@@ -95,7 +97,7 @@ def lines_of(text: str) -> Iterator[Line]:
         line = text[at:] if end < 0 else text[at:end]
         number += 1
         if line.strip():
-            yield Line(number, line, torn=end < 0)
+            yield TextLine(number, line, torn=end < 0)
         at += len(line) + 1
 
 

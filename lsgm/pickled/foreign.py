@@ -23,7 +23,7 @@ from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import FOREIGN, INSTRUCTIONS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.pickled.machine import Machine, Made, MalformedError, Name, TooManyError
+from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine, TooManyError
 from lsgm.pickled.torch_file import Storage, View, open_storages, with_tensors
 
 __all__ = ["NESTING", "below", "foreign_class", "read_pickle", "refuse_unbounded"]
@@ -93,7 +93,7 @@ def _content(path: Path, allowed: Sequence[type]) -> Any:
         return storage
 
     rules: dict[str, Callable[..., Any]] = {**RULES, **{_name(each): each for each in allowed}}
-    machine = Machine(
+    machine = PickleMachine(
         storages.pickle,
         rules=rules,
         stored=stored,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pickle import decode_long
 from typing import Any, NoReturn
 
-__all__ = ["Machine", "Made", "MalformedError", "Name", "TooManyError"]
+__all__ = ["Made", "MalformedError", "Name", "PickleMachine", "TooManyError"]
 
 TUPLE_KEYS = 10_000
 """Keys that are tuples, in all tables of a file: unlike those of texts, their hashes can be made to meet."""
@@ -51,7 +51,7 @@ class Made:
 Rule = Callable[..., Any]
 
 
-class Machine:
+class PickleMachine:
     """Follows the pickles in some bytes, one after another.
 
     ``rules`` make values of the arguments that a name is called with, ``stored`` of a persistent id; names
@@ -216,9 +216,9 @@ def _refuse(what: str) -> NoReturn:
 _U1, _U2, _U4 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 _STOP = ord(".")
-_INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
-    ord("\x80"): Machine._proto,
-    ord("("): Machine._mark,
+_INSTRUCTIONS: dict[int, Callable[[PickleMachine], None]] = {
+    ord("\x80"): PickleMachine._proto,
+    ord("("): PickleMachine._mark,
     ord("N"): lambda m: m._push(None),
     ord("\x88"): lambda m: m._push(True),
     ord("\x89"): lambda m: m._push(False),
@@ -226,9 +226,9 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
     ord("K"): lambda m: m._number(_U1),
     ord("M"): lambda m: m._number(_U2),
     ord("G"): lambda m: m._number(_F8),
-    ord("\x8a"): Machine._long,
-    ord("X"): Machine._text,
-    ord("U"): Machine._short_text,
+    ord("\x8a"): PickleMachine._long,
+    ord("X"): PickleMachine._text,
+    ord("U"): PickleMachine._short_text,
     ord("h"): lambda m: m._get(_U1),
     ord("j"): lambda m: m._get(_U4),
     ord("q"): lambda m: m._put(_U1),
@@ -244,10 +244,10 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
     ord("e"): lambda m: m._append(several=True),
     ord("s"): lambda m: m._set(several=False),
     ord("u"): lambda m: m._set(several=True),
-    ord("c"): Machine._global,
-    ord("R"): Machine._called,
-    ord("\x81"): Machine._called,
-    ord("b"): Machine._built,
-    ord("Q"): Machine._persistent,
+    ord("c"): PickleMachine._global,
+    ord("R"): PickleMachine._called,
+    ord("\x81"): PickleMachine._called,
+    ord("b"): PickleMachine._built,
+    ord("Q"): PickleMachine._persistent,
 }
 """The instructions by their codes, named in the standard library's `pickletools`."""

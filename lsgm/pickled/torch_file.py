@@ -26,7 +26,7 @@ from lsgm.errors import CheckpointError
 from lsgm.files.limits import FOREIGN, UNPACKED, Limit
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular, open_zip
-from lsgm.pickled.machine import Machine, Made, MalformedError, Name
+from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine
 
 __all__ = ["Storage", "Storages", "View", "open_storages", "with_tensors"]
 
@@ -42,7 +42,7 @@ class Storages(Protocol):
 
     pickle: bytes
 
-    def read(self, machine: Machine) -> Any:
+    def read(self, machine: PickleMachine) -> Any:
         """Let a machine on `pickle` say what the file holds."""
         ...
 
@@ -100,7 +100,7 @@ class Zipped:
         """Whether any part is packed, which torch itself never does."""
         return any(part.compress_type for part in self._parts.values())
 
-    def read(self, machine: Machine) -> Any:
+    def read(self, machine: PickleMachine) -> Any:
         """Let a machine on `pickle` say what the file holds."""
         return machine.run()
 
@@ -179,7 +179,7 @@ class _Legacy:
         self._keys: Any = []
         self._after = 0
 
-    def read(self, machine: Machine) -> Any:
+    def read(self, machine: PickleMachine) -> Any:
         try:
             if machine.run() != MAGIC or machine.run() != VERSION:
                 raise MalformedError("no file of torch's")

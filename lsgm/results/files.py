@@ -71,7 +71,7 @@ def parse_lines(
     return Parsed(rows, left_out)
 
 
-def _row_of(line: text.Line, where: str, keep: bool) -> Row:
+def _row_of(line: text.TextLine, where: str, keep: bool) -> Row:
     """Return the row that a line is. Raises DataError, a sentence that ``where`` opens."""
     if len(line.text) > _LONGEST_LINE:
         raise DataError(f"{where} is {len(line.text):,} letters long; a row has at most {_LONGEST_LINE:,}")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files import write
-from lsgm.files.arrays import BYTES, Entry, Header, parse_header
+from lsgm.files.arrays import BYTES, TensorEntry, TensorHeader, parse_header
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.limits import WEIGHTS as LIMIT
 from lsgm.files.names import shown
@@ -151,7 +151,7 @@ def _refuse_newer(path: Path, version: object) -> None:
         )
 
 
-def read_entries(checkpoint: Path, weights: Literal["ema", "raw"] = "ema") -> Mapping[str, Entry]:
+def read_entries(checkpoint: Path, weights: Literal["ema", "raw"] = "ema") -> Mapping[str, TensorEntry]:
     """Return type and shape of every tensor in a file of weights, of which nothing else is read.
 
     Raises CheckpointError as `read_weights` does.
@@ -195,12 +195,12 @@ def _weights_file(checkpoint: Path, weights: Literal["ema", "raw"]) -> tuple[Pat
     return path, state
 
 
-def _header(path: Path, state: Mapping[str, Any]) -> Header:
+def _header(path: Path, state: Mapping[str, Any]) -> TensorHeader:
     with _opened(path, state) as file:
         return _readable(parse_header(file, path, CheckpointError), path)
 
 
-def _readable(header: Header, path: Path) -> Header:
+def _readable(header: TensorHeader, path: Path) -> TensorHeader:
     """Return the header of a file of weights. Raises CheckpointError for types that no network here has."""
     if not header.entries:
         raise CheckpointError(f"{path} holds no tensor, and so no model; restore it from a copy")
@@ -213,7 +213,7 @@ def _readable(header: Header, path: Path) -> Header:
     return header
 
 
-def _tensor(entry: Entry, memory: memoryview) -> Tensor:
+def _tensor(entry: TensorEntry, memory: memoryview) -> Tensor:
     begin, end = entry.data_offsets
     if begin == end:
         return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
@@ -248,7 +248,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) ->
     module.load_state_dict(dict(tensors))
 
 
-def refuse_other(module: nn.Module, entries: Mapping[str, Entry], origin: Path) -> None:
+def refuse_other(module: nn.Module, entries: Mapping[str, TensorEntry], origin: Path) -> None:
     """Raise CheckpointError where a file's tensors, of which only the header was read, are not the module's.
 
     The module may be on the meta device, so that nothing is allocated for what does not fit.

@@ -18,7 +18,7 @@ from torch.optim import Adam, Adamax, AdamW, Optimizer
 from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import INSTRUCTIONS, PICKLE
 from lsgm.files.regular import zip_of
-from lsgm.pickled.machine import Machine, MalformedError, TooManyError
+from lsgm.pickled.machine import MalformedError, PickleMachine, TooManyError
 from lsgm.pickled.torch_file import Storage, View, Zipped
 
 __all__ = ["StoredFile", "state_for"]
@@ -167,7 +167,7 @@ class StoredFile:
         try:
             self._zipped = _opened(content, where)
             self.content = self._zipped.read(
-                Machine(
+                PickleMachine(
                     self._zipped.pickle,
                     rules=RULES,
                     stored=Storage.of,

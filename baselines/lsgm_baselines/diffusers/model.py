@@ -25,13 +25,13 @@ from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, UNet2DConfig
 
 __all__ = [
     "DDPM",
-    "Attention",
     "Double",
     "FourierWaves",
     "Halve",
     "NoiseNetwork",
     "PositionalWaves",
     "Residual",
+    "SelfAttention",
     "TimestepMLP",
     "UNet2D",
     "empty_networks",
@@ -111,7 +111,7 @@ class Residual(nn.Module):
         return out / self.scale
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention over positions by heads of d channels, out = (x + attention) / scale."""
 
     def __init__(
@@ -238,7 +238,7 @@ class Down(nn.Module):
         super().__init__()
         layers = range(config.layers_per_block)
         self.resnets = nn.ModuleList(Residual(config, c_out if i else c_in, c_out, embedded) for i in layers)
-        self.attentions = nn.ModuleList(Attention(config, c_out) for _ in layers if attend)
+        self.attentions = nn.ModuleList(SelfAttention(config, c_out) for _ in layers if attend)
         self.downsamplers = nn.ModuleList([Halve(c_out, config.downsample_padding)] if halve else [])
 
     def forward(self, h: Tensor, embedded: Tensor) -> list[Tensor]:
@@ -259,7 +259,9 @@ class Middle(nn.Module):
         scale = config.mid_block_scale_factor
         self.resnets = nn.ModuleList(Residual(config, channels, channels, embedded, scale) for _ in range(2))
         self.attentions = nn.ModuleList(
-            [Attention(config, channels, config.attn_norm_num_groups, scale)] if config.add_attention else []
+            [SelfAttention(config, channels, config.attn_norm_num_groups, scale)]
+            if config.add_attention
+            else []
         )
 
     def forward(self, h: Tensor, embedded: Tensor) -> Tensor:
@@ -290,7 +292,7 @@ class Up(nn.Module):
         # The features kept were c_out wide, but the last, which came from the next higher resolution.
         widths = [(c_out if i else c_in) + (c_last if i == layers[-1] else c_out) for i in layers]
         self.resnets = nn.ModuleList(Residual(config, width, c_out, embedded) for width in widths)
-        self.attentions = nn.ModuleList(Attention(config, c_out) for _ in layers if attend)
+        self.attentions = nn.ModuleList(SelfAttention(config, c_out) for _ in layers if attend)
         self.upsamplers = nn.ModuleList([Double(c_out)] if double else [])
 
     def forward(self, h: Tensor, kept: list[Tensor], embedded: Tensor) -> Tensor:

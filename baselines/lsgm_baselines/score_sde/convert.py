@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsgm.conformance.folder import EXPECTED, Averages, Golden, read_values
+from lsgm.conformance.folder import EXPECTED, Averages, GoldenFolder, read_values
 from lsgm.conformance.stage import Family, Result, Tolerances, examine
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
-from lsgm.interop.nvlabs.tables import Source, Table, drawn_frequencies, layers_in_order, numbered_rows
+from lsgm.interop.nvlabs.tables import Assembly, Table, drawn_frequencies, layers_in_order, numbered_rows
 from lsgm.interop.taken import Native, count_of, named, plain_tensor, refuse_larger, weights_of
 from lsgm.model.lsgm import sketch
 from lsgm.nets.ncsnpp import NCSNpp
@@ -174,7 +174,7 @@ def network_table(network: nn.Module) -> Table:
         return numbered_rows(network, layers)
     return {
         **numbered_rows(network, layers, first=1),
-        "embed.frequencies": Source([FREQUENCIES], lambda tensors: tensors[0]),
+        "embed.frequencies": Assembly([FREQUENCIES], lambda tensors: tensors[0]),
     }
 
 
@@ -191,7 +191,7 @@ def empty_networks(recipe: SGMRecipe, pixels: Pixels) -> SGM:
     return networks
 
 
-def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
+def _assembled(row: Assembly, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
     whole = row.made(theirs, own)
     if whole is None:
         shapes = ", ".join(f"'{name}' {list(theirs[name].shape)}" for name in row.names[:3])
@@ -252,7 +252,7 @@ SETTINGS = "config.toml"
 
 
 @dataclass(frozen=True)
-class Model:
+class ScoreSDEModel:
     """The model of a folder in float64, by the weights that it has."""
 
     config: ScoreSDEConfig
@@ -272,11 +272,11 @@ def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
                 f"{folder} has no {name}; the folder of a checkpoint of score_sde_pytorch holds "
                 f"checkpoint.pth, {SETTINGS} and {EXPECTED}"
             )
-    golden = Golden(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
+    golden = GoldenFolder(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
     return examine(golden, _load(folder), (STAGES,), tolerances, given=lambda name: name in ("x", "t"))
 
 
-def _load(folder: Path) -> Model:
+def _load(folder: Path) -> ScoreSDEModel:
     config = find_config(str(folder / SETTINGS))
     native = convert(read_checkpoint(folder / "checkpoint.pth"), config)
     priors = {}
@@ -284,10 +284,10 @@ def _load(folder: Path) -> Model:
         networks = SGM(native.recipe.prior, native.pixels)
         networks.load_state_dict(state)
         priors[weights] = networks.double().eval().prior
-    return Model(config, priors, native.pixels.shape)
+    return ScoreSDEModel(config, priors, native.pixels.shape)
 
 
-def _run(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Tensor]:
+def _run(golden: GoldenFolder, model: ScoreSDEModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Return ours in their terms, in units of their pixels; theirs on [0, 1] are ours on [-1, 1]."""
     x = golden.take_shaped("x", names[0], model.image)
     t = golden.take_shaped("t", names[0], ())
@@ -302,4 +302,4 @@ def _run(golden: Golden, model: Model, names: Sequence[str]) -> Mapping[str, Ten
     return values
 
 
-STAGES = Family[Model](lambda name: True, _run)
+STAGES = Family[ScoreSDEModel](lambda name: True, _run)

@@ -14,7 +14,7 @@ from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.read import STEM, Official
-from lsgm.interop.nvlabs.tables import Source, prior_table, vae_derived, vae_table
+from lsgm.interop.nvlabs.tables import Assembly, prior_table, vae_derived, vae_table
 from lsgm.interop.taken import Native, fitting, named, refuse_larger
 from lsgm.model.lsgm import LSGM, sketch
 from lsgm.nets.config import NVAEConfig
@@ -111,7 +111,7 @@ def _prior(recipe: LSGMRecipe, networks: LSGM, theirs: Mapping[str, Tensor]) -> 
     return with_later_buffers(networks, out)
 
 
-def _assembled(row: Source, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
+def _assembled(row: Assembly, theirs: Mapping[str, Tensor], own: Tensor) -> Tensor:
     """Return what a row of the table makes of the authors' tensors. Raises CheckpointError naming one."""
     whole = row.made(theirs, own)
     if whole is None:

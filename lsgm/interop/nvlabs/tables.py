@@ -32,7 +32,7 @@ from lsgm.vae.cells import Branch, Resampling
 from lsgm.vae.hierarchical import Layout
 
 __all__ = [
-    "Source",
+    "Assembly",
     "Table",
     "drawn_frequencies",
     "layers_in_order",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-class Source(NamedTuple):
+class Assembly(NamedTuple):
     """Where one of our tensors comes from."""
 
     names: list[str]
@@ -66,7 +66,7 @@ class Source(NamedTuple):
         return fitting(whole, like, self.names[0]).contiguous() if whole.shape == like.shape else None
 
 
-Table = dict[str, Source]
+Table = dict[str, Assembly]
 
 RES_BLOCK = {
     "norm1": "GroupNorm_0",
@@ -78,7 +78,7 @@ RES_BLOCK = {
 """Our layers of a residual block, without the time's, against theirs."""
 
 
-def prior_table(network: nn.Module) -> Mapping[str, Source]:
+def prior_table(network: nn.Module) -> Mapping[str, Assembly]:
     """Return, for every parameter of a `ScoreModel` with mixing by its name, what it is made of.
 
     So too for the frequencies of a Fourier embedding. Which channels are active is not in their checkpoints.
@@ -87,9 +87,9 @@ def prior_table(network: nn.Module) -> Mapping[str, Source]:
     assert isinstance(network, NCSNpp)
     rows = numbered_rows(network, layers_in_order(network))
     if drawn_frequencies(network):
-        rows["embed.frequencies"] = Source(["temb_fun.w"], _flat)
+        rows["embed.frequencies"] = Assembly(["temb_fun.w"], _flat)
     named = {f"network.{name}": row for name, row in rows.items()}
-    return {"logit": Source(["mixing_logit"], _alone), **named}
+    return {"logit": Assembly(["mixing_logit"], _alone), **named}
 
 
 def drawn_frequencies(network: NCSNpp) -> bool:
@@ -106,7 +106,7 @@ def numbered_rows(network: NCSNpp, layers: Iterable[nn.Module], first: int = 0) 
         table |= _layer(layer, ours[layer], name)
     dense = [f"{theirs[stack.block]}.Dense_0" for stack in _stacks(network)]
     for kind in ("weight", "bias"):
-        table[f"shifts.{kind}"] = Source([f"{name}.{kind}" for name in dense], _stacked)
+        table[f"shifts.{kind}"] = Assembly([f"{name}.{kind}" for name in dense], _stacked)
     return table
 
 
@@ -177,7 +177,7 @@ def _layer(layer: nn.Module, ours: str, theirs: str) -> Table:
 
 def _same(ours: str, theirs: str) -> Table:
     """Return the rows of a layer whose weight and bias are theirs as they are."""
-    return {f"{ours}.{kind}": Source([f"{theirs}.{kind}"], _alone) for kind in ("weight", "bias")}
+    return {f"{ours}.{kind}": Assembly([f"{theirs}.{kind}"], _alone) for kind in ("weight", "bias")}
 
 
 def _res_block(block: ResBlock, ours: str, theirs: str) -> Table:
@@ -192,10 +192,10 @@ def _attention(ours: str, theirs: str) -> Table:
     """Return the rows of an attention: their matrices are [C_in, C_out], ours 1 x 1 convolutions."""
     return {
         **_same(f"{ours}.norm", f"{theirs}.GroupNorm_0"),
-        f"{ours}.qkv.weight": Source([f"{theirs}.NIN_{i}.W" for i in range(3)], _transposed),
-        f"{ours}.qkv.bias": Source([f"{theirs}.NIN_{i}.b" for i in range(3)], _stacked),
-        f"{ours}.out.weight": Source([f"{theirs}.NIN_3.W"], _transposed),
-        f"{ours}.out.bias": Source([f"{theirs}.NIN_3.b"], _alone),
+        f"{ours}.qkv.weight": Assembly([f"{theirs}.NIN_{i}.W" for i in range(3)], _transposed),
+        f"{ours}.qkv.bias": Assembly([f"{theirs}.NIN_{i}.b" for i in range(3)], _stacked),
+        f"{ours}.out.weight": Assembly([f"{theirs}.NIN_3.W"], _transposed),
+        f"{ours}.out.bias": Assembly([f"{theirs}.NIN_3.b"], _alone),
     }
 
 

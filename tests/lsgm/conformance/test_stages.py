@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsgm.conformance.folder import Golden
+from lsgm.conformance.folder import GoldenFolder
 from lsgm.conformance.stage import (
     CannotRunError,
     Family,
@@ -31,19 +31,19 @@ MODEL: Any = None
 ONE = torch.ones(2, 3, 4, 4, dtype=torch.float64)
 
 
-def folder(**tensors: Tensor) -> Golden:
+def folder(**tensors: Tensor) -> GoldenFolder:
     named = {name.replace("__", "/"): value for name, value in tensors.items()}
-    return Golden(Path("golden"), {}, {}, named)
+    return GoldenFolder(Path("golden"), {}, {}, named)
 
 
 def family(prefix: str, ours: Mapping[str, Tensor], **options: Any) -> Family:
-    def run(golden: Golden, model: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
+    def run(golden: GoldenFolder, model: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
         return ours
 
     return Family(lambda name: name.startswith(prefix), run, **options)
 
 
-def results(golden: Golden, *families: Family) -> dict[str, Result]:
+def results(golden: GoldenFolder, *families: Family) -> dict[str, Result]:
     return {result.stage: result for result in examine(golden, MODEL, families, Tolerances())}
 
 
@@ -66,7 +66,7 @@ def test_a_value_that_nothing_computes_is_skipped_with_a_reason_and_has_not_pass
 
 
 def test_a_family_that_cannot_run_skips_each_of_its_stages_and_no_other() -> None:
-    def run(golden: Golden, model: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
+    def run(golden: GoldenFolder, model: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
         raise CannotRunError("there is no prior")
 
     golden = folder(a__x=ONE, a__y=ONE, b__x=ONE)
@@ -101,7 +101,7 @@ def test_a_corner_larger_than_the_image_is_refused() -> None:
 def test_gradients_are_one_stage_a_part_with_the_worst_named() -> None:
     names = ["step/grad/vae/w", "step/grad/vae/b", "step/grad/prior/w"]
     ours = dict(zip(names, (ONE + 1e-8, ONE + 1e-6, ONE), strict=True))
-    golden = Golden(Path("golden"), {}, {}, dict.fromkeys(names, ONE))
+    golden = GoldenFolder(Path("golden"), {}, {}, dict.fromkeys(names, ONE))
     found = results(golden, family("step/grad/", ours, gradients=True))
     assert list(found) == ["step/grad/prior", "step/grad/vae"]
     vae = found["step/grad/vae"]
@@ -110,13 +110,13 @@ def test_gradients_are_one_stage_a_part_with_the_worst_named() -> None:
 
 
 def test_golden_gradients_may_stand_in_another_layout() -> None:
-    def stacked(golden: Golden, model: Any, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def stacked(golden: GoldenFolder, model: Any, theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {"step/grad/prior/q, k": torch.cat([theirs["step/grad/prior/q"], theirs["step/grad/prior/k"]])}
 
     tensors = {"step/grad/prior/q": ONE, "step/grad/prior/k": 2 * ONE}
     ours = {"step/grad/prior/q, k": torch.cat([ONE, 2 * ONE])}
     stage = family("step/grad/", ours, gradients=True, translate=stacked)
-    found = results(Golden(Path("golden"), {}, {}, tensors), stage)["step/grad/prior"]
+    found = results(GoldenFolder(Path("golden"), {}, {}, tensors), stage)["step/grad/prior"]
     assert (found.verdict, found.worst) == ("PASS", "q, k")
 
 
@@ -146,7 +146,7 @@ def test_inputs_are_told_from_results(name: str, given: bool) -> None:
 
 def test_the_table_has_a_line_a_stage_and_verbose_one_a_tensor() -> None:
     names = ["step/grad/vae/w", "step/grad/vae/b"]
-    golden = Golden(Path("golden"), {}, {}, {"a/x": ONE, **dict.fromkeys(names, ONE)})
+    golden = GoldenFolder(Path("golden"), {}, {}, {"a/x": ONE, **dict.fromkeys(names, ONE)})
     found = list(
         results(
             golden,

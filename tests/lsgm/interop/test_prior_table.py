@@ -13,7 +13,7 @@ from upstream import arguments, slow_network
 from lsgm.config import SDEConfig
 from lsgm.errors import CheckpointError
 from lsgm.interop.nvlabs.arguments import recipe_of
-from lsgm.interop.nvlabs.tables import Source, prior_table
+from lsgm.interop.nvlabs.tables import Assembly, prior_table
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.score import ScoreModel
@@ -36,7 +36,7 @@ def prior_of(args: dict[str, Any], channels: int, side: int) -> ScoreModel:
     return ScoreModel(sde, NCSNpp(network, channels=channels, resolution=side), channels=channels)
 
 
-def assembled(table: dict[str, Source], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def assembled(table: dict[str, Assembly], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: source.assemble([theirs[n] for n in source.names]) for name, source in table.items()}
 
 
