@@ -17,6 +17,7 @@ from torch import Tensor
 from lsgm.discovery import ask, offers
 from lsgm.errors import UserError, did_you_mean
 from lsgm.files.names import shown
+from lsgm.files.text import spelt
 
 __all__ = [
     "FORMS",
@@ -86,7 +87,7 @@ class Spatial(Protocol):
 
 def label_of(extractor: Extractor) -> str:
     """Return ``name@sha256`` of a feature space: the extractor column of a row, the key of what is kept."""
-    return f"{extractor.name}@{extractor.sha256}"
+    return spelt(f"{extractor.name}@{extractor.sha256}")  # a file may be named by bytes that are no text
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,14 @@ def test_an_interrupted_pass_goes_on_bit_for_bit(tmp_path: Path, overlap: bool) 
     assert rest.drawn == []
 
 
+def test_a_network_named_by_bytes_that_are_no_text_is_kept_and_found_again(tmp_path: Path) -> None:
+    odd, state, model = Sums(name="sums\udce9"), tmp_path / "state.npz", Noise()
+    for _ in range(2):
+        found = run_pass(model, range(30), SAMPLER, [odd], batch_size=10, state_path=state)
+        assert len(found.of(odd).stats.rows) == 30
+    assert len(model.drawn) == 30
+
+
 def test_other_batches_go_on_from_the_same_state(tmp_path: Path) -> None:
     state = tmp_path / "state.npz"
     with pytest.raises(RuntimeError):
