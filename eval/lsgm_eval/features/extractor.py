@@ -16,8 +16,7 @@ from torch import Tensor
 
 from lsgm.discovery import ask, offers
 from lsgm.errors import UserError, did_you_mean
-from lsgm.files.names import shown
-from lsgm.files.text import spelt
+from lsgm.files.names import shown, spelt
 
 __all__ = [
     "FORMS",
