@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from lsgm.config import DensityConfig, SamplerConfig, require, require_seeds
 from lsgm.data.imagefile import parse_convert
+from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.files.limits import Limit
 from lsgm.files.names import shown
-from lsgm.files.text import parse_toml, read_toml
+from lsgm.files.text import read_toml
 from lsgm.sampling import check_options
 from lsgm.structure import from_dict
 from lsgm_eval.spaces import SpaceSpec
@@ -194,10 +194,20 @@ class Task:
         return f"{self.name}@{self.version}/{tier}{fewer}{drawn}{'-custom' * custom}"
 
 
+def _shipped() -> dict[str, Path]:
+    """Return the files of installed tasks by name: ours, then those of other packages (`lsgm.suites`)."""
+    found: dict[str, Path] = {}
+    suites = offers("lsgm.suites")
+    for name in sorted(suites, key=lambda name: (name != "eval", name)):
+        folder = package_folder(suites[name].value)
+        for file in sorted(folder.glob("*.toml")) if folder else ():
+            found.setdefault(file.stem, file)
+    return found
+
+
 def task_names() -> tuple[str, ...]:
-    """Return the names of the tasks that ship with the package."""
-    suites = files("lsgm_eval").joinpath("suites")
-    return tuple(sorted(p.name[:-5] for p in suites.iterdir() if p.name.endswith(".toml")))
+    """Return the names of the installed tasks."""
+    return tuple(sorted(_shipped()))
 
 
 def load_task(name: str) -> Task:
@@ -209,12 +219,11 @@ def load_task(name: str) -> Task:
     if name.endswith(".toml"):
         return _task(_tables_of(Path(name)), name)
     plain, _, version = name.partition("@")
-    if plain not in task_names():
-        hint = did_you_mean(plain, task_names()) or f"; the tasks are {', '.join(task_names())}"
+    shipped = _shipped()
+    if plain not in shipped:
+        hint = did_you_mean(plain, shipped) or f"; the tasks are {', '.join(sorted(shipped))}"
         raise UserError(f"unknown task '{plain}'{hint}")
-    source = files("lsgm_eval").joinpath("suites", f"{plain}.toml")
-    where = f"suites/{plain}.toml"
-    task = _task(parse_toml(source.read_text(encoding="utf-8"), where, ConfigError), where)
+    task = _task(read_toml(shipped[plain], ConfigError), f"suites/{plain}.toml")
     if version and version != str(task.version):
         raise UserError(
             f"task {plain} is at version {task.version} here, not {version}: its numbers are not comparable; "

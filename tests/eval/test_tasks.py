@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from lsgm.data import ImageSet, dataset_names, glyphs, load, sha256_of
 from lsgm.data.images import test_levels as levels_of
 from lsgm.data.places import find_mirror, roots
 from lsgm.data.registry import DATASETS
+from lsgm.discovery import offers
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.files.write import cache_dir
 from lsgm.sampling import find_sampler
+from lsgm_eval import task as task_module
 from lsgm_eval.task import Method, load_task, task_names
 
 CASES: tuple[tuple[Method, bool], ...] = (
@@ -277,3 +280,22 @@ def test_a_task_that_is_no_utf8_or_no_file_is_one_sentence(tmp_path: Path) -> No
 def test_a_task_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("\ufeff" + MINIMAL, encoding="utf-8")
     assert load_task(str(tmp_path / "mine.toml")).name == "mine"
+
+
+def test_a_package_adds_its_tasks_and_takes_the_name_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found without being imported: the package is a folder, and its module would end the test."""
+    (tmp_path / "their_suites").mkdir()
+    (tmp_path / "their_suites" / "__init__.py").write_text("raise SystemExit")
+    for name in ("glyphs", "theirs"):
+        (tmp_path / "their_suites" / f"{name}.toml").write_text(
+            f'name = "{name}"\nversion = 7\nsummary = ""\ndataset = "bars"\n'
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = offers("lsgm.suites")
+    more = {"another": EntryPoint("another", "their_suites", "lsgm.suites"), **own}
+    monkeypatch.setattr(task_module, "offers", lambda group: more)
+    assert {"theirs", "glyphs"} <= set(task_names())
+    assert load_task("theirs@7").dataset == "bars"
+    assert load_task("glyphs").version != 7

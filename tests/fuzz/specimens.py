@@ -259,8 +259,8 @@ def _sheet(path: Path) -> None:
 @part("golden.json", "run", "task.toml", "means.ts")
 def _golden(path: Path) -> None:
     from lsgm.config import SamplerConfig
-    from lsgm_eval.gate.check import open_subject
     from lsgm_eval.gate.golden import Plan, write_golden
+    from lsgm_eval.gate.measure import open_subject
     from lsgm_eval.gate.record import record
 
     heun = SamplerConfig("heun", steps=1)

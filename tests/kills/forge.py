@@ -26,7 +26,7 @@ import lsgm
 import lsgm_eval
 import lsgm_reports
 from lsgm import cli
-from lsgm_eval.gate import check
+from lsgm_eval.gate import measure
 from lsgm_eval.run import plan
 
 __all__: list[str] = []
@@ -44,7 +44,7 @@ def told() -> None:
     # The tasks' data are the pictures that the tiny models learn.
     bars = tiny.bars()
     plan.load = lambda name, **options: bars  # type: ignore[assignment]
-    check.task_images = lambda task, models: bars  # type: ignore[assignment]
+    measure.task_images = lambda task, models: bars  # type: ignore[assignment]
     plan.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
     for line in sys.stdin:
         ask = json.loads(line)

@@ -14,9 +14,8 @@ from lsgm.files.names import shown
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
-    from lsgm_eval.gate.check import Outcome
     from lsgm_eval.gate.golden import Golden, Plan
-    from lsgm_eval.gate.verdict import Verdict
+    from lsgm_eval.gate.verdict import Outcome, Verdict
 
 __all__ = ["HELP", "GateOptions", "run"]
 
@@ -104,7 +103,7 @@ def run(argv: list[str]) -> int:
 
 
 def _check(options: GateOptions) -> int:
-    from lsgm_eval.gate.check import check, write_junit
+    from lsgm_eval.gate.verdict import check, write_junit
 
     outcome = check(
         options.checkpoint,
@@ -136,8 +135,8 @@ def _said(outcome: Outcome) -> int:
 
 
 def _update(options: GateOptions) -> int:
-    from lsgm_eval.gate.check import open_subject, task_of
     from lsgm_eval.gate.golden import default_golden, read_golden, write_golden
+    from lsgm_eval.gate.measure import open_subject, task_of
     from lsgm_eval.gate.record import moves, record
 
     path = options.golden or default_golden(Path(options.checkpoint))

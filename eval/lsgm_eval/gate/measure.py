@@ -1,85 +1,51 @@
-"""The same computation in float64, whatever the model: what float32 rounding does to its numbers."""
+"""What the gate measures of a model: replays at fixed seeds, images drawn again, and estimates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from lsgm.config import DensityConfig
+from lsgm.devices import pick_device
+from lsgm.distributed import join
 from lsgm.errors import UserError
-from lsgm.generative import Density, GenerativeModel
-from lsgm_eval.gate.golden import Plan
-from lsgm_eval.images import ScoredImages
+from lsgm.files.limits import Limit
+from lsgm.files.names import shown
+from lsgm.generative import GenerativeModel
+from lsgm_eval.gate.golden import Golden, Plan
+from lsgm_eval.images import ScoredImages, check_pixels, scored_images_of, task_data
+from lsgm_eval.likelihood.scores import columns_of
 from lsgm_eval.measure.space import Space
 from lsgm_eval.metrics.frechet import frechet_distance
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
+from lsgm_eval.models.open import open_model
+from lsgm_eval.run.plan import open_networks, open_spaces, task_images
+from lsgm_eval.run.runner import Runner, Step
 from lsgm_eval.samples.reference import choose
+from lsgm_eval.task import Task, Tier, load_task, task_names
 
-__all__ = ["BATCH", "Doubled", "Estimate", "Measured", "Subject", "measure_estimates", "measure_replays"]
-
-KEPT = frozenset({"grad", "backward", "seed", "manual_seed", "empty", "randn", "rand"})
-"""Functions that are left alone: those of the autograd graph, and those that make room for random numbers,
-which would be other numbers in float64."""
-VIEWS = frozenset(
-    {"unbind", "select", "narrow", "__getitem__", "view", "view_as", "reshape", "flatten", "unflatten"}
-    | {"expand", "expand_as", "permute", "transpose", "t", "squeeze", "unsqueeze", "chunk", "split"}
-    | {"detach", "contiguous"}
-)
-"""Functions that compute nothing, and whose results may be written to in the place of their arguments."""
-
-
-class Doubled(TorchFunctionMode):
-    """Within it every torch function sees float64 in the place of float32.
-
-    Random numbers and whatever is written in place keep their dtype, so that seeds give the same noise;
-    weights stay float32 and are widened where they are used. Everything between two such places is computed
-    in float64: the differences from a computation outside are float32's roundings.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call ``func`` with float32 arguments widened."""
-        given = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name in KEPT or name in VIEWS or _in_place(name):
-            return func(*args, **given)
-        if func is Tensor.float:
-            return args[0].double()
-        return func(*_wide(args), **{key: _wide(value) for key, value in given.items()})
-
-
-def _in_place(name: str) -> bool:
-    if name in ("__get__", "__set__", "__setitem__", "__delete__"):
-        return True
-    operator = name.startswith("__i") and name.endswith("__") and name not in ("__invert__", "__index__")
-    return operator or (name.endswith("_") and not name.endswith("__"))
-
-
-def _wide(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.dtype is torch.float32 else value
-    if value is torch.float32:
-        return torch.float64
-    if type(value) in (list, tuple):
-        return type(value)(_wide(item) for item in value)
-    return value
-
-
-# What the gate measures of a model: replays at fixed seeds, images drawn again, and estimates
+__all__ = [
+    "BATCH",
+    "Estimate",
+    "Measured",
+    "Subject",
+    "identities",
+    "measure_estimates",
+    "measure_replays",
+    "open_subject",
+    "require_same",
+    "task_of",
+]
 
 Array = NDArray[np.float64]
 
@@ -89,6 +55,8 @@ STRIDE = 1_000_003
 """Between the seeds of two repeats: a prime above the rows of any split, so that none meets another."""
 SUB_PIXELS = 784
 """Sub-pixels that are kept of every drawn image, chosen at random where it has more."""
+SAMPLES = Limit("LSGM_LARGEST_SAMPLES", 2**29, "sub-pixels")
+"""Of all images that are drawn for a distance, which are held at once."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +67,89 @@ class Subject:
     images: ScoredImages
     spaces: tuple[Space, ...]
     plan: Plan
+
+
+def open_subject(
+    checkpoint: str, task: str, plan: Plan, *, data: str = "", device: str = "cpu"
+) -> tuple[Subject, Task]:
+    """Return a checkpoint's model with a task's images and feature spaces.
+
+    ``task`` is a name, ``glyphs@2``, or a TOML file; ``data`` are images in the place of its own. Spaces
+    whose networks are not at hand are left out. Raises UserError for an unknown task, one of another version,
+    a model of other pixels or without a density, and CheckpointError for what is no checkpoint.
+    """
+    world = join(pick_device(device))
+    if world.size > 1:
+        raise UserError("the gate measures in one process: start it without torchrun")
+    described = load_task(task)
+    if data:
+        described = replace(described, dataset=data, levels={})
+    model = open_model(checkpoint, device=world.device)
+    if not callable(getattr(model, "density", None)):
+        raise UserError(f"{model.name} has no density: the gate is for trained models, not for images")
+    taken = plan.samples * math.prod(model.pixels.shape)
+    SAMPLES.hold(f"the plan, of {plan.samples:,} samples,", taken, UserError)
+    images = task_images(described, [model])
+    scored = scored_images_of(described, images)
+    check_pixels(model, scored)
+    spaces: list[Space] = []
+    if plan.samples and described.spaces:
+        # Distances alone: memorisation would extract every training image.
+        distances = tuple(replace(spec, statistics=("frechet", "kernel")) for spec in described.spaces)
+        tier = Tier(plan.samples, 2, 0, plan.sampler, reference_images=plan.reference_images)
+        networks = open_networks(distances, images.image_shape, world=world)
+        measured = task_data(described, images, scores=False)
+        spaces, _ = open_spaces(described, tier, measured, networks, world=world)
+    return Subject(model, scored, tuple(spaces), plan), described
+
+
+def identities(subject: Subject) -> dict[str, str]:
+    """Return which network and which reference every feature space has, by the space's name."""
+    return {
+        space.name: f"{space.extractor.name}@{space.extractor.sha256} to {space.reference.sha256}"
+        for space in subject.spaces
+    }
+
+
+def task_of(golden: Golden) -> str:
+    """Return the task of golden rows, where it is one of the package's.
+
+    Raises UserError where it is not: a task's file may ask for any network and any images, and so it is named
+    by who runs the gate, never by a file of golden rows.
+    """
+    name, _, version = golden.task.partition("@")
+    # The name of a task is in front of `mnist@3.toml` too, which is a file.
+    if name not in task_names() or not re.fullmatch("[0-9]*", version):
+        raise UserError(
+            f"the golden rows are of the task {shown(golden.task)[:60]}, which is none of `lsgm ls tasks`: "
+            "name its TOML file by --task"
+        )
+    return golden.task
+
+
+def require_same(golden: Golden, subject: Subject, task: Task) -> None:
+    """Raise UserError unless golden rows are of the same task, data, levels and feature spaces.
+
+    Other weights are no reason: whether their numbers hold is the question.
+    """
+    images, spaces = subject.images, identities(subject)
+    pairs = [
+        ("task", golden.task, f"{task.name}@{task.version}"),
+        ("dataset", golden.dataset, images.dataset),
+        ("split", golden.split, images.split),
+        ("levels' sha256", golden.levels_sha256, images.levels_sha256),
+        *((f"feature space {name}", text, spaces.get(name)) for name, text in golden.spaces.items()),
+    ]
+    for what, wanted, found in pairs:
+        if wanted != found:
+            raise UserError(
+                f"the golden rows cannot be checked: their {what} is {wanted} and here it is "
+                f"{found or 'not at hand'}; use the data and the version they were written with, or write "
+                "them again by --update --reason TEXT"
+            )
+
+
+# The measurements, each a step: one that cannot be done costs its own rows and no others
 
 
 @dataclass(frozen=True)
@@ -124,13 +175,6 @@ class Measured:
     failures: dict[str, str] = field(default_factory=dict)
     """By the beginnings of the names of the rows that it cost."""
 
-    def attempt(self, prefix: str, measure: Callable[[], None]) -> None:
-        """Run a measurement; what it raises for the user is kept as the reason why its rows are missing."""
-        try:
-            measure()
-        except UserError as error:
-            self.failures[prefix] = str(error)
-
     def why_missing(self, name: str) -> str | None:
         """Return why a row could not be measured, or None where it was not tried."""
         return next((why for prefix, why in self.failures.items() if name.startswith(prefix)), None)
@@ -143,28 +187,52 @@ def measure_replays(subject: Subject, into: Measured | None = None, *, batch: in
     ``replay/images``: sub-pixels of images drawn from seeds 0, 1, ...
     """
     found, plan = into or Measured(), subject.plan
-    found.attempt("replay/nelbo", lambda: _replay_bound(subject, found, batch))
+    asked: dict[str, Callable[[], None]] = {"replay/nelbo": lambda: _replay_bound(subject, found, batch)}
     if subject.model.has_prior and plan.flow_images:
-        found.attempt("replay/flow", lambda: _replay_flow(subject, found, batch))
+        asked["replay/flow"] = lambda: _replay_flow(subject, found, batch)
     if plan.drawn:
-        found.attempt("replay/images", lambda: _replay_images(subject, found, batch))
-    return found
+        asked["replay/images"] = lambda: _replay_images(subject, found, batch)
+    return _run(subject, found, asked)
 
 
 def measure_estimates(subject: Subject, into: Measured | None = None, *, repeat: int = 0) -> Measured:
     """Return bounds and distances with the seeds of one repeat; repeats are independent of one another."""
     found, model, plan = into or Measured(), subject.model, subject.plan
-    matching = DensityConfig(draws=plan.draws)
-    found.attempt("nelbo_nats", lambda: _mean(subject, found, matching, "nelbo_nats", repeat))
+    bounds = {"nelbo_nats": DensityConfig(draws=plan.draws)}
     if not model.has_prior:
-        weighted = DensityConfig("iw", samples=plan.iw_samples)
-        found.attempt("iw_nats", lambda: _mean(subject, found, weighted, "iw_nats", repeat))
-    names = [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
-    if names:
-        draws = Measured()
-        draws.attempt("", lambda: _distances(subject, found, repeat))
-        found.failures |= {name: why for name in names for why in draws.failures.values()}
+        bounds["iw_nats"] = DensityConfig("iw", samples=plan.iw_samples)
+    asked: dict[str, Callable[[], None]] = {
+        name: partial(_mean, subject, found, config, name, repeat) for name, config in bounds.items()
+    }
+    if subject.spaces:
+        asked[DISTANCES] = lambda: _distances(subject, found, repeat)
+    return _run(subject, found, asked)
+
+
+DISTANCES = "distances"
+
+
+def _run(subject: Subject, found: Measured, asked: Mapping[str, Callable[[], None]]) -> Measured:
+    """Run measurements, whose names are the beginnings of their rows' names; note why some could not be."""
+
+    def step(what: str, measure: Callable[[], None]) -> Step:
+        def measured() -> list[Any]:
+            measure()
+            return []  # what it found is in `found`: numbers of single images are no result rows
+
+        return Step(subject.model.name, what, measured)
+
+    runner = Runner(spare=True)
+    runner.run("lsgm gate", [step(what, measure) for what, measure in asked.items()])
+    for entry in runner.board.entries if runner.board is not None else ():
+        if entry.why is not None:
+            names = _names(subject) if entry.measurement == DISTANCES else [entry.measurement]
+            found.failures |= dict.fromkeys(names, entry.why)
     return found
+
+
+def _names(subject: Subject) -> list[str]:
+    return [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
 
 
 def _replay_bound(subject: Subject, found: Measured, batch: int) -> None:
@@ -196,10 +264,9 @@ def _distances(subject: Subject, found: Measured, repeat: int) -> None:
     first = STRIDE + repeat * count
     images = torch.cat(list(_drawn(subject, range(first, first + count), BATCH)))
     for space in subject.spaces:
-        rows = space.extractor(images).numpy()
-        reference = space.reference.stats
-        frechet = frechet_distance(Moments.of(rows), reference.moments)
-        kernel = kernel_distance(rows, reference.rows, within_y=space.reference.within).value
+        rows, reference = space.extractor(images).numpy(), space.reference
+        frechet = frechet_distance(Moments.of(rows), reference.stats.moments)
+        kernel = kernel_distance(rows, reference.stats.rows, within_y=reference.within).value
         for family, value in (("frechet", frechet), ("kernel", kernel)):
             name = space.metric(family)
             found.estimates[name] = Estimate(name, value)
@@ -215,16 +282,16 @@ def _scored(
 ) -> dict[str, Array]:
     """Return the terms [N] of the bound of the first images of the split's order; '' is the bound itself."""
     images = subject.images
-    rows = images.order[:count]
+    rows = images.order[:count].numpy()
     if len(rows) < count:
         raise UserError(
             f"the plan asks for {count:,} images and the split {images.split} has {len(rows):,}: write the "
             "golden rows with fewer --images"
         )
-    parts: list[Mapping[str, Any]] = []
-    for some in (rows[start : start + batch] for start in range(0, count, batch)):
-        seeds = [int(row) + shift for row in some]
-        density: Density = subject.model.density(images.levels[some], seeds, config)
-        parts.append({"": density.nats, **density.terms})
-    joined = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
-    return dict(joined)
+    batches = [rows[start : start + batch] for start in range(0, count, batch)]
+    parts = [columns_of(subject.model, images, some, config, shift=shift) for some in batches]
+    terms = {name.removeprefix("term_"): name for name in parts[0] if name.startswith("term_")}
+    return {
+        name: np.concatenate([part[column] for part in parts])
+        for name, column in ({"": "nats"} | terms).items()
+    }

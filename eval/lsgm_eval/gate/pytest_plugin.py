@@ -131,7 +131,7 @@ class _Gate:
 
         from lsgm.errors import UserError
         from lsgm.files.names import shown
-        from lsgm_eval.gate.check import check
+        from lsgm_eval.gate.verdict import check
 
         asked = self.request
         try:

@@ -34,24 +34,37 @@ itself, so that counts are Poisson's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, pdtrik, stdtrit
 
 from lsgm.errors import UserError
-from lsgm_eval.gate.golden import EstimateRow, Golden, ImagesRow, ReplayRow
-from lsgm_eval.gate.measure import Measured
+from lsgm.files.names import shown
+from lsgm.files.write import atomic_path
+from lsgm_eval.gate.golden import EstimateRow, Golden, ImagesRow, ReplayRow, default_golden, read_golden
+from lsgm_eval.gate.measure import (
+    Measured,
+    measure_estimates,
+    measure_replays,
+    open_subject,
+    require_same,
+    task_of,
+)
 
 __all__ = [
     "CUT",
     "FALSE_ALARM",
     "FLOAT32",
     "HEADROOM",
+    "Outcome",
     "Verdict",
+    "check",
     "flips_allowed",
     "judge",
     "paired_margin",
@@ -59,6 +72,7 @@ __all__ = [
     "predictive_margin",
     "repeat_error",
     "rounding_of",
+    "write_junit",
 ]
 
 Array = NDArray[np.float64]
@@ -300,3 +314,74 @@ def _require_count(name: str, wanted: int, found: int) -> None:
             f"the golden row '{name}' holds {wanted:,} numbers and {found:,} were measured: its plan was "
             "changed by hand; write the rows again by --update --reason TEXT"
         )
+
+
+# The gate as one call, for the command and for pytest: a checkpoint, a golden file, and the verdicts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gate found of a checkpoint."""
+
+    golden: Golden
+    verdicts: tuple[Verdict, ...]
+    remarks: tuple[str, ...]
+    """What a reader must know beside the verdicts."""
+
+    @property
+    def failing(self) -> list[Verdict]:
+        """The rows that do not stand."""
+        return [verdict for verdict in self.verdicts if not verdict.passed]
+
+
+def check(
+    checkpoint: str,
+    golden: Path | None = None,
+    *,
+    task: str = "",
+    data: str = "",
+    seeds: int = 0,
+    retrained: bool = False,
+    device: str = "cpu",
+) -> Outcome:
+    """Measure a checkpoint again and judge every golden row.
+
+    ``seeds`` chooses the seeds of the estimates, which are never those that the golden rows were made with;
+    replays have their own. ``task`` is a TOML file where the golden rows are of a task of one's own,
+    ``data`` a folder or zip of images where they are of one.
+    Raises UserError where the rows cannot be checked: no such file, another task version, other data.
+    """
+    rows = read_golden(golden or default_golden(Path(checkpoint)))
+    subject, described = open_subject(checkpoint, task or task_of(rows), rows.plan, data=data, device=device)
+    require_same(rows, subject, described)
+    found = Measured()
+    if not retrained:
+        measure_replays(subject, found)
+    measure_estimates(subject, found, repeat=rows.plan.repeats + seeds)
+    remarks = []
+    if subject.model.sha256 != rows.checkpoint_sha256:
+        remarks.append(
+            f"these weights, {subject.model.sha256[:12]}, are not those of the golden rows, "
+            f"{rows.checkpoint_sha256[:12]}"
+        )
+    return Outcome(rows, tuple(judge(rows, found, retrained=retrained)), tuple(remarks))
+
+
+def write_junit(path: Path, suite: str, verdicts: Sequence[Verdict]) -> None:
+    """Write one test case for every verdict, atomically; a failing row's sentence is its message.
+
+    A link at ``path`` is replaced, not followed. Raises DataError where the file cannot be written.
+    """
+    suite = shown(suite)
+    failing = sum(not verdict.passed for verdict in verdicts)
+    root = ElementTree.Element(
+        "testsuite", name=suite, tests=str(len(verdicts)), failures=str(failing), errors="0"
+    )
+    for verdict in verdicts:
+        case = ElementTree.SubElement(root, "testcase", classname=suite, name=shown(verdict.row))
+        if not verdict.passed:
+            ElementTree.SubElement(case, "failure", message=shown(verdict.sentence))
+        else:
+            ElementTree.SubElement(case, "system-out").text = shown(verdict.sentence)
+    with atomic_path(path) as temporary:
+        ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)

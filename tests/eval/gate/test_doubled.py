@@ -14,7 +14,7 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm.model.diffusion import measure_lsgm
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import fresh_networks
-from lsgm_eval.gate.measure import Doubled
+from lsgm_eval.gate.record import Doubled
 
 
 def network() -> nn.Module:

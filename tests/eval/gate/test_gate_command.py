@@ -26,11 +26,10 @@ from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm.runs.checkpoint import find_checkpoint
 from lsgm_eval.commands.gate import run
-from lsgm_eval.gate import check as subject
-from lsgm_eval.gate.check import check
+from lsgm_eval.gate import measure as subject
 from lsgm_eval.gate.golden import Plan, read_golden
 from lsgm_eval.gate.measure import measure_estimates, measure_replays
-from lsgm_eval.gate.verdict import judge
+from lsgm_eval.gate.verdict import check, judge
 
 TASK = """
 name = "bars"

@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.structure import to_dict
 from lsgm_eval.commands import gate as command
-from lsgm_eval.gate import check
-from lsgm_eval.gate.check import Outcome, write_junit
+from lsgm_eval.gate import verdict as judging
 from lsgm_eval.gate.golden import FARTHEST, Golden, pack, read_golden, write_golden
 from lsgm_eval.gate.measure import Estimate, Measured
-from lsgm_eval.gate.verdict import Verdict, judge
+from lsgm_eval.gate.verdict import Outcome, Verdict, judge, write_junit
 
 PLAIN: dict[str, Any] = json.loads(json.dumps(to_dict(GOLDEN)))
 ROW: dict[str, Any] = dict(ROWS)
@@ -184,7 +183,7 @@ def test_golden_rows_name_no_file_of_a_task(
 ) -> None:
     """A task's file may ask for a network that runs code."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check, "open_subject", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr(judging, "open_subject", lambda *_, **__: pytest.fail("it was opened"))
     (tmp_path / "evil.toml").write_text("name = 'evil'")
     write_golden(tmp_path / "g.json", replace(GOLDEN, task=task))
     for words in ([], ["--update", "--reason", "x"]):
@@ -203,7 +202,7 @@ def test_names_that_a_terminal_would_obey_are_spelt_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = Outcome(replace(GOLDEN, model=ODD), (verdict(),), (ODD,))
-    monkeypatch.setattr(check, "check", lambda *_, **__: found)
+    monkeypatch.setattr(judging, "check", lambda *_, **__: found)
     assert command.run(["x", "--junit", str(tmp_path / "j.xml")]) == 1
     captured = capsys.readouterr()
     for line in (*captured.out.splitlines(), *captured.err.splitlines()):
