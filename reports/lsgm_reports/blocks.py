@@ -183,7 +183,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A titled page: `Report.sections` are the tasks, then samples, neighbours, training and provenance."""
+    """A titled page: what came out, what is missing, the tasks, neighbours, training and provenance."""
 
     title: str
     sections: list[Section]

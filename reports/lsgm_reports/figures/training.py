@@ -46,44 +46,37 @@ def read_training(file: Path) -> Training | None:
 
     A last line torn by a kill is left out; any other malformed line is a DataError with its number.
     """
-    log, torn = _Log(), None
+    run = Training(shown(file.parent.name), {}, [])
+    before = last = 0.0
+    stage: object = _UNBEGUN
+    torn = None
     for count, line in enumerate(json_lines(file), start=1):
         LOGGED.hold(shown(str(file)), count)
         if torn is not None:
             raise torn
         try:
-            log.add(_step(line.text, f"{shown(str(file))} line {line.number}"))
+            row = _step(line.text, f"{shown(str(file))} line {line.number}")
         except DataError as error:
             torn = error
-    return Training(shown(file.parent.name), log.columns, log.boundaries) if log.steps else None
-
-
-class _Log:
-    """Takes the rows of a log one after the other, and keeps what a figure shows."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.columns: dict[str, tuple[array[float], array[float]]] = {}
-        self.boundaries: list[float] = []
-        self._before = self._last = 0.0
-        self._stage: object = None
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row; the clock of a stage starts at 0, and goes on here where the one before ended."""
-        seconds, stage = row["seconds"], row.get("stage")
-        if self.steps and stage != self._stage and len(self.boundaries) < _MOST_KEYS:
-            self.boundaries.append(self._before + self._last)
-        if self.steps and (stage != self._stage or seconds < self._last):
-            self._before += self._last
-        self._last, self._stage, self.steps = seconds, stage, self.steps + 1
-        elapsed = self._before + seconds
+            continue
+        # The clock of a stage starts at 0, and goes on here where the one before ended.
+        seconds, new = row["seconds"], stage is not _UNBEGUN and row.get("stage") != stage
+        if new and len(run.boundaries) < _MOST_KEYS:
+            run.boundaries.append(before + last)
+        if new or seconds < last:
+            before += last
+        last, stage = seconds, row.get("stage")
         for key, value in row.items():
-            if not (key == "total" or key.startswith("val_")) or not is_drawable(value):
-                continue
-            if key in self.columns or len(self.columns) < _MOST_KEYS:
-                places, values = self.columns.setdefault(key, (array("d"), array("d")))
-                places.append(elapsed)
+            shown_here = (key == "total" or key.startswith("val_")) and is_drawable(value)
+            if shown_here and (key in run.columns or len(run.columns) < _MOST_KEYS):
+                places, values = run.columns.setdefault(key, (array("d"), array("d")))
+                places.append(before + seconds)
                 values.append(value)
+    return None if stage is _UNBEGUN else run
+
+
+_UNBEGUN = object()
+"""Stands for the stage before the first step."""
 
 
 def _step(line: str, where: str) -> dict[str, Any]:
