@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lsgm_reports.read import Placed
     from lsgm_reports.reproduce.apart import Foreign
     from lsgm_reports.reproduce.checks import Check
-    from lsgm_reports.reproduce.trained import TrainAgain
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -247,7 +246,7 @@ def _train(folder: Path, options: Options) -> int:
         raise ConfigError(f"{folder} is a training run and holds no rows to choose from; give its name alone")
     default = Path("runs") / f"reproduced-{file_name(folder.resolve().name)}"
     out = _fresh(options.out or _own(default, folder))
-    training: TrainAgain = read_training_run(folder, out, options.device)
+    training = read_training_run(folder, out, options.device)
     _say(f"training run {folder}")
     _told(training.checks, training.remarks)
     _show(training.shell)

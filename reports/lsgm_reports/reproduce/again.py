@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lsgm.results.labels import settings_of
@@ -14,8 +13,9 @@ from lsgm.results.manifest import Manifest
 from lsgm.results.row import Row
 from lsgm.runs.provenance import git_revision
 from lsgm_reports.reproduce.allowed import CommandLine
-from lsgm_reports.reproduce.apart import Foreign, foreign_code, shell_line
+from lsgm_reports.reproduce.apart import foreign_code
 from lsgm_reports.reproduce.checks import (
+    Again,
     Check,
     check_code,
     check_data,
@@ -23,11 +23,10 @@ from lsgm_reports.reproduce.checks import (
     check_versions,
     thread_setting,
 )
-from lsgm_reports.reproduce.weights import locate
+from lsgm_reports.reproduce.trained import locate
 
 __all__ = [
     "ELSEWHERE",
-    "Again",
     "method_of",
     "models_of",
     "narrowed",
@@ -35,33 +34,6 @@ __all__ = [
     "plan_again",
     "with_models",
 ]
-
-
-@dataclass(frozen=True)
-class Again:
-    """A command that measures a row again."""
-
-    argv: tuple[str, ...]
-    directory: Path
-    environment: Mapping[str, str]
-    processes: int
-    checks: Sequence[Check]
-    remarks: Sequence[str]
-    foreign: Sequence[Foreign] = ()
-    """The code of others that it runs."""
-
-    @property
-    def missing(self) -> list[str]:
-        """What is not here and without which the command cannot run."""
-        return [check.text for check in self.checks if check.state == "missing"]
-
-    @property
-    def shell(self) -> str:
-        """The command for a shell, with the directory and the environment where these are others."""
-        here = Path.cwd() == self.directory
-        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        line = " ".join([*words, shell_line(self.argv, self.processes)])
-        return line if here else f"cd {shlex.quote(str(self.directory))} && {line}"
 
 
 def plan_again(

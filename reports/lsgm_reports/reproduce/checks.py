@@ -1,10 +1,11 @@
-"""Whether a number came out again: to the last bit, up to rounding, inside its interval, or not."""
+"""What must hold for a number or weights to come out again, and whether they did, told without torch."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,9 +14,11 @@ from typing import Literal
 
 from lsgm.results.manifest import Manifest
 from lsgm.results.row import Row
+from lsgm_reports.reproduce.apart import Foreign, shell_line
 
 __all__ = [
     "NUMERICS",
+    "Again",
     "Check",
     "Reproduced",
     "check_code",
@@ -28,71 +31,14 @@ __all__ = [
 ]
 
 REVISION = re.compile(r"[0-9a-f]{7,64}([+-]dirty)?")
-
 NUMERICS = 1e-5
 """Relative difference that rounding alone may make. A number in single precision is off by 6e-8 of itself;
 sums over the 1e3 to 1e4 terms of a layer or an image, taken in another order by other threads, another
 processor or another batch, differ by about 6e-8 times the root of their number, at most 6e-6."""
-
 IDENTITY = ("task", "model", "metric", "group", "sampler", "split", "target")
 """Rows that agree in these measure the same thing."""
-
 INPUTS = ("checkpoint_sha256", "dataset", "extractor", "reference_sha256", "levels_sha256", "seeds", "n")
 """What both must have been measured of; where one of these differs, so may the number."""
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """What came of measuring a number again."""
-
-    reproduced: bool
-    sentence: str
-    difference: float | None = None
-    """New minus recorded."""
-
-
-def same_measurement(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the last of ``rows`` that measures what ``row`` does, None where none of them does."""
-
-    def identity(of: Row) -> tuple[object, ...]:
-        return tuple(getattr(of, key) for key in IDENTITY)
-
-    return next((other for other in reversed(rows) if identity(other) == identity(row)), None)
-
-
-def verdict(recorded: Row, new: Row) -> Reproduced:
-    """Compare a new measurement with the recorded one.
-
-    Reproduced is what agrees to the last bit, up to `NUMERICS` times the larger of the value and half its
-    interval, or lies inside the recorded 95 % interval; and a gap, where there is a gap again. Times are
-    compared and not judged: they depend on the machine and on what else it does.
-    """
-    others = [
-        key
-        for key in INPUTS
-        if None not in (ends := (getattr(recorded, key), getattr(new, key))) and ends[0] != ends[1]
-    ]
-    if others:
-        return Reproduced(False, f"not the same measurement: it differs in {', '.join(others)}")
-    if recorded.value is None or new.value is None:
-        both = recorded.value is new.value
-        return Reproduced(both, "no value, as recorded" if both else "a value only one of the two times")
-    difference = new.value - recorded.value
-    if difference == 0:
-        return Reproduced(True, "equal to the last bit", difference)
-    if abs(difference) <= NUMERICS * max(abs(recorded.value), recorded.half_width or 0.0):
-        return Reproduced(True, "equal up to rounding", difference)
-    if "seconds" in recorded.metric:
-        return Reproduced(True, "a time, which is never the same twice: not judged", difference)
-    if recorded.interval is None:
-        return Reproduced(False, "different, and no interval is recorded", difference)
-    low, high = recorded.interval
-    if low <= new.value <= high:
-        return Reproduced(True, "inside the recorded 95 % interval, and not equal", difference)
-    return Reproduced(False, "outside the recorded 95 % interval", difference)
-
-
-# What must hold for a number to come out again: code, versions, data, hardware, told without torch
 
 
 @dataclass(frozen=True)
@@ -107,6 +53,33 @@ class Check:
     def line(self) -> str:
         """One line for a terminal."""
         return f"  {self.state:<8} {self.subject:<9} {self.text}"
+
+
+@dataclass(frozen=True)
+class Again:
+    """A command that measures a row or trains a run again."""
+
+    argv: tuple[str, ...]
+    directory: Path
+    environment: Mapping[str, str]
+    processes: int
+    checks: Sequence[Check]
+    remarks: Sequence[str]
+    foreign: Sequence[Foreign] = ()
+    """The code of others that it runs."""
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not here and without which the command cannot run."""
+        return [check.text for check in self.checks if check.state == "missing"]
+
+    @property
+    def shell(self) -> str:
+        """The command for a shell, with the directory and the environment where these are others."""
+        here = Path.cwd() == self.directory
+        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        line = " ".join([*words, shell_line(self.argv, self.processes)])
+        return line if here else f"cd {shlex.quote(str(self.directory))} && {line}"
 
 
 def check_code(recorded: str | None, here: str | None) -> Check:
@@ -188,6 +161,57 @@ def thread_setting(threads: int) -> dict[str, str]:
     """Return the variable that divides sums among so many threads, nothing where it is set so already."""
     asked = str(threads)
     return {} if os.environ.get("OMP_NUM_THREADS") == asked else {"OMP_NUM_THREADS": asked}
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of measuring a number again."""
+
+    reproduced: bool
+    sentence: str
+    difference: float | None = None
+    """New minus recorded."""
+
+
+def same_measurement(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the last of ``rows`` that measures what ``row`` does, None where none of them does."""
+
+    def identity(of: Row) -> tuple[object, ...]:
+        return tuple(getattr(of, key) for key in IDENTITY)
+
+    return next((other for other in reversed(rows) if identity(other) == identity(row)), None)
+
+
+def verdict(recorded: Row, new: Row) -> Reproduced:
+    """Compare a new measurement with the recorded one.
+
+    Reproduced is what agrees to the last bit, up to `NUMERICS` times the larger of the value and half its
+    interval, or lies inside the recorded 95 % interval; and a gap, where there is a gap again. Times are
+    compared and not judged: they depend on the machine and on what else it does.
+    """
+    others = [
+        key
+        for key in INPUTS
+        if None not in (ends := (getattr(recorded, key), getattr(new, key))) and ends[0] != ends[1]
+    ]
+    if others:
+        return Reproduced(False, f"not the same measurement: it differs in {', '.join(others)}")
+    if recorded.value is None or new.value is None:
+        both = recorded.value is new.value
+        return Reproduced(both, "no value, as recorded" if both else "a value only one of the two times")
+    difference = new.value - recorded.value
+    if difference == 0:
+        return Reproduced(True, "equal to the last bit", difference)
+    if abs(difference) <= NUMERICS * max(abs(recorded.value), recorded.half_width or 0.0):
+        return Reproduced(True, "equal up to rounding", difference)
+    if "seconds" in recorded.metric:
+        return Reproduced(True, "a time, which is never the same twice: not judged", difference)
+    if recorded.interval is None:
+        return Reproduced(False, "different, and no interval is recorded", difference)
+    low, high = recorded.interval
+    if low <= new.value <= high:
+        return Reproduced(True, "inside the recorded 95 % interval, and not equal", difference)
+    return Reproduced(False, "outside the recorded 95 % interval", difference)
 
 
 def _version(name: str) -> str | None:

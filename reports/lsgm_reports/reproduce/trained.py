@@ -1,48 +1,178 @@
-"""From a training run to the command that trains it again, and whether the weights came out the same."""
+"""Trained models: where the very weights of a number lie, and the command that trains a run again.
+
+Both are told by checksums and files, without torch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lsgm.config import require
-from lsgm.errors import DataError
+from lsgm.errors import DataError, UserError
+from lsgm.files.limits import WEIGHTS
+from lsgm.files.names import shown
+from lsgm.files.regular import open_regular
 from lsgm.files.text import read_record, read_toml
 from lsgm.recipes import ORIGINS
-from lsgm.results.manifest import MOST
+from lsgm.results.manifest import MOST, MeasuredModel
 from lsgm.runs.provenance import git_revision
 from lsgm_reports.reproduce.apart import no_option
-from lsgm_reports.reproduce.checks import Check, check_code, check_versions, thread_setting
-from lsgm_reports.reproduce.weights import newest_checkpoint, weights_sha256
+from lsgm_reports.reproduce.checks import Again, Check, check_code, check_versions, thread_setting
 
-__all__ = ["TrainAgain", "is_training_run", "read_training_run", "same_weights"]
+__all__ = [
+    "Located",
+    "find_weights",
+    "is_training_run",
+    "locate",
+    "newest_checkpoint",
+    "read_training_run",
+    "same_weights",
+    "weights_sha256",
+]
+
+PATTERNS = ("", "*/", "*/*/")
+"""How deep checkpoints and runs are looked for below a folder."""
 
 
 @dataclass(frozen=True)
-class TrainAgain:
-    """A training run and how to train it again."""
+class Located:
+    """What to write for a model on a command line, and how sure it is that it is the same one."""
 
-    folder: Path
-    argv: tuple[str, ...]
-    """``lsgm train RUN/config.toml --out OUT ...``."""
-    environment: dict[str, str]
-    checks: list[Check]
-    remarks: list[str]
+    word: str | None
+    """None where the weights are not found."""
+    state: Literal["ok", "missing", "unknown"]
+    """``unknown`` where only measuring can tell."""
+    text: str
 
-    @property
-    def missing(self) -> list[str]:
-        """What is not here and without which the command cannot run."""
-        return [check.text for check in self.checks if check.state == "missing"]
 
-    @property
-    def shell(self) -> str:
-        """The command for a shell."""
-        words = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*words, shlex.join(self.argv)])
+@dataclass(frozen=True)
+class _ListedFile:
+    """What a checkpoint's ``state.json`` says of one of its files."""
+
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is read of a checkpoint's ``state.json``."""
+
+    files: dict[str, _ListedFile] = field(default_factory=dict)
+
+
+def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
+    """Return where a model is, looking at where it was, then below ``places`` for weights of its checksum.
+
+    The word that named it is kept where it leads there from ``directory``; another may name something else.
+    A run that was trained further still holds what it was measured with as one of its checkpoints, unless
+    that was removed. Ready images and factories are named as they were: their checksum is seen when measured.
+    """
+    was = Path(model.path) if model.path is not None else None
+    if was is None and ":" in model.spec:
+        return Located(model.spec, "unknown", f"{model.name} is made by {model.spec.rpartition('=')[2]}")
+    if was is not None and os.path.exists(was) and not _checkpoints(was):
+        word = _word(model, was, directory)
+        return Located(word, "unknown", f"{model.name} is {was}: its images are checked when measured")
+    if model.sha256 is None:
+        return Located(None, "missing", f"nothing says which weights {model.name} had")
+    if was is not None and (found := find_weights(model.sha256, [was])) is not None:
+        newest = found == _checkpoints(was)[-1]
+        word = _word(model, was, directory) if newest else _named(model.name, found)
+        return Located(word, "ok", f"{model.name} is {was if newest else found}, sha256 {model.sha256[:12]}")
+    found = find_weights(model.sha256, [_place_of(model.spec, directory), *places])
+    if found is not None:
+        said = f"{model.name} is {found} now, sha256 {model.sha256[:12]}"
+        return Located(_named(model.name, found), "ok", said)
+    there = f"{was} has others" if was and os.path.exists(was) else f"not at {was}" if was else "nowhere"
+    return Located(None, "missing", f"{model.name} with weights of sha256 {model.sha256[:12]}: {there}")
+
+
+def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
+    """Return the word of a model at a place: as it was, where that means this place in ``directory``."""
+    same = os.path.realpath(_place_of(model.spec, directory)) == os.path.realpath(place)
+    return model.spec if same else _named(model.name, place)
+
+
+def _place_of(spec: str, directory: Path) -> Path:
+    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.models.open` reads it."""
+    name, equals, rest = spec.partition("=")
+    named = equals and "/" not in name and not os.path.exists(directory / spec)
+    return directory / os.path.expanduser(rest if named else spec)
+
+
+def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:
+    """Return the first checkpoint, at or below ``places``, whose averaged weights have this checksum.
+
+    The file itself is hashed, not only what lies beside it asked.
+    """
+    for place in places:
+        for checkpoint in reversed(_checkpoints(place)):
+            if _recorded(checkpoint) == sha256 and weights_sha256(checkpoint) == sha256:
+                return checkpoint
+    return None
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint of a run, or the checkpoint that a folder is; None where there is none."""
+    found = _checkpoints(run)
+    return found[-1] if found else None
+
+
+def _checkpoints(place: Path) -> list[Path]:
+    """Return the checkpoints at a folder or a little below it, in the order of their paths."""
+    return sorted(set(_found(place))) if os.path.isdir(place) else []
+
+
+def _found(place: Path) -> Iterator[Path]:
+    if os.path.isfile(place / "state.json"):
+        yield place
+        return
+    try:
+        for depth in PATTERNS:
+            for file in place.glob(f"{depth}state.json"):
+                yield file.parent
+            for file in place.glob(f"{depth}checkpoints/*/state.json"):
+                yield file.parent
+    except OSError as error:
+        raise DataError(
+            f"{shown(str(place))} cannot be looked through ({error.strerror}); make it readable"
+        ) from error
+
+
+def _recorded(checkpoint: Path) -> str | None:
+    try:
+        listed = read_record(_Recorded, checkpoint / "state.json").files
+    except UserError:
+        return None
+    return listed.get("ema.safetensors", _ListedFile()).sha256 or None
+
+
+def weights_sha256(checkpoint: Path) -> str | None:
+    """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
+    path = checkpoint / "ema.safetensors"
+    try:
+        about = os.stat(path)
+        return _sha256(path, about.st_size, about.st_mtime_ns)
+    except (UserError, OSError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """Return a file's sha256, found once while it stays as it is: many models may name one file."""
+    WEIGHTS.hold(path, size)
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named(name: str, path: Path) -> str:
+    """Return ``NAME=PATH``, with a path that holds in every working directory."""
+    return str(path.absolute()) if "/" in name or "=" in name else f"{name}={path.absolute()}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +216,7 @@ def is_training_run(place: Path) -> bool:
     return all(os.path.exists(place / name) for name in ("config.toml", "manifest.json"))
 
 
-def read_training_run(folder: Path, out: Path, device: str = "") -> TrainAgain:
+def read_training_run(folder: Path, out: Path, device: str = "") -> Again:
     """Return how to train a run again, into ``out``. Raises DataError where its files cannot be read.
 
     Of its configuration nothing is run and nowhere is written by it: it names images and weights that are
@@ -105,10 +235,11 @@ def read_training_run(folder: Path, out: Path, device: str = "") -> TrainAgain:
     images = f"{run.dataset.name}@{run.dataset.version}, sha256 {run.dataset.sha256[:12]}"
     machine = ", ".join(f"{count} {name}" for name, count in vars(run.hardware).items())
     options = ["--device", device] if device else []
-    return TrainAgain(
-        folder,
+    return Again(
         ("lsgm", "train", no_option(str(folder / "config.toml")), "--out", str(out), *options),
+        Path.cwd(),
         thread_setting(run.hardware.threads) if run.hardware.threads is not None else {},
+        1,
         [
             check_code(run.git_revision, git_revision()),
             check_versions(run.versions),

@@ -17,8 +17,7 @@ from lsgm.results.manifest import MeasuredModel, manifest_of, read_manifest
 from lsgm.results.row import Row
 from lsgm_reports.reproduce.again import plan_again
 from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
-from lsgm_reports.reproduce.trained import same_weights
-from lsgm_reports.reproduce.weights import find_weights, locate, newest_checkpoint
+from lsgm_reports.reproduce.trained import find_weights, locate, newest_checkpoint, same_weights
 
 
 def checkpoint(folder: Path, content: bytes) -> str:
