@@ -96,37 +96,29 @@ class GenerativeModel(Protocol):
     @property
     def name(self) -> str:
         """What tables call the model."""
-        ...
 
     @property
     def sha256(self) -> str:
         """Hash of the weights file."""
-        ...
 
     @property
     def pixels(self) -> Pixels:
         """Shape and levels of its images."""
-        ...
 
     @property
     def parameters(self) -> Mapping[str, int]:
         """Parameter counts by part, e.g. {"vae": 200_000, "prior": 450_000}."""
-        ...
 
     @property
     def remark(self) -> str:
         """What must be said beside its numbers, as that it was trained on mirrored images; often empty."""
-        ...
 
     @property
     def has_prior(self) -> bool:
         """Whether sampling runs a diffusion, so that samplers and network evaluations mean something."""
-        ...
 
     def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
         """Draw image k from seed k alone."""
-        ...
 
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
         """Bound -log P(x) of images given as levels, uint8 [N, C, H, W]; noise of row k from seed k."""
-        ...

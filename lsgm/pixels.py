@@ -58,22 +58,18 @@ class PixelDistribution(Protocol):
     @property
     def is_mass(self) -> bool:
         """Whether `log_prob` is of levels, which bits per dimension are defined by, not a density's."""
-        ...
 
     def log_prob(self, levels: Tensor) -> Tensor:
         """Return log p in nats, at least float32 [B, c, H, W], whose sum over c is log p of a pixel.
 
         c is C where sub-pixels are independent given z, and 1 where a pixel's share one component.
         """
-        ...
 
     def mean(self) -> Tensor:
         """Return the image in [0, 1] that the field displays and scores: the mean, or what stands for it."""
-        ...
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Return a draw in [0, 1], a function of ``uniform`` [B, `lsgm.pixels.uniforms_for`, H, W] alone."""
-        ...
 
 
 def network_input(levels: Tensor, pixels: Pixels) -> Tensor:

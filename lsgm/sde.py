@@ -47,10 +47,7 @@ class SDE(ABC):
 
     @classmethod
     def of(cls, config: SDEConfig) -> Self:
-        """Return the SDE that a recipe describes; None there means the class's default.
-
-        Raises ConfigError for an option that means nothing for it, or a value out of range.
-        """
+        """Return the SDE of a recipe's numbers; ConfigError for one out of range or without meaning here."""
         raise ConfigError(f"{cls.__name__} is made of more than a recipe's numbers")
 
     @property
@@ -249,11 +246,10 @@ class LinearBeta(SDE):
         return cls(config.beta_start, config.beta_end, 0.0 if config.sigma2_0 is None else config.sigma2_0)
 
     def flow_times(self, steps: int, start: float) -> Tensor:
-        """Return times even in u = sqrt(t).
+        """Return times even in u = sqrt(t): Heun and RK4 are ten and four times more accurate than even in t.
 
-        There the velocity 2 u dz/dt stays smooth where dz/dt = f z + g^2 eps / (2 sigma_t) grows as
-        sigma_t^-1 ~ t^-1/2, and half of the steps lie below t = 1/4, where data keep their shape: Heun is
-        then ten times and RK4 four times more accurate in Gaussian worlds than on times even in t.
+        There the velocity 2 u dz/dt stays smooth where dz/dt grows as sigma_t^-1 ~ t^-1/2, and half of the
+        steps lie below t = 1/4, where data keep their shape. (The factors are those of Gaussian worlds.)
         """
         times = torch.linspace(start**0.5, 1.0, steps + 1, dtype=torch.float64).square()
         times[0] = start
@@ -419,11 +415,10 @@ class GeometricVPSDE(VPLike):
 
     .. math:: f = -g^2/2, \; g^2 = R S / (1 - \sigma_t^2), \; \sigma_t^2 = S - \sigma_{min}^2 + \sigma_0^2
 
-    Its variance grows geometrically as that of the VE SDE does. With sigma2_0 = sigma2_min,
-    d log sigma_t^2/dt = R is constant, and uniform t is the optimal proposal of the likelihood weighting.
-
-    As 1 - sigma_t^2 falls by orders of magnitude in the last instants before t = 1, twenty Heun steps even in
-    t miss a Gaussian by two sigmas. Raises ConfigError for values out of range.
+    With sigma2_0 = sigma2_min, d log sigma_t^2/dt = R is constant as with the VE SDE, and uniform t is the
+    optimal proposal of the likelihood weighting. As 1 - sigma_t^2 falls by orders of magnitude in the last
+    instants before t = 1, twenty Heun steps even in t miss a Gaussian by two sigmas. Raises ConfigError for
+    values out of range.
     """
 
     name: ClassVar[str] = "geometric"
@@ -494,12 +489,12 @@ def make_sde(config: SDEConfig) -> SDE:
 
     Raises ConfigError for an unknown kind, an option that the kind does not have, or a value out of range.
     """
-    kind: type[SDE] | None = OWN.get(config.kind)
-    if kind is None:
-        others = offers("lsgm.sdes")
-        if config.kind not in others:
-            names = (*OWN, *others)
-            hint = did_you_mean(config.kind, names)
-            raise ConfigError(f"unknown SDE '{config.kind}'{hint}; available: {', '.join(names)}")
-        kind = others[config.kind].load()
+    if config.kind in OWN:
+        return OWN[config.kind].of(config)
+    others = offers("lsgm.sdes")
+    if config.kind not in others:
+        names = (*OWN, *others)
+        hint = did_you_mean(config.kind, names)
+        raise ConfigError(f"unknown SDE '{config.kind}'{hint}; available: {', '.join(names)}")
+    kind: type[SDE] = others[config.kind].load()
     return kind.of(config)

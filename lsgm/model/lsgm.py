@@ -83,11 +83,9 @@ class Coder(Protocol):
 
         With several ``draws`` of each image, those of image 0 first, noise and results have B * draws rows.
         """
-        ...
 
     def decode(self, z: Tensor, noise: Noise) -> PixelDistribution:
         """Return p(x | z) for latents at time ``ode_start``; ``noise`` is for latents below the top scale."""
-        ...
 
 
 class LSGM(nn.Module):

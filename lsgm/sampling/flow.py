@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lsgm.ode import ODESolution
 
-__all__ = ["ddim", "dopri5", "edm_euler", "edm_heun", "euler", "heun"]
-
 EDM = "arXiv:2206.00364"
 CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
 

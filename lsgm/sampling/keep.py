@@ -51,30 +51,24 @@ class Output(Protocol):
 
         Raises UserError for a place that holds other images.
         """
-        ...
 
     def holds(self, number: int) -> bool:
         """Return whether there is room taken for image ``number``, once the place is ready.
 
         In a folder that is its file; an npz has room for all, and its user knows which ones are written.
         """
-        ...
 
     def write(self, index: NDArray[np.int64], images: Tensor) -> None:
         """Keep images uint8 [B, C, H, W] as those numbered ``index`` [B]; they are on disk on return."""
-        ...
 
     def read(self, index: Sequence[int]) -> Tensor:
         """Return written images uint8 [len(index), C, H, W]. Raises DataError where they cannot be read."""
-        ...
 
     def finish(self) -> None:
         """Put everything in its final form, by one process once all have written."""
-        ...
 
     def discard(self) -> None:
         """Leave nothing of a place that was made ready and to which no image was written."""
-        ...
 
 
 def open_output(

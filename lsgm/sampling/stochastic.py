@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
     from lsgm.sampling.counted import Nodes
 
-__all__ = [
-    "ancestral",
-    "ancestral_posterior",
-    "euler_maruyama",
-    "posterior_var",
-    "predictor_corrector",
-    "reverse_diffusion",
-    "transition",
-]
+__all__ = ["posterior_var", "transition"]
 
 DDPM = "arXiv:2006.11239"
 SCORE_SDE = "arXiv:2011.13456"
