@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from oracles.chance import standard_scores, wide
+from oracles.crowd import Crowd
 from oracles.gaussian import GaussianWorld
 from oracles.impulses import exact_moments
 from oracles.worlds import SDES, gaussian_world, mixture_world
@@ -61,14 +62,14 @@ def test_every_corrector_step_costs_an_evaluation(count: int) -> None:
     assert find_sampler(PC.name).steps_within(50, config) == 50 // (1 + count)
 
 
-@pytest.mark.parametrize("size", [1, 8, 100])
+@pytest.mark.parametrize("size", [1, 4, 8, 100])
 def test_langevin_steps_leave_the_bias_that_their_length_implies(size: int) -> None:
     """z (1 - a) + sqrt(2 a V) n with a = 2 snr^2 has variance V / (1 - snr^2) where it stays, in every d."""
     rows, snr = 20_000 // size, 0.3
     world = GaussianWorld(VPSDE(), torch.zeros(size).double(), torch.ones(size).double())
     # Two times so close that nothing else happens between them.
     times, config = (1.0, 1 - 1e-9), replace(PC, corrector_steps=20, snr=snr)
-    drawn = draw(world, (size,), range(rows), replace(config, times=times), dtype=torch.float64)
+    drawn = draw(world, (size,), Crowd(rows), replace(config, times=times), dtype=torch.float64)
     # 20,000 independent numbers: a standard error of sqrt(2 / 20,000) = 1 %, and what 20 steps leave of the
     # variance they began with, (1 - a)^40 = 4e-4.
     assert float(drawn.z.square().mean()) == pytest.approx(1 / (1 - snr**2), rel=0.04)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from oracles.counting import Counting
+from oracles.crowd import Crowd
 from oracles.gaussian import MixtureWorld
 from oracles.mixture import covariance_at, exact_flow, mean_at, mixture_in, projected_cdf
 from oracles.worlds import SDES, gaussian_world, mixture_world
@@ -175,7 +176,7 @@ def test_at_many_steps_every_sampler_draws_from_the_mixture(name: str) -> None:
     config = SamplerConfig(
         name, steps=150, grid=None if find_sampler(name).adaptive else "quadratic", snr=0.05
     )
-    z = draw(world, (SIZE,), range(COUNT), config, dtype=torch.float64).z
+    z = draw(world, (SIZE,), Crowd(COUNT), config, dtype=torch.float64).z
     mean, covariance = mean_at(world, end), covariance_at(world, end)
     found = (z @ axis).sort().values
     law = kstest(found.numpy(), lambda values: projected_cdf(world, end, axis, torch.from_numpy(values)))
