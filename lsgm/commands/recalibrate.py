@@ -65,9 +65,8 @@ def run(argv: list[str]) -> int:
     """Draw the batches, write the model, and say where it is."""
     options = parse(RecalibrateOptions, argv, prog="lsgm recalibrate", description=HELP, examples=EXAMPLES)
     from lsgm.devices import pick_device
-    from lsgm.runs.history import refuse_existing
+    from lsgm.runs.derived import decoder_of, re_estimate, refuse_existing, write_recalibrated
     from lsgm.runs.load import measurable, open_checkpoint
-    from lsgm.runs.recalibrate import decoder_of, re_estimate, write_recalibrated
     from lsgm.sampling import check_options
 
     check_options(options.sampler, given=given_options(argv, "sampler"))
@@ -111,7 +110,7 @@ def _moments(options: RecalibrateOptions, opened: Opened, argv: list[str]) -> in
 
 def _batches(options: RecalibrateOptions) -> Iterator[list[int]]:
     from lsgm.progress import bar
-    from lsgm.runs.recalibrate import seeds_of
+    from lsgm.runs.derived import seeds_of
 
     with bar(total=options.batches, desc="recalibrating", unit="batch") as progress:
         for batch in range(options.batches):

@@ -21,7 +21,8 @@ from lsgm.files import write
 from lsgm.result_rows import read_rows
 from lsgm.runs.card import render_card
 from lsgm.runs.checkpoint import FORMAT, STATE, WEIGHTS, find_checkpoint, read_state, read_weights, serialise
-from lsgm.runs.history import describe_origin, refuse_existing, stage_ends, without_paths
+from lsgm.runs.derived import refuse_existing
+from lsgm.runs.history import describe_origin, stage_ends, without_paths
 from lsgm.runs.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
 from lsgm.runs.records import Position
 

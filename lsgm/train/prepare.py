@@ -22,10 +22,9 @@ from lsgm.objective.kl import ACTIVE_NATS, normal_kl
 from lsgm.progress import bar
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import WEIGHTS, read_weights
+from lsgm.runs.derived import refuse_existing, write_derived
 from lsgm.runs.export import rounded, write_folder
-from lsgm.runs.history import refuse_existing
 from lsgm.runs.load import Opened
-from lsgm.runs.recalibrate import write_derived
 from lsgm.train.stage import Pipeline, TrainingSet
 from lsgm.vae.base import VAE
 

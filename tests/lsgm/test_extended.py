@@ -17,8 +17,8 @@ from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state
+from lsgm.runs.derived import write_derived_run
 from lsgm.runs.directory import Run
-from lsgm.runs.history import write_derived_run
 from lsgm.runs.metrics import read_metrics
 from lsgm.train.training import train_recipe
 

@@ -12,7 +12,7 @@ import torch
 
 from lsgm.errors import CheckpointError
 from lsgm.files import write
-from lsgm.runs.history import write_derived_run
+from lsgm.runs.derived import write_derived_run
 
 
 @pytest.mark.parametrize("failing", ["config.toml", "manifest.json", "model.safetensors", "state.json"])

@@ -1,29 +1,43 @@
-"""Batch normalisation for sampling: the decoder's running statistics, taken over draws from the prior.
+"""Runs that no training made: imported, or with statistics of the weights taken anew.
 
-In training they are those of latents encoded from images. Latents drawn from the prior are distributed a
-little differently, and a decoder that is deep in normalisations shows it (NVAE, arXiv:2007.03898, section 4).
+Each is one finished checkpoint, without optimisers, in a directory that appears whole or not at all. Statistics
+are taken anew for sampling: in training batch normalisation has those of latents encoded from images. Latents
+drawn from the prior are distributed a little differently, and a decoder that is deep in normalisations shows it
+(NVAE, arXiv:2007.03898, section 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
-from lsgm.errors import UserError
+from lsgm.errors import CheckpointError, ConfigError, UserError
+from lsgm.files import write
+from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.kinds import recipe_from
 from lsgm.nets.batchnorm import BatchNorm
 from lsgm.rng import derive_seed
-from lsgm.runs.checkpoint import read_weights
-from lsgm.runs.history import write_derived_run
+from lsgm.runs.checkpoint import WEIGHTS, read_weights, save_checkpoint
+from lsgm.runs.directory import Run
 from lsgm.runs.load import TRAINING_PARTS, Opened
 from lsgm.runs.records import Position
 from lsgm.structure import to_dict
 
-__all__ = ["DECODER", "decoder_of", "re_estimate", "seeds_of", "write_derived", "write_recalibrated"]
+__all__ = [
+    "DECODER",
+    "decoder_of",
+    "re_estimate",
+    "refuse_existing",
+    "seeds_of",
+    "write_derived",
+    "write_derived_run",
+    "write_recalibrated",
+]
 
 DECODER = "vae.decoder"
 """The module whose statistics are taken anew."""
@@ -76,12 +90,16 @@ def write_recalibrated(out: Path, opened: Opened, how: dict[str, Any], argv: Seq
     """
     source = {
         "checkpoint": str(opened.checkpoint.resolve()),
-        "sha256": opened.state["files"]["ema.safetensors"]["sha256"],
+        "sha256": opened.state["files"][WEIGHTS["ema"]]["sha256"],
         **how,
     }
     decoder = opened.networks.get_submodule(DECODER)
     own = {f"{DECODER}.{key}": value for key, value in decoder.state_dict().items()}
     return write_derived(out, opened, {"recalibrated": source}, own, argv)
+
+
+def _norms(decoder: nn.Module) -> list[BatchNorm]:
+    return [part for part in decoder.modules() if isinstance(part, BatchNorm)]
 
 
 def write_derived(
@@ -110,5 +128,56 @@ def write_derived(
     )
 
 
-def _norms(decoder: nn.Module) -> list[BatchNorm]:
-    return [part for part in decoder.modules() if isinstance(part, BatchNorm)]
+def refuse_existing(out: Path) -> None:
+    """Raise CheckpointError where something, be it a dead link, is in the way of the directory to write."""
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise CheckpointError(
+            f"{shown(str(out))} cannot be written ({why}); give another directory"
+        ) from None
+    raise CheckpointError(
+        f"{shown(str(out))} exists already; give a directory that does not, or remove it first"
+    )
+
+
+def write_derived_run(
+    out: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    raw: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor],
+    *,
+    seed: int,
+    dataset: Mapping[str, Any],
+    argv: Sequence[str],
+) -> Path:
+    """Write ``out`` with config, manifest and one checkpoint without optimisers; return the checkpoint.
+
+    ``state`` is the checkpoint's, which says where it comes from in its ``meta``. Raises CheckpointError
+    where the directory exists or cannot be written; then nothing of it is there.
+    """
+    refuse_existing(out)
+    try:
+        recipe_from(config, "its settings")
+    except ConfigError as error:  # no other command would read it
+        raise CheckpointError(f"the model cannot be written as a run: {error}") from None
+    try:
+        with write.directory(out) as temporary:
+            run = Run(temporary)
+            run.start(config, seed=seed, dataset=dataset, argv=argv)
+            saved = save_checkpoint(run.checkpoints, state, raw, ema, {})
+            (temporary / ".lock").unlink(missing_ok=True)
+    except (OSError, CheckpointError, ConfigError) as error:
+        # What is said of a run's files names the temporary folder that they were to lie in.
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise CheckpointError(
+            f"{shown(str(out))} could not be written ({cause.strerror or cause}); {write.remedy(cause)} or "
+            "choose another place"
+        ) from error
+    return out / saved.relative_to(temporary)
