@@ -1,9 +1,10 @@
 """Runs that no training made: imported, or with statistics of the weights taken anew.
 
-Each is one finished checkpoint, without optimisers, in a directory that appears whole or not at all. Statistics
-are taken anew for sampling: in training batch normalisation has those of latents encoded from images. Latents
-drawn from the prior are distributed a little differently, and a decoder that is deep in normalisations shows it
-(NVAE, arXiv:2007.03898, section 4).
+Each is one finished checkpoint, without optimisers, in a directory that appears whole or not at all.
+
+Statistics are taken anew for sampling: in training, batch normalisation has those of latents encoded from
+images. Latents drawn from the prior are distributed a little differently, and a decoder that is deep in normalisations
+shows it (NVAE, arXiv:2007.03898, section 4).
 """
 
 from __future__ import annotations
