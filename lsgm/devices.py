@@ -1,4 +1,4 @@
-"""Which dtype and device numbers live in: networks may run in bfloat16, latents and log-densities never."""
+"""Where numbers live and in which dtype; the clock of a device, and the most memory that was held there."""
 
 from __future__ import annotations
 
@@ -27,8 +27,14 @@ __all__ = [
 ]
 
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return half-precision tensors as float32 and leave float32 and float64 alone."""
+    """Return half-precision tensors as float32 and leave float32 and float64 alone.
+
+    Networks may run in bfloat16, latents and log-densities never.
+    """
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -63,11 +69,6 @@ def device_of(module: nn.Module) -> torch.device:
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-# Which device a command runs on, the clock of what runs there, and the most memory that it held
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,19 +1,34 @@
-"""What the installed packages offer through entry points, found without importing any of them."""
+"""What the installed packages offer, found without importing any; and which code of others runs."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import importlib.util
 import os
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from lsgm.errors import UserError, did_you_mean
 
-__all__ = ["ask", "choose", "help_line", "modules_folder", "offers", "only", "package_folder", "source_file"]
+__all__ = [
+    "ask",
+    "choose",
+    "help_line",
+    "import_matplotlib",
+    "modules_folder",
+    "offers",
+    "only",
+    "package_folder",
+    "source_file",
+]
 
 
 def offers(group: str) -> dict[str, EntryPoint]:
@@ -122,3 +137,15 @@ def ask(word: str) -> None:
 def modules_folder() -> str:
     """Return the folder in which a module is looked for that is not installed: where the user is."""
     return str(_limits[-1].modules) if _limits else os.getcwd()
+
+
+def import_matplotlib() -> Any:
+    """Return matplotlib. Its first import reads no ``matplotlibrc`` of the working directory.
+
+    In a folder that somebody sent such a file could have TeX run over the words of a figure, or keep the
+    package from being imported; the user's own settings, elsewhere, hold.
+    """
+    if "matplotlib" in sys.modules or not os.path.lexists("matplotlibrc"):
+        return importlib.import_module("matplotlib")
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        return importlib.import_module("matplotlib")

@@ -13,7 +13,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = ["BEFORE", "NONE", "as_then", "completed_as_then", "from_dict", "refuse_huge", "to_dict"]
+__all__ = [
+    "BEFORE",
+    "NONE",
+    "as_then",
+    "completed_as_then",
+    "differences",
+    "flat",
+    "from_dict",
+    "refuse_huge",
+    "to_dict",
+    "worded",
+]
 
 T = TypeVar("T")
 
@@ -117,6 +128,27 @@ def _overlaid(now: dict[str, Any], then: Mapping[str, Any], saved: Mapping[str, 
     return out
 
 
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return ``{"a.b.c": value}``; a dash in a key, which is another spelling of it, as an underscore."""
+    out: dict[str, Any] = {}
+    for key, value in tables.items():
+        name = prefix + str(key).replace("-", "_")
+        out |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return out
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> (before, now) wherever nested tables differ; None stands for an absent key."""
+    was, is_ = flat(before), flat(now)
+    both = {key: (was.get(key), is_.get(key)) for key in dict.fromkeys([*was, *is_])}
+    return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+
+
+def worded(value: Any) -> str:
+    """Return a setting for a sentence."""
+    return "nothing" if value is None else repr(value)
+
+
 def refuse_huge(config: Any, path: str = "") -> None:
     """Raise ConfigError for a whole number in a dataclass, or in one inside it, that 64 bits do not hold."""
     for field in dataclasses.fields(config):
@@ -129,9 +161,7 @@ def refuse_huge(config: Any, path: str = "") -> None:
             raise ConfigError(f"{key} is {value}; give a whole number of at most 2^63 - 1 = {LARGEST}")
 
 
-@functools.cache
-def _evaluated(cls: Any) -> Mapping[str, Any]:
-    return typing.get_type_hints(cls)
+_evaluated = functools.cache(typing.get_type_hints)
 
 
 def _hints(cls: Any) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
+from lsgm.discovery import choose
+from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ examples:
   lsgm data fetch mnist cifar10
   lsgm data fetch cifar10 inception inception-clean    # all that `lsgm eval cifar10` needs
   LSGM_DATA=/mnt/datasets lsgm data verify cifar10 --json
-  lsgm train --data ./photos      # a folder or zip of images needs no preparation
-"""
+  lsgm train --data ./photos      # a folder or zip of images needs no preparation"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ class VerifyOptions:
 def run(argv: list[str]) -> int:
     """Run one of the three; 0 where all is well, 1 where `verify` found a damaged file."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify}
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_PAGE, end="")
-        return 0
-    if argv[0] not in actions:
-        hint = did_you_mean(argv[0], actions) or "; `lsgm data --help` lists them"
-        raise UserError(f"`lsgm data` has no action '{argv[0]}'{hint}")
-    return actions[argv[0]](argv[1:])
+    action, rest = choose(
+        argv,
+        dict.fromkeys(actions, ""),
+        page=_PAGE,
+        what="action of `lsgm data`",
+        otherwise="; `lsgm data --help` lists them",
+    )
+    return actions[action](rest) if action else 0
 
 
 def _ls(argv: list[str]) -> int:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lsgm.data.cache import cached_set
 from lsgm.data.dataset import Dataset
 from lsgm.data.images import ImageSet, sha256_of
-from lsgm.matplotlib_import import import_matplotlib
+from lsgm.discovery import import_matplotlib
 from lsgm.progress import bar
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Recipes: TOML files that packages offer through the entry-point group ``lsgm.recipes``. Free of torch."""
+"""Recipes, which packages offer through the entry-point group ``lsgm.recipes``, and their costs. No torch."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ __all__ = [
 ORIGINS = ("init_from", "init_vae_from")
 """What a run's config.toml says beside its recipe: whose weights the run was begun from."""
 
+COSTS = "costs.json"
+"""The file's name, in the folder of the recipes that it is about."""
+
+CPU_RATE = 1e11
+"""Operations a second that two CPU cores reach with convolutions in bfloat16, roughly."""
+GPU_RATE = 1e14
+"""The same of one large GPU with networks wide enough to fill it; narrow ones reach a fraction of it."""
+
+CPU_HOURS = 12.0
+"""A recipe that takes no longer than this at the CPU's rate has its hours shown at that rate."""
+
 
 def find_recipes() -> dict[str, Path]:
     """Return the installed recipes, name -> file, in alphabetical order."""
@@ -72,20 +83,6 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"there is no file {shown(str(path))}; give the path of a TOML file or a recipe's name"
         )
     return text.read_toml(path, ConfigError, "give a TOML file")
-
-
-# What training a recipe costs in parameters and operations, kept beside the recipes
-
-COSTS = "costs.json"
-"""The file's name, in the folder of the recipes that it is about."""
-
-CPU_RATE = 1e11
-"""Operations a second that two CPU cores reach with convolutions in bfloat16, roughly."""
-GPU_RATE = 1e14
-"""The same of one large GPU with networks wide enough to fill it; narrow ones reach a fraction of it."""
-
-CPU_HOURS = 12.0
-"""A recipe that takes no longer than this at the CPU's rate has its hours shown at that rate."""
 
 
 @dataclass(frozen=True)

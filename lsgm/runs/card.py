@@ -15,7 +15,7 @@ from lsgm.files.names import shown
 from lsgm.kinds import recipe_from
 from lsgm.recipes import find_recipes, read_toml
 from lsgm.runs.checkpoint import WEIGHTS
-from lsgm.structure import completed_as_then, to_dict
+from lsgm.structure import completed_as_then, differences, to_dict
 
 __all__ = ["limits", "recipe_lines", "render_card", "shipped_recipe"]
 
@@ -290,9 +290,6 @@ def _table(heads: Sequence[str], rows: Table, numbers: int = 1) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-# What a model card says of the settings a model was trained with, and of what it is not good for
-
-
 def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
     """Return the name of the installed recipe whose settings, defaults filled in, are these, or None.
 
@@ -340,18 +337,8 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
 def _came_since(name: str, tables: Mapping[str, Any]) -> str:
     """Return the settings in which an installed recipe has come to differ from the same one then."""
     today = to_dict(recipe_from(read_toml(find_recipes()[name]), name))
-    then = completed_as_then(recipe_from(today, name), tables)
-    return ", ".join(f"`{path} = {value!r}`".lower() for path, value in _differences(today, then))
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in a.items():
-        if isinstance(value, Mapping):
-            found += _differences(value, b.get(key, {}), f"{prefix}{key}.")
-        elif b.get(key) != value:
-            found.append((prefix + key, value))
-    return found
+    changed = differences(completed_as_then(recipe_from(today, name), tables), today)
+    return ", ".join(f"`{path} = {now!r}`".lower() for path, (_, now) in changed.items() if now is not None)
 
 
 def limits(state: Mapping[str, Any], *, measured: bool) -> list[str]:

@@ -3,8 +3,8 @@
 Each is one finished checkpoint, without optimisers, in a directory that appears whole or not at all.
 
 Statistics are taken anew for sampling: in training, batch normalisation has those of latents encoded from
-images. Latents drawn from the prior are distributed a little differently, and a decoder that is deep in normalisations
-shows it (NVAE, arXiv:2007.03898, section 4).
+images. Latents drawn from the prior are distributed a little differently, and a decoder that is deep in
+normalisations shows it (NVAE, arXiv:2007.03898, section 4).
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
-"""A run directory: config.toml, manifest.json, metrics.jsonl, checkpoints/, samples/."""
+"""A run directory: config.toml, manifest.json, checkpoints/, samples/ and the log, metrics.jsonl.
+
+The log is a JSON object per logged step, each step once, however often the run was resumed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
 import os
 import tomllib
 import uuid
@@ -13,16 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from lsgm.distributed import join
-from lsgm.errors import ConfigError, DataError
+from lsgm.errors import CheckpointError, ConfigError, DataError, UserError
 from lsgm.files import write
-from lsgm.files.text import read_table, read_toml, record_of
+from lsgm.files.limits import LINES
+from lsgm.files.regular import read_bytes
+from lsgm.files.text import parse_json, read_table, read_toml, record_of
 from lsgm.runs.checkpoint import checkpoints
 from lsgm.runs.provenance import provenance
 from lsgm.runs.records import Manifest
+from lsgm.structure import differences, flat, worded
 
-__all__ = ["Run"]
+__all__ = ["MetricsLog", "Run", "read_metrics", "tensorboard_writer"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,8 @@ class Run:
                     self._same(wanted, here)
                 manifest = self._noted(seed, about, argv, changes or {})
                 if here is not None:
-                    wanted = _where_known(wanted, {*_flat(here), *(changes or ())})
-                if here is None or _flat(here) != _flat(wanted):
+                    wanted = _where_known(wanted, {*flat(here), *(changes or ())})
+                if here is None or differences(here, wanted):
                     write.replace_file(self.config_path, tomli_w.dumps(wanted).encode())
                 write.replace_file(self.manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
         except OSError as error:
@@ -131,13 +141,11 @@ class Run:
             ) from error
 
     def _same(self, wanted: dict[str, Any], begun: dict[str, Any]) -> None:
-        before, now = _flat(begun), _flat(wanted)
-        for key in dict.fromkeys([*before, *now]):
-            if before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{self.directory} was started with {key} = {_show(before.get(key))}, not "
-                    f"{_show(now.get(key))}; give another directory to start another run"
-                )
+        for key, (before, now) in differences(begun, wanted).items():
+            raise ConfigError(
+                f"{self.directory} was started with {key} = {worded(before)}, not {worded(now)}; "
+                "give another directory to start another run"
+            )
 
     def _noted(
         self,
@@ -174,17 +182,12 @@ class Run:
         for entry in sorted(self.directory.iterdir()):
             write.refuse_links(entry)
         try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield
-            return
-        with write.open_append(self.directory / ".lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f"another process is training in {self.directory}; wait for it or give another directory"
-                ) from error
+            held = FileLock(self.directory / ".lock").acquire(blocking=False)
+        except Timeout as error:
+            raise ConfigError(
+                f"another process is training in {self.directory}; wait for it or give another directory"
+            ) from error
+        with held:
             yield
 
 
@@ -195,18 +198,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b.c": value}``; a dash in a key, which is another spelling of it, as an underscore."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix + key.replace("-", "_")
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
 
 
 def _where_known(config: Mapping[str, Any], known: set[str], prefix: str = "") -> dict[str, Any]:
@@ -221,5 +212,103 @@ def _where_known(config: Mapping[str, Any], known: set[str], prefix: str = "") -
     return out
 
 
-def _show(value: Any) -> str:
-    return "nothing" if value is None else repr(value)
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics file; a last line torn by a kill, and what else is no row, are left out.
+
+    A row has a step that is a whole number and a stage that is a text; its other values are numbers, texts or
+    None. Raises DataError for a file that cannot be read, or is too large.
+    """
+    if not os.path.lexists(path):
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in _lines(read_bytes(path, LINES)):
+        try:
+            row = parse_json(line, path)
+        except UserError:
+            continue
+        if _is_row(row):
+            rows.append(row)
+    return rows
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Yield the lines, of which one may be no text where a disk or a kill has damaged it."""
+    return (line for line in content.split(b"\n") if line.strip())
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+        return False
+    if not isinstance(row.get("stage", ""), str):
+        return False
+    return all(value is None or isinstance(value, str | int | float) for value in row.values())
+
+
+class MetricsLog:
+    """Appends rows; on opening drops those after `step`, which the resumed run is about to write again."""
+
+    def __init__(self, path: Path, step: int, *, tensorboard: bool = False) -> None:
+        self._path = path
+        self._board: Any = tensorboard_writer(path.parent / "tensorboard", step) if tensorboard else None
+        try:
+            kept = [row for row in read_metrics(path) if row["step"] <= step]
+            write.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            self._file = write.open_append(path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row, at least ``step`` and ``stage``; numbers that are not finite become null."""
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        try:
+            line = (json.dumps(clean) + "\n").encode()
+            if self._file.write(line) != len(line):  # a full disk takes what it has room for
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            for key, value in clean.items() if self._board is not None else ():
+                if isinstance(value, int | float) and key != "step":
+                    self._board.add_scalar(f"{row['stage']}/{key}", value, row["step"])
+        except OSError as error:
+            raise self._failed(error, self._path.parent / "tensorboard") from error
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file and the TensorBoard writer.
+
+        Every row was flushed when it was written, and a failure told then: what closing says of it once more
+        must not stand in the place of that.
+        """
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._board is not None:
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    def _failed(self, error: OSError, path: Path | None = None) -> CheckpointError:
+        return CheckpointError(
+            f"{path or self._path} could not be written ({error.strerror or error}); "
+            f"the checkpoints are intact: {write.remedy(error)}, then run the same command again"
+        )
+
+
+def tensorboard_writer(directory: Path, step: int) -> Any:
+    """Return a TensorBoard writer that goes on after `step`. Raises ConfigError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "TensorBoard is not installed; run: python -m pip install 'lsgm-bench[tensorboard]', "
+            "or train without it (metrics.jsonl holds the same numbers)"
+        ) from error
+    return SummaryWriter(str(write.make_folder(directory)), purge_step=step + 1)

@@ -151,8 +151,6 @@ def _type(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-# Files of `torch.save` that this project writes itself, read as data: nothing in them is imported or called
-
 STORAGES = frozenset(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long"))
 
 

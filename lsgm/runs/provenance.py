@@ -55,9 +55,6 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
     }
 
 
-# The commit that this code is at
-
-
 @cache
 def git_revision() -> str | None:
     """Return the commit of this source tree, ``+dirty`` where tracked files differ; None outside of git."""

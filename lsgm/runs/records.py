@@ -1,4 +1,4 @@
-"""Where a run stands: counted in steps, seconds and images, and written into every checkpoint."""
+"""What `state.json` of a checkpoint and `manifest.json` of a run say; files are held against it when read."""
 
 from __future__ import annotations
 
@@ -77,8 +77,6 @@ class Position:
         self.seconds_by_stage[self.stage] = seconds
         self.stage_done = self.is_over(config)
 
-
-# What `state.json` of a checkpoint says, as typed records that the file is held against when it is read
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 200
@@ -207,9 +205,6 @@ def _refuse_negative(record: Any) -> None:
     for name, value in own.items():
         if isinstance(value, int | float) and name != "seed":
             require(_counts(value), f"{name.replace('_', '-')} is {value}; it must be a number of at least 0")
-
-
-# What `manifest.json` of a run says, as typed records that the file is held against when it is read
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,9 @@ from lsgm.runs.checkpoint import (
     save_checkpoint,
     with_later_buffers,
 )
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import MetricsLog
+from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
-from lsgm.train.ema import WeightAverage
-from lsgm.train.optim import build_optimizer, clip_gradients, freeze_all_but, learning_rate
+from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Feed, Losses, Pipeline, Source, Stage, TrainingSet
 
@@ -160,6 +158,7 @@ class StageRunner:
     def _step(self) -> Verdict:
         context, position, size = self.context, self.position, self.config.batch_size
         self._time(None)
+        # Everything random is addressed by (seed, step): dropout's generator, the step's noise, its images.
         seed = derive_seed("global", context.seed, position.step, context.world.rank)
         seed_global(seed, context.world.device)
         noise = StepNoise(
@@ -169,18 +168,25 @@ class StageRunner:
             rows=self._rows,
             device=context.world.device,
         )
+        # The step's images become levels, while those of the next one are read.
         raw = self._feed.source.batch(self._indices(position.step))
         self._feed.source.prefetch(self._indices(position.step + 1))
         levels = self._feed.pipeline.levels(raw, noise)
         self._time("data")
+        # Forward, at the share of the stage that is done: annealing follows it, as the rates do.
         progress = position.progress(self.config)
-        losses = self._forward(levels, noise, progress)
+        with torch.autocast(context.world.device.type, dtype=torch.bfloat16, enabled=self._low):
+            losses: Losses = self._module(levels, noise, progress)
         self._time("forward")
+        # One backward pass for all groups of parameters; processes average their gradients in it.
         losses.total.backward()  # type: ignore[no-untyped-call]
         self._time("backward")
+        # Clip, and let no weight move before all processes know that every number is finite.
         verdict = self._check(losses)
+        # Step the optimisers at the rate that progress gives, then take the weights into the average.
         self._update(progress)
         self._time("optimiser")
+        # Count the step; its last is the one that uses the budget up.
         position.advance(size, verdict.seconds, self.config)
         position.finished = position.stage_done and self._last
         return verdict
@@ -189,11 +195,6 @@ class StageRunner:
         """Return this process's images of a step."""
         size = self.config.batch_size
         return batch_indices(len(self._feed.source), size, self.context.seed, step)[self._rows]
-
-    def _forward(self, levels: Tensor, noise: StepNoise, progress: float) -> Losses:
-        with torch.autocast(self.context.world.device.type, dtype=torch.bfloat16, enabled=self._low):
-            losses: Losses = self._module(levels, noise, progress)
-        return losses
 
     def _check(self, losses: Losses) -> Verdict:
         """Clip, add up what is logged, and agree with the other processes before any weight moves."""

@@ -7,7 +7,6 @@ stages share are made outside of `StageSpec.build`. Before each build the global
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,10 +20,10 @@ from lsgm.distributed import World, join
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files import write
 from lsgm.files.names import shown
+from lsgm.progress import say
 from lsgm.rng import derive_seed
 from lsgm.runs.checkpoint import read_state
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import MetricsLog
+from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
 from lsgm.train.engine import Context, StageRunner, Verdict
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
@@ -62,93 +61,42 @@ def train(
     """
     specs, begun = _checked(stages), time.monotonic()
     with ExitStack() as stack:
-        world = _enter(stack, run, specs, device)
+        # Join the other processes, see that they can share every stage's batch, and lock the directory.
+        world = join(device)
+        for spec in specs:
+            world.rows(spec.config.batch_size)
+        world.on_main(lambda: stack.enter_context(run.locked()))
+        # Stand where the newest checkpoint stands.
         checkpoint, state = _newest(run, world, seed)
         position = Position.of(state) if state else Position()
-        _refuse_unknown_stage(position, specs, checkpoint)
+        names = [spec.name for spec in specs]
+        if checkpoint is not None and position.stage not in names:
+            raise CheckpointError(
+                f"{checkpoint} is of a stage '{shown(position.stage)}', and there is {', '.join(names)} to "
+                "train; use the configuration that it was trained with"
+            )
         if extended and position.stage:
             _reopen(position, specs)
         if position.finished:
-            _say(world, f"{run.directory} is finished at step {position.step}: nothing to do")
+            say(f"{run.directory} is finished at step {position.step}: nothing to do")
             return _outcome(position, checkpoint, None)
         if remark:
-            _say(world, remark)
+            say(remark)
         deadline = None if max_seconds is None else begun + max_seconds
         last_step = None if max_steps is None else position.step + max_steps
-        metrics = _open_log(stack, run, world, position.step, tensorboard)
-        interrupt = stack.enter_context(Interrupt())
+        # Only the first process writes a log.
+        logs: list[MetricsLog] = []
+        world.on_main(
+            lambda: logs.append(MetricsLog(run.metrics_path, position.step, tensorboard=tensorboard))
+        )
+        for log in logs:
+            stack.callback(log.close)
+        interrupt, metrics = stack.enter_context(Interrupt()), logs[0] if logs else None
         context = Context(
             run, world, source, pipeline, seed, interrupt, metrics, meta or {}, val_levels,
             on_stage_end, deadline, last_step, timer
         )  # fmt: skip
         return _report(context, position, _run_stages(specs, context, position, checkpoint, state))
-
-
-def _refuse_unknown_stage(position: Position, specs: Sequence[StageSpec], checkpoint: Path | None) -> None:
-    names = [spec.name for spec in specs]
-    if checkpoint is not None and position.stage not in names:
-        raise CheckpointError(
-            f"{checkpoint} is of a stage '{shown(position.stage)}', and there is {', '.join(names)} to "
-            "train; use the configuration that it was trained with"
-        )
-
-
-def _reopen(position: Position, specs: Sequence[StageSpec]) -> None:
-    """See whether stage and run are done under the budgets that they have now."""
-    spec = next(spec for spec in specs if spec.name == position.stage)
-    position.stage_done = position.is_over(spec.config)
-    position.finished = position.stage_done and spec is specs[-1]
-
-
-def _enter(stack: ExitStack, run: Run, specs: Sequence[StageSpec], device: torch.device | str) -> World:
-    """Join the other processes, see that they can share every stage's batch, and lock the directory."""
-    world = join(device)
-    for spec in specs:
-        world.rows(spec.config.batch_size)
-    world.on_main(lambda: stack.enter_context(run.locked()))
-    return world
-
-
-def _open_log(stack: ExitStack, run: Run, world: World, step: int, tensorboard: bool) -> MetricsLog | None:
-    def open_log() -> None:
-        logs.append(MetricsLog(run.metrics_path, step, tensorboard=tensorboard))
-        stack.callback(logs[0].close)
-
-    logs: list[MetricsLog] = []
-    world.on_main(open_log)
-    return logs[0] if logs else None
-
-
-def _run_stages(
-    specs: Sequence[StageSpec],
-    context: Context,
-    position: Position,
-    checkpoint: Path | None,
-    state: Mapping[str, Any] | None,
-) -> Verdict | None:
-    """Train from the position on; return the verdict that ended the call early, or None at the very end."""
-    names = [spec.name for spec in specs]
-    first = names.index(position.stage) if position.stage else 0
-    for spec in specs[first:]:
-        torch.manual_seed(derive_seed("build", context.seed, spec.name))
-        stage = spec.build()
-        if position.stage != spec.name:
-            position.enter(spec.name)
-        runner = StageRunner(stage, context, position, last=spec is specs[-1])
-        fresh = checkpoint is None or state is None
-        if checkpoint is not None and state is not None:
-            runner.restore(checkpoint, state)
-            checkpoint = state = None
-        if not position.stage_done:
-            runner.prepare(fresh=fresh)
-            verdict = runner.run()
-            if verdict.stop and not position.finished:
-                return verdict
-        if spec.carry == "ema" and spec is not specs[-1]:
-            runner.average.copy_to_module()
-        # Its optimiser states are memory, and its gradient hooks sit on parameters the next stage shares.
-        del runner
-    return None
 
 
 def _checked(stages: Sequence[StageSpec]) -> list[StageSpec]:
@@ -186,16 +134,54 @@ def _newest(run: Run, world: World, seed: int) -> tuple[Path | None, dict[str, A
     return checkpoint, state
 
 
+def _reopen(position: Position, specs: Sequence[StageSpec]) -> None:
+    """See whether stage and run are done under the budgets that they have now."""
+    spec = next(spec for spec in specs if spec.name == position.stage)
+    position.stage_done = position.is_over(spec.config)
+    position.finished = position.stage_done and spec is specs[-1]
+
+
+def _run_stages(
+    specs: Sequence[StageSpec],
+    context: Context,
+    position: Position,
+    checkpoint: Path | None,
+    state: Mapping[str, Any] | None,
+) -> Verdict | None:
+    """Train from the position on; return the verdict that ended the call early, or None at the very end."""
+    names = [spec.name for spec in specs]
+    first = names.index(position.stage) if position.stage else 0
+    for spec in specs[first:]:
+        torch.manual_seed(derive_seed("build", context.seed, spec.name))
+        stage = spec.build()
+        if position.stage != spec.name:
+            position.enter(spec.name)
+        runner = StageRunner(stage, context, position, last=spec is specs[-1])
+        fresh = checkpoint is None or state is None
+        if checkpoint is not None and state is not None:
+            runner.restore(checkpoint, state)
+            checkpoint = state = None
+        if not position.stage_done:
+            runner.prepare(fresh=fresh)
+            verdict = runner.run()
+            if verdict.stop and not position.finished:
+                return verdict
+        if spec.carry == "ema" and spec is not specs[-1]:
+            runner.average.copy_to_module()
+        # Its optimiser states are memory, and its gradient hooks sit on parameters the next stage shares.
+        del runner
+    return None
+
+
 def _report(context: Context, position: Position, verdict: Verdict | None) -> Outcome:
     checkpoint = context.run.newest()
     if verdict is None:
-        _say(context.world, f"finished at step {position.step}; the weights are in {checkpoint}")
+        say(f"finished at step {position.step}; the weights are in {checkpoint}")
     else:
         cause = (
             f" by {signal_name(verdict.signal)}" if verdict.signal else ", as this call's budget is used up,"
         )
-        _say(
-            context.world,
+        say(
             f"stopped{cause} after step {position.step} of stage '{position.stage}'; everything is saved in "
             f"{checkpoint}: run the same command again to go on",
         )
@@ -213,8 +199,3 @@ def _outcome(position: Position, checkpoint: Path | None, verdict: Verdict | Non
         exit_status=128 + number if number else 0,
         checkpoint=checkpoint,
     )
-
-
-def _say(world: World, sentence: str) -> None:
-    if world.main:
-        print(f"lsgm: {sentence}", file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ from lsgm.objective.kl import (
 from lsgm.recipes.recipe import KLConfig, NormPenaltyConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
-from lsgm.train.ema import WeightAverage
+from lsgm.train.optim import WeightAverage
 from lsgm.train.stage import Losses
 from lsgm.vae.base import VAE, LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
 

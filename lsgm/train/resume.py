@@ -26,7 +26,7 @@ from lsgm.kinds import recipe_from
 from lsgm.recipes import ORIGINS
 from lsgm.runs.checkpoint import WEIGHTS, find_checkpoint, read_state, require_optimizers
 from lsgm.runs.directory import Run
-from lsgm.structure import completed_as_then, to_dict
+from lsgm.structure import completed_as_then, differences, to_dict, worded
 from lsgm.train.stage import StageSpec
 
 __all__ = ["Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
@@ -95,7 +95,7 @@ class Begun:
         here = self.run.directory
         weights = f", with --init-from {here} from the weights of this one" if self.state else ""
         return ConfigError(
-            f"{here} was started with {key} = {_shown(before)}, not {_shown(now)}; "
+            f"{here} was started with {key} = {worded(before)}, not {worded(now)}; "
             + (f"{why}: leave it as it was, or " if why else "")
             + f"give another directory to start another run{weights}"
         )
@@ -119,7 +119,7 @@ def goes_on(
             if place <= reached
         }
         recipe = dataclasses.replace(recipe, **kept)
-    changes = _differences(begun.recipe, recipe)
+    changes = differences(to_dict(begun.recipe), to_dict(recipe))
     _same_data(begun, changes, dataset)
     for key, (before, now) in changes.items():
         stage, _, name = key.partition(".")
@@ -181,7 +181,7 @@ def _same_data(begun: Begun, changes: Changes, dataset: Mapping[str, Any]) -> No
         return
     name, version, sha256 = said.split("@")
     named = "".join(
-        f"{key} was {_shown(before)} and is {_shown(now)}; "
+        f"{key} was {worded(before)} and is {worded(now)}; "
         for key, (before, now) in changes.items()
         if key in CONTENT
     )
@@ -243,7 +243,7 @@ def tell(run: Run, recipe: Any, changes: Changes) -> list[str]:
     if not changes:
         return []
     others = ", ".join(
-        f"{key} = {_shown(now)} (was {_shown(before)})" for key, (before, now) in changes.items()
+        f"{key} = {worded(now)} (was {worded(before)})" for key, (before, now) in changes.items()
     )
     said = [f"{run.directory} goes on with {others}"]
     for field in dict.fromkeys(key.partition(".")[0] for key in changes if key.endswith(".horizon")):
@@ -264,24 +264,3 @@ def tell(run: Run, recipe: Any, changes: Changes) -> list[str]:
 def is_extended(changes: Changes) -> bool:
     """Return whether a run has been given more than its newest checkpoint was made for."""
     return any(key.rpartition(".")[2] in ("steps", "seconds") for key in changes)
-
-
-def _differences(then: Any, now: Any) -> Changes:
-    before, after = _flat(to_dict(then)), _flat(to_dict(now))
-    return {
-        key: (before.get(key), after.get(key))
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    }
-
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b.c": value}``."""
-    flat: dict[str, Any] = {}
-    for key, value in tables.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished and saved first; a second Ctrl-C quits at once."""
+"""What watches over the steps: signals that end them, numbers that are not finite, and the clocks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ __all__ = ["PHASES", "FiniteGuard", "Interrupt", "StepTimer", "TrainingClock", "
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+PHASES = ("data", "forward", "backward", "optimiser")
+"""The parts of a step, in order; clipping, the average and the finite check count as optimiser."""
+
 
 def signal_name(number: int) -> str:
     """Return what people call a signal."""
@@ -31,9 +34,10 @@ def signal_name(number: int) -> str:
 class Interrupt:
     """A context in which SIGINT and SIGTERM are noted in `signal` (0: none) instead of ending the process.
 
-    The second of them ends it with status 128 + number there and then: what is on the disk is whole, because
-    every write is atomic. torchrun passes on to its workers the Ctrl-C that the terminal has already sent
-    them, so under torchrun an echo within two seconds does not count.
+    The step is then finished and saved first. The second signal ends the process with status 128 + number
+    there and then: what is on the disk is whole, because every write is atomic. torchrun passes on to its
+    workers the Ctrl-C that the terminal has already sent them, so under torchrun an echo within two seconds
+    does not count.
     """
 
     def __init__(self) -> None:
@@ -62,9 +66,6 @@ class Interrupt:
         elif time.monotonic() - self._since >= self._echo:
             os.write(2, b"\nlsgm: quit; the newest checkpoint is whole\n")
             os._exit(128 + number)
-
-
-# NaN and infinity stop training: each step's losses and gradient norms are checked, the first bad named
 
 
 class TrainingError(UserError):
@@ -118,12 +119,6 @@ class FiniteGuard:
 
     def _immediate(self) -> bool:
         return bool(self._pending) and self._pending[0][2] is None
-
-
-# Where a step's time goes, for the benchmark, and the clock that a budget in training seconds runs on
-
-PHASES = ("data", "forward", "backward", "optimiser")
-"""The parts of a step, in order; clipping, the average and the finite check count as optimiser."""
 
 
 class StepTimer:

@@ -11,8 +11,8 @@ from torch import Tensor
 from lsgm.objective.bound import Objective
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.score import ScoreModel
-from lsgm.train.ema import WeightAverage
 from lsgm.train.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
+from lsgm.train.optim import WeightAverage
 from lsgm.train.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
 from lsgm.train.stage import Feed, ParamGroup, TrainingSet
 from lsgm.vae.base import VAE

@@ -16,8 +16,7 @@ import tiny
 from kills.forged import Forge
 
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import Run, read_metrics
 from lsgm.train.training import train_recipe
 
 TASK = """

@@ -13,7 +13,7 @@ import pytest
 def test_a_matplotlibrc_of_the_working_directory_is_not_read(settings: bytes, tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_bytes(settings)
     code = (
-        "import os\nfrom lsgm.matplotlib_import import import_matplotlib\n"
+        "import os\nfrom lsgm.discovery import import_matplotlib\n"
         f"mpl = import_matplotlib()\nassert os.getcwd() == {str(tmp_path)!r}\n"
         "print(mpl.rcParams['text.usetex'], mpl.rcParams['font.size'] == 77)"
     )

@@ -13,9 +13,8 @@ import tiny
 import torch
 
 from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
-from lsgm.runs.directory import Run
+from lsgm.runs.directory import Run, read_metrics
 from lsgm.runs.load import load_model
-from lsgm.runs.metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,7 @@ from lsgm.files.folders import listed
 from lsgm.files.names import shown
 from lsgm.progress import say
 from lsgm.runs.checkpoint import read_state
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import Run, read_metrics
 from lsgm_eval.rows import read_rows
 from lsgm_eval.run.manifest import MadeCall, read_call
 

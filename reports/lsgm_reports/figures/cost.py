@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsgm.discovery import import_matplotlib
 from lsgm.files.write import atomic_path
-from lsgm.matplotlib_import import import_matplotlib
 from lsgm.results.labels import curve_name
 from lsgm.results.metrics import Shown
 from lsgm.results.row import Row, row_id

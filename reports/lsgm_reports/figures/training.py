@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsgm.discovery import import_matplotlib
 from lsgm.errors import DataError
 from lsgm.files.limits import LOGGED
 from lsgm.files.names import shown
 from lsgm.files.text import json_lines, parse_json
-from lsgm.matplotlib_import import import_matplotlib
 from lsgm_reports.figures.style import PALETTE, STYLE, clipped, is_drawable, label_ends
 
 if TYPE_CHECKING:

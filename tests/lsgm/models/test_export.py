@@ -23,8 +23,16 @@ from lsgm.recipes.recipe import KLConfig
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state, read_weights
 from lsgm.runs.directory import Run
-from lsgm.runs.export import CARD, checkpoint_to_export, export, rounded, write_card
-from lsgm.runs.history import describe_origin, hardware_line, without_paths
+from lsgm.runs.export import (
+    CARD,
+    checkpoint_to_export,
+    describe_origin,
+    export,
+    hardware_line,
+    rounded,
+    without_paths,
+    write_card,
+)
 from lsgm.runs.load import fresh_networks, initialise_from, load_model, measurable, open_checkpoint
 from lsgm.train.losses import NormalPriorLoss
 from lsgm.train.training import train_recipe

@@ -16,7 +16,7 @@ from train_toy import CONFIG, patient, run_toy, two_stages
 
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, UserError
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import read_metrics
 
 CURVE = replace(CONFIG, log_every=1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsgm.train.ema import WeightAverage
+from lsgm.train.optim import WeightAverage
 
 
 def model() -> Any:

@@ -17,8 +17,7 @@ from train_toy import run_toy
 
 from lsgm.errors import CheckpointError, ConfigError, DataError, UserError
 from lsgm.runs.checkpoint import find_checkpoint, load_weights, read_state, read_weights, save_checkpoint
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import Run, read_metrics
 
 
 @pytest.fixture

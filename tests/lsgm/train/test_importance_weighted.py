@@ -25,7 +25,7 @@ from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig
 from lsgm.recipes.recipe import KLConfig, VAEConfig, VAEStage
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import read_metrics
 from lsgm.train.losses import NormalPriorLoss, importance_weighted
 from lsgm.train.stage import Losses
 from lsgm.train.stages import NormalPriorStep

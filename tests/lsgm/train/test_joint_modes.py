@@ -16,8 +16,8 @@ from lsgm.recipes.recipe import KLConfig, NormPenaltyConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE
-from lsgm.train.ema import WeightAverage
 from lsgm.train.losses import JointLoss, NormalPriorLoss
+from lsgm.train.optim import WeightAverage
 from lsgm.vae.base import normal_log_prob, sum_per_sample
 
 BATCH, K = 6, 0.7

@@ -14,7 +14,7 @@ import torch
 from train_toy import run_toy
 
 from lsgm.errors import CheckpointError, ConfigError
-from lsgm.runs.metrics import MetricsLog, read_metrics
+from lsgm.runs.directory import MetricsLog, read_metrics
 from lsgm.train.signals import PHASES, StepTimer, TrainingClock
 
 

@@ -11,8 +11,8 @@ import torch
 
 from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.runs.checkpoint import checkpoints, read_state, read_weights
+from lsgm.runs.directory import read_metrics
 from lsgm.runs.load import load_model
-from lsgm.runs.metrics import read_metrics
 from lsgm.train import prepare, stages
 from lsgm.train.training import train_recipe
 

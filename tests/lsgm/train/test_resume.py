@@ -18,8 +18,7 @@ from train_toy import CONFIG, LONG, run_toy, two_stages, weights
 
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.runs.checkpoint import checkpoints, read_state, read_weights
-from lsgm.runs.directory import Run
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import Run, read_metrics
 
 
 def trained(directory: Path, **options: object) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from train_toy import CONFIG, IMAGES, Images, Toy, run_toy, two_stages
 
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
-from lsgm.runs.metrics import read_metrics
+from lsgm.runs.directory import read_metrics
 from lsgm.train import engine
 from lsgm.train.stage import Losses, ParamGroup, StageSpec
 

@@ -23,8 +23,8 @@ from lsgm.model.lsgm import build_lsgm
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_weights
+from lsgm.runs.directory import read_metrics
 from lsgm.runs.load import load_model
-from lsgm.runs.metrics import read_metrics
 from lsgm.sde import VPSDE
 from lsgm.train.losses import FrozenVAELoss
 from lsgm.train.stages import JointStep, make_objective
