@@ -49,7 +49,16 @@ from lsgm.recipes import (
 )
 from lsgm.structure import to_dict
 
-__all__ = ["Forward", "cost_of", "forward_flops", "recipe_pixels", "run", "step_flops"]
+__all__ = [
+    "Forward",
+    "cost_from",
+    "cost_of",
+    "counted",
+    "forward_flops",
+    "recipe_pixels",
+    "run",
+    "step_flops",
+]
 
 PARTS = frozenset({"vae", "prior"})
 """Parts of networks whose passes are known here."""
@@ -80,6 +89,11 @@ def recipe_pixels(recipe: Any) -> Pixels:
 
 def cost_of(recipe: Any) -> Cost:
     """Return what training a recipe costs, of any kind whose networks are a VAE, a score model or both."""
+    return cost_from(recipe, *counted(recipe))
+
+
+def counted(recipe: Any) -> tuple[Forward, dict[str, int]]:
+    """Return the operations of a recipe's networks on one image, and the numbers of their parameters."""
     pixels = recipe_pixels(recipe)
     sketch(recipe, pixels)  # what is too large is refused before it is counted
     with FakeTensorMode(), torch.no_grad():
@@ -87,12 +101,14 @@ def cost_of(recipe: Any) -> Cost:
         parameters = parameter_counts(networks)
         unknown = sorted(parameters.keys() - PARTS)
         require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")
-        forward = forward_flops(networks, pixels)
-    stages = {
-        field.name: stage
-        for field in dataclasses.fields(recipe)
-        if isinstance(stage := getattr(recipe, field.name), StageConfig) and stage.steps > 0
-    }
+        # A second draw of an image's latents is counted where some stage takes one.
+        several = any(getattr(stage, "importance_samples", 1) > 1 for stage in _stages(recipe).values())
+        return forward_flops(networks, pixels, several=several), parameters
+
+
+def cost_from(recipe: Any, forward: Forward, parameters: dict[str, int]) -> Cost:
+    """Return what training a recipe costs whose networks have been counted."""
+    stages = _stages(recipe)
     per_step = {name: step_flops(stage, forward, _recomputed(recipe)) for name, stage in stages.items()}
     total: float | None = float(sum(stages[name].steps * flops for name, flops in per_step.items()))
     if any(stage.seconds is not None for stage in stages.values()):
@@ -100,8 +116,17 @@ def cost_of(recipe: Any) -> Cost:
     return Cost(parameters, per_step, total)
 
 
-def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
-    """Return the operations of one image's forward pass; to be called on fake tensors."""
+def _stages(recipe: Any) -> dict[str, StageConfig]:
+    """Return the stages that train at all, by the names of their tables."""
+    tables = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    return {k: table for k, table in tables.items() if isinstance(table, StageConfig) and table.steps > 0}
+
+
+def forward_flops(networks: nn.Module, pixels: Pixels, *, several: bool = True) -> Forward:
+    """Return the operations of one image's forward pass; to be called on fake tensors.
+
+    Without ``several`` it is not asked what another draw of an image's latents takes.
+    """
     parts: dict[str, Any] = dict(networks.named_children())
     encode = vae = prior = another_draw = 0
     shape = pixels.shape
@@ -113,10 +138,10 @@ def forward_flops(networks: nn.Module, pixels: Pixels) -> Forward:
             encode = counter.get_total_flops()
             parts["vae"].likelihood(z)
             vae = counter.get_total_flops()
-        two = operations(
-            lambda: parts["vae"].likelihood(parts["vae"].posterior(levels, _zeros(2), draws=2).z)
-        )
-        another_draw = two - vae
+        if several:
+            two = parts["vae"]
+            both = operations(lambda: two.likelihood(two.posterior(levels, _zeros(2), draws=2).z))
+            another_draw = both - vae
     if "prior" in parts:
         prior = operations(lambda: parts["prior"].eps(torch.zeros(1, *shape), torch.full((1,), 0.5).double()))
     return Forward(encode, vae, prior, another_draw)

@@ -181,6 +181,7 @@ class Run:
         write.claim(self.directory)
         for entry in sorted(self.directory.iterdir()):
             write.refuse_links(entry)
+        write.open_append(self.directory / ".lock").close()
         try:
             held = FileLock(self.directory / ".lock").acquire(blocking=False)
         except Timeout as error:

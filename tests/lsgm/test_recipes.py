@@ -44,7 +44,8 @@ def test_a_recipe_is_of_an_installed_kind_and_survives_the_way_through_a_checkpo
 
 
 LARGE = 10_000_000
-"""Parameters above which a recipe steps at a share of its width; depth, groups and modes stay."""
+"""Parameters above which a recipe steps at a share of its width, as one of images above 64 x 64 does; depth,
+groups and modes stay."""
 
 
 def affordable(name: str) -> tuple[Any, Pixels]:
@@ -52,7 +53,7 @@ def affordable(name: str) -> tuple[Any, Pixels]:
     recipe = read(name)
     pixels = recipe_pixels(recipe)
     costs = read_costs(find_recipes()[name].parent)
-    if sum(costs[name].parameters.values()) <= LARGE:
+    if sum(costs[name].parameters.values()) <= LARGE and pixels.height <= 64:
         return recipe, pixels
     side = min(pixels.height, 64)
     return narrowed(recipe, 1 / 16), dataclasses.replace(pixels, height=side, width=side)
