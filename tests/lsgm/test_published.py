@@ -230,7 +230,7 @@ def networks_of(name: str) -> str:
     recipe = read(name)
     parts = [getattr(recipe, part, None) for part in ("kind", "vae", "data")]
     prior = getattr(recipe, "prior", None)
-    return repr([*parts, prior and dataclasses.replace(prior, sde=None, objective=None, mixing_init=None)])
+    return repr([*parts, prior and (prior.network, prior.parameterisation, prior.preconditioning)])
 
 
 ALIKE = [tuple(names) for _, names in groupby(sorted(sorted(INSTALLED), key=networks_of), key=networks_of)]
