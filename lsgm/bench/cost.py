@@ -39,7 +39,7 @@ from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.model.lsgm import operations, parameter_counts, sketch
 from lsgm.recipes import (
-    Cost,
+    TrainingCost,
     find_recipes,
     load_recipe,
     shown_flops,
@@ -87,7 +87,7 @@ def recipe_pixels(recipe: Any) -> Pixels:
     return Pixels(channels, height, width, "discrete", recipe.data.bits)
 
 
-def cost_of(recipe: Any) -> Cost:
+def cost_of(recipe: Any) -> TrainingCost:
     """Return what training a recipe costs, of any kind whose networks are a VAE, a score model or both."""
     return cost_from(recipe, *counted(recipe))
 
@@ -106,14 +106,14 @@ def counted(recipe: Any) -> tuple[Forward, dict[str, int]]:
         return forward_flops(networks, pixels, several=several), parameters
 
 
-def cost_from(recipe: Any, forward: Forward, parameters: dict[str, int]) -> Cost:
+def cost_from(recipe: Any, forward: Forward, parameters: dict[str, int]) -> TrainingCost:
     """Return what training a recipe costs whose networks have been counted."""
     stages = _stages(recipe)
     per_step = {name: step_flops(stage, forward, _recomputed(recipe)) for name, stage in stages.items()}
     total: float | None = float(sum(stages[name].steps * flops for name, flops in per_step.items()))
     if any(stage.seconds is not None for stage in stages.values()):
         total = None
-    return Cost(parameters, per_step, total)
+    return TrainingCost(parameters, per_step, total)
 
 
 def _stages(recipe: Any) -> dict[str, StageConfig]:
@@ -195,7 +195,7 @@ def run(options: CostBench) -> int:
 _HEADS = ("recipe", "parameters", "per step", "training", "time")
 
 
-def _cells(item: tuple[str, Cost]) -> tuple[str, ...]:
+def _cells(item: tuple[str, TrainingCost]) -> tuple[str, ...]:
     name, cost = item
     steps = ", ".join(f"{stage} {shown_flops(flops)}" for stage, flops in cost.step_flops.items())
     total = shown_flops(cost.flops), shown_hours(cost.flops)

@@ -16,8 +16,8 @@ from lsgm.options import Positional, arg, parse
 from lsgm.recipes import load_recipe
 from lsgm.recipes.ablation import (
     SHARED,
-    Cell,
-    Study,
+    AblationCell,
+    AblationStudy,
     all_cells,
     cell_options,
     choose_studies,
@@ -115,7 +115,7 @@ class AblateOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """The commands of one grid."""
 
     options: AblateOptions
@@ -139,14 +139,14 @@ class Plan:
         return _words("train", self.options.recipe, "--out", self.out / "vae", *self._budget("stage1"),
                       "--stage2.steps", 0, *self._device)  # fmt: skip
 
-    def train(self, cell: Cell) -> list[str]:
+    def train(self, cell: AblationCell) -> list[str]:
         """Train a cell."""
         origin = ["--init-vae-from", self.out / "vae", "--stage1.steps", 0]
         changes = cell_options(cell, self.recipe, self.options.ve_sigma2_max)
         return _words("train", self.options.recipe, "--out", self.folder(cell), *origin,
                       *self._budget("stage2"), *changes, *self._device)  # fmt: skip
 
-    def measure(self, cells: Sequence[Cell]) -> Iterator[list[str]]:
+    def measure(self, cells: Sequence[AblationCell]) -> Iterator[list[str]]:
         """Measure some cells beside one another."""
         task, tier = self.recipe.data.dataset, ["--tier", self.options.tier, "--out", self.out, *self._device]
         models = [self.folder(cell) for cell in cells]
@@ -156,7 +156,7 @@ class Plan:
         if self.images is not None:
             yield _words("nll", *models, "--task", task, "--method", "nelbo", "--limit", self.images, *tier)
 
-    def folder(self, cell: Cell) -> Path:
+    def folder(self, cell: AblationCell) -> Path:
         """Return a cell's run directory, whose name is the model's."""
         return self.out / "models" / cell.name
 
@@ -178,7 +178,7 @@ def run(argv: list[str]) -> int:
     options = parse(AblateOptions, argv, prog="lsgm ablate", description=DESCRIPTION, examples=EXAMPLES)
     studies = choose_studies(options.study)
     out = options.out or Path("runs") / f"ablate-{Path(options.recipe).stem}"
-    plan = Plan(options, _recipe(options.recipe), claim(out))
+    plan = AblationPlan(options, _recipe(options.recipe), claim(out))
     cells = all_cells(studies)
     commands = {cell: plan.train(cell) for cell in cells}
     failed: dict[str, str] = {}
@@ -205,7 +205,7 @@ def _recipe(name: str) -> Any:
     return recipe
 
 
-def _impossible(cell: Cell, recipe: Any) -> str:
+def _impossible(cell: AblationCell, recipe: Any) -> str:
     """Return why a cell's objective does not exist, or an empty string."""
     from lsgm.objective.bound import Objective
     from lsgm.sde import make_sde
@@ -223,7 +223,7 @@ def _impossible(cell: Cell, recipe: Any) -> str:
     return ""
 
 
-def _train(commands: Mapping[Cell, Sequence[str]], jobs: int, failed: dict[str, str]) -> int:
+def _train(commands: Mapping[AblationCell, Sequence[str]], jobs: int, failed: dict[str, str]) -> int:
     """Train the cells; note those that fail, and return the status of the first that ended otherwise."""
     for cell, status, why in steps.one_by_one(commands) if jobs == 1 else steps.side_by_side(commands, jobs):
         if status and not why:
@@ -232,7 +232,7 @@ def _train(commands: Mapping[Cell, Sequence[str]], jobs: int, failed: dict[str, 
     return 0
 
 
-def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
+def _measure(plan: AblationPlan, cells: Sequence[AblationCell], failed: dict[str, str]) -> int:
     """Measure each cell beside the shared one, so that differences are paired and only those of interest."""
     there = [cell for cell in cells if cell.name not in failed]
     if not there:
@@ -254,7 +254,7 @@ def _measure(plan: Plan, cells: Sequence[Cell], failed: dict[str, str]) -> int:
     return 0
 
 
-def _tables(plan: Plan, studies: Sequence[Study], failed: Mapping[str, str]) -> list[str]:
+def _tables(plan: AblationPlan, studies: Sequence[AblationStudy], failed: Mapping[str, str]) -> list[str]:
     """Return the studies as tables for the terminal."""
     tier, images = plan.options.tier, plan.images
     tiers = {tier, tier if images is None else f"{tier}-limit-{images}"}
@@ -263,7 +263,7 @@ def _tables(plan: Plan, studies: Sequence[Study], failed: Mapping[str, str]) -> 
     return [line for study in studies for line in ["", *study_lines(study, rows, failed)]]
 
 
-def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str, str]) -> None:
+def _write(out: Path, recipe: str, studies: Sequence[AblationStudy], failed: Mapping[str, str]) -> None:
     text = json.dumps(summary(recipe, studies, failed), indent=1) + "\n"
     try:
         replace_file(out / "ablation.json", text.encode())
@@ -271,7 +271,7 @@ def _write(out: Path, recipe: str, studies: Sequence[Study], failed: Mapping[str
         raise unwritable(out / "ablation.json", error) from error
 
 
-def _note(failed: dict[str, str], cell: Cell, why: str) -> None:
+def _note(failed: dict[str, str], cell: AblationCell, why: str) -> None:
     if why:
         failed[cell.name] = why
         steps.say(f"no {cell.name}: {why}")

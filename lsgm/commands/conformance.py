@@ -9,7 +9,7 @@ from typing import Annotated
 from lsgm.config import require
 from lsgm.options import Positional, arg, parse
 
-__all__ = ["HELP", "Options", "run"]
+__all__ = ["HELP", "ConformanceOptions", "run"]
 
 HELP = "compare every stage of a model with reference vectors, in float64"
 
@@ -31,7 +31,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
+class ConformanceOptions:
     """Options of ``lsgm conformance``."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
@@ -55,7 +55,9 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Run the stages and print them; 0 where nothing failed."""
-    options = parse(Options, argv, prog="lsgm conformance", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(
+        ConformanceOptions, argv, prog="lsgm conformance", description=DESCRIPTION, examples=EXAMPLES
+    )
     from lsgm.conformance.stage import Tolerances, as_json, as_lines, passed, summary
     from lsgm.conformance.stages import conform_folder
 

@@ -20,7 +20,7 @@ from lsgm.files.names import shown
 from lsgm.files.text import read_table
 from lsgm.options import parse
 
-__all__ = ["HELP", "Options", "examine", "run"]
+__all__ = ["HELP", "DoctorOptions", "examine", "run"]
 
 HELP = "say what this machine has: Python, torch, devices, data, weights, disk"
 
@@ -28,7 +28,7 @@ _PACKAGES = ("numpy", "scipy", "matplotlib", "safetensors", "torch-fidelity", "c
 
 
 @dataclass(frozen=True)
-class Options:
+class DoctorOptions:
     """Options of ``lsgm doctor``."""
 
     json: bool = False
@@ -38,7 +38,11 @@ class Options:
 def run(argv: list[str]) -> int:
     """Print the findings; 1 where something that every command needs is broken."""
     options = parse(
-        Options, argv, prog="lsgm doctor", description=HELP, examples=["lsgm doctor", "lsgm doctor --json"]
+        DoctorOptions,
+        argv,
+        prog="lsgm doctor",
+        description=HELP,
+        examples=["lsgm doctor", "lsgm doctor --json"],
     )
     findings = examine()
     if options.json:

@@ -11,9 +11,18 @@ from typing import Annotated, Any
 from lsgm.discovery import help_line, offers, package_folder
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.options import Positional, arg, parse
-from lsgm.recipes import Cost, find_recipes, read_costs, read_toml, shown_flops, shown_hours, shown_parameters
+from lsgm.progress import aligned
+from lsgm.recipes import (
+    TrainingCost,
+    find_recipes,
+    read_costs,
+    read_toml,
+    shown_flops,
+    shown_hours,
+    shown_parameters,
+)
 
-__all__ = ["HELP", "Options", "run"]
+__all__ = ["HELP", "LsOptions", "run"]
 
 HELP = "list recipes, samplers, datasets, tasks or commands"
 
@@ -22,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class LsOptions:
     """Options of ``lsgm ls``."""
 
     noun: Annotated[Positional[str], arg(metavar="NOUN")]
@@ -34,7 +43,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Print one line for each thing of the sort asked for."""
     options = parse(
-        Options,
+        LsOptions,
         argv,
         prog="lsgm ls",
         description="List what there is of one sort: recipes, samplers, datasets, tasks or commands.",
@@ -48,25 +57,16 @@ def run(argv: list[str]) -> int:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     elif rows:
-        print("\n".join(_columns(rows)))
+        heads = [head for head, value in rows[0].items() if isinstance(value, str)]
+        print("\n".join(aligned([heads, *([row[head] for head in heads] for row in rows)])))
     else:
         print(f"no {options.noun} are installed")
     return 0
 
 
-def _columns(rows: list[Row]) -> list[str]:
-    heads = [head for head, value in rows[0].items() if isinstance(value, str)]
-    widths = [max(len(head), *(len(row[head]) for row in rows)) for head in heads]
-    lines = [heads, *([row[head] for head in heads] for row in rows)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
 def _recipes() -> list[Row]:
     rows = []
-    costs: dict[Path, dict[str, Cost]] = {}
+    costs: dict[Path, dict[str, TrainingCost]] = {}
     for name, file in find_recipes().items():
         if file.parent not in costs:
             costs[file.parent] = read_costs(file.parent)

@@ -14,7 +14,7 @@ from lsgm.files.write import claim
 from lsgm.options import Positional, arg, given_options, parse
 
 if TYPE_CHECKING:
-    from lsgm.runs.load import Opened
+    from lsgm.runs.load import OpenedCheckpoint
 
 __all__ = ["HELP", "RecalibrateOptions", "run"]
 
@@ -93,7 +93,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _moments(options: RecalibrateOptions, opened: Opened, argv: list[str]) -> int:
+def _moments(options: RecalibrateOptions, opened: OpenedCheckpoint, argv: list[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.train.prepare import fit_moments, training_levels, write_fitted
 

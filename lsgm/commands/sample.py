@@ -118,7 +118,7 @@ def run(argv: list[str]) -> int:
     checkpoint = find_checkpoint(options.model.expanduser())
     world = join(pick_device(options.device))
     model = load_model(checkpoint, device=world.device)
-    job = _Job.of(options, model, checkpoint, world)
+    job = _Drawing.of(options, model, checkpoint, world)
     stopped = job.draw()
     if world.main:
         job.tell(stopped)
@@ -147,7 +147,7 @@ def _stoppable() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Drawing:
     """The images of one command: what draws them, where they go, and which of them are there."""
 
     options: SampleOptions
@@ -158,7 +158,7 @@ class _Job:
     record: Record
 
     @classmethod
-    def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Job:
+    def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Drawing:
         from lsgm.sampling.keep import open_output
         from lsgm.sampling.record import Identity, Record
 

@@ -23,7 +23,7 @@ __all__ = [
     "CPU_RATE",
     "GPU_RATE",
     "ORIGINS",
-    "Cost",
+    "TrainingCost",
     "find_recipes",
     "from_dict",
     "load_recipe",
@@ -86,7 +86,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """The cost of a recipe."""
 
     parameters: dict[str, int]
@@ -102,7 +102,7 @@ class Cost:
                 raise ConfigError(f"{count} is no cost; it must be a number of at least 0")
 
 
-def read_costs(folder: Path) -> dict[str, Cost]:
+def read_costs(folder: Path) -> dict[str, TrainingCost]:
     """Return the costs that a folder's file tells, by the recipe's name; none where it has no file."""
     path = folder / COSTS
     if not path.is_file():
@@ -112,11 +112,12 @@ def read_costs(folder: Path) -> dict[str, Cost]:
     if wrong := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise ConfigError(f"{path}: '{shown(wrong[0])}' is not a table; {repair}")
     return {
-        name: record_of(Cost, table, f"{path}: {name}", ConfigError, repair) for name, table in tables.items()
+        name: record_of(TrainingCost, table, f"{path}: {name}", ConfigError, repair)
+        for name, table in tables.items()
     }
 
 
-def write_costs(folder: Path, costs: Mapping[str, Cost]) -> Path:
+def write_costs(folder: Path, costs: Mapping[str, TrainingCost]) -> Path:
     """Write a folder's file; return its path."""
     path = folder / COSTS
     text = json.dumps({name: asdict(cost) for name, cost in sorted(costs.items())}, indent=1)

@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from lsgm.config import SDEConfig, require
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.progress import aligned
 from lsgm.recipes.recipe import LSGMRecipe
 
 __all__ = [
     "SDES",
     "SHARED",
     "STUDIES",
-    "Cell",
-    "Study",
+    "AblationCell",
+    "AblationStudy",
     "all_cells",
     "cell_options",
     "choose_studies",
@@ -38,7 +39,7 @@ WeightingName = Literal["ll", "un", "re"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationCell:
     """One model of a study; what is not said is as in the cell that the studies share, `vp-ll-is`."""
 
     sde: SDEName = "vp"
@@ -76,36 +77,36 @@ class Cell:
         return ""
 
 
-SHARED = Cell()
+SHARED = AblationCell()
 """The cell that all studies share, and that the others are compared with."""
 
 
 @dataclass(frozen=True)
-class Study:
+class AblationStudy:
     """Some factors, and a cell for each combination of their levels."""
 
     name: str
     factors: tuple[str, ...]
-    """Keys of `Cell.levels`."""
-    cells: tuple[Cell, ...]
+    """Keys of `AblationCell.levels`."""
+    cells: tuple[AblationCell, ...]
 
 
 SDES: tuple[SDEName, ...] = ("vp", "geometric", "ve")
 WEIGHTINGS: tuple[WeightingName, ...] = ("ll", "un", "re")
-_GRID = tuple(Cell(*levels) for levels in product(SDES, WEIGHTINGS, (True, False)))
+_GRID = tuple(AblationCell(*levels) for levels in product(SDES, WEIGHTINGS, (True, False)))
 
-STUDIES: Mapping[str, Study] = {
+STUDIES: Mapping[str, AblationStudy] = {
     study.name: study
     for study in (
-        Study("sde-weighting-importance", ("sde", "weighting", "importance sampling"), _GRID),
-        Study("frozen", ("VAE",), (SHARED, Cell(joint=False))),
-        Study("mixed-score", ("mixed score",), (SHARED, Cell(mixed=False))),
+        AblationStudy("sde-weighting-importance", ("sde", "weighting", "importance sampling"), _GRID),
+        AblationStudy("frozen", ("VAE",), (SHARED, AblationCell(joint=False))),
+        AblationStudy("mixed-score", ("mixed score",), (SHARED, AblationCell(mixed=False))),
     )
 }
 """The studies by name; together they have 20 cells."""
 
 
-def choose_studies(words: str) -> list[Study]:
+def choose_studies(words: str) -> list[AblationStudy]:
     """Return the studies that ``NAME,NAME`` or ``all`` asks for. Raises ConfigError for an unknown name."""
     names = list(dict.fromkeys(word.strip() for word in words.split(",")))
     if names == ["all"]:
@@ -117,13 +118,13 @@ def choose_studies(words: str) -> list[Study]:
     return [STUDIES[name] for name in names]
 
 
-def all_cells(studies: Iterable[Study]) -> list[Cell]:
+def all_cells(studies: Iterable[AblationStudy]) -> list[AblationCell]:
     """Return the studies' cells, each once, in order."""
     return list(dict.fromkeys(cell for study in studies for cell in study.cells))
 
 
 def sde_of(
-    cell: Cell, recipe: LSGMRecipe, ve_sigma2_max: float | Literal["data"] = "data"
+    cell: AblationCell, recipe: LSGMRecipe, ve_sigma2_max: float | Literal["data"] = "data"
 ) -> tuple[SDEConfig, float]:
     r"""Return the cell's SDE and its smallest time e, starting from the noise of the recipe's VP SDE.
 
@@ -160,7 +161,7 @@ def _rounded(value: float) -> float:
 
 
 def cell_options(
-    cell: Cell, recipe: LSGMRecipe, ve_sigma2_max: float | Literal["data"] = "data"
+    cell: AblationCell, recipe: LSGMRecipe, ve_sigma2_max: float | Literal["data"] = "data"
 ) -> list[str]:
     """Return the options of `lsgm train` that turn the recipe into the cell.
 
@@ -199,7 +200,7 @@ def _switch(name: str, on: bool) -> str:
     return f"--{table}.{'' if on else 'no-'}{last}"
 
 
-def summary(recipe_name: str, studies: Sequence[Study], failed: Mapping[str, str]) -> dict[str, Any]:
+def summary(recipe_name: str, studies: Sequence[AblationStudy], failed: Mapping[str, str]) -> dict[str, Any]:
     """Return what ``ablation.json`` says: of each study its factors, the models' levels, and what failed.
 
     ``failed`` gives the sentence why there is no model of that name.
@@ -212,7 +213,7 @@ def summary(recipe_name: str, studies: Sequence[Study], failed: Mapping[str, str
     }
 
 
-def _study(study: Study, failed: Mapping[str, str]) -> dict[str, Any]:
+def _study(study: AblationStudy, failed: Mapping[str, str]) -> dict[str, Any]:
     models = {
         cell.name: {**{factor: cell.levels()[factor] for factor in study.factors}, "note": cell.note}
         for cell in study.cells
@@ -225,7 +226,9 @@ def _study(study: Study, failed: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def study_lines(study: Study, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[str]:
+def study_lines(
+    study: AblationStudy, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]
+) -> list[str]:
     """Return a study as an aligned table: levels, bound and distance, and how far they are from `SHARED`'s.
 
     ``rows`` are the harness's, those of one protocol; differences are its paired ones, cell minus `SHARED`.
@@ -243,14 +246,8 @@ def study_lines(study: Study, rows: Sequence[Mapping[str, Any]], failed: Mapping
             line.append(_shown(values.get((cell.name, metric))))
             line.append(_shown(values.get((f"{SHARED.name} - {cell.name}", f"paired_{metric}")), sign=-1))
         lines.append(line + [""] * (len(head) - len(line)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [_padded(line, widths) for line in lines]
     reasons = [f"{cell.name}: {failed[cell.name]}" for cell in study.cells if cell.name in failed]
-    return [study.name, *table, *reasons]
-
-
-def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+    return [study.name, *aligned(lines), *reasons]
 
 
 def _shown(row: Mapping[str, Any] | None, sign: int = 1) -> str:

@@ -25,7 +25,7 @@ from lsgm.nets.batchnorm import BatchNorm
 from lsgm.rng import derive_seed
 from lsgm.runs.checkpoint import WEIGHTS, read_weights, save_checkpoint
 from lsgm.runs.directory import Run
-from lsgm.runs.load import TRAINING_PARTS, Opened
+from lsgm.runs.load import TRAINING_PARTS, OpenedCheckpoint
 from lsgm.runs.records import Position
 from lsgm.structure import to_dict
 
@@ -44,7 +44,7 @@ DECODER = "vae.decoder"
 """The module whose statistics are taken anew."""
 
 
-def decoder_of(opened: Opened) -> nn.Module:
+def decoder_of(opened: OpenedCheckpoint) -> nn.Module:
     """Return the decoder of a checkpoint's VAE. Raises UserError where it has no batch normalisation."""
     decoder: nn.Module | None = dict(opened.networks.named_modules()).get(DECODER)
     if decoder is None or not _norms(decoder):
@@ -83,7 +83,7 @@ def re_estimate(
             norm.eval()
 
 
-def write_recalibrated(out: Path, opened: Opened, how: dict[str, Any], argv: Sequence[str]) -> Path:
+def write_recalibrated(out: Path, opened: OpenedCheckpoint, how: dict[str, Any], argv: Sequence[str]) -> Path:
     """Write a run of the opened checkpoint's averaged weights with the networks' own decoder statistics.
 
     It is one model: both files of weights hold it. What it was made from and ``how`` go into the checkpoint's
@@ -104,7 +104,7 @@ def _norms(decoder: nn.Module) -> list[BatchNorm]:
 
 
 def write_derived(
-    out: Path, opened: Opened, said: dict[str, Any], own: dict[str, Tensor], argv: Sequence[str]
+    out: Path, opened: OpenedCheckpoint, said: dict[str, Any], own: dict[str, Tensor], argv: Sequence[str]
 ) -> Path:
     """Write a run of the opened checkpoint's averaged weights with some tensors of its ``own`` instead.
 

@@ -29,7 +29,7 @@ from lsgm.files.regular import read_bytes
 from lsgm.files.text import parse_json, read_table, read_toml, record_of
 from lsgm.runs.checkpoint import checkpoints
 from lsgm.runs.provenance import provenance
-from lsgm.runs.records import Manifest
+from lsgm.runs.records import RunManifest
 from lsgm.structure import differences, flat, worded
 
 __all__ = ["MetricsLog", "Run", "read_metrics", "tensorboard_writer"]
@@ -81,7 +81,7 @@ class Run:
         Raises ConfigError where there is none, or another file in its place.
         """
         table = read_table(self.manifest_path, ConfigError)
-        record_of(Manifest, table, self.manifest_path, ConfigError)
+        record_of(RunManifest, table, self.manifest_path, ConfigError)
         return table
 
     def newest(self) -> Path | None:

@@ -29,7 +29,7 @@ from lsgm.structure import from_dict, to_dict
 
 __all__ = [
     "TRAINING_PARTS",
-    "Opened",
+    "OpenedCheckpoint",
     "checkpoint_meta",
     "described",
     "fresh_networks",
@@ -88,7 +88,7 @@ def load_model(
     return model
 
 
-class Opened(NamedTuple):
+class OpenedCheckpoint(NamedTuple):
     """A checkpoint with the networks in it, on the CPU and in eval mode."""
 
     checkpoint: Path
@@ -98,7 +98,7 @@ class Opened(NamedTuple):
     networks: nn.Module
 
 
-def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
+def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> OpenedCheckpoint:
     """Return what is in a run directory (its newest checkpoint) or in a checkpoint directory.
 
     Raises CheckpointError as `load_model` does.
@@ -120,10 +120,12 @@ def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> Opened:
         )
     networks = _built(recipe, pixels)
     load_present(networks, checkpoint, weights)
-    return Opened(checkpoint, state, recipe, pixels, networks.eval().requires_grad_(False))
+    return OpenedCheckpoint(checkpoint, state, recipe, pixels, networks.eval().requires_grad_(False))
 
 
-def measurable(opened: Opened, device: torch.device | str, weights: Literal["ema", "raw"]) -> GenerativeModel:
+def measurable(
+    opened: OpenedCheckpoint, device: torch.device | str, weights: Literal["ema", "raw"]
+) -> GenerativeModel:
     """Return the model of an opened checkpoint, whose networks it moves to the device and goes on using."""
     opened.networks.to(device)
     identity = {

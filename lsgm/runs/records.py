@@ -15,13 +15,13 @@ from lsgm.errors import CheckpointError
 __all__ = [
     "Call",
     "CheckpointState",
-    "Dataset",
     "ExportedState",
     "Hardware",
-    "Manifest",
-    "Meta",
+    "ModelMeta",
     "Position",
+    "RunManifest",
     "SavedFile",
+    "TrainedOn",
 ]
 
 
@@ -107,7 +107,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Meta:
+class ModelMeta:
     """What the model is made of and from; further keys are the caller's own."""
 
     recipe: dict[str, Any] | None = None
@@ -182,7 +182,7 @@ class CheckpointState:
     shapes: dict[str, tuple[int, ...]] | None = None
     name: str | None = None
     parameters: dict[str, int] | None = None
-    meta: Meta | None = None
+    meta: ModelMeta | None = None
     exported: ExportedState | None = None
 
     def __post_init__(self) -> None:
@@ -233,7 +233,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class TrainedOn:
     """The training images."""
 
     name: str | None = None
@@ -251,11 +251,11 @@ class OriginSaid:
 
 
 @dataclass(frozen=True)
-class Manifest(Call):
+class RunManifest(Call):
     """`manifest.json`: the first call, what it trained on, and every call after it."""
 
     run_id: str | None = None
     seed: int | None = None
-    dataset: Dataset | None = None
+    dataset: TrainedOn | None = None
     origin: OriginSaid | None = None
     resumed: tuple[Call, ...] | None = None

@@ -38,18 +38,18 @@ from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
-from lsgm.train.stage import Feed, Losses, Pipeline, Source, Stage, TrainingSet
+from lsgm.train.stage import BatchSource, Feed, Losses, Pipeline, Stage, TrainingSet
 
-__all__ = ["Context", "StageRunner", "Verdict"]
+__all__ = ["Agreed", "StageContext", "StageRunner"]
 
 
 @dataclass(frozen=True)
-class Context:
+class StageContext:
     """What all stages of one call of `train` share."""
 
     run: Run
     world: World
-    source: Source
+    source: BatchSource
     pipeline: Pipeline
     seed: int
     interrupt: Interrupt
@@ -62,7 +62,7 @@ class Context:
     timer: StepTimer | None = None
 
 
-class Verdict(NamedTuple):
+class Agreed(NamedTuple):
     """What the processes agree on in every step."""
 
     bad: bool
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
 class StageRunner:
     """Trains one stage from a position to the end of its budget, or of the call's."""
 
-    def __init__(self, stage: Stage, context: Context, position: Position, *, last: bool) -> None:
+    def __init__(self, stage: Stage, context: StageContext, position: Position, *, last: bool) -> None:
         self.stage, self.config, self.context, self.position = stage, stage.config, context, position
         self._last = last
         self._rows = context.world.rows(stage.config.batch_size)
@@ -130,7 +130,7 @@ class StageRunner:
             images = TrainingSet(context.source, context.pipeline, context.seed, context.world)
             self._feed = look(images, fresh=fresh) or self._feed
 
-    def run(self) -> Verdict:
+    def run(self) -> Agreed:
         """Train until the stage is done or the call has to end; the last thing done is a checkpoint."""
         self.stage.module.train()
         self._clock = TrainingClock(self.position.seconds)
@@ -155,7 +155,7 @@ class StageRunner:
             return self.position.stage_step
         return min(round(self.position.seconds, 1), self.config.seconds)
 
-    def _step(self) -> Verdict:
+    def _step(self) -> Agreed:
         context, position, size = self.context, self.position, self.config.batch_size
         self._time(None)
         # Everything random is addressed by (seed, step): dropout's generator, the step's noise, its images.
@@ -196,7 +196,7 @@ class StageRunner:
         size = self.config.batch_size
         return batch_indices(len(self._feed.source), size, self.context.seed, step)[self._rows]
 
-    def _check(self, losses: Losses) -> Verdict:
+    def _check(self, losses: Losses) -> Agreed:
         """Clip, add up what is logged, and agree with the other processes before any weight moves."""
         norms = [clip_gradients(group.params, self.config.clip) for group in self._groups]
         values = self._guard.watch(self.position.step + 1, losses, norms)
@@ -214,7 +214,7 @@ class StageRunner:
             self._fail()
         return verdict
 
-    def _agree(self, bad: bool) -> Verdict:
+    def _agree(self, bad: bool) -> Agreed:
         context, now = self.context, time.monotonic()
         late = context.deadline is not None and now >= context.deadline
         enough = context.last_step is not None and self.position.step + 1 >= context.last_step
@@ -222,7 +222,7 @@ class StageRunner:
         flags = [bad, context.interrupt.signal, late or enough, save, self._clock.read()]
         worst = context.world.largest([float(flag) for flag in flags])
         signal = int(worst[1])
-        return Verdict(bool(worst[0]), signal, bool(worst[2]) or signal > 0, bool(worst[3]), worst[4])
+        return Agreed(bool(worst[0]), signal, bool(worst[2]) or signal > 0, bool(worst[3]), worst[4])
 
     def _fail(self) -> None:
         # A NaN of one process reaches the others' gradients: the earliest finding is the cause.

@@ -25,9 +25,9 @@ from lsgm.rng import derive_seed
 from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
-from lsgm.train.engine import Context, StageRunner, Verdict
+from lsgm.train.engine import Agreed, StageContext, StageRunner
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
-from lsgm.train.stage import Outcome, Pipeline, Source, Stage, StageSpec
+from lsgm.train.stage import BatchSource, Outcome, Pipeline, Stage, StageSpec
 
 __all__ = ["train"]
 
@@ -35,7 +35,7 @@ __all__ = ["train"]
 def train(
     run: Run,
     stages: Sequence[StageSpec],
-    source: Source,
+    source: BatchSource,
     pipeline: Pipeline,
     *,
     seed: int,
@@ -92,7 +92,7 @@ def train(
         for log in logs:
             stack.callback(log.close)
         interrupt, metrics = stack.enter_context(Interrupt()), logs[0] if logs else None
-        context = Context(
+        context = StageContext(
             run, world, source, pipeline, seed, interrupt, metrics, meta or {}, val_levels,
             on_stage_end, deadline, last_step, timer
         )  # fmt: skip
@@ -143,11 +143,11 @@ def _reopen(position: Position, specs: Sequence[StageSpec]) -> None:
 
 def _run_stages(
     specs: Sequence[StageSpec],
-    context: Context,
+    context: StageContext,
     position: Position,
     checkpoint: Path | None,
     state: Mapping[str, Any] | None,
-) -> Verdict | None:
+) -> Agreed | None:
     """Train from the position on; return the verdict that ended the call early, or None at the very end."""
     names = [spec.name for spec in specs]
     first = names.index(position.stage) if position.stage else 0
@@ -173,7 +173,7 @@ def _run_stages(
     return None
 
 
-def _report(context: Context, position: Position, verdict: Verdict | None) -> Outcome:
+def _report(context: StageContext, position: Position, verdict: Agreed | None) -> Outcome:
     checkpoint = context.run.newest()
     if verdict is None:
         say(f"finished at step {position.step}; the weights are in {checkpoint}")
@@ -188,7 +188,7 @@ def _report(context: Context, position: Position, verdict: Verdict | None) -> Ou
     return _outcome(position, checkpoint, verdict)
 
 
-def _outcome(position: Position, checkpoint: Path | None, verdict: Verdict | None) -> Outcome:
+def _outcome(position: Position, checkpoint: Path | None, verdict: Agreed | None) -> Outcome:
     number = 0 if verdict is None else verdict.signal
     return Outcome(
         finished=position.finished,

@@ -24,7 +24,7 @@ from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import WEIGHTS, read_weights
 from lsgm.runs.derived import refuse_existing, write_derived
 from lsgm.runs.export import rounded, write_folder
-from lsgm.runs.load import Opened
+from lsgm.runs.load import OpenedCheckpoint
 from lsgm.train.stage import Pipeline, TrainingSet
 from lsgm.vae.base import VAE
 
@@ -228,7 +228,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def training_levels(opened: Opened, count: int) -> Tensor:
+def training_levels(opened: OpenedCheckpoint, count: int) -> Tensor:
     """Return the levels of ``count`` training images of a checkpoint's dataset, drawn at random, or of all.
 
     Raises DataError where the dataset is not at hand.
@@ -239,7 +239,7 @@ def training_levels(opened: Opened, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def fit_moments(opened: Opened, levels: Tensor, *, seed: int = 0) -> None:
+def fit_moments(opened: OpenedCheckpoint, levels: Tensor, *, seed: int = 0) -> None:
     """Give the prior of an opened checkpoint the moments of its latents over levels, uint8 [N, C, H, W].
 
     Raises UserError for a model that is no LSGM.
@@ -260,7 +260,7 @@ def fit_moments(opened: Opened, levels: Tensor, *, seed: int = 0) -> None:
     reference.seen.fill_(-(-len(levels) // ENCODED))
 
 
-def write_fitted(out: Path, opened: Opened, images: int, argv: Sequence[str]) -> Path:
+def write_fitted(out: Path, opened: OpenedCheckpoint, images: int, argv: Sequence[str]) -> Path:
     """Write the checkpoint with the moments that its networks now have: a run, or an exported folder again.
 
     What it was made from goes into the checkpoint's meta under ``moments``. Returns the checkpoint. Raises

@@ -14,12 +14,12 @@ from lsgm.distributed import World
 from lsgm.rng import StepNoise
 
 __all__ = [
+    "BatchSource",
     "Feed",
     "Losses",
     "Outcome",
     "ParamGroup",
     "Pipeline",
-    "Source",
     "Stage",
     "StageSpec",
     "TrainingSet",
@@ -93,7 +93,7 @@ class StageSpec:
     """Whether the stage after this one starts from this one's averaged weights or from the last raw ones."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Training images by index."""
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class Pipeline(Protocol):
 class TrainingSet:
     """The training images as a stage may look through them before its first step."""
 
-    source: Source
+    source: BatchSource
     pipeline: Pipeline
     seed: int
     world: World
@@ -126,7 +126,7 @@ class TrainingSet:
 class Feed(NamedTuple):
     """Where the batches of a stage come from that does not train on the images themselves."""
 
-    source: Source
+    source: BatchSource
     pipeline: Pipeline
 
 

@@ -20,7 +20,7 @@ from lsgm.recipes.ablation import (
     SDES,
     SHARED,
     STUDIES,
-    Cell,
+    AblationCell,
     all_cells,
     cell_options,
     choose_studies,
@@ -50,7 +50,7 @@ def differing(one: Any, other: Any) -> set[str]:
     return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
-def trained(cell: Cell, path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> Any:
+def trained(cell: AblationCell, path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> Any:
     """Return the recipe that `lsgm train` makes of a cell's options."""
     seen: list[Any] = []
     monkeypatch.setattr(train, "_train", lambda recipe, options, named: seen.append(recipe) or 0)
@@ -59,7 +59,7 @@ def trained(cell: Cell, path: Path, monkeypatch: pytest.MonkeyPatch, changes: di
     return seen[0]
 
 
-def objective(cell: Cell) -> Objective:
+def objective(cell: AblationCell) -> Objective:
     sde, time_eps = sde_of(cell, RECIPE, ve_sigma2_max=1200.0)
     return Objective.make(
         make_sde(sde),
@@ -90,16 +90,19 @@ SDE_KEYS = {"kind", "sigma2_0", "sigma2_min", "sigma2_max", "beta_start", "beta_
 @pytest.mark.parametrize(
     ("cell", "keys"),
     [
-        (Cell("vp", "re", importance_sampling=False), {"weighting", "importance_sampling"}),
-        (Cell("geometric", "un", importance_sampling=False), {"weighting", "importance_sampling", "sde"}),
-        (Cell("ve", "ll"), {"sde"}),
-        (Cell(joint=False), {"stage2.train_vae", "stage2.vae_times", "stage2.ema_prior"}),
-        (Cell(mixed=False), {"prior.mixing_init"}),
+        (AblationCell("vp", "re", importance_sampling=False), {"weighting", "importance_sampling"}),
+        (
+            AblationCell("geometric", "un", importance_sampling=False),
+            {"weighting", "importance_sampling", "sde"},
+        ),
+        (AblationCell("ve", "ll"), {"sde"}),
+        (AblationCell(joint=False), {"stage2.train_vae", "stage2.vae_times", "stage2.ema_prior"}),
+        (AblationCell(mixed=False), {"prior.mixing_init"}),
     ],
-    ids=lambda value: value.name if isinstance(value, Cell) else "",
+    ids=lambda value: value.name if isinstance(value, AblationCell) else "",
 )
 def test_training_sees_what_the_cell_says_and_else_what_the_shared_cell_sees(
-    cell: Cell, keys: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cell: AblationCell, keys: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"weighting": {"prior.objective.weighting"}}
     names["importance_sampling"] = {"prior.objective.importance_sampling"}
@@ -123,7 +126,7 @@ def test_all_sdes_start_from_the_recipes_noise(beta_end: float, time_eps: float)
     recipe = tiny.recipe({"prior": {"sde": {"beta_end": beta_end}, "objective": {"time_eps": time_eps}}})
     (vp, e), (geometric, _), (ve, _) = (
         (make_sde(config), torch.tensor(start, dtype=torch.float64))
-        for config, start in (sde_of(Cell(kind), recipe, 1e3) for kind in SDES)
+        for config, start in (sde_of(AblationCell(kind), recipe, 1e3) for kind in SDES)
     )
     zero, one = torch.tensor([0.0, 1.0], dtype=torch.float64)
     near = {"rtol": THREE_DIGITS, "atol": 0.0}
@@ -133,7 +136,7 @@ def test_all_sdes_start_from_the_recipes_noise(beta_end: float, time_eps: float)
     torch.testing.assert_close(ve.var(one), torch.full_like(one, 1e3), rtol=1e-12, atol=0.0)
 
 
-def impossible(cell: Cell) -> bool:
+def impossible(cell: AblationCell) -> bool:
     try:
         objective(cell)
     except ConfigError:
@@ -149,7 +152,7 @@ RHO = torch.linspace(0.001, 0.999, 200, dtype=torch.float64)
 
 
 def test_uniform_times_are_the_geometric_sdes_own_for_ll() -> None:
-    drawn, uniform = (objective(Cell("geometric", "ll", is_)).draw(RHO) for is_ in (True, False))
+    drawn, uniform = (objective(AblationCell("geometric", "ll", is_)).draw(RHO) for is_ in (True, False))
     for one, other in zip(drawn, uniform, strict=True):
         # Float64, times through a logarithm of a ratio of 700 and back.
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
@@ -157,7 +160,7 @@ def test_uniform_times_are_the_geometric_sdes_own_for_ll() -> None:
 
 @pytest.mark.parametrize("is_", [True, False])
 def test_un_of_the_ve_sde_is_ll_times_a_constant(is_: bool) -> None:
-    ll, un = (objective(Cell("ve", weighting, is_)).draw(RHO) for weighting in ("ll", "un"))
+    ll, un = (objective(AblationCell("ve", weighting, is_)).draw(RHO) for weighting in ("ll", "un"))
     torch.testing.assert_close(un.t, ll.t, rtol=0, atol=0)
     ratio = un.w_p / ll.w_p
     torch.testing.assert_close(ratio, ratio[0].expand_as(ratio), rtol=1e-12, atol=0)

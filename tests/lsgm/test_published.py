@@ -12,7 +12,7 @@ import pytest
 from lsgm.bench.cost import Forward, cost_from, counted, recipe_pixels, step_flops
 from lsgm.kinds import recipe_from
 from lsgm.nets.config import NVAEConfig
-from lsgm.recipes import Cost, find_recipes, load_recipe, read_costs, shown_flops, shown_hours
+from lsgm.recipes import TrainingCost, find_recipes, load_recipe, read_costs, shown_flops, shown_hours
 from lsgm.recipes.recipe import JointStage, VAEStage
 from lsgm.vae.hierarchical import Layout
 
@@ -25,7 +25,7 @@ def read(name: str) -> Any:
 
 
 @cache
-def told(name: str) -> Cost:
+def told(name: str) -> TrainingCost:
     """What the cost file says, which a test below holds against counting."""
     return read_costs(INSTALLED[name].parent)[name]
 

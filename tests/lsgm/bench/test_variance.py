@@ -31,7 +31,7 @@ from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
 from lsgm.objective.bound import Objective
 from lsgm.rng import SeededNoise
-from lsgm.runs.load import Opened, fresh_networks
+from lsgm.runs.load import OpenedCheckpoint, fresh_networks
 from lsgm.score import SMALLEST_VARIANCE, NormalLatents, ScoreModel, per_sample, standard_normal
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
@@ -244,8 +244,8 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     for parameter in networks.parameters():
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
-    def opened(path: str, weights: str) -> Opened:
-        return Opened(Path(path), {"name": "tiny"}, settings, pixels, networks)
+    def opened(path: str, weights: str) -> OpenedCheckpoint:
+        return OpenedCheckpoint(Path(path), {"name": "tiny"}, settings, pixels, networks)
 
     monkeypatch.setattr("lsgm.bench.variance.open_checkpoint", opened)
     monkeypatch.setattr("lsgm.bench.variance.load", lambda name, **options: bars())
@@ -322,7 +322,7 @@ def test_a_model_without_a_latent_prior_is_refused(
     networks = fresh_networks(settings, pixels)
     monkeypatch.setattr(
         "lsgm.bench.variance.open_checkpoint",
-        lambda path, weights: Opened(Path(path), {}, settings, pixels, networks),
+        lambda path, weights: OpenedCheckpoint(Path(path), {}, settings, pixels, networks),
     )
     assert bench("runs/vae") == 2
     assert "runs/vae has no score prior of latents" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from lsgm import cli
 from lsgm.commands import ablate
 from lsgm.commands import steps as steps_module
 from lsgm.errors import ConfigError, UserError
-from lsgm.recipes.ablation import SDES, STUDIES, Cell, Study, all_cells
+from lsgm.recipes.ablation import SDES, STUDIES, AblationCell, AblationStudy, all_cells
 from lsgm.runs.checkpoint import find_checkpoint, read_state
 from lsgm.train.signals import TrainingError
 
@@ -224,9 +224,9 @@ def test_every_sde_trains_from_the_shared_vae(
     recipe: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = tuple(
-        Cell(sde, "re", importance) for sde, importance in zip(SDES, (True, False, True), strict=True)
+        AblationCell(sde, "re", importance) for sde, importance in zip(SDES, (True, False, True), strict=True)
     )
-    monkeypatch.setattr(ablate, "choose_studies", lambda words: [Study("three", ("sde",), cells)])
+    monkeypatch.setattr(ablate, "choose_studies", lambda words: [AblationStudy("three", ("sde",), cells)])
     steps = {"stage1": {"steps": 2}, "stage2": {"steps": 2}}
     assert ablate.run([recipe(steps), "--device", "cpu", "--out", "grid"]) == 0
     assert failed(tmp_path / "grid") == {}
