@@ -226,9 +226,10 @@ def test_passes_of_every_mode() -> None:
 
 
 def networks_of(name: str) -> str:
-    """What decides the shapes of a recipe's networks."""
+    """What decides the shapes of a recipe's networks, and whether several draws are counted."""
     recipe = read(name)
     parts = [getattr(recipe, part, None) for part in ("kind", "vae", "data")]
+    parts.append(getattr(getattr(recipe, "stage1", None), "importance_samples", 1) > 1)
     prior = getattr(recipe, "prior", None)
     return repr([*parts, prior and (prior.network, prior.parameterisation, prior.preconditioning)])
 
