@@ -20,7 +20,7 @@ from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.generative import Pixels
 from lsgm.pickled.machine import Made
-from lsgm.runs.history import write_derived_run
+from lsgm.runs.derived import write_derived_run
 from lsgm.runs.load import checkpoint_meta
 from lsgm.runs.records import Position
 from lsgm.structure import LARGEST, to_dict

@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     )
     from lsgm.files.write import claim
     from lsgm.interop.taken import Native, write_imported
-    from lsgm.runs.history import refuse_existing
+    from lsgm.runs.derived import refuse_existing
     from lsgm_baselines.diffusers.read import read_folder, recipe_of
 
     claim(options.out)

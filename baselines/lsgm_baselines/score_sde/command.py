@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     )
     from lsgm.files.write import claim
     from lsgm.interop.taken import write_imported
-    from lsgm.runs.history import refuse_existing
+    from lsgm.runs.derived import refuse_existing
     from lsgm_baselines.score_sde.convert import convert, read_checkpoint
     from lsgm_baselines.score_sde.settings import find_config
 

@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
     from lsgm.interop.nvlabs.convert import convert
     from lsgm.interop.nvlabs.read import read_checkpoint
     from lsgm.interop.taken import write_imported
-    from lsgm.runs.history import refuse_existing
+    from lsgm.runs.derived import refuse_existing
 
     claim(options.out)
     refuse_existing(options.out)
