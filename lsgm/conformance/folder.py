@@ -217,11 +217,7 @@ def deviation(ours: Tensor, golden: Tensor) -> Deviation:
 
 def worst(deviations: dict[str, Deviation]) -> tuple[str, Deviation]:
     """Return the name of the largest error, and every measure's maximum; what is not finite comes first."""
-    name = max(deviations, key=lambda key: _rank(deviations[key].error))
+    name = max(deviations, key=lambda key: (not deviations[key].finite, deviations[key].error))
     if not deviations[name].finite:
         return name, deviations[name]
     return name, Deviation(*(max(values) for values in zip(*deviations.values(), strict=True)))
-
-
-def _rank(error: float) -> float:
-    return math.inf if math.isnan(error) else error

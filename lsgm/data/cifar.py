@@ -71,12 +71,11 @@ def read_cifar10(search: list[Path]) -> ImageSet:
 
 
 def _official(path: Path) -> ImageSet:
-    return cached_set(f"cifar10-official-{CIFAR_FILES[0].sha256[:16]}", partial(_verified, path))
+    def verified() -> ImageSet:
+        CIFAR_FILES[0].verify(path, dataset="cifar10")
+        return read_archive(path)
 
-
-def _verified(path: Path) -> ImageSet:
-    CIFAR_FILES[0].verify(path, dataset="cifar10")
-    return read_archive(path)
+    return cached_set(f"cifar10-official-{CIFAR_FILES[0].sha256[:16]}", verified)
 
 
 def _mirrored(mirror: Mirror) -> ImageSet:

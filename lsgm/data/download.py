@@ -233,7 +233,7 @@ def _fetch(url: str, part: Path, have: int, timeout: float) -> bool:
     if have:
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)
-    with _opener().open(request, timeout=timeout) as response:
+    with urllib.request.build_opener(_SameKind).open(request, timeout=timeout) as response:
         resumed = response.status == 206 and _range_start(response) == have
         have = have if resumed else 0  # a server without ranges sends everything: begin again
         length = str(response.headers.get("Content-Length", ""))
@@ -267,10 +267,6 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
                 f"{shown(req.full_url)} leads to {shown(new)[:200]}, which is not followed; check the address"
             )
         return super().redirect_request(req, *args)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_SameKind)
 
 
 def _write(part: Path, chunk: bytes, *, fresh: bool = False) -> None:

@@ -337,22 +337,18 @@ class _Arrays:
         return len(self.places)
 
     def size(self, row: int) -> Size:
-        """Return (height, width) of image ``row``."""
         array, at = self.places[row]
         return array.size(at)
 
     def label(self, row: int) -> str:
-        """Return the name by which an error calls image ``row``."""
         array, at = self.places[row]
         return array.label(at)
 
     def content(self, row: int) -> str:
-        """Return a text that two images share only where they are the same row of the same array."""
         array, at = self.places[row]
         return array.content(at)
 
     def row(self, row: int) -> NDArray[np.uint8]:
-        """Return image ``row``, uint8 [C, H, W]."""
         array, at = self.places[row]
         return array.row(at)
 

@@ -110,7 +110,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _take_place(temporary, path)
+        try:
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:  # a folder of that name
+            raise unwritable(path, error) from error
     except OSError as error:
         # What else goes wrong while the file is made is the caller's to explain.
         if temporary is None or error.errno in _FULL:
@@ -119,14 +123,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-def _take_place(temporary: Path, path: Path) -> None:
-    try:
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:  # a folder of that name
-        raise unwritable(path, error) from error
 
 
 def replace_file(path: Path, content: bytes) -> None:

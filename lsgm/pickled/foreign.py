@@ -141,12 +141,9 @@ def _name(cls: type) -> str:
 def _is_known(name: str, allowed: Iterable[type]) -> bool:
     if name == _name(argparse.Namespace):
         return argparse.Namespace in allowed
-    return EXPECTED.fullmatch(name) is not None or _is_dtype(name)
-
-
-def _is_dtype(name: str) -> bool:
     module, _, attribute = name.partition(".")
-    return module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+    dtype = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+    return dtype or EXPECTED.fullmatch(name) is not None
 
 
 def _number(dtype: Any, content: Any = None) -> bool | int | float:

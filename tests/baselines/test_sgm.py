@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
 from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel, measure_vae
-from lsgm.model.lsgm import parameter_counts
+from lsgm.model.lsgm import parameter_counts, sketch
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.objective.bound import diffuse
 from lsgm.recipes import find_recipes, load_recipe
@@ -47,13 +48,14 @@ def read(name: str) -> Any:
     return recipe_from(load_recipe(name), name)
 
 
+@cache
 def networks(name: str) -> torch.nn.Module:
-    """Return the fresh networks of an installed recipe."""
+    """Return the networks of an installed recipe as shapes alone, made once."""
     recipe = read(name)
     dataset = DATASETS[recipe.data.dataset]
     binary = dataset.pixels == "binary"
     pixels = Pixels(*dataset.image_shape, *(("binary", 1) if binary else ("discrete", recipe.data.bits)))
-    return fresh_networks(recipe, pixels)
+    return sketch(recipe, pixels)
 
 
 def prior_of(model: torch.nn.Module) -> ScoreModel:

@@ -29,7 +29,6 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=0, help="of every kind, in place of --inputs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", default=[], choices=list(KINDS), metavar="KIND")
-    parser.add_argument("--group", default="", choices=["", "results", "models", "images"])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument(
         "--keep", type=Path, default=Path("fuzz-failures"), help="folder of the inputs that fail"
@@ -59,11 +58,7 @@ def _plan(options: argparse.Namespace) -> list[tuple[str, int, int]]:
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    return [
-        name
-        for name, kind in KINDS.items()
-        if name in (options.kind or KINDS) and options.group in ("", kind.group)
-    ]
+    return [name for name in KINDS if name in (options.kind or KINDS)]
 
 
 def _work(options: argparse.Namespace, world: dict[str, Path], scratch: Path, job: int) -> None:

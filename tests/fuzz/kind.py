@@ -30,7 +30,5 @@ class Kind:
     """In place of that of the file's ending."""
     seal: Callable[[Path], None] | None = None
     """Makes checksums beside the files right again."""
-    group: str = "results"
-    """Which of the tests runs it: results, models or images."""
     dear: bool = False
     """Whether an input takes seconds: fewer of them are run."""

@@ -18,7 +18,6 @@ ENTRIES = (
             "train --recipe recipe.toml --data few --out out --device cpu --stage1.steps 1 --stage2.steps 0",
             f"{EVAL} ready=few --images all --only nelbo --out out",
         ),
-        group="images",
     ),
     Kind(
         "other pictures",
@@ -28,7 +27,6 @@ ENTRIES = (
             "fid formats formats --extractor torchscript:means.ts --device cpu --convert all",
             "nll run --data formats --device cpu --out out --convert all",
         ),
-        group="images",
     ),
     Kind(
         "a zip of images",
@@ -38,7 +36,6 @@ ENTRIES = (
             "fid images.zip images.zip --extractor torchscript:means.ts --device cpu",
             "nll run --data images.zip --device cpu --limit 2 --out out",
         ),
-        group="images",
     ),
     Kind(
         "an npz of images",
@@ -49,7 +46,6 @@ ENTRIES = (
             "nll run --data images.npz --device cpu --limit 2 --out out",
             f"{EVAL} images.npz --images 40 --only quality --out out",
         ),
-        group="images",
     ),
     Kind(
         "an npy of images",
@@ -59,14 +55,12 @@ ENTRIES = (
             "fid images.npy images.npy --extractor torchscript:means.ts --device cpu",
             "nll run --data images.npy --device cpu --limit 2 --out out",
         ),
-        group="images",
     ),
     Kind(
         "official files",
         ("data",),
         ("data/mnist/*", "data/cifar10/*"),
         ("data verify mnist", "data verify cifar10", "data ls"),
-        group="images",
     ),
     Kind(
         "an idx file",
@@ -74,38 +68,31 @@ ENTRIES = (
         ("data/mnist/train-*.gz",),
         ("call:idx data/mnist/train-images-idx3-ubyte.gz",),
         mutation=None,
-        group="images",
     ),
     Kind(
         "the archive of CIFAR-10",
         ("data",),
         ("data/cifar10/*",),
         ("call:cifar data/cifar10/cifar-10-python.tar.gz",),
-        group="images",
     ),
-    Kind(
-        "a MATLAB file", ("chardata.mat",), ("chardata.mat",), ("call:chardata chardata.mat",), group="images"
-    ),
+    Kind("a MATLAB file", ("chardata.mat",), ("chardata.mat",), ("call:chardata chardata.mat",)),
     Kind(
         "a mirror of a data set",
         ("mirror", "run"),
         ("mirror/fixed/*",),
         ("data verify mnist-fixed", "data ls", "nll run --task mnist-fixed --device cpu --out out"),
         seal=seal_mirrors,
-        group="images",
     ),
     Kind(
         "a TorchScript",
         ("means.ts", "few"),
         ("means.ts",),
         ("fid few few --extractor torchscript:means.ts --device cpu",),
-        group="images",
     ),
     Kind(
         "an exported network",
         ("net.pt2", "few"),
         ("net.pt2",),
         ("fid few few --extractor export:net.pt2 --device cpu",),
-        group="images",
     ),
 )

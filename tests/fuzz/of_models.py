@@ -18,7 +18,6 @@ ENTRIES = (
             "train --recipe recipe.toml --help",
             "bench cost recipe.toml",
         ),
-        group="models",
     ),
     Kind(
         "tasks",
@@ -29,7 +28,6 @@ ENTRIES = (
             NLL.format(model="run"),
             f"{EVAL} images.npy --images 40 --only quality --out out",
         ),
-        group="models",
     ),
     Kind("costs", ("costs.json",), ("costs.json",), ("call:costs costs.json",)),
     Kind("published numbers", ("published.toml",), ("published.toml",), ("call:published published.toml",)),
@@ -42,7 +40,6 @@ ENTRIES = (
         ("run/config.toml",),
         RUN,
         ("run", "out"),
-        group="models",
     ),
     Kind(
         "manifest of a run",
@@ -50,7 +47,6 @@ ENTRIES = (
         ("run/manifest.json",),
         RUN,
         ("run", "out"),
-        group="models",
     ),
     Kind(
         "metrics of a run",
@@ -58,7 +54,6 @@ ENTRIES = (
         ("run/metrics.jsonl",),
         RUN,
         ("run", "out"),
-        group="models",
     ),
     Kind(
         "state",
@@ -66,7 +61,6 @@ ENTRIES = (
         (f"{MODEL}/state.json",),
         (*READERS, *RUN[:1]),
         ("run", "out"),
-        group="models",
     ),
     Kind(
         "weights",
@@ -74,7 +68,6 @@ ENTRIES = (
         (f"{MODEL}/ema.safetensors",),
         READERS,
         seal=seal_checkpoints,
-        group="models",
     ),
     Kind(
         "optimiser",
@@ -83,7 +76,6 @@ ENTRIES = (
         ("train half/config.toml --device cpu --stage2.steps 2",),
         ("half",),
         seal=seal_checkpoints,
-        group="models",
     ),
     Kind(
         "raw weights",
@@ -96,7 +88,6 @@ ENTRIES = (
         ),
         ("half", "out"),
         seal=seal_checkpoints,
-        group="models",
     ),
     Kind(
         "exported models",
@@ -111,7 +102,6 @@ ENTRIES = (
         ),
         ("exported", "out"),
         seal=seal_checkpoints,
-        group="models",
     ),
     Kind(
         "journals of samples",
@@ -128,7 +118,6 @@ ENTRIES = (
             "fid drawn/pictures drawn/pictures --extractor torchscript:means.ts --device cpu",
         ),
         ("drawn",),
-        group="models",
     ),
     Kind(
         "packs of samples",
@@ -136,41 +125,35 @@ ENTRIES = (
         ("pack/*", "pack/.drawn.npz.samples.jsonl"),
         ("sample run --n 5 --out pack/drawn.npz --device cpu --sampler.name heun --sampler.steps 1",),
         ("pack",),
-        group="models",
     ),
     Kind(
         "network of nvlabs",
         ("nvlabs.pt",),
         ("nvlabs.pt",),
         ("import nvlabs nvlabs.pt out", "import nvlabs nvlabs.pt out --help"),
-        group="models",
     ),
     Kind(
         "VAE of nvlabs",
         ("nvlabs-vae.pt",),
         ("nvlabs-vae.pt",),
         ("import nvlabs nvlabs-vae.pt out",),
-        group="models",
     ),
     Kind(
         "network of score_sde",
         ("score_sde",),
         ("score_sde/*",),
         ("import score-sde score_sde/checkpoint.pth out --config score_sde/config.toml",),
-        group="models",
     ),
     Kind(
         "pipeline of diffusers",
         ("ddpm",),
         ("ddpm/*.json", "ddpm/*/*"),
         ("import diffusers ddpm out",),
-        group="models",
     ),
     Kind(
         "conformance",
         ("folder",),
         ("folder/*",),
         ("conformance folder", "conformance folder --json"),
-        group="models",
     ),
 )

@@ -177,7 +177,8 @@ def find_config(word: str) -> ScoreSDEConfig:
     if word in LARGE:
         return _large(word)
     if word.endswith(".toml"):
-        return _from_file(Path(word))
+        table = read_toml(Path(word), ConfigError, "give a file of settings")
+        return from_dict(ScoreSDEConfig, table, str(Path(word)))
     if re.fullmatch(r"(\w+/)*\w*cifar10\w*", word) and not word.endswith("_continuous"):
         raise ConfigError(_discrete(f"the configuration '{word}'"))
     known = (*PUBLISHED, *LARGE)
@@ -233,10 +234,6 @@ def _large(name: str) -> ScoreSDEConfig:
         ema_rate=0.9999,
         batch_size=8,
     )
-
-
-def _from_file(path: Path) -> ScoreSDEConfig:
-    return from_dict(ScoreSDEConfig, read_toml(path, ConfigError, "give a file of settings"), str(path))
 
 
 def _discrete(what: str) -> str:

@@ -87,7 +87,7 @@ def prior_table(network: nn.Module) -> Mapping[str, Assembly]:
     assert isinstance(network, NCSNpp)
     rows = numbered_rows(network, layers_in_order(network))
     if drawn_frequencies(network):
-        rows["embed.frequencies"] = Assembly(["temb_fun.w"], _flat)
+        rows["embed.frequencies"] = Assembly(["temb_fun.w"], lambda tensors: _alone(tensors).flatten())
     named = {f"network.{name}": row for name, row in rows.items()}
     return {"logit": Assembly(["mixing_logit"], _alone), **named}
 
@@ -202,10 +202,6 @@ def _attention(ours: str, theirs: str) -> Table:
 def _alone(tensors: Sequence[Tensor]) -> Tensor:
     (tensor,) = tensors
     return tensor
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return _alone(tensors).flatten()
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
