@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lsgm.config import require
+from lsgm.results.metrics import statistics
 
 __all__ = [
     "DISTANCES",
@@ -20,28 +21,14 @@ __all__ = [
     "metric_name",
 ]
 
-Statistic = Literal[
-    "frechet",
-    "kernel",
-    "frechet-infinity",
-    "spatial-frechet",
-    "inception-score",
-    "precision-recall",
-    "density-coverage",
-    "memorisation",
-]
+# The statistics of the registry, those of other packages among them.
+if TYPE_CHECKING:
+    Statistic = str
+else:
+    Statistic = Literal[*statistics()]
 DISTANCES: tuple[Statistic, ...] = ("frechet", "kernel")
 
-GIVES: Mapping[Statistic, tuple[str, ...]] = {
-    "frechet": ("frechet",),
-    "kernel": ("kernel",),
-    "frechet-infinity": ("frechet_infinity",),
-    "spatial-frechet": ("spatial_frechet",),
-    "inception-score": ("inception_score",),
-    "precision-recall": ("precision", "recall"),
-    "density-coverage": ("density", "coverage"),
-    "memorisation": ("memorised",),
-}
+GIVES: Mapping[Statistic, tuple[str, ...]] = statistics()
 """The families of a statistic's rows, which stand before the name of the space."""
 
 FAMILIES = tuple(family for families in GIVES.values() for family in families)
@@ -52,7 +39,10 @@ OFFICIAL = {
         "kernel": "kid",
         "frechet_infinity": "fid_infinity",
         "spatial_frechet": "sfid",
-        **{family: family for family in FAMILIES[4:]},
+        **{
+            name: name
+            for name in ("inception_score", "precision", "recall", "density", "coverage", "memorised")
+        },
     },
     "inception-clean": {"frechet": "fid_clean", "kernel": "kid_clean"},
 }

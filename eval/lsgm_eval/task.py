@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lsgm.config import DensityConfig, SamplerConfig, require, require_seeds
-from lsgm.data.imagefile import parse_convert
+from lsgm.config import DensityConfig, SamplerConfig, parse_convert, require, require_seeds
 from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.files.limits import Limit

@@ -1,7 +1,7 @@
 """Image datasets: found or rendered, verified, split, and served to training in a reproducible order."""
 
+from lsgm.config import Convert, parse_convert
 from lsgm.data.folder import is_images, open_images
-from lsgm.data.imagefile import Convert, parse_convert
 from lsgm.data.images import ImageSet, PixelKind, PixelPipeline, sha256_of, test_levels
 from lsgm.data.registry import dataset_names, load
 from lsgm.data.source import (

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsgm.config import require
+from lsgm.config import Convert, require
 from lsgm.data.cache import file_stamp, remembered
 from lsgm.data.dataset import Dataset
 from lsgm.data.folder import decode_files
-from lsgm.data.imagefile import Convert
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import hidden, list_files
 from lsgm.data.places import first_good, is_there, missing

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
+from lsgm.config import Convert, parse_convert
 from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
 from lsgm.data.cache import (
     Seen,
@@ -30,14 +31,12 @@ from lsgm.data.cache import (
 )
 from lsgm.data.imagefile import (
     BLOCK,
-    Convert,
     ImageHeader,
     Room,
     decode,
     fitted,
     inspect,
     is_binary,
-    parse_convert,
     reading,
     threads,
 )
@@ -214,7 +213,7 @@ def is_images(path: Path) -> bool:
 def open_images(path: Path, convert: str = "") -> FileImages | ArrayImages:
     """Return the images of a folder, zip, npz or npy as one set, in order of name or row, at their own size.
 
-    Every file is checked at once and decoded when its turn comes; ``convert`` is the words of `WORDS`.
+    Every file is checked at once and decoded when its turn comes; ``convert`` is the words of `CONVERSIONS`.
     Raises DataError naming the file that is missing, damaged, or no 8-bit greyscale or RGB image of the size
     of the others, and ConfigError for an unknown word.
     """

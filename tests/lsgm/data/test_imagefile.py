@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pictures import deep_png, deep_tiff, encoded, photo, photos, turned, zipped
 from PIL import Image, ImageOps
 
-from lsgm.config import DataConfig
+from lsgm.config import CONVERSIONS, DataConfig
 from lsgm.data import load, open_images, parse_convert
-from lsgm.data.imagefile import WORDS, decode, fitted, inspect
+from lsgm.data.imagefile import decode, fitted, inspect
 from lsgm.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def test_every_use_refuses_what_needs_converting_and_takes_it_by_its_word(
 ) -> None:
     write, word, says = NEEDS[kind]
     path = with_one(write(), tmp_path, as_zip)
-    for convert in ("", ",".join({*WORDS} - {word, f"{word}-black"})):
+    for convert in ("", ",".join({*CONVERSIONS} - {word, f"{word}-black"})):
         with pytest.raises(DataError, match=rf"zz\.png.*{says}|{says}.*zz\.png") as caught:
             USES[use](path, convert)
         assert f"--convert {word}" in str(caught.value)
