@@ -15,8 +15,8 @@ from lsgm.files.limits import RESULTS, ROWS
 from lsgm.files.names import shown, spelt
 from lsgm.files.text import TextLine, json_lines, parse_json
 from lsgm.files.write import atomic_path
+from lsgm.results.metrics import entry_of
 from lsgm.runs.provenance import git_revision
-from lsgm_eval.spaces import family_of
 
 __all__ = [
     "KEYS",
@@ -197,13 +197,6 @@ TERM = re.compile(r"(nelbo|iw|ode_nll)_term_[a-z_]+(/\w+)?_nats")
 """A part of a bound, of all latent groups or of one: ``nelbo_term_negative_entropy/0_nats``."""
 
 
-def _about(metric: str) -> Metric:
-    if TERM.fullmatch(metric):
-        return Metric("nats/image", None, "terms")
-    family = family_of(metric.removeprefix("paired_"))
-    return METRICS[family] if family else METRICS[metric]
-
-
 @dataclass(frozen=True)
 class Context:
     """What all rows of one model in one evaluation share."""
@@ -229,7 +222,7 @@ class Context:
             raise UserError(
                 f"{metric} of {self.model} is {value}: look at its samples and its training metrics"
             )
-        about = _about(metric)
+        about = entry_of(metric)
         shared = {
             "task": self.task,
             "model": self.model,
