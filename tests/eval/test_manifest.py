@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from bernoulli import BernoulliModel
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
@@ -161,6 +162,9 @@ def task(
     return str(path)
 
 
+MODELS = {"a": BernoulliModel(name="a"), "b": BernoulliModel(name="b", p=0.3, sha256="c" * 64)}
+
+
 def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
@@ -169,25 +173,45 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     "words",
     [
         ["eval", "TASK", "--model", "a", "--model", "b", "--only", "quality", "--only", "nelbo"],
-        ["nll", "a", "b", "--task", "TASK"],
+        ["nll", "a", "b", "--task", "TASK", "--method", "nelbo", "--method", "iw", "--limit", "9"],
+        ["nll", "a", "b", "--task", "TASK", "--times", "3"],
         [
-            *("nfe", "--model", "a", "--task", "TASK", "--images", "40"),
-            *("--samplers", "heun", "--nfe", "4", "--tol", "none"),
+            *("nfe", "--model", "a", "--model", "b", "--task", "TASK", "--images", "40"),
+            *("--samplers", "heun,ddim@logsnr:eta=0.5", "--nfe", "4,6", "--tol", "0.1", "--reach", "500"),
+            *("--time-budget", "1000"),
         ],
     ],
-    ids=lambda words: words[0],
+    ids=["eval", "nll", "changed", "nfe"],
 )
-def test_every_new_row_names_the_manifest_of_its_call(task: str, tmp_path: Path, words: list[str]) -> None:
-    argv = [task if word == "TASK" else word for word in words] + ["--out", str(tmp_path / "out")]
-    assert main(argv) == 0
-    rows = rows_of(tmp_path / "out")
-    (file,) = (tmp_path / "out" / "manifests").iterdir()
-    assert {row["manifest"] for row in rows} == {file.stem}
-    found = read_manifest(file)
-    assert found.command == ("lsgm", *argv)
-    # An evaluation loads its images when the manifest is written already: its rows name them.
-    assert found.task.dataset in ({None} if words[0] == "eval" else {row["dataset"] for row in rows})
-    assert all(row["dataset"] for row in rows)
+def test_every_new_row_names_a_manifest_whose_command_makes_it_again_and_little_else(
+    task: str, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The pixels of one model are blacker than the other's, so that no number is another's by chance.
+    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": MODELS[spec])
+    argv = [task if word == "TASK" else word for word in words]
+    out = ["--device", "cpu", "--out"]
+    assert main([*argv, *out, str(tmp_path / "out")]) == 0
+    rows, again = rows_of(tmp_path / "out"), dict[tuple[str, ...], list[dict[str, Any]]]()
+    for row in rows:
+        found = read_manifest(tmp_path / "out" / "manifests" / f"{row['manifest']}.json")
+        assert found.command == ("lsgm", *argv, *out, str(tmp_path / "out"))
+        # An evaluation loads its images when the manifest is described already: its rows name them.
+        assert found.task.dataset == (None if words[0] == "eval" else row["dataset"])
+        assert row["dataset"]
+        assert not {"--out", "--json", "--report", "--time-budget"} & set(found.again)
+        named = {model.name for model in found.models}
+        # What is derived of curves is of all of them, and a protocol changed by hand is one for all models.
+        whole = row["group"] == "reach" or row["task"].endswith("-custom")
+        assert named == ({"a", "b"} if whole else set(row["model"].split(" - ")))
+        again.setdefault(found.again, []).append(row)
+    for k, (command, made) in enumerate(again.items()):
+        assert main([*command[1:], "--out", str(tmp_path / str(k))]) == 0
+        fresh = rows_of(tmp_path / str(k))
+        numbers = {(row["task"], row["model"], row["metric"], row["sampler"]): row["value"] for row in fresh}
+        for row in made:
+            same = numbers[row["task"], row["model"], row["metric"], row["sampler"]]
+            assert same == row["value"] or "seconds" in row["metric"]
+        assert len(again) == 1 or len(fresh) < len(rows) or made[0]["group"] == "reach"
 
 
 def test_a_finished_measurement_keeps_the_manifest_that_measured_it(task: str, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
@@ -109,7 +109,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.live.table import count_words, measurement_table
     from lsgm_eval.models.open import open_models
     from lsgm_eval.run.calls import evaluate
-    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.manifest import Call, describe_call, words_of
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.run.steps import MEASUREMENTS
     from lsgm_eval.task import load_task
@@ -131,10 +131,14 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         claim(options.export_reference)
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "eval", *argv]
-    manifest = world.on_main(
-        lambda: write_manifest(out, command, named, task, options.tier, device=world.device, images=images)
-    )
-    with measuring(out, command, measurement_table, world=world, report=options.report) as runner:
+    plain = replace(options, out=None, json=False, report="yes", save="", export_reference=None)
+
+    def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        return ["lsgm", "eval", *words_of(replace(plain, model=tuple(words), **changes), "task")]
+
+    about = describe_call(command, named, task, options.tier, None, world.device, images)
+    call = Call(out, about, again)
+    with measuring(out, command, measurement_table, world=world, call=call, report=options.report) as runner:
         rows = evaluate(
             models,
             task,
@@ -149,7 +153,6 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             save=options.save,
             export_reference=options.export_reference,
             images=images,
-            manifest=manifest,
             runner=runner,
         )
     if not world.main:

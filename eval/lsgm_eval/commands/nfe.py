@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -123,7 +123,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.live.table import sweep_table
     from lsgm_eval.models.open import open_models
     from lsgm_eval.run.calls import Sweep, prepare, sweep
-    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.manifest import Call, describe_call, words_of
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.task import load_task
 
@@ -150,12 +150,17 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         references=references,
     )
     named = dict(zip(options.model, models, strict=True))
-    command, dataset = ["lsgm", "nfe", *argv], bench.data.dataset
-    manifest = world.on_main(
-        lambda: write_manifest(out, command, named, task, options.tier, dataset, device=world.device)
+    command = ["lsgm", "nfe", *argv]
+    plain = replace(options, out=None, json=False, report="yes", time_budget=None)
+
+    def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        return ["lsgm", "nfe", *words_of(replace(plain, model=tuple(words), **changes))]
+
+    call = Call(
+        out, describe_call(command, named, task, options.tier, bench.data.dataset, world.device), again
     )
-    with measuring(out, command, sweep_table, world=world, report=options.report) as runner:
-        rows = sweep(models, replace(bench, manifest=manifest), ask, family, runner=runner)
+    with measuring(out, command, sweep_table, world=world, call=call, report=options.report) as runner:
+        rows = sweep(models, bench, ask, family, runner=runner)
     if not world.main:
         return 0
     if options.json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,7 @@ from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
+    from lsgm.generative import GenerativeModel
     from lsgm_eval.images import ScoredImages
     from lsgm_eval.run.steps import Protocol
     from lsgm_eval.task import Method, Task
@@ -175,7 +176,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.live.table import measurement_table
     from lsgm_eval.models.open import open_model
     from lsgm_eval.run.calls import score
-    from lsgm_eval.run.manifest import write_manifest
+    from lsgm_eval.run.manifest import Call, describe_call, words_of
     from lsgm_eval.run.plan import task_images
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.task import load_task
@@ -191,14 +192,16 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     if options.data:
         task, whole = _scored_task(task, found, options)
     images = scored_images_of(task, found)
-    priors = [model.has_prior for model in models]
-    protocols = [_protocol(task, options, method, priors, images, whole=whole) for method in methods]
+    protocols = [_protocol(task, options, method, models, images, whole=whole) for method in methods]
     named = dict(zip(options.models, models, strict=True))
     command = ["lsgm", "nll", *argv]
-    manifest = world.on_main(
-        lambda: write_manifest(out, command, named, task, options.tier, images.dataset, device=world.device)
-    )
-    with measuring(out, command, measurement_table, world=world) as runner:
+
+    def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        plain = replace(options, out=None, json=False, models=tuple(words), **changes)
+        return ["lsgm", "nll", *words_of(plain, "models")]
+
+    call = Call(out, describe_call(command, named, task, options.tier, images.dataset, world.device), again)
+    with measuring(out, command, measurement_table, world=world, call=call) as runner:
         rows = score(
             models,
             images,
@@ -209,7 +212,6 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             world=world,
             batch_size=options.batch_size,
             allow_failures=options.allow_failures,
-            manifest=manifest,
             runner=runner,
         )
     if world.main:
@@ -248,7 +250,7 @@ def _protocol(
     task: Task,
     options: Options,
     method: Method,
-    priors: list[bool],
+    models: Sequence[GenerativeModel],
     images: ScoredImages,
     *,
     whole: bool,
@@ -261,7 +263,7 @@ def _protocol(
     from lsgm_eval.likelihood.store import data_tag
     from lsgm_eval.run.steps import Protocol
 
-    tier = task.tier(options.tier)
+    tier, priors = task.tier(options.tier), [model.has_prior for model in models]
     bases = [tier.config_for(method, prior) for prior in priors]
     configs = tuple(estimator(base, options) for base in bases)
     limit = options.limit or (len(images.levels) if whole or len(images.levels) == 1 else None)
@@ -271,7 +273,21 @@ def _protocol(
     )
     name = task.identity(options.tier, limit=limit, custom=custom)
     variant = name.removeprefix(task.identity(options.tier))
-    return Protocol(name, configs, counts, data_tag(task.dataset, images.dataset) + variant)
+    return Protocol(
+        name,
+        configs,
+        counts,
+        data_tag(task.dataset, images.dataset) + variant,
+        lambda names: [model.name for model in models] if custom else names,
+        lambda method: _alone(options, method),
+    )
+
+
+def _alone(options: Options, method: str) -> dict[str, Any]:
+    """Return the options of a call for one method, without the settings that it does not have."""
+    if method == "nelbo":
+        return {"method": (method,), "tol": None, **dict.fromkeys(FLOW)}
+    return {"method": (method,), "times": None, "control_variate": True}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

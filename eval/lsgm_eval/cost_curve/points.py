@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from lsgm.config import SamplerConfig, require
@@ -23,6 +23,7 @@ from lsgm_eval.spaces import FAMILIES, GIVES, family_of
 
 __all__ = [
     "REFERENCE",
+    "budget_of",
     "check_fit",
     "check_metric",
     "curve_point",
@@ -151,6 +152,21 @@ def sampler_of(word: str) -> SamplerConfig:
     config = from_dict(SamplerConfig, table, where)
     check_options(config, f"{where}: ")
     return config
+
+
+def budget_of(point: SamplerConfig) -> dict[str, str]:
+    """Return the options of `lsgm nfe` that measure one point alone: samplers, nfe and tol."""
+    sampler, plain = find_sampler(point.name), SamplerConfig(point.name)
+    options = [
+        f":{field.name}={str(value).lower()}"
+        for field in fields(point)
+        if field.name not in ("name", *BUDGETS)
+        and (value := getattr(point, field.name)) != getattr(plain, field.name)
+    ]
+    word = "".join([point.name, f"@{point.grid}" if point.grid else "", *options])
+    if sampler.adaptive:
+        return {"samplers": word, "tol": str(point.rtol)}
+    return {"samplers": word, "nfe": str(sampler.evaluations(point)), "tol": "none"}
 
 
 def samplers_of(text: str) -> tuple[SamplerConfig, ...]:

@@ -21,6 +21,7 @@ from lsgm.sampling.keep import save_grid
 from lsgm_eval.cost_curve.points import check_fit
 from lsgm_eval.cost_curve.speedup import derived_rows
 from lsgm_eval.images import ScoredImages, TaskImages, check_pixels
+from lsgm_eval.likelihood.store import METRIC
 from lsgm_eval.rows import Context
 from lsgm_eval.run.plan import export_references, open_task, unlike_names
 from lsgm_eval.run.runner import Runner
@@ -61,7 +62,6 @@ def evaluate(
     save: Literal["", "png", "npz"] = "",
     export_reference: Path | None = None,
     images: Images | None = None,
-    manifest: str | None = None,
     runner: Runner | None = None,
 ) -> list[Row]:
     """Measure models under one task and return their rows, which ``out/results.jsonl`` holds then.
@@ -106,7 +106,7 @@ def evaluate(
     )  # fmt: skip
     bench = Evaluation(
         task, tier, wanted, opened.data, opened.spaces, opened.closed,
-        Path(out), batch_size, world, allow_failures, save, manifest, images,
+        Path(out), batch_size, world, allow_failures, save, images,
     )  # fmt: skip
     if world.main:
         _show_data(bench)
@@ -125,9 +125,19 @@ def evaluate(
             steps += [curve_step(model, bench, drawn, sampler) for sampler in wanted.curve]
     for pair, both in zip(combinations(opened.models, 2), combinations(contexts, 2), strict=True):
         quality = "quality" in only
-        steps.append(pair_step("difference", pair, bench, both, variant=bench.tag, quality=quality))
+        steps.append(
+            pair_step(
+                "difference", pair, bench, both, variant=bench.tag, quality=quality, again=_difference_again
+            )
+        )
     title = f"lsgm eval {task.identity(tier, images=images)}"
     return (runner or Runner(bench.out, world)).run(title, steps)
+
+
+def _difference_again(row: Row) -> dict[str, Any]:
+    """Return what of `lsgm eval` makes a difference of two models again."""
+    bound = {f"paired_{name}_nats": method for method, name in METRIC.items()}
+    return {"only": (bound.get(row["metric"], "quality"),)}
 
 
 def _show_data(bench: Evaluation) -> None:
@@ -149,7 +159,6 @@ def score(
     world: World,
     batch_size: int,
     allow_failures: bool = False,
-    manifest: str | None = None,
     runner: Runner | None = None,
 ) -> list[Row]:
     """Score every model by every protocol, then each pair of models; ``out/results.jsonl`` holds the rows.
@@ -165,9 +174,7 @@ def score(
     if all(why for line in reasons for why in line):
         raise UserError(reasons[0][0])
     data = TaskImages(images.dataset, images.pixels, None, scored=images)
-    bench = Evaluation(
-        task, tier, task.tier(tier), data, (), (), out, batch_size, world, allow_failures, manifest=manifest
-    )
+    bench = Evaluation(task, tier, task.tier(tier), data, (), (), out, batch_size, world, allow_failures)
     steps = []
     for protocol, line in zip(protocols, reasons, strict=True):
         contexts = [bench.context(model, protocol.task) for model in models]
@@ -185,6 +192,8 @@ def score(
                     (first, second),
                     methods=[protocol.method],
                     variant=protocol.variant,
+                    named=protocol.named,
+                    again=protocol.of_row,
                 )
             )
     title = f"lsgm nll {', '.join(dict.fromkeys(protocol.task for protocol in protocols))}"
@@ -270,6 +279,7 @@ def sweep(
     names = {space.metric(family) for space in bench.spaces}
     wanted = [row for row in rows if row["metric"] in names]  # others come with it
     derived = bench.world.on_main(lambda: derived_rows(list(contexts.values()), wanted, ask.targets))
+    derived = runner.signed(derived, list(contexts), lambda row: {})
     runner.keep(rows + derived, gone)
     runner.track(derived)
     if bench.world.main and runner.board is not None and (left := len(runner.board.left)):

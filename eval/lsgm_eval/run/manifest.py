@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,16 @@ from lsgm_eval.cache import cell_key, code_version
 from lsgm_eval.models.open import packages_of
 from lsgm_eval.task import Images, Task
 
-__all__ = ["FOLDER", "FORMAT", "MadeCall", "describe_call", "read_call", "write_manifest"]
+__all__ = [
+    "FOLDER",
+    "FORMAT",
+    "Call",
+    "MadeCall",
+    "describe_call",
+    "read_call",
+    "words_of",
+    "write_manifest",
+]
 
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
@@ -51,23 +60,74 @@ def write_manifest(
     device: torch.device | str = "cpu",
     images: Images | None = None,
 ) -> str:
-    """Write ``out/manifests/<id>.json`` atomically and return the id.
+    """Write the manifest of a whole call (`Call.write`) and return its id.
 
-    The id is the first 12 hexadecimal digits of the SHA-256 of the content as canonical JSON, without the
-    time: the same call on the same machine, begun again, has the same manifest, which stays as the first of
-    them wrote it. ``command`` is the line as one would type it, ``models`` the models by the words that named
-    them there, ``dataset`` is ``name@version@sha256`` where the images are loaded already; every row names it
-    in any case. Raises DataError where the file cannot be written.
+    ``command`` is the line as one would type it, ``models`` the models by the words that named them there,
+    ``dataset`` is ``name@version@sha256`` where the images are loaded already; every row names it in any
+    case. Raises DataError where the file cannot be written.
     """
-    content = describe_call(command, models, task, tier, dataset, device, images)
-    name = cell_key(content)[:12]
-    path = out / FOLDER / f"{name}.json"
-    if path.exists():
+    return Call(out, describe_call(command, models, task, tier, dataset, device, images)).write()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that measures, whose rows each name a manifest with the command that makes just them again."""
+
+    out: Path
+    content: Mapping[str, Any]
+    """Of `describe_call`."""
+    line: Callable[[Sequence[str], Mapping[str, Any]], Sequence[str]] = lambda words, changes: ()
+    """From models, by the words that named them, and options that are others to the command line for them."""
+
+    def again(self, names: Sequence[str], changes: Mapping[str, Any]) -> str:
+        """Write the manifest of some rows and return its id.
+
+        They are of the models ``names``, and the call with ``changes`` of its options makes them again.
+        """
+        models = [model for model in self.content["models"] if model["name"] in names]
+        return self.write(models, self.line([model["spec"] for model in models], changes))
+
+    def write(self, models: Sequence[Mapping[str, Any]] | None = None, again: Sequence[str] = ()) -> str:
+        """Write ``out/manifests/<id>.json`` atomically and return the id.
+
+        The id is the first 12 hexadecimal digits of the SHA-256 of the content as canonical JSON, without the
+        time: the same call on the same machine, begun again, has the same manifest, which stays as the first
+        of them wrote it. Raises DataError where the file cannot be written.
+        """
+        content = dict(self.content)
+        if models is not None:
+            content["models"] = list(models)
+        if again:
+            content["again"] = [spelt(word) for word in again]
+        name = cell_key(content)[:12]
+        path = self.out / FOLDER / f"{name}.json"
+        if path.exists():
+            return name
+        record = {"format": FORMAT, "id": name, "started": _now(), **content}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="ascii")
         return name
-    record = {"format": FORMAT, "id": name, "started": _now(), **content}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="ascii")
-    return name
+
+
+def words_of(options: Any, positional: str = "") -> list[str]:
+    """Return the words from which `lsgm.options.parse` makes these options; defaults are left out.
+
+    ``positional`` is the field that stands without a name, if there is one.
+    """
+    first, words = getattr(options, positional, ()), list[str]()
+    for field_ in fields(options):
+        value = getattr(options, field_.name)
+        if field_.name == positional or value == field_.default:
+            continue
+        name = field_.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            for each in value if isinstance(value, tuple) else (value,):
+                text = str(each)
+                # A value that begins with a dash would be read as an option.
+                words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+    return [*([first] if isinstance(first, str) else first), *words]
 
 
 def describe_call(

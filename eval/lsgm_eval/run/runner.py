@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from lsgm_eval.cache import CellStore
 from lsgm_eval.live.board import Board, Entry
 from lsgm_eval.live.screen import Draw, Nothing, Screen, open_screen
 from lsgm_eval.rows import merge_rows, read_rows, write_rows
+from lsgm_eval.run.manifest import Call
 
 __all__ = ["Cells", "Runner", "Step", "Terminated", "measuring", "write_report"]
 
@@ -51,6 +52,10 @@ class Step:
     cell: Callable[[], str] | None = None
     """The key of all that its rows depend on, asked of the first process alone; None where they are not kept
     as a cell, because single images are, or because they take no time."""
+    names: Sequence[str] = ()
+    """Of its models."""
+    again: Callable[[Row], Mapping[str, Any]] = lambda row: {}
+    """What options of the call are others in the command that makes a row of it again."""
     files: Sequence[Path] = ()
     """What it writes beside its rows, without which its cell is none."""
     finished: Callable[[], list[Row] | None] = lambda: None
@@ -103,6 +108,8 @@ class Runner:
     command: Sequence[str] = ()
     """As it was typed, for ``status.json``; without one there is no such file."""
     clock: Callable[[], float] = time.monotonic
+    call: Call | None = None
+    """What the manifests of the rows say of the call; without one the rows name none."""
     spare: bool = False
     """Whether a step that fails for a reason to be told ends nothing but itself."""
     board: Board | None = None
@@ -153,6 +160,16 @@ class Runner:
         old = [row for row in (read_rows(path) if path.exists() else []) if not gone(row)]
         write_rows(path, merge_rows(old, rows))
 
+    def signed(
+        self, rows: list[Row], names: Sequence[str], again: Callable[[Row], Mapping[str, Any]]
+    ) -> list[Row]:
+        """Return rows with the name of the manifest that says how just they are made again."""
+        call = self.call
+        if call is None:
+            return rows
+        found = self.world.on_main(lambda: [call.again(names, again(row)) for row in rows])
+        return [row | {"manifest": manifest} for row, manifest in zip(rows, found, strict=True)]
+
     def track(self, rows: Sequence[Row]) -> None:
         """Tell measured rows to the installed trackers; one that raises is named and switched off."""
         if self.out is None or not self.world.main:
@@ -193,7 +210,8 @@ class Runner:
     def _finished(self, step: Step) -> list[Row] | None:
         """Return the rows of a step that an earlier call finished, or None."""
         if step.cell is None or self.out is None:
-            return step.finished()
+            rows = step.finished()
+            return None if rows is None else self.signed(rows, step.names, step.again)
         rows = Cells(self.out, self.world).get(step.cell)
         return None if rows is None else step.told(rows)
 
@@ -203,9 +221,11 @@ class Runner:
         self._note("running")
         try:
             if step.cell is None or self.out is None:
-                rows = step.measure()
+                rows = self.signed(step.measure(), step.names, step.again)
             else:
-                rows = Cells(self.out, self.world).rows(step.cell, step.measure, step.files)
+                rows = Cells(self.out, self.world).rows(
+                    step.cell, lambda: self.signed(step.measure(), step.names, step.again), step.files
+                )
                 self.world.on_main(step.after)
             rows = step.told(rows)
             self.keep(rows, gone)
@@ -254,6 +274,7 @@ def measuring(
     draw: Draw,
     *,
     world: World = ALONE,
+    call: Call | None = None,
     report: Literal["yes", "no"] = "no",
 ) -> Iterator[Runner]:
     """Yield the runner of a command that measures into ``out``.
@@ -263,9 +284,9 @@ def measuring(
     block as Ctrl-C does, with status 143. Processes other than the first one tell and write nothing.
     """
     if not world.main:
-        yield Runner(out, world)
+        yield Runner(out, world, call=call)
         return
-    runner = Runner(out, world, open_screen(draw), command)
+    runner = Runner(out, world, open_screen(draw), command, call=call)
     try:
         with _terminable(), runner.screen:
             yield runner

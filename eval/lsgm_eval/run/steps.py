@@ -21,7 +21,7 @@ from lsgm.generative import GenerativeModel
 from lsgm.sampling.keep import save_grid
 from lsgm.structure import to_dict
 from lsgm_eval.cache import cell_key, code_version
-from lsgm_eval.cost_curve.points import curve_point, expected_nfe, headline_point, one_statistic
+from lsgm_eval.cost_curve.points import budget_of, curve_point, expected_nfe, headline_point, one_statistic
 from lsgm_eval.images import TaskImages
 from lsgm_eval.likelihood.bound import Bound, missing_rows, why_missing
 from lsgm_eval.likelihood.pairs import paired_rows
@@ -86,8 +86,6 @@ class Evaluation:
     allow_failures: bool = False
     save: str = ""
     """``png``, ``npz`` or nothing: how the headline's images are kept."""
-    manifest: str | None = None
-    """Of the call, for its rows."""
     images: Images | None = None
     """How many images are drawn where it is not the tier that says so."""
 
@@ -135,7 +133,6 @@ class Evaluation:
             model.sha256,
             self.data.dataset,
             uuid.uuid4().hex[:12],
-            self.manifest,
         )
 
     def of_drawn(self, context: Context) -> Context:
@@ -207,6 +204,8 @@ def quality_step(model: GenerativeModel, bench: Evaluation, context: Context, *,
         "quality",
         measure,
         bench.key([model], "quality", settings),
+        [model.name],
+        lambda row: {"only": ("quality", "curve") if row["group"] == "curve" else ("quality",)},
         [grid, pairs, *([how.save] if how.save else [])],
         told=lambda rows: [row for row in rows if curve or row["group"] != "curve"],
         column="quality",
@@ -268,6 +267,16 @@ class Protocol:
         """The method: nelbo, iw or ode."""
         return self.estimators[0].method
 
+    named: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
+    """The models whose presence makes it what it is, of those that a row is about: more, where a change that
+    is one for any of them makes it another protocol for all."""
+    again: Callable[[str], Mapping[str, Any]] = lambda method: {"only": (method,)}
+    """Options that are others in a call for one method alone."""
+
+    def of_row(self, row: Row) -> Mapping[str, Any]:
+        """Return the options that are others in the command for a row of it."""
+        return self.again(self.method)
+
     def why_missing(self, model: GenerativeModel, index: int) -> str:
         """Return why a model has no such bound under it, or an empty string where it has one."""
         absent = f"{self.method} of {model.name} is no part of {self.task}: give --limit N, or another --tier"
@@ -280,6 +289,7 @@ def bound_step(
     """Return the measurement of one model's bound, or of its absence with the reason."""
     method, config = protocol.method, protocol.estimators[index]
     why, scored = protocol.why_missing(model, index), bench.data.scored
+    names = protocol.named([model.name])
     if why or scored is None:
         # Of ready images with a number of their own nothing stands under the tier's name.
         drawn = bench.of_drawn(context)
@@ -287,7 +297,9 @@ def bound_step(
         def missing() -> list[Row]:
             return missing_rows(drawn, config, bench.task.likelihood_split, why)
 
-        return Step(model.name, method, missing, finished=missing, column=method)
+        return Step(
+            model.name, method, missing, names=names, again=protocol.of_row, finished=missing, column=method
+        )
     bound = Bound(model, scored, config, protocol.counts[index])
 
     def measure() -> list[Row]:
@@ -304,6 +316,8 @@ def bound_step(
         model.name,
         method,
         measure,
+        names=names,
+        again=protocol.of_row,
         finished=lambda: measure() if bound.scored_before(bench.out, bench.world) else None,
         column=method,
         kind=bound.kind,
@@ -326,6 +340,8 @@ def curve_step(model: GenerativeModel, bench: Evaluation, context: Context, samp
         f"curve {shown}",
         lambda: curve_point(context, model, spaces, how, split),
         bench.key([model], "curve", to_dict(sampler) | {"n": len(seeds), "shown": shown}),
+        [model.name],
+        lambda row: {"only": ("curve",)},
         column="curve",
         kind=kind,
         work=work,
@@ -356,6 +372,8 @@ def point_step(
         shown if model.has_prior else "without a sampler",
         measure,
         bench.key([model], "sweep", to_dict(point) | {"n": n, "family": family, "shown": shown}),
+        [model.name],
+        lambda row: budget_of(point) if model.has_prior else {},
         told=lambda rows: [row | {"run_id": context.run_id} for row in rows],
         after=lambda: forget(state),
         column="points",
@@ -382,6 +400,8 @@ def pair_step(
     methods: Sequence[str] = METHODS,
     variant: str,
     quality: bool = False,
+    named: Callable[[Sequence[str]], Sequence[str]] = lambda names: names,
+    again: Callable[[Row], Mapping[str, Any]] = lambda row: {},
 ) -> Step:
     """Return the differences of two models: of their bounds and, with ``quality``, of their distances."""
 
@@ -392,7 +412,8 @@ def pair_step(
         )
         return rows + _distances(pair, bench, contexts) if quality and bench.spaces else rows
 
-    return Step(" - ".join(model.name for model in pair), what, measure, kind="difference")
+    names = [model.name for model in pair]
+    return Step(" - ".join(names), what, measure, names=named(names), again=again, kind="difference")
 
 
 def _distances(

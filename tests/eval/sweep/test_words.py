@@ -6,7 +6,15 @@ import pytest
 
 from lsgm.config import SamplerConfig
 from lsgm.errors import ConfigError
-from lsgm_eval.cost_curve.points import sampler_of, samplers_of, targets_of, tolerances_of, whole_numbers
+from lsgm_eval.cost_curve.points import (
+    budget_of,
+    plan_points,
+    sampler_of,
+    samplers_of,
+    targets_of,
+    tolerances_of,
+    whole_numbers,
+)
 
 
 def test_a_sampler_may_have_a_grid_and_options() -> None:
@@ -15,6 +23,16 @@ def test_a_sampler_may_have_a_grid_and_options() -> None:
     full = sampler_of("heun@edm:rho=5:time-end=1e-3:denoise=true")
     assert full == SamplerConfig("heun", grid="edm", rho=5.0, time_end=1e-3, denoise=True)
     assert sampler_of("heun:time_end=none").time_end is None
+
+
+@pytest.mark.parametrize(
+    "word", ["heun", "euler@logsnr", "heun@edm:rho=5:time_end=0.001:denoise=true", "ddim:eta=0.5", "dopri5"]
+)
+def test_a_point_has_the_options_that_measure_it_alone(word: str) -> None:
+    for point in plan_points([sampler_of(word)], [7, 12], [1e-2]):
+        told = budget_of(point)
+        budgets = whole_numbers(told.get("nfe", "none"), "--nfe")
+        assert plan_points(samplers_of(told["samplers"]), budgets, tolerances_of(told["tol"])) == (point,)
 
 
 def test_several_samplers_stand_between_commas() -> None:
