@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from lsgm.errors import CheckpointError, did_you_mean
 from lsgm.interop.taken import brief, named
 from lsgm.structure import LARGEST
 
-__all__ = ["IGNORED", "TRANSLATED", "Arguments", "OfficialArguments", "check_names", "ignored"]
+__all__ = ["IGNORED", "TRANSLATED", "Arguments", "check_names", "ignored"]
 
 T = TypeVar("T")
 
@@ -34,11 +34,9 @@ class Arguments:
 
         So too for one that a model of these arguments never looks at.
         """
-        readers: dict[Any, Callable[[str], Any]] = {int: self.whole, float: self.number, bool: self.flag}
-        for name, hint in get_type_hints(OfficialArguments).items():
+        for name, reader in TRANSLATED.items():
             if self.values.get(name) is not None:
-                kind = get_args(hint)[0]
-                readers.get(kind, self.text if kind is str else self.wholes)(name)
+                getattr(self, reader)(name)
 
     def whole(self, name: str, default: int | None = None) -> int:
         """Return a whole number; ``default`` stands for an argument that older files lack."""
@@ -105,100 +103,36 @@ class Arguments:
         )
 
 
-@dataclass(frozen=True)
-class OfficialArguments:
-    """Arguments by name. None stands for one that older files, or files of one stage alone, lack.
+_TYPES: dict[str, str] = {
+    "text": (
+        "dataset decoder_dist arch_instance progressive_input_vae progressive_output_vae dae_arch "
+        "embedding_type progressive progressive_input progressive_combine sde_type iw_sample_p iw_sample_q"
+    ),
+    "whole": (
+        "num_x_bits seed num_nf num_latent_scales num_groups_per_scale num_latent_per_group "
+        "num_channels_enc num_channels_dec num_preprocess_blocks num_preprocess_cells "
+        "num_postprocess_blocks num_postprocess_cells num_cell_per_cond_enc num_cell_per_cond_dec "
+        "num_channels_dae num_scales_dae num_cell_per_scale_dae embedding_dim epochs warmup_epochs "
+        "batch_size num_proc_node num_process_per_node"
+    ),
+    "flag": (
+        "use_se fir mixed_prediction drop_inactive_var train_vae disjoint_training update_q_ema "
+        "autocast_train custom_conv_dae cont_kl_anneal kl_balance_vada weight_decay_norm_anneal"
+    ),
+    "number": (
+        "log_sig_q_scale embedding_scale dropout mixing_logit_init beta_start beta_end sigma2_0 "
+        "sigma2_min sigma2_max time_eps grad_clip_max_norm learning_rate_vae learning_rate_min_vae "
+        "learning_rate_dae learning_rate_min_dae weight_decay ema_decay weight_decay_norm_vae "
+        "weight_decay_norm_dae kl_anneal_portion_vada kl_const_portion_vada kl_const_coeff_vada "
+        "kl_max_coeff_vada weight_decay_norm weight_decay_norm_init kl_anneal_portion kl_const_portion "
+        "kl_const_coeff kl_max_coeff"
+    ),
+    "wholes": "channel_mult",
+}
+"""Reader of `Arguments` -> the arguments that the authors' parser gives such values."""
 
-    Fractions may be written as whole numbers.
-    """
-
-    # The images.
-    dataset: str | None = None
-    num_x_bits: int | None = None
-    decoder_dist: str | None = None
-    seed: int | None = None
-    # The VAE.
-    arch_instance: str | None = None
-    use_se: bool | None = None
-    num_nf: int | None = None
-    log_sig_q_scale: float | None = None
-    num_latent_scales: int | None = None
-    num_groups_per_scale: int | None = None
-    num_latent_per_group: int | None = None
-    num_channels_enc: int | None = None
-    num_channels_dec: int | None = None
-    channel_mult: tuple[int, ...] | None = None
-    num_preprocess_blocks: int | None = None
-    num_preprocess_cells: int | None = None
-    num_postprocess_blocks: int | None = None
-    num_postprocess_cells: int | None = None
-    num_cell_per_cond_enc: int | None = None
-    num_cell_per_cond_dec: int | None = None
-    progressive_input_vae: str | None = None
-    progressive_output_vae: str | None = None
-    # The score prior.
-    dae_arch: str | None = None
-    num_channels_dae: int | None = None
-    num_scales_dae: int | None = None
-    num_cell_per_scale_dae: int | None = None
-    embedding_dim: int | None = None
-    embedding_type: str | None = None
-    embedding_scale: float | None = None
-    fir: bool | None = None
-    progressive: str | None = None
-    progressive_input: str | None = None
-    progressive_combine: str | None = None
-    dropout: float | None = None
-    mixed_prediction: bool | None = None
-    mixing_logit_init: float | None = None
-    drop_inactive_var: bool | None = None
-    # Its diffusion and objective.
-    sde_type: str | None = None
-    beta_start: float | None = None
-    beta_end: float | None = None
-    sigma2_0: float | None = None
-    sigma2_min: float | None = None
-    sigma2_max: float | None = None
-    time_eps: float | None = None
-    iw_sample_p: str | None = None
-    iw_sample_q: str | None = None
-    train_vae: bool | None = None
-    disjoint_training: bool | None = None
-    update_q_ema: bool | None = None
-    # The training.
-    epochs: int | None = None
-    warmup_epochs: int | None = None
-    batch_size: int | None = None
-    num_proc_node: int | None = None
-    num_process_per_node: int | None = None
-    grad_clip_max_norm: float | None = None
-    autocast_train: bool | None = None
-    learning_rate_vae: float | None = None
-    learning_rate_min_vae: float | None = None
-    learning_rate_dae: float | None = None
-    learning_rate_min_dae: float | None = None
-    weight_decay: float | None = None
-    ema_decay: float | None = None
-    weight_decay_norm_vae: float | None = None
-    weight_decay_norm_dae: float | None = None
-    custom_conv_dae: bool | None = None
-    cont_kl_anneal: bool | None = None
-    kl_anneal_portion_vada: float | None = None
-    kl_const_portion_vada: float | None = None
-    kl_const_coeff_vada: float | None = None
-    kl_max_coeff_vada: float | None = None
-    kl_balance_vada: bool | None = None
-    weight_decay_norm: float | None = None
-    weight_decay_norm_init: float | None = None
-    weight_decay_norm_anneal: bool | None = None
-    kl_anneal_portion: float | None = None
-    kl_const_portion: float | None = None
-    kl_const_coeff: float | None = None
-    kl_max_coeff: float | None = None
-
-
-TRANSLATED = frozenset(field.name for field in fields(OfficialArguments))
-"""Arguments that a recipe says too."""
+TRANSLATED: dict[str, str] = {name: reader for reader, names in _TYPES.items() for name in names.split()}
+"""Arguments that a recipe says too, each with its reader; older files, and those of one stage, lack some."""
 
 _REASONS = {
     "it names a place on the authors' machines": "root save data fid_dir vae_checkpoint vada_checkpoint",
@@ -225,12 +159,12 @@ MOST = 40
 
 def check_names(args: Iterable[str], allowed: Iterable[str] = ()) -> None:
     """Raise CheckpointError naming the arguments in neither list, unless the caller has allowed them."""
-    if needed := sorted(TRANSLATED.intersection(allowed)):
+    if needed := sorted(TRANSLATED.keys() & set(allowed)):
         raise CheckpointError(
             f"--ignore names '{needed[0]}', which says what the model is or how it was trained and cannot "
             "be left aside; name arguments that are not known here"
         )
-    unknown = [named(name) for name in sorted(set(args) - TRANSLATED - IGNORED.keys() - set(allowed))]
+    unknown = [named(name) for name in sorted(set(args) - TRANSLATED.keys() - IGNORED.keys() - set(allowed))]
     if len(unknown) > MOST:
         raise CheckpointError(
             f"the checkpoint was trained with {len(unknown)} arguments that are not known here, "

@@ -197,10 +197,10 @@ def test_every_argument_is_translated_or_set_aside_for_a_reason() -> None:
         recipe_of(watched)
         pixels_of_args(watched)
         asked |= watched.asked
-        assert set(case) <= TRANSLATED | IGNORED.keys()
+        assert set(case) <= TRANSLATED.keys() | IGNORED.keys()
         assert ignored(case).keys() == set(case) & IGNORED.keys()
-    assert asked == TRANSLATED
-    assert not TRANSLATED & IGNORED.keys()
+    assert asked == TRANSLATED.keys()
+    assert not TRANSLATED.keys() & IGNORED.keys()
 
 
 def test_an_unknown_argument_is_refused_unless_it_is_set_aside_by_name() -> None:

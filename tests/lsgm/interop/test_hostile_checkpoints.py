@@ -21,7 +21,7 @@ from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.interop.nvlabs.arguments import recipe_of
 from lsgm.interop.nvlabs.convert import convert
 from lsgm.interop.nvlabs.read import STEM, official_of, read_checkpoint
-from lsgm.interop.nvlabs.schema import OfficialArguments, check_names
+from lsgm.interop.nvlabs.schema import TRANSLATED, check_names
 from lsgm.interop.taken import Native
 from lsgm.kinds import recipe_from
 from lsgm.runs.load import load_model
@@ -76,7 +76,7 @@ def test_an_argument_of_any_value_is_taken_or_refused_in_a_sentence(
     content: dict[str, Any], value: str
 ) -> None:
     args = vars(content["args"])
-    for name in sorted(args.keys() & set(OfficialArguments.__dataclass_fields__)):
+    for name in sorted(args.keys() & TRANSLATED.keys()):
         changed = {**content, "args": argparse.Namespace(**{**args, name: ODD[value]})}
         sentence = ""
         try:
