@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
+from collections.abc import Mapping
 from decimal import Decimal, localcontext
-from typing import Literal
+from typing import ClassVar, Literal, get_args, get_type_hints
 
 import pytest
 import torch
@@ -18,7 +19,11 @@ from torch.distributions import Normal, kl_divergence
 
 from lsgm.config import SDEConfig
 from lsgm.errors import ConfigError
-from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE, make_sde
+from lsgm.likelihood import flow_times
+from lsgm.sampling.grids import make_grid
+from lsgm.sde import OWN, SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE, make_sde
+from lsgm.tabulated import TabulatedVPSDE
+from lsgm.times import Weighting, make_proposal
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -275,3 +280,33 @@ Kind = Literal["vp", "subvp", "ve", "geometric"]
 def test_values_out_of_range_are_named(kind: Kind, options: dict[str, float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make_sde(SDEConfig(kind, **options))
+
+
+def test_the_names_of_recipes_are_those_of_the_classes() -> None:
+    """The configuration lists them without importing torch."""
+    (kind,) = (field for field in dataclasses.fields(SDEConfig) if field.name == "kind")
+    known = get_args(get_type_hints(SDEConfig)[kind.name])
+    assert known[: len(OWN)] == tuple(OWN)
+    assert all(make_sde(SDEConfig(name)).name == name for name in OWN)
+
+
+class Bare(VPSDE):
+    """An SDE of another package that offers no proposals."""
+
+    name = "bare"
+    proposals: ClassVar[Mapping[str, str]] = {}
+
+
+def test_without_a_matched_proposal_times_are_uniform_or_one_sentence_says_so() -> None:
+    sde = Bare()
+    assert make_proposal(sde, Weighting.UN, "uniform", 0.01).name == "uniform"
+    with pytest.raises(ConfigError, match="no importance sampling for weighting 'un' with the Bare; times"):
+        make_proposal(sde, Weighting.UN, "is", 0.01)
+    grid = make_grid(sde, sde.grid, 4, 0.01)
+    assert (grid[0], grid[-1]) == (1.0, 0.01)
+    assert flow_times(sde, 4, 0.01).tolist() == VPSDE().flow_times(4, 0.01).tolist()
+
+
+def test_an_sde_made_of_more_than_a_recipes_numbers_is_in_no_recipe() -> None:
+    with pytest.raises(ConfigError, match="TabulatedVPSDE is made of more than a recipe's numbers"):
+        TabulatedVPSDE.of(SDEConfig())
