@@ -56,21 +56,28 @@ def draw(
     config = replace(config, grid=grid) if grid else config
     sampler = find_sampler(config.name)
     _check(sampler, score.sde, config)
-    noise = seeds if isinstance(seeds, SeededNoise) else _noise(seeds, device)
+    # What is drawn is decided by the noise of each row and the times that all share.
+    if isinstance(seeds, SeededNoise):
+        noise = seeds
+    else:
+        noise = SeededNoise(seeds, device=device or "cpu", stream="sampler")
     device = noise.device
     times = _times(score, shape, sampler, config, device)
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
+    # From the prior down to the last time, and there perhaps to E[z_0 | z_t] (Tweedie).
     started = clock(device)
     result = sampler.run(counted, z, times.to(device), noise, config)
     z = result.y if isinstance(result, ODESolution) else result
     if config.denoise and not sampler.denoises:
-        z = _denoised(counted, z, times[-1].to(device))
+        t = times[-1].to(device)
+        z = (z - score.sde.sigma(t) * counted.eps(z, t.expand(len(z)))) / score.sde.mean(t)
     seconds = clock(device) - started
+    _refuse_infinite(z, sampler)
     if isinstance(result, ODESolution):
-        return _finite(Drawn(z, counted.nfe, result.accepted, result.rejected, seconds), sampler)
+        return Drawn(z, counted.nfe, result.accepted, result.rejected, seconds)
     accepted = torch.full_like(counted.nfe, len(times) - 1)
-    return _finite(Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds), sampler)
+    return Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds)
 
 
 def _times(
@@ -84,15 +91,6 @@ def _times(
     if name == OPTIMISED:
         return optimised_times(score, shape, config, device).times
     return make_grid(score.sde, name, 1 if sampler.adaptive else config.steps, end, config.rho)
-
-
-def _denoised(score: CountedScore, z: Tensor, t: Tensor) -> Tensor:
-    """Return E[z_0 | z_t] = (z_t - sigma_t eps_theta) / m_t (Tweedie)."""
-    return (z - score.sde.sigma(t) * score.eps(z, t.expand(len(z)))) / score.sde.mean(t)
-
-
-def _noise(seeds: Sequence[int], device: torch.device | str | None) -> SeededNoise:
-    return SeededNoise(seeds, device=device or "cpu", stream="sampler")
 
 
 def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
@@ -112,12 +110,11 @@ def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
     )
 
 
-def _finite(drawn: Drawn, sampler: Sampler) -> Drawn:
-    """Return ``drawn``. Raises UserError, naming the first sample that is not finite, where there is one."""
-    bad = (~drawn.z.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+def _refuse_infinite(z: Tensor, sampler: Sampler) -> None:
+    """Raise UserError, naming the first sample that is not finite, where there is one."""
+    bad = (~z.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
-            f"sampler '{sampler.name}' left {len(bad)} of {len(drawn.z)} samples not finite, the first is "
+            f"sampler '{sampler.name}' left {len(bad)} of {len(z)} samples not finite, the first is "
             f"sample {bad[0]}; check the weights, take more steps or end at a later time"
         )
-    return drawn
