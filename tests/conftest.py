@@ -1,10 +1,13 @@
-"""What all tests share: how hypothesis judges time."""
+"""What all tests share: how many examples hypothesis draws, and how it judges time."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
 # Where other tests run too, seconds say nothing of a strategy or an example; and the first text drawn in a
-# fresh clone takes one for the tables of Unicode alone.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# fresh clone takes one for the tables of Unicode alone. What was ever found is an `@example` of its test;
+# `pytest --hypothesis-profile thorough` looks for more.
+CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("busy", max_examples=50, **CALM)
+settings.register_profile("thorough", max_examples=1000, **CALM)
 settings.load_profile("busy")

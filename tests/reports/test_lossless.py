@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from reports.any_rows import any_rows
 
 from lsgm.errors import DataError
@@ -18,7 +18,6 @@ from lsgm.results.row import Row, row_from
 
 BARE: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "m", "value": None}
 FORMULA = "=+-@＝＋－＠"
-CASES = settings(deadline=None, max_examples=150)
 
 
 def same(mine: list[Row], others: list[Row]) -> bool:
@@ -26,7 +25,6 @@ def same(mine: list[Row], others: list[Row]) -> bool:
     return repr(mine) == repr(others)
 
 
-@CASES
 @given(any_rows())
 @example([row_from(BARE | {"note": ""}), row_from(BARE | {"note": None})])
 @example([row_from(BARE | {"model": 'x,"y"\r\nz\u2028\x1c', "value": 5e-324, "n": 2**63 - 1})])
@@ -35,7 +33,6 @@ def test_csv_and_jsonl_are_inverse_to_themselves(rows: list[Row]) -> None:
     assert same(from_jsonl(to_jsonl(rows)), rows)
 
 
-@CASES
 @given(any_rows())
 def test_others_read_the_same_numbers_and_words(rows: list[Row]) -> None:
     read = list(csv.DictReader(io.StringIO(to_csv(rows), newline="")))
@@ -47,7 +44,6 @@ def test_others_read_the_same_numbers_and_words(rows: list[Row]) -> None:
     assert [each["value"] for each in objects] == [row.value for row in rows]
 
 
-@CASES
 @given(any_rows())
 @example([row_from(BARE | {"model": "=cmd|' /C calc'!A0", "note": "'=1", "seeds": "\t-1", "split": " +1"})])
 @example(
