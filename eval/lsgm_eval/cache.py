@@ -27,11 +27,10 @@ from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.names import shown
 from lsgm.files.text import read_record
 from lsgm.files.write import atomic_path, claim, refuse_links
-from lsgm_eval.rows import KEYS, row_problem
+from lsgm.results.row import KEYS, Row, row_from
 
 __all__ = [
     "CellStore",
-    "cell_key",
     "claim_results",
     "code_version",
     "make_way",
@@ -146,7 +145,6 @@ def code_version(*packages: str) -> str:
 
 # Finished measurements, each under the hash of what it depends on: the same command again reuses them
 
-Row = dict[str, Any]
 
 TEXTS = ("task", "model", "metric", "dataset", "run_id", "group")
 """Keys that are texts in every row of a measurement."""
@@ -166,14 +164,6 @@ class _Cell:
             require(row.keys() == set(KEYS), "the keys of its rows are not those of result rows")
             for key in TEXTS:
                 require(isinstance(row[key], str), f"the '{key}' of its rows is of another type")
-            # They go to a file of results, which nothing would read again with one that may not stand there.
-            problem = row_problem(row)
-            require(not problem, f"of its rows {problem}")
-
-
-def cell_key(parts: Mapping[str, Any]) -> str:
-    """Return the sha256 of what a measurement depends on, as canonical JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class CellStore:
@@ -191,6 +181,8 @@ class CellStore:
             cell = read_record(_Cell, path)
             if cell.key != key:
                 raise DataError(f"{path} is the cell of another measurement")
+            # They go to a file of results, which nothing would read again with one that may not stand there.
+            rows = [row_from(row, keep=True) for row in cell.rows]
         except DataError as error:
             print(
                 f"lsgm: the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
@@ -199,12 +191,12 @@ class CellStore:
             )
             return None
         there = all(os.path.exists(self.folder.parent / name) for name in cell.files)
-        return list(cell.rows) if there else None
+        return rows if there else None
 
     def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
         """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
         names = [str(file.relative_to(self.folder.parent)) for file in files]
-        cell = {"key": key, "rows": list(rows), "files": names}
+        cell = {"key": key, "rows": [row.as_dict() for row in rows], "files": names}
         text = json.dumps(cell, indent=1, allow_nan=False)
         make_way(self._path(key))
         with atomic_path(self._path(key)) as temporary:

@@ -13,11 +13,11 @@ from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.files.limits import Limit
 from lsgm.files.names import shown
 from lsgm.files.text import read_toml
+from lsgm.results.metrics import DISTANCES, official_spaces, require_statistic
 from lsgm.sampling import check_options
 from lsgm.structure import from_dict
-from lsgm_eval.spaces import SpaceSpec
 
-__all__ = ["FEWEST", "Images", "Method", "Task", "Tier", "load_task", "task_names"]
+__all__ = ["FEWEST", "Closed", "Images", "Method", "SpaceSpec", "Task", "Tier", "load_task", "task_names"]
 
 
 Method = Literal["nelbo", "iw", "ode"]
@@ -27,6 +27,38 @@ DRAWN = Limit("LSGM_MOST_IMAGES", 10**7, "images")
 """Drawn under a task. A tier asks for 50,000 at most so far."""
 Images = int | Literal["all"]
 """How many images are drawn in the place of a tier's number; all that there are, of ready images."""
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """A feature space of a task, and what is measured in it."""
+
+    extractor: str
+    """As on the command line: ``inception``, ``inception-clean``, ``export:FILE.pt2``, ``torchscript:FILE``,
+    ``dinov2:DIR`` or ``glyphs``."""
+    name: str = ""
+    """What follows the family in the names of its metrics (empty: the extractor's own name)."""
+    statistics: tuple[str, ...] = DISTANCES
+
+    def __post_init__(self) -> None:
+        require(bool(self.extractor), "a feature space needs an extractor, such as 'inception'")
+        require(
+            bool(self.statistics), f"nothing is measured in the space of {self.extractor}: name a statistic"
+        )
+        for statistic in self.statistics:
+            require_statistic(statistic)
+        require(
+            not (self.name and {self.extractor, self.name} & official_spaces()),
+            f"the space of {self.extractor} cannot be called '{self.name}': FID is that of its own network",
+        )
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A space whose network is not at hand, and the sentence that says which file is missing."""
+
+    spec: SpaceSpec
+    why: str
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lsgm.recipes.ablation import (
     study_lines,
     summary,
 )
-from lsgm.result_rows import read_rows
+from lsgm.results.files import read_rows
 
 __all__ = ["HELP", "AblateOptions", "Budget", "run"]
 
@@ -259,7 +259,7 @@ def _tables(plan: AblationPlan, studies: Sequence[AblationStudy], failed: Mappin
     tier, images = plan.options.tier, plan.images
     tiers = {tier, tier if images is None else f"{tier}-limit-{images}"}
     found = read_rows(plan.out / "results.jsonl")
-    rows = [row for row in found if (row["task"] or "").partition("/")[2] in tiers]
+    rows = [row.as_dict() for row in found if row.task.partition("/")[2] in tiers]
     return [line for study in studies for line in ["", *study_lines(study, rows, failed)]]
 
 

@@ -99,8 +99,7 @@ def read_rows(file: Path, *, keep: bool = False) -> list[Row]:
 
     Raises DataError naming file and line of whatever is malformed.
     """
-    repair = _REMOVE if keep else _SKIP
-    return [row for _, row in parse_lines(read_text(file), str(file), keep=keep, repair=repair).rows]
+    return [row for _, row in parse_lines(read_text(file), str(file), keep=keep, repair=_REMOVE).rows]
 
 
 def to_jsonl(rows: Iterable[Row]) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lsgm.files.names import file_name, shown
 from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path
 from lsgm.results.row import Row
+from lsgm.results.status import now
 from lsgm.structure import from_dict
 
 __all__ = [
@@ -26,9 +26,9 @@ __all__ = [
     "Manifest",
     "MeasuredModel",
     "MeasuredTask",
+    "digest_of",
     "manifest_of",
     "read_manifest",
-    "sha256_of",
     "write_manifest",
 ]
 
@@ -127,7 +127,7 @@ class Manifest:
         return next((model for model in self.models if model.name == name), None)
 
 
-def sha256_of(parts: Mapping[str, Any]) -> str:
+def digest_of(parts: Mapping[str, Any]) -> str:
     """Return the sha256 of plain values as canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -148,11 +148,11 @@ def write_manifest(out: Path, manifest: Manifest) -> str:
     for model in content["models"]:
         if model["images"] is None:  # a count of ready images alone
             del model["images"]
-    name = sha256_of(content)[:12]
+    name = digest_of(content)[:12]
     path = out / FOLDER / f"{name}.json"
     if path.exists():
         return name
-    record = {"format": FORMAT, "id": name, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    record = {"format": FORMAT, "id": name, "started": now()}
     with atomic_path(path) as temporary:
         text = json.dumps(record | content, indent=1, allow_nan=False)
         temporary.write_text(f"{text}\n", encoding="ascii")

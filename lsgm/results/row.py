@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -130,9 +130,32 @@ class Row:
         return abs(self.solver_error) + (self.solver_error_margin or 0.0) <= self.half_width
 
     @property
+    def number(self) -> float:
+        """The value of a row that has one."""
+        if self.value is None:
+            raise ValueError(f"{self.metric} of {self.model} has no value")
+        return self.value
+
+    @property
+    def loss(self) -> float:
+        """The value, turned round where the higher is the better."""
+        return -self.number if self.higher_is_better else self.number
+
+    @property
     def seconds_per_image(self) -> float | None:
         """Seconds from noise to an image, the decoder's among them; None where they are not known."""
         return self.seconds / self.n if self.seconds is not None and self.n else None
+
+    def keys(self) -> list[str]:
+        """Return the keys of its line, so that ``dict(row)`` is what the line says."""
+        return list(self.as_dict())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.as_dict())
+
+    def __getitem__(self, key: str) -> Any:
+        """Return what its line says of a key."""
+        return self.as_dict()[key]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as its line of a file has it: every key of `KEYS`, and what else there is."""
@@ -140,7 +163,7 @@ class Row:
         return {key: getattr(self, key) for key in KEYS} | old | dict(self.more)
 
 
-_BIAS = re.compile(r"upward bias at this n about (-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
+_BIAS = re.compile(r"upward bias at this n about (-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(?!\.?[0-9])")
 
 KINDS = {each.name: str(each.type).partition(" ")[0] for each in fields(Row) if each.name != "more"}
 """Field -> ``str``, ``float``, ``int`` or ``bool``, in the order of a CSV's columns."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError, UserError, did_you_mean
 from lsgm.files import write
-from lsgm.result_rows import read_rows
+from lsgm.results.files import read_rows
 from lsgm.runs.card import render_card
 from lsgm.runs.checkpoint import (
     FORMAT,
@@ -141,7 +141,7 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
     sha256 = state["files"][WEIGHTS["ema"]]["sha256"]
     rows: list[dict[str, Any]] = []
     for path in measured:
-        own = [row for row in read_rows(path) if row["checkpoint_sha256"] == sha256]
+        own = [row.as_dict() for row in read_rows(path) if row.checkpoint_sha256 == sha256]
         if not own:
             raise UserError(
                 f"{path} has no row of the weights in {folder} (sha256 {sha256[:12]}); measure them first"

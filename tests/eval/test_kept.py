@@ -20,9 +20,10 @@ from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.distributed import World
 from lsgm.errors import DataError
 from lsgm.generative import Pixels, Samples
+from lsgm.results.manifest import digest_of
 from lsgm.rng import SeededNoise
 from lsgm_eval import cache
-from lsgm_eval.cache import CellStore, cell_key, claim_results
+from lsgm_eval.cache import CellStore, claim_results
 from lsgm_eval.commands import nll
 from lsgm_eval.likelihood import store as score_store
 from lsgm_eval.likelihood.bound import Bound
@@ -393,7 +394,7 @@ def test_rows_on_disk_are_those_in_memory(tmp_path: Path) -> None:
 # Finished measurements.
 
 CONTEXT = Context("known@1/quick", "known", "c" * 64, "known@1@abc", "run")
-KEY = cell_key({"of": "a test"})
+KEY = digest_of({"of": "a test"})
 
 
 def cell(out: Path) -> tuple[CellStore, Path]:
@@ -438,7 +439,7 @@ def test_a_damaged_cell_is_measured_again(tmp_path: Path, damage: str, capsys: S
         lambda it: it | {"rows": [it["rows"][0] | {"more": 1}]},
         lambda it: it | {"files": 3},
         lambda it: it | {"files": [3]},
-        lambda it: it | {"key": cell_key({"of": "another"})},
+        lambda it: it | {"key": digest_of({"of": "another"})},
         lambda it: {name: it[name] for name in ("rows", "files")},
         lambda it: it | {"rows": [it["rows"][0] | {"n": 10**400}]},
         lambda it: it | {"rows": [it["rows"][0] | {"n": "nan"}]},

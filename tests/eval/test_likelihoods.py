@@ -19,12 +19,13 @@ from scoring import KnownModel, known_images
 from lsgm.config import DensityConfig
 from lsgm.distributed import World, join
 from lsgm.errors import UserError
+from lsgm.results.row import KEYS
 from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.likelihood.scores import Scores, finer, score_images, solves_flow
 from lsgm_eval.likelihood.store import ScoreStore
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.models.open import Renamed
-from lsgm_eval.rows import KEYS, Context
+from lsgm_eval.rows import Context
 from lsgm_eval.run.calls import score as measured
 from lsgm_eval.run.steps import Protocol
 from lsgm_eval.task import Task, Tier

@@ -18,8 +18,7 @@ from bernoulli import BernoulliModel
 
 from lsgm.cli import main
 from lsgm.data import ImageSet
-from lsgm.results.manifest import Manifest, read_manifest
-from lsgm_eval.cache import cell_key
+from lsgm.results.manifest import Manifest, digest_of, read_manifest
 from lsgm_eval.models import open
 from lsgm_eval.run import manifest as manifest_module
 from lsgm_eval.run import plan
@@ -64,7 +63,7 @@ def write(tmp_path: Path, bernoulli: Callable[..., Any]) -> Callable[..., Path]:
 def test_the_id_is_the_hash_of_all_but_the_time(write: Callable[..., Path]) -> None:
     content = json.loads(write().read_text())
     named, started, version = (content.pop(key) for key in ("id", "started", "format"))
-    assert (named, version) == (cell_key(content)[:12], 1)
+    assert (named, version) == (digest_of(content)[:12], 1)
     assert started.endswith("+00:00")
 
 

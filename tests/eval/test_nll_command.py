@@ -18,10 +18,10 @@ from lsgm.config import DensityConfig
 from lsgm.data.folder import read_folder
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
+from lsgm.results.files import read_rows
 from lsgm_eval import images
 from lsgm_eval.commands.nll import Options, estimator, run
 from lsgm_eval.models import open
-from lsgm_eval.rows import read_rows
 from lsgm_eval.run import plan
 
 TASK = """
@@ -85,7 +85,7 @@ def test_the_default_is_the_score_matching_bound_of_the_quick_tier(nll: Command,
     assert rows[0]["metric"] == "nelbo_nats"
     assert rows[0]["value"] == pytest.approx(float(nats.double().mean()), rel=1e-6)
     assert (rows[0]["task"], rows[0]["n"], rows[0]["sampler"]) == ("known@1/quick", 20, "nelbo(times=4)")
-    assert read_rows(tmp_path / "out" / "results.jsonl") == rows
+    assert [row.as_dict() for row in read_rows(tmp_path / "out" / "results.jsonl")] == rows
     with np.load(tmp_path / "out" / "per-image" / "lsgm-nelbo.npz") as saved:
         assert saved["rows"].tolist() == chosen.tolist()
 

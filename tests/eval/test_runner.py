@@ -17,16 +17,16 @@ from lsgm.data import ImageSet, sha256_of
 from lsgm.data.images import test_levels as levels_of
 from lsgm.errors import UserError
 from lsgm.generative import Pixels
+from lsgm.results.files import read_rows
+from lsgm.results.row import KEYS
 from lsgm_eval.likelihood.pairs import paired_scores
 from lsgm_eval.metrics.intervals import mean_interval
-from lsgm_eval.rows import KEYS, read_rows
 from lsgm_eval.run import plan, steps
 from lsgm_eval.run.calls import evaluate
 from lsgm_eval.run.runner import Runner
 from lsgm_eval.samples import share
 from lsgm_eval.samples.reference import choose
-from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.task import Task, Tier
+from lsgm_eval.task import SpaceSpec, Task, Tier
 
 Make = Callable[..., Any]
 TIER = Tier(
@@ -170,7 +170,7 @@ def test_the_same_call_again_measures_nothing(bernoulli: Make, tmp_path: Path) -
     first = evaluate([bernoulli()], TASK, "quick", tmp_path)
     again = bernoulli()
     second = evaluate([again], TASK, "quick", tmp_path)
-    assert [row | {"run_id": ""} for row in second] == [row | {"run_id": ""} for row in first]
+    assert [replace(row, run_id="") for row in second] == [replace(row, run_id="") for row in first]
     assert not again.sampled
     assert again.scored == 0
 

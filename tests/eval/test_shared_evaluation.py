@@ -16,11 +16,10 @@ from bernoulli import BernoulliModel, ink
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.distributed import join
-from lsgm_eval.rows import read_rows
+from lsgm.results.files import read_rows
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import evaluate
-from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.task import Task, Tier
+from lsgm_eval.task import SpaceSpec, Task, Tier
 
 TIER = Tier(
     n_samples=90,

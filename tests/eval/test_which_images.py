@@ -18,9 +18,9 @@ from torch import Tensor
 from lsgm.cli import main
 from lsgm.data import load
 from lsgm.generative import Pixels
+from lsgm.results.files import read_rows
 from lsgm_eval.compare.gathered import paired_likelihood
 from lsgm_eval.models import open
-from lsgm_eval.rows import read_rows
 from lsgm_eval.run import plan
 
 Run = Callable[..., dict[str, dict[str, Any]]]

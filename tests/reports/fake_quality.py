@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from reports.fake_rows import write_rows
 
+from lsgm.results.metrics import families, metric_name
 from lsgm_eval.rows import Context
-from lsgm_eval.spaces import FAMILIES, GIVES, metric_name
 
 __all__ = ["NO_WEIGHTS", "fake_quality", "fake_run"]
 
@@ -54,7 +54,7 @@ def _context(model: str) -> Context:
 def _row(model: str, metric: str, value: float | None, half: float | None, **rest: Any) -> dict[str, Any]:
     ends = {} if value is None or half is None else {"ci_low": value - half, "ci_high": value + half}
     shared = {"n": N, "split": "train", "git_revision": "9" * 40, "seeds": f"0-{N - 1}"}
-    return _context(model).row(metric, value, **shared | ends | rest)
+    return _context(model).row(metric, value, **shared | ends | rest).as_dict()
 
 
 def _space(model: str, space: str, families: tuple[str, ...], **rest: Any) -> list[dict[str, Any]]:
@@ -103,10 +103,10 @@ def fake_quality(*spaces: str, closed: bool = False) -> list[dict[str, Any]]:
     for model in VALUES:
         drawn = {"sampler": "heun(steps=10)", "nfe_mean": 19.0, "nfe_max": 19.0, "seconds": 440.0}
         for space in spaces:
-            families = FAMILIES if space != "inception-clean" else ("frechet", "kernel")
-            rows += _space(model, space, tuple(families), **drawn)
+            names = tuple(families()) if space != "inception-clean" else ("frechet", "kernel")
+            rows += _space(model, space, names, **drawn)
         if closed:
-            for family in (*GIVES["frechet"], *GIVES["kernel"]):
+            for family in ("frechet", "kernel"):
                 name = metric_name(family, "inception-clean")
                 rows.append(_row(model, name, None, None, note=NO_WEIGHTS, **drawn))
         rows += _cost(model, **drawn)

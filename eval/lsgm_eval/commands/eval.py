@@ -159,14 +159,12 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         return 0
     cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
     for row in rows:
-        value = "-" if row["value"] is None else f"{row['value']:.5g}"
-        interval = "" if row["ci_low"] is None else f"{row['ci_low']:.5g} .. {row['ci_high']:.5g}"
-        cells.append((row["model"], row["metric"], value, interval, count_words(row), row["sampler"] or ""))
-    lines = map(json.dumps, rows) if options.json else map(shown, aligned(cells))
+        value = "-" if row.value is None else f"{row.value:.5g}"
+        interval = "" if row.ci_low is None else f"{row.ci_low:.5g} .. {row.ci_high:.5g}"
+        cells.append((row.model, row.metric, value, interval, count_words(row), row.sampler or ""))
+    lines = (json.dumps(row.as_dict()) for row in rows) if options.json else map(shown, aligned(cells))
     print("\n".join(lines))
-    for why in dict.fromkeys(
-        row["note"] for row in rows if row["value"] is None and row["group"] == "quality"
-    ):
+    for why in dict.fromkeys(row.note or "" for row in rows if row.value is None and row.group == "quality"):
         print(f"lsgm: not measured: {shown(why)}", file=sys.stderr)
     print(f"lsgm: rows in {out / 'results.jsonl'}, sample grids in {out / 'samples'}", file=sys.stderr)
     return 0
@@ -190,8 +188,9 @@ def changed_task(
     images are another data set, which the rows name too; ``convert`` is for those of a path. A task without
     images of its own needs some, unless files of statistics stand ``alone`` for them.
     """
+    from lsgm.results.metrics import DISTANCES
     from lsgm_eval.features.extractor import check_spec
-    from lsgm_eval.spaces import DISTANCES, SpaceSpec
+    from lsgm_eval.task import SpaceSpec
 
     for word in extractors:
         check_spec(word)

@@ -112,7 +112,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         return 0
     if options.json:
         for row in found.rows:
-            print(json.dumps(row, allow_nan=False))
+            print(json.dumps(row.as_dict(), allow_nan=False))
     else:
         lines = [f"{found.samples} against {found.reference}", "", *found.table(), "", *found.notes()]
         print("\n".join(map(shown, lines)))

@@ -164,10 +164,10 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     if not world.main:
         return 0
     if options.json:
-        print("\n".join(map(json.dumps, rows)))
+        print("\n".join(json.dumps(row.as_dict()) for row in rows))
     else:
-        found = point_lines([row for row in rows if row["group"] == "curve"])
-        derived = reach_lines([row for row in rows if row["group"] == "reach"])
+        found = point_lines([row for row in rows if row.group == "curve"])
+        derived = reach_lines([row for row in rows if row.group == "reach"])
         print("\n".join(map(shown, [*found, "", *derived])))
     print(f"lsgm: rows in {out / 'results.jsonl'}", file=sys.stderr)
     return 0

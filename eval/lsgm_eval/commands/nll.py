@@ -14,6 +14,7 @@ from tyro.conf import UseAppendAction
 from lsgm.config import DensityConfig, require
 from lsgm.files.names import shown
 from lsgm.options import Positional, arg, parse
+from lsgm.results import Row
 
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
@@ -215,7 +216,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
             runner=runner,
         )
     if world.main:
-        print("\n".join(map(json.dumps, rows) if options.json else table(rows)))
+        print("\n".join((json.dumps(row.as_dict()) for row in rows) if options.json else table(rows)))
         kept = f"rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}"
         print(f"lsgm: {kept}", file=sys.stderr)
     return 0
@@ -290,22 +291,22 @@ def _alone(options: Options, method: str) -> dict[str, Any]:
     return {"method": (method,), "times": None, "control_variate": True}
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[Row]) -> list[str]:
     """Return aligned lines as they print, then every model's note; terms by latent groups are left out."""
     from lsgm.progress import aligned
     from lsgm_eval.live.table import count_words
 
     cells = [("model", "metric", "value", "± 95 %", "solver error", "n", "NFE", "estimator")]
     for row in rows:
-        if "/" in row["metric"]:
+        if "/" in row.metric:
             continue
-        value = "-" if row["value"] is None else f"{row['value']:.6g}"
-        margin = "" if row["ci_high"] is None else f"± {row['ci_high'] - row['value']:.2g}"
-        solver = "" if row["solver_error"] is None else f"{row['solver_error']:.2g}"
-        solver += f" ± {row['solver_error_margin']:.1g}" if row["solver_error_margin"] is not None else ""
-        nfe = f"{row['nfe_mean']:.1f}" if row["nfe_mean"] else ""
+        value = "-" if row.value is None else f"{row.value:.6g}"
+        margin = "" if row.ci_high is None else f"± {row.ci_high - row.number:.2g}"
+        solver = "" if row.solver_error is None else f"{row.solver_error:.2g}"
+        solver += f" ± {row.solver_error_margin:.1g}" if row.solver_error_margin is not None else ""
+        nfe = f"{row.nfe_mean:.1f}" if row.nfe_mean else ""
         n = count_words(row)
-        cells.append((row["model"], row["metric"], value, margin, solver, n, nfe, row["sampler"] or ""))
-    notes = dict.fromkeys((row["model"], row["sampler"], row["note"]) for row in rows if row["note"])
+        cells.append((row.model, row.metric, value, margin, solver, n, nfe, row.sampler or ""))
+    notes = dict.fromkeys((row.model, row.sampler, row.note) for row in rows if row.note)
     said = [f"{', '.join(filter(None, (model, sampler)))}: {note}" for model, sampler, note in notes]
     return [shown(line) for line in [*aligned(cells), *said]]

@@ -109,11 +109,11 @@ class _Call:
 def _call(side: RunSide, models: Sequence[str]) -> _Call:
     """Return what the newest row of the models knows of the call that measured it."""
     meant = set(models)
-    newest = next((row for row in reversed(side.rows) if row["model"] in meant), None)
+    newest = next((row for row in reversed(side.rows) if row.model in meant), None)
     if newest is None:
         return _Call()
     made = side.manifest_of(newest)
-    return _Call(newest.get("git_revision"), made.versions, made.hardware)
+    return _Call(newest.git_revision, made.versions, made.hardware)
 
 
 PACKAGES = ("lsgm", "eval", "baselines", "reports")
@@ -220,7 +220,7 @@ def _trained(run: RunTraining) -> dict[str, Any]:
 
 def _values(rows: Sequence[Row], key: str) -> str | None:
     """Return all that rows say under a key, joined; None where they say nothing."""
-    found = dict.fromkeys(str(row[key]) for row in rows if row.get(key) is not None)
+    found = dict.fromkeys(str(row[key]) for row in rows if row[key] is not None)
     return ", ".join(found) or None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import file_name
+from lsgm.results.metrics import family_of
 from lsgm_eval.cache import read_kept
 from lsgm_eval.compare.sides import Row
 from lsgm_eval.likelihood.store import METRIC, folder_tag, read_scores, scores_file
@@ -24,7 +25,6 @@ from lsgm_eval.metrics.moments import FeatureStats
 from lsgm_eval.samples.collect import Collector
 from lsgm_eval.samples.reference import Reference, kept_references
 from lsgm_eval.samples.share import arrays_under
-from lsgm_eval.spaces import family_of
 
 __all__ = ["Shelf", "column_of", "paired_distance", "paired_likelihood"]
 
@@ -60,7 +60,7 @@ def paired_likelihood(
     Else why it cannot be paired. A file counts as what a row was made of only where it is of the row's task,
     and bits, and its mean is the row's value.
     """
-    column = column_of(str(rows[0]["metric"]))
+    column = column_of(str(rows[0].metric))
     if column is None:
         return "unpaired"
     method, name = column
@@ -87,8 +87,8 @@ def _unit(nats: NDArray[Any], row: Row) -> float | None:
 
     A nat is 1 / (D ln 2) bits per dimension, of images of a whole number D of sub-pixels.
     """
-    mean, value, scale = float(np.mean(nats, dtype=np.float64)), float(row["value"]), 1.0
-    if str(row["metric"]).endswith("_bpd") and value:
+    mean, value, scale = float(np.mean(nats, dtype=np.float64)), row.number, 1.0
+    if str(row.metric).endswith("_bpd") and value:
         scale = 1 / (max(round(mean / (value * math.log(2))), 1) * math.log(2))
     agrees = abs(mean * scale - value) <= AGREES * max(abs(value), scale)
     return scale if agrees else None
@@ -96,15 +96,15 @@ def _unit(nats: NDArray[Any], row: Row) -> float | None:
 
 def _scores(folder: Path, model: str, method: str, row: Row) -> Arrays | None:
     """Return the arrays that a call has kept; None where they are gone, damaged, or of another protocol."""
-    variant = VARIANT.search(str(row["task"]))
+    variant = VARIANT.search(str(row.task))
     protocol = variant[0] if variant else ""
     # Images that came by a path have their name in that of the file, those of a data set have not.
-    for tag in (folder_tag(str(row.get("dataset"))), ""):
+    for tag in (folder_tag(str(row.dataset)), ""):
         found = read_scores(scores_file(folder, model, method, tag + protocol))
         if found is None:
             continue
         said = {key: found.text(key) for key in ("task", "levels_sha256") if key in found}
-        if all(row.get(key) in (None, value) for key, value in said.items()):
+        if all(row[key] in (None, value) for key, value in said.items()):
             return found
     return None
 
@@ -132,18 +132,18 @@ def paired_distance(
     taken.
     """
     a, b = rows
-    family, extractor = family_of(str(a["metric"])), str(a.get("extractor"))
-    if family not in FAMILIES or a.get("group") != "quality":
+    family, extractor = family_of(str(a.metric)), str(a.extractor)
+    if family not in FAMILIES or a.group != "quality":
         return "unpaired"
-    if a.get("seeds") != b.get("seeds") or a.get("seeds") is None:
-        return f"unpaired: other seeds, {a.get('seeds')} and {b.get('seeds')}"
+    if a.seeds != b.seeds or a.seeds is None:
+        return f"unpaired: other seeds, {a.seeds} and {b.seeds}"
     part, held = "spatial" if family == "spatial_frechet" else "features", list[FeatureStats]()
     for label, folder, model in zip("AB", folders, models, strict=True):
         found = _gathered(shelf.passes(folder, model), extractor, part)
         if found is None:
             return f"unpaired: what was gathered of the images of {label} is gone"
         held.append(found)
-    references = shelf.references(str(a.get("reference_sha256")), extractor)
+    references = shelf.references(str(a.reference_sha256), extractor)
     if not references:
         return "unpaired: the features of the reference are not in the cache"
     for reference in references:

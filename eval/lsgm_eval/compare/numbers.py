@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lsgm_eval.compare.gathered import Shelf, paired_distance, paired_likelihood
-from lsgm_eval.compare.sides import Row, RunSide, bias_of
+from lsgm_eval.compare.sides import Row, RunSide
 from lsgm_eval.metrics.difference import Difference, holm
 
 __all__ = [
@@ -52,7 +52,7 @@ class Match:
     def __getitem__(self, key: str) -> Any:
         """Return what either row says, A's before B's."""
         row = self.a if self.a is not None else self.b
-        return (row or {}).get(key)
+        return None if row is None else row[key]
 
     @property
     def rows(self) -> tuple[Row, Row] | None:
@@ -158,21 +158,21 @@ def why_not(match: Match, hardware: tuple[Any, Any] = (None, None)) -> str:
     if match.rows is None:
         return f"only in {'A' if match.b is None else 'B'}"
     a, b = match.rows
-    if a["task"] != b["task"]:
-        return f"another task: {a['task']} and {b['task']}"
+    if a.task != b.task:
+        return f"another task: {a.task} and {b.task}"
     for key, name in SAME:
-        if a.get(key) != b.get(key):
-            return f"other {name}: {_short(a.get(key))} and {_short(b.get(key))}"
-    custom = str(a["task"]).endswith("-custom") or a.get("group") == "curve"
-    if custom and a.get("sampler") != b.get("sampler"):
-        return f"other settings: {a.get('sampler')} and {b.get('sampler')}"
-    if a.get("group") in SAMPLES and a.get("n") != b.get("n"):
-        return f"other numbers of images: {a.get('n')} and {b.get('n')}"
-    if str(a["metric"]).startswith("seconds") and hardware[0] != hardware[1]:
+        if a[key] != b[key]:
+            return f"other {name}: {_short(a[key])} and {_short(b[key])}"
+    custom = str(a.task).endswith("-custom") or a.group == "curve"
+    if custom and a.sampler != b.sampler:
+        return f"other settings: {a.sampler} and {b.sampler}"
+    if a.group in SAMPLES and a.n != b.n:
+        return f"other numbers of images: {a.n} and {b.n}"
+    if str(a.metric).startswith("seconds") and hardware[0] != hardware[1]:
         return "seconds of other machines"
     for label, row in (("A", a), ("B", b)):
-        if row["value"] is None:
-            why = str(row.get("note") or "").split("; ")[0]
+        if row.value is None:
+            why = str(row.note or "").split("; ")[0]
             return f"not measured in {label}" + (f": {why}" if why else "")
     return ""
 
@@ -184,10 +184,10 @@ def _line(a: RunSide, b: RunSide, models: tuple[str, str], match: Match, shelf: 
     if why := why_not(match, (first.hardware, second.hardware)):
         return NumberLine(models, match, None, why)
     difference, how = _difference((a, b), models, match.rows, shelf)
-    known = [bias_of(row) for row in match.rows]
+    known = [row.known_bias for row in match.rows]
     if known[0] is not None and known[1] is not None and difference.value:
         difference = difference.biased(known[1] - known[0])
-    first_by, second_by = (row.get("sampler") for row in match.rows)
+    first_by, second_by = (row.sampler for row in match.rows)
     return NumberLine(models, match, difference, how + (OTHERWISE if first_by != second_by else ""))
 
 
@@ -196,11 +196,11 @@ def _difference(
 ) -> tuple[Difference, str]:
     a, b = rows
     folders = sides[0].place, sides[1].place
-    if a["metric"] == "parameters":
-        return Difference.exact(float(b["value"]) - float(a["value"])), "exact"
-    if a["value"] == b["value"] and a.get("checkpoint_sha256") == b.get("checkpoint_sha256") is not None:
+    if a.metric == "parameters":
+        return Difference.exact(b.number - a.number), "exact"
+    if a.value == b.value and a.checkpoint_sha256 == b.checkpoint_sha256 is not None:
         return Difference.exact(0.0), "the same weights gave the same value"
-    if a.get("group") in ("likelihood", "terms"):
+    if a.group in ("likelihood", "terms"):
         scored = paired_likelihood(folders, models, rows)
         if not isinstance(scored, str):
             return scored[0], f"paired over {scored[1]:,} images"
@@ -208,16 +208,16 @@ def _difference(
     else:
         drawn = paired_distance(folders, models, rows, shelf)
         if not isinstance(drawn, str):
-            return drawn, f"paired over {a['n']:,} seeds" if a.get("n") else "paired by seeds"
+            return drawn, f"paired over {a.n:,} seeds" if a.n else "paired by seeds"
         how = drawn
     ends = [_ends(row) for row in rows]
     if ends[0] is None or ends[1] is None:
-        return Difference(float(b["value"]) - float(a["value"])), "without intervals"
-    return Difference.independent(float(a["value"]), ends[0], float(b["value"]), ends[1]), how
+        return Difference(b.number - a.number), "without intervals"
+    return Difference.independent(a.number, ends[0], b.number, ends[1]), how
 
 
 def _ends(row: Row) -> tuple[float, float] | None:
-    low, high = row.get("ci_low"), row.get("ci_high")
+    low, high = row.ci_low, row.ci_high
     return None if low is None or high is None else (float(low), float(high))
 
 
@@ -248,23 +248,23 @@ def _only(rows: Sequence[Row], key: Key) -> dict[tuple[Any, ...], Row]:
 
 
 def _all_alike(row: Row) -> tuple[Any, ...]:
-    return (*_exactly(row), *(row.get(key) for key in MEASURED_ON))
+    return (*_exactly(row), *(row[key] for key in MEASURED_ON))
 
 
 def _exactly(row: Row) -> tuple[Any, ...]:
-    return (*_but_for_sampler(row), row.get("sampler"))
+    return (*_but_for_sampler(row), row.sampler)
 
 
 def _but_for_sampler(row: Row) -> tuple[Any, ...]:
-    return (row["task"], *_measured(row))
+    return (row.task, *_measured(row))
 
 
 def _but_for_version(row: Row) -> tuple[Any, ...]:
-    return (str(row["task"]).partition("@")[0], *_measured(row))
+    return (str(row.task).partition("@")[0], *_measured(row))
 
 
 def _measured(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(key) for key in ("metric", "group", "target"))
+    return tuple(row[key] for key in ("metric", "group", "target"))
 
 
 def _short(value: Any) -> str:

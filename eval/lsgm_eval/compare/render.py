@@ -202,7 +202,7 @@ def _measured_otherwise(
     found: dict[str, list[str]] = {}
     for line in lines:
         if line.how.endswith(OTHERWISE) and line.match.rows is not None:
-            by = [row.get("sampler") or "nothing" for row in line.match.rows]
+            by = [row.sampler or "nothing" for row in line.match.rows]
             found.setdefault(f"A by {by[0]} and B by {by[1]}", []).append(_name(line, tasks, several))
     return [f"measured otherwise, {how}: {', '.join(names)}" for how, names in found.items()]
 
@@ -220,7 +220,7 @@ def _cells(line: NumberLine, tasks: Sequence[str], several: Sequence[str]) -> tu
     gap = line.difference
     if gap is None or line.match.rows is None:
         raise ValueError(f"{line.metric} has no difference to show")
-    values = [f"{row['value']:.6g}" for row in line.match.rows]
+    values = [f"{row.value:.6g}" for row in line.match.rows]
     known = gap.low is not None and gap.high is not None and gap.low < gap.high
     interval = f"{_signed(gap.low)} .. {_signed(gap.high)}" if known else ""
     return (_name(line, tasks, several), *values, _signed(gap.value), interval, line.verdict, line.how)
@@ -307,7 +307,7 @@ def _number(line: NumberLine) -> dict[str, Any]:
         "model_b": line.models[1],
         **{key: match[key] for key in named},
         **{
-            f"{key}_{end}": (row or {}).get(key)
+            f"{key}_{end}": None if row is None else row[key]
             for end, row in (("a", match.a), ("b", match.b))
             for key in ROW
         },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,16 +13,16 @@ from lsgm.errors import CheckpointError, DataError, UserError, did_you_mean
 from lsgm.files.folders import listed
 from lsgm.files.names import shown
 from lsgm.progress import say
+from lsgm.results import Row
+from lsgm.results.files import read_rows
 from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import Run, read_metrics
-from lsgm_eval.rows import read_rows
 from lsgm_eval.run.manifest import MadeCall, read_call
 
 __all__ = [
     "Row",
     "RunSide",
     "RunTraining",
-    "bias_of",
     "choose_models",
     "open_side",
     "read_training",
@@ -32,10 +31,7 @@ __all__ = [
 
 STATE = "state.json"
 VALIDATION = "val_"
-Row = dict[str, Any]
 RESULTS = "results.jsonl"
-BIAS = re.compile(r"upward bias at this n about (-?[0-9.]+(?:e[-+]?[0-9]+)?)")
-NEEDED = {"task", "model", "metric", "value"}
 MOST = 20
 """Names that a sentence lists."""
 
@@ -54,7 +50,7 @@ class RunSide:
         """The rows of every model."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(row["model"], []).append(row)
+            found.setdefault(row.model, []).append(row)
         return found
 
     @property
@@ -66,7 +62,7 @@ class RunSide:
     def manifests(self) -> dict[str, MadeCall]:
         """The manifests that rows name, by id; one that is gone is missing, a damaged one is said to be."""
         found = {}
-        for name in dict.fromkeys(row.get("manifest") for row in self.rows):
+        for name in dict.fromkeys(row.manifest for row in self.rows):
             try:
                 read = read_call(self.place, name) if name else None
             except DataError as error:
@@ -82,7 +78,7 @@ class RunSide:
 
     def manifest_of(self, row: Row) -> MadeCall:
         """Return the manifest that a row names, empty where there is none."""
-        return self.manifests.get(str(row.get("manifest"))) or MadeCall()
+        return self.manifests.get(str(row.manifest)) or MadeCall()
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,7 @@ def open_side(place: Path) -> RunSide:
     _require_listed(place)
     training, results = read_training(place), place / RESULTS
     there = os.path.lexists(results)
-    rows = read_rows(results) if there else []
-    for number, row in enumerate(rows, start=1):
-        if missing := NEEDED - row.keys():
-            raise DataError(f"row {number} of {results} has no {min(missing)}: remove it or measure it again")
+    rows = read_rows(results, keep=True) if there else []
     if training is None and not rows:
         why = f"its {RESULTS} has no rows" if there else f"neither a training run nor {RESULTS}"
         raise UserError(
@@ -127,7 +120,7 @@ def open_side(place: Path) -> RunSide:
             "`lsgm eval TASK --model RUN --out DIR` makes results"
         )
     # A difference of two models is made anew from both.
-    single = [row for row in rows if not str(row["metric"]).startswith("paired_")]
+    single = [row for row in rows if not row.metric.startswith("paired_")]
     return RunSide(place, training, tuple(single))
 
 
@@ -162,7 +155,7 @@ def trained_as(side: RunSide, model: str) -> RunTraining | None:
         return side.training
     for row in side.of(model):
         for entry in side.manifest_of(row).models:
-            if entry.path and entry.sha256 == row.get("checkpoint_sha256"):
+            if entry.path and entry.sha256 == row.checkpoint_sha256:
                 try:
                     found = read_training(_run_of(Path(entry.path)))
                 except UserError:
@@ -170,17 +163,6 @@ def trained_as(side: RunSide, model: str) -> RunTraining | None:
                 if found is not None and found.run_id == entry.run_id:
                     return found
     return None
-
-
-def bias_of(row: Row) -> float | None:
-    """Return a row's estimated upward bias, which rows of before task versions 3 have in their note."""
-    if row.get("bias") is not None:
-        return float(row["bias"])
-    found = BIAS.search(str(row.get("note") or ""))
-    try:
-        return float(found[1]) if found else None
-    except ValueError:  # a note may say 1.2.3
-        return None
 
 
 def read_training(place: Path) -> RunTraining | None:

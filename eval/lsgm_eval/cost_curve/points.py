@@ -11,6 +11,8 @@ from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.text import parse_toml
 from lsgm.generative import GenerativeModel
+from lsgm.results import Row
+from lsgm.results.metrics import families, family_of
 from lsgm.sampling import check_options, find_sampler
 from lsgm.sampling.grids import GRIDS, OPTIMISED, make_grid, time_end_of
 from lsgm.structure import from_dict
@@ -19,7 +21,6 @@ from lsgm_eval.measure.space import Space
 from lsgm_eval.models.open import unwrapped
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.gather import Pass
-from lsgm_eval.spaces import FAMILIES, GIVES, family_of
 
 __all__ = [
     "REFERENCE",
@@ -100,8 +101,8 @@ def check_fit(model: GenerativeModel, points: Iterable[SamplerConfig]) -> None:
 
 def check_metric(name: str) -> str:
     """Return the family of a metric given by family (frechet) or in full (fid). Raises ConfigError."""
-    family = name if name in FAMILIES else family_of(name)
-    usable = [known for known in FAMILIES if known != "memorised"]
+    family = name if name in families() else family_of(name)
+    usable = [known for known in families() if known != "memorised"]
     if family is None or family not in usable:
         hint = did_you_mean(name, usable) or f"; give one of {', '.join(usable)}"
         raise ConfigError(f"there is no metric '{name}' to sweep{hint}")
@@ -110,7 +111,7 @@ def check_metric(name: str) -> str:
 
 def one_statistic(space: Space, family: str) -> Space:
     """Return the space with the one statistic that gives a family: all that a point of the sweep measures."""
-    (statistic,) = [name for name, families in GIVES.items() if family in families]
+    statistic = families()[family].statistic
     return replace(space, spec=replace(space.spec, statistics=(statistic,)), floor="")
 
 
@@ -249,7 +250,7 @@ def _value(text: str) -> Any:
 
 def curve_point(
     context: Context, model: GenerativeModel, spaces: Sequence[Space], how: Drawing, split: str | None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the rows of one point: the spaces' statistics beside what an image costs, group ``curve``.
 
     All points of a curve use the same seeds, so that neighbours differ by the sampler alone.
@@ -268,7 +269,7 @@ def headline_point(
     spaces: Sequence[Space],
     shared: dict[str, Any],
     count: int,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the headline run's point of the curve from its first ``count`` images, without drawing again.
 
     The Frechet distance is biased by its n, so that a curve holds points of one n only. ``count`` is at most

@@ -5,34 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from lsgm.progress import aligned
+from lsgm.results import Row
 from lsgm.results.front import pareto_front
+from lsgm.results.labels import sampler_name
 from lsgm_eval.cost_curve.points import REFERENCE
 from lsgm_eval.cost_curve.reach import Curve, Ratio, Reached, against_reference, both_ratios, reach, speedup
-from lsgm_eval.measure.quality import describe_sampler
 from lsgm_eval.metrics.difference import DOUBT
 from lsgm_eval.metrics.intervals import NORMAL_95
 from lsgm_eval.rows import Context
 
 __all__ = ["COSTS", "default_target", "derived_rows", "point_lines", "reach_lines"]
 
-Row = dict[str, Any]
 TINY = 1e-12
 """What stands for a value that is not above 0 where better is higher and losses are 1 / value."""
 
 
-def _seconds(row: Row) -> float | None:
-    return row["seconds"] / row["n"] if row["seconds"] is not None and row["n"] else None
-
-
 COSTS: Mapping[str, Callable[[Row], float | None]] = {
-    "nfe": lambda row: row["nfe_mean"],
-    "seconds": _seconds,
-    "flops": lambda row: row["flops_per_image"],
+    "nfe": attrgetter("nfe_mean"),
+    "seconds": attrgetter("seconds_per_image"),
+    "flops": attrgetter("flops_per_image"),
 }
 """The currencies of an image, the decoder included; None where a row does not know it."""
 
@@ -44,9 +41,9 @@ def derived_rows(contexts: Sequence[Context], points: Sequence[Row], targets: Se
     with its best samplers at the quality that the reference has within its interval.
     """
     rows: list[Row] = []
-    for metric in dict.fromkeys(row["metric"] for row in points):
+    for metric in dict.fromkeys(row.metric for row in points):
         of = {
-            context.model: [row for row in points if (row["model"], row["metric"]) == (context.model, metric)]
+            context.model: [row for row in points if (row.model, row.metric) == (context.model, metric)]
             for context in contexts
         }
         measured = [_Measured(context, of[context.model]) for context in contexts if of[context.model]]
@@ -65,10 +62,10 @@ def default_target(curves: Sequence[Sequence[Row]]) -> tuple[float, ...]:
     """
     ends = []
     for rows in curves:
-        known = [row for row in rows if row["value"] is not None and row["sampler"]]
+        known = [row for row in rows if row.value is not None and row.sampler]
         if len(known) > 1:
-            higher = bool(known[0]["higher_is_better"])
-            best = (max if higher else min)(known, key=lambda row: row["value"])
+            higher = bool(known[0].higher_is_better)
+            best = (max if higher else min)(known, key=lambda row: row.number)
             ends.append((_lenient(best), higher))
     if not ends:
         return ()
@@ -78,8 +75,8 @@ def default_target(curves: Sequence[Sequence[Row]]) -> tuple[float, ...]:
 
 def _lenient(row: Row) -> float:
     """Return the end of a row's interval on the side of poor quality, to four digits."""
-    end = row["ci_low" if row["higher_is_better"] else "ci_high"]
-    return float(f"{row['value'] if end is None else end:.4g}")
+    end = row.ci_low if row.higher_is_better else row.ci_high
+    return float(f"{row.value if end is None else end:.4g}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class _Measured:
 
     @property
     def higher(self) -> bool:
-        return bool(self.rows[0]["higher_is_better"])
+        return bool(self.rows[0].higher_is_better)
 
     @property
     def seed(self) -> int:
@@ -99,16 +96,16 @@ class _Measured:
 
     def curve(self, cost: str) -> Curve | None:
         """Return the points in one currency, or None where one of them does not know it."""
-        known = [row for row in self.rows if row["value"] is not None]
+        known = [row for row in self.rows if row.value is not None]
         costs = [COSTS[cost](row) for row in known]
         if not known or any(each is None for each in costs):
             return None
-        values = np.array([row["value"] for row in known], dtype=np.float64)
+        values = np.array([row.value for row in known], dtype=np.float64)
         errors = np.array([_error(row) for row in known])
         if self.higher:
             values, errors = values.clip(TINY), errors / values.clip(TINY) ** 2
             values = 1 / values
-        names = tuple(row["sampler"] or "" for row in known)
+        names = tuple(row.sampler or "" for row in known)
         return Curve(np.array(costs, dtype=np.float64), values, errors, names)
 
     def reach(self, cost: str, target: float) -> Reached | None:
@@ -120,9 +117,9 @@ class _Measured:
 
     def bias_at(self, target: float) -> float:
         """Return the estimated bias of the point that is nearest to a distance; 0 where it has none."""
-        known = [row for row in self.rows if row["value"] is not None]
-        nearest = min(known, key=lambda row: abs(row["value"] - target))
-        return float(nearest.get("bias") or 0.0)
+        known = [row for row in self.rows if row.value is not None]
+        nearest = min(known, key=lambda row: abs(row.number - target))
+        return float(nearest.bias or 0.0)
 
     def fields(self, metric: str, target: float) -> dict[str, Any]:
         """Return what a derived row shares with the points that it is of."""
@@ -133,7 +130,7 @@ class _Measured:
 
 def _error(row: Row) -> float:
     """Return a standard error from the upper side of an interval, whose lower one may stop at 0."""
-    return 0.0 if row["ci_high"] is None else max(0.0, (row["ci_high"] - row["value"]) / NORMAL_95)
+    return 0.0 if row.ci_high is None else max(0.0, (row.ci_high - row.number) / NORMAL_95)
 
 
 def _at(models: Sequence[_Measured], metric: str, target: float) -> list[Row]:
@@ -183,8 +180,8 @@ def _less_bias(
 
 def _reference(model: _Measured, metric: str) -> list[Row]:
     """Return how much cheaper the best samplers reach what the reference procedure gives."""
-    name = describe_sampler(REFERENCE)
-    found = [row for row in model.rows if row["sampler"] == name and row["value"] is not None]
+    name = sampler_name(REFERENCE)
+    found = [row for row in model.rows if row.sampler == name and row.value is not None]
     if not found or (target := _lenient(found[0])) <= 0:
         return []
     rows = []
@@ -215,12 +212,12 @@ def point_lines(rows: Sequence[Row]) -> list[str]:
         seconds, flops = COSTS["seconds"](row), COSTS["flops"](row)
         cells.append(
             (
-                row["model"],
-                row["sampler"] or "",
-                row["metric"],
-                _number(row["value"]),
+                row.model,
+                row.sampler or "",
+                row.metric,
+                _number(row.value),
                 _interval(row),
-                _number(row["nfe_mean"]),
+                _number(row.nfe_mean),
                 _number(None if seconds is None else 1e3 * seconds),
                 _number(flops),
                 ", ".join(front),
@@ -233,20 +230,20 @@ def reach_lines(rows: Sequence[Row]) -> list[str]:
     """Return aligned lines of costs to reach qualities and of ratios, each with what must be said of it."""
     cells = [("model", "quantity", "at", "value", "95 % interval", "sampler", "note")]
     for row in rows:
-        texts = (row["model"], row["metric"], row["target"], _number(row["value"]), _interval(row))
-        cells.append((*texts, row["sampler"] or "", row["note"] or ""))
+        texts = (row.model, row.metric, row.target or "", _number(row.value), _interval(row))
+        cells.append((*texts, row.sampler or "", row.note or ""))
     return aligned(cells) if rows else []
 
 
 def _fronts(rows: Sequence[Row]) -> list[list[str]]:
     """Return, point by point, the currencies in which it belongs to its metric's front over all models."""
     found: list[list[str]] = [[] for _ in rows]
-    for metric in dict.fromkeys(row["metric"] for row in rows):
+    for metric in dict.fromkeys(row.metric for row in rows):
         for cost, of in COSTS.items():
             known = [
-                (k, spent, -row["value"] if row["higher_is_better"] else row["value"])
+                (k, spent, row.loss)
                 for k, row in enumerate(rows)
-                if row["metric"] == metric and row["value"] is not None and (spent := of(row)) is not None
+                if row.metric == metric and row.value is not None and (spent := of(row)) is not None
             ]
             for at in pareto_front([spent for _, spent, _ in known], [loss for _, _, loss in known]):
                 found[known[at][0]].append(cost)
@@ -258,6 +255,6 @@ def _number(value: float | None) -> str:
 
 
 def _interval(row: Row) -> str:
-    if row["ci_low"] is None and row["ci_high"] is None:
+    if row.ci_low is None and row.ci_high is None:
         return ""
-    return f"{_number(row['ci_low'])} .. {_number(row['ci_high'])}"
+    return f"{_number(row.ci_low)} .. {_number(row.ci_high)}"

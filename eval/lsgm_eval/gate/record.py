@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsgm.errors import UserError
 from lsgm.progress import bar
+from lsgm.results.metrics import entry_of
 from lsgm.runs.provenance import git_revision, versions
 from lsgm_eval.gate.golden import (
     Change,
@@ -36,8 +37,6 @@ from lsgm_eval.gate.measure import (
 )
 from lsgm_eval.gate.verdict import CUT, FLOAT32, pooled_error, repeat_error, rounding_of
 from lsgm_eval.metrics.intervals import mean_interval
-from lsgm_eval.rows import METRICS
-from lsgm_eval.spaces import family_of
 from lsgm_eval.task import Task
 
 __all__ = ["Doubled", "moves", "record", "value_of"]
@@ -206,7 +205,7 @@ def _estimate(found: list[Estimate]) -> EstimateRow:
             "per_image": rounded(centre, 7),
             "cut": rounded(ends),
         }
-    about = METRICS[family_of(found[0].metric) or found[0].metric]
+    about = entry_of(found[0].metric)
     return EstimateRow(
         kind="estimate",
         unit=about.unit,

@@ -14,8 +14,11 @@ from torch import Tensor
 from lsgm.config import DensityConfig
 from lsgm.distributed import World
 from lsgm.generative import GenerativeModel
+from lsgm.results import Row
+from lsgm.results.labels import described
+from lsgm.results.manifest import digest_of
 from lsgm.structure import to_dict
-from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.cache import code_version
 from lsgm_eval.images import ScoredImages
 from lsgm_eval.likelihood.scores import (
     SCORED,
@@ -41,8 +44,6 @@ __all__ = [
     "step_control",
     "why_missing",
 ]
-
-Row = dict[str, Any]
 
 
 def why_missing(model: GenerativeModel, method: str) -> str:
@@ -80,7 +81,7 @@ class Bound:
         It is named after all that an image's number depends on; how many images are scored is no part.
         """
         settings = {name: value for name, value in to_dict(self.config).items() if name != "at_once"}
-        key = cell_key(
+        key = digest_of(
             {
                 "model": self.model.sha256,
                 "settings": settings,
@@ -173,7 +174,7 @@ def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
         settings["dequantise"] = config.dequantise
     if config.samples > 1:
         settings.setdefault("samples", config.samples)
-    return f"{config.method}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+    return described(config.method, settings)
 
 
 def _flow_settings(config: DensityConfig, model: GenerativeModel) -> dict[str, Any]:
@@ -240,7 +241,7 @@ def likelihood_rows(
     rows = []
     for metric, (nats, scale) in values.items():
         value, low, high = _mean(nats * scale)
-        fields: Row = {"ci_low": low, "ci_high": high, **shared}
+        fields: dict[str, Any] = {"ci_low": low, "ci_high": high, **shared}
         if error and "_term_" not in metric:
             fields["solver_error"] = error[0] * scale
             fields["solver_error_margin"] = None if error[1] is None else error[1] * scale

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays
+from lsgm.results import Row
 from lsgm_eval.likelihood.scores import mean_and_margin
 from lsgm_eval.likelihood.store import METRIC, SOLVER, read_scores, scores_file
 from lsgm_eval.live.table import with_error
@@ -28,13 +28,13 @@ def paired_rows(
     *,
     methods: Iterable[str] = tuple(METRIC),
     variant: str = "",
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return, for every pair of models that have the same bound, the mean of first - second in nats.
 
     It is over the images that both have. Files may be left from earlier calls: those of another task than the
     context's, or of other bits, are not compared.
     """
-    rows = []
+    rows: list[Row] = []
     for method in methods:
         files = [(context, scores_file(out, context.model, method, variant)) for context in contexts]
         found = [(context, _load(file, context.task)) for context, file in files]
@@ -51,9 +51,7 @@ def _load(path: Path, task: str) -> Arrays | None:
     return None if saved is None or _text(saved, "task") not in (None, task) else saved
 
 
-def _pair(
-    metric: str, first: Context, a: Arrays, second: Context, b: Arrays, split: str
-) -> dict[str, Any] | None:
+def _pair(metric: str, first: Context, a: Arrays, second: Context, b: Arrays, split: str) -> Row | None:
     """Return the row of one pair, or None where they do not share two images' bits."""
     levels, estimators = ([_text(saved, name) for saved in (a, b)] for name in ("levels_sha256", "estimator"))
     common, in_a, in_b = np.intersect1d(a["rows"], b["rows"], assume_unique=True, return_indices=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from lsgm.progress import Progress
+from lsgm.results import Row
 from lsgm.results.status import State
 
 __all__ = ["Board", "Entry"]
-
-Row = dict[str, Any]
 
 
 @dataclass

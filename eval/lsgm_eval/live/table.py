@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lsgm.results import Row
 from lsgm.results.front import pareto_front
 from lsgm_eval.live.board import Board, Entry
 
@@ -24,7 +24,6 @@ __all__ = [
     "with_error",
 ]
 
-Row = dict[str, Any]
 
 HEADLINE = ("quality", "curve", "likelihood")
 """Groups of rows that a measurement is known by; costs and terms stand beside them."""
@@ -54,26 +53,26 @@ def with_error(value: float, low: float | None, high: float | None) -> str:
 
 def _value_words(row: Row) -> str:
     """Return a row's value with half of its interval, or that there is none."""
-    if row["value"] is None:
+    if row.value is None:
         return "not measured"
-    return with_error(row["value"], row["ci_low"], row["ci_high"])
+    return with_error(row.value, row.ci_low, row.ci_high)
 
 
 def count_words(row: Row) -> str:
     """Return how many images a row is of, ``1000 of 50000`` where these are not all; nothing if unknown."""
-    n, n_of = row["n"], row["n_of"]
+    n, n_of = row.n, row.n_of
     return "" if n is None else f"{n}" if n_of is None else f"{n} of {n_of}"
 
 
 def headline(rows: Sequence[Row]) -> Row | None:
     """Return the row that a measurement is known by: its first one with a value, else its first one."""
-    known = [row for row in rows if row["group"] in HEADLINE] or list(rows)
-    return next((row for row in known if row["value"] is not None), known[0] if known else None)
+    known = [row for row in rows if row.group in HEADLINE] or list(rows)
+    return next((row for row in known if row.value is not None), known[0] if known else None)
 
 
 def measured_line(board: Board, entry: Entry) -> str:
     """Return one line on a finished measurement, for a log."""
-    earlier = ["measured before"] if any(row["value"] is not None for row in entry.rows) else []
+    earlier = ["measured before"] if any(row.value is not None for row in entry.rows) else []
     parts = earlier if entry.seconds is None else [duration(entry.seconds)]
     if left := len(board.left):
         parts += [f"{left} left", _time_left(board).removesuffix(" left")]
@@ -87,10 +86,10 @@ def _told(entry: Entry) -> str:
     if row is None:
         return "nothing to measure"
     cost = ""
-    if row["group"] == "curve" and row["nfe_mean"] is not None and row["seconds"] is not None and row["n"]:
-        cost = f"{row['nfe_mean']:.4g} NFE, {1e3 * row['seconds'] / row['n']:.3g} ms/image, "
-    why = f" ({row['note']})" if row["value"] is None and row["note"] else ""
-    return f"{cost}{row['metric']} {_value_words(row)}{why}"
+    if row.group == "curve" and row.nfe_mean is not None and row.seconds is not None and row.n:
+        cost = f"{row.nfe_mean:.4g} NFE, {1e3 * row.seconds / row.n:.3g} ms/image, "
+    why = f" ({row.note})" if row.value is None and row.note else ""
+    return f"{cost}{row.metric} {_value_words(row)}{why}"
 
 
 # What both tables share: what runs, how much is done, for how long, and how long it may still take
@@ -182,7 +181,7 @@ def _title(entries: Sequence[Entry]) -> str:
     if len({entry.measurement for entry in entries}) > 1:
         return entries[0].column
     rows = [headline(entry.rows) for entry in entries]
-    return next((str(row["metric"]) for row in rows if row is not None), entries[0].column)
+    return next((str(row.metric) for row in rows if row is not None), entries[0].column)
 
 
 def _cell_words(board: Board, entries: Sequence[Entry]) -> str:
@@ -232,13 +231,13 @@ def sweep_table(board: Board, width: int) -> Group:
 
 def _progress(board: Board, model: str) -> tuple[str, ...]:
     mine = [entry for entry in board.entries if entry.model == model]
-    rows = [row for entry in mine if (row := headline(entry.rows)) and row["value"] is not None]
-    best = min(rows, key=_loss, default=None)
+    rows = [row for entry in mine if (row := headline(entry.rows)) and row.value is not None]
+    best = min(rows, key=lambda row: row.loss, default=None)
     done = f"{sum(entry.state == 'done' for entry in mine)}/{len(mine)}"
     return (
         model,
         done,
-        *((_value_words(best), best["sampler"] or "") if best else ("", "")),
+        *((_value_words(best), best.sampler or "") if best else ("", "")),
         _now(board, mine),
     )
 
@@ -252,15 +251,11 @@ def _now(board: Board, entries: list[Entry]) -> str:
     return "waiting" if any(entry.state == "left" for entry in entries) else "done"
 
 
-def _loss(row: Row) -> float:
-    return float(-row["value"] if row["higher_is_better"] else row["value"])
-
-
 def _front(rows: list[Row]) -> list[tuple[str, ...]]:
-    known = [row for row in rows if row["value"] is not None and row["nfe_mean"] is not None]
-    numbers = pareto_front([row["nfe_mean"] for row in known], [_loss(row) for row in known])
+    known = [row for row in rows if row.value is not None and row.nfe_mean is not None]
+    numbers = pareto_front([row.nfe_mean or 0.0 for row in known], [row.loss for row in known])
     return [
-        (f"{row['nfe_mean']:.4g}", row["model"], row["sampler"] or "", _value_words(row))
+        (f"{row.nfe_mean:.4g}", row.model, row.sampler or "", _value_words(row))
         for row in (known[number] for number in numbers)
     ]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World
-from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
-from lsgm.sampling import find_sampler
+from lsgm.results import Row
+from lsgm.results.labels import sampler_name
+from lsgm.results.metrics import families_of, metric_name
 from lsgm_eval.measure.space import Space, measure_space
 from lsgm_eval.metrics.difference import Comparison, compare_frechet, compare_kernel
 from lsgm_eval.metrics.intervals import Interval, mean_interval
@@ -25,14 +25,13 @@ from lsgm_eval.models.open import flops_of
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.collect import Gathered, kept_numbers
 from lsgm_eval.samples.gather import Pass, run_pass
-from lsgm_eval.spaces import GIVES, Closed, metric_name
+from lsgm_eval.task import Closed
 
 __all__ = [
     "Drawing",
     "closed_rows",
     "compare_models",
     "cost_rows",
-    "describe_sampler",
     "draw",
     "neighbours_picture",
     "sampling",
@@ -44,8 +43,6 @@ __all__ = [
 
 TIMED = 3
 """Batches drawn once more, with nothing beside them, where extraction ran while a model drew."""
-BUDGET = ("steps", "rtol", "atol")
-"""Options of a sampler that its label has first."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def sampling(model: GenerativeModel, found: Pass, how: Drawing) -> dict[str, Any
     return {
         "n": len(found.nfe),
         "n_of": available if available > len(found.nfe) else None,
-        "sampler": describe_sampler(how.sampler) if model.has_prior else None,
+        "sampler": sampler_name(how.sampler) if model.has_prior else None,
         "nfe_mean": nfe if known else None,
         "nfe_max": float(found.nfe.max()) if known else None,
         "seconds": float(sum(found.seconds)) if known else None,
@@ -109,7 +106,7 @@ def sampling(model: GenerativeModel, found: Pass, how: Drawing) -> dict[str, Any
 
 def space_rows(
     context: Context, gathered: Gathered, space: Space, shared: dict[str, Any], note: str
-) -> tuple[list[dict[str, Any]], Memorisation | None]:
+) -> tuple[list[Row], Memorisation | None]:
     """Return a model's rows in one space, and its neighbours where they were looked for."""
     findings, neighbours = measure_space(gathered, space)
     remarks = (space.floor, space.reference.remark, note)
@@ -134,7 +131,7 @@ def space_rows(
     return rows, neighbours
 
 
-def closed_rows(context: Context, closed: Sequence[Closed], shared: dict[str, Any]) -> list[dict[str, Any]]:
+def closed_rows(context: Context, closed: Sequence[Closed], shared: dict[str, Any]) -> list[Row]:
     """Return rows without a value for the spaces that could not be opened, each with the reason."""
     return [
         context.row(
@@ -142,7 +139,7 @@ def closed_rows(context: Context, closed: Sequence[Closed], shared: dict[str, An
         )
         for space in closed
         for statistic in space.spec.statistics
-        for family in GIVES[statistic]
+        for family in families_of(statistic)
     ]
 
 
@@ -178,7 +175,7 @@ def cost_rows(
     seconds: Sequence[float],
     counts: Sequence[int],
     shared: dict[str, Any],
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the rows nfe, seconds_per_1000 and parameters of one run of a sampler.
 
     They have no value where the model's images were made elsewhere and what they cost is not known.
@@ -217,40 +214,9 @@ def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interva
     return Interval.normal(1000 * float(rate), 1000 * error)
 
 
-def describe_sampler(sampler: SamplerConfig) -> str:
-    """Return ``heun(steps=20)`` or ``dopri5(rtol=1e-05, atol=1e-05)``, and what else is not the default.
-
-    Configurations that draw different images have different names: ``ddim(steps=20, grid=logsnr, eta=1)``.
-    """
-    plain = SamplerConfig(sampler.name)
-    shown: dict[str, Any] = {}
-    if _adaptive(sampler.name):
-        shown |= {"rtol": sampler.rtol, "atol": sampler.atol}
-    else:
-        shown["steps"] = len(sampler.times) - 1 if sampler.times else sampler.steps
-    for field in fields(sampler):
-        value = getattr(sampler, field.name)
-        if field.name not in ("name", *BUDGET) and value != getattr(plain, field.name):
-            shown[field.name] = value
-    return f"{sampler.name}({', '.join(f'{key}={_text(value)}' for key, value in shown.items())})"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):  # of times: too many to read, and two lists must not look the same
-        return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
-
-
-def _adaptive(name: str) -> bool:
-    try:
-        return find_sampler(name).adaptive
-    except UserError:  # a factory's own sampler
-        return False
-
-
 def compare_models(
     first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str | None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return rows ``paired_<distance>`` of the first model minus the second in every space.
 
     Both models' images are of the same seeds, so that what a seed does to both cancels.
@@ -263,7 +229,7 @@ def compare_models(
 
 def unlike_counts(
     first: Context, second: Context, counts: tuple[int, int], spaces: Sequence[Space], split: str | None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return rows without a value for two models of unlike numbers of images, whose biases are unlike too."""
     context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
     why = (
@@ -280,7 +246,7 @@ def unlike_counts(
 
 def _pair(
     first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str | None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     reference, statistics = space.reference.stats, space.spec.statistics
     compared: dict[str, Comparison] = {}
     if "frechet" in statistics:

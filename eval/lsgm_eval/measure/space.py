@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
-from lsgm.results.metrics import families, families_of, metric_name, official_spaces
+from lsgm.results.metrics import DISTANCES, families, families_of, metric_name, official_spaces
 from lsgm_eval.features.extractor import Classifies, Extractor, Spatial, label_of
 from lsgm_eval.metrics.frechet import (
     frechet_bias,
@@ -27,7 +27,7 @@ from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import StoredRows, density_coverage, precision_recall
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
-from lsgm_eval.spaces import DISTANCES, SpaceSpec
+from lsgm_eval.task import SpaceSpec
 
 __all__ = ["Features", "Finding", "Space", "measure_space"]
 

@@ -17,6 +17,7 @@ from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.results import Row
 from lsgm.sampling.keep import save_grid
 from lsgm_eval.cost_curve.points import check_fit
 from lsgm_eval.cost_curve.speedup import derived_rows
@@ -42,8 +43,6 @@ from lsgm_eval.samples.reference import choose, data_images
 from lsgm_eval.task import Images, Task, load_task
 
 __all__ = ["Sweep", "evaluate", "prepare", "score", "sweep"]
-
-Row = dict[str, Any]
 
 
 def evaluate(
@@ -137,7 +136,7 @@ def evaluate(
 def _difference_again(row: Row) -> dict[str, Any]:
     """Return what of `lsgm eval` makes a difference of two models again."""
     bound = {f"paired_{name}_nats": method for method, name in METRIC.items()}
-    return {"only": (bound.get(row["metric"], "quality"),)}
+    return {"only": (bound.get(row.metric, "quality"),)}
 
 
 def _show_data(bench: Evaluation) -> None:
@@ -277,7 +276,7 @@ def sweep(
     runner = runner or Runner(bench.out, bench.world)
     rows = runner.run(f"lsgm nfe {task}", steps, seconds=ask.time_budget, gone=gone)
     names = {space.metric(family) for space in bench.spaces}
-    wanted = [row for row in rows if row["metric"] in names]  # others come with it
+    wanted = [row for row in rows if row.metric in names]  # others come with it
     derived = bench.world.on_main(lambda: derived_rows(list(contexts.values()), wanted, ask.targets))
     derived = runner.signed(derived, list(contexts), lambda row: {})
     runner.keep(rows + derived, gone)
@@ -310,9 +309,9 @@ class _Derived:
 
     def holds(self, row: Row) -> bool:
         # Rows of earlier versions have fewer keys.
-        metric = re.split("[<>]=", row.get("target") or "")[0]
+        metric = re.split("[<>]=", row.target or "")[0]
         return (
-            row.get("group") == "reach"
-            and (row.get("task"), row.get("dataset"), row.get("model")) in self.about
-            and (metric, row.get("extractor"), row.get("reference_sha256")) in self.spaces
+            row.group == "reach"
+            and (row.task, row.dataset, row.model) in self.about
+            and (metric, row.extractor, row.reference_sha256) in self.spaces
         )

@@ -19,9 +19,10 @@ from lsgm.files.names import file_name, spelt
 from lsgm.files.text import read_record
 from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
+from lsgm.results.manifest import digest_of
 from lsgm.runs.provenance import git_revision, hardware, versions
 from lsgm.structure import to_dict
-from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.cache import code_version
 from lsgm_eval.models.open import packages_of
 from lsgm_eval.task import Images, Task
 
@@ -99,7 +100,7 @@ class Call:
             content["models"] = list(models)
         if again:
             content["again"] = [spelt(word) for word in again]
-        name = cell_key(content)[:12]
+        name = digest_of(content)[:12]
         path = self.out / FOLDER / f"{name}.json"
         if path.exists():
             return name
@@ -157,7 +158,7 @@ def describe_call(
         "models": [_described(spec, model) for spec, model in models.items()],
         "task": {
             "identity": task.identity(tier, images=images),
-            "sha256": cell_key(to_dict(task)),
+            "sha256": digest_of(to_dict(task)),
             "data": task.dataset,
             "dataset": dataset,
             "extractors": [space.extractor for space in task.spaces],

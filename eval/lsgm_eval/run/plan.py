@@ -27,8 +27,7 @@ from lsgm_eval.metrics.moments import FeatureStats, Moments
 from lsgm_eval.models.ready import fit
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference, all_features, given_reference, reference_features
-from lsgm_eval.spaces import Closed, SpaceSpec
-from lsgm_eval.task import Task, Tier
+from lsgm_eval.task import Closed, SpaceSpec, Task, Tier
 
 __all__ = [
     "Networks",

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,16 +25,16 @@ from lsgm.discovery import offers
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
+from lsgm.results import Row
+from lsgm.results.files import merge_rows, read_rows, write_rows
 from lsgm.results.status import CallState, Planned, Status, now, write_status
 from lsgm_eval.cache import CellStore
 from lsgm_eval.live.board import Board, Entry
 from lsgm_eval.live.screen import Draw, Nothing, Screen, open_screen
-from lsgm_eval.rows import merge_rows, read_rows, write_rows
 from lsgm_eval.run.manifest import Call
 
 __all__ = ["Cells", "Runner", "Step", "Terminated", "measuring", "write_report"]
 
-Row = dict[str, Any]
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -115,7 +115,7 @@ class Runner:
     board: Board | None = None
     """Of the last plan; None before there is one, when nothing is told and no status is written."""
     _started: str = field(default_factory=now)
-    _trackers: dict[str, Callable[[Row], object]] | None = None
+    _trackers: dict[str, Callable[[dict[str, Any]], object]] | None = None
 
     def run(
         self,
@@ -157,7 +157,7 @@ class Runner:
         if self.out is None or not self.world.main:
             return
         path = self.out / "results.jsonl"
-        old = [row for row in (read_rows(path) if path.exists() else []) if not gone(row)]
+        old = [row for row in (read_rows(path, keep=True) if path.exists() else []) if not gone(row)]
         write_rows(path, merge_rows(old, rows))
 
     def signed(
@@ -168,7 +168,7 @@ class Runner:
         if call is None:
             return rows
         found = self.world.on_main(lambda: [call.again(names, again(row)) for row in rows])
-        return [row | {"manifest": manifest} for row, manifest in zip(rows, found, strict=True)]
+        return [replace(row, manifest=manifest) for row, manifest in zip(rows, found, strict=True)]
 
     def track(self, rows: Sequence[Row]) -> None:
         """Tell measured rows to the installed trackers; one that raises is named and switched off."""

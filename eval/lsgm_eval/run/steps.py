@@ -18,9 +18,12 @@ from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import file_name
 from lsgm.generative import GenerativeModel
+from lsgm.results import Row
+from lsgm.results.labels import sampler_name
+from lsgm.results.manifest import digest_of
 from lsgm.sampling.keep import save_grid
 from lsgm.structure import to_dict
-from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.cache import code_version
 from lsgm_eval.cost_curve.points import budget_of, curve_point, expected_nfe, headline_point, one_statistic
 from lsgm_eval.images import TaskImages
 from lsgm_eval.likelihood.bound import Bound, missing_rows, why_missing
@@ -31,7 +34,6 @@ from lsgm_eval.measure.quality import (
     closed_rows,
     compare_models,
     cost_rows,
-    describe_sampler,
     draw,
     neighbours_picture,
     sampling,
@@ -45,8 +47,7 @@ from lsgm_eval.rows import Context
 from lsgm_eval.run.runner import Cells, Step
 from lsgm_eval.samples.gather import Pass
 from lsgm_eval.samples.reference import reference_pixels
-from lsgm_eval.spaces import Closed
-from lsgm_eval.task import FEWEST, Images, Method, Task, Tier
+from lsgm_eval.task import FEWEST, Closed, Images, Method, Task, Tier
 
 __all__ = [
     "MEASUREMENTS",
@@ -62,7 +63,6 @@ __all__ = [
     "quality_step",
 ]
 
-Row = dict[str, Any]
 Measurement = Literal["quality", "nelbo", "iw", "ode", "curve"]
 MEASUREMENTS: tuple[Measurement, ...] = ("quality", "nelbo", "iw", "ode", "curve")
 METHODS: tuple[Method, ...] = ("nelbo", "iw", "ode")
@@ -148,7 +148,7 @@ class Evaluation:
 
         def key() -> str:
             packages = set().union(*(packages_of(model) for model in models))
-            return cell_key(
+            return digest_of(
                 {
                     "kind": kind,
                     "models": [[model.name, model.sha256] for model in models],
@@ -205,9 +205,9 @@ def quality_step(model: GenerativeModel, bench: Evaluation, context: Context, *,
         measure,
         bench.key([model], "quality", settings),
         [model.name],
-        lambda row: {"only": ("quality", "curve") if row["group"] == "curve" else ("quality",)},
+        lambda row: {"only": ("quality", "curve") if row.group == "curve" else ("quality",)},
         [grid, pairs, *([how.save] if how.save else [])],
-        told=lambda rows: [row for row in rows if curve or row["group"] != "curve"],
+        told=lambda rows: [row for row in rows if curve or row.group != "curve"],
         column="quality",
         kind=kind,
         work=work,
@@ -333,7 +333,7 @@ def curve_step(model: GenerativeModel, bench: Evaluation, context: Context, samp
     seeds = range(bench.tier.first_seed, bench.tier.first_seed + bench.tier.curve_samples)
     how = Drawing(seeds, sampler, bench.batch_size, bench.world)
     spaces, split = [space.with_distances() for space in bench.spaces], bench.data.reference_split
-    shown = describe_sampler(sampler)
+    shown = sampler_name(sampler)
     kind, work = _work(model, sampler, len(seeds))
     return Step(
         model.name,
@@ -355,7 +355,7 @@ def point_step(
 
     Of a model without a sampler it is its level, whatever the point.
     """
-    shown = describe_sampler(point)
+    shown = sampler_name(point)
     name = hashlib.sha256(json.dumps(to_dict(point), sort_keys=True).encode()).hexdigest()[:12]
     state = bench.out / "passes" / f"{file_name(model.name)}-point-{name}.npz"
     seeds = range(bench.tier.first_seed, bench.tier.first_seed + n)
@@ -374,7 +374,7 @@ def point_step(
         bench.key([model], "sweep", to_dict(point) | {"n": n, "family": family, "shown": shown}),
         [model.name],
         lambda row: budget_of(point) if model.has_prior else {},
-        told=lambda rows: [row | {"run_id": context.run_id} for row in rows],
+        told=lambda rows: [replace(row, run_id=context.run_id) for row in rows],
         after=lambda: forget(state),
         column="points",
         kind="points" if model.has_prior else "levels",

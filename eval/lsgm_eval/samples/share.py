@@ -20,8 +20,9 @@ from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.results.manifest import digest_of
 from lsgm.structure import to_dict
-from lsgm_eval.cache import cell_key, code_version, read_kept, room_for, write_kept
+from lsgm_eval.cache import code_version, read_kept, room_for, write_kept
 from lsgm_eval.metrics.moments import Array
 from lsgm_eval.models.open import packages_of
 from lsgm_eval.samples.collect import CAPACITY, Branch, room_of
@@ -83,7 +84,7 @@ def pass_key(
         label: [branch.extractor.dim, branch.extractor.resize, sorted(branch.parts)]
         for label, branch in branches.items()
     }
-    return cell_key(
+    return digest_of(
         {
             "model": model.sha256,
             "sampler": to_dict(sampler),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,14 +15,16 @@ from lsgm.devices import pick_device
 from lsgm.distributed import World, join
 from lsgm.errors import UserError, did_you_mean
 from lsgm.progress import aligned
+from lsgm.results import Row
+from lsgm.results.files import keep_rows
+from lsgm.results.metrics import family_of
 from lsgm_eval.features.statistics import UNKNOWN_COUNT
 from lsgm_eval.measure.quality import closed_rows, sampling, space_rows
 from lsgm_eval.measure.space import Space
-from lsgm_eval.rows import Context, Row, keep_rows
+from lsgm_eval.rows import Context
 from lsgm_eval.run.manifest import write_manifest
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
-from lsgm_eval.spaces import family_of
 from lsgm_eval.task import Task, Tier
 from lsgm_eval.two_sides.networks import Network, open_networks, size_remark
 from lsgm_eval.two_sides.sides import Side, SideLike, Taken, as_reference, as_samples, open_side, take
@@ -112,7 +114,7 @@ class Distances:
     reference: str
     samples: str
     numbers: tuple[Number, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
     not_measured: tuple[str, ...] = ()
 
     def __getitem__(self, metric: str) -> Number:
@@ -334,7 +336,7 @@ class _Measuring:
 
     def _number(self, row: Row, network: Network, found: Gathered, reference: Reference) -> Number:
         """Return a row as a number, with the images that it is of."""
-        moments = family_of(row["metric"]) in MOMENTS
+        moments = family_of(row.metric) in MOMENTS
         sides = (
             (self.samples, found.stats, network.samples),
             (self.reference, reference.stats, network.reference),
@@ -346,8 +348,8 @@ class _Measuring:
                 taken, stats.moments.count, len(stats.rows), moments=moments, statistics=statistics
             )
         ]
-        value, low, high = row["value"], row["ci_low"], row["ci_high"]
-        return Number(row["metric"], value, low, high, Counts(*counts), row["note"] or "")
+        value, low, high = row.value, row.ci_low, row.ci_high
+        return Number(row.metric, value, low, high, Counts(*counts), row.note or "")
 
 
 def _counted(

@@ -12,7 +12,7 @@ from lsgm.errors import DataError, UserError
 from lsgm_eval.features.extractor import Extractor, ImageShape, check_spec, load_extractor
 from lsgm_eval.features.statistics import read_statistics, space_of
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, joined
-from lsgm_eval.spaces import Closed, SpaceSpec, Statistic
+from lsgm_eval.task import Closed, SpaceSpec
 from lsgm_eval.two_sides.sides import Side
 
 __all__ = ["PROTOCOLS", "Network", "open_networks", "size_remark"]
@@ -24,7 +24,7 @@ _PUBLISHED = {
     "inception": (FIDELITY_INCEPTION, "tensorflow1-bilinear-299"),
     "inception-clean": (CLEAN_INCEPTION, "clean-fid-pil-bicubic-299"),
 }
-DISTANCES: tuple[Statistic, ...] = ("frechet", "spatial-frechet", "kernel")
+DISTANCES = ("frechet", "spatial-frechet", "kernel")
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.files.write import cache_dir
 from lsgm.generative import GenerativeModel, Pixels
+from lsgm.results.manifest import digest_of
 from lsgm.structure import to_dict
-from lsgm_eval.cache import cell_key, code_version
+from lsgm_eval.cache import code_version
 from lsgm_eval.features.extractor import Extractor
 from lsgm_eval.features.statistics import read_statistics, statistics_in
 from lsgm_eval.measure.quality import Drawing
@@ -280,7 +281,7 @@ def take(
     how = Drawing(seeds, sampler if side.draws else SamplerConfig(), batch_size, world)
     if side.model is None or not extractors:
         return Taken(side, numbers[:0], None, how, seed)
-    key = cell_key(
+    key = digest_of(
         {
             "model": side.model.sha256,
             "numbers": hashlib.sha256(numbers.tobytes()).hexdigest(),

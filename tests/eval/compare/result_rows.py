@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lsgm.results import Row
+from lsgm.results.files import write_rows
 from lsgm_eval.metrics.intervals import mean_interval
-from lsgm_eval.rows import Context, write_rows
+from lsgm_eval.rows import Context
 
 TASK, DATA = "glyphs@1/quick", "glyphs@1@" + "d" * 64
 
 
-def row(metric: str, value: float | None, model: str = "lsgm", /, **fields: Any) -> dict[str, Any]:
+def row(metric: str, value: float | None, model: str = "lsgm", /, **fields: Any) -> Row:
     """Return a complete row; any key may be given another value."""
     made = Context(TASK, model, "a" * 64, DATA, "run").row(metric, value)
-    return made | fields
+    return replace(made, **fields)
 
 
-def folder(place: Path, *rows: dict[str, Any]) -> Path:
+def folder(place: Path, *rows: Row) -> Path:
     write_rows(place / "results.jsonl", rows)
     return place
 
 
 def bound(
     place: Path, nats: NDArray[Any], model: str = "lsgm", rows: NDArray[Any] | None = None, **fields: Any
-) -> dict[str, Any]:
+) -> Row:
     """Keep a bound of every image [N] as `lsgm nll` does and return the row of its mean."""
     file = place / "per-image" / f"{model}-nelbo.npz"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_features_that_do_not_give_the_recorded_distance_are_not_its_own(tmp_pat
 def test_other_seeds_are_not_paired(tmp_path: Path) -> None:
     a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
     first, second = rows("frechet")
-    found = paired(a, b, (first, second | {"seeds": f"1-{N}"}))
+    found = paired(a, b, (first, replace(second, seeds=f"1-{N}")))
     assert found == f"unpaired: other seeds, 0-{N - 1} and 1-{N}"
 
 
@@ -131,7 +132,7 @@ def test_what_is_gone_unfinished_or_damaged_is_not_paired(tmp_path: Path, refere
 def test_a_point_of_a_curve_has_kept_nothing(tmp_path: Path) -> None:
     a, b = keep(tmp_path / "a", A), keep(tmp_path / "b", B)
     first, second = rows("frechet")
-    assert paired(a, b, (first | {"group": "curve"}, second | {"group": "curve"})) == "unpaired"
+    assert paired(a, b, (replace(first, group="curve"), replace(second, group="curve"))) == "unpaired"
 
 
 def test_what_an_earlier_version_kept_by_place_is_as_good_as_gone(tmp_path: Path) -> None:

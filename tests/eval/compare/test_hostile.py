@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm.errors import DataError, UserError
+from lsgm.results.row import KEYS, Row
 from lsgm_eval.commands.compare import run
 from lsgm_eval.compare.facts import compare_runs
 from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
-from lsgm_eval.compare.sides import bias_of, open_side
-from lsgm_eval.rows import KEYS
+from lsgm_eval.compare.sides import open_side
 
-ROW = row("nelbo_nats", 90.0, ci_low=89.0, ci_high=91.0, n=100, split="test", note="x")
+ROW = row("nelbo_nats", 90.0, ci_low=89.0, ci_high=91.0, n=100, split="test", note="x").as_dict()
 ODD = "lsgm\x1b[2J\u202e|`<b>[a](b)"
 
 
@@ -44,23 +45,27 @@ def everything(a: Path, b: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("value", "90", "'value' is '90', and a number belongs there"),
-        ("value", True, "'value' is True, and a number belongs there"),
-        ("value", float("nan"), "'value' is nan, and a finite number belongs there"),
-        ("value", 10**305, "and a finite number belongs there"),
-        ("ci_low", [1], "'ci_low' is a list, and a number belongs there"),
-        ("ci_low", 92.0, "its interval goes from 92.0 down to 91.0"),
-        ("n", -1, "'n' is -1, which cannot be negative"),
-        ("n", 1.5, "'n' is 1.5, and a whole number belongs there"),
-        ("model", None, "'model' is None, and a text belongs there"),
-        ("model", ["x"], "'model' is a list, and a text belongs there"),
-        ("metric", "", "'metric' is '', and a text belongs there"),
-        ("task", {}, "'task' is a dict, and a text belongs there"),
-        ("sampler", 3, "'sampler' is 3, and a text belongs there"),
-        ("note", ["x"], "'note' is a list"),
-        ("manifest", 1, "'manifest' is 1, and a text belongs there"),
-        ("higher_is_better", "no", "'higher_is_better' is 'no', and true, false or null belongs there"),
-        ("of_a_later_version", [{"x": float("inf")}], "'of_a_later_version' is a list, which is not finite"),
+        ("value", "90", "'value' is '90', not a number"),
+        ("value", True, "'value' is True, not a number"),
+        ("value", float("nan"), "'value' is nan, not a finite number"),
+        ("value", 10**305, "not a finite number"),
+        ("ci_low", [1], "'ci_low' is [1], not a number"),
+        ("ci_low", 92.0, "the interval from 92.0 to 91.0 is impossible"),
+        ("n", -1, "'n' is -1, and cannot be negative"),
+        ("n", 1.5, "'n' is 1.5, not a whole number"),
+        ("model", None, "'model' is empty"),
+        ("model", ["x"], "'model' is ['x'], not a text"),
+        ("metric", "", "'metric' is empty"),
+        ("task", {}, "'task' is {}, not a text"),
+        ("sampler", 3, "'sampler' is 3, not a text"),
+        ("note", ["x"], "'note' is ['x'], not a text"),
+        ("manifest", 1, "'manifest' is 1, not a text"),
+        ("higher_is_better", "no", "'higher_is_better' is 'no', neither true, false nor null"),
+        (
+            "of_a_later_version",
+            [{"x": float("inf")}],
+            "is [{'x': inf}], which is not finite",
+        ),
         ("note", "x" * 10**6 + "\0", "zero byte"),
     ],
 )
@@ -68,7 +73,7 @@ def test_a_value_of_another_type_is_named_with_its_line(
     tmp_path: Path, key: str, value: Any, words: str
 ) -> None:
     raw_folder(tmp_path, ROW, ROW | {key: value})
-    with says("results.jsonl line 2 is not a result row: ", words, "; remove the line", error=DataError):
+    with says("results.jsonl line 2", words, "; remove the line", error=DataError):
         open_side(tmp_path)
 
 
@@ -103,7 +108,7 @@ def test_names_print_as_they_are_and_are_no_markup(
 ) -> None:
     for name, value in (("a", 1.0), ("b", 9.0)):
         known = row("nelbo_nats", value, ODD, ci_low=value, ci_high=value, note=ODD)
-        folder(tmp_path / name, known, known | {"metric": f"nfe{ODD}"})
+        folder(tmp_path / name, known, replace(known, metric=f"nfe{ODD}"))
     for words in ([], ["--md"], ["--fail-if-worse"]):
         run([str(tmp_path / "a"), str(tmp_path / "b"), *words])
         captured = capsys.readouterr()
@@ -129,7 +134,7 @@ MANIFESTS: dict[str, Any] = {
 def test_a_manifest_of_any_content_costs_what_it_would_have_said_and_no_more(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder(tmp_path / "a", ROW | {"manifest": "m"})
+    raw_folder(tmp_path / "a", ROW | {"manifest": "m"})
     content, path = MANIFESTS[kind], tmp_path / "a" / "manifests" / "m.json"
     path.parent.mkdir()
     raw = content if isinstance(content, bytes | str) else json.dumps(content)
@@ -145,7 +150,7 @@ def test_a_manifest_is_looked_for_among_the_manifests_alone(
 ) -> None:
     manifest(tmp_path / "a", "real", versions={"torch": "1"})
     (tmp_path / "theirs.json").write_text('{"versions": {"torch": "of theirs"}}')
-    folder(tmp_path / "a", ROW | {"manifest": "../../theirs"})
+    raw_folder(tmp_path / "a", ROW | {"manifest": "../../theirs"})
     side = open_side(tmp_path / "a")
     assert side.manifests == {}
     assert capsys.readouterr().err == ""
@@ -155,7 +160,7 @@ def test_results_that_lead_to_a_run_that_is_damaged_by_now_are_compared_without_
     run_of = tmp_path / "run"
     run_of.mkdir()
     (run_of / "config.toml").write_text("not = [toml")
-    folder(tmp_path / "a", ROW | {"manifest": "m"})
+    raw_folder(tmp_path / "a", ROW | {"manifest": "m"})
     manifest(tmp_path / "a", "m", models=[{"sha256": "a" * 64, "path": str(run_of), "run_id": "r"}])
     assert any("is not known here" in line for line in everything(tmp_path / "a", tmp_path / "a"))
 
@@ -201,4 +206,4 @@ def test_many_models_take_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("note", ["upward bias at this n about 1.2.3", "upward bias at this n about ...", ""])
 def test_a_note_that_holds_no_number_tells_no_bias(note: str) -> None:
-    assert bias_of({"note": note}) is None
+    assert Row("t", "m", "x", 1.0, note=note).known_bias is None

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from eval.compare.result_rows import row
 
+from lsgm.results import Row
 from lsgm_eval.compare.numbers import Match, match_rows, why_not
 
 
-def distance(**fields: Any) -> dict[str, Any]:
+def distance(**fields: Any) -> Row:
     known = {"n": 1000, "split": "train", "sampler": "heun(steps=10)", "seeds": "0-999"}
     return row("frechet_glyphs", 5.0, **known | {"extractor": "glyphs@" + "e" * 64} | fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from eval.compare.result_rows import bound, folder, row
 from numpy.typing import NDArray
 
+from lsgm.results import Row
+from lsgm.results.metrics import families
 from lsgm_eval.compare.gathered import column_of
 from lsgm_eval.compare.numbers import NumberLine, compare_numbers
 from lsgm_eval.compare.sides import open_side
-from lsgm_eval.rows import METRICS
 
 N = 200
 DIMS = 784
@@ -77,7 +79,7 @@ def test_numbers_that_are_not_those_behind_a_row_are_not_paired(
     tmp_path: Path, nats: tuple[NDArray[Any], ...], changed: dict[str, Any], how: str
 ) -> None:
     a = folder(tmp_path / "a", bound(tmp_path / "a", nats[0]))
-    b = folder(tmp_path / "b", bound(tmp_path / "b", nats[1]) | changed)
+    b = folder(tmp_path / "b", replace(bound(tmp_path / "b", nats[1]), **changed))
     line = compared(a, b)["nelbo_nats"]
     assert line.how == how
     assert (line.difference is None) == (not how.startswith("unpaired"))
@@ -86,9 +88,10 @@ def test_numbers_that_are_not_those_behind_a_row_are_not_paired(
 def test_bits_per_dimension_are_paired_nats_and_count_once(
     tmp_path: Path, nats: tuple[NDArray[Any], ...]
 ) -> None:
-    def in_bits(made: dict[str, Any]) -> dict[str, Any]:
+    def in_bits(made: Row) -> Row:
         scale = 1 / (DIMS * np.log(2))
-        return made | {"metric": "nelbo_bpd"} | {k: made[k] * scale for k in ("value", "ci_low", "ci_high")}
+        ends = {key: made[key] * scale for key in ("value", "ci_low", "ci_high")}
+        return replace(made, metric="nelbo_bpd", **ends)
 
     places = []
     for name, x in zip("ab", nats, strict=True):
@@ -143,14 +146,14 @@ def test_verdicts_know_which_side_is_better(
     tmp_path: Path, metric: str, b: dict[str, Any], verdict: str
 ) -> None:
     first = folder(tmp_path / "a", row(metric, 0.8, bias=0.0, **ends(0.8, 0.01)))
-    second = folder(tmp_path / "b", row(metric, 0.8, checkpoint_sha256="b" * 64) | b)
+    second = folder(tmp_path / "b", row(metric, 0.8, **{"checkpoint_sha256": "b" * 64} | b))
     (line,) = compared(first, second).values()
     assert line.verdict == verdict
 
 
 def test_a_lead_that_is_clear_alone_only_leans_among_many(tmp_path: Path) -> None:
     # 2.5 standard errors apart: p = 0.012, and ten times that among ten.
-    names = [f"{family}_glyphs" for family in METRICS if METRICS[family].group == "quality"][:9]
+    names = [f"{family}_glyphs" for family in families()][:9]
     a = [row(name, 1.0, **ends(1.0, 0.1)) for name in names]
     b = [row(name, 1.0, checkpoint_sha256="b" * 64, **ends(1.0, 0.1)) for name in names]
     margin = 0.1 * 2**0.5 * 2.5 / 1.96

@@ -50,7 +50,7 @@ def test_a_place_that_is_not_there_and_a_row_without_its_keys_are_named(tmp_path
     with pytest.raises(UserError, match="absent is no folder"):
         open_side(tmp_path / "absent")
     (tmp_path / "results.jsonl").write_text('{"task": "t", "model": "m", "metric": "nfe"}\n')
-    with pytest.raises(DataError, match=r"row 1 of .*results.jsonl has no value"):
+    with pytest.raises(DataError, match=r"results.jsonl line 1: the key .value. is missing"):
         open_side(tmp_path)
 
 

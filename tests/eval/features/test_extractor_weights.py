@@ -36,8 +36,7 @@ from lsgm_eval.features.weights import (
 from lsgm_eval.models import open
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import evaluate
-from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.task import load_task
+from lsgm_eval.task import SpaceSpec, load_task
 
 RAW = b"weights" * 100
 UNREACHABLE = "http://127.0.0.1:9/net.pth"

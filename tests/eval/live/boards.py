@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from lsgm.progress import Progress
+from lsgm.results import Row
 from lsgm_eval.live.board import Board, Entry
 from lsgm_eval.run.runner import Step
 
@@ -26,15 +27,14 @@ class Clock:
         return self.now
 
 
-def row(metric: str, value: float | None, half: float | None = None, **fields: Any) -> dict[str, Any]:
+def row(metric: str, value: float | None, half: float | None = None, **fields: Any) -> Row:
     """Return a row of quality with a symmetric interval."""
     bounds = {
         end: None if value is None or half is None else value + sign * half
         for end, sign in (("ci_low", -1), ("ci_high", 1))
     }
-    about = {"model": "lsgm", "sampler": None, "nfe_mean": None, "note": None, "group": "quality"}
-    about |= {"seconds": None, "n": None, "n_of": None}
-    return {"metric": metric, "value": value, "higher_is_better": False, **bounds, **about, **fields}
+    about = {"model": "lsgm", "higher_is_better": False, "group": "quality", **bounds, **fields}
+    return Row("t@1/quick", metric=metric, value=value, **about)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Toy:
 
     model: str
     measurement: str
-    rows: Sequence[dict[str, Any]] = ()
+    rows: Sequence[Row] = ()
     error: BaseException | None = None
     before: bool = False
     column: str = "quality"
@@ -69,7 +69,7 @@ class Toy:
         """What a board has of it."""
         return Entry(self.model, self.measurement, self.column, self.kind, self.work)
 
-    def _measure(self) -> list[dict[str, Any]]:
+    def _measure(self) -> list[Row]:
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -128,9 +128,7 @@ def sweep(clock: Clock) -> Board:
     return board
 
 
-def _measured(
-    board: Board, clock: Clock, number: int, seconds: float, rows: Sequence[dict[str, Any]]
-) -> None:
+def _measured(board: Board, clock: Clock, number: int, seconds: float, rows: Sequence[Row]) -> None:
     board.begin(board.entries[number])
     clock.now += seconds
     board.finish(board.entries[number], rows)

@@ -18,9 +18,9 @@ from eval.live.stalling import TASK
 from lsgm.cli import main
 from lsgm.distributed import World
 from lsgm.errors import UserError
+from lsgm.results.files import read_rows
 from lsgm_eval.live.table import measurement_table
 from lsgm_eval.models import open
-from lsgm_eval.rows import read_rows
 from lsgm_eval.run.runner import measuring, write_report
 
 PROGRAM = Path(__file__).with_name("stalling.py")
@@ -122,7 +122,7 @@ def test_a_sweep_that_is_ended_goes_on_and_says_first_what_is_finished(folder: P
     assert ["measured before" in line for line in told] == [True] * 3 + [False] * 3
     assert [line.split()[2] for line in told] == ["fast", "slow", "fast", "slow", "fast", "slow"]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert read_rows(folder / "out" / "results.jsonl") == rows
+    assert [row.as_dict() for row in read_rows(folder / "out" / "results.jsonl")] == rows
     assert status(folder)["state"] == "finished"
 
 

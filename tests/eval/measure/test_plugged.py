@@ -20,7 +20,7 @@ from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.moments import FeatureStats, Moments
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
-from lsgm_eval.spaces import SpaceSpec
+from lsgm_eval.task import SpaceSpec
 
 SHIFT = Metric(
     *("shift", "distance", False, "quality", "Shift", "how far the means are apart in '{space}'"),

@@ -16,20 +16,19 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
 from lsgm.errors import DataError, UserError
+from lsgm.results.files import read_rows
 from lsgm_eval.measure.quality import TIMED
 from lsgm_eval.metrics.difference import compare_frechet
 from lsgm_eval.metrics.memorisation import memorisation
 from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall
-from lsgm_eval.rows import read_rows
 from lsgm_eval.run import plan
 from lsgm_eval.run import plan as open_spaces
 from lsgm_eval.run.calls import evaluate
 from lsgm_eval.samples.reference import RowFile, all_features, data_images, reference_features
-from lsgm_eval.spaces import SpaceSpec, Statistic
-from lsgm_eval.task import Task, Tier
+from lsgm_eval.task import SpaceSpec, Task, Tier
 
 Make = Callable[..., Any]
-EVERYTHING: tuple[Statistic, ...] = (
+EVERYTHING = (
     "frechet",
     "kernel",
     "inception-score",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lsgm.config import SamplerConfig
-from lsgm_eval.measure.quality import describe_sampler
+from lsgm.results.labels import sampler_name
 
 OTHER: dict[str, Any] = {
     "time_end": 0.01, "temperature": 0.9, "grid": "logsnr", "rho": 5.0, "denoise": True, "eta": 0.5,
@@ -18,20 +18,20 @@ OTHER: dict[str, Any] = {
 
 
 def test_defaults_do_not_show() -> None:
-    assert describe_sampler(SamplerConfig("heun", steps=5)) == "heun(steps=5)"
-    assert describe_sampler(SamplerConfig("dopri5")) == "dopri5(rtol=1e-05, atol=1e-05)"
-    assert describe_sampler(SamplerConfig("mine", steps=3)) == "mine(steps=3)"
+    assert sampler_name(SamplerConfig("heun", steps=5)) == "heun(steps=5)"
+    assert sampler_name(SamplerConfig("dopri5")) == "dopri5(rtol=1e-05, atol=1e-05)"
+    assert sampler_name(SamplerConfig("mine", steps=3)) == "mine(steps=3)"
 
 
 def test_options_show_in_order() -> None:
     config = SamplerConfig("heun", steps=8, grid="edm", rho=5.0, denoise=True)
-    assert describe_sampler(config) == "heun(steps=8, grid=edm, rho=5, denoise=true)"
+    assert sampler_name(config) == "heun(steps=8, grid=edm, rho=5, denoise=true)"
 
 
 @pytest.mark.parametrize("option", [f.name for f in fields(SamplerConfig) if f.name in OTHER])
 def test_every_option_makes_another_name(option: str) -> None:
     plain = SamplerConfig("heun", steps=5)
-    assert describe_sampler(replace(plain, **{option: OTHER[option]})) != describe_sampler(plain)
+    assert sampler_name(replace(plain, **{option: OTHER[option]})) != sampler_name(plain)
 
 
 def test_all_options_are_known_to_this_test() -> None:
@@ -39,7 +39,7 @@ def test_all_options_are_known_to_this_test() -> None:
 
 
 def test_times_show_how_many_steps_they_are_and_which() -> None:
-    first = describe_sampler(SamplerConfig("heun", times=(1.0, 0.5, 0.1)))
-    other = describe_sampler(SamplerConfig("heun", times=(1.0, 0.4, 0.1)))
+    first = sampler_name(SamplerConfig("heun", times=(1.0, 0.5, 0.1)))
+    other = sampler_name(SamplerConfig("heun", times=(1.0, 0.4, 0.1)))
     assert first.startswith("heun(steps=2, times=")
     assert first != other

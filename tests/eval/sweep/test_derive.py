@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from lsgm.results import Row
 from lsgm_eval.cost_curve.speedup import derived_rows
 from lsgm_eval.rows import Context
 
 CONTEXTS = [Context("t@3/quick", name, "a" * 64, "d@1@b", "run") for name in ("wide", "narrow")]
 
 
-def curve(context: Context, bias: float | None, factor: float = 1.0) -> list[dict[str, Any]]:
+def curve(context: Context, bias: float | None, factor: float = 1.0) -> list[Row]:
     """Distances 1 + 32 / NFE with an error of a hundredth, of Heun's method at five budgets."""
     rows = []
     for nfe in (4, 8, 16, 32, 64):
         value = factor * (1 + 32 / nfe)
         about = {"ci_low": value * 0.98, "ci_high": value * 1.02, "n": 100, "group": "curve", "bias": bias}
         row = context.row("frechet_glyphs", value, sampler=f"heun(steps={nfe})", **about)
-        rows.append(row | {"nfe_mean": float(nfe)})
+        rows.append(replace(row, nfe_mean=float(nfe)))
     return rows
 
 
-def speedup(*biases: float | None, factor: float = 1.0) -> dict[str, Any]:
+def speedup(*biases: float | None, factor: float = 1.0) -> Row:
     wide, narrow = curve(CONTEXTS[0], biases[0]), curve(CONTEXTS[1], biases[1], factor)
     rows = derived_rows(CONTEXTS, wide + narrow, [2.5])
     (found,) = [row for row in rows if row["metric"] == "speedup_nfe"]

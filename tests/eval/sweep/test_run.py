@@ -18,14 +18,14 @@ from lsgm.data import ImageSet
 from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import Pixels
+from lsgm.results.files import read_rows
+from lsgm.results.row import KEYS
 from lsgm_eval.cost_curve.points import check_metric, plan_points
 from lsgm_eval.live.screen import Lines
-from lsgm_eval.rows import KEYS, read_rows
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import Sweep, prepare, sweep
 from lsgm_eval.run.runner import Runner
-from lsgm_eval.spaces import SpaceSpec
-from lsgm_eval.task import Task, Tier
+from lsgm_eval.task import SpaceSpec, Task, Tier
 
 TIER = Tier(
     n_samples=60, nelbo_images=20, ode_images=0, curve_samples=60, curve=(SamplerConfig("heun", steps=2),)
@@ -166,7 +166,7 @@ def test_the_same_call_again_draws_nothing(tmp_path: Path) -> None:
     again = fast()
     second = swept([again], tmp_path)
     assert not again.sampled
-    assert [row | {"run_id": ""} for row in second] == [row | {"run_id": ""} for row in first]
+    assert [replace(row, run_id="") for row in second] == [replace(row, run_id="") for row in first]
     assert not list((tmp_path / "passes").glob("*.npz"))
 
 

@@ -22,13 +22,13 @@ import lsgm_eval
 from lsgm.data import ImageSet, sha256_of
 from lsgm.data.splits import subset
 from lsgm.errors import DataError, UserError
+from lsgm.results.files import read_rows
 from lsgm_eval.commands import fid as command
 from lsgm_eval.features.inception import ensure_torchvision
 from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
 from lsgm_eval.metrics.precision_recall import precision_recall
-from lsgm_eval.rows import read_rows
 from lsgm_eval.two_sides import networks
 from lsgm_eval.two_sides import sides as side
 
@@ -417,7 +417,7 @@ def test_the_command_prints_what_the_call_returns_and_its_rows_make_a_report(
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = lsgm_eval.fid(*words, images=80, seed=2)
     assert [(row["metric"], row["value"]) for row in printed] == [(n.metric, n.value) for n in found.numbers]
-    assert read_rows(out / "results.jsonl") == printed
+    assert [row.as_dict() for row in read_rows(out / "results.jsonl")] == printed
     first = printed[0]
     assert (first["task"], first["model"], first["n"], first["n_of"]) == (
         "fid@1/images-80-seed-2",

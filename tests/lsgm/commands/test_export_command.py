@@ -27,8 +27,15 @@ def export(*words: object) -> int:
 
 
 def results(folder: Path, sha256: str, name: str = "results.jsonl") -> Path:
-    row = {"task": "bars@1/quick", "metric": "nelbo_nats", "value": 12.0, "ci_low": 11.0, "ci_high": 13.0}
-    row |= {"n": 64, "split": "test", "group": "likelihood", "checkpoint_sha256": sha256}
+    row = {"task": "bars@1/quick", "model": "bars", "metric": "nelbo_nats", "value": 12.0}
+    row |= {
+        "ci_low": 11.0,
+        "ci_high": 13.0,
+        "n": 64,
+        "split": "test",
+        "group": "likelihood",
+        "checkpoint_sha256": sha256,
+    }
     other = {**row, "checkpoint_sha256": "00", "value": 99.0}
     path = folder / name
     path.write_text("".join(json.dumps(line) + "\n" for line in (row, other)))
@@ -93,7 +100,7 @@ def test_results_of_other_weights_are_refused(run: Path, tmp_path: Path) -> None
         export("--card", tmp_path / "out", "--measured", results(tmp_path, "ff" * 32))
     (tmp_path / "torn.jsonl").write_text("{")
     for name in ("torn.jsonl", "absent.jsonl"):
-        with pytest.raises(UserError, match=f"{name}.*(give a results.jsonl|check the path)"):
+        with pytest.raises(UserError, match=f"{name}.*(remove the line or the file|check the path)"):
             export("--card", tmp_path / "out", "--measured", tmp_path / name)
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text() == before
 
