@@ -47,9 +47,9 @@ from lsgm.recipes.recipe import KLConfig
 from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.times import Weighting, importance_weight
+from lsgm.train.loop import load_images, pixels_of, train_recipe
 from lsgm.train.signals import PHASES, StepTimer
 from lsgm.train.stages import JointLoss
-from lsgm.train.training import load_images, pixels_of, train_recipe
 from lsgm.vae.base import sum_per_sample
 
 __all__ = [

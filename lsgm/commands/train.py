@@ -91,7 +91,7 @@ def run(argv: list[str]) -> int:
 
 def _train(recipe: Any, options: Any, named: str) -> int:
     from lsgm.devices import pick_device
-    from lsgm.train.training import train_recipe
+    from lsgm.train.loop import train_recipe
 
     origins = {name: _place(getattr(options, name)) for name in ORIGINS}
     if not any(origins.values()):

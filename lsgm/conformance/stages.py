@@ -11,8 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.conformance import folder
-from lsgm.conformance.folder import CHECKPOINT, GoldenFolder, numbered, read_folder
-from lsgm.conformance.model import ReferenceModel, levels_of, load, noise_of
+from lsgm.conformance.folder import (
+    CHECKPOINT,
+    GoldenFolder,
+    ReferenceModel,
+    levels_of,
+    load,
+    noise_of,
+    numbered,
+    read_folder,
+)
 from lsgm.conformance.stage import Allowance, CannotRunError, Family, Result, Tolerances, examine
 from lsgm.discovery import offers
 from lsgm.errors import DataError

@@ -1,7 +1,4 @@
-"""Opening what others put there: only regular files, only as much as a limit lets, zips member by member.
-
-What waits for a writer (a pipe), never ends (a device) or unpacks to a thousandfold is refused in a sentence.
-"""
+"""Opening what others put there: folders, regular files within a limit, zips member by member."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ import os
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
@@ -21,9 +20,12 @@ from lsgm.files.names import shown
 
 __all__ = [
     "absent",
+    "below",
     "last_read",
+    "listed",
     "open_regular",
     "open_zip",
+    "present",
     "read_bytes",
     "read_member",
     "refuse_shared_folder",
@@ -31,6 +33,64 @@ __all__ = [
     "zip_of",
 ]
 
+
+def present(path: Path) -> bool:
+    """Say whether there is anything of a name, be it a link that leads nowhere.
+
+    Raises DataError where its folder does not let one look.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise _unseen(path, error) from error
+    return True
+
+
+def below(place: Path) -> Iterator[Path]:
+    """Yield everything below a folder, but not what links lead to.
+
+    Raises DataError naming a folder that cannot be looked into.
+    """
+    folders = [place]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    yield Path(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+        except OSError as error:
+            raise _unseen(folder, error) from error
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Return what of a folder fits a pattern, ``*.png`` or ``*/manifest.json``, in order; none without it.
+
+    Raises DataError where the folder, or one in it that the pattern leads through, cannot be looked into.
+    """
+    head, _, rest = pattern.partition("/")
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if fnmatchcase(entry.name, head)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unseen(folder, error) from error
+    if not rest:
+        return sorted(found)
+    inside = [path / rest for path in sorted(found) if os.path.isdir(path)]
+    return [path for path in inside if present(path)]
+
+
+def _unseen(path: Path, error: OSError | ValueError) -> DataError:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return DataError(f"{shown(str(path))} cannot be looked into ({why}); make it readable, or move it away")
+
+
+# Opening what others put there: only regular files, only as much as a limit lets, zips member by member
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",

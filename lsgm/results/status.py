@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from lsgm.errors import ConfigError, DataError
-from lsgm.files.folders import present
 from lsgm.files.names import brief, shown, spelt
+from lsgm.files.regular import present
 from lsgm.files.text import read_table, record_of
 from lsgm.files.write import atomic_path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
-from lsgm.files.folders import listed
+from lsgm.files.regular import listed
 from lsgm.files.text import read_record
 from lsgm.results.metrics import UNKNOWN, known_metrics
 from lsgm.results.row import Row
@@ -28,10 +28,22 @@ from lsgm_reports.tables.details import (
 )
 from lsgm_reports.tables.differences import difference_table
 from lsgm_reports.tables.headline import detail_table, headline, headline_rows
-from lsgm_reports.tables.likelihood import bound_explanations, is_bound, likelihood_table, only_bounds
-from lsgm_reports.tables.points import curve_table, front_tables
-from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table
-from lsgm_reports.tables.terms import decomposition_table, group_table, term_explanations
+from lsgm_reports.tables.likelihood import (
+    bound_explanations,
+    decomposition_table,
+    group_table,
+    is_bound,
+    likelihood_table,
+    only_bounds,
+    term_explanations,
+)
+from lsgm_reports.tables.points import (
+    curve_table,
+    front_tables,
+    reach_table,
+    speedup_sentences,
+    speedup_table,
+)
 from lsgm_reports.verdict import verdict
 
 __all__ = [

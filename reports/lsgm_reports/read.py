@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lsgm.errors import DataError, did_you_mean
-from lsgm.files.folders import present
 from lsgm.files.limits import ROWS
 from lsgm.files.names import shown
+from lsgm.files.regular import present
 from lsgm.results.files import find_results, parse_lines, read_text
 from lsgm.results.metrics import known_metrics
 from lsgm.results.row import Row, row_id

@@ -9,7 +9,7 @@ from lsgm.results.row import Row
 from lsgm_reports.digits import DOUBT, Lead, comparable, error_bar, leads_of
 from lsgm_reports.read import grouped
 from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of, units_of
-from lsgm_reports.tables.reach import speedup_sentences
+from lsgm_reports.tables.points import speedup_sentences
 
 __all__ = ["verdict"]
 

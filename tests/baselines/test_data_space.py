@@ -20,8 +20,8 @@ from lsgm.recipes import find_recipes, load_recipe, read_costs
 from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks, load_model
 from lsgm.score import EDMPreconditioned
+from lsgm.train.loop import train_recipe
 from lsgm.train.optim import build_optimizer
-from lsgm.train.training import train_recipe
 
 FAMILIES = [
     "glyphs-small-sgm",

@@ -26,8 +26,8 @@ from lsgm.recipes import find_recipes, load_recipe
 from lsgm.rng import SeededNoise, StepNoise
 from lsgm.runs.load import fresh_networks, load_model
 from lsgm.score import ScoreModel
+from lsgm.train.loop import train_recipe
 from lsgm.train.stages import make_objective
-from lsgm.train.training import train_recipe
 from lsgm_baselines.coders import DequantisedPixels, NoisyCells, NoisyPixels
 from lsgm_baselines.sgm import SGM, ScoreLoss
 

@@ -17,9 +17,9 @@ import torch
 from lsgm.cli import main
 from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, UserError
+from lsgm_eval import models
 from lsgm_eval.commands.eval import Options
-from lsgm_eval.models import open
-from lsgm_eval.models.open import Renamed, open_model
+from lsgm_eval.models import Renamed, open_model
 from lsgm_eval.run import plan, steps
 
 TASK = (
@@ -47,7 +47,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: ImageSet) -> str
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, bernoulli: Callable[..., Any]) -> None:
     """Let every spec be a Bernoulli model of that name."""
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
+    monkeypatch.setattr(models, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
 
 
 @pytest.mark.usefixtures("opened")
@@ -101,7 +101,7 @@ def test_an_image_that_cannot_be_scored_may_be_left_out(
             found.nats[0] = float("nan")
             return found
 
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": Broken(name=spec))
+    monkeypatch.setattr(models, "open_model", lambda spec, device="cpu": Broken(name=spec))
     words = ["eval", task, "--model", "a", "--out", str(tmp_path), "--only", "nelbo"]
     assert main(words) == 2
     assert "--allow-failures leaves such images out" in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_a_name_before_the_model_renames_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bernoulli: Callable[..., Any]
 ) -> None:
     model = bernoulli()
-    monkeypatch.setattr(open, "_from_factory", lambda spec: model)
+    monkeypatch.setattr(models, "_from_factory", lambda spec: model)
     renamed = open_model("mine=pkg:factory")
     assert isinstance(renamed, Renamed)
     assert (renamed.name, renamed.sha256, renamed.has_prior) == ("mine", model.sha256, True)

@@ -24,7 +24,7 @@ from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.likelihood.scores import Scores, finer, score_images, solves_flow
 from lsgm_eval.likelihood.store import ScoreStore
 from lsgm_eval.metrics.intervals import mean_interval
-from lsgm_eval.models.open import Renamed
+from lsgm_eval.models import Renamed
 from lsgm_eval.rows import Context
 from lsgm_eval.run.calls import score as measured
 from lsgm_eval.run.steps import Protocol

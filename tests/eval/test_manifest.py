@@ -19,7 +19,7 @@ from bernoulli import BernoulliModel
 from lsgm.cli import main
 from lsgm.data import ImageSet
 from lsgm.results.manifest import Manifest, digest_of, read_manifest
-from lsgm_eval.models import open
+from lsgm_eval import models as model_words
 from lsgm_eval.run import manifest as manifest_module
 from lsgm_eval.run import plan
 from lsgm_eval.run.manifest import write_manifest
@@ -134,7 +134,7 @@ def test_of_ready_images_the_reports_read_how_many_there_are(
 ) -> None:
     np.save(tmp_path / "rows.npy", np.full((7, 4, 4, 3), 9, np.uint8))
     word = f"theirs={tmp_path / 'rows.npy'}"
-    (described,) = read_manifest(write(models={word: open.open_model(word)})).models
+    (described,) = read_manifest(write(models={word: model_words.open_model(word)})).models
     assert (described.name, described.path, described.images) == ("theirs", word.partition("=")[2], 7)
 
 
@@ -155,7 +155,7 @@ def task(
 ) -> str:
     """Let every spec be a Bernoulli model of that name, under a task of bars."""
     monkeypatch.setattr(plan, "load", lambda name, **options: bars)
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": bernoulli(name=spec))
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return str(path)
@@ -186,7 +186,7 @@ def test_every_new_row_names_a_manifest_whose_command_makes_it_again_and_little_
     task: str, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The pixels of one model are blacker than the other's, so that no number is another's by chance.
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": MODELS[spec])
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": MODELS[spec])
     argv = [task if word == "TASK" else word for word in words]
     out = ["--device", "cpu", "--out"]
     assert main([*argv, *out, str(tmp_path / "out")]) == 0

@@ -19,11 +19,11 @@ from lsgm.config import DensityConfig
 from lsgm.generative import Density, GenerativeModel
 from lsgm.model.diffusion import ScoreBasedModel, measure_lsgm
 from lsgm.runs.load import fresh_networks
-from lsgm.train.training import pixels_of
+from lsgm.train.loop import pixels_of
 from lsgm_eval.images import ScoredImages, scored_images_of
 from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.metrics.intervals import mean_interval
-from lsgm_eval.models.open import Renamed
+from lsgm_eval.models import Renamed
 from lsgm_eval.rows import Context
 from lsgm_eval.task import Task
 

@@ -20,8 +20,8 @@ from lsgm.errors import ConfigError, UserError
 from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
 from lsgm_eval import images
+from lsgm_eval import models as model_words
 from lsgm_eval.commands.nll import Options, estimator, run
-from lsgm_eval.models import open
 from lsgm_eval.run import plan
 
 TASK = """
@@ -54,7 +54,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
         "colour": KnownModel("colour", pixels=Pixels(3, 2, 2, "discrete")),
         "broken": KnownModel("broken", "c" * 64, nan=(int(known_images().order[1]),)),
     }
-    monkeypatch.setattr(open, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setattr(model_words, "open_model", lambda word, device="cpu": known[word])
     monkeypatch.setattr(plan, "task_images", lambda task, models, few=False: None)
     monkeypatch.setattr(images, "scored_images_of", lambda task, images: known_images())
     return known
@@ -288,7 +288,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for index, image in enumerate(values):
         Image.fromarray(image).save(folder / f"{index:03d}.png")
     known = {name: KnownModel(name, pixels=Pixels(3, 8, 8, "discrete", 8)) for name in ("a", "b")}
-    monkeypatch.setattr(open, "open_model", lambda word, device="cpu": known[word])
+    monkeypatch.setattr(model_words, "open_model", lambda word, device="cpu": known[word])
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)  # a folder of images: nothing may score it unasked
     return folder
@@ -366,10 +366,10 @@ def test_of_the_images_that_a_model_was_trained_on_those_it_left_out_are_scored(
     run_of.mkdir()
     identity = read_folder(photos, (8, 8)).identity
     (run_of / "state.json").write_text(json.dumps({"meta": {"dataset": identity}}))
-    monkeypatch.setattr(open, "find_checkpoint", lambda path: path)
-    monkeypatch.setattr(open, "read_state", lambda path: json.loads((path / "state.json").read_text()))
+    monkeypatch.setattr(model_words, "find_checkpoint", lambda path: path)
+    monkeypatch.setattr(model_words, "read_state", lambda path: json.loads((path / "state.json").read_text()))
     monkeypatch.setattr(
-        open, "open_model", lambda *_, **__: KnownModel("a", pixels=Pixels(3, 8, 8, "discrete", 8))
+        model_words, "open_model", lambda *_, **__: KnownModel("a", pixels=Pixels(3, 8, 8, "discrete", 8))
     )
     rows = scored(tmp_path, str(run_of), "--data", str(photos), "--limit", "3")
     assert {(row["n"], row["n_of"], row["split"]) for row in rows} == {(3, 5, "test")}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsgm_eval.likelihood.pairs import paired_rows
+from lsgm_eval.likelihood.bound import paired_rows
 from lsgm_eval.likelihood.scores import Scores, save_scores
 from lsgm_eval.likelihood.store import scores_file
 from lsgm_eval.rows import Context

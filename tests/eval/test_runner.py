@@ -19,7 +19,7 @@ from lsgm.errors import UserError
 from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
 from lsgm.results.row import KEYS
-from lsgm_eval.likelihood.pairs import paired_scores
+from lsgm_eval.likelihood.bound import paired_scores
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.run import plan, steps
 from lsgm_eval.run.calls import evaluate

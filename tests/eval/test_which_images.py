@@ -19,8 +19,8 @@ from lsgm.cli import main
 from lsgm.data import load
 from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
+from lsgm_eval import models as model_words
 from lsgm_eval.compare.gathered import paired_likelihood
-from lsgm_eval.models import open
 from lsgm_eval.run import plan
 
 Run = Callable[..., dict[str, dict[str, Any]]]
@@ -116,7 +116,7 @@ def test_test_images_are_asked_for_where_likelihoods_are(
 ) -> None:
     place = str(folder(tmp_path / "photos", pictures(60)))
     model = BernoulliModel(pixels=Pixels(1, 28, 28, "discrete"))
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": model)
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": model)
     words = ("--data", place, "--model", "m", "--images", "40")
     assert evaluate(*words, "--only", "quality")["frechet_quarters"]["n"] == 40
     said = refused(capsys, *words, "--out", str(tmp_path / "other"), "--only", "nelbo")
@@ -140,7 +140,7 @@ def test_numbers_of_another_folder_stand_beside_the_first_ones_and_so_do_their_f
     models = {
         p: BernoulliModel(p, float(p), p[-1] * 64, Pixels(1, 28, 28, "discrete")) for p in ("0.1", "0.2")
     }
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": models[spec])
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": models[spec])
     words = ("--model", "0.1", "--model", "0.2", "--images", "40", "--only", "quality", "--only", "nelbo")
     kept = []
     for place in (*places, places[0]):
@@ -217,7 +217,7 @@ def test_other_numbers_of_images_are_refused_in_a_sentence(
 ) -> None:
     data = str(folder(tmp_path / "photos", pictures(50)))
     model = BernoulliModel("m", pixels=Pixels(1, 28, 28, "discrete"))
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": model)
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": model)
     words = ("--data", data, "--model", "m", "--only", "quality", "--out", str(tmp_path / "out"))
     assert said in refused(capsys, *words, "--images", word)
 
@@ -258,7 +258,7 @@ def test_likelihoods_need_images_and_statistics_are_none(
 ) -> None:
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(4), sigma=np.eye(4))
     model = BernoulliModel("m", pixels=Pixels(1, 28, 28, "discrete"))
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": model)
+    monkeypatch.setattr(model_words, "open_model", lambda spec, device="cpu": model)
     reference = ("--reference", f"quarters={tmp_path / 'theirs.npz'}")
     said = refused(capsys, "--model", "m", *reference, "--out", str(tmp_path / "out"))
     assert "no data set of its own: name a folder or zip by --data" in said

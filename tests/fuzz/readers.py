@@ -31,7 +31,7 @@ def _calibrations(path: Path) -> None:
 def _csv(path: Path) -> None:
     from lsgm.files.limits import DOCUMENT
     from lsgm.files.regular import read_bytes
-    from lsgm.results.csv_text import from_csv
+    from lsgm.results.files import from_csv
 
     from_csv(read_bytes(path, DOCUMENT).decode("utf-8", "surrogateescape"))
 

@@ -17,7 +17,7 @@ from kills.forged import Forge
 
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint
 from lsgm.runs.directory import Run, read_metrics
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 TASK = """
 name = "bars"

@@ -23,9 +23,9 @@ from lsgm.recipes import find_recipes, load_recipe
 from lsgm.recipes.recipe import NormPenaltyConfig
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.sde import VPSDE
+from lsgm.train.loop import train_recipe
 from lsgm.train.optim import build_optimizer
 from lsgm.train.stage import ParamGroup
-from lsgm.train.training import train_recipe
 from lsgm.vae.hierarchical import HierarchicalVAE
 
 

@@ -19,7 +19,7 @@ from lsgm.kinds import recipe_from
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state
 from lsgm.runs.derived import write_derived_run
 from lsgm.runs.directory import Run, read_metrics
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 PIXELS = {key: tiny.TABLES[key] for key in ("seed", "prior")} | {
     "kind": "sgm",

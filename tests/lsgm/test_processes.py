@@ -12,7 +12,7 @@ from tiny import bars, recipe
 from worker import SAMPLER, SEEDS, sample_a_share
 
 from lsgm.runs.load import load_model
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")

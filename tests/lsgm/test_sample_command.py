@@ -29,7 +29,7 @@ from lsgm.runs.checkpoint import checkpoints
 from lsgm.runs.directory import Run
 from lsgm.runs.load import load_model
 from lsgm.sampling import keep
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 HEUN = ["--sampler.steps", "2", "--device", "cpu"]
 

@@ -26,7 +26,7 @@ from lsgm.files.write import unwritable
 from lsgm.generative import Pixels
 from lsgm.sampling.keep import Output, keeping, open_output
 from lsgm.sampling.record import Identity, Record
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 PIXELS = Pixels(1, 8, 8, "discrete", 8)
 IMAGES = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)

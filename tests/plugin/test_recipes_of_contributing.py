@@ -118,11 +118,11 @@ COLUMN = """
 import lsgm, sys
 from pathlib import Path
 from lsgm import results
-from lsgm.results import csv_text, files
+from lsgm.results import files
 assert Path(lsgm.__file__).is_relative_to(Path.cwd())
 rows = [results.Row("t@1/full", "m", "nfe", 3.0, watts=41.5), results.Row("t@1/full", "n", "nfe", 4.0)]
 assert files.from_jsonl(files.to_jsonl(rows)) == rows
-assert csv_text.from_csv(csv_text.to_csv(rows)) == rows
+assert files.from_csv(files.to_csv(rows)) == rows
 frame = results.frame(rows)
 assert str(frame["watts"].dtype) == "Float64" and frame["watts"][0] == 41.5
 assert results.rows(frame) == rows

@@ -17,10 +17,18 @@ from lsgm.cli import main
 from lsgm.results.labels import curve_name, is_adaptive
 from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import Table
-from lsgm_reports.figures.cost import cost_figure
-from lsgm_reports.figures.curves import curve_rows, envelopes_of, levels_of
-from lsgm_reports.tables.points import COSTS, costs_of, curve_table, front_of, front_tables
-from lsgm_reports.tables.reach import reach_table, speedup_sentences, speedup_table, target_label
+from lsgm_reports.figures.cost import cost_figure, curve_rows, envelopes_of, levels_of
+from lsgm_reports.tables.points import (
+    COSTS,
+    costs_of,
+    curve_table,
+    front_of,
+    front_tables,
+    reach_table,
+    speedup_sentences,
+    speedup_table,
+    target_label,
+)
 
 NFE, SECONDS, FLOPS = COSTS
 

@@ -10,7 +10,7 @@ import pytest
 from reports.fake_bounds import BITS, NO_FLOW, estimate, fake_bounds, term_rows
 from reports.fake_rows import fake_rows
 
-from lsgm.results.csv_text import to_csv
+from lsgm.results.files import to_csv
 from lsgm.results.labels import estimator_label
 from lsgm.results.metrics import metric_of
 from lsgm.results.row import Row, row_from
@@ -20,8 +20,15 @@ from lsgm_reports.document import likelihood_tables, main_table
 from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
 from lsgm_reports.tables.details import explanations, paired_table, provenance_table
 from lsgm_reports.tables.headline import headline
-from lsgm_reports.tables.likelihood import bound_explanations, estimates_of, likelihood_table, only_bounds
-from lsgm_reports.tables.terms import decomposition_table, group_table, term_explanations
+from lsgm_reports.tables.likelihood import (
+    bound_explanations,
+    decomposition_table,
+    estimates_of,
+    group_table,
+    likelihood_table,
+    only_bounds,
+    term_explanations,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,8 +12,7 @@ from hypothesis import example, given
 from reports.any_rows import any_rows
 
 from lsgm.errors import DataError
-from lsgm.results.csv_text import from_csv, to_csv
-from lsgm.results.files import from_jsonl, to_jsonl
+from lsgm.results.files import from_csv, from_jsonl, to_csv, to_jsonl
 from lsgm.results.row import Row, row_from
 
 BARE: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "m", "value": None}

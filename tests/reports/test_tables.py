@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports.fake_rows import fake_rows
 
-from lsgm.results.csv_text import to_csv
+from lsgm.results.files import to_csv
 from lsgm.results.labels import sampler_label
 from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import Table, transposed

@@ -33,7 +33,7 @@ from lsgm_eval.features.inception import CleanInception, FidelityInception, ensu
 from lsgm_eval.features.own import TorchScriptExtractor
 from lsgm_eval.metrics.frechet import frechet_distance, frechet_to
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
-from lsgm_eval.models.open import open_model
+from lsgm_eval.models import open_model
 from lsgm_eval.samples.gather import run_pass
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import CheckpointError, DataError, UserError, did_you_mean
-from lsgm.files.folders import listed
 from lsgm.files.names import shown
+from lsgm.files.regular import listed
 from lsgm.progress import say
 from lsgm.results import Row
 from lsgm.results.files import read_rows

@@ -18,7 +18,7 @@ from lsgm.sampling.grids import GRIDS, OPTIMISED, make_grid, time_end_of
 from lsgm.structure import from_dict
 from lsgm_eval.measure.quality import Drawing, draw, sampling, space_rows
 from lsgm_eval.measure.space import Space
-from lsgm_eval.models.open import unwrapped
+from lsgm_eval.models import unwrapped
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.gather import Pass
 

@@ -28,7 +28,7 @@ from lsgm_eval.measure.space import Space
 from lsgm_eval.metrics.frechet import frechet_distance
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
-from lsgm_eval.models.open import open_model
+from lsgm_eval.models import open_model
 from lsgm_eval.run.plan import open_networks, open_spaces, task_images
 from lsgm_eval.run.runner import Runner, Step
 from lsgm_eval.samples.reference import choose

@@ -21,7 +21,7 @@ from lsgm_eval.measure.space import Space, measure_space
 from lsgm_eval.metrics.difference import Comparison, compare_frechet, compare_kernel
 from lsgm_eval.metrics.intervals import Interval, mean_interval
 from lsgm_eval.metrics.memorisation import Memorisation, write_neighbours
-from lsgm_eval.models.open import flops_of
+from lsgm_eval.models import flops_of
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.collect import Gathered, kept_numbers
 from lsgm_eval.samples.gather import Pass, run_pass

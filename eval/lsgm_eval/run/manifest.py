@@ -23,7 +23,7 @@ from lsgm.results.manifest import digest_of
 from lsgm.runs.provenance import git_revision, hardware, versions
 from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
-from lsgm_eval.models.open import packages_of
+from lsgm_eval.models import packages_of
 from lsgm_eval.task import Images, Task
 
 __all__ = [

@@ -24,7 +24,7 @@ from lsgm_eval.features.weights import ELSEWHERE
 from lsgm_eval.images import TaskImages, check_pixels, task_data
 from lsgm_eval.measure.space import Space, measure_space
 from lsgm_eval.metrics.moments import FeatureStats, Moments
-from lsgm_eval.models.ready import fit
+from lsgm_eval.models import fit
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference, all_features, given_reference, reference_features
 from lsgm_eval.task import Closed, SpaceSpec, Task, Tier

@@ -26,8 +26,7 @@ from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
 from lsgm_eval.cost_curve.points import budget_of, curve_point, expected_nfe, headline_point, one_statistic
 from lsgm_eval.images import TaskImages
-from lsgm_eval.likelihood.bound import Bound, missing_rows, why_missing
-from lsgm_eval.likelihood.pairs import paired_rows
+from lsgm_eval.likelihood.bound import Bound, missing_rows, paired_rows, why_missing
 from lsgm_eval.likelihood.store import data_tag
 from lsgm_eval.measure.quality import (
     Drawing,
@@ -42,7 +41,7 @@ from lsgm_eval.measure.quality import (
     unlike_counts,
 )
 from lsgm_eval.measure.space import Space
-from lsgm_eval.models.open import packages_of, remark_of
+from lsgm_eval.models import packages_of, remark_of
 from lsgm_eval.rows import Context
 from lsgm_eval.run.runner import Cells, Step
 from lsgm_eval.samples.gather import Pass

@@ -24,7 +24,7 @@ from lsgm.results.manifest import digest_of
 from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version, read_kept, room_for, write_kept
 from lsgm_eval.metrics.moments import Array
-from lsgm_eval.models.open import packages_of
+from lsgm_eval.models import packages_of
 from lsgm_eval.samples.collect import CAPACITY, Branch, room_of
 
 __all__ = ["PREVIEW", "Batch", "Share", "StateFile", "Told", "arrays_under", "pass_key"]

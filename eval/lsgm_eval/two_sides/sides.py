@@ -30,8 +30,17 @@ from lsgm_eval.features.extractor import Extractor
 from lsgm_eval.features.statistics import read_statistics, statistics_in
 from lsgm_eval.measure.quality import Drawing
 from lsgm_eval.metrics.moments import FeatureStats
-from lsgm_eval.models.open import check_name, open_model, packages_of
-from lsgm_eval.models.ready import ImageModel, MemoryImages, from_array, is_run, is_source, open_source
+from lsgm_eval.models import (
+    ImageModel,
+    MemoryImages,
+    check_name,
+    from_array,
+    is_run,
+    is_source,
+    open_model,
+    open_source,
+    packages_of,
+)
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import Reference, given_reference

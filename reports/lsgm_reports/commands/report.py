@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 from lsgm.errors import ConfigError, DataError, did_you_mean
-from lsgm.files.folders import listed
 from lsgm.files.names import file_name, one_line, shown
+from lsgm.files.regular import listed
 from lsgm.files.write import atomic_path, claim, make_folder
 from lsgm.options import Positional, arg, parse
-from lsgm.results.csv_text import to_csv
-from lsgm.results.files import is_bare_run
+from lsgm.results.files import is_bare_run, to_csv
 from lsgm.results.row import Row
 from lsgm.results.status import find_statuses
 from lsgm_reports.blocks import Table, transposed
@@ -30,8 +29,7 @@ from lsgm_reports.document import (
     report,
     tasks_of,
 )
-from lsgm_reports.figures.cost import cost_figure, crowded, save
-from lsgm_reports.figures.curves import curve_rows
+from lsgm_reports.figures.cost import cost_figure, crowded, curve_rows, save
 from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
 from lsgm_reports.published import statement_on
 from lsgm_reports.read import (

@@ -82,7 +82,7 @@ def _valued(line: CommandLine) -> Iterator[tuple[str, str]]:
 
 
 def _factory(word: str, directory: Path) -> str | None:
-    """Return MODULE:FACTORY of a word, as `lsgm_eval.models.open` reads it; None of a place."""
+    """Return MODULE:FACTORY of a word, as `lsgm_eval.models` reads it; None of a place."""
     while True:
         if os.path.exists(directory / os.path.expanduser(word)):
             return None

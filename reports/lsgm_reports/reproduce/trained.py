@@ -99,7 +99,7 @@ def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
 
 
 def _place_of(spec: str, directory: Path) -> Path:
-    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.models.open` reads it."""
+    """Return the place of ``PLACE`` or ``NAME=PLACE``, as `lsgm_eval.models` reads it."""
     name, equals, rest = spec.partition("=")
     named = equals and "/" not in name and not os.path.exists(directory / spec)
     return directory / os.path.expanduser(rest if named else spec)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import DataError
-from lsgm.files.folders import present
 from lsgm.files.names import brief, shown
+from lsgm.files.regular import present
 from lsgm.files.text import read_table
 
 __all__ = ["FILE_NAME", "Ablation", "Study", "Variant", "find_ablations", "read_ablation"]

@@ -15,10 +15,10 @@ import tiny
 
 from lsgm.data import ImageSet
 from lsgm.errors import ConfigError, UserError
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
+from lsgm_eval import models
 from lsgm_eval.commands import eval as measuring
 from lsgm_eval.commands.compare import run
-from lsgm_eval.models import open
 from lsgm_eval.run import plan
 
 TASK = (
@@ -85,7 +85,7 @@ def results(
         "right": bernoulli(name="ink", p=0.05, sha256="a" * 64),
         "wrong": bernoulli(name="ink", p=0.3, sha256="c" * 64),
     }
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": known[spec])
+    monkeypatch.setattr(models, "open_model", lambda spec, device="cpu": known[spec])
     for name in known:
         measure(task, tmp_path / name, name)
     return tmp_path / "right", tmp_path / "wrong"

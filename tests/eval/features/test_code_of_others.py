@@ -9,7 +9,7 @@ import pytest
 from lsgm.discovery import ask, modules_folder, only
 from lsgm.errors import UserError
 from lsgm_eval.features.extractor import KINDS, load_extractor
-from lsgm_eval.models.open import open_model
+from lsgm_eval.models import open_model
 from lsgm_eval.two_sides.sides import open_side
 
 

@@ -22,6 +22,7 @@ import lsgm_eval
 from lsgm.data.download import RemoteFile
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
+from lsgm_eval import models
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
 from lsgm_eval.features import inception, weights
@@ -33,7 +34,6 @@ from lsgm_eval.features.weights import (
     open_network,
     open_own,
 )
-from lsgm_eval.models import open
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import evaluate
 from lsgm_eval.task import SpaceSpec, load_task
@@ -245,7 +245,7 @@ def test_without_any_space_a_command_ends_before_the_data_are_read(
     monkeypatch.setattr(inception, "CLEAN_INCEPTION", remote())
     monkeypatch.setattr(plan, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(3, 32, 32, "discrete", 8))
-    monkeypatch.setattr(open, "open_model", lambda spec, device: model)
+    monkeypatch.setattr(models, "open_model", lambda spec, device: model)
     words = ["--model", "a", "--out", str(tmp_path / "out"), "--device", "cpu"]
     run, more = {
         "nfe": (nfe.run, ["--task", "cifar10"]),

@@ -15,7 +15,7 @@ from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
 from lsgm.runs.load import load_model, measurable, open_checkpoint
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 from lsgm_eval.gate.golden import Golden, Plan
 from lsgm_eval.gate.measure import Measured, Subject, measure_estimates, measure_replays
 from lsgm_eval.gate.record import record

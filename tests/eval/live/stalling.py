@@ -21,7 +21,7 @@ from lsgm.cli import main
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.generative import Density, Samples
-from lsgm_eval.models import open
+from lsgm_eval import models
 from lsgm_eval.run import plan
 
 __all__ = ["TASK", "patched"]
@@ -74,7 +74,7 @@ def patched(stalls: bool) -> None:
 
     plan.load = lambda name, **options: bars  # type: ignore[assignment]
     plan.load_extractor = lambda spec, shape, device=None: Ink()  # type: ignore[assignment,misc]
-    open.open_model = opened  # type: ignore[assignment]
+    models.open_model = opened  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from lsgm.cli import main
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.results.files import read_rows
-from lsgm_eval.live.table import measurement_table
-from lsgm_eval.models import open
+from lsgm_eval import models
+from lsgm_eval.live.screen import measurement_table
 from lsgm_eval.run.runner import measuring, write_report
 
 PROGRAM = Path(__file__).with_name("stalling.py")
@@ -141,7 +141,7 @@ def test_an_error_is_told_after_the_report_and_keeps_its_status(
             return found
 
     monkeypatch.setattr("lsgm_eval.run.plan.load", lambda name, **options: bars)
-    monkeypatch.setattr(open, "open_model", lambda spec, device="cpu": Broken(name=spec))
+    monkeypatch.setattr(models, "open_model", lambda spec, device="cpu": Broken(name=spec))
     words = ["eval", str(folder / "bars.toml"), "--model", "a", "--out", str(folder / "out")]
     words += ["--only", "nelbo", "--only", "ode"]
     assert main([*words, "--report", "no"]) == 2

@@ -14,8 +14,7 @@ from eval.live.fake_terminal import FakeTerminal
 
 from lsgm.progress import bar
 from lsgm_eval.live.board import Board
-from lsgm_eval.live.screen import Lines, Nothing, Terminal, open_screen
-from lsgm_eval.live.table import measurement_table
+from lsgm_eval.live.screen import Lines, Nothing, Terminal, measurement_table, open_screen
 
 
 @pytest.fixture

@@ -277,7 +277,7 @@ def test_all_rows_of_features_are_kept_in_order_and_read_from_disk(bars: ImageSe
 def test_all_images_are_kept_where_asked_and_measure_the_same(
     kind: Any, bernoulli: Make, tmp_path: Path
 ) -> None:
-    from lsgm_eval.models.open import open_model
+    from lsgm_eval.models import open_model
 
     task = task_of(SpaceSpec("squares"))
     first = evaluate([bernoulli()], task, "quick", tmp_path / "a", only=["quality"], save=kind)

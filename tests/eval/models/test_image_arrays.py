@@ -16,7 +16,7 @@ from lsgm.config import SamplerConfig
 from lsgm.data import arrays as array_images
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval.models.ready import open_source
+from lsgm_eval.models import open_source
 
 SAMPLER = SamplerConfig()
 

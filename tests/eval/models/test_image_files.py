@@ -21,7 +21,7 @@ from lsgm.config import SamplerConfig
 from lsgm.data import folder as image_files
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
-from lsgm_eval.models.ready import fit, is_source, open_source
+from lsgm_eval.models import fit, is_source, open_source
 
 SAMPLER = SamplerConfig()
 COUNT = 6

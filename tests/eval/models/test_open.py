@@ -17,9 +17,8 @@ from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import Pixels
 from lsgm.runs.load import load_model
-from lsgm.train.training import train_recipe
-from lsgm_eval.models.open import open_model, remark_of
-from lsgm_eval.models.ready import ImageModel, fit
+from lsgm.train.loop import train_recipe
+from lsgm_eval.models import ImageModel, fit, open_model, remark_of
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import evaluate
 from lsgm_eval.task import load_task

@@ -15,8 +15,8 @@ from lsgm.errors import ConfigError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind
 from lsgm.runs.load import fresh_networks
+from lsgm_eval import models
 from lsgm_eval.commands.nfe import Options, run
-from lsgm_eval.models import open
 from lsgm_eval.run import plan
 
 TASK = """
@@ -46,7 +46,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     bars = tiny.bars()
     monkeypatch.setattr(plan, "load", lambda name, **options: bars)
     monkeypatch.setattr(plan, "load_extractor", lambda spec, shape, device=None: Ink())
-    monkeypatch.setattr(open, "open_model", untrained)
+    monkeypatch.setattr(models, "open_model", untrained)
     path = tmp_path / "bars.toml"
     path.write_text(TASK)
     return ["--task", str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]

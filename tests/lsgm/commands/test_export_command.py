@@ -12,7 +12,7 @@ from lsgm.commands.export import run as command
 from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.runs.checkpoint import read_state
 from lsgm.runs.load import load_model
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 
 @pytest.fixture(scope="module")

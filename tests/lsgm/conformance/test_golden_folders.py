@@ -15,8 +15,7 @@ from golden import FOLDERS, checkpoint_path, golden, needs_golden
 from torch import Tensor
 
 from lsgm.cli import main
-from lsgm.conformance.folder import deviation, read_folder
-from lsgm.conformance.model import load
+from lsgm.conformance.folder import deviation, load, read_folder
 from lsgm.conformance.stages import GRADIENTS
 
 pytestmark = needs_golden

@@ -22,7 +22,7 @@ from lsgm.data import folder as files
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
 from lsgm.errors import ConfigError, DataError
-from lsgm.train.training import load_images
+from lsgm.train.loop import load_images
 
 
 def photo(seed: int, width: int = 40, height: int = 32) -> Image.Image:

@@ -21,7 +21,7 @@ from lsgm.recipes import load_recipe
 from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights
 from lsgm.runs.load import load_model
 from lsgm.structure import to_dict
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from lsgm.runs.directory import Run
 from lsgm.runs.load import fresh_networks, initialise_from, load_model
 from lsgm.sampling import draw
 from lsgm.score import ScoreModel
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 HEUN = SamplerConfig(steps=3)
 BINARY = Pixels(1, 8, 8, "binary", 1)

@@ -21,7 +21,7 @@ from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.runs.load import load_model
 from lsgm.structure import as_then, from_dict
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 OFF = {"prior": {"objective": {"control_variate": False}}}
 

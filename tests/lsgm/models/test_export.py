@@ -34,8 +34,8 @@ from lsgm.runs.export import (
     write_card,
 )
 from lsgm.runs.load import fresh_networks, initialise_from, load_model, measurable, open_checkpoint
+from lsgm.train.loop import train_recipe
 from lsgm.train.losses import NormalPriorLoss
-from lsgm.train.training import train_recipe
 
 UNIT = 2.0**-8
 """Largest relative error of rounding to the eight binary digits of bfloat16."""

@@ -19,7 +19,7 @@ from lsgm.nets.batchnorm import BatchNorm
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state, read_weights
 from lsgm.runs.derived import decoder_of, re_estimate, seeds_of
 from lsgm.runs.load import load_model, measurable, open_checkpoint
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 NVAE = {
     **tiny.TABLES,

@@ -26,10 +26,10 @@ from lsgm.recipes.recipe import KLConfig, VAEConfig, VAEStage
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.runs.directory import read_metrics
+from lsgm.train.loop import train_recipe
 from lsgm.train.losses import NormalPriorLoss, importance_weighted
 from lsgm.train.stage import Losses
 from lsgm.train.stages import NormalPriorStep
-from lsgm.train.training import train_recipe
 from lsgm.vae.base import VAE, normal_log_prob, sum_per_sample
 
 BATCH, SAMPLES = 6, 5

@@ -14,7 +14,7 @@ from lsgm.runs.checkpoint import checkpoints, read_state, read_weights
 from lsgm.runs.directory import read_metrics
 from lsgm.runs.load import load_model
 from lsgm.train import prepare, stages
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 FIRST = {"prior_stage": {"steps": 5, "batch_size": 8, "ema": 0.5, "log_every": 1, "prior": {"lr": 1e-2}}}
 
@@ -59,7 +59,7 @@ def test_the_vae_stays_as_it_is_and_the_prior_learns(run: Path) -> None:
 
 
 def tiny_pixels() -> Any:
-    from lsgm.train.training import pixels_of
+    from lsgm.train.loop import pixels_of
 
     return pixels_of(tiny.bars(), 8)
 

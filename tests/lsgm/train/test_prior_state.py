@@ -14,7 +14,7 @@ from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.runs.load import load_model
 from lsgm.score import ScoreModel
 from lsgm.train import stages
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 
 BOTH = ("ema", "raw")
 

@@ -26,9 +26,9 @@ from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_weights
 from lsgm.runs.directory import read_metrics
 from lsgm.runs.load import load_model
 from lsgm.sde import VPSDE
+from lsgm.train.loop import train_recipe
 from lsgm.train.losses import FrozenVAELoss
 from lsgm.train.stages import JointStep, make_objective
-from lsgm.train.training import train_recipe
 
 PENALTY = {"spectral": 1e-3, "gain": 1e-3}
 RISING = {"start": 0.5, "end": 1.0, "portion": 0.8, "balance": True}

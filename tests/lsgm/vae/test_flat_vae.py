@@ -26,7 +26,7 @@ from lsgm.nets.folding import fold
 from lsgm.rng import RepeatedNoise
 from lsgm.runs.derived import decoder_of
 from lsgm.runs.load import load_model, open_checkpoint
-from lsgm.train.training import train_recipe
+from lsgm.train.loop import train_recipe
 from lsgm.vae.base import repeated, sum_per_sample
 from lsgm.vae.small import FlatVAE
 

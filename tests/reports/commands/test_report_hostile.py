@@ -19,16 +19,15 @@ from reports.fake_rows import fake_rows, write_rows
 from reports.render.reader import read_page
 
 from lsgm.errors import DataError
-from lsgm.files import folders
-from lsgm.results.csv_text import from_csv
-from lsgm.results.files import find_results, parse_lines
+from lsgm.files import regular
+from lsgm.results.files import find_results, from_csv, parse_lines
 from lsgm.results.labels import sampler_label
 from lsgm.results.row import row_from
 from lsgm_reports.commands import report
 from lsgm_reports.commands.report import run
 from lsgm_reports.figures.cost import crowded
-from lsgm_reports.render.drawing import inline_svg
-from lsgm_reports.tables.reach import reach_table
+from lsgm_reports.render.html import inline_svg
+from lsgm_reports.tables.points import reach_table
 
 ROW: dict[str, Any] = {"task": "t@1", "model": "a", "metric": "fid", "value": 1.0, "group": "quality"}
 
@@ -117,7 +116,7 @@ def test_a_folder_that_is_shut_is_named_and_not_passed_over(
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folders.os, "scandir", shut)
+    monkeypatch.setattr(regular.os, "scandir", shut)
     (folder.parent / "results.jsonl").rename(folder.parent / "rows.jsonl")
     with says(str(folder), "cannot be looked into (Permission denied)"):
         find_results(folder.parent)

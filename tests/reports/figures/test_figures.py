@@ -15,8 +15,7 @@ from reports.fake_rows import fake_rows
 
 from lsgm.errors import DataError
 from lsgm.results.row import Row, row_from
-from lsgm_reports.figures.cost import cost_figure, save
-from lsgm_reports.figures.curves import curves_of, levels_of
+from lsgm_reports.figures.cost import cost_figure, curves_of, levels_of, save
 from lsgm_reports.figures.style import _apart, _inside
 from lsgm_reports.figures.training import read_training, training_figure
 

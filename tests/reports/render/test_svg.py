@@ -16,8 +16,7 @@ from lsgm.results.row import Row, row_from, row_id
 from lsgm_reports.blocks import Picture, Report, Section
 from lsgm_reports.figures.cost import cost_figure, save
 from lsgm_reports.figures.style import PALETTE
-from lsgm_reports.render.drawing import inline_svg
-from lsgm_reports.render.html import to_html
+from lsgm_reports.render.html import inline_svg, to_html
 
 STRANGE = f"{EVIL} $\\frac$"
 
