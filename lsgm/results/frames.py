@@ -1,30 +1,15 @@
-"""Rows as a pandas table and back, without loss, and which measured points are worth their cost."""
+"""Rows as a pandas table and back, without loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 
 from lsgm.errors import DataError
 from lsgm.results.row import KINDS, Row, row_from
 
-__all__ = ["DTYPES", "frame_of", "pareto_front", "rows_of"]
-
-
-def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the numbers of the points that no other equals or beats in both, by rising cost.
-
-    Of equal points the first stands. Losses fall along the front strictly.
-    """
-    front: list[int] = []
-    for k in sorted(range(len(costs)), key=lambda k: (costs[k], losses[k])):
-        if not front or losses[k] < losses[front[-1]]:
-            front.append(k)
-    return front
-
-
-# Rows as a pandas table and back, without loss
+__all__ = ["DTYPES", "frame_of", "rows_of"]
 
 _DTYPES = {"str": pd.StringDtype("python"), "float": pd.Float64Dtype(), "int": pd.Int64Dtype()}
 DTYPES = {name: _DTYPES.get(kind, pd.BooleanDtype()) for name, kind in KINDS.items()}

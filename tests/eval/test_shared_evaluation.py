@@ -16,6 +16,7 @@ from bernoulli import BernoulliModel, ink
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
 from lsgm.distributed import join
+from lsgm.results import Row
 from lsgm.results.files import read_rows
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import evaluate
@@ -33,7 +34,7 @@ SPACE = SpaceSpec("glyphs", "glyphs", ("frechet", "kernel", "precision-recall", 
 TASK = Task("bars", 1, "bars", "bars", (SPACE,), {"quick": TIER}, binarisation_seed=3)
 
 
-def evaluate_both(out: Path, world: Any = None) -> list[dict[str, Any]]:
+def evaluate_both(out: Path, world: Any = None) -> list[Row]:
     splits = {"train": ink(200, 1), "val": ink(50, 2), "test": ink(150, 3)}
     bars = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
     plan.load = lambda name, **options: bars  # type: ignore[assignment]
@@ -44,7 +45,7 @@ def evaluate_both(out: Path, world: Any = None) -> list[dict[str, Any]]:
 def worker(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     rows = evaluate_both(folder / "two", join("cpu"))
-    (folder / f"{rank}.json").write_text(json.dumps(rows))
+    (folder / f"{rank}.json").write_text(json.dumps([row.as_dict() for row in rows]))
     # An interpreter that ends while gloo's threads run may abort.
     dist.destroy_process_group()
 

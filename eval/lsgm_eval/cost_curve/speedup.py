@@ -12,7 +12,7 @@ import numpy as np
 
 from lsgm.progress import aligned
 from lsgm.results import Row
-from lsgm.results.frames import pareto_front
+from lsgm.results.front import pareto_front
 from lsgm.results.labels import sampler_name
 from lsgm_eval.cost_curve.points import REFERENCE
 from lsgm_eval.cost_curve.reach import Curve, Ratio, Reached, against_reference, both_ratios, reach, speedup

@@ -18,7 +18,7 @@ from rich.text import Text
 from lsgm.files.names import shown
 from lsgm.progress import Progress, listening, silent
 from lsgm.results import Row
-from lsgm.results.frames import pareto_front
+from lsgm.results.front import pareto_front
 from lsgm_eval.live.board import Board, Entry
 
 __all__ = [
