@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ from lsgm.config import require
 from lsgm.errors import ConfigError, DataError
 from lsgm.files.names import file_name, shown
 from lsgm.files.text import read_table
-from lsgm.files.write import atomic_path
 from lsgm.results.row import Row
-from lsgm.results.status import now
 from lsgm.structure import from_dict
 
 __all__ = [
@@ -29,7 +27,6 @@ __all__ = [
     "digest_of",
     "manifest_of",
     "read_manifest",
-    "write_manifest",
 ]
 
 FORMAT = 1
@@ -130,33 +127,6 @@ class Manifest:
 def digest_of(parts: Mapping[str, Any]) -> str:
     """Return the sha256 of plain values as canonical JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def write_manifest(out: Path, manifest: Manifest) -> str:
-    """Write ``out/manifests/<id>.json`` atomically and return the id.
-
-    The id is the first 12 hexadecimal digits of the SHA-256 of the content as canonical JSON, without the
-    time: the same call on the same machine, begun again, has the same manifest, which stays as the first of
-    them wrote it. ``id`` and ``started`` of what is given are made here. Raises DataError where the file
-    cannot be written.
-    """
-    content = asdict(manifest)
-    for key in ("id", "started"):
-        del content[key]
-    if not manifest.again:
-        del content["again"]
-    for model in content["models"]:
-        if model["images"] is None:  # a count of ready images alone
-            del model["images"]
-    name = digest_of(content)[:12]
-    path = out / FOLDER / f"{name}.json"
-    if path.exists():
-        return name
-    record = {"format": FORMAT, "id": name, "started": now()}
-    with atomic_path(path) as temporary:
-        text = json.dumps(record | content, indent=1, allow_nan=False)
-        temporary.write_text(f"{text}\n", encoding="ascii")
-    return name
 
 
 def read_manifest(path: Path) -> Manifest:

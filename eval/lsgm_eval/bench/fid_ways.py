@@ -1,4 +1,4 @@
-"""What ``lsgm bench fid`` times: a distance by several ways, a pass beside its extractor, other packages.
+"""What ``lsgm bench fid`` times and tells: a distance by several ways, a pass, other packages, the page.
 
 Ways to one result are run in turn, on the clock and on the processor. Weights of Inception-v3 are random
 unless given, in the formats of both official files: the cost is that of real ones.
@@ -10,12 +10,13 @@ import io
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -23,11 +24,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lsgm.bench.measuring import quartiles
+from lsgm.bench.measuring import Row, quartiles, spread, table
 from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
 from lsgm_eval.bench.fid_memory import FreeImages
+from lsgm_eval.bench.options import Options
 from lsgm_eval.features.extractor import Extractor
 from lsgm_eval.features.inception import CleanInception, FidelityInception, ensure_torchvision
 from lsgm_eval.features.own import TorchScriptExtractor
@@ -36,18 +38,17 @@ from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.models import open_model
 from lsgm_eval.samples.gather import run_pass
 
-if TYPE_CHECKING:
-    from lsgm_eval.bench.fid import Options
-
 __all__ = [
     "SAMPLER",
     "SPECTRA",
     "Timed",
     "extract",
     "feature_moments",
+    "installed",
     "measure_distance",
     "measure_packages",
     "measure_pass",
+    "page",
     "pass_over",
     "pictures",
     "random_state",
@@ -57,6 +58,7 @@ __all__ = [
     "write_script",
 ]
 
+PACKAGES = ("numpy", "scipy", "torch-fidelity", "clean-fid")
 OURS = "this package"
 SIDE = 299
 SAMPLER = SamplerConfig("heun", steps=1)
@@ -389,3 +391,80 @@ def _blank() -> Any:
     torch.save({}, nothing)
     nothing.seek(0)
     return Blank("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
+
+
+# The rows as a Markdown page
+
+
+def installed() -> dict[str, str]:
+    """Return the versions of what is compared."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def page(rows: Sequence[Row], *, about: str, versions: Mapping[str, str]) -> str:
+    """Return a table for each part that was measured, and what its columns are."""
+    software = ", ".join(f"{name} {number}" for name, number in versions.items())
+    parts = ["# What sample quality costs", f"{about} {software}."]
+    for part, (title, heads, cells, note) in _PARTS.items():
+        mine = [row for row in rows if row["part"] == part]
+        if mine:
+            parts += [f"## {title}", table(heads, map(cells, mine)), note]
+    return "\n\n".join(parts) + "\n"
+
+
+def _times(row: Row) -> list[str]:
+    return [
+        spread(row, "seconds", ".2f"),
+        spread(row, "cpu_seconds", ".2f"),
+        spread(row, "over_ours", ".2f"),
+        spread(row, "cpu_over_ours", ".2f"),
+    ]
+
+
+def _distance(row: Row) -> list[str]:
+    return [row["way"], row["spectrum"], *_times(row), f"{row['difference']:.0e}"]
+
+
+def _memory(row: Row) -> list[str]:
+    sizes = [f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("before", "peak", "rise", "rows")]
+    return [f"{row['images']:,}", str(row["dim"]), *sizes, f"{row['seconds']:.1f}"]
+
+
+def _pass(row: Row) -> list[str]:
+    return [row["way"], row["extractor"], str(row["images"]), *_times(row)]
+
+
+def _packages(row: Row) -> list[str]:
+    return [row["way"], row["result"], str(row["images"]), *_times(row), f"{row['difference']:.0e}"]
+
+
+_TIMES = ("s", "processor, s")
+_PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Row], list[str]], str]] = {
+    "distance": (
+        "A Frechet distance of given moments",
+        ("way", "spectrum", *_TIMES, "/ ours", "/ ours, processor", "difference"),
+        _distance,
+        "Medians with quartiles, ratios within rounds; *processor* counts the seconds of this process alone. "
+        "*Spectrum* is how variances fall along the axes; *difference* is relative to singular values.",
+    ),
+    "memory": (
+        "Peak memory of a pass",
+        ("images", "features", "before, MiB", "peak, MiB", "rise, MiB", "rows, MiB", "s"),
+        _memory,
+        "Free images, each number in a process of its own. *Rows* is what is kept of features for metrics of "
+        "neighbours, of at most 10,000 images; it counts twice in the rise, when they are put in order.",
+    ),
+    "pass": (
+        "A pass against its extractor",
+        ("way", "extractor", "images", *_TIMES, "/ alone", "/ alone, processor"),
+        _pass,
+        "Ready images in memory. The pass also sums the moments of pooled and spatial features and the class "
+        "probabilities of the Inception Score.",
+    ),
+    "packages": (
+        "Files end to end",
+        ("way", "result", "images", *_TIMES, "/ ours", "/ ours, processor", "difference"),
+        _packages,
+        "The same PNG files and weights. *Features* are with the network at hand, *distance* reads it first.",
+    ),
+}

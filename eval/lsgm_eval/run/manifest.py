@@ -19,7 +19,7 @@ from lsgm.files.names import file_name, spelt
 from lsgm.files.text import read_record
 from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
-from lsgm.results.manifest import digest_of
+from lsgm.results.manifest import FOLDER, FORMAT, digest_of
 from lsgm.runs.provenance import git_revision, hardware, versions
 from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
@@ -27,8 +27,6 @@ from lsgm_eval.models import packages_of
 from lsgm_eval.task import Images, Task
 
 __all__ = [
-    "FOLDER",
-    "FORMAT",
     "Call",
     "MadeCall",
     "describe_call",
@@ -36,12 +34,6 @@ __all__ = [
     "words_of",
     "write_manifest",
 ]
-
-FORMAT = 1
-"""Version of the layout; a reader refuses a newer one."""
-
-FOLDER = "manifests"
-"""Beside ``results.jsonl``."""
 
 ENVIRONMENT = ("LSGM_DATA", "OMP_NUM_THREADS")
 """Variables by which a call finds its data and divides its sums among threads."""

@@ -13,9 +13,10 @@ from inception import Script, random_script
 
 from lsgm.errors import ConfigError
 from lsgm_eval.bench import fid_ways
-from lsgm_eval.bench.fid import PARTS, Options, run
+from lsgm_eval.bench.fid import run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
 from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, take_turns, write_random_state
+from lsgm_eval.bench.options import PARTS, Options
 from lsgm_eval.features.inception import FidelityInception
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
