@@ -12,7 +12,7 @@ from lsgm.results.metrics import entry_of
 from lsgm.results.row import KINDS, Row
 from lsgm.runs.provenance import git_revision
 
-__all__ = ["Context"]
+__all__ = ["Context", "value_cells"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,11 @@ class Context:
         known: dict[str, Any] = shared | fields
         known = {key: spelt(said) if isinstance(said, str) else said for key, said in known.items()}
         return Row(spelt(self.task), spelt(self.model), metric, value, **known)
+
+
+def value_cells(
+    value: float | None, low: float | None, high: float | None, digits: int = 5
+) -> tuple[str, str]:
+    """Return a value and its interval as tables of the terminal show them, with so many digits."""
+    told = ["-" if number is None else f"{number:.{digits}g}" for number in (value, low, high)]
+    return told[0], "" if low is high is None else f"{told[1]} .. {told[2]}"

@@ -22,7 +22,7 @@ from lsgm.results.manifest import Manifest, digest_of, read_manifest
 from lsgm_eval import models as model_words
 from lsgm_eval.run import manifest as manifest_module
 from lsgm_eval.run import plan
-from lsgm_eval.run.manifest import write_manifest
+from lsgm_eval.run.manifest import describe_call, write_manifest
 from lsgm_eval.task import load_task
 from lsgm_reports.reproduce.apart import copied
 
@@ -48,14 +48,13 @@ def write(tmp_path: Path, bernoulli: Callable[..., Any]) -> Callable[..., Path]:
 
     def make(**changes: Any) -> Path:
         given = {
-            "out": tmp_path,
             "command": ["lsgm", "eval", "glyphs", "--model", "a"],
             "models": {"a": bernoulli(name="a")},
             "task": load_task("glyphs"),
             "tier": "smoke",
             "dataset": "glyphs@1@ab",
         } | changes
-        return Path(given["out"]) / "manifests" / f"{write_manifest(**given)}.json"
+        return tmp_path / "manifests" / f"{write_manifest(tmp_path, describe_call(**given))}.json"
 
     return make
 

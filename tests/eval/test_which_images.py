@@ -159,7 +159,7 @@ def test_numbers_of_another_folder_stand_beside_the_first_ones_and_so_do_their_f
         pair = [r for r in rows if r["metric"] == "nelbo_nats" and r["dataset"] == dataset]
         told = paired_likelihood((out, out), ("0.1", "0.2"), (pair[0], pair[1]))
         assert not isinstance(told, str)
-        assert told[1] == 50
+        assert told[1] == "paired over 50 images"
     assert main(["report", str(out)]) == 0
     assert "on a (" in (page := (out / "report.md").read_text())
     assert "on b (" in page

@@ -91,7 +91,7 @@ def _judge(found: Compared) -> int:
             names = line.models[0] if line.models[0] == line.models[1] else " and ".join(line.models)
             print(
                 shown(
-                    f"lsgm: worse: {line.match['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
+                    f"lsgm: worse: {line['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
                     f"[{gap.low:+.3g}, {gap.high:+.3g}]"
                 ),
                 file=sys.stderr,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -87,8 +87,8 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm_eval.cache import claim_results
+    from lsgm_eval.run.manifest import words_of
     from lsgm_eval.two_sides.call import Settings, compare
-    from lsgm_eval.two_sides.sides import open_side
 
     word = options.reference_images
     settings = Settings(
@@ -104,10 +104,17 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     if options.out is not None:
         claim_results(options.out)
     world = join(pick_device(options.device))
-    reference = open_side(options.reference, device=world.device, convert=options.convert)
-    samples = open_side(options.samples, device=world.device, convert=options.convert)
-    command = ["lsgm", "fid", *argv]
-    found = compare(reference, samples, settings, world, out=options.out, command=command)
+    plain = replace(options, out=None, json=False)
+    found = compare(
+        options.reference,
+        options.samples,
+        settings,
+        world,
+        convert=options.convert,
+        out=options.out,
+        command=["lsgm", "fid", *argv],
+        again=["lsgm", "fid", *words_of(plain, "reference", "samples")],
+    )
     if not world.main:
         return 0
     if options.json:

@@ -5,27 +5,43 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple
 
+from lsgm.results import Row
+from lsgm.structure import flat
 from lsgm_eval.compare.numbers import NumberLine, compare_numbers
-from lsgm_eval.compare.sides import Row, RunSide, RunTraining, choose_models, open_side, trained_as
+from lsgm_eval.compare.sides import RanOn, RunSide, RunTraining, choose_models, open_side, trained_as
 
-__all__ = [
-    "PACKAGES",
-    "Compared",
-    "Fact",
-    "Span",
-    "compare_runs",
-    "config_facts",
-    "data_facts",
-    "differing",
-    "flat",
-    "machine_facts",
-    "span",
-    "training_facts",
-]
+__all__ = ["PACKAGES", "Compared", "Fact", "Span", "compare_runs", "differing", "span"]
+
+PACKAGES = ("lsgm", "eval", "baselines", "reports")
+"""The four source roots, whose files make the numbers."""
+REVISION = re.compile(r"[0-9a-f]{4,64}")
+MOST = 40
+"""Commits and files listed; of more the first ones and their number are enough to look them up."""
+MEASURED = {
+    "weights": "checkpoint_sha256",
+    "measured data": "dataset",
+    "bits scored": "levels_sha256",
+    "extractor": "extractor",
+    "reference": "reference_sha256",
+}
+"""What rows say of what was measured, by the names that it is told under."""
+
+
+class Fact(NamedTuple):
+    """One thing that is known of A, of B, or of both; None where it is not."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+def differing(facts: Sequence[Fact]) -> list[Fact]:
+    """Return those that are not the same in both."""
+    return [fact for fact in facts if fact.a != fact.b]
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,15 @@ class Compared:
     trainings: tuple[RunTraining | None, RunTraining | None]
     """How both were trained, where that is known and there is one model of each."""
     config: Sequence[Fact] | None
-    """None where the configuration of either is not known."""
-    training: Sequence[Fact] | None
+    """Every key of either; None where the configuration of one of them is not known."""
+    training: Sequence[Fact]
+    """Steps, images and seconds, and the last validation terms (in nats)."""
     spans: Sequence[tuple[str, Span]]
     """The code that ``trained`` and that ``measured`` both."""
     machines: Sequence[Fact]
+    """Versions and hardware of the calls that trained and that measured."""
     data: Sequence[Fact]
+    """What was trained on, and what the chosen models were measured on."""
     numbers: Sequence[NumberLine]
 
     @property
@@ -57,150 +76,51 @@ class Compared:
         return len({line.hypothesis for line in self.numbers if line.judged})
 
 
-def compare_runs(a: Path, b: Path, model: str = "", *, clone: Path | None = None) -> Compared:
-    """Return what changed from run A to run B; ``model`` as in `choose_models`, ``clone`` as in `span`.
+def compare_runs(a: Path, b: Path, model: str = "") -> Compared:
+    """Return what changed from run A to run B; ``model`` as in `choose_models`.
 
     Raises UserError where either holds nothing, where it is not clear which models are meant, and what the
     readers say of damaged files.
     """
-    sides = open_side(a), open_side(b)
-    models = choose_models(*sides, model)
-    one = models[0] if len(models) == 1 else None
-    first, second = _trainings(sides, one)
-    both = (first, second) if first is not None and second is not None else None
-    calls = [_call(side, [pair[k] for pair in models]) for k, side in enumerate(sides)]
-    spans = [("trained", span(both[0].revision, both[1].revision, clone))] if both else []
-    machines: list[Fact] = []
-    if both:
-        machines += machine_facts(both[0], both[1], "training")
+    sides = first, second = open_side(a), open_side(b)
+    models = choose_models(first, second, model)
+    runs = first.training, second.training
+    rows: list[list[Row]] = []
+    if len(models) == 1:
+        ours, theirs = models[0]
+        runs = trained_as(first, ours), trained_as(second, theirs)
+        rows = [first.by_model[ours], second.by_model[theirs]]
+    calls: list[tuple[str, str, RanOn, RanOn]] = []
+    if both := (runs[0], runs[1]) if runs[0] and runs[1] else None:
+        calls.append(("trained", "training", *both))
     if models:
-        spans.append(("measured", span(calls[0].revision, calls[1].revision, clone)))
-        machines += machine_facts(calls[0], calls[1], "measuring")
+        measured = [_measured(side, [pair[k] for pair in models]) for k, side in enumerate(sides)]
+        calls.append(("measured", "measuring", measured[0], measured[1]))
+    machines: list[Fact] = []
+    for _, what, one, other in calls:
+        known = [*_side_by_side(one.versions, other.versions), Fact("hardware", one.hardware, other.hardware)]
+        machines += [fact._replace(name=f"{fact.name} ({what})") for fact in known]
+    datasets = [run.dataset if run else {} for run in runs]
+    keys = [(f"training data {key}", key) for key in ("name", "version", "sha256")]
+    data = [Fact(name, datasets[0].get(key), datasets[1].get(key)) for name, key in keys]
+    data += [Fact(name, *(_values(each, key) for each in rows)) for name, key in MEASURED.items() if rows]
     return Compared(
         (a, b),
         models,
-        (first, second),
-        config_facts(*both) if both else None,
-        training_facts(*both) if both else None,
-        spans,
+        runs,
+        _side_by_side(*(flat(run.config) for run in both)) if both else None,
+        _side_by_side(*map(_trained, both)) if both else (),
+        [(what, span(one.revision, other.revision)) for what, _, one, other in calls],
         machines,
-        data_facts(sides, one, (first, second)),
-        compare_numbers(*sides, models),
+        data,
+        compare_numbers(first, second, models),
     )
 
 
-def _trainings(
-    sides: tuple[RunSide, RunSide], models: tuple[str, str] | None
-) -> tuple[RunTraining | None, ...]:
-    if models is None:
-        return tuple(side.training for side in sides)
-    return tuple(trained_as(side, name) for side, name in zip(sides, models, strict=True))
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What is known of a call: the revision of its code, versions and hardware."""
-
-    revision: str | None = None
-    versions: Mapping[str, Any] = field(default_factory=dict)
-    hardware: Any = None
-
-
-def _call(side: RunSide, models: Sequence[str]) -> _Call:
+def _measured(side: RunSide, models: Sequence[str]) -> RanOn:
     """Return what the newest row of the models knows of the call that measured it."""
-    meant = set(models)
-    newest = next((row for row in reversed(side.rows) if row.model in meant), None)
-    if newest is None:
-        return _Call()
-    made = side.manifest_of(newest)
-    return _Call(newest.git_revision, made.versions, made.hardware)
-
-
-PACKAGES = ("lsgm", "eval", "baselines", "reports")
-"""The four source roots, whose files make the numbers."""
-REVISION = re.compile(r"[0-9a-f]{4,64}")
-MOST = 40
-"""Commits and files listed; of more the first ones and their number are enough to look them up."""
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing that is known of A, of B, or of both; None where it is not."""
-
-    name: str
-    a: Any
-    b: Any
-
-    @property
-    def kind(self) -> Literal["same", "changed", "only A", "only B"]:
-        """How the two stand to each other."""
-        if self.a == self.b:
-            return "same"
-        if self.a is None or self.b is None:
-            return "only B" if self.a is None else "only A"
-        return "changed"
-
-
-def differing(facts: Sequence[Fact]) -> list[Fact]:
-    """Return those that are not the same in both."""
-    return [fact for fact in facts if fact.kind != "same"]
-
-
-def config_facts(a: RunTraining, b: RunTraining) -> list[Fact]:
-    """Return every key of either configuration; one that is absent, as None in TOML is, is None."""
-    return _side_by_side(flat(a.config), flat(b.config))
-
-
-def training_facts(a: RunTraining, b: RunTraining) -> list[Fact]:
-    """Return steps, images and seconds of training, and the last validation terms (in nats)."""
-    return _side_by_side(_trained(a), _trained(b))
-
-
-def machine_facts(a: RanOn, b: RanOn, what: str) -> list[Fact]:
-    """Return versions and hardware of two calls, named ``what``."""
-    facts = [Fact(f"{fact.name} ({what})", fact.a, fact.b) for fact in _side_by_side(a.versions, b.versions)]
-    return [*facts, Fact(f"hardware ({what})", a.hardware, b.hardware)]
-
-
-def data_facts(
-    sides: tuple[RunSide, RunSide], models: tuple[str, str] | None, runs: Sequence[RunTraining | None]
-) -> list[Fact]:
-    """Return what was trained on, and on what the chosen models were measured, one fact for each field."""
-    first, second = ((run.dataset if run else {}) for run in runs)
-    facts = [
-        Fact(f"training data {name}", first.get(name), second.get(name))
-        for name in ("name", "version", "sha256")
-    ]
-    if models is None:
-        return [fact for fact in facts if not fact.a is fact.b is None]
-    rows = [side.of(model) for side, model in zip(sides, models, strict=True)]
-    return facts + [
-        Fact(title, _values(rows[0], key), _values(rows[1], key))
-        for title, key in (
-            ("weights", "checkpoint_sha256"),
-            ("measured data", "dataset"),
-            ("bits scored", "levels_sha256"),
-            ("extractor", "extractor"),
-            ("reference", "reference_sha256"),
-        )
-    ]
-
-
-class RanOn(Protocol):
-    """A call, of a training or of a measurement, that knows what it ran on."""
-
-    @property
-    def versions(self) -> Mapping[str, Any]: ...
-    @property
-    def hardware(self) -> Any: ...
-
-
-def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as ``{"a.b.c": value}``; an empty table is no key at all."""
-    found: dict[str, Any] = {}
-    for key, value in tables.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+    newest = next((row for row in reversed(side.rows) if row.model in set(models)), None)
+    return RanOn() if newest is None else side.ran_on(newest)
 
 
 def _side_by_side(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Fact]:
@@ -211,17 +131,14 @@ def _trained(run: RunTraining) -> dict[str, Any]:
     seconds = run.state.get("seconds_by_stage") or {}
     found = {"steps": run.state.get("step"), "images": run.state.get("images")}
     found |= {f"seconds of {stage}": value for stage, value in seconds.items()}
-    found |= {"finished": run.state.get("finished")}
-    at = run.validation.get("step")
-    found |= {"validated at step": at}
+    found |= {"finished": run.state.get("finished"), "validated at step": run.validation.get("step")}
     found |= {f"validation {name}": value for name, value in run.validation.items() if name != "step"}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _values(rows: Sequence[Row], key: str) -> str | None:
     """Return all that rows say under a key, joined; None where they say nothing."""
-    found = dict.fromkeys(str(row[key]) for row in rows if row[key] is not None)
-    return ", ".join(found) or None
+    return ", ".join(dict.fromkeys(str(row[key]) for row in rows if row[key] is not None)) or None
 
 
 @dataclass(frozen=True)
@@ -246,7 +163,7 @@ def span(a: str | None, b: str | None, clone: Path | None = None) -> Span:
     if a is None or b is None:
         which = "neither run names a" if a is b is None else f"run {'A' if a is None else 'B'} names no"
         return Span(a, b, f"{which} git revision, as code outside of a clone has none")
-    first, second = (_plain(revision) for revision in (a, b))
+    first, second = (text.removesuffix("+dirty").removesuffix("-dirty") for text in (a, b))
     dirty = [label for label, full, plain in (("A", a, first), ("B", b, second)) if full != plain]
     beside = f"; changes that {' and '.join(dirty)} had not committed are not in git" if dirty else ""
     if first == second:
@@ -265,19 +182,12 @@ def span(a: str | None, b: str | None, clone: Path | None = None) -> Span:
         )
     except (OSError, subprocess.SubprocessError):
         return Span(a, b, elsewhere)
-    said = f"from {first[:12]} to {second[:12]}: {_commits(len(commits))} of B not in A"
-    said += f", {_commits(len(back))} of A not in B" if back else ""
+    ahead, behind = (f"{len(some)} commit{'s' * (len(some) != 1)} of" for some in (commits, back))
+    said = f"from {first[:12]} to {second[:12]}: {ahead} B not in A"
+    said += f", {behind} A not in B" if back else ""
     said += "" if stat else "; no file of the four packages differs"
     more = (f"... and {len(commits) - MOST} more",) if len(commits) > MOST else ()
     return Span(a, b, said + beside, (*commits[:MOST], *more), stat)
-
-
-def _plain(revision: str) -> str:
-    return revision.removesuffix("+dirty").removesuffix("-dirty")
-
-
-def _commits(count: int) -> str:
-    return f"{count} commit{'s' * (count != 1)}"
 
 
 def _git(folder: Path, *words: str) -> tuple[str, ...]:

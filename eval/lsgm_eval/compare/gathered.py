@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import file_name
+from lsgm.results import Row
 from lsgm.results.metrics import family_of
 from lsgm_eval.cache import read_kept
-from lsgm_eval.compare.sides import Row
 from lsgm_eval.likelihood.store import METRIC, folder_tag, read_scores, scores_file
 from lsgm_eval.metrics.difference import Comparison, Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.moments import FeatureStats
@@ -54,8 +54,8 @@ def column_of(metric: str) -> tuple[str, str] | None:
 
 def paired_likelihood(
     folders: tuple[Path, Path], models: tuple[str, str], rows: tuple[Row, Row]
-) -> tuple[Difference, int] | str:
-    """Return mean(B - A) over the images that both scored, in the rows' unit, and how many these are.
+) -> tuple[Difference, str] | str:
+    """Return mean(B - A) over the images that both scored, in the rows' unit, and over how many that is.
 
     Else why it cannot be paired. A file counts as what a row was made of only where it is of the row's task,
     and bits, and its mean is the row's value.
@@ -79,7 +79,8 @@ def paired_likelihood(
     common, in_a, in_b = np.intersect1d(rows_a, rows_b, assume_unique=True, return_indices=True)
     if len(common) < 2:
         return "unpaired: both scored other images"
-    return Difference.paired(a[in_a], b[in_b]).times(scale_a), len(common)
+    gap = Difference.paired(a[in_a], b[in_b]).times(scale_a)
+    return gap, f"paired over {len(common):,} images"
 
 
 def _unit(nats: NDArray[Any], row: Row) -> float | None:
@@ -124,8 +125,8 @@ class Shelf:
 
 def paired_distance(
     folders: tuple[Path, Path], models: tuple[str, str], rows: tuple[Row, Row], shelf: Shelf
-) -> Difference | str:
-    """Return B's distance minus A's, of images of the same seeds, or why it cannot be paired.
+) -> tuple[Difference, str] | str:
+    """Return B's distance minus A's, of images of the same seeds, and how many; or why it is not paired.
 
     Features are those of the rows' extractor, the reference is that of the recorded sha256. Both recorded
     values must follow from them again: a file that is left over from another model or another call is never
@@ -149,7 +150,8 @@ def paired_distance(
     for reference in references:
         compared = _compared(family, held[0], held[1], reference)
         if compared is not None and _tells(compared, b, a):
-            return Difference.normal(compared.difference)
+            how = f"paired over {a.n:,} seeds" if a.n else "paired by seeds"
+            return Difference.normal(compared.difference), how
     return "unpaired: what was gathered of the images gives other values than the rows"
 
 

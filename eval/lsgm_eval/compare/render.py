@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from lsgm.files.names import shown
@@ -13,7 +14,7 @@ from lsgm.progress import aligned
 from lsgm_eval.compare.facts import Compared, Fact, differing
 from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, NumberLine
 
-__all__ = ["Part", "parts", "to_json_rows", "to_markdown", "to_text"]
+__all__ = ["to_json_rows", "to_markdown", "to_text"]
 
 LONG = 60
 """Characters of a value that a table shows; JSON has all of them."""
@@ -53,26 +54,21 @@ def to_markdown(found: Compared) -> str:
 
 def to_json_rows(found: Compared) -> Iterator[str]:
     """Return JSON objects, one a line, each with its ``part``: every difference and every pair of numbers."""
-    for part, facts in (
-        ("config", found.config or ()),
-        ("code", found.machines),
-        ("data", found.data),
-        ("training", found.training or ()),
-    ):
-        for fact in differing(facts):
-            yield _dumped({"part": part, "name": fact.name, "a": fact.a, "b": fact.b})
-    for name, span in found.spans:
-        yield _dumped(
-            {
-                "part": "code",
-                "name": f"revision ({name})",
-                "a": span.a,
-                "b": span.b,
-                "commits": span.commits,
-            }
+    objects: list[dict[str, Any]] = [
+        {"part": part, **fact._asdict()}
+        for part, facts in (
+            ("config", found.config or ()),
+            ("code", found.machines),
+            ("data", found.data),
+            ("training", found.training),
         )
-    for line in found.numbers:
-        yield _dumped(_number(line))
+        for fact in differing(facts)
+    ]
+    for name, span in found.spans:
+        ends = {"a": span.a, "b": span.b, "commits": span.commits}
+        objects.append({"part": "code", "name": f"revision ({name})", **ends})
+    for row in [*objects, *map(_number, found.numbers)]:
+        yield json.dumps(_finite(row), allow_nan=False, default=str)
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,14 @@ class Part:
 
 def parts(found: Compared) -> list[Part]:
     """Return all parts in their order."""
-    return [
-        _config(found),
-        *_code_parts(found),
-        _facts("Data", found.data, "nothing is known of the data of either"),
-        _training(found),
-        *_numbers(found),
-    ]
+    told = [_config(found)]
+    for name, span in found.spans:
+        raw = [*span.commits, *(("",) if span.commits and span.stat else ()), *span.stat]
+        told.append(Part(f"Code that {name}", [f"{span.said[:1].upper()}{span.said[1:]}."], raw=raw))
+    if found.machines:
+        told.append(_facts("Versions and hardware", found.machines, "Nothing is recorded."))
+    told.append(_facts("Data", found.data, "Nothing is known of the data of either."))
+    return [*told, _training(found), *_numbers(found)]
 
 
 def _config(found: Compared) -> Part:
@@ -103,9 +100,8 @@ def _config(found: Compared) -> Part:
         several = len(found.models) > 1
         hint = "name one model by --model" if several else "give the directory of a training run"
         return Part("Configuration", [f"The configuration of {missing} is not known here: {hint}."])
-    changed = differing(found.config)
-    same = len(found.config) - len(changed)
-    said = f"{len(changed)} of {len(found.config)} keys differ." if changed else f"All {same} keys agree."
+    changed, total = differing(found.config), len(found.config)
+    said = f"{len(changed)} of {total} keys differ." if changed else f"All {total} keys agree."
     elsewhere = [
         f"That of {label} is read from {run.folder}, where its results say it was trained."
         for label, run, place in zip("AB", found.trainings, found.places, strict=True)
@@ -114,42 +110,32 @@ def _config(found: Compared) -> Part:
     return Part("Configuration", [*elsewhere, said], _table("key", changed))
 
 
-def _code_parts(found: Compared) -> list[Part]:
-    parts = []
-    for name, span in found.spans:
-        raw = [*span.commits, *(("",) if span.commits and span.stat else ()), *span.stat]
-        parts.append(Part(f"Code that {name}", [f"{span.said[:1].upper()}{span.said[1:]}."], (), raw))
-    if found.machines:
-        parts.append(_facts("Versions and hardware", found.machines, "nothing is recorded"))
-    return parts
-
-
 def _facts(title: str, facts: Sequence[Fact], unknown: str) -> Part:
     """Return a table of what differs, and by name what does not."""
     known = [fact for fact in facts if not (fact.a is None and fact.b is None)]
     if not known:
-        return Part(title, [f"{unknown[:1].upper()}{unknown[1:]}."])
-    same = [fact.name for fact in known if fact.kind == "same"]
-    said = [f"The same: {', '.join(same)}."] if same else []
-    return Part(title, said, _table("what", differing(known)))
+        return Part(title, [unknown])
+    changed = differing(known)
+    same = ", ".join(fact.name for fact in known if fact.a == fact.b)
+    return Part(title, [f"The same: {same}."] if same else [], _table("what", changed))
+
+
+def _table(title: str, facts: Sequence[Fact]) -> list[tuple[str, ...]]:
+    rows = [(fact.name, _shown(fact.a), _shown(fact.b)) for fact in facts]
+    return [(title, "A", "B"), *rows] if rows else []
 
 
 def _training(found: Compared) -> Part:
     if not found.training:
         return Part("Training", ["How both were trained is not known here."])
-    said = ["Validation terms are of one checkpoint each, without intervals."]
     # Terms on other data measure something else.
-    same = all(fact.kind == "same" for fact in found.data if fact.name == "training data sha256")
+    same = all(fact.a == fact.b for fact in found.data if fact.name == "training data sha256")
     lines = [
-        (
-            fact.name,
-            _shown(fact.a),
-            _shown(fact.b),
-            _minus(fact) if same or not fact.name.startswith("validation") else "",
-        )
-        for fact in found.training
+        (*line, _minus(fact) if same or not fact.name.startswith("validation") else "")
+        for line, fact in zip(_table("", found.training)[1:], found.training, strict=True)
     ]
-    return Part("Training", said, [("what", "A", "B", "B - A"), *lines])
+    said = "Validation terms are of one checkpoint each, without intervals."
+    return Part("Training", [said], [("what", "A", "B", "B - A"), *lines])
 
 
 def _minus(fact: Fact) -> str:
@@ -159,19 +145,14 @@ def _minus(fact: Fact) -> str:
 
 def _numbers(found: Compared) -> list[Part]:
     if not found.numbers:
-        return [
-            Part(
-                "Numbers",
-                [
-                    "There are not results of both: `lsgm eval TASK --model RUN --out RUN` measures a run, "
-                    "into its own directory if that is named."
-                ],
-            )
-        ]
-    of: dict[tuple[str, str], list[NumberLine]] = {}
-    for line in found.numbers:
-        of.setdefault(line.models, []).append(line)
-    tables = [_of_models(pair, of.get(pair, [])) for pair in found.models]
+        said = (
+            "There are not results of both: `lsgm eval TASK --model RUN --out RUN` measures a run, "
+            "into its own directory if that is named."
+        )
+        return [Part("Numbers", [said])]
+    tables = [
+        _of_models(pair, list(lines)) for pair, lines in groupby(found.numbers, key=lambda line: line.models)
+    ]
     told = any(part.table for part in tables)
     return [*tables, *([Part("How to read them", _reading(found))] if told else [])]
 
@@ -179,51 +160,34 @@ def _numbers(found: Compared) -> list[Part]:
 def _of_models(pair: tuple[str, str], lines: Sequence[NumberLine]) -> Part:
     """Return the table of two models; what latent groups have of a bound's terms is in JSON alone."""
     lines = [line for line in lines if "/" not in line.metric]
-    tasks = list(dict.fromkeys(str(line.match["task"]) for line in lines))
+    tasks = list(dict.fromkeys(str(line["task"]) for line in lines))
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} (A) and {pair[1]} (B)"
     title = f"Numbers of {name}" + (f", {tasks[0]}" if len(tasks) == 1 else "")
-    told = [line for line in lines if line.difference is not None]
     several = _several(lines)
+    table: list[tuple[str, ...]] = []
+    # By what numbers were measured where the task has not the same for both, and why some are not compared.
+    points: dict[str, list[str]] = {}
+    for line in lines:
+        known, (a, b), gap = _name(line, tasks, several), line.pair, line.difference
+        if gap is None or a is None or b is None:
+            points.setdefault(f"not compared, {line.how}", []).append(known)
+            continue
+        ends = f"{_signed(gap.low)} .. {_signed(gap.high)}" if gap.low != gap.high else ""
+        cells = (f"{a.value:.6g}", f"{b.value:.6g}", _signed(gap.value), ends, line.verdict, line.how)
+        table.append((known, *cells))
+        if line.how.endswith(OTHERWISE):
+            by = f"A by {a.sampler or 'nothing'} and B by {b.sampler or 'nothing'}"
+            points.setdefault(f"measured otherwise, {by}", []).append(known)
     head = ("metric", "A", "B", "B - A", "95 % interval", "verdict", "how")
-    table = [head, *(_cells(line, tasks, several) for line in told)] if told else []
-    said = ["Nothing here compares."] if not told else []
     return Part(
         title,
-        said,
-        table,
-        points=[*_measured_otherwise(told, tasks, several), *_not_compared(lines, tasks, several)],
+        [] if table else ["Nothing here compares."],
+        [head, *table] if table else [],
+        points=[
+            f"{how}: {', '.join(names)}"
+            for how, names in sorted(points.items(), key=lambda each: each[0].startswith("not"))
+        ],
     )
-
-
-def _measured_otherwise(
-    lines: Sequence[NumberLine], tasks: Sequence[str], several: Sequence[str]
-) -> list[str]:
-    """Return by what either model was measured, where the task has not the same for both."""
-    found: dict[str, list[str]] = {}
-    for line in lines:
-        if line.how.endswith(OTHERWISE) and line.match.rows is not None:
-            by = [row.sampler or "nothing" for row in line.match.rows]
-            found.setdefault(f"A by {by[0]} and B by {by[1]}", []).append(_name(line, tasks, several))
-    return [f"measured otherwise, {how}: {', '.join(names)}" for how, names in found.items()]
-
-
-def _not_compared(lines: Sequence[NumberLine], tasks: Sequence[str], several: Sequence[str]) -> list[str]:
-    """Return the reasons, each with the numbers that it is about."""
-    found: dict[str, list[str]] = {}
-    for line in lines:
-        if line.difference is None:
-            found.setdefault(line.how, []).append(_name(line, tasks, several))
-    return [f"not compared, {why}: {', '.join(names)}" for why, names in found.items()]
-
-
-def _cells(line: NumberLine, tasks: Sequence[str], several: Sequence[str]) -> tuple[str, ...]:
-    gap = line.difference
-    if gap is None or line.match.rows is None:
-        raise ValueError(f"{line.metric} has no difference to show")
-    values = [f"{row.value:.6g}" for row in line.match.rows]
-    known = gap.low is not None and gap.high is not None and gap.low < gap.high
-    interval = f"{_signed(gap.low)} .. {_signed(gap.high)}" if known else ""
-    return (_name(line, tasks, several), *values, _signed(gap.value), interval, line.verdict, line.how)
 
 
 def _signed(value: float | None) -> str:
@@ -234,20 +198,19 @@ def _several(lines: Sequence[NumberLine]) -> list[str]:
     """Return what of data, extractor and reference one number has several of."""
     seen: dict[tuple[Any, ...], set[Any]] = {}
     for line in lines:
-        number = [line.match[key] for key in ("task", "metric", "group", "sampler", "target")]
+        number = [line[key] for key in ("task", "metric", "group", "sampler", "target")]
         for key in MEASURED_ON:
-            seen.setdefault((key, *number), set()).add(line.match[key])
+            seen.setdefault((key, *number), set()).add(line[key])
     return [key for key in MEASURED_ON if any(len(seen[of]) > 1 for of in seen if of[0] == key)]
 
 
 def _name(line: NumberLine, tasks: Sequence[str], several: Sequence[str]) -> str:
     """Return the metric, and what tells it from others of its name."""
-    match = line.match
-    keys = ("sampler", "target") if match["group"] in ("curve", "reach") else ()
-    more = [str(match[key]) for key in keys if match[key]]
+    keys = ("sampler", "target") if line["group"] in ("curve", "reach") else ()
+    more = [str(line[key]) for key in keys if line[key]]
     words = {"dataset": "data", "extractor": "extractor", "reference_sha256": "reference"}
-    more += [f"{words[key]} {_shown(match[key])}" for key in several if match[key]]
-    task = f"{match['task']} " if len(tasks) > 1 else ""
+    more += [f"{words[key]} {_shown(line[key])}" for key in several if line[key]]
+    task = f"{line['task']} " if len(tasks) > 1 else ""
     return f"{task}{line.metric}" + (f" [{', '.join(more)}]" if more else "")
 
 
@@ -263,12 +226,6 @@ def _reading(found: Compared) -> list[str]:
         "independent, which makes the interval wide rather than narrow where they share images.",
         "All of it is about these trained weights: training again with another seed moves numbers too.",
     ]
-
-
-def _table(title: str, facts: Sequence[Fact]) -> list[tuple[str, str, str]]:
-    if not facts:
-        return []
-    return [(title, "A", "B"), *((fact.name, _shown(fact.a), _shown(fact.b)) for fact in facts)]
 
 
 def _shown(value: Any) -> str:
@@ -299,18 +256,14 @@ def _code(value: object) -> str:
 
 
 def _number(line: NumberLine) -> dict[str, Any]:
-    gap, match = line.difference, line.match
+    gap, ends = line.difference, dict(zip("ab", line.pair, strict=True))
     named = ("task", "metric", "group", "target", "unit", "higher_is_better")
     return {
         "part": "numbers",
         "model_a": line.models[0],
         "model_b": line.models[1],
-        **{key: match[key] for key in named},
-        **{
-            f"{key}_{end}": None if row is None else row[key]
-            for end, row in (("a", match.a), ("b", match.b))
-            for key in ROW
-        },
+        **{key: line[key] for key in named},
+        **{f"{key}_{end}": row[key] if row is not None else None for end, row in ends.items() for key in ROW},
         "difference": gap.value if gap else None,
         "ci_low": gap.low if gap else None,
         "ci_high": gap.high if gap else None,
@@ -321,10 +274,6 @@ def _number(line: NumberLine) -> dict[str, Any]:
         "verdict": line.verdict or None,
         "bias": gap.bias if gap else None,
     }
-
-
-def _dumped(row: dict[str, Any]) -> str:
-    return json.dumps(_finite(row), allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

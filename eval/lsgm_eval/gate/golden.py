@@ -44,7 +44,6 @@ __all__ = [
     "pack",
     "read_golden",
     "rounded",
-    "unpack",
     "write_golden",
 ]
 
@@ -104,10 +103,7 @@ class Plan:
         require(min(counts) >= 0, "flow-images and drawn cannot be negative")
         positive = (self.replay_draws, self.flow_steps, self.draws, self.iw_samples)
         require(min(positive) >= 1, "draws, flow-steps and iw-samples must be at least 1")
-        self._require_little()
-
-    def _require_little(self) -> None:
-        """Raise ConfigError for a plan that would take a day, and name the largest part of its work."""
+        # What would take a day is refused, and the largest part of its work named.
         steps = max(self.sampler.steps, len(self.sampler.times)) * (1 + self.sampler.corrector_steps)
         parts = {
             "replay-images x replay-draws": self.replay_images * self.replay_draws,
@@ -143,6 +139,11 @@ class ReplayRow:
     ways: tuple[str, ...]
     """The ways that were tried besides the gate's own."""
 
+    @property
+    def value(self) -> float:
+        """The mean over the images."""
+        return float(np.mean(self.values))
+
     def __post_init__(self) -> None:
         require(len(self.values) >= 1, "a replayed row needs the numbers of at least one image")
         require(
@@ -174,9 +175,29 @@ class ImagesRow:
         require(0 <= self.flips <= math.prod(self.shape), "flips cannot be negative or more than sub-pixels")
         self.levels()
 
+    @property
+    def unit(self) -> str:
+        """What the value is in."""
+        return "level"
+
+    @property
+    def value(self) -> float:
+        """The mean level."""
+        return float(self.levels().mean())
+
     def levels(self) -> NDArray[np.uint8]:
-        """Return the levels uint8 [images, sub-pixels]."""
-        return unpack(self.packed, self.shape)
+        """Return the levels uint8 [images, sub-pixels]. Raises ConfigError for text that holds others."""
+        try:
+            # Never more than the shape says: a line of text may hold gigabytes of zeros.
+            inflater, wanted = zlib.decompressobj(), math.prod(self.shape)
+            raw = inflater.decompress(base64.b64decode(self.packed, validate=True), wanted + 1)
+            if not inflater.eof or len(raw) != wanted:
+                raise ValueError(f"they are not the {wanted:,} levels of the shape {list(self.shape)}")
+            return np.frombuffer(raw, dtype=np.uint8).reshape(self.shape)
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise ConfigError(
+                f"the drawn images are damaged ({error}): restore the file or write it again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -303,17 +324,17 @@ def write_golden(path: Path, golden: Golden) -> None:
 def _layout(value: Any, depth: int) -> str:
     """Return JSON with tables one key to a line and lists of numbers in one, in the order of the fields."""
     if isinstance(value, dict) and value:
-        inner = "  " * (depth + 1)
-        lines = (
-            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_layout(item, depth + 1)}"
+        lines = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_layout(item, depth + 1)}"
             for key, item in value.items()
-        )
-        return "{\n" + ",\n".join(lines) + "\n" + "  " * depth + "}"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        inner = "  " * (depth + 1)
-        lines = (inner + _layout(item, depth + 1) for item in value)
-        return "[\n" + ",\n".join(lines) + "\n" + "  " * depth + "]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        ]
+        ends = "{}"
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        lines, ends = [_layout(item, depth + 1) for item in value], "[]"
+    else:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    start = "\n" + "  " * depth
+    return ends[0] + ",".join(f"{start}  {line}" for line in lines) + start + ends[1]
 
 
 def rounded(values: NDArray[Any] | float, digits: int = 9) -> tuple[float, ...]:
@@ -324,18 +345,3 @@ def rounded(values: NDArray[Any] | float, digits: int = 9) -> tuple[float, ...]:
 def pack(levels: NDArray[np.uint8]) -> str:
     """Return levels uint8 as text: deflated, in base 64."""
     return base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode("ascii")
-
-
-def unpack(packed: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the levels uint8 of `pack`. Raises ConfigError for text that holds something else."""
-    try:
-        # Never more than the shape says: a line of text may hold gigabytes of zeros.
-        inflater, wanted = zlib.decompressobj(), math.prod(shape)
-        raw = inflater.decompress(base64.b64decode(packed, validate=True), wanted + 1)
-        if not inflater.eof or len(raw) != wanted:
-            raise ValueError(f"they are not the {wanted:,} levels of the shape {list(shape)}")
-        return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise ConfigError(
-            f"the drawn images are damaged ({error}): restore the file or write it again"
-        ) from error

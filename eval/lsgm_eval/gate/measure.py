@@ -156,8 +156,6 @@ def require_same(golden: Golden, subject: Subject, task: Task) -> None:
 class Estimate:
     """One measurement of a mean over images, or of a distance."""
 
-    metric: str
-    """As result rows call it."""
     value: float
     per_image: Array | None = None
     """[N], of a mean."""
@@ -187,11 +185,27 @@ def measure_replays(subject: Subject, into: Measured | None = None, *, batch: in
     ``replay/images``: sub-pixels of images drawn from seeds 0, 1, ...
     """
     found, plan = into or Measured(), subject.plan
-    asked: dict[str, Callable[[], None]] = {"replay/nelbo": lambda: _replay_bound(subject, found, batch)}
+
+    def bound() -> None:
+        config = DensityConfig(draws=plan.replay_draws)
+        for name, nats in _scored(subject, config, plan.replay_images, batch).items():
+            found.replays[f"replay/nelbo/{name}" if name else "replay/nelbo"] = nats
+
+    def flow() -> None:
+        config = DensityConfig("ode", solver="heun", steps=plan.flow_steps)
+        found.replays["replay/flow"] = _scored(subject, config, plan.flow_images, batch)[""]
+
+    def images() -> None:
+        width = math.prod(subject.model.pixels.shape)
+        kept = choose(width, min(SUB_PIXELS, width), 0)
+        parts = [levels.flatten(1)[:, kept] for levels in _drawn(subject, range(plan.drawn), batch)]
+        found.drawn["replay/images"] = torch.cat(parts).numpy()
+
+    asked: dict[str, Callable[[], None]] = {"replay/nelbo": bound}
     if subject.model.has_prior and plan.flow_images:
-        asked["replay/flow"] = lambda: _replay_flow(subject, found, batch)
+        asked["replay/flow"] = flow
     if plan.drawn:
-        asked["replay/images"] = lambda: _replay_images(subject, found, batch)
+        asked["replay/images"] = images
     return _run(subject, found, asked)
 
 
@@ -201,11 +215,25 @@ def measure_estimates(subject: Subject, into: Measured | None = None, *, repeat:
     bounds = {"nelbo_nats": DensityConfig(draws=plan.draws)}
     if not model.has_prior:
         bounds["iw_nats"] = DensityConfig("iw", samples=plan.iw_samples)
-    asked: dict[str, Callable[[], None]] = {
-        name: partial(_mean, subject, found, config, name, repeat) for name, config in bounds.items()
-    }
+
+    def mean(name: str) -> None:
+        shift = (1 + repeat) * STRIDE  # never the replays' own noise
+        nats = _scored(subject, bounds[name], plan.images, BATCH, shift)[""]
+        found.estimates[name] = Estimate(float(nats.mean()), nats)
+
+    def distances() -> None:
+        first = STRIDE + repeat * plan.samples
+        images = torch.cat(list(_drawn(subject, range(first, first + plan.samples), BATCH)))
+        for space in subject.spaces:
+            rows, reference = space.extractor(images).numpy(), space.reference
+            frechet = frechet_distance(Moments.of(rows), reference.stats.moments)
+            kernel = kernel_distance(rows, reference.stats.rows, within_y=reference.within).value
+            found.estimates[space.metric("frechet")] = Estimate(frechet)
+            found.estimates[space.metric("kernel")] = Estimate(kernel)
+
+    asked: dict[str, Callable[[], None]] = {name: partial(mean, name) for name in bounds}
     if subject.spaces:
-        asked[DISTANCES] = lambda: _distances(subject, found, repeat)
+        asked[DISTANCES] = distances
     return _run(subject, found, asked)
 
 
@@ -226,50 +254,10 @@ def _run(subject: Subject, found: Measured, asked: Mapping[str, Callable[[], Non
     runner.run("lsgm gate", [step(what, measure) for what, measure in asked.items()])
     for entry in runner.board.entries if runner.board is not None else ():
         if entry.why is not None:
-            names = _names(subject) if entry.measurement == DISTANCES else [entry.measurement]
+            several = [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
+            names = several if entry.measurement == DISTANCES else [entry.measurement]
             found.failures |= dict.fromkeys(names, entry.why)
     return found
-
-
-def _names(subject: Subject) -> list[str]:
-    return [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
-
-
-def _replay_bound(subject: Subject, found: Measured, batch: int) -> None:
-    config = DensityConfig(draws=subject.plan.replay_draws)
-    for name, nats in _scored(subject, config, subject.plan.replay_images, batch).items():
-        found.replays[f"replay/nelbo/{name}" if name else "replay/nelbo"] = nats
-
-
-def _replay_flow(subject: Subject, found: Measured, batch: int) -> None:
-    config = DensityConfig("ode", solver="heun", steps=subject.plan.flow_steps)
-    found.replays["replay/flow"] = _scored(subject, config, subject.plan.flow_images, batch)[""]
-
-
-def _replay_images(subject: Subject, found: Measured, batch: int) -> None:
-    width = math.prod(subject.model.pixels.shape)
-    kept = choose(width, min(SUB_PIXELS, width), 0)
-    parts = [levels.flatten(1)[:, kept] for levels in _drawn(subject, range(subject.plan.drawn), batch)]
-    found.drawn["replay/images"] = torch.cat(parts).numpy()
-
-
-def _mean(subject: Subject, found: Measured, config: DensityConfig, name: str, repeat: int) -> None:
-    shift = (1 + repeat) * STRIDE  # never the replays' own noise
-    nats = _scored(subject, config, subject.plan.images, BATCH, shift)[""]
-    found.estimates[name] = Estimate(name, float(nats.mean()), nats)
-
-
-def _distances(subject: Subject, found: Measured, repeat: int) -> None:
-    count = subject.plan.samples
-    first = STRIDE + repeat * count
-    images = torch.cat(list(_drawn(subject, range(first, first + count), BATCH)))
-    for space in subject.spaces:
-        rows, reference = space.extractor(images).numpy(), space.reference
-        frechet = frechet_distance(Moments.of(rows), reference.stats.moments)
-        kernel = kernel_distance(rows, reference.stats.rows, within_y=reference.within).value
-        for family, value in (("frechet", frechet), ("kernel", kernel)):
-            name = space.metric(family)
-            found.estimates[name] = Estimate(name, value)
 
 
 def _drawn(subject: Subject, seeds: range, batch: int) -> Iterator[Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ from lsgm_eval.gate.verdict import CUT, FLOAT32, pooled_error, repeat_error, rou
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.task import Task
 
-__all__ = ["Doubled", "moves", "record", "value_of"]
+__all__ = ["Doubled", "moves", "record"]
 
 MOVED = 1e-6
 """Relative change of a value that is told as one: above rounding, below the error of any estimate."""
@@ -64,9 +64,7 @@ def record(subject: Subject, task: Task, reason: str, previous: Golden | None) -
         git_revision=git_revision(),
         checkpoint_sha256=subject.model.sha256,
         versions={name: text for name, text in versions().items() if text},
-        before={
-            name: rounded(value_of(row))[0] for name, row in before.items() if _moved(row, rows.get(name))
-        },
+        before={name: rounded(row.value)[0] for name, row in before.items() if _moved(row, rows.get(name))},
     )
     return Golden(
         format=1,
@@ -83,18 +81,11 @@ def record(subject: Subject, task: Task, reason: str, previous: Golden | None) -
     )
 
 
-def value_of(row: Row) -> float:
-    """Return the one number that stands for a row: an estimate, or the mean of a replay."""
-    if isinstance(row, EstimateRow):
-        return row.value
-    return float(np.mean(row.values if isinstance(row, ReplayRow) else row.levels()))
-
-
 def moves(old: Golden | None, new: Golden) -> list[str]:
     """Return a sentence for every row that is new, gone or of another value than before."""
     before: Mapping[str, Row] = old.rows if old else {}
     told = [
-        f"{name}: {value_of(before[name]):.6g} -> {value_of(row):.6g}" if name in before else f"{name}: new"
+        f"{name}: {before[name].value:.6g} -> {row.value:.6g}" if name in before else f"{name}: new"
         for name, row in new.rows.items()
         if name not in before or _moved(before[name], row)
     ]
@@ -104,8 +95,7 @@ def moves(old: Golden | None, new: Golden) -> list[str]:
 def _moved(old: Row, new: Row | None) -> bool:
     if new is None or type(old) is not type(new):
         return True
-    a, b = value_of(old), value_of(new)
-    return abs(a - b) > MOVED * max(abs(a), abs(b))
+    return not math.isclose(old.value, new.value, rel_tol=MOVED)
 
 
 def _replays(subject: Subject) -> dict[str, Row]:
@@ -145,8 +135,12 @@ def _ways(subject: Subject) -> dict[str, Callable[[], Measured]]:
     threads = 1 if torch.get_num_threads() > 1 else 2
 
     def threaded() -> Measured:
-        with _threads(threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
             return measure_replays(subject)
+        finally:
+            torch.set_num_threads(before)
 
     def doubled() -> Measured:
         with Doubled():
@@ -169,16 +163,6 @@ def _tried(name: str, way: Callable[[], Measured]) -> Measured | None:
         return None
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _estimates(subject: Subject) -> dict[str, Row]:
     repeats = range(subject.plan.repeats)
     with bar(total=len(repeats), desc=f"{subject.model.name}: repeats", unit="repeat") as progress:
@@ -186,10 +170,10 @@ def _estimates(subject: Subject) -> dict[str, Row]:
         for repeat in repeats:
             found.append(_whole(measure_estimates(subject, repeat=repeat)).estimates)
             progress.update(1)
-    return {name: _estimate([one[name] for one in found]) for name in found[0]}
+    return {name: _estimate(name, [one[name] for one in found]) for name in found[0]}
 
 
-def _estimate(found: list[Estimate]) -> EstimateRow:
+def _estimate(name: str, found: list[Estimate]) -> EstimateRow:
     """Return the row of an estimate's repeats, each over the same images or, of a distance, of new ones."""
     values = np.array([one.value for one in found])
     error, df = repeat_error(values)
@@ -205,7 +189,7 @@ def _estimate(found: list[Estimate]) -> EstimateRow:
             "per_image": rounded(centre, 7),
             "cut": rounded(ends),
         }
-    about = entry_of(found[0].metric)
+    about = entry_of(name)
     return EstimateRow(
         kind="estimate",
         unit=about.unit,

@@ -34,7 +34,7 @@ itself, so that counts are Poisson's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ from scipy.special import chdtri, pdtrik, stdtrit
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.files.write import atomic_path
-from lsgm_eval.gate.golden import EstimateRow, Golden, ImagesRow, ReplayRow, default_golden, read_golden
+from lsgm_eval.gate.golden import EstimateRow, Golden, ImagesRow, ReplayRow, Row, default_golden, read_golden
 from lsgm_eval.gate.measure import (
+    Estimate,
     Measured,
     measure_estimates,
     measure_replays,
@@ -188,63 +189,54 @@ def judge(golden: Golden, measured: Measured, *, retrained: bool = False) -> lis
     if not rows:
         raise UserError("there are only replays among the golden rows, and none of a model trained anew")
     chance = FALSE_ALARM / len(rows)
-    return [_judge(name, row, measured, chance, retrained) for name, row in rows.items()]
+    return [
+        Verdict(name, row.kind, row.unit, row.value, *_judge(name, row, measured, chance, retrained))
+        for name, row in rows.items()
+    ]
 
 
-def _judge(name: str, row: Any, measured: Measured, chance: float, retrained: bool) -> Verdict:
-    why = measured.why_missing(name)
-    if why is not None:
-        unit = getattr(row, "unit", "level")
-        sentence = f"{name} could not be measured: {why}"
-        return Verdict(name, row.kind, unit, _value(row), None, None, 0.0, False, sentence)
-    if isinstance(row, ReplayRow):
-        return _replay(name, row, _of(measured.replays, name))
-    if isinstance(row, ImagesRow):
-        return _images(name, row, _of(measured.drawn, name), chance)
-    if retrained:
-        return _retrained(name, row, _of(measured.estimates, name), chance)
-    return _estimate(name, row, _of(measured.estimates, name), chance)
+Judgement = tuple[float | None, float | None, float, bool, str]
+"""measured, difference, allowed, passed and sentence of a `Verdict`."""
 
 
-def _of(found: dict[str, Any], name: str) -> Any:
-    if name not in found:
+def _judge(name: str, row: Row, measured: Measured, chance: float, retrained: bool) -> Judgement:
+    if (why := measured.why_missing(name)) is not None:
+        return None, None, 0.0, False, f"{name} could not be measured: {why}"
+    kinds: dict[str, Mapping[str, Any]]
+    kinds = {"replay": measured.replays, "images": measured.drawn, "estimate": measured.estimates}
+    if name not in (found := kinds[row.kind]):
         raise UserError(
             f"the golden row '{name}' is not measured of this model by this version: use the version that "
             "wrote it, or write the rows again by --update --reason TEXT"
         )
-    return found[name]
-
-
-def _value(row: Any) -> float:
     if isinstance(row, ReplayRow):
-        return float(np.mean(row.values))
-    return row.value if isinstance(row, EstimateRow) else float(row.levels().mean())
+        return _replay(name, row, found[name])
+    if isinstance(row, ImagesRow):
+        return _images(name, row, found[name], chance)
+    return _estimate(name, row, found[name], chance, retrained)
 
 
-def _replay(name: str, row: ReplayRow, values: Any) -> Verdict:
+def _replay(name: str, row: ReplayRow, values: Any) -> Judgement:
     _require_count(name, len(row.values), len(values))
     gap = np.abs(values - np.asarray(row.values))
     largest, mean = float(gap.max()), float(gap.mean())
     wide, narrow = HEADROOM * row.largest, HEADROOM * row.mean
-    finite = bool(np.isfinite(values).all())
-    value = float(values.mean()) if finite else None
     by_largest = largest / wide >= mean / narrow
     worst, allowed = (largest, wide) if by_largest else (mean, narrow)
-    what = f"image {int(gap.argmax())} of {len(gap)}" if by_largest else f"the mean of {len(gap)} images"
-    passed = finite and largest <= wide and mean <= narrow
-    if not finite:
+    if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).argmax())
-        sentence = f"{name} is not finite at image {bad} of {len(values)}"
-        return Verdict(name, row.kind, row.unit, _value(row), None, None, allowed, False, sentence)
+        return None, None, allowed, False, f"{name} is not finite at image {bad} of {len(values)}"
+    passed = largest <= wide and mean <= narrow
+    what = f"image {int(gap.argmax())} of {len(gap)}" if by_largest else f"the mean of {len(gap)} images"
     sentence = (
         f"{name} differs by {worst:.3g} {row.unit} at {what}, where rounding explains {allowed:.2g}"
         if not passed
         else f"{name} differs by at most {largest:.2g} {row.unit}, and rounding explains {wide:.2g}"
     )
-    return Verdict(name, row.kind, row.unit, _value(row), value, worst, allowed, passed, sentence)
+    return float(values.mean()), worst, allowed, passed, sentence
 
 
-def _images(name: str, row: ImagesRow, levels: Any, chance: float) -> Verdict:
+def _images(name: str, row: ImagesRow, levels: Any, chance: float) -> Judgement:
     old = row.levels()
     _require_count(name, old.size, levels.size)
     if old.shape != levels.shape:
@@ -253,59 +245,39 @@ def _images(name: str, row: ImagesRow, levels: Any, chance: float) -> Verdict:
             "were measured: its shape was changed by hand; write the rows again by --update --reason TEXT"
         )
     turned, allowed = int((old != levels).sum()), flips_allowed(row.flips, chance)
-    passed = turned <= allowed
     sentence = (
         f"{name}: {turned:,} of {old.size:,} sub-pixels of images drawn from the same seeds differ, where "
         f"rounding explains {allowed:,}"
     )
-    return Verdict(
-        name, row.kind, "level", float(old.mean()), float(levels.mean()), turned, allowed, passed, sentence
-    )
+    return float(levels.mean()), turned, allowed, turned <= allowed, sentence
 
 
-def _estimate(name: str, row: EstimateRow, found: Any, chance: float) -> Verdict:
-    margin = predictive_margin(row.error, row.df, row.repeats, chance / 2)
-    value = found.value
-    if row.per_image and found.per_image is not None:
-        _require_count(name, len(row.per_image), len(found.per_image))
-        value = float(row.cut_values(found.per_image).mean())
-    why = f"other seeds explain {margin:.2g}, at a chance of {FALSE_ALARM:g} of a false alarm of the gate"
-    return _compared(name, row, value, margin, lambda gap: abs(gap) <= margin, why)
+def _estimate(name: str, row: EstimateRow, found: Estimate, chance: float, retrained: bool) -> Judgement:
+    """Judge an estimate on both sides, or one-sided that of a model trained anew.
 
-
-def _retrained(name: str, row: EstimateRow, found: Any, chance: float) -> Verdict:
-    """Judge an estimate of a model trained anew, one-sided.
-
-    Where the golden row has its images, the model is compared with it in pairs; else both measurements'
+    Where the golden row has its images, such a model is compared with it in pairs; else both measurements'
     seeds are allowed for, which for a distance are its sampled images.
     """
+    value = found.value
+    margin = predictive_margin(row.error, row.df, row.repeats, chance if retrained else chance / 2)
+    alarm = f", at a chance of {FALSE_ALARM:g} of a false alarm of the gate"
+    why = f"seeds explain {margin:.2g}" if retrained else f"other seeds explain {margin:.2g}{alarm}"
     if row.per_image and found.per_image is not None:
         _require_count(name, len(row.per_image), len(found.per_image))
         images = row.cut_values(found.per_image)
         value = float(images.mean())
-        margin = paired_margin(images - np.asarray(row.per_image), chance)
-        why = f"images and seeds explain {margin:.2g}, in pairs over {len(row.per_image):,} images"
-    else:
-        value = found.value
-        margin = predictive_margin(row.error, row.df, row.repeats, chance)
-        why = f"seeds explain {margin:.2g}"
-    sign = -1.0 if row.higher_is_better else 1.0
-    return _compared(name, row, value, margin, lambda gap: sign * gap <= margin, why)
-
-
-def _compared(
-    name: str, row: EstimateRow, value: float, margin: float, stands: Callable[[float], bool], why: str
-) -> Verdict:
+        if retrained:
+            margin = paired_margin(images - np.asarray(row.per_image), chance)
+            why = f"images and seeds explain {margin:.2g}, in pairs over {len(images):,} images"
     if not math.isfinite(value):
-        sentence = f"{name} is {value}"
-        return Verdict(name, row.kind, row.unit, row.value, None, None, margin, False, sentence)
+        return None, None, margin, False, f"{name} is {value}"
     gap = value - row.value
-    better = (gap > 0) == row.higher_is_better
+    worse = -gap if row.higher_is_better else gap
     sentence = (
         f"{name} is {value:.6g} {row.unit} against {row.value:.6g}, {abs(gap):.3g} "
-        f"{'better' if better else 'worse'}; {why}"
+        f"{'better' if (gap > 0) == row.higher_is_better else 'worse'}; {why}"
     )
-    return Verdict(name, row.kind, row.unit, row.value, value, gap, margin, stands(gap), sentence)
+    return value, gap, margin, (worse if retrained else abs(gap)) <= margin, sentence
 
 
 def _require_count(name: str, wanted: int, found: int) -> None:

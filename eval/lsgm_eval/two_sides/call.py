@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from lsgm.config import SamplerConfig, require
 from lsgm.devices import pick_device
 from lsgm.distributed import World, join
 from lsgm.errors import UserError, did_you_mean
+from lsgm.files.names import spelt
 from lsgm.progress import aligned
 from lsgm.results import Row
 from lsgm.results.files import keep_rows
@@ -21,13 +22,11 @@ from lsgm.results.metrics import family_of
 from lsgm_eval.features.statistics import UNKNOWN_COUNT
 from lsgm_eval.measure.quality import closed_rows, sampling, space_rows
 from lsgm_eval.measure.space import Space
-from lsgm_eval.rows import Context
-from lsgm_eval.run.manifest import write_manifest
-from lsgm_eval.samples.collect import Gathered
-from lsgm_eval.samples.reference import Reference
+from lsgm_eval.rows import Context, value_cells
+from lsgm_eval.run.manifest import describe_call, write_manifest
 from lsgm_eval.task import Task, Tier
 from lsgm_eval.two_sides.networks import Network, open_networks, size_remark
-from lsgm_eval.two_sides.sides import Side, SideLike, Taken, as_reference, as_samples, open_side, take
+from lsgm_eval.two_sides.sides import SideLike, Taken, open_side, take
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,20 +163,11 @@ class Distances:
 
     def table(self) -> list[str]:
         """Return aligned lines: metric, value, interval, and the images of either side."""
-        cells = [("metric", "value", "95 % interval", "samples", "reference")]
+        cells: list[tuple[str, ...]] = [("metric", "value", "95 % interval", "samples", "reference")]
         for number in self.numbers:
-            value = "-" if number.value is None else f"{number.value:.5g}"
-            interval = "" if number.low is None else f"{number.low:.5g} .. {number.high:.5g}"
-            counts = number.counts
-            cells.append(
-                (
-                    number.metric,
-                    value,
-                    interval,
-                    _count(counts.samples, counts.samples_of),
-                    _count(counts.reference, counts.reference_of),
-                )
-            )
+            told, counts = value_cells(number.value, number.low, number.high), number.counts
+            sides = (counts.samples, counts.samples_of), (counts.reference, counts.reference_of)
+            cells.append((number.metric, *told, *(_count(*side) for side in sides)))
         return aligned(cells)
 
     def notes(self) -> list[str]:
@@ -232,26 +222,28 @@ def fid(
     settings = Settings(
         images, reference_images, seed, words, batch_size, first_seed, sampler or SamplerConfig()
     )
-    world = join(pick_device(str(device)))
-    theirs = open_side(reference, device=world.device, name="reference", convert=convert)
-    ours = open_side(samples, device=world.device, name="samples", convert=convert)
-    return compare(theirs, ours, settings, world)
+    return compare(reference, samples, settings, join(pick_device(str(device))), convert=convert)
 
 
 def compare(
-    reference: Side,
-    samples: Side,
+    first: SideLike,
+    second: SideLike,
     settings: Settings,
     world: World,
     *,
+    convert: str = "",
     out: Path | None = None,
     command: Sequence[str] = (),
+    again: Sequence[str] = (),
 ) -> Distances:
-    """Return the numbers of two sides; with ``out`` their rows and ``command``'s manifest are written there.
+    """Return the numbers of a reference and samples; with ``out`` their rows are written there.
 
-    Raises UserError as `fid` does.
+    Their manifest says that ``command`` was typed, and that ``again`` makes the rows once more. Raises
+    UserError as `fid` does.
     """
-    reference, samples = reference.beside(samples), samples.beside(reference)
+    theirs = open_side(first, device=world.device, name="reference", convert=convert)
+    ours = open_side(second, device=world.device, name="samples", convert=convert)
+    reference, samples = theirs.beside(ours), ours.beside(theirs)
     drawn = settings.sampler != SamplerConfig() or settings.first_seed
     require(
         not drawn or reference.draws or samples.draws,
@@ -262,7 +254,7 @@ def compare(
         for side, count in ((reference, settings.of_reference), (samples, settings.images))
     ]
     networks, closed = open_networks(settings.extractor, reference, samples, world.device)
-    theirs, ours = (
+    taken = [
         take(
             side,
             numbers,
@@ -273,99 +265,8 @@ def compare(
             seed=settings.seed,
         )
         for side, numbers in zip((reference, samples), chosen, strict=True)
-    )
-    task = _task(reference, networks)
-    manifest = None
-    if out is not None and world.main:
-        sides = (reference, samples)
-        models = {side.word: side.model for side in sides if side.model is not None and not side.identity}
-        manifest = write_manifest(
-            out, command, models, task, settings.tier, reference.identity or None, device=world.device
-        )
-    job = _Measuring(theirs, ours, settings, task, manifest)
-    numbers, rows = [], []
-    for network in networks if world.main else ():
-        found, made = job.measure(network)
-        numbers += found
-        rows += made
-    if out is not None and world.main:
-        keep_rows(out / "results.jsonl", rows + closed_rows(job.context, closed, {"n": None}))
-    why = tuple(f"{space.spec.extractor}: {space.why}" for space in closed)
-    return Distances(reference.name, samples.name, tuple(numbers), tuple(rows), why)
-
-
-class _Measuring:
-    """Two sides whose features are known, and what all rows of them share."""
-
-    def __init__(
-        self, reference: Taken, samples: Taken, settings: Settings, task: Task, manifest: str | None
-    ) -> None:
-        self.reference, self.samples, self.settings = reference, samples, settings
-        dataset = reference.side.identity or f"{reference.side.name}@images@{reference.sha256}"
-        self.context = Context(
-            task.identity(settings.tier),
-            samples.side.name,
-            samples.side.sha256,
-            dataset,
-            uuid.uuid4().hex[:12],
-            manifest,
-        )
-
-    def measure(self, network: Network) -> tuple[list[Number], list[Row]]:
-        """Return the numbers in one space, and their rows."""
-        reference = as_reference(self.reference, network.extractor, network.reference)
-        gathered = as_samples(self.samples, network.extractor, network.samples)
-        space = Space(network.spec, network.extractor, reference)
-        sides = self.reference.side, self.samples.side
-        remarks = [self.samples.side.remark, self.samples.said(), size_remark(network.extractor, *sides)]
-        if self.samples.found is not None and self.samples.sha256 == self.reference.sha256:
-            remarks.append("both sides are the same images, which a kernel distance takes for two samples")
-        note = "; ".join(part for part in remarks if part)
-        rows, _ = space_rows(self.context, gathered, space, self._shared(gathered), note)
-        return [self._number(row, network, gathered, reference) for row in rows], rows
-
-    def _shared(self, gathered: Gathered) -> dict[str, Any]:
-        """Return the fields of a row on how the samples came to be."""
-        split = self.reference.side.split
-        if self.samples.found is None or self.samples.side.model is None:
-            return {"n": gathered.stats.moments.count if gathered.counted else None, "split": split}
-        fields = sampling(self.samples.side.model, self.samples.found, self.samples.how)
-        if fields["n_of"] is not None:
-            fields["seeds"] = None  # those of a subset are no span
-        return fields | {"split": split}
-
-    def _number(self, row: Row, network: Network, found: Gathered, reference: Reference) -> Number:
-        """Return a row as a number, with the images that it is of."""
-        moments = family_of(row.metric) in MOMENTS
-        sides = (
-            (self.samples, found.stats, network.samples),
-            (self.reference, reference.stats, network.reference),
-        )
-        counts = [
-            count
-            for taken, stats, statistics in sides
-            for count in _counted(
-                taken, stats.moments.count, len(stats.rows), moments=moments, statistics=statistics
-            )
-        ]
-        value, low, high = row.value, row.ci_low, row.ci_high
-        return Number(row.metric, value, low, high, Counts(*counts), row.note or "")
-
-
-def _counted(
-    taken: Taken, count: int, rows: int, *, moments: bool, statistics: bool
-) -> tuple[int | None, int | None]:
-    """Return how many images of how many a number is of, on one side; (None, None) where a file keeps it."""
-    if statistics and moments:
-        return (None, None) if count >= UNKNOWN_COUNT else (count, count)
-    if taken.found is None:
-        return None, None
-    return len(taken.numbers) if moments else rows, taken.side.total
-
-
-def _task(reference: Side, networks: Sequence[Network]) -> Task:
-    """Return the protocol as a task, whose name rows and manifests carry."""
-    return Task(
+    ]
+    task = Task(
         "fid",
         VERSION,
         "two sets of images, or their statistics, by lsgm fid",
@@ -374,6 +275,59 @@ def _task(reference: Side, networks: Sequence[Network]) -> Task:
         tiers={"all": Tier(n_samples=0, nelbo_images=2, ode_images=0)},
         reference_split=reference.split or "",
     )
+    manifest = None
+    if out is not None and world.main:
+        sides = (reference, samples)
+        models = {side.word: side.model for side in sides if side.model is not None and not side.identity}
+        dataset = reference.identity or None
+        about = describe_call(command, models, task, settings.tier, dataset, world.device)
+        manifest = write_manifest(out, replace(about, again=tuple(map(spelt, again))))
+    context = Context(
+        task.identity(settings.tier),
+        samples.name,
+        samples.sha256,
+        reference.identity or f"{reference.name}@images@{taken[0].sha256}",
+        uuid.uuid4().hex[:12],
+        manifest,
+    )
+    found = [
+        pair for network in networks if world.main for pair in _measured(context, network, taken[0], taken[1])
+    ]
+    rows = [row for row, _ in found]
+    if out is not None and world.main:
+        keep_rows(out / "results.jsonl", rows + closed_rows(context, closed, {"n": None}))
+    why = tuple(f"{space.spec.extractor}: {space.why}" for space in closed)
+    return Distances(reference.name, samples.name, tuple(number for _, number in found), tuple(rows), why)
+
+
+def _measured(context: Context, network: Network, theirs: Taken, ours: Taken) -> Iterator[tuple[Row, Number]]:
+    """Yield what is measured in one space: rows, and the same with the images of either side."""
+    reference = theirs.as_reference(network.extractor, network.reference)
+    gathered = ours.as_samples(network.extractor, network.samples)
+    remarks = [ours.side.remark, ours.said, size_remark(network.extractor, theirs.side, ours.side)]
+    if ours.found is not None and ours.sha256 == theirs.sha256:
+        remarks.append("both sides are the same images, which a kernel distance takes for two samples")
+    if ours.found is None or ours.side.model is None:
+        shared: dict[str, Any] = {"n": gathered.stats.moments.count if gathered.counted else None}
+    else:
+        shared = sampling(ours.side.model, ours.found, ours.how)
+        if shared["n_of"] is not None:
+            shared["seeds"] = None  # those of a subset are no span
+    shared["split"] = theirs.side.split
+    space = Space(network.spec, network.extractor, reference)
+    sides = (ours, gathered.stats, network.samples), (theirs, reference.stats, network.reference)
+    for row in space_rows(context, gathered, space, shared, "; ".join(filter(None, remarks)))[0]:
+        moments = family_of(row.metric) in MOMENTS
+        counts: list[int | None] = []
+        for taken, stats, file in sides:
+            count = stats.moments.count
+            if file and moments:  # nobody knows how many where the file does not say
+                counts += [None, None] if count >= UNKNOWN_COUNT else [count, count]
+            elif taken.found is None:
+                counts += [None, None]
+            else:
+                counts += [len(taken.numbers) if moments else len(stats.rows), taken.side.total]
+        yield row, Number(row.metric, row.value, row.ci_low, row.ci_high, Counts(*counts), row.note or "")
 
 
 def _count(n: int | None, of: int | None) -> str:

@@ -33,10 +33,10 @@ class Network:
 
     spec: SpaceSpec
     extractor: Extractor
-    reference: bool
-    """Whether the reference's file of statistics, where it is one, is of these features."""
-    samples: bool
-    """The same of the samples' file."""
+    reference: Path | None
+    """The reference's file of statistics, where it is one and of these features."""
+    samples: Path | None
+    """The same of the samples."""
 
 
 def open_networks(
@@ -60,7 +60,12 @@ def open_networks(
         name = "glyphs" if word == "glyphs" else ""
         spec = SpaceSpec(word, name, DISTANCES if known else (*DISTANCES, "precision-recall"))
         try:
-            found.append(_open(spec, reference, samples, device, alone=len(words) == 1))
+            shape = reference.shape or samples.shape
+            assert shape is not None
+            extractor = load_extractor(word, shape, device=device)
+            _check_shapes(extractor, reference, samples)
+            files = [_file_of(side, extractor, alone=len(words) == 1) for side in (reference, samples)]
+            found.append(Network(spec, extractor, files[0], files[1]))
         except DataError as error:
             if words:
                 raise _with_glyphs(error, reference, samples) from error
@@ -78,29 +83,19 @@ def _with_glyphs(error: DataError, reference: Side, samples: Side) -> DataError:
     return DataError(f"{error}; or take the features that ship with the package: --extractor glyphs")
 
 
-def _open(spec: SpaceSpec, reference: Side, samples: Side, device: torch.device, *, alone: bool) -> Network:
-    shape = reference.shape or samples.shape
-    assert shape is not None
-    extractor = load_extractor(spec.extractor, shape, device=device)
-    _check_shapes(extractor, reference, samples)
-    return Network(
-        spec, extractor, *(_applies(side, extractor, alone=alone) for side in (reference, samples))
-    )
-
-
-def _applies(side: Side, extractor: Extractor, *, alone: bool) -> bool:
-    """Return whether a side's statistics are features of this network; its images serve where not.
+def _file_of(side: Side, extractor: Extractor, *, alone: bool) -> Path | None:
+    """Return a side's statistics where they are of this network's features; its images serve where not.
 
     Those that do not say of which network they are, are taken as `_assumed` says; of another network they are
     where it alone was asked for. Raises DataError where they are not and there are no images.
     """
     if side.statistics is None:
-        return False
+        return None
     theirs = space_of(side.statistics)
     assumed = _assumed(side.statistics)
     ours = extractor.name == (theirs.name or assumed) or (alone and not theirs.name)
     if side.model is not None and not (ours and theirs.dim == extractor.dim):
-        return False
+        return None
     if not theirs.name and not ours:
         raise DataError(
             f"{side.statistics} does not say of which network its mu and sigma are, and is taken as "
@@ -108,7 +103,7 @@ def _applies(side: Side, extractor: Extractor, *, alone: bool) -> bool:
             f"of inception): if they are {extractor.name}'s, ask for --extractor {extractor.name} alone"
         )
     read_statistics(side.statistics, extractor)  # says what else is wrong
-    return True
+    return side.statistics
 
 
 def _assumed(path: Path) -> str:
@@ -186,4 +181,5 @@ def _by_files(words: Sequence[str], reference: Side, samples: Side) -> Network:
     )
     for path in paths:
         read_statistics(path, space)  # of this very space, whole and symmetric
-    return Network(SpaceSpec("statistics", statistics=(*DISTANCES, "precision-recall")), space, True, True)
+    spec = SpaceSpec("statistics", statistics=(*DISTANCES, "precision-recall"))
+    return Network(spec, space, reference.statistics, samples.statistics)

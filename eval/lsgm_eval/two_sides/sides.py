@@ -19,8 +19,7 @@ from lsgm.data.registry import DATASETS
 from lsgm.data.splits import subset
 from lsgm.distributed import World
 from lsgm.errors import DataError, UserError, did_you_mean
-from lsgm.files.names import shown
-from lsgm.files.regular import open_regular
+from lsgm.files.regular import listed, open_regular
 from lsgm.files.write import cache_dir
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.results.manifest import digest_of
@@ -45,7 +44,7 @@ from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import Reference, given_reference
 
-__all__ = ["Side", "SideLike", "Taken", "as_reference", "as_samples", "open_side", "take"]
+__all__ = ["Side", "SideLike", "Taken", "open_side", "take"]
 
 SideLike = str | Path | Tensor | NDArray[Any]
 KINDS = (
@@ -138,13 +137,12 @@ def open_side(
     Raises UserError for a word that leads nowhere, and whatever the reader of images, runs or statistics says
     of a damaged one.
     """
-    found = _open(what, device, name, convert)
-    return found if not isinstance(what, str | Path) else replace(found, word=str(what))
-
-
-def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -> Side:
     if not isinstance(what, str | Path):
         return _ready(ImageModel(from_array(what, name or "array"), name or "array"))
+    return replace(_named(what, device, convert), word=str(what))
+
+
+def _named(what: str | Path, device: torch.device | str, convert: str) -> Side:
     word = str(what)
     if not word:
         raise UserError(f"a side is named by an empty word: give {KINDS}")
@@ -165,20 +163,11 @@ def _open(what: SideLike, device: torch.device | str, name: str, convert: str) -
     if not path.exists() and ("/" in word or ":" not in (rest if named else word)):
         raise UserError(f"{path} does not exist: give {KINDS}")
     if path.is_dir() and not (is_run(path) or path.name.startswith("step-")):
-        if not _is_empty(path):
+        if listed(path, "*"):
             return _ready(open_source(path, None, convert))  # which says what is there instead of images
         raise UserError(f"{path} holds neither images nor a checkpoint: give {KINDS}")
     model = open_model(word, device=device)
     return Side(model.name, model, remark=getattr(model, "remark", ""))
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return next(folder.iterdir(), None) is None
-    except OSError as error:
-        raise DataError(
-            f"{shown(str(folder))} cannot be read ({error.strerror}); make it readable or give another"
-        ) from error
 
 
 def _ready(images: ImageModel, statistics: Path | None = None) -> Side:
@@ -259,15 +248,47 @@ class Taken:
         """Hash of the very images that were taken."""
         return hashlib.sha256(f"{self.side.sha256} ".encode() + self.numbers.tobytes()).hexdigest()
 
+    @property
     def said(self) -> str:
-        """Return what must be said beside numbers of a subset, or an empty string."""
-        total = self.side.total
-        if total is None or len(self.numbers) == total or not len(self.numbers):
+        """What must be said beside numbers of a subset, or an empty string."""
+        total, count = self.side.total, len(self.numbers)
+        if total is None or count in (0, total):
             return ""
         return (
-            f"{len(self.numbers):,} of the {total:,} images of {self.side.name}, a uniform subset drawn with "
-            f"seed {self.seed}"
+            f"{count:,} of the {total:,} images of {self.side.name}, a uniform subset drawn with seed "
+            f"{self.seed}"
         )
+
+    def as_reference(self, extractor: Extractor, file: Path | None) -> Reference:
+        """Return the side as the reference in one space, of which ``file`` has statistics, if it is one."""
+        remark = "; ".join(filter(None, (self.side.remark, self.said)))
+        if file is None:
+            have = self._found(extractor)
+            spatial = have.spatial.moments if have.spatial else None
+            return Reference(have.stats, self.sha256, spatial, remark)
+        given = given_reference(file, extractor)
+        if self.found is None:
+            return given
+        both = f"Frechet distances to the file's mu and sigma, all else to its {len(self.numbers):,} images"
+        return replace(
+            given,
+            stats=FeatureStats(given.stats.moments, self._found(extractor).stats.rows),
+            remark="; ".join(filter(None, (given.remark, both, remark))),
+        )
+
+    def as_samples(self, extractor: Extractor, file: Path | None) -> Gathered:
+        """Return the side as samples in one space, of which ``file`` has statistics, if it is one."""
+        if file is None:
+            return self._found(extractor)
+        known, empty = read_statistics(file, extractor), np.empty((0, 0), np.float32)
+        rows = np.empty((0, extractor.dim), np.float32)
+        rows = rows if self.found is None else self._found(extractor).stats.rows
+        spatial = FeatureStats(known.spatial, empty) if known.spatial is not None else None
+        return Gathered(FeatureStats(known.moments, rows), spatial, None, known.count is not None)
+
+    def _found(self, extractor: Extractor) -> Gathered:
+        assert self.found is not None
+        return self.found.of(extractor)
 
 
 def take(
@@ -309,35 +330,3 @@ def take(
         world=world,
     )
     return Taken(side, numbers, found, how, seed)
-
-
-def as_reference(taken: Taken, extractor: Extractor, applies: bool) -> Reference:
-    """Return a side as the reference in one space; ``applies`` says whether its statistics are of it."""
-    remark = "; ".join(part for part in (taken.side.remark, taken.said()) if part)
-    found, path = taken.found, taken.side.statistics if applies else None
-    if found is None:
-        assert path is not None
-        return given_reference(path, extractor)
-    stats, spatial = (have := found.of(extractor)).stats, have.spatial
-    if path is None:
-        return Reference(stats, taken.sha256, spatial.moments if spatial else None, remark)
-    given = given_reference(path, extractor)
-    both = f"Frechet distances to the file's mu and sigma, all else to its {len(taken.numbers):,} images"
-    return replace(
-        given,
-        stats=FeatureStats(given.stats.moments, stats.rows),
-        remark="; ".join(part for part in (given.remark, both, remark) if part),
-    )
-
-
-def as_samples(taken: Taken, extractor: Extractor, applies: bool) -> Gathered:
-    """Return a side as samples in one space; ``applies`` says whether its statistics are of it."""
-    found = taken.found.of(extractor) if taken.found is not None else None
-    if taken.side.statistics is None or not applies:
-        assert found is not None
-        return found
-    known = read_statistics(taken.side.statistics, extractor)
-    rows = found.stats.rows if found is not None else np.empty((0, extractor.dim), np.float32)
-    empty = np.empty((0, 0), np.float32)
-    spatial = FeatureStats(known.spatial, empty) if known.spatial is not None else None
-    return Gathered(FeatureStats(known.moments, rows), spatial, None, known.count is not None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval.compare.result_rows import folder, manifest, row
+from eval.compare.result_rows import MANIFEST, folder, manifest, measured, row
 from hostile_files import SPECIAL, json_values, outcome, place_special, says
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,16 +117,18 @@ def test_names_print_as_they_are_and_are_no_markup(
         assert "<b>[a](b)" not in captured.out or "--md" not in words
 
 
+WHOLE = {"format": 1, "id": "m"} | MANIFEST
+LSGM = measured(Path("/proc/self/mem"), "r")
 MANIFESTS: dict[str, Any] = {
     "a list": [],
     "deep": "[" * 10**5,
     "no text": b"\xff\xfe",
-    "models of numbers": {"models": [1, 2]},
-    "a path that is a number": {"models": [{"path": 3, "sha256": "a" * 64}]},
-    "a path to nowhere": {"models": [{"path": "/proc/self/mem", "sha256": "a" * 64}]},
-    "a path with a zero byte": '{"models": [{"path": "\\u0000", "sha256": "x"}]}',
-    "versions in a list": {"versions": ["x"]},
-    "hardware as a text": {"hardware": "gpu"},
+    "models of numbers": WHOLE | {"models": [1, 2]},
+    "a path that is a number": WHOLE | {"models": [LSGM | {"path": 3}]},
+    "a path to nowhere": WHOLE | {"models": [LSGM]},
+    "a path with a zero byte": WHOLE | {"models": [LSGM | {"path": "\0"}]},
+    "versions in a list": WHOLE | {"versions": ["x"]},
+    "hardware as a text": WHOLE | {"hardware": "gpu"},
 }
 
 
@@ -152,7 +154,7 @@ def test_a_manifest_is_looked_for_among_the_manifests_alone(
     (tmp_path / "theirs.json").write_text('{"versions": {"torch": "of theirs"}}')
     raw_folder(tmp_path / "a", ROW | {"manifest": "../../theirs"})
     side = open_side(tmp_path / "a")
-    assert side.manifests == {}
+    assert side.manifest_of(side.rows[0]) is None
     assert capsys.readouterr().err == ""
 
 
@@ -161,7 +163,7 @@ def test_results_that_lead_to_a_run_that_is_damaged_by_now_are_compared_without_
     run_of.mkdir()
     (run_of / "config.toml").write_text("not = [toml")
     raw_folder(tmp_path / "a", ROW | {"manifest": "m"})
-    manifest(tmp_path / "a", "m", models=[{"sha256": "a" * 64, "path": str(run_of), "run_id": "r"}])
+    manifest(tmp_path / "a", "m", models=[measured(run_of, "r")])
     assert any("is not known here" in line for line in everything(tmp_path / "a", tmp_path / "a"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval.compare.result_rows import folder, manifest, row
+from eval.compare.result_rows import folder, manifest, measured, row
 
 from lsgm.errors import DataError, UserError
 from lsgm_eval.compare.sides import RunSide, choose_models, open_side, trained_as
@@ -27,7 +27,7 @@ def training_run(place: Path, run_id: str, **about: Any) -> Path:
 
 def test_differences_of_two_models_are_no_numbers_of_one(tmp_path: Path) -> None:
     place = folder(tmp_path, row("nelbo_nats", 1.0), row("paired_nelbo_nats", 0.1, "lsgm - vae"))
-    assert open_side(place).models == ["lsgm"]
+    assert list(open_side(place).by_model) == ["lsgm"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_results_lead_to_the_run_that_trained_the_model_unless_it_is_another_by_
 ) -> None:
     run = training_run(tmp_path / "run", run_id)
     place = folder(tmp_path / "out", row("nelbo_nats", 1.0, manifest="m"))
-    manifest(place, "m", models=[{"sha256": "a" * 64, "path": str(run), "run_id": "r1"}])
+    manifest(place, "m", models=[measured(run, "r1")])
     training = trained_as(open_side(place), "lsgm")
     assert (training is not None) == found
     if training is not None:
@@ -101,7 +101,7 @@ def test_a_checkpoint_leads_to_the_run_that_it_lies_in_or_tells_by_itself(tmp_pa
     state = {"format": 1, "step": 3, "meta": meta, "exported": {"run_id": "r1", "git_revisions": ["g"]}}
     (checkpoint / "state.json").write_text(json.dumps(state))
     out = folder(tmp_path / "out", row("nelbo_nats", 1.0, manifest="m"))
-    manifest(out, "m", models=[{"sha256": "a" * 64, "path": str(checkpoint), "run_id": "r1"}])
+    manifest(out, "m", models=[measured(checkpoint, "r1")])
     training = trained_as(open_side(out), "lsgm")
     assert training is not None
     assert training.state["step"] == 3

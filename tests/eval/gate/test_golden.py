@@ -17,11 +17,11 @@ from hypothesis.extra.numpy import arrays
 
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm_eval.gate.golden import (
+    ImagesRow,
     default_golden,
     pack,
     read_golden,
     rounded,
-    unpack,
     write_golden,
 )
 
@@ -53,7 +53,7 @@ def test_the_same_rows_are_the_same_bytes_with_one_row_of_numbers_to_a_line(path
 
 @given(arrays(np.uint8, (3, 5)))
 def test_levels_survive_packing(levels: Any) -> None:
-    assert (unpack(pack(levels), (3, 5)) == levels).all()
+    assert (ImagesRow("images", (3, 5), pack(levels), 0, ()).levels() == levels).all()
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))

@@ -147,8 +147,8 @@ MEASURED = Measured(
     {"replay/nelbo": np.array([1.25, -3.0])},
     {"replay/images": np.arange(6, dtype=np.uint8).reshape(2, 3)},
     {
-        "nelbo_nats": Estimate("nelbo_nats", 2.5, np.array([2.0, 3.0])),
-        "frechet_glyphs": Estimate("frechet_glyphs", 4.0),
+        "nelbo_nats": Estimate(2.5, np.array([2.0, 3.0])),
+        "frechet_glyphs": Estimate(4.0),
     },
 )
 

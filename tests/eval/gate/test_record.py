@@ -63,11 +63,11 @@ def gates(draw: Any, trials: int, cut: bool) -> int:
     """Return how many gates of synthetic bounds [N] raise an alarm."""
     alarms = 0
     for _ in range(trials):
-        repeats = [Estimate("nelbo_nats", float(x.mean()), x) for x in (draw() for _ in range(8))]
-        row = module._estimate(repeats)
+        repeats = [Estimate(float(x.mean()), x) for x in (draw() for _ in range(8))]
+        row = module._estimate("nelbo_nats", repeats)
         golden = replace(GOLDEN, rows={"nelbo_nats": row if cut else replace(row, cut=(-1e9, 1e9))})
         values = draw()
-        measured = Measured(estimates={"nelbo_nats": Estimate("nelbo_nats", float(values.mean()), values)})
+        measured = Measured(estimates={"nelbo_nats": Estimate(float(values.mean()), values)})
         alarms += not judge(golden, measured)[0].passed
     return alarms
 
@@ -84,8 +84,8 @@ def test_freak_weights_of_the_times_raise_no_alarm_once_values_are_cut() -> None
 
 
 def test_a_bound_without_noise_has_the_error_of_its_rounding() -> None:
-    found = [Estimate("nelbo_nats", 8.0, np.array([4.0, 12.0]))] * 3
-    row = module._estimate(found)
+    found = [Estimate(8.0, np.array([4.0, 12.0]))] * 3
+    row = module._estimate("nelbo_nats", found)
     assert row.error == pytest.approx(8 * FLOAT32, rel=1e-3)
     assert row.image_error == pytest.approx(4.0)
 

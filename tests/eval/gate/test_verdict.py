@@ -32,8 +32,8 @@ def found(**changes: Any) -> Measured:
         replays={"replay/nelbo": np.array(changes.get("replay", (1.25, -3.0)))},
         drawn={"replay/images": changes.get("drawn", np.arange(6, dtype=np.uint8).reshape(2, 3))},
         estimates={
-            "nelbo_nats": Estimate("nelbo_nats", float(images.mean()), images),
-            "frechet_glyphs": Estimate("frechet_glyphs", changes.get("frechet", 4.0)),
+            "nelbo_nats": Estimate(float(images.mean()), images),
+            "frechet_glyphs": Estimate(changes.get("frechet", 4.0)),
         },
     )
 
@@ -116,7 +116,7 @@ def test_where_more_is_better_less_is_worse() -> None:
     rows = {"recall": replace(GOLDEN.rows["frechet_glyphs"], higher_is_better=True)}
     golden = replace(GOLDEN, rows=rows)
     for value, stands in ((1e3, True), (-1e3, False)):
-        measured = Measured(estimates={"recall": Estimate("recall", value)})
+        measured = Measured(estimates={"recall": Estimate(value)})
         assert judge(golden, measured, retrained=True)[0].passed == stands
 
 

@@ -427,6 +427,7 @@ def test_the_command_prints_what_the_call_returns_and_its_rows_make_a_report(
     )
     manifest = json.loads((out / "manifests" / f"{first['manifest']}.json").read_text())
     assert manifest["command"][:4] == ["lsgm", "fid", *words]
+    assert manifest["again"] == ["lsgm", "fid", *words, "--images", "80", "--seed", "2"]
     assert command.run([*words, "--images", "80", "--seed", "2", "--out", str(out)]) == 0
     table = capsys.readouterr().out
     assert "mine against real" in table
