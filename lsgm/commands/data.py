@@ -15,7 +15,7 @@ from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
-    from lsgm.data.fetch import Weights
+    from lsgm.data.download import Weights
 
 __all__ = ["HELP", "FetchOptions", "ListOptions", "VerifyOptions", "run"]
 
@@ -88,7 +88,7 @@ def _ls(argv: list[str]) -> int:
         description="List the datasets and published weights, and where each one is.",
         examples=["lsgm data ls", "lsgm data ls --json"],
     )
-    from lsgm.data.fetch import published_weights
+    from lsgm.data.download import published_weights
     from lsgm.data.registry import DATASETS
 
     rows = [_row(name) for name in DATASETS]
@@ -169,7 +169,7 @@ def _fetch(argv: list[str]) -> int:
     )
     if not options.names:
         raise DataError("name a dataset or weights to fetch; `lsgm data ls` lists them")
-    from lsgm.data.fetch import fetch_dataset, fetch_weights, published_weights
+    from lsgm.data.download import fetch_dataset, fetch_weights, published_weights
     from lsgm.files.write import claim
 
     weights = published_weights()
@@ -203,7 +203,7 @@ def _verify(argv: list[str]) -> int:
         description="Hash every file of the datasets and weights that are here, and read the datasets.",
         examples=["lsgm data verify", "lsgm data verify cifar10 inception --json"],
     )
-    from lsgm.data.fetch import published_weights, verify, verify_weights
+    from lsgm.data.download import published_weights, verify, verify_weights
     from lsgm.data.registry import DATASETS
 
     weights = published_weights()

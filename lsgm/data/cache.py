@@ -38,6 +38,7 @@ from lsgm.progress import bar
 from lsgm.structure import to_dict
 
 __all__ = [
+    "PixelNote",
     "Rows",
     "Seen",
     "Size",
@@ -71,8 +72,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Note:
-    """What lies beside decoded images."""
+class PixelNote:
+    """What lies beside decoded images, or is remembered of an array: the sha256 of the pixels."""
 
     sha256: str
     source: str = ""
@@ -138,7 +139,7 @@ def decoded(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: S
             if not note.exists():
                 sha256 = _decode_all(path, rows, order, counts, size, pixels)
                 with atomic_path(note) as temporary:
-                    temporary.write_text(json.dumps(asdict(_Note(sha256, repr(str(path))))))
+                    temporary.write_text(json.dumps(asdict(PixelNote(sha256, repr(str(path))))))
     return key
 
 
@@ -150,7 +151,7 @@ def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]
     pixels, note = _places(key)
     damaged = DataError(f"the cached {pixels} is truncated or corrupted; delete it and {note.name}")
     try:
-        rows, about = map_array(pixels), read_record(_Note, note)
+        rows, about = map_array(pixels), read_record(PixelNote, note)
     except DataError as error:
         if isinstance(error.__cause__, PermissionError):
             raise
@@ -273,10 +274,8 @@ def remembered(
 def cached_set(key: str, build: Callable[[], ImageSet]) -> ImageSet:
     """Return the image set cached under ``key``, building and writing it first where it is not there.
 
-    The key must name everything the pixels depend on. Stored pixels are hashed again at every load.
-
-    Raises:
-        DataError: the cache file is truncated or corrupted.
+    The key must name everything the pixels depend on. Stored pixels are hashed again at every load. Raises
+    DataError for a truncated or corrupted file.
     """
     path = cache_dir() / "derived" / f"{file_name(key)}.safetensors"
     if not path.exists():  # so that a cache somebody else filled may be read-only

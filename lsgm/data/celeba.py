@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsgm.config import Convert, require
-from lsgm.data.cache import file_stamp, remembered
+from lsgm.config import Convert
+from lsgm.data.cache import PixelNote, file_stamp, remembered
 from lsgm.data.dataset import Dataset
 from lsgm.data.folder import decode_files
 from lsgm.data.images import ImageSet, sha256_of
@@ -30,16 +28,6 @@ HOW = (
     "put 30,000 images of 256 x 256 into a folder, a zip or an .npy (uint8, N x 256 x 256 x 3) named "
     "celebahq256 in one of them; names in order, the last 3,000 are the test set"
 )
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is remembered of an array."""
-
-    sha256: str
-
-    def __post_init__(self) -> None:
-        require(re.fullmatch("[0-9a-f]{64}", self.sha256) is not None, f"sha256 is '{self.sha256}'")
 
 
 def find_celebahq(root: Path) -> Path | None:
@@ -62,15 +50,12 @@ def _places(root: Path) -> list[Path]:
 def read_celebahq(search: list[Path], *, counts: tuple[int, int] = COUNTS) -> ImageSet:
     """Return CelebA-HQ in order: 25,650 train, 1,350 val, 3,000 test, uint8 RGB, 5 bits for likelihoods.
 
-    Files larger than 256 x 256 are reduced as those of any folder; an array must have the right size.
-
-    Raises:
-        DataError: absent, another number of images, or images of another size.
+    Files larger than 256 x 256 are reduced as those of any folder; an array must have the right size. Raises
+    DataError where it is absent, of another number of images, or of images of another size.
     """
-    places = [place for root in search for place in _places(root)]
-    if not places:
-        raise missing("celebahq256", "the folder, zip or .npy celebahq256", search, how=HOW)
-    return first_good([partial(_read_at, place, counts) for place in places], search)
+    ways = [partial(_read_at, place, counts) for root in search for place in _places(root)]
+    absent = missing("celebahq256", "the folder, zip or .npy celebahq256", search, how=HOW)
+    return first_good(ways, search, absent)
 
 
 def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
@@ -82,9 +67,10 @@ def _read_at(path: Path, counts: tuple[int, int]) -> ImageSet:
         cut = _cut(len(array), sizes, path)
         splits = {split: array[rows.start : rows.stop] for split, rows in cut.items()}
         stamps = [(str(path.resolve()), file_stamp(path))]
-        settings = f"celebahq256 {sizes}"
-        known = remembered(_Known, settings, stamps, lambda: _Known(sha256_of(splits.values())))
-        sha256 = known.sha256
+        pixels = remembered(
+            PixelNote, f"celebahq256 {sizes}", stamps, lambda: PixelNote(sha256_of(splits.values()))
+        )
+        sha256 = pixels.sha256
     else:
         listing = list_files(path)
         listing.say()

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lsgm.data.cache import cached_set
-from lsgm.data.dataset import Dataset, carved_set
-from lsgm.data.download import RemoteFile
+from lsgm.data.dataset import Dataset, RemoteFile, carved_set
 from lsgm.data.imagefile import reading
 from lsgm.data.images import ImageSet
 from lsgm.data.places import Mirror, first_good, mirror_ways, missing, places_of
@@ -65,9 +64,8 @@ def read_cifar10(search: list[Path]) -> ImageSet:
     for root in search:
         ways += [partial(_official, path) for path in places_of("cifar10", CIFAR_FILES[0].file, [root])]
         ways += mirror_ways("cifar10", [root], _mirrored)
-    if not ways:
-        raise missing("cifar10", CIFAR_FILES[0].file, search, check=CIFAR_FILES[0].check)
-    return first_good(ways, search)
+    absent = missing("cifar10", CIFAR_FILES[0].file, search, check=CIFAR_FILES[0].check)
+    return first_good(ways, search, absent)
 
 
 def _official(path: Path) -> ImageSet:
@@ -87,8 +85,7 @@ def _mirrored(mirror: Mirror) -> ImageSet:
 def read_archive(path: Path) -> ImageSet:
     """Return the image set in a ``cifar-10-python.tar.gz``; its pickles are read as data, never executed.
 
-    Raises:
-        DataError: the archive is damaged, lacks a batch, or its pickles hold more than arrays.
+    Raises DataError where the archive is damaged, lacks a batch, or its pickles hold more than arrays.
     """
     images, labels = {}, {}
     try:
@@ -154,8 +151,7 @@ class _ArraysOnly(pickle.Unpickler):
 def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:
     """Return the dictionary of a pickle made of containers, numbers, strings and arrays; keys are bytes.
 
-    Raises:
-        DataError: it refers to anything else, or is not a pickle of a dictionary. Nothing of it has run.
+    Raises DataError where it refers to anything else, or is no pickle of a dictionary. Nothing of it has run.
     """
     try:
         value = _ArraysOnly(io.BytesIO(contents), encoding="bytes").load()
@@ -181,8 +177,7 @@ def untile(sheet: NDArray[np.uint8], rows: int = 40, columns: int = 25) -> NDArr
 def read_sheets(mirror: Mirror) -> ImageSet:
     """Return the image set of a mirror of WebP sheets; label ``exact`` is 0 for the few stand-in images.
 
-    Raises:
-        DataError: a file or the decoded pixels have another checksum than the manifest says.
+    Raises DataError where a file or the decoded pixels have another checksum than the manifest says.
     """
     mirror.verify()
     images: dict[str, NDArray[np.uint8]] = {}
@@ -234,13 +229,9 @@ def _set(
 ) -> ImageSet:
     """Return the image set of NCHW arrays train and test."""
     train, test = (torch.from_numpy(np.ascontiguousarray(images[split])) for split in ("train", "test"))
-    named = [
-        {label: torch.from_numpy(v) for label, v in labels[split].items()} for split in ("train", "test")
-    ]
-    classes = {"class": CLASSES}
-    return carved_set(
-        "cifar10", version, "uint8", (train, test), (named[0], named[1]), classes, mirror=mirror
-    )
+    named = {split: {k: torch.from_numpy(v) for k, v in labels[split].items()} for split in labels}
+    pairs = (train, test), (named["train"], named["test"])
+    return carved_set("cifar10", version, "uint8", *pairs, {"class": CLASSES}, mirror=mirror)
 
 
 CIFAR10 = Dataset("cifar10", "CIFAR-10, 8 bits", "uint8", (3, 32, 32), read_cifar10, CIFAR_FILES)

@@ -1,142 +1,268 @@
-"""Official files: their addresses, the checksums by which they are known, and downloads that go on."""
+"""Getting and checking what is not here: official datasets, and the weights that packages measure with.
+
+Packages offer weights through the entry-point group ``lsgm.weights``: each is a mapping from names to
+`Weights`. What is at hand anywhere, a mirror too, is left as it is; a download goes on where it stopped.
+"""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
+import contextlib
 import http.client
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsgm.data.places import file_sha256
+from lsgm.data.dataset import Dataset, RemoteFile
+from lsgm.data.images import sha256_of
+from lsgm.data.places import (
+    Mirror,
+    file_sha256,
+    find_mirror,
+    is_there,
+    mirror_ways,
+    places_of,
+    roots,
+)
+from lsgm.data.registry import DATASETS, find_dataset
+from lsgm.discovery import offers
 from lsgm.errors import DataError
-from lsgm.files.limits import DATASET_FILE, DOWNLOAD
+from lsgm.files.limits import DOWNLOAD
 from lsgm.files.names import shown
-from lsgm.files.regular import open_regular, refuse_special
-from lsgm.files.write import exclusive, open_append, unwritable
+from lsgm.files.regular import refuse_special
+from lsgm.files.write import cache_dir, exclusive, open_append, unwritable
 from lsgm.progress import bar
 
-__all__ = ["RemoteFile", "UnreachableError", "download", "fetch"]
+__all__ = [
+    "Checked",
+    "UnreachableError",
+    "Weights",
+    "at_hand",
+    "download",
+    "fetch",
+    "fetch_dataset",
+    "fetch_weights",
+    "published_weights",
+    "verify",
+    "verify_weights",
+]
 
 
 @dataclass(frozen=True)
-class RemoteFile:
-    """A file of an official archive.
+class Weights:
+    """Published weights of a network that measures.
 
     Attributes:
-        file: Its name here.
-        url: Where it comes from.
-        sha256: Its checksum, where one is published or known.
-        contents_md5: md5 of the uncompressed contents of a gzip file: the same however it was compressed.
+        remote: The file as it is published.
+        places: Returns where copies may lie, in the order in which they are looked for.
+        get: Returns where a good copy lies, downloading it into the cache where there is none.
     """
 
-    file: str
-    url: str
-    sha256: str = ""
-    contents_md5: str = ""
+    remote: RemoteFile
+    places: Callable[[], Sequence[Path]]
+    get: Callable[[], Path]
 
-    @property
-    def check(self) -> str:
-        """Return the checksum in words, "" where none is known."""
-        if self.sha256:
-            return f"sha256 {self.sha256}"
-        return f"md5 of the uncompressed contents {self.contents_md5}" if self.contents_md5 else ""
-
-    def problem(self, path: Path) -> str:
-        """Return what is wrong with the file at a path, in a sentence without advice, or "" (OSError)."""
-        if not self.check and _is_page(path):
-            return f"{path} is a web page"
-        if self.sha256 and (found := file_sha256(path)) != self.sha256:
-            return f"{path} is truncated or corrupted: its sha256 is {found} instead of {self.sha256}"
-        if self.contents_md5:
-            try:
-                found = hashlib.md5(gunzip(path), usedforsecurity=False).hexdigest()
-            except DataError as error:
-                return str(error)
-            if found != self.contents_md5:
-                return (
-                    f"{path} is not the official file: its contents have md5 {found}, not {self.contents_md5}"
-                )
-        return ""
-
-    def is_good(self, path: Path) -> bool:
-        """Return whether the file at a path can be read and is the one."""
-        try:
-            return not self.problem(path)
-        except (OSError, DataError):
-            return False
-
-    def verify(self, path: Path, *, dataset: str) -> None:
-        """Check the file at a path.
-
-        Raises:
-            DataError: its checksum is another one.
-        """
-        if problem := self.problem(path):
-            raise DataError(f"{problem}; delete it and run `lsgm data fetch {dataset}`")
+    def find(self) -> Path | None:
+        """Return where a good copy lies, None where there is none; nothing is downloaded."""
+        return next((place for place in self.places() if self.remote.is_good(place)), None)
 
 
-def _is_page(path: Path) -> bool:
-    with open_regular(path) as file:
-        return file.read(512).lstrip().startswith(b"<")
+def published_weights() -> Mapping[str, Weights]:
+    """Return the weights that the installed packages offer, by name."""
+    found: dict[str, Weights] = {}
+    for point in offers("lsgm.weights").values():
+        found |= point.load()
+    return found
 
 
-def gunzip(path: Path) -> bytes:
-    """Return the contents of a gzip file.
+def at_hand(name: str, search: list[Path]) -> Path | None:
+    """Return where a whole and verified copy of a dataset lies, a mirror's folder or an official file's.
 
-    Raises:
-        DataError: it is truncated or corrupted, or unpacks to more than any file of a dataset.
+    A damaged copy does not count.
     """
-    with open_regular(path) as packed:
-        try:
-            with gzip.GzipFile(fileobj=packed) as file:
-                contents = file.read(DATASET_FILE.value + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is truncated or corrupted ({error})") from error
-    DATASET_FILE.hold(f"{path}, unpacked,", len(contents))
-    return contents
+    dataset = DATASETS[name]
+    for whole in mirror_ways(name, search, _whole):
+        with contextlib.suppress(DataError, OSError):
+            return whole()
+    if dataset.find is not None:
+        for path in filter(None, map(dataset.find, search)):
+            return path
+    for part in [[root] for root in search] if dataset.together else [search]:
+        copies = [_good_copy(item, name, part) for item in dataset.files]
+        if copies and copies[0] is not None and all(copies):
+            return copies[0].parent
+    return None
+
+
+def _whole(mirror: Mirror) -> Path:
+    mirror.verify()
+    return mirror.folder
+
+
+def _good_copy(item: RemoteFile, name: str, search: list[Path]) -> Path | None:
+    return next((place for place in places_of(name, item.file, search) if item.is_good(place)), None)
 
 
 def fetch(files: Sequence[RemoteFile], folder: Path, *, dataset: str) -> list[Path]:
     """Download what is not in ``folder`` yet, each file verified before it takes its name.
 
-    Raises:
-        DataError: no connection, contents that are refused, or a folder that cannot be written; names the
-            file, the place and the command.
+    Raises DataError, which names the file, the place and the command, for no connection, contents that are
+    refused, and a folder that cannot be written.
     """
     for item in files:
+
+        def accept(part: Path, item: RemoteFile = item) -> None:
+            if problem := item.problem(part):
+                raise DataError(
+                    f"what {item.url} sent is not the file wanted: {problem}; "
+                    f"run `lsgm data fetch {dataset}` again, or get the file elsewhere"
+                )
+
         try:
-            download(item.url, folder / item.file, check=partial(_accept, item, dataset))
+            download(item.url, folder / item.file, check=accept)
         except UnreachableError as error:
-            raise _absent(item, folder, dataset, error) from error
+            part = folder / f"{item.file}.part"
+            kept = f"; {part} is kept" if part.exists() else ""
+            known = f" ({item.check})" if item.check else ""
+            reason = str(error).partition(";")[0]
+            raise DataError(
+                f"{dataset}: {item.file}{known} is not here; {reason}{kept}; run `lsgm data fetch {dataset}` "
+                f"where there is a network, or put the file into {folder} or a folder named by LSGM_DATA"
+            ) from error
     return [folder / item.file for item in files]
 
 
-def _absent(item: RemoteFile, folder: Path, dataset: str, error: UnreachableError) -> DataError:
-    part = folder / f"{item.file}.part"
-    kept = f"; {part} is kept" if part.exists() else ""
-    known = f" ({item.check})" if item.check else ""
-    reason = str(error).partition(";")[0]
-    return DataError(
-        f"{dataset}: {item.file}{known} is not here; {reason}{kept}; run `lsgm data fetch {dataset}` where "
-        f"there is a network, or put the file into {folder} or a folder named by LSGM_DATA"
-    )
+def fetch_dataset(name: str, to: Path | None = None) -> list[str]:
+    """Get a dataset into the cache, or below ``to``, and return a line for the screen on each thing done.
 
-
-def _accept(item: RemoteFile, dataset: str, part: Path) -> None:
-    if problem := item.problem(part):
+    Without ``to`` nothing is done where every place that is looked in together has it. Raises DataError,
+    which names file, place and command, where there is no place to get it from, no network or no room.
+    """
+    dataset, search = DATASETS[name], roots() if to is None else [to]
+    if dataset.bundled:
+        return [f"{name}: nothing to fetch, it is rendered here"]
+    if (place := at_hand(name, search)) is not None:
+        return [f"{name}: nothing to fetch, it is in {place}"]
+    if not dataset.files:
+        looked = ", ".join(map(str, search))
         raise DataError(
-            f"what {item.url} sent is not the file wanted: {problem}; "
-            f"run `lsgm data fetch {dataset}` again, or get the file elsewhere"
+            f"{name} cannot be downloaded; {dataset.how}; looked in {looked}, each with its sub-folders; "
+            f"`lsgm data verify {name}` says whether it is found"
         )
+    folder = (cache_dir() / "data" if to is None else to) / name
+    wanted = _wanted(dataset, folder, search)
+    return [f"{path}  sha256 {file_sha256(path)}" for path in fetch(wanted, folder, dataset=name)]
+
+
+def _wanted(dataset: Dataset, folder: Path, search: list[Path]) -> list[RemoteFile]:
+    """Return the files to download, and remove damaged ones that stand in their way in the cache."""
+    search = [folder.parent] if dataset.together else search
+    wanted = [item for item in dataset.files if _good_copy(item, dataset.name, search) is None]
+    for item in wanted:
+        path = folder / item.file
+        if not path.is_file():
+            continue
+        wrong = f"{path} is not the file that it should be"
+        if not path.is_relative_to(cache_dir()):  # not ours to throw away
+            raise DataError(f"{wrong}; delete it and run `lsgm data fetch {dataset.name}` again")
+        print(f"lsgm: {wrong}; it is fetched again", file=sys.stderr)
+        path.unlink()
+    return wanted
+
+
+def fetch_weights(name: str, weights: Weights) -> list[str]:
+    """Get published weights into the cache unless a good copy is anywhere; return a line for the screen.
+
+    Raises DataError, which names file, place and command, without a network or room.
+    """
+    if (place := weights.find()) is not None:
+        return [f"{name}: nothing to fetch, it is in {place}"]
+    path = weights.get()
+    return [f"{path}  sha256 {file_sha256(path)}"]
+
+
+# Hashing every file of a dataset, and reading it, or of weights: what `lsgm data verify` reports
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing that was checked: a file, or the pixels read from it. ``problem`` is "" where all is well.
+
+    ``dataset`` may be the name of weights.
+    """
+
+    dataset: str
+    item: str
+    problem: str = ""
+
+
+def verify(names: Sequence[str], *, required: bool = True) -> Iterator[Checked]:
+    """Yield a finding for every file of every dataset named, then one for its pixels.
+
+    An absent dataset is passed over unless it is ``required``.
+    """
+    search = roots()
+    for name in names:
+        found = find_dataset(name, search)
+        if found is None and not DATASETS[name].bundled and not required:
+            continue
+        files = list(_files(name, found, search))
+        yield from files
+        if not any(finding.problem for finding in files):
+            yield _pixels(name, search)
+
+
+def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Checked]:
+    if found is None:
+        return
+    mirror = find_mirror(name, found) if found.is_dir() else None
+    if mirror is not None:
+        for entry, problem in mirror.problems():
+            yield Checked(name, str(mirror.folder / entry.file), problem)
+        return
+    for item in DATASETS[name].files:
+        for path in places_of(name, item.file, search)[:1]:
+            yield _file(name, item, path)
+
+
+def _file(name: str, item: RemoteFile, path: Path) -> Checked:
+    try:
+        problem = item.problem(path)
+    except (OSError, DataError) as error:
+        what = (isinstance(error, OSError) and error.strerror) or str(error)
+        problem = what if what.startswith(str(path)) else f"{path} cannot be read ({what})"
+    advice = f"; delete it and run `lsgm data fetch {name}`" if problem else ""
+    return Checked(name, str(path), problem + advice)
+
+
+def verify_weights(name: str, weights: Weights, *, required: bool = True) -> Iterator[Checked]:
+    """Yield a finding for every copy of published weights; that there is none is one where ``required``."""
+    places = list(dict.fromkeys(weights.places()))
+    there = [place for place in places if is_there(place)]
+    for place in there:
+        yield _file(name, weights.remote, place)
+    if required and not there:
+        looked = ", ".join(map(str, places))
+        problem = f"not here; looked for {looked}: run `lsgm data fetch {name}`"
+        yield Checked(name, weights.remote.file, problem)
+
+
+def _pixels(name: str, search: list[Path]) -> Checked:
+    try:
+        images = DATASETS[name].read(search)
+    except DataError as error:
+        return Checked(name, "pixels", str(error))
+    if sha256_of(images.splits.values()) != images.sha256:  # only memory-mapped sets can get here
+        return Checked(
+            name, "pixels", f"the pixels of {name} in the cache are corrupted; delete {cache_dir()}"
+        )
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in images.splits.items())
+    return Checked(name, f"{images.identity} ({counts})")
 
 
 # Downloads that survive interruption: a `.part` file grows by HTTP ranges until it is whole and verified
@@ -165,9 +291,8 @@ def download(
         attempts: Connections tried in a row without progress before giving up.
         timeout: Seconds of silence after which a connection is given up.
 
-    Raises:
-        UnreachableError: no connection, or an answer that is not the file.
-        DataError: contents that are refused, or a place that cannot be written.
+    Raises UnreachableError for no connection and an answer that is not the file, DataError for contents that
+    are refused and a place that cannot be written.
     """
     if not target.is_dir():  # which is said when it is in the way
         refuse_special(target)
@@ -178,28 +303,20 @@ def download(
             return
         part = target.with_name(target.name + ".part")
         refuse_special(part)
-        resumed = part.exists()
-        _fill(url, part, attempts, timeout)
-        try:
-            _checked(part, check)
-        except DataError:
-            if not resumed:
-                raise
-            # What an earlier call left may have been of another file, or damaged since: once from the start.
+        # What an earlier call left may be of another file, or damaged since: then once from the start.
+        for again in [True, False] if part.exists() else [False]:
             _fill(url, part, attempts, timeout)
-            _checked(part, check)
+            try:
+                check(part)
+                break
+            except DataError:
+                part.unlink()
+                if not again:
+                    raise
         try:
             part.replace(target)
         except OSError as error:
             raise unwritable(target, error) from error
-
-
-def _checked(part: Path, check: Callable[[Path], None]) -> None:
-    try:
-        check(part)
-    except DataError:
-        part.unlink()
-        raise
 
 
 def _fill(url: str, part: Path, attempts: int, timeout: float) -> None:

@@ -360,11 +360,11 @@ def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:
     roles = {name: role_in(name) for name in image_arrays(path)} if path.suffix.lower() == ".npz" else {}
     if "train" in roles.values() and {"val", "test"} & set(roles.values()):
         rows, parts, origin = _by_role(path, {name: role for name, role in roles.items() if role})
-        split = split_rows(path, _numbers(len(rows)), parts, origin)
+        split = split_rows(path, list(map(str, range(len(rows)))), parts, origin)
     else:
         rows = _Arrays([read_array(path)])
         try:
-            split = split_rows(path, _numbers(len(rows)), {"train": range(len(rows))})
+            split = split_rows(path, list(map(str, range(len(rows)))), {"train": range(len(rows))})
         except TooFewError:
             if not few:
                 raise
@@ -393,7 +393,3 @@ def _by_role(path: Path, roles: Mapping[str, Role]) -> tuple[_Arrays, dict[Role,
         parts[role], origin[role] = range(start, start + len(arrays[-1])), name
         start += len(arrays[-1])
     return _Arrays(arrays), parts, origin
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(row) for row in range(count)]

@@ -66,8 +66,7 @@ class ImageSet:
     def split(self, name: str) -> Tensor:
         """Return the images of a split, or of several joined by ``+`` (``train+val``: all but the test).
 
-        Raises:
-            DataError: no such split.
+        Raises DataError where there is no such split.
         """
         parts = name.split("+")
         for part in parts:

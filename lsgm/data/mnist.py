@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsgm.data.dataset import Dataset, carved_set
-from lsgm.data.download import RemoteFile, gunzip
+from lsgm.data.dataset import Dataset, RemoteFile, carved_set, gunzip
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.places import Mirror, first_good, mirror_ways, missing, places_of
 from lsgm.errors import DataError
@@ -53,11 +52,7 @@ _FIXED_NAMES = {"train": "train", "val": "valid", "test": "test"}
 
 
 def read_idx(contents: bytes, path: Path) -> Tensor:
-    """Return the uint8 tensor in the bytes of an idx file.
-
-    Raises:
-        DataError: not an idx file of bytes, or too short.
-    """
+    """Return the uint8 tensor in the bytes of an idx file. Raises DataError for other bytes, or too few."""
     if len(contents) < 4 or contents[:3] != b"\x00\x00\x08":
         raise DataError(
             f"{path} is not an idx file of bytes; run `lsgm data fetch mnist` into an empty folder"
@@ -82,10 +77,9 @@ def read_mnist(search: list[Path]) -> ImageSet:
     """
     arrays = []
     for item in MNIST_FILES:
-        places = places_of("mnist", item.file, search)
-        if not places:
-            raise missing("mnist", item.file, search, check=item.check)
-        arrays.append(first_good([partial(_read_official, item, path) for path in places], search))
+        ways = [partial(_read_official, item, path) for path in places_of("mnist", item.file, search)]
+        absent = missing("mnist", item.file, search, check=item.check)
+        arrays.append(first_good(ways, search, absent))
     train, train_digits, test, test_digits = arrays
     labels = {"digit": train_digits.long()}, {"digit": test_digits.long()}
     classes = {"digit": tuple("0123456789")}
@@ -105,8 +99,7 @@ def _read_official(item: RemoteFile, path: Path) -> Tensor:
 def read_amat(path: Path) -> Tensor:
     """Return uint8 ``[N, 1, 28, 28]`` in {0, 255} from a text file of 784 zeros and ones per line.
 
-    Raises:
-        DataError: anything else in it.
+    Raises DataError for anything else in it.
     """
     digits = np.frombuffer(read_bytes(path, DATASET_FILE), np.uint8)
     digits = digits[digits > 32]  # spaces and line ends
@@ -127,9 +120,7 @@ def read_mnist_fixed(search: list[Path]) -> ImageSet:
         if all(places_of("mnist-fixed", item.file, [root]) for item in FIXED_FILES):
             ways.append(partial(_read_texts, root))
         ways += mirror_ways("mnist-fixed", [root], _read_packed)
-    if not ways:
-        raise missing("mnist-fixed", FIXED_FILES[0].file, search)
-    return first_good(ways, search)
+    return first_good(ways, search, missing("mnist-fixed", FIXED_FILES[0].file, search))
 
 
 def _read_texts(root: Path) -> ImageSet:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data.cache import cached_set
-from lsgm.data.dataset import Dataset, Labels, carved_set
-from lsgm.data.download import RemoteFile
+from lsgm.data.dataset import Dataset, Labels, RemoteFile, carved_set
 from lsgm.data.images import ImageSet
 from lsgm.data.places import Mirror, file_sha256, first_good, mirror_ways, missing, places_of
 from lsgm.errors import DataError
@@ -51,10 +50,9 @@ def read_omniglot(search: list[Path]) -> ImageSet:
     No checksum of chardata.mat is published, so its shapes and value range are checked and its own sha256
     becomes part of the version.
     """
-    places = places_of("omniglot", OMNIGLOT_FILES[0].file, search)
-    if not places:
-        raise missing("omniglot", OMNIGLOT_FILES[0].file, search)
-    return first_good([partial(_official, path) for path in places], search)
+    file = OMNIGLOT_FILES[0].file
+    ways = [partial(_official, path) for path in places_of("omniglot", file, search)]
+    return first_good(ways, search, missing("omniglot", file, search))
 
 
 def _official(path: Path) -> ImageSet:
@@ -66,10 +64,7 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     """Return the image set in a ``chardata.mat``: arrays ``data`` and ``testdata``, 784 x N in [0, 1].
 
     Each column lists a picture column by column; it is transposed here so that the characters stand upright.
-    Grey values are rounded to 1/255.
-
-    Raises:
-        DataError: not such a file.
+    Grey values are rounded to 1/255. Raises DataError for anything else.
     """
     import scipy.io
 
@@ -78,9 +73,7 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
     try:
         stream: Any = io.BytesIO(raw)  # which the stubs do not know to be read
         content: dict[str, Any] = scipy.io.loadmat(stream, variable_names=_VARIABLES)
-    except (
-        Exception
-    ) as error:  # scipy raises many kinds on a damaged file, zlib.error and TypeError among them
+    except Exception as error:  # scipy raises many kinds on a damaged file, zlib.error and TypeError too
         raise DataError(f"{path} is truncated or not a MATLAB file ({error}); {_AGAIN}") from error
     arrays = []
     for name, count in zip(("data", "testdata"), counts, strict=True):
@@ -144,10 +137,9 @@ def read_lake28(search: list[Path]) -> ImageSet:
 
     The set has as many training images as `omniglot` but other pictures: its likelihoods are not comparable.
     """
-    if ways := mirror_ways("omniglot-lake28", search, _mirrored):
-        return first_good(ways, search)
     how = f"copy the mirror {LAKE_MIRROR} into one of them, or set LSGM_DATA to the folder that holds it"
-    raise missing("omniglot-lake28", f"{LAKE_MIRROR}/manifest.json", search, how=how)
+    absent = missing("omniglot-lake28", f"{LAKE_MIRROR}/manifest.json", search, how=how)
+    return first_good(mirror_ways("omniglot-lake28", search, _mirrored), search, absent)
 
 
 def _mirrored(mirror: Mirror) -> ImageSet:

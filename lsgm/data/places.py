@@ -27,7 +27,6 @@ __all__ = [
     "Mirror",
     "MirrorFile",
     "file_sha256",
-    "find_file",
     "find_mirror",
     "first_good",
     "is_there",
@@ -52,11 +51,6 @@ def places_of(dataset: str, file: str, search: Iterable[Path]) -> list[Path]:
     return [place for root in search for place in (root / dataset / file, root / file) if is_there(place)]
 
 
-def find_file(dataset: str, file: str, search: list[Path]) -> Path | None:
-    """Return the first of ``root/dataset/file`` and ``root/file`` that exists."""
-    return next(iter(places_of(dataset, file, search)), None)
-
-
 def is_there(place: Path) -> bool:
     """Return whether there is something at a place, also something that this process may not look into."""
     try:
@@ -66,12 +60,16 @@ def is_there(place: Path) -> bool:
     return True
 
 
-def first_good(ways: Iterable[Callable[[], T]], nothing_in: Sequence[Path]) -> T:
+def first_good(
+    ways: Sequence[Callable[[], T]], nothing_in: Sequence[Path], absent: DataError | None = None
+) -> T:
     """Return what the first of several ways to the same thing gives: a bad copy hides no good one behind it.
 
-    What was wrong with the copies before it is said on standard error. Raises DataError where every way
-    fails: what is wrong with each copy, and in which places there is none.
+    What was wrong with the copies before it is said on standard error. Raises ``absent`` where there is no
+    way, and DataError where every one fails: what is wrong with each copy, and in which places there is none.
     """
+    if absent is not None and not ways:
+        raise absent
     wrong: dict[str, None] = {}
     for way in ways:
         try:
@@ -157,11 +155,7 @@ class Mirror:
         return f"{self.name}-{self.version}-{hashlib.sha256(sums.encode()).hexdigest()[:16]}"
 
     def path(self, file: str) -> Path:
-        """Return the path of a file, its presence and size checked.
-
-        Raises:
-            DataError: not in the manifest, absent, or of another size.
-        """
+        """Return a file's path. Raises DataError for one that is not listed, absent or of another size."""
         entry = next((item for item in self.files if item.file == file), None)
         if entry is None:
             raise DataError(f"{self.folder / 'manifest.json'} does not list {file}; replace the mirror")
@@ -187,22 +181,14 @@ class Mirror:
             yield entry, self.problem(entry, contents=True)
 
     def verify(self) -> None:
-        """Hash every file.
-
-        Raises:
-            DataError: one is absent, truncated or corrupted.
-        """
+        """Hash every file. Raises DataError where one is absent, truncated or corrupted."""
         for _, problem in self.problems():
             if problem:
                 raise DataError(problem)
 
 
 def read_manifest(folder: Path) -> Mirror:
-    """Return the mirror in a folder.
-
-    Raises:
-        DataError: the manifest is not valid.
-    """
+    """Return the mirror in a folder. Raises DataError where its manifest is not valid."""
     path = folder / "manifest.json"
     try:
         manifest = read_record(_Manifest, path, repair="restore it")
@@ -223,9 +209,8 @@ def read_manifest(folder: Path) -> Mirror:
 def find_mirror(name: str, root: Path) -> Mirror | None:
     """Return the mirror of a dataset in a folder or one of its sub-folders, whatever those are called.
 
-    Raises:
-        DataError: there is none, but a folder that bears the dataset's name has a broken manifest. Broken
-            manifests elsewhere belong to something else and are passed over.
+    Raises DataError where there is none, but a folder that bears the dataset's name has a broken manifest.
+    Broken manifests elsewhere belong to something else and are passed over.
     """
     return first_good(ways, []) if (ways := mirror_ways(name, [root], lambda mirror: mirror)) else None
 
@@ -250,12 +235,12 @@ def mirror_ways(name: str, search: Sequence[Path], read: Callable[[Mirror], T]) 
                 mirror = read_manifest(manifest.parent)
             except DataError:
                 if manifest.parent.name == name:
-                    ways.append(partial(_read_at, manifest.parent, read))
+
+                    def say(folder: Path = manifest.parent) -> T:
+                        return read(read_manifest(folder))
+
+                    ways.append(say)
                 continue
             if mirror.name == name:
                 ways.append(partial(read, mirror))
     return ways
-
-
-def _read_at(folder: Path, read: Callable[[Mirror], T]) -> T:
-    return read(read_manifest(folder))

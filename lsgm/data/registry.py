@@ -13,7 +13,7 @@ from lsgm.data.folder import read_folder, read_image
 from lsgm.data.imagefile import reading
 from lsgm.data.images import ImageSet
 from lsgm.data.listing import SUFFIXES
-from lsgm.data.places import find_file, find_mirror, roots
+from lsgm.data.places import find_mirror, places_of, roots
 from lsgm.discovery import offers
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
@@ -71,9 +71,9 @@ def find_dataset(name: str, search: list[Path]) -> Path | None:
     dataset = DATASETS[name]
     broken: DataError | None = None
     for root in search:
-        found = [find_file(name, item.file, [root]) for item in dataset.files]
-        if dataset.files and all(found) and found[0] is not None:
-            return found[0] if len(found) == 1 else found[0].parent
+        found = [places_of(name, item.file, [root]) for item in dataset.files]
+        if found and all(found):
+            return found[0][0] if len(found) == 1 else found[0][0].parent
         try:
             if (mirror := find_mirror(name, root)) is not None:
                 return mirror.folder
@@ -106,9 +106,8 @@ def load(
             (`lsgm.data.imagefile`).
         few: Whether images by path may be too few to be split (`lsgm.data.folder.read_folder`).
 
-    Raises:
-        DataError: no name, an unknown one, or a file that is absent, truncated, corrupted or unreadable.
-        ConfigError: an unknown word in ``convert``, or any for a dataset by name.
+    Raises DataError for no name, an unknown one, and a file that is absent, truncated, corrupted or
+    unreadable; ConfigError for an unknown word in ``convert``, or any for a dataset by name.
     """
     if name in DATASETS:
         if convert:
@@ -124,8 +123,5 @@ def load(
         return read_image(path, size, convert)
     if there or os.sep in name or path.suffix.lower() in (".zip", *ARRAYS, *SUFFIXES):
         return read_folder(path, size, convert, few=few)
-    hint = (
-        did_you_mean(name, DATASETS)
-        or f"; give one of {', '.join(DATASETS)}, or the path of a folder, zip, npz or npy"
-    )
-    raise DataError(f"unknown dataset '{name}'{hint}")
+    known = f"; give one of {', '.join(DATASETS)}, or the path of a folder, zip, npz or npy"
+    raise DataError(f"unknown dataset '{name}'{did_you_mean(name, DATASETS) or known}")

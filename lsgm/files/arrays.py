@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ARRAYS, DOCUMENT, WEIGHTS, Limit
 from lsgm.files.names import said, shown
-from lsgm.files.regular import open_regular
+from lsgm.files.regular import open_regular, zip_of
 from lsgm.files.text import parse_json, record_of
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "map_array",
     "parse_header",
     "read_arrays",
-    "read_header",
 ]
 
 _KINDS = {
@@ -50,20 +49,12 @@ PIECE = 2**24
 """Bytes that are read at once."""
 
 
-class Arrays(Mapping[str, NDArray[Any]]):
+class Arrays(dict[str, NDArray[Any]]):
     """The arrays of a file by name, and what was expected of one said in a sentence where it is not so."""
 
     def __init__(self, where: Path | str, content: Mapping[str, NDArray[Any]]) -> None:
-        self.where, self._content = where, dict(content)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self._content[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._content)
-
-    def __len__(self) -> int:
-        return len(self._content)
+        super().__init__(content)
+        self.where = where
 
     def take(self, name: str, kinds: str = "f", ndim: int | None = None) -> NDArray[Any]:
         """Return an array of one of NumPy's ``kinds`` and, where it is given, of ``ndim`` dimensions.
@@ -71,9 +62,9 @@ class Arrays(Mapping[str, NDArray[Any]]):
         Raises DataError where it is missing or another: integers are not taken for measurements, complex
         numbers not for real ones.
         """
-        if name not in self._content:
+        if name not in self:
             raise self.refused(f"has no array '{name}'")
-        array = self._content[name]
+        array = self[name]
         if array.dtype.kind not in kinds:
             what = _KINDS.get(kinds, f"of a kind in '{kinds}'")
             raise self.refused(f": '{name}' is {array.dtype}, and {what} belong there")
@@ -108,51 +99,33 @@ def read_arrays(
     Nothing is unpickled and nothing unpacked that claims more than it is, or more than ``limit``. Raises
     ``error`` for whatever else a file may hold: damage, objects, one name twice, a header of other bytes.
     """
+    with _opened(path, "arrays", error) as file:
+        if file.peek(6)[:6] != npy.MAGIC_PREFIX:
+            return Arrays(path, _members(file, path, names, limit, error))
+        size = file.seek(0, 2)
+        file.seek(0)
+        return Arrays(path, {"": _array(file, size, str(path), limit, error)})
+
+
+def array_names(path: Path | str, error: type[UserError] = DataError) -> list[str]:
+    """Return the names of the arrays in an npz, none of which is read. Raises ``error`` for no such file."""
+    with _opened(path, "an npz", error) as file, zip_of(file, str(path), error) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+@contextmanager
+def _opened(path: Path | str, what: str, error: type[UserError]) -> Iterator[io.BufferedReader]:
+    """Open a file, and raise ``error`` for whatever its bytes make a library say."""
     with open_regular(path, error) as file:
         try:
-            if file.peek(6)[:6] == npy.MAGIC_PREFIX:
-                size = file.seek(0, 2)
-                file.seek(0)
-                return Arrays(path, {"": _array(file, size, str(path), limit, error)})
-            return Arrays(path, _members(file, path, names, limit, error))
+            yield file
         except UserError:
             raise
         # A list of what damaged bytes raise would never be whole: BadZipFile, zlib.error, TokenError for a
         # header, NotImplementedError for a packing method, RuntimeError for encryption, MemoryError.
         except Exception as problem:
             why = said(problem)
-            raise error(f"{shown(str(path))} cannot be read as arrays ({why}); {_REPAIR}") from problem
-
-
-def array_names(path: Path | str, error: type[UserError] = DataError) -> list[str]:
-    """Return the names of the arrays in an npz, none of which is read. Raises ``error`` for no such file."""
-    with open_regular(path, error) as file:
-        try:
-            with zipfile.ZipFile(_Piecewise(file, shown(str(path)), error)) as archive:
-                return [name.removesuffix(".npy") for name in archive.namelist()]
-        except UserError:
-            raise
-        except Exception as problem:  # as of `read_arrays`
-            raise error(f"{shown(str(path))} cannot be read as an npz ({problem}); {_REPAIR}") from problem
-
-
-class _Piecewise:
-    """A file that is read in pieces: the list of a zip's members comes as one, and is to be a short one."""
-
-    def __init__(self, file: IO[bytes], where: str, error: type[UserError]) -> None:
-        self._file, self._where, self._error = file, where, error
-        self.seek, self.tell = file.seek, file.tell
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes. Raises the error for more than `PIECE` at once."""
-        piece = self._file.read(PIECE + 1 if size < 0 else min(size, PIECE + 1))
-        if len(piece) > PIECE:
-            raise self._error(f"{self._where} holds a list of members without end; {_REPAIR}")
-        return piece
+            raise error(f"{shown(str(path))} cannot be read as {what} ({why}); {_REPAIR}") from problem
 
 
 def map_array(path: Path | str, *, error: type[UserError] = DataError) -> NDArray[Any]:
@@ -160,30 +133,23 @@ def map_array(path: Path | str, *, error: type[UserError] = DataError) -> NDArra
 
     Raises ``error`` for what is no regular file, and a header that claims other bytes than there are.
     """
-    with open_regular(path, error) as file:
-        try:
-            shape, fortran, dtype = _header(file, str(path), error)
-            start, size = file.tell(), file.seek(0, 2)
-            if start + math.prod(shape) * dtype.itemsize != size:
-                raise error(
-                    f"{shown(str(path))} claims the shape {list(shape)} and is truncated, or another's; "
-                    f"{_REPAIR}"
-                )
-            if not math.prod(shape):
-                return np.zeros(shape, dtype)
-            order: Literal["F", "C"] = "F" if fortran else "C"
-            return np.memmap(file, dtype, "c", start, shape, order)
-        except UserError:
-            raise
-        except Exception as problem:  # as in `read_arrays`
-            why = said(problem)
-            raise error(f"{shown(str(path))} cannot be read as an array ({why}); {_REPAIR}") from problem
+    with _opened(path, "an array", error) as file:
+        shape, fortran, dtype = _header(file, str(path), error)
+        start, size = file.tell(), file.seek(0, 2)
+        if start + math.prod(shape) * dtype.itemsize != size:
+            raise error(
+                f"{shown(str(path))} claims the shape {list(shape)} and is truncated, or another's; {_REPAIR}"
+            )
+        if not math.prod(shape):
+            return np.zeros(shape, dtype)
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(file, dtype, "c", start, shape, order)
 
 
 def _members(
     file: IO[bytes], path: Path | str, names: Iterable[str] | None, limit: Limit, error: type[UserError]
 ) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(_Piecewise(file, shown(str(path)), error)) as archive:
+    with zip_of(file, str(path), error) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(infos) != len(archive.infolist()):
             raise error(f"{shown(str(path))} has one array twice; {_REPAIR}")
@@ -268,12 +234,6 @@ class TensorHeader:
 
     entries: Mapping[str, TensorEntry]
     start: int
-
-
-def read_header(path: Path | str, error: type[UserError] = DataError) -> TensorHeader:
-    """Return the header of a file, of which nothing else is read. Raises ``error`` as `parse_header` does."""
-    with open_regular(path, error) as file:
-        return parse_header(file, path, error)
 
 
 def parse_header(

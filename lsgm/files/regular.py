@@ -261,9 +261,10 @@ def open_zip(path: Path | str, error: type[UserError] = DataError) -> zipfile.Zi
     return _Zip(open_regular(path, error), shown(str(path)), error)
 
 
-def zip_of(content: bytes, where: str, error: type[UserError] = DataError) -> zipfile.ZipFile:
-    """Return the zip that some bytes of ``where`` are. Raises ``error`` as `open_zip` does."""
-    return _Zip(io.BytesIO(content), shown(where), error)
+def zip_of(content: bytes | IO[bytes], where: str, error: type[UserError] = DataError) -> zipfile.ZipFile:
+    """Return the zip that bytes, or an open file, of ``where`` are. Raises ``error`` as `open_zip` does."""
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    return _Zip(file, shown(where), error)
 
 
 def read_member(

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import os
-import pickletools
 import re
-import zipfile
-from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +15,19 @@ import numpy as np
 import torch
 
 from lsgm.errors import CheckpointError, UserError
-from lsgm.files.limits import FOREIGN, INSTRUCTIONS
+from lsgm.files.limits import INSTRUCTIONS
 from lsgm.files.names import shown
-from lsgm.files.regular import open_regular
-from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine, TooManyError
-from lsgm.pickled.torch_file import Storage, View, open_storages, with_tensors
+from lsgm.pickled.machine import (
+    ForeignNameError,
+    Made,
+    MalformedError,
+    Name,
+    PickleMachine,
+    TooManyError,
+)
+from lsgm.pickled.torch_file import Filler, Storage, View, open_storages
 
-__all__ = ["NESTING", "below", "foreign_class", "read_pickle", "refuse_unbounded"]
+__all__ = ["read_pickle"]
 
 NESTING = 64
 """Containers within one another."""
@@ -49,6 +50,10 @@ NUMBERS = {np.dtype(code).str[1:]: np.dtype(code) for code in "?bBhHiIlLqQefd"}
 """The types of NumPy numbers that are read: truth values, whole and floating-point numbers."""
 
 
+class NewerProtocolError(MalformedError):
+    """A pickle of a protocol above `PROTOCOL`."""
+
+
 class NumPyError(MalformedError):
     """A scalar of NumPy's that is no number of at most 64 bits."""
 
@@ -69,13 +74,8 @@ def read_pickle(path: Path, origin: str, *allowed: type) -> Any:
         return _content(path, allowed)
     except UserError:
         raise
-    except TooManyError:
-        raise CheckpointError(
-            f"the pickle in {name} has more than {INSTRUCTIONS.value:,} instructions, and no more are "
-            f"followed; if you know its origin, set {INSTRUCTIONS.variable}={10 * INSTRUCTIONS.value}"
-        ) from None
     except Exception as error:  # no list of what damaged bytes raise would be whole
-        raise _refusal(path, name, allowed, error) from None
+        raise CheckpointError(f"{name} {_refusal(error, allowed)}") from None
     finally:
         if collecting:
             gc.enable()
@@ -92,15 +92,28 @@ def _content(path: Path, allowed: Sequence[type]) -> Any:
             raise MalformedError("a storage has two sizes")
         return storage
 
+    def known(name: str) -> bool:
+        if name == PLAIN:
+            plain.append(name)
+        return name == PLAIN or _is_known(name, allowed)
+
+    plain: list[str] = []
     rules: dict[str, Callable[..., Any]] = {**RULES, **{_name(each): each for each in allowed}}
     machine = PickleMachine(
-        storages.pickle,
-        rules=rules,
-        stored=stored,
-        known=lambda name: _is_known(name, allowed),
-        steps=INSTRUCTIONS.value,
+        storages.pickle, rules=rules, stored=stored, known=known, steps=INSTRUCTIONS.value
     )
-    content = storages.read(machine)
+    try:
+        content = storages.read(machine)
+    except (UserError, ForeignNameError, TooManyError):
+        raise
+    except Exception:
+        if not plain and machine.protocol <= PROTOCOL:
+            raise
+    # Only now, because a name that is worse may come behind these.
+    if plain:
+        raise ForeignNameError(PLAIN)
+    if machine.protocol > PROTOCOL:
+        raise NewerProtocolError(machine.protocol)
     refuse_unbounded(content, path)
     if damaged := storages.damaged():
         raise CheckpointError(
@@ -108,30 +121,34 @@ def _content(path: Path, allowed: Sequence[type]) -> Any:
             "that it was written with; copy it again from where it came"
         )
     storages.locate({key: storage.itemsize for key, storage in found.items()})
-    return with_tensors(content, storages)
+    return Filler(storages).filled(content)
 
 
-def _refusal(path: Path, name: str, allowed: Sequence[type], error: Exception) -> CheckpointError:
-    """Return the error for a file that could not be read, by what its pickle names."""
-    if (foreign := foreign_class(path, *allowed)) is not None:
-        read = " and ".join(["tensors", *map(_name, allowed)])
-        return CheckpointError(
-            f"{name} names the class {shown(foreign)[:200]}, and nothing but {read} is read from such a "
-            "file; nothing of it was executed: get the file from its authors again"
-        )
-    if (protocol := _protocol(path)) > PROTOCOL:
-        return CheckpointError(
-            f"{name} was saved by pickle's protocol {protocol}, which is not read here; save it again as "
-            f"torch.save does unasked, by protocol {PROTOCOL}"
-        )
-    if isinstance(error, NumPyError):
-        return CheckpointError(
-            f"{name} has a value of NumPy that is no truth value, whole or floating-point number of at "
-            "most 64 bits, and no other is read; save it again with a number of Python's instead"
-        )
-    return CheckpointError(
-        f"{name} is truncated or no checkpoint of torch's; copy it again from where it came"
-    )
+def _refusal(error: Exception, allowed: Sequence[type]) -> str:
+    """Return what is to be said of a file that raised an error, and what to do about it."""
+    match error:
+        case TooManyError():
+            return (
+                f"has a pickle of more than {INSTRUCTIONS.value:,} instructions, and no more are followed; "
+                f"if you know its origin, set {INSTRUCTIONS.variable}={10 * INSTRUCTIONS.value}"
+            )
+        case ForeignNameError():
+            read = " and ".join(["tensors", *map(_name, allowed)])
+            return (
+                f"names the class {shown(error.name)[:200]}, and nothing but {read} is read from such a "
+                "file; nothing of it was executed: get the file from its authors again"
+            )
+        case NewerProtocolError():
+            return (
+                f"was saved by pickle's protocol {error}, which is not read here; save it again as "
+                f"torch.save does unasked, by protocol {PROTOCOL}"
+            )
+        case NumPyError():
+            return (
+                "has a value of NumPy that is no truth value, whole or floating-point number of at most 64 "
+                "bits, and no other is read; save it again with a number of Python's instead"
+            )
+    return "is truncated or no checkpoint of torch's; copy it again from where it came"
 
 
 def _name(cls: type) -> str:
@@ -241,82 +258,3 @@ def refuse_unbounded(content: Any, path: Path) -> None:
             open_ones.add(key)
             walk.append((value, True))
             walk.extend((item, False) for item in inner)
-
-
-# Why a file was refused
-
-
-def foreign_class(path: Path, *allowed: type) -> str | None:
-    """Return the first class that a checkpoint names and a reader of tensors has no use for, None if none.
-
-    Used to say why a file was refused. Nothing is imported or built for that: the instructions are listed.
-    """
-    plain = None
-    try:
-        for name in _named(_pickle_in(path)):
-            if _is_known(name, allowed or (argparse.Namespace,)):
-                continue
-            if name != PLAIN:
-                return name
-            plain = name
-    except Exception:  # truncated, encrypted, or no pickle: zipfile and pickletools raise many kinds
-        return plain
-    return plain
-
-
-def _protocol(path: Path) -> int:
-    """Return the highest pickle protocol that a file says, 0 where it says none."""
-    try:
-        stream = io.BytesIO(_pickle_in(path))
-        codes = islice(pickletools.genops(stream), INSTRUCTIONS.value)
-        return max(int(arg) for code, arg, _ in codes if code.name == "PROTO" and arg)
-    except Exception:  # no pickle at all
-        return 0
-
-
-def _pickle_in(path: Path) -> bytes:
-    """Return the pickle inside of torch's zip, or the beginning of the file where it is an older one."""
-    try:
-        return open_storages(path).pickle
-    except UserError:
-        raise
-    except Exception:
-        with open_regular(path, CheckpointError) as file:
-            if zipfile.is_zipfile(file):
-                raise
-            file.seek(0)
-            return file.read(FOREIGN.value)
-
-
-def _named(content: bytes) -> Iterator[str]:
-    """Yield ``module.name`` of every class in the pickles that follow upon each other.
-
-    Newer protocols take both from the last two strings. Raises ValueError at the end.
-    """
-    stream = io.BytesIO(content)
-    left = INSTRUCTIONS.value
-    while left > 0:
-        start = stream.tell()
-        yield from _named_by(islice(pickletools.genops(stream), left))
-        left -= stream.tell() - start
-
-
-def _named_by(instructions: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> Iterator[str]:
-    strings: list[str] = [""] * 2
-    memo: list[str | None] = []
-    last: Any = None
-    for instruction, argument, _ in instructions:
-        match instruction.name:
-            case "GLOBAL" | "INST":
-                # The first protocols write the names that Python 2 had.
-                module, _, name = str(argument).partition(" ")
-                yield f"{IMPORT_MAPPING.get(module, module)}.{name}"
-            case "STACK_GLOBAL":
-                yield ".".join(strings[-2:])
-            case "MEMOIZE":
-                memo.append(last if isinstance(last, str) else None)
-            case "BINGET" | "LONG_BINGET" if isinstance(argument, int) and argument < len(memo):
-                strings += [text for text in [memo[argument]] if text is not None]
-            case _ if isinstance(argument, str):
-                strings.append(argument)
-        last = argument

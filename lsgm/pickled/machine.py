@@ -2,7 +2,8 @@
 
 A pickle is a list of instructions for a stack. Here they build texts, numbers and containers; what is asked
 to be called becomes a `Made`, which says by name what was asked for and with which arguments. The
-instructions are those of protocol 2, `torch.save`'s own; their number bounds memory and time.
+instructions are those of protocol 2, `torch.save`'s own, and of later ones those that name something; their
+number bounds memory and time.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ import struct
 from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pickle import decode_long
+from pickle import HIGHEST_PROTOCOL, decode_long
 from typing import Any, NoReturn
 
-__all__ = ["Made", "MalformedError", "Name", "PickleMachine", "TooManyError"]
+__all__ = [
+    "ForeignNameError",
+    "Made",
+    "MalformedError",
+    "Name",
+    "PickleMachine",
+    "TooManyError",
+]
 
 TUPLE_KEYS = 10_000
 """Keys that are tuples, in all tables of a file: unlike those of texts, their hashes can be made to meet."""
@@ -23,6 +31,14 @@ TUPLE_KEYS = 10_000
 
 class MalformedError(Exception):
     """Bytes that are no pickle of protocol 2, or one that nothing sensible has written."""
+
+
+class ForeignNameError(Exception):
+    """A class or function of a ``name`` that is not known."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class TooManyError(Exception):
@@ -55,8 +71,8 @@ class PickleMachine:
     """Follows the pickles in some bytes, one after another.
 
     ``rules`` make values of the arguments that a name is called with, ``stored`` of a persistent id; names
-    that ``known`` does not say are refused, which the caller explains. ``steps`` is how many instructions are
-    followed in all. `run` raises MalformedError, TooManyError, and whatever sizes that do not fit raise.
+    that are not ``known`` are refused. ``steps`` is how many instructions are followed in all. `run` raises
+    MalformedError, ForeignNameError, TooManyError, and whatever sizes that do not fit raise.
     """
 
     def __init__(
@@ -74,6 +90,8 @@ class PickleMachine:
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self._tuple_keys = 0
+        self.protocol = 0
+        """The highest that the bytes have said so far."""
 
     def run(self) -> Any:
         """Return what the next pickle says, and stand behind it."""
@@ -113,8 +131,9 @@ class PickleMachine:
         self._stack.append(value)
 
     def _proto(self) -> None:
-        if self._take(1)[0] > 2:
-            raise MalformedError("a newer protocol")
+        self.protocol = max(self.protocol, self._take(1)[0])
+        if self.protocol > HIGHEST_PROTOCOL:
+            _refuse("has a protocol that there is not")
 
     def _mark(self) -> None:
         self._below.append(self._stack)
@@ -129,6 +148,9 @@ class PickleMachine:
     def _text(self) -> None:
         (length,) = _U4.unpack(self._take(4))
         self._push(self._take(length).decode("utf-8", "surrogatepass"))
+
+    def _bytes(self, form: struct.Struct) -> None:
+        self._push(self._take(form.unpack(self._take(form.size))[0]))
 
     def _short_text(self) -> None:
         self._push(self._take(self._take(1)[0]).decode("utf-8"))
@@ -177,11 +199,18 @@ class PickleMachine:
         return key
 
     def _global(self) -> None:
-        module, attribute = self._line(), self._line()
+        module = self._line()
         # The first protocols write the names that Python 2 had.
-        name = f"{IMPORT_MAPPING.get(module, module)}.{attribute}"
+        self._named(IMPORT_MAPPING.get(module, module), self._line())
+
+    def _stack_global(self) -> None:
+        attribute, module = self._stack.pop(), self._stack.pop()
+        self._named(module, attribute)
+
+    def _named(self, module: Any, attribute: Any) -> None:
+        name = f"{module}.{attribute}"
         if not self._known(name):
-            _refuse("names another class")
+            raise ForeignNameError(name)
         self._push(Name(name))
 
     def _called(self) -> None:
@@ -249,5 +278,12 @@ _INSTRUCTIONS: dict[int, Callable[[PickleMachine], None]] = {
     ord("\x81"): PickleMachine._called,
     ord("b"): PickleMachine._built,
     ord("Q"): PickleMachine._persistent,
+    # Of later protocols: texts, bytes, and what names a class by two texts.
+    ord("\x8c"): PickleMachine._short_text,
+    ord("B"): lambda m: m._bytes(_U4),
+    ord("C"): lambda m: m._bytes(_U1),
+    ord("\x93"): PickleMachine._stack_global,
+    ord("\x94"): lambda m: m._memo.update({len(m._memo): m._stack[-1]}),
+    ord("\x95"): lambda m: m._take(8),
 }
 """The instructions by their codes, named in the standard library's `pickletools`."""

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from lsgm.files.names import shown
 from lsgm.files.regular import open_regular, open_zip
 from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine
 
-__all__ = ["Storage", "Storages", "View", "open_storages", "with_tensors"]
+__all__ = ["Filler", "Legacy", "Storage", "View", "Zipped", "open_storages"]
 
 PIECE = 2**20
 """Bytes unpacked at a time."""
@@ -37,29 +37,7 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 _LOCAL = struct.Struct("<4s22xHH")
 
 
-class Storages(Protocol):
-    """The numbers that a file's tensors look at, by the keys that its pickle gives them."""
-
-    pickle: bytes
-
-    def read(self, machine: PickleMachine) -> Any:
-        """Let a machine on `pickle` say what the file holds."""
-        ...
-
-    def damaged(self) -> str | None:
-        """Return the first part that has not the checksum it was written with, None where all have."""
-        ...
-
-    def locate(self, itemsizes: Mapping[str, int]) -> None:
-        """Find the storages, given the bytes of an entry of each. Raises MalformedError where one lacks."""
-        ...
-
-    def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
-        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
-        ...
-
-
-def open_storages(path: Path) -> Storages:
+def open_storages(path: Path) -> Zipped | Legacy:
     """Map a file and tell the two formats apart.
 
     Raises CheckpointError where it is no regular file or larger than a limit, and whatever damage raises.
@@ -67,7 +45,7 @@ def open_storages(path: Path) -> Storages:
     with open_regular(path, CheckpointError) as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         if not zipfile.is_zipfile(file):
-            return _Legacy(path, content)
+            return Legacy(path, content)
     with open_zip(path, CheckpointError) as archive:
         return Zipped(path, content, archive)
 
@@ -169,7 +147,7 @@ class Zipped:
         return self._content[start:end]
 
 
-class _Legacy:
+class Legacy:
     """The format before: several pickles, then the number of entries and the bytes of each storage."""
 
     def __init__(self, path: Path, content: memoryview) -> None:
@@ -180,6 +158,7 @@ class _Legacy:
         self._after = 0
 
     def read(self, machine: PickleMachine) -> Any:
+        """Let a machine on `pickle` say what the file holds."""
         try:
             if machine.run() != MAGIC or machine.run() != VERSION:
                 raise MalformedError("no file of torch's")
@@ -193,10 +172,13 @@ class _Legacy:
         return said
 
     def damaged(self) -> str | None:
-        return None  # the format has no checksums
+        """Return None: the format has no checksums."""
 
     def locate(self, itemsizes: Mapping[str, int]) -> None:
-        # They follow upon each other in the order that the file says.
+        """Find the storages, which follow upon each other in the order that the file says.
+
+        ``itemsizes`` are the bytes of an entry of each. Raises MalformedError where one lies beyond the end.
+        """
         at = self._after
         for key in self._keys:
             (entries,) = struct.unpack_from("<q", self._content, at)
@@ -207,6 +189,7 @@ class _Legacy:
             at += 8 + size
 
     def take(self, key: str, size: int, itemsize: int) -> memoryview | bytearray:
+        """Return the ``size`` bytes of a storage. Raises MalformedError where it has another size."""
         start, there = self._places[key]
         if there != size:
             raise MalformedError("a storage has another size than its tensors say")
@@ -304,17 +287,14 @@ def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < LARGEST
 
 
-def with_tensors(content: Any, storages: Storages) -> Any:
-    """Return containers with their views made tensors, each storage read once.
+class Filler:
+    """Makes the views in containers tensors, each storage read once.
 
-    Containers are changed in place and must be bounded (`unfolded`). What has no numbers that tensors here
-    can hold, or is a tensor of another kind, stays a `Made`.
+    Containers are changed in place and must be bounded. What has no numbers that tensors here can hold, or is
+    a tensor of another kind, stays a `Made`.
     """
-    return _Filler(storages).filled(content)
 
-
-class _Filler:
-    def __init__(self, storages: Storages) -> None:
+    def __init__(self, storages: Zipped | Legacy) -> None:
         self._storages = storages
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
         self._tensors = 0
@@ -322,6 +302,7 @@ class _Filler:
         """What stood, kept so that no other object takes its number, and what stands for it."""
 
     def filled(self, value: Any) -> Any:
+        """Return a value with tensors in place of views."""
         if not isinstance(value, (View, dict, list, tuple, argparse.Namespace)):
             return value
         if id(value) not in self._done:

@@ -18,7 +18,7 @@ from torch.optim import Adam, Adamax, AdamW, Optimizer
 from lsgm.errors import CheckpointError, UserError
 from lsgm.files.limits import INSTRUCTIONS, PICKLE
 from lsgm.files.regular import zip_of
-from lsgm.pickled.machine import MalformedError, PickleMachine, TooManyError
+from lsgm.pickled.machine import ForeignNameError, MalformedError, PickleMachine, TooManyError
 from lsgm.pickled.torch_file import Storage, View, Zipped
 
 __all__ = ["StoredFile", "state_for"]
@@ -164,18 +164,23 @@ class StoredFile:
     def __init__(self, content: bytes, where: str = "it") -> None:
         try:
             self._zipped = _opened(content, where)
-            self.content = self._zipped.read(
-                PickleMachine(
-                    self._zipped.pickle,
-                    rules=RULES,
-                    stored=Storage.of,
-                    known=_known,
-                    steps=INSTRUCTIONS.value,
-                )
+            machine = PickleMachine(
+                self._zipped.pickle,
+                rules=RULES,
+                stored=Storage.of,
+                known=lambda name: name in RULES or name in STORAGES,
+                steps=INSTRUCTIONS.value,
             )
+            self.content = machine.run()
+            if machine.protocol > 2:
+                raise MalformedError("a newer protocol")
             damaged = self._zipped.damaged()
-        except (UserError, _OtherNameError):
+        except UserError:
             raise
+        except ForeignNameError as error:
+            raise ValueError(
+                f"it names {error.name[:80]}, which does not belong there; nothing of it was executed"
+            ) from error
         except TooManyError as error:
             raise ValueError(f"it has more than {INSTRUCTIONS.value:,} instructions") from error
         # The instructions of a damaged pickle do not go together: an empty stack, a list in a number's place.
@@ -210,16 +215,6 @@ def _opened(content: bytes, where: str) -> Zipped:
     if zipped.packed:
         raise MalformedError("it is packed, which torch never does")
     return zipped
-
-
-class _OtherNameError(ValueError):
-    """A name that has no place among optimisers' states."""
-
-
-def _known(name: str) -> bool:
-    if name in RULES or name in STORAGES:
-        return True
-    raise _OtherNameError(f"it names {name[:80]}, which does not belong there; nothing of it was executed")
 
 
 def _table(*entries: Any) -> dict[str, Any]:

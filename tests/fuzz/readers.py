@@ -37,7 +37,7 @@ def _csv(path: Path) -> None:
 
 
 def _idx(path: Path) -> None:
-    from lsgm.data.download import gunzip
+    from lsgm.data.dataset import gunzip
     from lsgm.data.mnist import read_idx
 
     read_idx(gunzip(path), path)

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from lsgm.data.download import RemoteFile, download
-from lsgm.data.fetch import Weights
+from lsgm.data.dataset import RemoteFile
+from lsgm.data.download import Weights, download
 from lsgm.data.places import first_good, is_there, roots
 from lsgm.errors import DataError
 from lsgm.files.limits import NETWORK

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lsgm.config import DataConfig, OptimConfig, SDEConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.generative import Pixels
-from lsgm.interop.nvlabs.schema import Arguments, check_names
+from lsgm.interop.nvlabs.read import Arguments, check_names
 from lsgm.interop.taken import brief
 from lsgm.nets.config import Decoder, NVAEConfig, ScoreNetConfig
 from lsgm.recipes.recipe import (
@@ -26,28 +26,20 @@ from lsgm.structure import refuse_huge
 
 __all__ = ["Images", "images_of", "joint_stage", "pixels_of_args", "recipe_of", "vae_stage"]
 
-Cells = Literal["res_bnswish", "res_mbconv"]
 Weighting = Literal["ll", "un", "re", "rescale"]
 
-CELLS: dict[str, Cells] = {"res_bnswish": "res_bnswish", "res_mbconv": "res_mbconv"}
 DECODERS: dict[str, Decoder] = {
     "dml": "mixture",
     "dl": "logistic",
     "bin": "bernoulli",
     "normal": "normal",
 }
-EMBEDDINGS: dict[str, Literal["positional", "fourier"]] = {"positional": "positional", "fourier": "fourier"}
-OUTPUTS: dict[str, Literal["none", "output_skip", "residual"]] = {
-    "none": "none",
-    "output_skip": "output_skip",
-    "residual": "residual",
-}
-INPUTS: dict[str, Literal["none", "input_skip", "residual"]] = {
-    "none": "none",
-    "input_skip": "input_skip",
-    "residual": "residual",
-}
-COMBINE: dict[str, Literal["sum", "cat"]] = {"sum": "sum", "cat": "cat"}
+
+
+def _same(*words: str) -> dict[str, Any]:
+    """Return words that mean the same here."""
+    return {word: word for word in words}
+
 
 NUM_X_BITS, CHANNEL_MULT, MIXING_LOGIT_INIT = 8, (1, 2), -3.0
 """What the authors' evaluation takes where an older file lacks the argument (evaluate_vada.py)."""
@@ -142,7 +134,7 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
         encoder_cells=args.whole("num_cell_per_cond_enc"),
         decoder_cells=args.whole("num_cell_per_cond_dec"),
         flows=args.whole("num_nf"),
-        cells=args.choice("arch_instance", CELLS),
+        cells=args.choice("arch_instance", _same("res_bnswish", "res_mbconv")),
         squeeze_excite=args.flag("use_se"),
         input_skip=args.choice("progressive_input_vae", {"none": False, "input_skip": True}),
         log_sigma_bound=args.number("log_sig_q_scale"),
@@ -152,7 +144,7 @@ def _vae(args: Arguments, images: Images) -> NVAEConfig:
 
 def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConfig:
     args.choice("dae_arch", {"ncsnpp": None})
-    progressive, fir = args.choice("progressive", OUTPUTS), args.flag("fir")
+    progressive, fir = args.choice("progressive", _same("none", "output_skip", "residual")), args.flag("fir")
     if progressive == "residual" and fir:
         # Their convolution after filtered doubling reverses a tensor by a slice, which torch has not.
         raise CheckpointError(
@@ -171,11 +163,11 @@ def _prior(args: Arguments, images: Images, reference_compat: bool) -> PriorConf
             dropout=args.number("dropout"),
             embedding=args.whole("embedding_dim"),
             embedding_scale=args.number("embedding_scale"),
-            embedding_kind=args.choice("embedding_type", EMBEDDINGS),
+            embedding_kind=args.choice("embedding_type", _same("positional", "fourier")),
             fir=fir,
             progressive=progressive,
-            progressive_input=args.choice("progressive_input", INPUTS),
-            progressive_combine=args.choice("progressive_combine", COMBINE),
+            progressive_input=args.choice("progressive_input", _same("none", "input_skip", "residual")),
+            progressive_combine=args.choice("progressive_combine", _same("sum", "cat")),
         ),
         objective=ObjectiveConfig(weighting, importance, args.number("time_eps"), reference_compat),
         mixing_init=args.number("mixing_logit_init", MIXING_LOGIT_INIT) if mixed else None,
@@ -375,8 +367,5 @@ def _rates(
     lr_min: float | None = None,
 ) -> OptimConfig:
     """Return one part's optimiser; ``lr`` and ``lr_min`` stand for rates that the file does not give."""
-    peak, end = (
-        args.number(f"learning_rate_{part}", lr),
-        args.number(f"learning_rate_min_{part}", lr_min),
-    )
+    peak, end = args.number(f"learning_rate_{part}", lr), args.number(f"learning_rate_min_{part}", lr_min)
     return OptimConfig(name, peak, end, eps=eps, weight_decay=args.number("weight_decay"))

@@ -87,7 +87,7 @@ def _source(options: NvlabsOptions, official: Official) -> dict[str, Any]:
     """Return where the model comes from, as JSON values."""
     from lsgm.data.places import file_sha256
     from lsgm.files.names import shown
-    from lsgm.interop.nvlabs.schema import ignored
+    from lsgm.interop.nvlabs.read import ignored
     from lsgm.interop.taken import recorded
 
     reasons = ignored(official.args, options.ignore)

@@ -19,7 +19,7 @@ from hostile_files import SPECIAL, place_special, says
 from scoring import KnownModel
 
 import lsgm_eval
-from lsgm.data.download import RemoteFile
+from lsgm.data.dataset import RemoteFile
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm_eval import models

@@ -14,7 +14,7 @@ import pytest
 
 from lsgm.commands.data import HELP, run
 from lsgm.data import load, mnist, registry
-from lsgm.data.download import RemoteFile
+from lsgm.data.dataset import RemoteFile
 from lsgm.errors import ConfigError, DataError, UserError
 
 ROW = np.tile(np.array([0, 1]), 392)
@@ -188,7 +188,7 @@ def test_a_damaged_file_outside_of_the_cache_is_the_users_to_delete(server: Path
 def test_weights_that_packages_offer_are_fetched_by_their_names_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lsgm.data import fetch
+    from lsgm.data import download
 
     there = tmp_path / "net.pth"
 
@@ -197,8 +197,8 @@ def test_weights_that_packages_offer_are_fetched_by_their_names_too(
         return there
 
     remote = RemoteFile("net.pth", "http://127.0.0.1:9/net.pth")
-    known = {"net": fetch.Weights(remote, lambda: [there], get)}
-    monkeypatch.setattr(fetch, "published_weights", lambda: known)
+    known = {"net": download.Weights(remote, lambda: [there], get)}
+    monkeypatch.setattr(download, "published_weights", lambda: known)
     assert run(["fetch", "net"]) == 0
     assert capsys.readouterr().out.startswith(f"{there}  sha256 ")
     assert run(["fetch", "net"]) == 0
@@ -214,15 +214,15 @@ def test_weights_that_packages_offer_are_fetched_by_their_names_too(
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two places of weights called net, of which nothing is there yet."""
-    from lsgm.data import fetch
+    from lsgm.data import download
 
     places = [tmp_path / "one" / "net.pth", tmp_path / "two" / "net.pth"]
     for place in places:
         place.parent.mkdir()
     digest = hashlib.sha256(b"weights").hexdigest()
     remote = RemoteFile("net.pth", "http://127.0.0.1:9/net.pth", sha256=digest)
-    known = {"net": fetch.Weights(remote, lambda: places, lambda: places[0])}
-    monkeypatch.setattr(fetch, "published_weights", lambda: known)
+    known = {"net": download.Weights(remote, lambda: places, lambda: places[0])}
+    monkeypatch.setattr(download, "published_weights", lambda: known)
     return places
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lsgm.data.download import RemoteFile, _SameKind, download, fetch
+from lsgm.data.dataset import RemoteFile
+from lsgm.data.download import _SameKind, download, fetch
 from lsgm.errors import DataError
 
 CONTENT = hashlib.sha256(b"content").digest() * 40_000  # 1.28 MB

@@ -209,7 +209,7 @@ import resource, sys
 from pathlib import Path
 from lsgm.data import load, open_images
 from lsgm.data.omniglot import read_chardata
-from lsgm.data.download import gunzip
+from lsgm.data.dataset import gunzip
 from lsgm.errors import DataError
 import scipy.io
 def most():

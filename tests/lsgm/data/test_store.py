@@ -11,7 +11,7 @@ import torch
 
 from lsgm.data import ImageSet, sha256_of
 from lsgm.data.cache import cached_set
-from lsgm.data.places import find_file, missing, roots
+from lsgm.data.places import missing, places_of, roots
 from lsgm.errors import DataError
 from lsgm.files.write import atomic_path, cache_dir
 
@@ -126,8 +126,8 @@ def test_places_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     for place in (tmp_path / "b" / "mnist", tmp_path / "a"):
         place.mkdir(parents=True)
         (place / "x").touch()
-    assert find_file("mnist", "x", search) == tmp_path / "a" / "x"
-    assert find_file("mnist", "y", search) is None
+    assert places_of("mnist", "x", search)[0] == tmp_path / "a" / "x"
+    assert places_of("mnist", "y", search) == []
 
 
 def test_the_cache_follows_the_xdg_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from lsgm.errors import CheckpointError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.arguments import PROPOSALS, pixels_of_args, recipe_of
 from lsgm.interop.nvlabs.command import NvlabsOptions
-from lsgm.interop.nvlabs.schema import IGNORED, TRANSLATED, ignored
+from lsgm.interop.nvlabs.read import IGNORED, TRANSLATED, ignored
 from lsgm.options import parse
 from lsgm.recipes.recipe import KLConfig, NormPenaltyConfig
 from lsgm.structure import from_dict, to_dict

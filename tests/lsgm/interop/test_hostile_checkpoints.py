@@ -20,8 +20,7 @@ from lsgm import cli
 from lsgm.errors import CheckpointError, ConfigError, UserError
 from lsgm.interop.nvlabs.arguments import recipe_of
 from lsgm.interop.nvlabs.convert import convert
-from lsgm.interop.nvlabs.read import STEM, official_of, read_checkpoint
-from lsgm.interop.nvlabs.schema import TRANSLATED, check_names
+from lsgm.interop.nvlabs.read import STEM, TRANSLATED, check_names, official_of, read_checkpoint
 from lsgm.interop.taken import Native
 from lsgm.kinds import recipe_from
 from lsgm.runs.load import load_model
