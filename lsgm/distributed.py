@@ -52,7 +52,7 @@ class World:
         """Return the module with its gradients averaged over the processes.
 
         Buffers are the same everywhere without being sent: running statistics come from the whole batch
-        (`lsgm.nets.batchnorm`), the rest from the recipe's seed, from a checkpoint or from the weights.
+        (`lsgm.nets.layers`), the rest from the recipe's seed, from a checkpoint or from the weights.
         """
         if self.size == 1:
             return module

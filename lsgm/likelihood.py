@@ -30,8 +30,8 @@ from lsgm.errors import ConfigError, did_you_mean
 from lsgm.generative import Density
 from lsgm.ode import METHODS, ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
-from lsgm.sampling.counted import CountedScore, ScoreFunction
 from lsgm.sampling.grids import make_grid, time_end_of
+from lsgm.sampling.registry import CountedScore, ScoreFunction
 from lsgm.sde import SDE
 
 __all__ = [

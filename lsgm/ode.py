@@ -104,7 +104,10 @@ def odeint(
 
 
 class _Walk:
-    """The rows still on their way: states on the device, clocks on the host, one exchange of them a step."""
+    """The rows still on their way: states on the device, clocks on the host, one exchange of them a step.
+
+    A field without a passenger has one of no numbers, [A, 0].
+    """
 
     def __init__(
         self,
@@ -114,10 +117,9 @@ class _Walk:
         t1: float,
         rtol: float,
         atol: float,
-        passenger_atol: float | None = None,
+        passenger_atol: float | None,
     ) -> None:
-        if y0.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the state is {y0.dtype}; integrate in float32 or float64")
+        _require_float(y0)
         spacing = torch.finfo(y0.dtype).eps
         # Below it an error norm is rounding noise, and steps would shrink until max_steps ends them.
         require(
@@ -125,17 +127,15 @@ class _Walk:
             f"rtol {rtol:g} and atol {atol:g} are below the spacing of {str(y0.dtype)[6:]} numbers, "
             f"{spacing:.1g}; loosen them",
         )
-        batch = len(y0)
         require(
             passenger_atol is None or passenger_atol > 0,
             f"passenger_atol is {passenger_atol}; it must be above 0",
         )
+        batch = len(y0)
         self.f, self.t1, self.rtol, self.atol, self.passenger_atol = f, t1, rtol, atol, passenger_atol
         self.sign = 1.0 if t1 >= t0 else -1.0
         self.y, self.live = y0, torch.arange(batch, device=y0.device)
-        self.passenger: Tensor | None = None
-        self.passenger_end: Tensor | None = None
-        self.y_end = y0.clone()
+        self.y_end, self.passenger_end = y0.clone(), _no_passenger(y0)
         self.rows = np.arange(batch)
         self.t, self.h = np.full(batch, t0), np.zeros(batch)
         self.retry = np.zeros(batch, dtype=bool)
@@ -145,9 +145,7 @@ class _Walk:
     def start(self, first_step: float | None) -> None:
         """Evaluate the field at t0 and choose the first step of every row (Hairer et al., section II.4)."""
         self.k1, self.p1 = self._field(self.y, self._upload(self.t))
-        if self.p1 is not None:
-            self.passenger = torch.zeros_like(self.p1)
-            self.passenger_end = torch.zeros_like(self.p1)
+        self.passenger, self.passenger_end = torch.zeros_like(self.p1), torch.zeros_like(self.p1)
         scale = self.y.abs().mul_(self.rtol).add_(self.atol)
         d0, d1 = _host(_rms(self.y / scale)), self._norm(self.k1 / scale, self.p1)
         bad = np.flatnonzero(~np.isfinite(d0 + d1))
@@ -163,10 +161,9 @@ class _Walk:
             return
         flat = (d0 < 1e-5) | (d1 < 1e-5)
         h0 = np.minimum(np.where(flat, 1e-6, 0.01 * d0 / np.where(flat, 1.0, d1)), length)
-        y1 = self.y + self._column(h0 * self.sign) * self.k1
+        y1 = self.y + _rowwise(self._upload(h0 * self.sign).to(self.y.dtype), self.y) * self.k1
         f1, rate = self._field(y1, self._upload(self.t + self.sign * h0))
-        turned = None if rate is None or self.p1 is None else rate - self.p1
-        d2 = self._norm((f1 - self.k1) / scale, turned) / h0
+        d2 = self._norm((f1 - self.k1) / scale, rate - self.p1) / h0
         steep = np.fmax(np.fmax(d1, d2), 1e-300)
         h1 = np.where((d1 <= 1e-15) & (d2 <= 1e-15), np.maximum(1e-6, h0 * 1e-3), (0.01 / steep) ** 0.2)
         self.h = np.minimum(np.minimum(100 * h0, np.where(np.isfinite(d2), h1, h0)), length)
@@ -175,7 +172,7 @@ class _Walk:
         """Try one step of every row: six evaluations, then each row accepts or rejects for itself."""
         t_new, h = self._next_times(max_steps)
         steps = self._upload(h)
-        column = steps.to(self.y.dtype).view(-1, *[1] * (self.y.dim() - 1))
+        column = _rowwise(steps.to(self.y.dtype), self.y)
         nodes = self._upload(np.concatenate([self.t + _NODES[:-1] * h, t_new[None]]))
         k, p = [self.k1], [self.p1]
         for (_, weights), t in zip(_STAGES, nodes, strict=True):
@@ -187,17 +184,22 @@ class _Walk:
         k.append(dy)
         p.append(dp)
         scale = torch.maximum(self.y.abs(), y_new.abs()).mul_(self.rtol).add_(self.atol)
-        rates = [rate for rate in p if rate is not None]
-        missed = _combine(_ERROR, rates).mul_(_rowwise(steps, rates[0])) if rates else None
-        error = self._norm(_combine(_ERROR, k).mul_(column).div_(scale), missed)
+        long = _rowwise(steps, self.passenger)
+        error = self._norm(_combine(_ERROR, k).mul_(column).div_(scale), _combine(_ERROR, p).mul_(long))
         good = self._control(error, t_new, h)
-        self._advance(good, y_new, dy, steps, p)
+        # Move the accepting rows: the last evaluation of a step is the first of the next.
+        mask = torch.from_numpy(good).to(self.y.device)
+        wide = _rowwise(mask, self.y)
+        self.y, self.k1 = torch.where(wide, y_new, self.y), torch.where(wide, dy, self.k1)
+        wide = _rowwise(mask, self.passenger)
+        moved = self.passenger + long * _combine(_FIFTH, p)
+        self.passenger, self.p1 = torch.where(wide, moved, self.passenger), torch.where(wide, dp, self.p1)
         self._retire(good & (self.t == self.t1))
 
-    def _norm(self, scaled: Tensor, passenger: Tensor | None) -> Floats:
+    def _norm(self, scaled: Tensor, passenger: Tensor) -> Floats:
         """Return the norm [A] of what moves the state, in units of its tolerance, and of the passenger's."""
         norm = _rms(scaled)
-        if passenger is not None and self.passenger_atol is not None:
+        if passenger.numel() and self.passenger_atol is not None:
             part = passenger.reshape(len(passenger), -1).mean(dim=1).abs() / self.passenger_atol
             norm = torch.maximum(norm, part)  # nan where one of them is
         return _host(norm)
@@ -235,33 +237,6 @@ class _Walk:
         self.rejected[self.rows] += ~good
         return good
 
-    def _advance(
-        self,
-        good: NDArray[np.bool_],
-        y_new: Tensor,
-        k7: Tensor,
-        steps: Tensor,
-        p: Sequence[Tensor | None],
-    ) -> None:
-        """Move the accepting rows; the last evaluation of a step is the first of the next."""
-        if not good.any():
-            return
-        rates = [rate for rate in p if rate is not None]
-        if good.all():
-            self.y, self.k1 = y_new, k7
-            if self.passenger is not None:
-                moved = _rowwise(steps, self.passenger) * _combine(_FIFTH, rates)
-                self.passenger, self.p1 = self.passenger + moved, p[-1]
-            return
-        mask = torch.from_numpy(good).to(self.y.device)
-        wide = _rowwise(mask, y_new)
-        self.y, self.k1 = torch.where(wide, y_new, self.y), torch.where(wide, k7, self.k1)
-        if self.passenger is not None and self.p1 is not None:
-            wide = _rowwise(mask, self.passenger)
-            moved = self.passenger + _rowwise(steps, self.passenger) * _combine(_FIFTH, rates)
-            self.passenger = torch.where(wide, moved, self.passenger)
-            self.p1 = torch.where(wide, rates[-1], self.p1)
-
     def _retire(self, done: NDArray[np.bool_]) -> None:
         """Store the rows that have arrived and keep the others."""
         if not done.any():
@@ -269,34 +244,41 @@ class _Walk:
         out = torch.from_numpy(np.flatnonzero(done)).to(self.y.device)
         stay = torch.from_numpy(np.flatnonzero(~done)).to(self.y.device)
         self.y_end[self.live[out]] = self.y[out]
-        if self.passenger is not None and self.passenger_end is not None and self.p1 is not None:
-            self.passenger_end[self.live[out]] = self.passenger[out]
-            self.passenger, self.p1 = self.passenger[stay], self.p1[stay]
+        self.passenger_end[self.live[out]] = self.passenger[out]
         self.y, self.k1, self.live = self.y[stay], self.k1[stay], self.live[stay]
+        self.passenger, self.p1 = self.passenger[stay], self.p1[stay]
         self.rows, self.t = self.rows[~done], self.t[~done]
         self.h, self.retry = self.h[~done], self.retry[~done]
 
     def solution(self) -> ODESolution:
         """Return the end states and the costs, on the device of the state."""
-        device = self.y_end.device
         calls = self.setup_nfe + 6 * (self.accepted + self.rejected)
-        nfe, accepted, rejected = (
-            torch.from_numpy(count).to(device) for count in (calls, self.accepted, self.rejected)
-        )
-        return ODESolution(self.y_end, nfe, accepted, rejected, self.passenger_end)
+        nfe, accepted, rejected = (self._upload(count) for count in (calls, self.accepted, self.rejected))
+        passenger = self.passenger_end if self.passenger_end.numel() else None
+        return ODESolution(self.y_end, nfe, accepted, rejected, passenger)
 
-    def _field(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = self.f(y, t, self.live)
-        # float64 times promote a float32 slope; the state keeps its dtype.
-        if isinstance(out, tuple):
-            return out[0].to(y.dtype), out[1].double()
-        return out.to(y.dtype), None
+    def _field(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return _evaluate(self.f, y, t, self.live)
 
-    def _upload(self, values: Floats) -> Tensor:
-        return torch.from_numpy(values).to(self.y.device)
+    def _upload(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.y_end.device)
 
-    def _column(self, values: Floats) -> Tensor:
-        return _rowwise(self._upload(values).to(self.y.dtype), self.y)
+
+def _require_float(y: Tensor) -> None:
+    if y.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"the state is {y.dtype}; integrate in float32 or float64")
+
+
+def _no_passenger(y: Tensor) -> Tensor:
+    return y.new_empty(len(y), 0, dtype=torch.float64)
+
+
+def _evaluate(f: Field, y: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the state's slope in its own dtype, and the passenger's, float64."""
+    out = f(y, t, rows)
+    rate, extra = out if isinstance(out, tuple) else (out, _no_passenger(y))
+    # float64 times promote a float32 slope.
+    return rate.to(y.dtype), extra.double()
 
 
 def _rowwise(values: Tensor, like: Tensor) -> Tensor:
@@ -362,46 +344,31 @@ def odeint_fixed(f: Field, y0: Tensor, times: Tensor, *, method: str) -> ODESolu
     if method not in METHODS:
         hint = did_you_mean(method, METHODS)
         raise ConfigError(f"unknown solver '{method}'{hint}; there are {', '.join(METHODS)}")
-    if y0.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"the state is {y0.dtype}; integrate in float32 or float64")
+    _require_float(y0)
     chosen, y = METHODS[method], y0
-    passenger: Tensor | None = None
-    grid = [float(t) for t in times]
+    passenger: Tensor | float = 0.0
+    grid, rows = [float(t) for t in times], torch.arange(len(y0), device=y0.device)
     for start, end in pairwise(grid if len(y0) else []):
-        dy, dp = _step(f, y, start, end, chosen)
-        y = y + dy
-        if dp is not None:
-            passenger = dp if passenger is None else passenger + dp
-    steps = torch.full((len(y0),), len(grid) - 1, dtype=torch.int64, device=y0.device)
-    return ODESolution(y, chosen.stages * steps, steps, torch.zeros_like(steps), passenger)
+        h = end - start
+        slope, moved = torch.zeros_like(y), torch.zeros_like(y)
+        carried: Tensor | float = 0.0
+        for node, weight in zip(chosen.nodes, chosen.weights, strict=True):
+            # The end itself, not start + h: rounding must not push a time past the end of the range.
+            t = end if node == 1.0 else start + node * h
+            point = torch.add(y, slope, alpha=node * h)
+            slope, extra = _evaluate(f, point, torch.full_like(rows, t, dtype=torch.float64), rows)
+            _check(point, slope, extra, t)
+            moved.add_(slope, alpha=weight * h)
+            carried = carried + extra * (weight * h)
+        y, passenger = y + moved, passenger + carried
+    steps = torch.full_like(rows, len(grid) - 1)
+    total = passenger if isinstance(passenger, Tensor) and passenger.numel() else None
+    return ODESolution(y, chosen.stages * steps, steps, torch.zeros_like(steps), total)
 
 
-def _step(f: Field, y: Tensor, start: float, end: float, method: Method) -> tuple[Tensor, Tensor | None]:
-    """Return the increments of the state and of the passenger over one step."""
-    h = end - start
-    rows = torch.arange(len(y), device=y.device)
-    slope, moved = torch.zeros_like(y), torch.zeros_like(y)
-    carried: Tensor | None = None
-    for node, weight in zip(method.nodes, method.weights, strict=True):
-        # The end itself, not start + h: rounding must not push a time past the end of the range.
-        t = end if node == 1.0 else start + node * h
-        point = torch.add(y, slope, alpha=node * h)
-        out = f(point, torch.full((len(y),), t, dtype=torch.float64, device=y.device), rows)
-        rate, extra = out if isinstance(out, tuple) else (out, None)
-        slope = rate.to(y.dtype)
-        _check(point, slope, extra, t)
-        moved.add_(slope, alpha=weight * h)
-        if extra is not None:
-            part = extra.double() * (weight * h)
-            carried = part if carried is None else carried + part
-    return moved, carried
-
-
-def _check(y: Tensor, slope: Tensor, extra: Tensor | None, t: float) -> None:
+def _check(y: Tensor, slope: Tensor, extra: Tensor, t: float) -> None:
     """Raise SolverError for the first row whose slope, or whose passenger's, is not finite."""
-    finite = slope.isfinite().flatten(1).all(dim=1)
-    if extra is not None:
-        finite = finite & extra.isfinite().reshape(len(extra), -1).all(dim=1)
+    finite = slope.isfinite().flatten(1).all(dim=1) & extra.isfinite()[..., None].flatten(1).all(dim=1)
     if bool(finite.all()):
         return
     row = int((~finite).nonzero()[0])

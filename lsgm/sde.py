@@ -181,11 +181,8 @@ class VPLike(SDE):
         return self.one_minus_var(t)
 
 
-class BetaVP(VPLike):
-    r"""Variance preserving SDEs by beta(t) and its integral B(t), from the variance sigma2_0 on.
-
-    .. math:: f = -\beta/2, \; g^2 = \beta, \; \sigma_t^2 = 1 - (1-\sigma_0^2) e^{-B(t)}, \; m_t = e^{-B(t)/2}
-    """
+class BetaSDE(SDE):
+    """The SDEs of the drift f = -beta/2, by beta(t) and its integral B(t): m_t = exp(-B(t)/2)."""
 
     @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
@@ -195,13 +192,24 @@ class BetaVP(VPLike):
     def beta_integral(self, t: Tensor) -> Tensor:
         """B(t) = integral of beta over [0, t]."""
 
-    def g2(self, t: Tensor) -> Tensor:
-        """beta(t)."""
-        return self.beta(t)
+    def f(self, t: Tensor) -> Tensor:
+        """-beta/2."""
+        return -0.5 * self.beta(t)
 
     def mean(self, t: Tensor) -> Tensor:
         """exp(-B/2)."""
         return (-0.5 * self.beta_integral(t)).exp()
+
+
+class BetaVP(BetaSDE, VPLike):
+    r"""Variance preserving SDEs by beta(t) and its integral B(t), from the variance sigma2_0 on.
+
+    .. math:: f = -\beta/2, \; g^2 = \beta, \; \sigma_t^2 = 1 - (1-\sigma_0^2) e^{-B(t)}, \; m_t = e^{-B(t)/2}
+    """
+
+    def g2(self, t: Tensor) -> Tensor:
+        """beta(t)."""
+        return self.beta(t)
 
     def var(self, t: Tensor) -> Tensor:
         """1 - (1 - sigma2_0) exp(-B), written so that nothing cancels near t = 0."""
@@ -217,7 +225,7 @@ class BetaVP(VPLike):
 
 
 @dataclass(frozen=True)
-class LinearBeta(SDE):
+class LinearBeta(BetaSDE):
     """The SDEs of a linear beta(t) = beta_start + (beta_end - beta_start) t, with its integral B(t).
 
     Raises ConfigError for values out of range.
@@ -263,14 +271,6 @@ class LinearBeta(SDE):
         """B(t) = integral of beta over [0, t]."""
         t = t.double()
         return t * (self.beta_start + 0.5 * (self.beta_end - self.beta_start) * t)
-
-    def f(self, t: Tensor) -> Tensor:
-        """-beta/2."""
-        return -0.5 * self.beta(t)
-
-    def mean(self, t: Tensor) -> Tensor:
-        """exp(-B/2)."""
-        return (-0.5 * self.beta_integral(t)).exp()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
 from lsgm.distributed import World, leave
-from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.layers import recompute
+from lsgm.nets.layers import BatchNorm, recompute
 from lsgm.runs.load import load_model
 
 __all__ = ["SAMPLER", "SEEDS", "normalise_a_share", "normalised_network", "sample_a_share"]

@@ -19,8 +19,8 @@ from lsgm.pixels import network_input
 from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
-from lsgm.train.stage import Losses, ParamGroup
-from lsgm.train.stages import make_objective, mean_losses
+from lsgm.train.stage import Losses, ParamGroup, Stage
+from lsgm.train.stages import make_objective
 from lsgm_baselines.coders import DequantisedPixels, NoisyCells, NoisyPixels, dequantised
 from lsgm_baselines.recipe import ScoreStage, SGMRecipe
 
@@ -82,7 +82,7 @@ class ScoreLoss(nn.Module):
 
 
 @dataclass(frozen=True)
-class ScoreStep:
+class ScoreStep(Stage):
     """The only stage: the score model on the images."""
 
     networks: SGM
@@ -90,7 +90,6 @@ class ScoreStep:
     config: ScoreStage
     dequantise: Literal["none", "uniform"] = "none"
     name: str = "score"
-    ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("prior.network",)
 
     @cached_property
@@ -103,10 +102,6 @@ class ScoreStep:
     def groups(self) -> list[ParamGroup]:
         """Return the score model's parameters."""
         return [ParamGroup("prior", list(self.networks.prior.parameters()), self.config.prior)]
-
-    def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
-        """Return the mean loss and the bound on held-out levels, in nats per image."""
-        return mean_losses(self.module, levels, seed)
 
 
 def measure_sgm(recipe: SGMRecipe, networks: SGM, state: Mapping[str, Any]) -> ScoreBasedModel:

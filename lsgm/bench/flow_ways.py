@@ -23,7 +23,7 @@ from lsgm.errors import UserError
 from lsgm.likelihood import LogProb, flow_times, ode_log_prob, velocity_and_forms
 from lsgm.ode import ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
-from lsgm.sampling.counted import CountedScore, ScoreFunction
+from lsgm.sampling.registry import CountedScore, ScoreFunction
 from lsgm.score import per_sample
 from lsgm.sde import SDE
 

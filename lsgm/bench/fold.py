@@ -26,8 +26,8 @@ from lsgm.bench.options import FoldBench
 from lsgm.config import require
 from lsgm.devices import pick_device
 from lsgm.generative import Pixels
-from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.folding import fold
+from lsgm.nets.layers import BatchNorm
 from lsgm.runs.load import fresh_networks
 
 __all__ = ["TOLERANCE", "compare_folded", "largest_difference", "page", "run"]

@@ -48,8 +48,8 @@ from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.times import Weighting, importance_weight
 from lsgm.train.loop import load_images, pixels_of, train_recipe
+from lsgm.train.losses import JointLoss
 from lsgm.train.signals import PHASES, StepTimer
-from lsgm.train.stages import JointLoss
 from lsgm.vae.base import sum_per_sample
 
 __all__ = [
@@ -113,7 +113,7 @@ def time_stage(
                 timer=timer,
                 max_steps=WARM_UP + steps,
             )
-    if outcome.interrupted:
+    if outcome.exit_status:
         raise KeyboardInterrupt
     config: StageConfig = getattr(recipe, stage)
     return {

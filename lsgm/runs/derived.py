@@ -21,7 +21,7 @@ from lsgm.files import write
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
-from lsgm.nets.batchnorm import BatchNorm
+from lsgm.nets.layers import BatchNorm
 from lsgm.rng import derive_seed
 from lsgm.runs.checkpoint import WEIGHTS, read_weights, save_checkpoint
 from lsgm.runs.directory import Run

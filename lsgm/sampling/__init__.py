@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lsgm.sampling import flow, multistep, stochastic  # noqa: F401  (importing a family registers its samplers)
+from lsgm.sampling import flow, multistep  # noqa: F401  (importing a family registers its samplers)
 from lsgm.sampling.registry import (
+    CountedScore,
     Descent,
     Sampler,
+    ScoreFunction,
     check_options,
     find_sampler,
     register,
@@ -20,7 +22,6 @@ from lsgm.sampling.registry import (
 )
 
 if TYPE_CHECKING:
-    from lsgm.sampling.counted import CountedScore, ScoreFunction
     from lsgm.sampling.drawing import Drawn, draw
 
 __all__ = [
@@ -40,10 +41,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
-    if name in ("CountedScore", "ScoreFunction"):
-        from lsgm.sampling import counted
-
-        return getattr(counted, name)
     if name in ("Drawn", "draw"):
         from lsgm.sampling import drawing
 

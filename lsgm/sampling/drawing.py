@@ -13,9 +13,8 @@ from lsgm.devices import clock
 from lsgm.errors import UserError
 from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
-from lsgm.sampling.counted import CountedScore, ScoreFunction
-from lsgm.sampling.grids import OPTIMISED, make_grid, optimised_times, time_end_of
-from lsgm.sampling.registry import Sampler, find_sampler
+from lsgm.sampling.grids import GridCache, make_grid, time_end_of
+from lsgm.sampling.registry import CountedScore, Sampler, ScoreFunction, find_sampler
 from lsgm.sde import SDE
 
 __all__ = ["Drawn", "draw"]
@@ -62,7 +61,8 @@ def draw(
     else:
         noise = SeededNoise(seeds, device=device or "cpu", stream="sampler")
     device = noise.device
-    times = _times(score, shape, sampler, config, device)
+    config = GridCache().resolve(score, shape, config, device)
+    times = _times(score.sde, sampler, config)
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
     # From the prior down to the last time, and there perhaps to E[z_0 | z_t] (Tweedie).
@@ -80,17 +80,13 @@ def draw(
     return Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds)
 
 
-def _times(
-    score: ScoreFunction, shape: Sequence[int], sampler: Sampler, config: SamplerConfig, device: torch.device
-) -> Tensor:
+def _times(sde: SDE, sampler: Sampler, config: SamplerConfig) -> Tensor:
     """Return the times of a run: those given, or a grid of so many steps."""
     if config.times:
-        time_end_of(score.sde, config.times[-1])
+        time_end_of(sde, config.times[-1])
         return torch.tensor(config.times, dtype=torch.float64)
-    end, name = time_end_of(score.sde, config.time_end), config.grid or score.sde.grid
-    if name == OPTIMISED:
-        return optimised_times(score, shape, config, device).times
-    return make_grid(score.sde, name, 1 if sampler.adaptive else config.steps, end, config.rho)
+    end = time_end_of(sde, config.time_end)
+    return make_grid(sde, config.grid or sde.grid, 1 if sampler.adaptive else config.steps, end, config.rho)
 
 
 def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from lsgm.config import SamplerConfig, require
 from lsgm.errors import ConfigError, UserError, did_you_mean
 from lsgm.rng import SeededNoise
-from lsgm.sampling.counted import CountedScore, Nodes, ScoreFunction
+from lsgm.sampling.registry import CountedScore, Nodes, ScoreFunction
 from lsgm.sde import SDE
 
 __all__ = [
@@ -38,24 +38,17 @@ __all__ = [
     "OPTIMISED",
     "GridCache",
     "LocalErrors",
-    "OptimisedGrid",
     "cheapest_path",
-    "edm_grid",
-    "geometric_grid",
     "grid_of",
     "local_errors",
     "log_snr",
-    "log_snr_grid",
     "make_grid",
-    "optimised_times",
-    "quadratic_grid",
     "time_end_of",
     "times_at",
-    "uniform_grid",
 ]
 
 OPTIMISED = "optimised"
-"""The grid that is made for a model, `optimised_times`."""
+"""The grid that is made for a model (`GridCache`)."""
 TRAJECTORIES = 16
 """Fine trajectories of it, of seeds 0, 1, ... in a stream of their own, so that no sample is one of them."""
 FINE_STEPS = 60
@@ -99,53 +92,22 @@ def times_at(coordinate: Callable[[Tensor], Tensor], target: Tensor, time_end: f
     return 0.5 * (low + high)
 
 
-def uniform_grid(sde: SDE, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return steps + 1 times from 1 to ``time_end``, equally spaced in t."""
-    return _exact(_even(1.0, time_end, steps), time_end)
-
-
-def quadratic_grid(sde: SDE, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return steps + 1 times from 1 to ``time_end``, equally spaced in sqrt(t) (arXiv:2010.02502, D.3)."""
-    return _exact(_even(1.0, time_end**0.5, steps).square(), time_end)
-
-
-def log_snr_grid(sde: SDE, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return steps + 1 times from 1 to ``time_end``, equally spaced in log(m_t^2 / sigma_t^2)."""
-    return _between(lambda t: -log_snr(sde, t), lambda first, last: _even(first, last, steps), time_end)
-
-
-def geometric_grid(sde: SDE, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return steps + 1 times from 1 to ``time_end``, equally spaced in log(sigma_t^2): a constant ratio.
-
-    Under the sub-VP SDE with sigma2_0 > 0 the variance dips before it grows; every value above the one at
-    ``time_end`` is still met once.
-    """
-    return _between(lambda t: sde.var(t).log(), lambda first, last: _even(first, last, steps), time_end)
-
-
-def edm_grid(sde: SDE, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return steps + 1 times from 1 to ``time_end``, equally spaced in (sigma_t / m_t)^(1 / rho).
-
-    Equation 5 of arXiv:2206.00364, without its last step to 0; rho = 1 is even in s = sigma_t / m_t itself.
-    """
-
-    def levels(first: float, last: float) -> Tensor:
-        return _even(math.exp(first / (2 * rho)), math.exp(last / (2 * rho)), steps).log() * (2 * rho)
-
-    return _between(lambda t: -log_snr(sde, t), levels, time_end)
-
-
-GRIDS: dict[str, Callable[[SDE, int, float, float], Tensor]] = {
-    "uniform": uniform_grid,
-    "quadratic": quadratic_grid,
-    "logsnr": log_snr_grid,
-    "edm": edm_grid,
-    "geometric": geometric_grid,
-}
+GRIDS = ("uniform", "quadratic", "logsnr", "edm", "geometric")
+"""The grids of `make_grid`."""
 
 
 def make_grid(sde: SDE, name: str, steps: int, time_end: float, rho: float = 7.0) -> Tensor:
-    """Return the grid called ``name``: float64 [steps + 1], falling from 1; ``rho`` is edm's exponent.
+    """Return the grid called ``name``: float64 [steps + 1], falling from 1 to ``time_end``, equally spaced in
+
+    ========= =============================================================================================
+    uniform   t
+    quadratic sqrt(t) (arXiv:2010.02502, D.3)
+    logsnr    log(m_t^2 / sigma_t^2)
+    edm       (sigma_t / m_t)^(1 / rho): equation 5 of arXiv:2206.00364, without its last step to 0; rho = 1
+              is even in s = sigma_t / m_t itself
+    geometric log(sigma_t^2): a constant ratio. Under the sub-VP SDE with sigma2_0 > 0 the variance dips
+              before it grows; every value above the one at ``time_end`` is still met once
+    ========= =============================================================================================
 
     Raises ConfigError for an unknown name, and for ``optimised``, which no SDE alone determines.
     """
@@ -156,24 +118,28 @@ def make_grid(sde: SDE, name: str, steps: int, time_end: float, rho: float = 7.0
     if name not in GRIDS:
         names = (*GRIDS, OPTIMISED)
         raise ConfigError(f"unknown grid '{name}'{did_you_mean(name, names)}; available: {', '.join(names)}")
-    return GRIDS[name](sde, steps, time_end, rho)
+    if name == "uniform":
+        times = _even(1.0, time_end, steps)
+    elif name == "quadratic":
+        times = _even(1.0, time_end**0.5, steps).square()
+    else:
 
+        def coordinate(t: Tensor) -> Tensor:
+            return sde.var(t).log() if name == "geometric" else -log_snr(sde, t)
 
-def _between(
-    coordinate: Callable[[Tensor], Tensor], levels: Callable[[float, float], Tensor], time_end: float
-) -> Tensor:
-    """Return the times at which the coordinate takes ``levels`` of its values at 1 and at ``time_end``."""
-    first, last = coordinate(torch.tensor([1.0, time_end], dtype=torch.float64)).tolist()
-    return _exact(times_at(coordinate, levels(first, last), time_end), time_end)
+        first, last = coordinate(torch.tensor([1.0, time_end], dtype=torch.float64)).tolist()
+        if name == "edm":
+            ends = math.exp(first / (2 * rho)), math.exp(last / (2 * rho))
+            levels = _even(*ends, steps).log() * (2 * rho)
+        else:
+            levels = _even(first, last, steps)
+        times = times_at(coordinate, levels, time_end)
+    times[0], times[-1] = 1.0, time_end
+    return times
 
 
 def _even(first: float, last: float, steps: int) -> Tensor:
     return torch.linspace(first, last, steps + 1, dtype=torch.float64)
-
-
-def _exact(times: Tensor, time_end: float) -> Tensor:
-    times[0], times[-1] = 1.0, time_end
-    return times
 
 
 def _var(sde: SDE, t: float) -> float:
@@ -194,41 +160,12 @@ class LocalErrors:
     nfe: int
     """Evaluations of the network that it took, over all trajectories."""
     seconds: float
-    """Wall seconds that it took."""
+    """Wall seconds that it took; like ``nfe`` no part of what samples cost."""
 
     @property
     def lasting(self) -> Tensor:
         """What is left of each error at the last node: c_ij r_F / r_j."""
         return self.cost * (self.size[-1] / self.size)
-
-
-@dataclass(frozen=True)
-class OptimisedGrid:
-    """A grid made for a model and its one-off price, which is no part of what samples cost."""
-
-    times: Tensor
-    """Float64 [N + 1] on the CPU, falling from 1 to the time end."""
-    nfe: int
-    """Evaluations of the network that it took, over all trajectories."""
-    seconds: float
-    """Wall seconds that it took."""
-
-
-def optimised_times(
-    score: ScoreFunction,
-    shape: Sequence[int],
-    config: SamplerConfig,
-    device: torch.device | str | None = None,
-) -> OptimisedGrid:
-    """Return the best grid of ``config.steps`` steps for samples of ``shape`` by a model.
-
-    Deterministic for a model: its trajectories start from fixed seeds, at the temperature of ``config``, and
-    end at its time-end. Nothing is kept; `GridCache` keeps what every number of steps shares. Raises
-    ConfigError for a time-end without noise.
-    """
-    end = time_end_of(score.sde, config.time_end)
-    errors = local_errors(score, shape, end, device, temperature=config.temperature)
-    return OptimisedGrid(grid_of(errors, score, config.steps), errors.nfe, errors.seconds)
 
 
 @torch.no_grad()
@@ -242,11 +179,12 @@ def local_errors(
 ) -> LocalErrors:
     """Follow the fine trajectories by Heun's method and measure an Euler step between all pairs of nodes.
 
-    Takes 2 FINE_STEPS evaluations per trajectory, whatever grids are made of the result. Raises UserError
-    where a trajectory is not finite.
+    Deterministic for a model: they start from fixed seeds, at the temperature given. Takes 2 FINE_STEPS
+    evaluations per trajectory, whatever grids are made of the result. Raises UserError where a trajectory is
+    not finite.
     """
     started = time.perf_counter()
-    times = edm_grid(score.sde, FINE_STEPS, time_end)
+    times = make_grid(score.sde, "edm", FINE_STEPS, time_end)
     total, square = torch.zeros(len(times), len(times)).double(), torch.zeros(len(times)).double()
     nfe = 0
     at_once = max(1, AT_ONCE // (len(times) * math.prod(shape)))
@@ -344,7 +282,10 @@ class GridCache:
         config: SamplerConfig,
         device: torch.device | str | None = None,
     ) -> LocalErrors:
-        """Return the errors for samples of ``shape`` from config's temperature down to its time-end."""
+        """Return the errors for samples of ``shape`` from config's temperature down to its time-end.
+
+        Raises ConfigError for a time-end without noise.
+        """
         key = (tuple(shape), time_end_of(score.sde, config.time_end), config.temperature)
         if key not in self._errors:
             self._errors[key] = local_errors(score, shape, key[1], device, temperature=key[2])

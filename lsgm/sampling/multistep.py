@@ -1,6 +1,6 @@
 r"""Linear multistep samplers of the probability flow: one evaluation per step, past predictions for the rest.
 
-In the coordinates of `lsgm.sampling.counted` the probability flow is one integral over a step, of
+In the coordinates of `lsgm.sampling.registry` the probability flow is one integral over a step, of
 the predicted noise against ds or of the predicted z_0 against d(1/s):
 
 .. math:: u_j = u_k + \int_{s_k}^{s_j} \epsilon \, ds, \qquad
@@ -20,12 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lsgm.sampling.registry import Descent, register
+from lsgm.sampling.registry import Descent, Nodes, register
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lsgm.sampling.counted import Nodes
 
 __all__ = [
     "Rule",

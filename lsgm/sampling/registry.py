@@ -1,7 +1,13 @@
-"""The table of samplers: name, paper, order and cost of each; free of torch, so that a listing is instant.
+r"""The table of samplers: name, paper, order and cost of each; and the score model as samplers see it.
 
-A package adds one by a module in the entry-point group ``lsgm.samplers`` that enters it with `register`, and
-that imports torch inside of its functions alone.
+Its evaluations are counted, and it is straightened out on a grid of times. With u = z / m_t and
+s = sigma_t / m_t the flow of any linear SDE is du/ds = eps_theta(z, t) (Song et al., arXiv:2010.02502,
+section 4.3; Zhang & Chen, arXiv:2204.13902), so that a solver needs no more of the SDE than s and m at the
+nodes of its grid. Steps are taken on z itself: u reaches 1/m_1, where float32 would lose what z keeps.
+
+Nothing here imports torch before a sampler runs, so that a listing is instant. A package adds a sampler by a
+module in the entry-point group ``lsgm.samplers`` that enters it with `register`, and that imports torch
+inside of its functions alone.
 """
 
 from __future__ import annotations
@@ -10,23 +16,113 @@ import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lsgm.config import require
 from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lsgm.config import SamplerConfig
     from lsgm.ode import ODESolution
     from lsgm.rng import SeededNoise
-    from lsgm.sampling.counted import CountedScore, Nodes
+    from lsgm.sde import SDE
 
     Walk: TypeAlias = Callable[["Descent", Tensor], Tensor | ODESolution]
 
-__all__ = ["Descent", "Sampler", "check_options", "find_sampler", "register", "sampler_names", "samplers"]
+__all__ = [
+    "CountedScore",
+    "Descent",
+    "Nodes",
+    "Sampler",
+    "ScoreFunction",
+    "check_options",
+    "find_sampler",
+    "register",
+    "sampler_names",
+    "samplers",
+]
+
+
+class ScoreFunction(Protocol):
+    """What sampling and likelihood know of a model; t is [B] float64, results have z_t's shape and dtype."""
+
+    @property
+    def sde(self) -> SDE:
+        """The forward diffusion."""
+
+    def eps(self, z_t: Tensor, t: Tensor, /) -> Tensor:
+        """Predicted noise eps_theta(z_t, t); the score is -eps_theta / sigma_t."""
+
+    def drift(self, z_t: Tensor, t: Tensor, /) -> Tensor:
+        """Probability-flow velocity dz/dt = f z + g^2 eps_theta / (2 sigma_t), arXiv:2106.05931 section 2."""
+
+
+class CountedScore:
+    """A score function that counts its evaluations, sample by sample, in ``nfe`` (int64 [B])."""
+
+    def __init__(self, score: ScoreFunction, batch: int, device: torch.device | str = "cpu") -> None:
+        import torch
+
+        self._score = score
+        self.sde = score.sde
+        self.nfe = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def eps(self, z_t: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the predicted noise of the batch, or of its ``rows`` only."""
+        self._count(rows)
+        return self._score.eps(z_t, t)
+
+    def drift(self, z_t: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the probability-flow velocity of the batch, or of its ``rows`` only."""
+        self._count(rows)
+        return self._score.drift(z_t, t)
+
+    def _count(self, rows: Tensor | None) -> None:
+        if rows is None:
+            self.nfe += 1
+        else:
+            self.nfe[rows] += 1
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A grid of N + 1 times with what solvers need at each of them, as numbers in float64."""
+
+    score: CountedScore
+    times: Tensor
+    m: tuple[float, ...]
+    """Coefficient m_t of z_0 in the mean of q(z_t | z_0)."""
+    sigma: tuple[float, ...]
+    """Standard deviation sigma_t of q(z_t | z_0)."""
+    s: tuple[float, ...]
+    """sigma_t / m_t, falling along the grid."""
+
+    @classmethod
+    def of(cls, score: CountedScore, times: Tensor) -> Nodes:
+        """Return the nodes at ``times``, float64 [N + 1]."""
+        m, sigma = score.sde.mean(times), score.sde.sigma(times)
+        return cls(score, times, *(tuple(values.tolist()) for values in (m, sigma, sigma / m)))
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.m) - 1
+
+    def eps(self, z: Tensor, k: int) -> Tensor:
+        """Return eps_theta(z, t_k) of a batch: one evaluation."""
+        return self.score.eps(z, self.times[k].expand(len(z)))
+
+    def clean(self, z: Tensor, k: int, eps: Tensor) -> Tensor:
+        """Return the prediction of z_0 from z at t_k: (z - sigma_k eps) / m_k."""
+        return (z - self.sigma[k] * eps) / self.m[k]
+
+    def step(self, z: Tensor, k: int, j: int, slope: Tensor) -> Tensor:
+        """Return z at t_j from z at t_k by du/ds = ``slope``: m_j (z / m_k + (s_j - s_k) slope)."""
+        return (self.m[j] / self.m[k]) * z + (self.m[j] * (self.s[j] - self.s[k])) * slope
 
 
 @dataclass(frozen=True)
@@ -42,8 +138,6 @@ class Descent:
     @cached_property
     def nodes(self) -> Nodes:
         """What solvers in (u, s) need at each of the times."""
-        from lsgm.sampling.counted import Nodes
-
         return Nodes.of(self.score, self.times)
 
     def fresh(self, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ follows the clock, so there it does not.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from lsgm.data import batch_indices
 from lsgm.devices import computes_bfloat16
-from lsgm.distributed import World
 from lsgm.errors import CheckpointError
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
@@ -38,7 +37,7 @@ from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
-from lsgm.train.stage import BatchSource, Feed, Losses, Pipeline, Stage, TrainingSet
+from lsgm.train.stage import Losses, Stage, TrainingSet
 
 __all__ = ["Agreed", "StageContext", "StageRunner"]
 
@@ -48,18 +47,14 @@ class StageContext:
     """What all stages of one call of `train` share."""
 
     run: Run
-    world: World
-    source: BatchSource
-    pipeline: Pipeline
-    seed: int
+    images: TrainingSet
     interrupt: Interrupt
     metrics: MetricsLog | None
     meta: Mapping[str, Any]
-    val_levels: Tensor | None = None
-    on_stage_end: Callable[[Stage, int], None] | None = None
-    deadline: float | None = None
-    last_step: int | None = None
-    timer: StepTimer | None = None
+    val_levels: Tensor | None
+    deadline: float | None
+    last_step: int | None
+    timer: StepTimer | None
 
 
 class Agreed(NamedTuple):
@@ -78,21 +73,20 @@ class StageRunner:
     def __init__(self, stage: Stage, context: StageContext, position: Position, *, last: bool) -> None:
         self.stage, self.config, self.context, self.position = stage, stage.config, context, position
         self._last = last
-        self._rows = context.world.rows(stage.config.batch_size)
-        stage.module.to(context.world.device)
+        self._images, self._seed, self._world = context.images, context.images.seed, context.images.world
+        self._rows = self._world.rows(stage.config.batch_size)
+        stage.module.to(self._world.device)
         self._groups = stage.groups()
         freeze_all_but(stage.module, self._groups)
         self.optimizers = {group.name: build_optimizer(group) for group in self._groups}
         self.average = WeightAverage(stage.module, stage.ema_of, self.config.ema)
-        if attach := getattr(stage, "attach", None):
-            attach(self.average)
+        stage.attach(self.average)
         if self.config.compile:
-            for name in getattr(stage, "compile_of", ("",)):
+            for name in stage.compile_of:
                 stage.module.get_submodule(name).compile()
-        self._module = context.world.wrap(stage.module)
+        self._module = self._world.wrap(stage.module)
         # Asked for where it is fast: float32 says the same more precisely.
-        self._low = self.config.precision == "bfloat16" and computes_bfloat16(context.world.device)
-        self._feed = Feed(context.source, context.pipeline)
+        self._low = self.config.precision == "bfloat16" and computes_bfloat16(self._world.device)
         self._guard = FiniteGuard([group.name for group in self._groups])
         self._sums: Tensor | None = None
         self._names: list[str] = []
@@ -121,14 +115,11 @@ class StageRunner:
         log = _said(state, "log", checkpoint)
         self._count = log["count"]
         if self._count:
-            self._sums = torch.tensor(log["sums"], dtype=torch.float64).to(self.context.world.device)
+            self._sums = torch.tensor(log["sums"], dtype=torch.float64).to(self._world.device)
 
     def prepare(self, *, fresh: bool) -> None:
         """Let the stage look through the training set, if it wants to, before its first step."""
-        if look := getattr(self.stage, "prepare", None):
-            context = self.context
-            images = TrainingSet(context.source, context.pipeline, context.seed, context.world)
-            self._feed = look(images, fresh=fresh) or self._feed
+        self._images = self.stage.prepare(self._images, fresh=fresh) or self._images
 
     def run(self) -> Agreed:
         """Train until the stage is done or the call has to end; the last thing done is a checkpoint."""
@@ -156,26 +147,19 @@ class StageRunner:
         return min(round(self.position.seconds, 1), self.config.seconds)
 
     def _step(self) -> Agreed:
-        context, position, size = self.context, self.position, self.config.batch_size
+        position, size, device = self.position, self.config.batch_size, self._world.device
         self._time(None)
         # Everything random is addressed by (seed, step): dropout's generator, the step's noise, its images.
-        seed = derive_seed("global", context.seed, position.step, context.world.rank)
-        seed_global(seed, context.world.device)
-        noise = StepNoise(
-            context.seed,
-            position.step,
-            global_batch=size,
-            rows=self._rows,
-            device=context.world.device,
-        )
+        seed_global(derive_seed("global", self._seed, position.step, self._world.rank), device)
+        noise = StepNoise(self._seed, position.step, global_batch=size, rows=self._rows, device=device)
         # The step's images become levels, while those of the next one are read.
-        raw = self._feed.source.batch(self._indices(position.step))
-        self._feed.source.prefetch(self._indices(position.step + 1))
-        levels = self._feed.pipeline.levels(raw, noise)
+        raw = self._images.source.batch(self._indices(position.step))
+        self._images.source.prefetch(self._indices(position.step + 1))
+        levels = self._images.pipeline.levels(raw, noise)
         self._time("data")
         # Forward, at the share of the stage that is done: annealing follows it, as the rates do.
         progress = position.progress(self.config)
-        with torch.autocast(context.world.device.type, dtype=torch.bfloat16, enabled=self._low):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._low):
             losses: Losses = self._module(levels, noise, progress)
         self._time("forward")
         # One backward pass for all groups of parameters; processes average their gradients in it.
@@ -193,8 +177,7 @@ class StageRunner:
 
     def _indices(self, step: int) -> Tensor:
         """Return this process's images of a step."""
-        size = self.config.batch_size
-        return batch_indices(len(self._feed.source), size, self.context.seed, step)[self._rows]
+        return batch_indices(len(self._images.source), self.config.batch_size, self._seed, step)[self._rows]
 
     def _check(self, losses: Losses) -> Agreed:
         """Clip, add up what is logged, and agree with the other processes before any weight moves."""
@@ -220,13 +203,13 @@ class StageRunner:
         enough = context.last_step is not None and self.position.step + 1 >= context.last_step
         save = now - self._saved >= self.config.checkpoint_every
         flags = [bad, context.interrupt.signal, late or enough, save, self._clock.read()]
-        worst = context.world.largest([float(flag) for flag in flags])
+        worst = self._world.largest([float(flag) for flag in flags])
         signal = int(worst[1])
         return Agreed(bool(worst[0]), signal, bool(worst[2]) or signal > 0, bool(worst[3]), worst[4])
 
     def _fail(self) -> None:
         # A NaN of one process reaches the others' gradients: the earliest finding is the cause.
-        cause = min(found for found in self.context.world.gather(self._guard.verdict) if found)[2]
+        cause = min(found for found in self._world.gather(self._guard.verdict) if found)[2]
         newest = self.context.run.newest()
         kept = f"{newest} is untouched" if newest else "no checkpoint had been written"
         raise TrainingError(
@@ -268,7 +251,7 @@ class StageRunner:
         """Return what is logged since the last row: rates, means over steps and processes, speed."""
         assert self._sums is not None  # a step has been made
         position = self.position
-        means = [value / self._count for value in self.context.world.mean(self._sums.tolist())]
+        means = [value / self._count for value in self._world.mean(self._sums.tolist())]
         self._sums, self._count = None, 0
         # The rate in force in the step just made, whose progress the position has left behind.
         rates = {f"lr/{name}": float(o.param_groups[0]["lr"]) for name, o in self.optimizers.items()}
@@ -281,17 +264,15 @@ class StageRunner:
         levels = self.context.val_levels
         assert levels is not None
         self._settle()
-        return self.context.world.on_main(
-            lambda: self._averaged(lambda: self.stage.validate(levels, self.context.seed))
-        )
+        return self._world.on_main(lambda: self._scores(levels))
 
-    def _averaged(self, action: Callable[[], Any]) -> Any:
-        """Do something in eval mode with the averaged weights in place."""
+    def _scores(self, levels: Tensor) -> dict[str, float]:
+        """Return the scores of the averaged weights, in eval mode."""
         module = self.stage.module
         try:
             with torch.no_grad(), self.average.in_place():
                 module.eval()
-                return action()
+                return self.stage.validate(levels, self._seed)
         finally:
             module.train()
 
@@ -303,28 +284,24 @@ class StageRunner:
     def _save(self) -> None:
         self._settle()
         state = self._state()
-        self.context.world.on_main(lambda: self._write(state))
+        self._world.on_main(lambda: self._write(state))
         self._saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
-        sums = [] if self._sums is None else self.context.world.mean(self._sums.tolist())
+        sums = [] if self._sums is None else self._world.mean(self._sums.tolist())
         return {
             **self.position.as_dict(),
-            "seed": self.context.seed,
+            "seed": self._seed,
             "ema_updates": self.average.updates,
             "log": {"count": self._count, "sums": sums},
             "meta": dict(self.context.meta),
         }
 
     def _write(self, state: dict[str, Any]) -> None:
-        context, position = self.context, self.position
-        if position.stage_done and context.on_stage_end is not None:
-            callback = context.on_stage_end
-            self._averaged(lambda: callback(self.stage, position.step))
-        if context.metrics is not None:
-            context.metrics.sync()
+        if self.context.metrics is not None:
+            self.context.metrics.sync()
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        parent = context.run.checkpoints
+        parent = self.context.run.checkpoints
         save_checkpoint(parent, state, self.stage.module.state_dict(), self.average.state_dict(), optimizers)
         prune(parent, self.config.keep)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lsgm.structure import to_dict
 from lsgm.train.engine import Agreed, StageContext, StageRunner
 from lsgm.train.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
-from lsgm.train.stage import BatchSource, Outcome, Pipeline, Stage, StageSpec
+from lsgm.train.stage import BatchSource, Outcome, Pipeline, StageSpec, TrainingSet
 
 __all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train", "train_recipe"]
 
@@ -50,6 +50,8 @@ def load_images(recipe: Any) -> ImageSet:
 
 def _splits_of(images: ImageSet) -> str:
     """Return the sizes of the splits of images by path in a sentence, and what decided them."""
+    if not images.remark:
+        return ""
     channels, height, width = images.image_shape
     kind = "greyscale" if channels == 1 else "RGB"
     return f"{images.name}: {kind} images {height} high and {width} wide: {images.remark}"
@@ -61,17 +63,6 @@ def pixels_of(images: ImageSet, bits: int) -> Pixels:
     if images.pixels == "binary":
         return Pixels(channels, height, width, "binary", 1)
     return Pixels(channels, height, width, "discrete", bits)
-
-
-def validation_levels(images: ImageSet, pixels: Pixels) -> Tensor:
-    """Return the held-out levels, carved from the training data: test data are for evaluation only."""
-    return test_levels(images, "val", seed=0, bits=pixels.bits, limit=VALIDATION_LIMIT)
-
-
-def _origin(init_from: Path | None, init_vae_from: Path | None) -> Origin | None:
-    """Return whose weights a run is to start from."""
-    options = (("init_from", init_from), ("init_vae_from", init_vae_from))
-    return next((Origin.of(option, path) for option, path in options if path is not None), None)
 
 
 def train_recipe(
@@ -102,7 +93,8 @@ def train_recipe(
     networks, kind = fresh_networks(recipe, pixels), find_kind(recipe.kind)
     # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
     stages = kind.stages(recipe, networks)
-    origin = _origin(init_from, init_vae_from)
+    starts = (("init_from", init_from), ("init_vae_from", init_vae_from))
+    origin = next((Origin.of(option, path) for option, path in starts if path is not None), None)
     origins = {} if origin is None else {origin.option: str(origin.path)}
     if begun:
         recipe, changes = goes_on(recipe, begun, stages, dataset)
@@ -128,11 +120,12 @@ def train_recipe(
         device=device,
         max_seconds=max_seconds,
         max_steps=max_steps,
-        val_levels=validation_levels(images, pixels),
+        # Carved from the training data: test data are for evaluation only.
+        val_levels=test_levels(images, "val", seed=0, bits=pixels.bits, limit=VALIDATION_LIMIT),
         meta=checkpoint_meta(recipe, pixels, images.identity),
         tensorboard=tensorboard,
         timer=timer,
-        remark=_splits_of(images) if images.remark else "",
+        remark=_splits_of(images),
         extended=is_extended(changes or {}),
     )
 
@@ -152,7 +145,6 @@ def train(
     max_steps: int | None = None,
     val_levels: Tensor | None = None,
     meta: Mapping[str, Any] | None = None,
-    on_stage_end: Callable[[Stage, int], None] | None = None,
     tensorboard: bool = False,
     timer: StepTimer | None = None,
     remark: str = "",
@@ -161,11 +153,10 @@ def train(
     """Train the stages in `run`, going on from its newest checkpoint, and return how that ended.
 
     `max_seconds` (wall clock) and `max_steps` end this call at a complete checkpoint; `meta` (JSON values)
-    goes into every checkpoint; `on_stage_end(stage, step)` runs on the first process with the averaged
-    weights in place, before the stage's last checkpoint; `remark` is said before the first step. With
-    `extended`, what the checkpoint calls done is measured again, because the run has been given more: a
-    larger budget of the stage it ended in, or stages after that one. Raises ConfigError, CheckpointError, and
-    TrainingError where a loss or a gradient is not finite.
+    goes into every checkpoint; `remark` is said before the first step. With `extended`, what the checkpoint
+    calls done is measured again, because the run has been given more: a larger budget of the stage it ended
+    in, or stages after that one. Raises ConfigError, CheckpointError, and TrainingError where a loss or a
+    gradient is not finite.
     """
     specs, begun = _checked(stages), time.monotonic()
     with ExitStack() as stack:
@@ -187,7 +178,7 @@ def train(
             _reopen(position, specs)
         if position.finished:
             say(f"{run.directory} is finished at step {position.step}: nothing to do")
-            return _outcome(position, checkpoint, None)
+            return _outcome(run, position, None)
         if remark:
             say(remark)
         deadline = None if max_seconds is None else begun + max_seconds
@@ -200,11 +191,14 @@ def train(
         for log in logs:
             stack.callback(log.close)
         interrupt, metrics = stack.enter_context(Interrupt()), logs[0] if logs else None
+        images = TrainingSet(source, pipeline, seed, world)
         context = StageContext(
-            run, world, source, pipeline, seed, interrupt, metrics, meta or {}, val_levels,
-            on_stage_end, deadline, last_step, timer
-        )  # fmt: skip
-        return _report(context, position, _run_stages(specs, context, position, checkpoint, state))
+            run, images, interrupt, metrics, meta or {}, val_levels, deadline, last_step, timer
+        )
+        verdict = _run_stages(specs, context, position, checkpoint, state)
+        outcome = _outcome(run, position, verdict)
+        say(_ending(outcome, verdict))
+        return outcome
 
 
 def _checked(stages: Sequence[StageSpec]) -> list[StageSpec]:
@@ -260,7 +254,7 @@ def _run_stages(
     names = [spec.name for spec in specs]
     first = names.index(position.stage) if position.stage else 0
     for spec in specs[first:]:
-        torch.manual_seed(derive_seed("build", context.seed, spec.name))
+        torch.manual_seed(derive_seed("build", context.images.seed, spec.name))
         stage = spec.build()
         if position.stage != spec.name:
             position.enter(spec.name)
@@ -274,36 +268,31 @@ def _run_stages(
             verdict = runner.run()
             if verdict.stop and not position.finished:
                 return verdict
-        if spec.carry == "ema" and spec is not specs[-1]:
+        if spec is not specs[-1]:
             runner.average.copy_to_module()
         # Its optimiser states are memory, and its gradient hooks sit on parameters the next stage shares.
         del runner
     return None
 
 
-def _report(context: StageContext, position: Position, verdict: Agreed | None) -> Outcome:
-    checkpoint = context.run.newest()
+def _ending(outcome: Outcome, verdict: Agreed | None) -> str:
+    """Return the sentence that says how the call ended and what to do next."""
     if verdict is None:
-        say(f"finished at step {position.step}; the weights are in {checkpoint}")
-    else:
-        cause = (
-            f" by {signal_name(verdict.signal)}" if verdict.signal else ", as this call's budget is used up,"
-        )
-        say(
-            f"stopped{cause} after step {position.step} of stage '{position.stage}'; everything is saved in "
-            f"{checkpoint}: run the same command again to go on",
-        )
-    return _outcome(position, checkpoint, verdict)
+        return f"finished at step {outcome.step}; the weights are in {outcome.checkpoint}"
+    cause = f" by {signal_name(verdict.signal)}" if verdict.signal else ", as this call's budget is used up,"
+    return (
+        f"stopped{cause} after step {outcome.step} of stage '{outcome.stage}'; everything is saved in "
+        f"{outcome.checkpoint}: run the same command again to go on"
+    )
 
 
-def _outcome(position: Position, checkpoint: Path | None, verdict: Agreed | None) -> Outcome:
+def _outcome(run: Run, position: Position, verdict: Agreed | None) -> Outcome:
     number = 0 if verdict is None else verdict.signal
     return Outcome(
         finished=position.finished,
         stage=position.stage,
         step=position.step,
         seconds_by_stage=dict(position.seconds_by_stage),
-        interrupted=number > 0,
         exit_status=128 + number if number else 0,
-        checkpoint=checkpoint,
+        checkpoint=run.newest(),
     )

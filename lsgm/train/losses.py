@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lsgm.devices import device_of
 from lsgm.objective.bound import Objective, Times
 from lsgm.objective.kl import (
     Frozen,
@@ -28,9 +27,7 @@ from lsgm.train.optim import WeightAverage
 from lsgm.train.stage import Losses
 from lsgm.vae.base import VAE, LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
 
-__all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "importance_weighted", "mean_losses"]
-
-VALIDATION_BATCH = 256
+__all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "importance_weighted"]
 
 
 class Penalised(nn.Module):
@@ -316,14 +313,3 @@ def _group_terms(by_group: Tensor) -> dict[str, Tensor]:
     """Return the KL of each group [B] by name, where there are several: [B, G]."""
     count = by_group.shape[1]
     return {f"kl/{index}": by_group[:, index] for index in range(count)} if count > 1 else {}
-
-
-def mean_losses(loss: nn.Module, levels: Tensor, seed: int) -> dict[str, float]:
-    """Return every term's mean over held-out images, with noise that is the same at every call."""
-    sums: dict[str, float] = {}
-    device = device_of(loss)
-    for index, batch in enumerate(torch.split(levels, VALIDATION_BATCH)):
-        noise = StepNoise(f"validation/{seed}", index, global_batch=len(batch), device=device)
-        for name, value in loss(batch.to(device), noise, 1.0).terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    return {name: total / len(levels) for name, total in sums.items()}

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
+from lsgm.devices import device_of
 from lsgm.distributed import World
 from lsgm.rng import StepNoise
 
+if TYPE_CHECKING:
+    from lsgm.train.optim import WeightAverage
+
 __all__ = [
     "BatchSource",
-    "Feed",
     "Losses",
     "Outcome",
     "ParamGroup",
@@ -24,6 +28,9 @@ __all__ = [
     "StageSpec",
     "TrainingSet",
 ]
+
+VALIDATION_BATCH = 256
+"""Held-out images that are looked at together."""
 
 
 class Losses(NamedTuple):
@@ -44,53 +51,63 @@ class ParamGroup:
     config: OptimConfig
 
 
-class Stage(Protocol):
+class Stage:
     """One training stage.
 
     `module(levels, noise, progress) -> Losses` takes uint8 levels [b, C, H, W], the step's noise and the
-    share of the stage that is done, in [0, 1]. Parameters of `module` that are in no group are frozen. It
-    may also have
-
-    - `compile_of`, a tuple of names of the child modules that `StageConfig.compile` compiles; without it that
-      is the whole module;
-    - `attach(average)`, called once with the `WeightAverage` of the stage's weights;
-    - `prepare(images, *, fresh) -> Feed | None`, called once with the `TrainingSet`, on every process, before
-      the first step that this call makes, when the weights are in place. `fresh` says that the stage begins;
-      a resumed one has what it then found in its weights and buffers. With a `Feed`, batches come from there.
+    share of the stage that is done, in [0, 1]. Parameters of `module` that are in no group are frozen.
     """
 
-    @property
-    def name(self) -> str:
-        """The stage's name in logs, checkpoints and messages."""
-
-    @property
-    def config(self) -> StageConfig:
-        """Budget and mechanics."""
+    name: str
+    """The stage's name in logs, checkpoints and messages."""
+    config: StageConfig
+    """Budget and mechanics."""
+    ema_of: tuple[str, ...] = ("",)
+    """Names of the child modules whose weights are averaged; ``""`` is the whole module."""
+    compile_of: tuple[str, ...] = ("",)
+    """Names of the child modules that `StageConfig.compile` compiles."""
 
     @property
     def module(self) -> nn.Module:
         """Everything that is saved; its forward returns `Losses`."""
-
-    @property
-    def ema_of(self) -> tuple[str, ...]:
-        """Names of the child modules whose weights are averaged; ``""`` is the whole module."""
+        raise NotImplementedError
 
     def groups(self) -> list[ParamGroup]:
         """Return the parameters to train, each in one group."""
+        raise NotImplementedError
+
+    def attach(self, average: WeightAverage) -> None:
+        """Take the average of the stage's weights, if it has a use for it; called once."""
+
+    def prepare(self, images: TrainingSet, *, fresh: bool) -> TrainingSet | None:
+        """Look through the images before the first step that this call makes, when the weights are in place.
+
+        On every process; ``fresh`` says that the stage begins: a resumed one has what it then found in its
+        weights and buffers. Batches come from what is returned, if that is anything.
+        """
+        return None
 
     def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
-        """Return scores on held-out levels; called in eval mode with the averaged weights in place."""
+        """Return scores on held-out levels: every term's mean, with noise that is the same at every call.
+
+        Called in eval mode with the averaged weights in place.
+        """
+        sums: dict[str, float] = {}
+        device = device_of(self.module)
+        for index, batch in enumerate(torch.split(levels, VALIDATION_BATCH)):
+            noise = StepNoise(f"validation/{seed}", index, global_batch=len(batch), device=device)
+            for name, value in self.module(batch.to(device), noise, 1.0).terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+        return {name: total / len(levels) for name, total in sums.items()}
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage to come: built only when its turn is reached, from the weights the stage before has left."""
+    """A stage to come: built only when its turn is reached, from the averaged weights of the stage before."""
 
     name: str
     config: StageConfig
     build: Callable[[], Stage]
-    carry: Literal["weights", "ema"] = "ema"
-    """Whether the stage after this one starts from this one's averaged weights or from the last raw ones."""
 
 
 class BatchSource(Protocol):
@@ -115,19 +132,12 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The training images as a stage may look through them before its first step."""
+    """Where the batches of a stage come from: the training images, or what it has made of them."""
 
     source: BatchSource
     pipeline: Pipeline
     seed: int
     world: World
-
-
-class Feed(NamedTuple):
-    """Where the batches of a stage come from that does not train on the images themselves."""
-
-    source: BatchSource
-    pipeline: Pipeline
 
 
 @dataclass(frozen=True)
@@ -142,8 +152,6 @@ class Outcome:
     """Optimiser steps done, over all stages."""
     seconds_by_stage: dict[str, float]
     """Training seconds of each stage, without validation and checkpoints."""
-    interrupted: bool = False
-    """Ended by Ctrl-C or SIGTERM."""
     exit_status: int = 0
     """What the process should exit with: 0, 130 after Ctrl-C, 143 after SIGTERM."""
     checkpoint: Path | None = None

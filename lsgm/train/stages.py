@@ -3,60 +3,40 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-
-from torch import Tensor
 
 from lsgm.objective.bound import Objective
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.score import ScoreModel
-from lsgm.train.losses import VALIDATION_BATCH, FrozenVAELoss, JointLoss, NormalPriorLoss, mean_losses
+from lsgm.train.losses import FrozenVAELoss, JointLoss, NormalPriorLoss
 from lsgm.train.optim import WeightAverage
 from lsgm.train.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
-from lsgm.train.stage import Feed, ParamGroup, TrainingSet
+from lsgm.train.stage import ParamGroup, Stage, TrainingSet
 from lsgm.vae.base import VAE
 from lsgm.vae.small import FlatVAE
 
 __all__ = [
-    "VALIDATION_BATCH",
-    "JointLoss",
     "JointStep",
-    "NormalPriorLoss",
     "NormalPriorStep",
     "PriorStep",
     "make_objective",
     "make_vae_objective",
-    "mean_losses",
     "second_step",
 ]
 
 
 def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
     """Return the training objective that a recipe describes."""
-    return Objective.make(
-        prior.sde,
-        weighting=config.weighting,
-        importance_sampling=config.importance_sampling,
-        time_eps=config.time_eps,
-        reference_compat=config.reference_compat,
-        sigma_data=config.sigma_data,
-        control_variate=config.control_variate,
-    )
+    return Objective.make(prior.sde, **vars(config))
 
 
 def make_vae_objective(config: ObjectiveConfig, stage: JointStage, prior: ScoreModel) -> Objective | None:
     """Return the objective that the VAE's own times come from; None where it shares the prior's."""
     if stage.vae_times == "shared":
         return None
-    return Objective.make(
-        prior.sde,
-        weighting="ll",
-        importance_sampling=stage.vae_importance_sampling,
-        time_eps=config.time_eps,
-        reference_compat=config.reference_compat,
-        control_variate=config.control_variate,
-    )
+    sampled = stage.vae_importance_sampling
+    return make_objective(replace(config, weighting="ll", importance_sampling=sampled), prior)
 
 
 def second_step(
@@ -72,13 +52,12 @@ def second_step(
 
 
 @dataclass(frozen=True)
-class NormalPriorStep:
+class NormalPriorStep(Stage):
     """Stage 1: the VAE alone with its Normal prior."""
 
     vae: VAE
     config: VAEStage
     name: str = "stage1"
-    ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("vae.encoder", "vae.decoder")
 
     @cached_property
@@ -101,13 +80,9 @@ class NormalPriorStep:
         if fresh and isinstance(vae, FlatVAE) and vae.pixels.kind == "binary" and vae.untouched:
             vae.start_from(pixel_means(images))
 
-    def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
-        """Return the mean terms of the bound on held-out levels, in nats per image."""
-        return mean_losses(self.module, levels, seed)
-
 
 @dataclass(frozen=True)
-class PriorStep:
+class PriorStep(Stage):
     """The score prior alone, on a VAE that stays as it is."""
 
     vae: VAE
@@ -117,7 +92,6 @@ class PriorStep:
     sigma2_max_from_data: bool = False
     """Whether the variance exploding SDE's largest variance is to be found before the first step."""
     name: str = "prior_stage"
-    ema_of: tuple[str, ...] = ("",)
     compile_of: tuple[str, ...] = ("vae.encoder", "vae.decoder", "prior.network")
 
     @cached_property
@@ -132,7 +106,7 @@ class PriorStep:
         """Return the prior's parameters, mixing logits included."""
         return [ParamGroup("prior", list(self.prior.parameters()), self.config.prior)]
 
-    def prepare(self, images: TrainingSet, *, fresh: bool) -> Feed | None:
+    def prepare(self, images: TrainingSet, *, fresh: bool) -> TrainingSet | None:
         """Look at the latents of the training set before the first step, and return them if they are cached.
 
         Channels that are not in use and the largest variance are found once, when the stage is ``fresh``:
@@ -145,7 +119,7 @@ class PriorStep:
         if fresh and self.sigma2_max_from_data:
             self.prior.set_sigma2_max(largest_squared_distance(self.vae, images))
         cache = self._cache(images) if config.cached_draws else None
-        return Feed(cache, cache) if cache else None
+        return replace(images, source=cache, pipeline=cache) if cache else None
 
     def _cache(self, images: TrainingSet) -> LatentCache | None:
         """Return the training set's latents as often as asked, or as memory has room for them, or None."""
@@ -159,10 +133,6 @@ class PriorStep:
                 file=sys.stderr,
             )
         return LatentCache.of(self.vae, images, draws) if draws else None
-
-    def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
-        """Return the mean terms of the bound on held-out levels, in nats per image."""
-        return mean_losses(self.module, levels, seed)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsgm.devices import at_least_float32
-from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.layers import WeightNormConv2d
+from lsgm.nets.layers import BatchNorm, WeightNormConv2d
 
 __all__ = [
     "BRANCH_SCALE",

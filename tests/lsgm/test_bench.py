@@ -198,7 +198,7 @@ def test_quartiles_stand_beside_the_median_and_one_value_is_its_own() -> None:
 def test_ctrl_c_ends_the_benchmark_and_not_only_the_stage(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended = Outcome(False, "stage1", 1, {}, interrupted=True, exit_status=130)
+    ended = Outcome(False, "stage1", 1, {}, exit_status=130)
     monkeypatch.setattr("lsgm.bench.train.train_recipe", lambda *args, **kwargs: ended)
     assert bench("--recipes", recipe) == 130
     assert capsys.readouterr().out == ""

@@ -15,7 +15,7 @@ from lsgm import cli
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.data import test_levels
 from lsgm.kinds import recipe_from
-from lsgm.nets.batchnorm import BatchNorm
+from lsgm.nets.layers import BatchNorm
 from lsgm.runs.checkpoint import checkpoints, find_checkpoint, read_state, read_weights
 from lsgm.runs.derived import decoder_of, re_estimate, seeds_of
 from lsgm.runs.load import load_model, measurable, open_checkpoint

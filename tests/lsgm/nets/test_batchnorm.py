@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from worker import normalise_a_share, normalised_network
 
-from lsgm.nets.batchnorm import BatchNorm, statistics_frozen
+from lsgm.nets.layers import BatchNorm, statistics_frozen
 
 
 def pair() -> tuple[BatchNorm, nn.BatchNorm2d]:

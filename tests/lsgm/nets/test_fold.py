@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.generative import Pixels
-from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
 from lsgm.nets.folding import fold
-from lsgm.nets.layers import WeightNormConv2d
+from lsgm.nets.layers import BatchNorm, WeightNormConv2d
 from lsgm.vae.cells import ResidualCell
 from lsgm.vae.hierarchical import HierarchicalVAE
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.layers import WeightNormConv2d, recompute
+from lsgm.nets.layers import BatchNorm, WeightNormConv2d, recompute
 
 
 def network() -> nn.Sequential:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsgm.nets.batchnorm import BatchNorm
-from lsgm.nets.layers import Attention, WeightNormConv2d
+from lsgm.nets.layers import Attention, BatchNorm, WeightNormConv2d
 from lsgm.objective.kl import NormPenalty
 from lsgm.recipes.recipe import NormPenaltyConfig
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from lsgm.config import SamplerConfig
 from lsgm.rng import SeededNoise
 from lsgm.sampling import CountedScore, draw
-from lsgm.sampling.counted import Nodes
+from lsgm.sampling.flow import transition
 from lsgm.sampling.grids import make_grid, time_end_of
-from lsgm.sampling.stochastic import transition
+from lsgm.sampling.registry import Nodes
 from lsgm.sde import VPSDE
 
 

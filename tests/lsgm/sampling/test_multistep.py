@@ -9,7 +9,6 @@ import torch
 from oracles.worlds import SDES, gaussian_world
 from scipy.integrate import quad
 
-from lsgm.sampling.counted import CountedScore, Nodes
 from lsgm.sampling.multistep import (
     ADAMS_BASHFORTH,
     LONG,
@@ -22,6 +21,7 @@ from lsgm.sampling.multistep import (
     order_of,
     plain_rule,
 )
+from lsgm.sampling.registry import CountedScore, Nodes
 
 KNOWN = (0.7, 0.4, -0.3, -0.5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from lsgm.errors import UserError
 from lsgm.rng import SeededNoise
 from lsgm.sampling import CountedScore, ScoreFunction, draw
 from lsgm.sampling import grids as module
-from lsgm.sampling.counted import Nodes
 from lsgm.sampling.grids import (
     FINE_STEPS,
     GRIDS,
@@ -27,12 +27,11 @@ from lsgm.sampling.grids import (
     TRAJECTORIES,
     GridCache,
     cheapest_path,
-    edm_grid,
     local_errors,
     make_grid,
-    optimised_times,
     time_end_of,
 )
+from lsgm.sampling.registry import Nodes
 from lsgm.sde import VPSDE
 
 
@@ -58,7 +57,7 @@ def test_the_errors_are_those_of_euler_steps_off_the_exact_flow(kind: str) -> No
     world = gaussian_world(SDES[kind])
     end = time_end_of(world.sde)
     found = local_errors(world, (3,), end)
-    times = edm_grid(world.sde, FINE_STEPS, end)
+    times = make_grid(world.sde, "edm", FINE_STEPS, end)
     z_1 = SeededNoise(range(TRAJECTORIES), stream="optimised grid").normal(3) * world.sde.prior_var**0.5
     s, m = world.sde.sigma(times) / world.sde.mean(times), world.sde.mean(times)
     for i, j in [(0, 10), (0, 60), (20, 25), (30, 50), (45, 60)]:
@@ -75,7 +74,7 @@ def test_the_errors_are_those_of_euler_steps_off_the_exact_flow(kind: str) -> No
 def test_of_normal_data_what_lasts_of_an_error_is_what_the_flow_carries_to_the_end(kind: str) -> None:
     world = GaussianWorld(SDES[kind], torch.zeros(3).double(), torch.full((3,), 0.4).double())
     end = time_end_of(world.sde)
-    found, times = local_errors(world, (3,), end), edm_grid(world.sde, FINE_STEPS, end)
+    found, times = local_errors(world, (3,), end), make_grid(world.sde, "edm", FINE_STEPS, end)
     m_end = float(world.sde.mean(times[-1]))
     for i, j in [(0, 10), (20, 25), (30, 50), (45, 60)]:
         off = torch.full((1, 3), 1.0, dtype=torch.float64)  # the flow is linear around 0
@@ -96,7 +95,8 @@ def test_few_steps_on_pixels_are_not_spent_where_errors_do_not_last() -> None:
     )
     z, end = initial(world, 64, 64), 1e-2
     exact = euler_in_s(world, z, make_grid(world.sde, "logsnr", 1000, end))
-    times = optimised_times(world, (64,), SamplerConfig(steps=8, time_end=end)).times
+    config = SamplerConfig(steps=8, grid=OPTIMISED, time_end=end)
+    times = torch.tensor(GridCache().resolve(world, (64,), config).times, dtype=torch.float64)
     plain = local_errors(world, (64,), end)
     paper = plain.times[cheapest_path(plain.cost, 8)]
 
@@ -133,17 +133,17 @@ def test_few_steps_lose_less_on_it_than_on_any_other_grid(kind: str) -> None:
 def test_it_is_a_grid_of_any_number_of_steps_and_the_same_every_time(steps: int) -> None:
     world = mixture_world(SDES["geometric"])
     config = SamplerConfig(steps=steps, grid=OPTIMISED, time_end=0.01)
-    first, again = (optimised_times(world, (2,), config) for _ in range(2))
-    assert first.times.shape == (steps + 1,)
-    assert (float(first.times[0]), float(first.times[-1])) == (1.0, 0.01)
-    assert bool((first.times.diff() < 0).all())
-    assert torch.equal(first.times, again.times)
+    first, again = (GridCache().resolve(world, (2,), config).times for _ in range(2))
+    assert len(first) == steps + 1
+    assert (first[0], first[-1]) == (1.0, 0.01)
+    assert all(later < earlier for earlier, later in pairwise(first))
+    assert first == again
 
 
 def test_its_price_is_counted_apart_from_that_of_the_samples() -> None:
     world = Counting(mixture_world(VPSDE()))
     config = SamplerConfig("heun", steps=5, grid=OPTIMISED)
-    grid = optimised_times(world, (2,), config)
+    grid = local_errors(world, (2,), time_end_of(world.sde))
     assert grid.nfe == world.rows == 2 * FINE_STEPS * TRAJECTORIES
     assert grid.seconds > 0
     world.rows = 0

@@ -101,6 +101,25 @@ def test_the_next_batch_is_announced(tmp_path: Path) -> None:
     assert sorted(i for batch in source.served[:3] for i in batch) == list(range(IMAGES))
 
 
+def test_validation_sees_the_averaged_weights_in_eval_mode(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    @dataclass(frozen=True)
+    class Looking(Toy):
+        def validate(self, levels: Tensor, seed: int) -> dict[str, float]:
+            assert not self.module.training
+            seen.append(self.module.parts["vae"].weight.detach().clone())  # type: ignore[arg-type]
+            return {}
+
+    built = two_stages()[0].build()
+    stage = Looking("vae", CONFIG, built.module)  # type: ignore[arg-type]
+    levels = torch.ones(5, 1, 2, 2, dtype=torch.uint8)
+    run_toy(tmp_path, [StageSpec("vae", CONFIG, lambda: stage)], val_levels=levels)
+    assert len(seen) == 3
+    kept = read_weights(find_checkpoint(tmp_path), "ema")
+    assert torch.equal(seen[-1], kept["parts.vae.weight"])
+
+
 def test_validation_changes_nothing_in_training(tmp_path: Path) -> None:
     levels = torch.ones(5, 1, 2, 2, dtype=torch.uint8)
     run_toy(tmp_path / "with", two_stages(), val_levels=levels)

@@ -17,7 +17,7 @@ from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint
 from lsgm.runs.directory import Run
 from lsgm.train.loop import train
-from lsgm.train.stage import Losses, Outcome, ParamGroup, StageSpec
+from lsgm.train.stage import Losses, Outcome, ParamGroup, Stage, StageSpec
 
 IMAGES = 24
 CONFIG = StageConfig(
@@ -76,14 +76,18 @@ class Module(nn.Module):
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Stage):
     """A stage that trains the last of the module's parts and averages all of them."""
 
     name: str
     config: StageConfig
-    module: Module
+    parts: Module
     ema_of: tuple[str, ...] = ("parts",)
     optim: OptimConfig = OPTIM
+
+    @property
+    def module(self) -> Module:
+        return self.parts
 
     def groups(self) -> list[ParamGroup]:
         return [

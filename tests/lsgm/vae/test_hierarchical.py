@@ -19,8 +19,8 @@ from torch.distributions import Normal
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.interop.nvlabs.tables import vae_table
-from lsgm.nets.batchnorm import BatchNorm
 from lsgm.nets.config import NVAEConfig
+from lsgm.nets.layers import BatchNorm
 from lsgm.vae.base import Noise, Shape, normal_log_prob, repeated, sum_per_sample
 from lsgm.vae.hierarchical import HierarchicalVAE
 
