@@ -25,7 +25,9 @@ __all__ = [
     "Table",
     "Text",
     "cell_of",
+    "evaluations",
     "hold_table",
+    "left",
     "short",
     "transposed",
 ]
@@ -79,6 +81,11 @@ class Table:
     """Indexes of the lines before which a rule stands: measured above it, published below."""
 
 
+def left(*heads: str) -> list[Column]:
+    """Return columns of words."""
+    return [Column(head, "left") for head in heads]
+
+
 def hold_table(title: str, lines: int, columns: int) -> None:
     """Raise DataError for a table of more places than are shown: every model in every metric, say."""
     CELLS.hold(f"the table '{shown(title)[:80]}' of {lines:,} lines", lines * columns)
@@ -116,6 +123,14 @@ class Footnotes:
     def notes(self) -> list[tuple[str, str]]:
         """Letters and texts in order."""
         return [(letter, text) for text, letter in self._letters.items()]
+
+
+def evaluations(row: Row) -> str:
+    """Return the network evaluations of a row per image, ``71.3 (max 80)``, or that they are not known."""
+    if row.nfe_mean is None:
+        return MISSING
+    most = row.nfe_max if row.nfe_max is not None and row.nfe_max > row.nfe_mean else None
+    return plain(row.nfe_mean) + (f" (max {plain(most)})" if most else "")
 
 
 def cell_of(row: Row | None, notes: Footnotes, *, best: bool = False) -> Cell:

@@ -14,19 +14,19 @@ from lsgm.results.metrics import UNKNOWN, known_metrics
 from lsgm.results.row import Row
 from lsgm.results.status import Status, find_statuses
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
+from lsgm_reports.paper.studies import Ablation, find_ablations
 from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.published import calibration_table, kin_of, statement_on
 from lsgm_reports.read import Reading, sentence_on
 from lsgm_reports.render.text import relative
-from lsgm_reports.tables.ablations import Ablation, find_ablations
 from lsgm_reports.tables.details import (
     detail_explanations,
+    difference_table,
     explanations,
     paired_table,
     provenance_table,
     rows_table,
 )
-from lsgm_reports.tables.differences import difference_table
 from lsgm_reports.tables.headline import detail_table, headline, headline_rows
 from lsgm_reports.tables.likelihood import (
     bound_explanations,

@@ -16,8 +16,12 @@ from lsgm.results.row import Row, row_from
 from lsgm_reports.document import quality_tables
 from lsgm_reports.figures.cost import cost_figure
 from lsgm_reports.render.text import to_latex, to_markdown
-from lsgm_reports.tables.details import detail_explanations, explanations, paired_table
-from lsgm_reports.tables.differences import difference_table
+from lsgm_reports.tables.details import (
+    detail_explanations,
+    difference_table,
+    explanations,
+    paired_table,
+)
 from lsgm_reports.tables.headline import detail_table, headline
 from lsgm_reports.tables.points import curve_table
 

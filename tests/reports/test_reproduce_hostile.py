@@ -15,8 +15,8 @@ from reports.fake_manifest import fake_manifest, write_manifest
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.results.manifest import Manifest, read_manifest
 from lsgm_reports.commands.reproduce import run
+from lsgm_reports.reproduce.again import training_again
 from lsgm_reports.reproduce.apart import copied, run_apart
-from lsgm_reports.reproduce.trained import read_training_run
 
 ROW = {
     "task": "glyphs@1/quick",
@@ -153,7 +153,7 @@ def test_what_is_written_goes_to_the_folder_of_the_user_alone(
     record(received, ["lsgm", "eval", "glyphs", "--out=c", "--model", "vae=.", *targets])
     assert run([str(received), "--out", "new"]) == 0
     shell = capsys.readouterr().out.splitlines()[-2]
-    assert shell.endswith(f"--only nelbo --model vae=. --device cpu --out {tmp_path}/home/new")
+    assert shell.endswith(f"lsgm eval glyphs --model vae=. --device cpu --out {tmp_path}/home/new")
 
 
 def test_a_link_that_leads_nowhere_is_no_fresh_folder(received: Path) -> None:
@@ -310,7 +310,7 @@ def test_what_a_training_run_reads_is_shown_and_its_command_is_quoted(
 ) -> None:
     trained(received / "-x; id", config='init_from = "/gone/a"\n[data]\ndataset = "/else/where"\n')
     monkeypatch.chdir(received)
-    training = read_training_run(Path("-x; id"), Path("new"))
+    training = training_again(Path("-x; id"), Path("new"))
     assert training.argv == ("lsgm", "train", "./-x; id/config.toml", "--out", "new")
     assert training.shell == "lsgm train './-x; id/config.toml' --out new"
     assert run(["./-x; id"]) == 0

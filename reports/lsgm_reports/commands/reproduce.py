@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,8 +20,7 @@ from lsgm.progress import aligned
 if TYPE_CHECKING:
     from lsgm.results.row import Row
     from lsgm_reports.read import Placed
-    from lsgm_reports.reproduce.apart import Foreign
-    from lsgm_reports.reproduce.checks import Check
+    from lsgm_reports.reproduce.again import Again
 
 __all__ = ["HELP", "Options", "run"]
 
@@ -44,9 +43,6 @@ EXAMPLES = (
     "lsgm reproduce results/a/results.jsonl:12 --run --out results/again",
     "lsgm reproduce runs/glyphs      # a training run",
 )
-
-
-DEVICE = r"[a-z]{1,20}(:[0-9]{1,3})?"
 
 
 @dataclass(frozen=True)
@@ -76,47 +72,41 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm reproduce", description=DESCRIPTION, examples=EXAMPLES)
     if not options.row:
         raise ConfigError("ROW is missing; give PLACE#ID as a report shows it, or a folder of results")
-    if options.device and not re.fullmatch(DEVICE, options.device):
+    if options.device and not re.fullmatch(r"[a-z]{1,20}(:[0-9]{1,3})?", options.device):
         raise ConfigError(f"--device is '{options.device}'; give a device, such as cpu or cuda:1")
     from lsgm.results.row import row_id
     from lsgm_reports.read import rows_at
-    from lsgm_reports.reproduce.trained import is_training_run
+    from lsgm_reports.reproduce.again import is_training_run
+    from lsgm_reports.reproduce.apart import place_word
 
     place = Path(options.row)
     if is_training_run(place) and not os.path.isfile(place / "results.jsonl"):
         return _train(place, options)
     found = rows_at(options.row, model=options.model, metric=options.metric, sampler=options.sampler)
-    if len(found) > 1:
-        for line in _listed(found):
-            _say(line)
-        raise UserError(f"{len(found)} rows fit; name one by PLACE#ID, or by --model, --metric and --sampler")
-    name = row_id(found[0].row)
-    out = _fresh(options.out or _own(Path("results") / f"reproduced-{name}", found[0].file.parent))
-    return _measure(found[0], name, out, options)
-
-
-def _listed(found: Sequence[Placed]) -> list[str]:
-    """Return a line for each row: how to name it, and what it is."""
-    from lsgm.results.row import row_id
-    from lsgm_reports.reproduce.apart import place_word
-
+    if len(found) == 1:
+        return _measure(found[0], row_id(found[0].row), options)
     cells = [
         (
-            f"{shlex.quote(place_word(str(each.file.parent)))}#{row_id(each.row)}",
-            *(each.row.model, each.row.metric),
-            *(_value(each.row.value), each.row.sampler or "", each.row.task),
+            f"{shlex.quote(place_word(str(each.file.parent)))}#{row_id(row := each.row)}",
+            *(row.model, row.metric, "n/a" if row.value is None else f"{row.value:.6g}"),
+            *(row.sampler or "", row.task),
         )
         for each in found
     ]
-    return aligned(cells)
+    for line in aligned(cells):
+        _say(line)
+    raise UserError(f"{len(found)} rows fit; name one by PLACE#ID, or by --model, --metric and --sampler")
 
 
-def _value(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.6g}"
+def _folder(options: Options, default: Path, received: Path) -> Path:
+    """Return the folder to write into, which holds nothing: what it holds would be reused.
 
-
-def _fresh(out: Path) -> Path:
-    """Return a folder that holds nothing. Raises ConfigError for another: what it holds would be reused."""
+    Raises ConfigError for another, and where a link in the folder that was given leads the default elsewhere.
+    """
+    out = options.out or default
+    within = Path.cwd().resolve().is_relative_to(received.resolve())
+    if options.out is None and within and out.parent.is_symlink():
+        raise ConfigError(f"{out.parent} is a link in the folder that was given; choose a folder with --out")
     if not os.path.lexists(out):
         return out
     if not os.path.isdir(out):
@@ -130,66 +120,61 @@ def _fresh(out: Path) -> Path:
     return out
 
 
-def _own(out: Path, place: Path) -> Path:
-    """Return the default folder to write into. Raises ConfigError where a link leads it elsewhere."""
-    received = Path.cwd().resolve().is_relative_to(place.resolve())
-    if received and out.parent.is_symlink():
-        raise ConfigError(f"{out.parent} is a link in the folder that was given; choose a folder with --out")
-    return out
-
-
 def _say(line: str) -> None:
     """Print one line, in which files of others may have a say."""
     print(shown(line))
 
 
-def _told(checks: Sequence[Check], remarks: Sequence[str], foreign: Sequence[Foreign] = ()) -> None:
-    """Print what must hold, and what would be run of others."""
+def _carry_out(again: Again, out: Path, received: Path, options: Options, compare: Callable[[], int]) -> int:
+    """Print what must hold and the command; run it where asked to, and return what ``compare`` says of it.
+
+    Raises UserError where it runs code of others that is not trusted, or needs what is not here.
+    """
     print("it takes:")
-    for line in (*(check.line for check in checks), *(f"note: {remark}" for remark in remarks)):
+    for line in (*(check.line for check in again.checks), *(f"note: {remark}" for remark in again.remarks)):
         _say(line)
-    if foreign:
+    if again.foreign:
         print("it runs code of others:")
-    for each in foreign:
+    for each in again.foreign:
         _say(f"  {each.text}")
+    words = [each.word for each in again.foreign]
+    if words and not options.trust_code:
+        sys.stdout.flush()
+        raise UserError(
+            f"the command runs code of others, {' and '.join(words)}: look at it, and add --trust-code if "
+            "you trust where it comes from"
+        )
+    print()
+    _say(again.shell)
+    print(flush=True)
+    if not options.run:
+        return 0
+    if again.missing:
+        raise UserError(f"cannot run it: {'; '.join(again.missing)}; bring that here first")
+    if again.processes > 1:
+        print(f"lsgm: in one process, where {again.processes} shared the images", file=sys.stderr)
+    from lsgm_reports.reproduce.apart import run_apart
+
+    claim(out)
+    # Threads are counted when torch is first imported, which has not happened in this process.
+    return run_apart(again.argv, again.directory, again.environment, words, [received]) or compare()
 
 
-def _measure(placed: Placed, name: str, out: Path, options: Options) -> int:
+def _measure(placed: Placed, name: str, options: Options) -> int:
     """Print how to measure a row again, and do so where asked to."""
     from lsgm.results.manifest import manifest_of
-    from lsgm_reports.read import read_placed
-    from lsgm_reports.reproduce.again import plan_again
+    from lsgm_reports.reproduce.again import row_again
 
     row, folder = placed.row, placed.file.parent
+    out = _folder(options, Path("results") / f"reproduced-{name}", folder)
     manifest = manifest_of(row, folder)
     interval = f" ({row.interval[0]!r} to {row.interval[1]!r})" if row.interval else ""
     sampler = f", {row.sampler}" if row.sampler else ""
     _say(f"row {name}: {row.metric} of {row.model} = {row.value!r}{interval}, {row.task}{sampler}")
     if manifest is None:
         return _tell_keys(row, run=options.run)
-    siblings = [each.row for each in read_placed([placed.file]).placed]
-    again = plan_again(row, manifest, folder, siblings, out, options.device)
-    _told(again.checks, again.remarks, again.foreign)
-    if again.foreign and not options.trust_code:
-        sys.stdout.flush()
-        words = " and ".join(each.word for each in again.foreign)
-        raise UserError(
-            f"the command runs code of others, {words}: look at it, and add --trust-code if you trust where "
-            "it comes from"
-        )
-    _show(again.shell)
-    if not options.run:
-        return 0
-    _complete(again.missing)
-    if again.processes > 1:
-        print(f"lsgm: in one process, where {again.processes} shared the images", file=sys.stderr)
-    from lsgm_reports.reproduce.apart import run_apart
-
-    claim(out)
-    agreed = [each.word for each in again.foreign]
-    # Threads are counted when torch is first imported, which has not happened in this process.
-    status = run_apart(again.argv, again.directory, again.environment, agreed, [folder])
-    return status or _compare(row, folder, out)
+    again = row_again(row, manifest, folder, out, options.device)
+    return _carry_out(again, out, folder, options, lambda: _compare(row, folder, out))
 
 
 def _tell_keys(row: Row, *, run: bool) -> int:
@@ -205,18 +190,11 @@ def _tell_keys(row: Row, *, run: bool) -> int:
     return 0
 
 
-def _show(shell: str) -> None:
-    """Print a command between empty lines."""
-    print()
-    _say(shell)
-    print(flush=True)
-
-
 def _compare(row: Row, folder: Path, out: Path) -> int:
     """Print the recorded and the new value, and what differs between the two calls."""
     from lsgm.results.manifest import manifest_of
     from lsgm_reports.read import read_placed
-    from lsgm_reports.reproduce.checks import same_measurement, verdict
+    from lsgm_reports.reproduce.again import same_measurement, verdict
 
     rows = [each.row for each in read_placed([out / "results.jsonl"]).placed]
     new = same_measurement(row, rows)
@@ -239,30 +217,18 @@ def _compare(row: Row, folder: Path, out: Path) -> int:
 
 def _train(folder: Path, options: Options) -> int:
     """Print how to train a run again, and do so where asked to."""
-    from lsgm_reports.reproduce.apart import run_apart
-    from lsgm_reports.reproduce.trained import read_training_run, same_weights
+    from lsgm_reports.reproduce.again import training_again
+    from lsgm_reports.reproduce.weights import same_weights
 
     if options.model or options.metric or options.sampler:
         raise ConfigError(f"{folder} is a training run and holds no rows to choose from; give its name alone")
-    default = Path("runs") / f"reproduced-{file_name(folder.resolve().name)}"
-    out = _fresh(options.out or _own(default, folder))
-    training = read_training_run(folder, out, options.device)
+    out = _folder(options, Path("runs") / f"reproduced-{file_name(folder.resolve().name)}", folder)
+    again = training_again(folder, out, options.device)
+
+    def compare() -> int:
+        same, sentence = same_weights(folder, out)
+        _say(sentence)
+        return 0 if same else 1
+
     _say(f"training run {folder}")
-    _told(training.checks, training.remarks)
-    _show(training.shell)
-    if not options.run:
-        return 0
-    _complete(training.missing)
-    claim(out)
-    status = run_apart(training.argv, Path.cwd(), training.environment, strangers=[folder])
-    if status:
-        return status
-    same, sentence = same_weights(folder, out)
-    _say(sentence)
-    return 0 if same else 1
-
-
-def _complete(missing: Sequence[str]) -> None:
-    """Raise UserError where something is not here that the command needs."""
-    if missing:
-        raise UserError(f"cannot run it: {'; '.join(missing)}; bring that here first")
+    return _carry_out(again, out, folder, options, compare)

@@ -4,45 +4,134 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from lsgm.results.metrics import Shown, named
+from lsgm.config import require
+from lsgm.errors import ConfigError, DataError
+from lsgm.files.names import brief, shown
+from lsgm.files.regular import present
+from lsgm.files.text import read_table
+from lsgm.results.metrics import named
 from lsgm.results.row import Row
+from lsgm.structure import from_dict
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
 from lsgm_reports.paper.ruled import ruled, winner_of
-from lsgm_reports.published import ABSENT, PublishedAblation, published_ablations
-from lsgm_reports.tables.ablations import Ablation, Study, Variant
+from lsgm_reports.published import ABSENT, published_ablations
 from lsgm_reports.tables.headline import headline_rows, metrics_of, units_of
 
-__all__ = ["study_tables"]
+__all__ = ["FILE_NAME", "Ablation", "Study", "find_ablations", "read_ablation", "study_tables"]
+
+# ``ablation.json`` beside the rows: which model has which level of which factor, and what failed
+
+FILE_NAME = "ablation.json"
+_FORMAT = 1
+_NOTE = "note"
+_REPAIR = "run `lsgm ablate` again, or repair it"
+_LONGEST = 1_000
+"""Letters of a text."""
+
+
+def _require_short(*texts: str) -> None:
+    for text in texts:
+        long = f"{brief(text)} is {len(text):,} letters long, and at most {_LONGEST:,} are read"
+        require(len(text) <= _LONGEST, long)
+
+
+def _require_few(name: str, count: int, most: int) -> None:
+    require(count <= most, f"it has {count:,} {name}, and at most {most:,} are read")
 
 
 @dataclass(frozen=True)
-class _Words:
-    """What is said of a study of the paper."""
+class Study:
+    """Models that differ in some factors and in nothing else."""
+
+    name: str
+    factors: tuple[str, ...]
+    models: dict[str, dict[str, str]]
+    """Model, as rows name it -> its level of each factor, and its ``note`` if there is one."""
+    failed: dict[str, str]
+    """Model -> why there is none, in words."""
+
+    def __post_init__(self) -> None:
+        _require_few("factors", len(self.factors), 50)
+        _require_few("models", len(self.models), 10_000)
+        require(bool(self.name), "'name' is empty; name the study")
+        require(bool(self.factors), "'factors' is empty; name one at least")
+        known = {*self.factors, _NOTE}
+        require(len(known) == len(self.factors) + 1, "'factors' repeats itself or has a factor called note")
+        require(bool(self.models), "'models' names no model")
+        _require_short(self.name, *self.factors, *self.models, *self.failed.values())
+        for model, levels in self.models.items():
+            _require_short(*levels.values())
+            missing = [factor for factor in self.factors if not levels.get(factor)]
+            require(not missing, f"model {brief(model)} has no level of {brief((missing or [''])[0])}")
+            unknown = [key for key in levels if key not in known]
+            require(
+                not unknown, f"model {brief(model)} has {brief((unknown or [''])[0])}, which is no factor"
+            )
+        for model, why in self.failed.items():
+            require(bool(why), f"'failed' gives no reason for {brief(model)}")
+            require(model in self.models, f"{brief(model)} failed and is not among its models")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The studies of one recipe."""
 
     title: str
-    paper: str
-    """What the paper found, and whether its numbers are shown."""
+    recipe: str
+    studies: tuple[Study, ...]
+
+    def __post_init__(self) -> None:
+        require(bool(self.title) and bool(self.recipe), "'title' or 'recipe' is empty; name both")
+        _require_short(self.title, self.recipe)
+        _require_few("studies", len(self.studies), 100)
+
+    @property
+    def models(self) -> set[str]:
+        """The models of all studies."""
+        return {model for study in self.studies for model in study.models}
 
 
+def find_ablations(results: Sequence[Path]) -> list[Ablation]:
+    """Return what lies beside result files, each folder's once; DataError as `read_ablation`."""
+    folders = dict.fromkeys(file.parent for file in results)
+    return [read_ablation(path) for folder in folders if present(path := folder / FILE_NAME)]
+
+
+def read_ablation(path: Path) -> Ablation:
+    """Return the ablation that a file describes.
+
+    Raises DataError naming the file where it is no JSON, of another format, has a key too many or too few, a
+    model without a level of some factor, or a failure of a model that the study does not have.
+    """
+    given, place = read_table(path, repair=_REPAIR), shown(str(path))
+    if (version := given.pop("format", None)) != _FORMAT:
+        raise DataError(f"{place} has format {brief(version)}, and this version reads {_FORMAT}; update one")
+    try:
+        return from_dict(Ablation, given, place, null=True)
+    except ConfigError as error:
+        raise DataError(f"{error}; {_REPAIR}") from None
+
+
+# The tables of studies
+
+
+_TRANSFER = (
+    "Published FID is of other images and larger networks: which of the two is lower may be compared, by how "
+    "much may not."
+)
 _STUDIES = {
-    "sde-weighting-importance": _Words(
+    "sde-weighting-importance": (
         "SDE, weighting and importance sampling",
         "Table 6 of arXiv:2106.05931 is this grid on other images; none of its numbers is verified, so none "
         "is shown. What is reported of it: the geometric SDE with the likelihood weighting has the best "
         "bound, the other weightings have the best FID, and the variance-exploding SDE is unstable.",
     ),
-    "frozen": _Words(
-        "VAE trained with the prior, or frozen",
-        "Published FID is of other images and larger networks: which of the two is lower may be compared, by "
-        "how much may not.",
-    ),
-    "mixed-score": _Words(
-        "With and without the mixed score",
-        "Published FID is of other images and larger networks: which of the two is lower may be compared, by "
-        "how much may not.",
-    ),
+    "frozen": ("VAE trained with the prior, or frozen", _TRANSFER),
+    "mixed-score": ("With and without the mixed score", _TRANSFER),
 }
+"""Studies of the paper: title, and what the paper found and whether its numbers are shown."""
 _LEVELS = {
     ("sde", "vp"): "VP",
     ("sde", "geometric"): "geometric VP",
@@ -68,36 +157,51 @@ def study_tables(rows: Sequence[Row], ablation: Ablation, *, recalled: bool) -> 
 
 
 def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recalled: bool) -> Table | None:
-    models = {variant.model for variant in study.variants}
-    mine = [row for row in headline_rows(rows) if row.model in models and _is_shown(row)]
+    mine = [row for row in headline_rows(rows) if row.model in study.models and _is_shown(row)]
     if not mine:
         return None
     notes = Footnotes()
     metrics = sorted(metrics_of(mine), key=lambda metric: not metric.key.startswith("nelbo"))
-    hold_table(f"Ablation: {study.name}", len(study.variants), len(metrics) + len(study.factors))
-    cells = {(row.model, row.metric): row for row in mine}
+    hold_table(f"Ablation: {study.name}", len(study.models), len(metrics) + len(study.factors))
+    found = {(row.model, row.metric): row for row in mine}
     best = {
-        metric.key: winner_of([cells.get((variant.model, metric.key)) for variant in study.variants])
+        metric.key: winner_of([found.get((model, metric.key)) for model in study.models])
         for metric in metrics
     }
-    published = [entry for entry in published_ablations() if entry.study == study.name]
-    lines = [_published_line(entry, study, len(metrics), recalled=recalled) for entry in published]
-    below = [line for line in lines if line is not None]
+
+    def number(model: str, metric: str) -> Cell:
+        row = found.get((model, metric))
+        if row is None and model in study.failed:
+            return Cell(MISSING, mark=notes.mark(f"failed: {study.failed[model]}"))
+        return cell_of(row, notes, best=row is not None and row is best[metric])
+
+    # Published numbers that may be shown, and are of the same factors.
+    below = [
+        [
+            *_level_cells(entry.levels, study),
+            *([Cell(ABSENT)] * len(metrics)),
+            fid,
+            Cell(f"{entry.source}: {entry.data}"),
+        ]
+        for entry in published_ablations()
+        if entry.study == study.name and len(entry.levels) == len(study.factors)
+        if (fid := entry.cell(recalled=recalled)).mark
+    ]
     measured = [
         [
-            *_level_cells(variant.levels, study),
-            *(_number(variant, metric, cells, best[metric.key], notes) for metric in metrics),
+            *_level_cells([levels[factor] for factor in study.factors], study),
+            *(number(model, metric.key) for metric in metrics),
             *([Cell(ABSENT)] if below else []),
-            Cell(variant.model, mark=notes.mark(variant.note)),
+            Cell(model, mark=notes.mark(levels.get(_NOTE))),
         ]
-        for variant in study.variants
+        for model, levels in study.models.items()
     ]
     columns = [Column(_capital(factor), "left") for factor in study.factors]
     columns += [Column(metric.head) for metric in metrics]
     columns += [*([Column("FID, as published ↓")] if below else []), Column("Run, or source", "left")]
-    words = _STUDIES.get(study.name, _Words(_capital(study.name.replace("-", " ")), ""))
-    caption = f"{_CAPTION.format(recipe=ablation.recipe)} {words.paper}".strip()
-    return ruled(f"Ablation: {words.title}", columns, measured, below, notes, caption)
+    title, paper = _STUDIES.get(study.name, (_capital(study.name.replace("-", " ")), ""))
+    caption = f"{_CAPTION.format(recipe=ablation.recipe)} {paper}".strip()
+    return ruled(f"Ablation: {title}", columns, measured, below, notes, caption)
 
 
 def _is_shown(row: Row) -> bool:
@@ -106,30 +210,6 @@ def _is_shown(row: Row) -> bool:
     return row.metric == f"nelbo_{units_of(row.dataset_name)[0]}" or (
         name is not None and name.family == "frechet"
     )
-
-
-def _number(
-    variant: Variant,
-    metric: Shown,
-    cells: dict[tuple[str, str], Row],
-    best: Row | None,
-    notes: Footnotes,
-) -> Cell:
-    row = cells.get((variant.model, metric.key))
-    if row is None and variant.failed:
-        return Cell(MISSING, mark=notes.mark(f"failed: {variant.failed}"))
-    return cell_of(row, notes, best=row is not None and row is best)
-
-
-def _published_line(
-    entry: PublishedAblation, study: Study, metrics: int, *, recalled: bool
-) -> list[Cell] | None:
-    """Return the line of a published number; None where it may not be shown, or is of other factors."""
-    fid = entry.cell(recalled=recalled)
-    if not fid.mark or len(entry.levels) != len(study.factors):
-        return None
-    gaps = [Cell(ABSENT)] * metrics
-    return [*_level_cells(entry.levels, study), *gaps, fid, Cell(f"{entry.source}: {entry.data}")]
 
 
 def _level_cells(levels: Sequence[str], study: Study) -> list[Cell]:

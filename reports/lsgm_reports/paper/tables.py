@@ -12,10 +12,9 @@ from lsgm.results.row import Row
 from lsgm_reports.blocks import COARSE, Cell, Footnotes, Table, cell_of
 from lsgm_reports.digits import plain
 from lsgm_reports.paper.ruled import compared, fid_cell, fid_row, published_lines, scaled_cell, winner_of
-from lsgm_reports.paper.studies import study_tables
+from lsgm_reports.paper.studies import Ablation, study_tables
 from lsgm_reports.published import DATASETS, Published, edition_of, published, statement_on
 from lsgm_reports.read import grouped
-from lsgm_reports.tables.ablations import Ablation
 from lsgm_reports.tables.headline import Line, detail_rows, headline_rows, lines_of
 from lsgm_reports.tables.likelihood import Estimate, estimates_of, labels_of, winners_of
 

@@ -9,20 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lsgm.errors import DataError
 from lsgm.files.names import shown
 
-__all__ = ["DATASETS", "OPTIONS", "WORDS", "CommandLine", "Kind", "check_line", "kind_of", "takes_no_value"]
+__all__ = ["DATASETS", "OPTIONS", "WORDS", "CommandLine"]
 
-Kind = Literal[
-    "flag", "text", "count", "seed", "number", "numbers", "device", "place", "target", "task", "model",
-    "side", "space",
-]  # fmt: skip
-"""``place`` is read, ``target`` written; ``model``, ``side``, ``space`` and ``task`` may name code."""
-
-_KINDS: Mapping[Kind, str] = {
+_KINDS = {
     "flag": "allow-failures json control-variate sampler.denoise",
     "text": "tier save convert only report method step-control solver divergence dequantise samplers metric "
     "reach sampler.name sampler.grid",
@@ -40,6 +33,8 @@ _KINDS: Mapping[Kind, str] = {
     "model": "model",
     "space": "extractor",
 }
+"""Kind of value -> options. ``place`` is read, ``target`` written; ``model``, ``space``, ``task`` and, of
+words, ``side`` may name code."""
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 _TAKEN = {
     "eval": "model tier out extractor reference export-reference save images data convert only batch-size "
@@ -53,7 +48,7 @@ _TAKEN = {
 _TEXTS = {"nfe": ("nfe", "tol")}
 """Options that are numbers elsewhere and lists of them in one command."""
 
-OPTIONS: Mapping[str, Mapping[str, Kind]] = {
+OPTIONS: Mapping[str, Mapping[str, str]] = {
     command: {
         **{name: "text" if name in _TEXTS.get(command, ()) else _KIND_OF[name] for name in names.split()},
         **{name: kind for name, kind in _KIND_OF.items() if command == "fid" and "sampler." in name},
@@ -62,7 +57,7 @@ OPTIONS: Mapping[str, Mapping[str, Kind]] = {
 }
 """The commands that measure rows: option without dashes -> what its value is."""
 
-WORDS: Mapping[str, tuple[Kind, ...]] = {
+WORDS: Mapping[str, tuple[str, ...]] = {
     "eval": ("task",),
     "nll": ("model",),
     "nfe": (),
@@ -73,7 +68,7 @@ WORDS: Mapping[str, tuple[Kind, ...]] = {
 DATASETS = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28", "cifar10", "celebahq256")
 """Names that stand before a colon and are no module: ``cifar10:train`` is a split."""
 
-_PATTERNS: Mapping[str, tuple[str, str]] = {
+_PATTERNS = {
     "count": (r"[0-9]{1,9}|all", "a number of at most 9 digits"),
     "seed": (r"[0-9]{1,19}", "a whole number"),
     "number": (r"[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?|inf", "a number"),
@@ -84,81 +79,11 @@ _EMPTY = ("save", "tol", "reach")
 """Options of which an empty value means something."""
 
 
-def takes_no_value(command: str, name: str) -> bool:
-    """Say whether an option is a flag of a command: ``json``, ``no-json``, ``sampler.no-denoise``."""
+def _kind_of(command: str, name: str) -> str:
+    """Return what the value of an option is, "" of none; a flag has two names: ``json`` and ``no-json``."""
+    known = OPTIONS.get(command, {})
     table, dot, flag = name.rpartition(".")
-    return OPTIONS.get(command, {}).get(f"{table}{dot}{flag.removeprefix('no-')}") == "flag"
-
-
-def kind_of(command: str, index: int) -> Kind | None:
-    """Return what the word number ``index`` of a command is, None where it takes no such word."""
-    kinds = WORDS.get(command, ())
-    if index < len(kinds):
-        return kinds[index]
-    return "model" if command == "nll" else None
-
-
-def check_line(
-    command: str,
-    words: tuple[str, ...],
-    options: tuple[tuple[str, str | None], ...],
-    whose: str = "the recorded command",
-) -> None:
-    """Raise DataError, which ``whose`` opens, unless a line measures rows and all that it says is data."""
-    if command not in OPTIONS:
-        raise DataError(
-            f"{whose} is `lsgm {_part(command)}`, which measures no row; only {', '.join(OPTIONS)} are run "
-            "again, so type anything else yourself if you know where it comes from"
-        )
-    problem = next((said for said in _problems(command, words, options) if said), "")
-    if problem:
-        raise DataError(
-            f"{whose} `lsgm {command}` {problem}; it is not run: type what you want of it yourself"
-        )
-
-
-def _problems(
-    command: str, words: tuple[str, ...], options: tuple[tuple[str, str | None], ...]
-) -> Iterator[str]:
-    """Yield what is wrong with each word and option of a command, nothing where it is data."""
-    for index, word in enumerate(words):
-        if kind_of(command, index) is None:
-            yield f"has the word '{_part(word)}', for which it has no place"
-        yield _of_text(word)
-    for name, value in options:
-        yield _of_option(command, name, value)
-
-
-def _of_option(command: str, name: str, value: str | None) -> str:
-    if takes_no_value(command, name):
-        return ""
-    kind = OPTIONS[command].get(name)
-    if kind is None or value is None:
-        return f"has the option --{_part(name)}, which is none that measuring needs"
-    if value == "" and name in _EMPTY:
-        return ""
-    pattern, wanted = _PATTERNS.get(kind, (r"(?s).*", ""))
-    if not re.fullmatch(pattern, value):
-        return f"has --{name} '{_part(value)}', which is not {wanted}"
-    return _of_text(value)
-
-
-def _of_text(text: str) -> str:
-    """Return what a parser would take for an option, or a terminal not print as it is."""
-    if not text.strip():
-        return "has an empty word"
-    if text.startswith("-"):
-        return f"has the value '{_part(text)}', which would be read as an option"
-    if not text.isprintable():
-        return f"has the value '{_part(text)}', which does not print as it is"
-    return ""
-
-
-def _part(text: str) -> str:
-    return shown(text)[:60]
-
-
-# A line of `lsgm` taken apart, changed option by option, and put together again
+    return "flag" if known.get(f"{table}{dot}{flag.removeprefix('no-')}") == "flag" else known.get(name, "")
 
 
 @dataclass(frozen=True)
@@ -190,19 +115,38 @@ class CommandLine:
                 continue
             name, equals, value = word[2:].partition("=")
             name = name.replace("_", "-")
-            if takes_no_value(command, name):
+            kind = _kind_of(command, name)
+            if kind == "flag":
                 options.append((name, None))
                 continue
             value = value if equals else rest.pop(0) if rest else ""
-            if OPTIONS.get(command, {}).get(name) == "numbers":
-                while rest and not rest[0].startswith("--"):
-                    value += f" {rest.pop(0)}"
+            while kind == "numbers" and rest and not rest[0].startswith("--"):
+                value += f" {rest.pop(0)}"
             options.append((name, value))
         return cls(command, tuple(words), tuple(options))
 
-    def checked(self, whose: str = "the recorded command") -> CommandLine:
-        """Return the line. Raises DataError unless it measures rows and all it says is data (`allowed`)."""
-        check_line(self.command, self.words, self.options, whose)
+    def valued(self) -> Iterator[tuple[str, str, str | None]]:
+        """Yield of every word, and then of every option, its kind ("" of none), its name and what it says."""
+        kinds = WORDS.get(self.command, ())
+        for index, word in enumerate(self.words):
+            yield kinds[index] if index < len(kinds) else "model" * (self.command == "nll"), "", word
+        for name, value in self.options:
+            yield _kind_of(self.command, name), name, value
+
+    def checked(self) -> CommandLine:
+        """Return the line. Raises DataError unless it measures rows and all that it says is data."""
+        if self.command not in OPTIONS:
+            raise DataError(
+                f"the recorded command is `lsgm {_part(self.command)}`, which measures no row; only "
+                f"{', '.join(OPTIONS)} are run again, so type anything else yourself if you know where it "
+                "comes from"
+            )
+        for each in self.valued():
+            if problem := _problem(*each):
+                raise DataError(
+                    f"the recorded command `lsgm {self.command}` {problem}; it is not run: type what you "
+                    "want of it yourself"
+                )
         return self
 
     def values(self, name: str) -> list[str]:
@@ -226,7 +170,29 @@ class CommandLine:
     def _option(self, name: str, value: str | None) -> list[str]:
         if value is None:
             return [f"--{name}"]
-        if OPTIONS.get(self.command, {}).get(name) == "numbers":
+        if _kind_of(self.command, name) == "numbers":
             return [f"--{name}", *value.split(" ")]
         # A value that begins with a dash would be read as an option.
         return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
+
+
+def _problem(kind: str, name: str, value: str | None) -> str:
+    """Return why a word or an option is no data: also what a parser would take for an option."""
+    if kind == "flag" or (value == "" and name in _EMPTY):
+        return ""
+    if value is None or (name and not kind):
+        return f"has the option --{_part(name)}, which is none that measuring needs"
+    if not kind:
+        return f"has the word '{_part(value)}', for which it has no place"
+    pattern, wanted = _PATTERNS.get(kind, (r"(?s).*", ""))
+    if not re.fullmatch(pattern, value):
+        return f"has --{name} '{_part(value)}', which is not {wanted}"
+    if not value.strip():
+        return "has an empty word"
+    if value.startswith("-"):
+        return f"has the value '{_part(value)}', which would be read as an option"
+    return "" if value.isprintable() else f"has the value '{_part(value)}', which does not print as it is"
+
+
+def _part(text: str) -> str:
+    return shown(text)[:60]

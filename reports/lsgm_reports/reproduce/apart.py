@@ -1,4 +1,4 @@
-"""Which code of others a measuring command would run, told without running any of it."""
+"""Which code of others a measuring command would run, told without running it; and running it apart."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from lsgm.discovery import offers, only
 from lsgm.errors import DataError, UserError
 from lsgm.files.names import shown
 from lsgm.files.text import read_toml
-from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, CommandLine, kind_of
+from lsgm_reports.reproduce.allowed import DATASETS, CommandLine
 
 __all__ = [
-    "ELSEWHERE",
     "Copied",
     "Foreign",
     "copied",
@@ -29,7 +28,6 @@ __all__ = [
     "place_word",
     "run_apart",
     "shell_line",
-    "task_file",
 ]
 
 
@@ -50,99 +48,69 @@ def foreign_code(line: CommandLine, directory: Path, here: Path) -> list[Foreign
     Modules are looked for in ``here``. Raises DataError for a file of a task that cannot be read.
     """
     found: list[Foreign] = []
-    for kind, value in _valued(line):
-        if kind in ("model", "side"):
-            word = _factory(value, directory)
-            if word is not None and not (kind == "side" and _is_split(value)):
+    spaces = [value for kind, _, value in line.valued() if kind == "space" and value]
+    for kind, _, value in line.valued():
+        if kind in ("model", "side") and (word := _factory(value or "", directory)):
+            name, _, split = word.partition(":")
+            if kind == "model" or name not in DATASETS or not split.replace("+", "").isalnum():
                 found.append(Foreign(word, _factory_text(word, here)))
-        elif kind == "space":
-            found += _network(value, directory)
-    file = task_file(line, directory)
+    file = _task_file(line, directory)
     if file is not None and os.path.isfile(file):
-        for value in _spaces_of(file):
-            found += _network(value, directory)
+        tables = read_toml(file).get("spaces")
+        # What is of no known form the task cannot open.
+        tables = [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
+        spaces += [name for table in tables if isinstance(name := table.get("extractor"), str)]
+    found += [Foreign(spec, text) for spec in spaces if (text := _network_text(spec, directory))]
     return list(dict.fromkeys(found))
 
 
-def task_file(line: CommandLine, directory: Path) -> Path | None:
+def _task_file(line: CommandLine, directory: Path) -> Path | None:
     """Return the file of the task where it is one of somebody's own, None where it comes with the package."""
-    for kind, value in _valued(line):
-        if kind == "task" and value.endswith(".toml"):
-            return directory / value
-    return None
-
-
-def _valued(line: CommandLine) -> Iterator[tuple[str, str]]:
-    """Yield what every word and option of a line is, and what it says."""
-    for index, word in enumerate(line.words):
-        yield kind_of(line.command, index) or "", word
-    for name, value in line.options:
-        if value is not None:
-            yield OPTIONS.get(line.command, {}).get(name, ""), value
+    tasks = (value for kind, _, value in line.valued() if kind == "task" and value)
+    return next((directory / value for value in tasks if value.endswith(".toml")), None)
 
 
 def _factory(word: str, directory: Path) -> str | None:
     """Return MODULE:FACTORY of a word, as `lsgm_eval.models` reads it; None of a place."""
-    while True:
-        if os.path.exists(directory / os.path.expanduser(word)):
-            return None
+    while not os.path.exists(directory / os.path.expanduser(word)):
         name, equals, rest = word.partition("=")
         if not equals or "/" in name:
             return word if ":" in word and "/" not in word else None
         word = rest
-
-
-def _is_split(word: str) -> bool:
-    name, _, split = word.partition(":")
-    return name in DATASETS and split.replace("+", "").isalnum()
+    return None
 
 
 def _factory_text(word: str, here: Path) -> str:
+    """Return what a factory is, and from where its module would be imported, which runs nothing."""
     module, _, name = word.partition(":")
-    return f"{word} calls {name or 'it'}() of the module {module}, {_module_place(module, here)}"
-
-
-def _module_place(module: str, here: Path) -> str:
-    """Return where a module would be imported from; its top package is looked for, which runs nothing."""
     top = module.partition(".")[0]
     spec = PathFinder.find_spec(top, [str(here), *sys.path]) if top.isidentifier() else None
-    if spec is None:
-        return "which is part of Python or is not here"
-    where = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    return f"from {where}"
+    where = "which is part of Python or is not here"
+    if spec is not None:
+        where = f"from {spec.origin or next(iter(spec.submodule_search_locations or ()), '')}"
+    return f"{word} calls {name or 'it'}() of the module {module}, {where}"
 
 
-def _network(spec: str, directory: Path) -> list[Foreign]:
-    """Return the code of a feature space: none of the networks that this project has itself."""
+def _network_text(spec: str, directory: Path) -> str:
+    """Return what the code of a feature space is, "" of the networks that this project has itself."""
     kind, colon, file = spec.partition(":")
-    if not colon:
-        return []
     place = directory / os.path.expanduser(file)
+    if not colon:
+        return ""
     if kind == "dinov2":
-        folder = (
-            place if os.path.isdir(place) else directory / os.path.expanduser(file.rpartition(":")[0] or file)
-        )
-        return [Foreign(spec, f"{spec} runs {folder / 'hubconf.py'}")]
+        if not os.path.isdir(place):
+            place = directory / os.path.expanduser(file.rpartition(":")[0] or file)
+        return f"{spec} runs {place / 'hubconf.py'}"
     if kind in ("torchscript", "inception-clean"):
-        return [Foreign(spec, f"{spec} runs the TorchScript {place}")]
+        return f"{spec} runs the TorchScript {place}"
     if kind == "export":
-        return [Foreign(spec, f"{spec} runs the graph {place}")]
+        return f"{spec} runs the graph {place}"
     if kind not in ("glyphs", "inception") and kind in offers("lsgm.extractors"):
-        return [Foreign(spec, f"{spec} gives {place} to an installed package's extractor {kind}")]
-    return []
-
-
-def _spaces_of(file: Path) -> list[str]:
-    """Return the feature spaces that the file of a task names; what is of no known form it cannot open."""
-    spaces = read_toml(file).get("spaces")
-    tables = [table for table in spaces if isinstance(table, dict)] if isinstance(spaces, list) else []
-    return [name for table in tables if isinstance(name := table.get("extractor"), str)]
+        return f"{spec} gives {place} to an installed package's extractor {kind}"
+    return ""
 
 
 # Recorded commands as they are shown to be copied: those that measure and run no code of others
-
-ELSEWHERE = "OUT"
-"""Stands for a folder to write into that does not lie below the one where the command is typed."""
 
 
 @dataclass(frozen=True)
@@ -158,19 +126,25 @@ class Copied:
 def copied(command: Sequence[str], directory: str = "", processes: int = 1) -> Copied:
     """Return a recorded command of ``directory`` for a shell, or why it is not one to be copied.
 
-    The file of a task is looked into, because it may name code: where that is not here, nothing is shown.
+    The file of a task is looked into, because it may name code: where that is not here, nothing is shown. It
+    writes below the folder in which it is typed: ``OUT`` stands for a target elsewhere.
     """
     try:
         line = CommandLine.parse(command).checked()
         place = Path(directory) if os.path.isabs(directory) else Path.cwd()
-        file = task_file(line, place)
+        file = _task_file(line, place)
         if file is not None and not os.path.isfile(file):
             raise DataError(f"its task is the file {file}, which may name code of others and is not here")
         if foreign := foreign_code(line, place, place):
             raise DataError(f"it runs code of others: {'; '.join(each.text for each in foreign)}")
     except UserError as error:
         return Copied("", str(error))
-    return Copied(shell_line(_with_safe_targets(line).argv, processes))
+    for kind, name, value in line.valued():
+        target = PurePath(value or "")
+        elsewhere = target.is_absolute() or ".." in target.parts or str(target).startswith("~")
+        if kind == "target" and elsewhere:
+            line = line.with_values(name, "OUT")
+    return Copied(shell_line(line.argv, processes))
 
 
 def shell_line(argv: Sequence[str], processes: int = 1) -> str:
@@ -190,22 +164,9 @@ def no_option(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path
 
 
-def _with_safe_targets(line: CommandLine) -> CommandLine:
-    """Return a line that writes below the folder in which it is typed."""
-    for name, value in line.options:
-        if OPTIONS[line.command].get(name) == "target" and not _below(value or ""):
-            line = line.with_values(name, ELSEWHERE)
-    return line
-
-
-def _below(target: str) -> bool:
-    path = PurePath(target)
-    return not (path.is_absolute() or ".." in path.parts or target.startswith("~"))
-
-
 # Running a line of `lsgm` where it was typed, apart from what lies there
 
-PLACES = ("LSGM_CACHE", "LSGM_DATA", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+_PLACES = ("LSGM_CACHE", "LSGM_DATA", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
 """Variables that hold paths, which mean the folder of the user also after `chdir`."""
 
 
@@ -225,9 +186,9 @@ def run_apart(
     from lsgm.cli import main
 
     here = Path.cwd()
-    pinned = {name: _absolute(os.environ[name]) for name in PLACES if os.environ.get(name)}
+    pinned = {name: _absolute(os.environ[name]) for name in _PLACES if os.environ.get(name)}
     foreign = [directory, *strangers] if directory != here else list(strangers)
-    with _set(pinned | dict(environment)), _import_path(foreign), only(agreed, here):
+    with _surroundings(pinned | dict(environment), foreign), only(agreed, here):
         try:
             os.chdir(directory)
         except OSError as error:
@@ -243,50 +204,34 @@ def run_apart(
 
 def _absolute(value: str) -> str:
     """Return paths between colons, each as it is meant here."""
-    return os.pathsep.join(
-        os.path.abspath(os.path.expanduser(part)) for part in value.split(os.pathsep) if part
-    )
+    parts = [part for part in value.split(os.pathsep) if part]
+    return os.pathsep.join(os.path.abspath(os.path.expanduser(part)) for part in parts)
 
 
 @contextlib.contextmanager
-def _import_path(foreign: Collection[Path]) -> Iterator[None]:
-    """Look for modules where they were looked for, but in no foreign folder.
+def _surroundings(environment: Mapping[str, str], foreign: Collection[Path]) -> Iterator[None]:
+    """Set variables, and look for modules where they were looked for, but in no foreign folder.
 
-    The folders that this code itself comes from stay, also where measuring was begun in one of them.
+    The folders that this code itself comes from stay, also where measuring was begun in one of them, and so
+    does what is installed below a foreign folder.
     """
     own = {os.path.realpath(Path(package.__path__[0]).parent) for package in (lsgm, lsgm_reports)}
     refused = [os.path.realpath(folder) for folder in foreign]
-    before = list(sys.path)
+
+    def trusted(entry: str) -> bool:
+        path = Path(os.path.realpath(entry))
+        installed = path.is_relative_to(os.path.realpath(sys.prefix))
+        return str(path) in own or installed or not any(path.is_relative_to(folder) for folder in refused)
+
+    modules, variables = list(sys.path), {name: os.environ.get(name) for name in environment}
     # An empty entry is the working directory, whichever it is by then.
-    absolute = [os.path.abspath(entry) for entry in before]
-    sys.path[:] = [
-        entry
-        for entry in absolute
-        if os.path.realpath(entry) in own
-        or not any(_within(os.path.realpath(entry), folder) for folder in refused)
-    ]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-def _within(path: str, folder: str) -> bool:
-    """Say whether a folder of modules is a foreign folder; what is installed below one stays."""
-    inside = Path(path).is_relative_to(folder)
-    return inside and not Path(path).is_relative_to(os.path.realpath(sys.prefix))
-
-
-@contextlib.contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
-    before = {name: os.environ.get(name) for name in environment}
+    sys.path[:] = filter(trusted, map(os.path.abspath, modules))
     os.environ.update(environment)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
+        sys.path[:] = modules
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
                 os.environ[name] = value

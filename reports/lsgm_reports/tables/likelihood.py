@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from lsgm.results.labels import estimator_label, settings_of
 from lsgm.results.metrics import BOUNDS, Term, metric_of, term_of
 from lsgm.results.row import Row
-from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table, short
-from lsgm_reports.digits import best_of, comparable, error_bar, fixed, plain
+from lsgm_reports.blocks import (
+    MISSING,
+    Cell,
+    Column,
+    Footnotes,
+    Table,
+    cell_of,
+    evaluations,
+    hold_table,
+    left,
+    short,
+)
+from lsgm_reports.digits import best_of, comparable, error_bar, fixed
 from lsgm_reports.read import ranks
 from lsgm_reports.tables.details import explained
 from lsgm_reports.tables.headline import UNITS, headline_rows, units_of, units_said
 
 __all__ = [
-    "TERMS",
     "Estimate",
     "bound_explanations",
     "decomposition_table",
@@ -45,69 +56,67 @@ TERMS = {
 """Terms in the order of a table, and what they are."""
 
 _ABSENT = "–"
-_Key = tuple[str, str | None, str, str | None]
-"""Model, checkpoint, bound, estimator."""
-
-
-def _found(rows: Sequence[Row]) -> list[tuple[_Key, Term, Row]]:
-    parts = [(row, term_of(row.metric)) for row in rows if row.group == "terms"]
-    return [
-        ((row.model, row.checkpoint_sha256, term.bound, row.sampler), term, row)
-        for row, term in parts
-        if term is not None
-    ]
-
-
-def _ordered(terms: Sequence[Term]) -> list[str]:
-    names = dict.fromkeys(term.name for term in terms)
-    return [*(name for name in TERMS if name in names), *(name for name in names if name not in TERMS)]
-
-
-def _lines(keys: Sequence[_Key]) -> list[_Key]:
-    """Return the lines of a table: by model in the order of the file, then NELBO, IW and ODE NLL."""
-    models = ranks(key[:2] for key in keys)
-    bounds = ranks([*BOUNDS, *(key[2] for key in keys)])
-    return sorted(dict.fromkeys(keys), key=lambda key: (models[key[:2]], bounds[key[2]]))
-
-
-def _head(key: _Key, labels: Mapping[tuple[str, str | None], str]) -> list[Cell]:
-    model, checkpoint, bound, estimator = key
-    return [Cell(labels[model, checkpoint]), Cell(BOUNDS.get(bound, bound)), Cell(estimator_label(estimator))]
-
-
-def _named(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-_COLUMNS = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
 
 
 def decomposition_table(rows: Sequence[Row]) -> Table | None:
     """Return the terms of every bound and their sum in nats per image, or None where none are known."""
-    found = [(key, term, row) for key, term, row in _found(rows) if term.group is None]
-    if not found:
-        return None
-    names, notes = _ordered([term for _, term, _ in found]), Footnotes()
-    labels = labels_of([row for _, _, row in found])
-    cells = {(key, term.name): row for key, term, row in found}
-    bounds = {(row.model, row.checkpoint_sha256, row.metric, row.sampler): row for row in rows}
-    grid = []
-    lines = _lines([key for key, _, _ in found])
-    hold_table("Terms of the bounds", len(lines), len(names))
-    for key in lines:
-        mine = [cells.get((key, name)) for name in names]
-        shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in mine]
-        model, checkpoint, bound, estimator = key
-        whole = bounds.get((model, checkpoint, f"{bound}_nats", estimator))
-        grid.append(
-            [*_head(key, labels), *shown, _sum([row for row in mine if row is not None], whole, notes)]
-        )
-    columns = [*_COLUMNS, *(Column(_named(name)) for name in names), Column("Sum")]
     caption = (
         "Nats per image; KL = negative entropy + cross entropy + terminal + tail. – is no term of that "
         "bound. The error of a sum is that of the bound: its terms go up and down together."
     )
-    return Table("Terms of the bounds", columns, grid, notes.notes, caption)
+    return _terms_table(rows, "Terms of the bounds", caption, split=False)
+
+
+def group_table(rows: Sequence[Row]) -> Table | None:
+    """Return the terms by latent groups in nats per image, or None where no term is split."""
+    caption = (
+        "Nats per image. Group 0 is the first that the decoder reads, at the top; what belongs to the top "
+        "scale as a whole stands under top."
+    )
+    return _terms_table(rows, "Terms by latent groups", caption, split=True)
+
+
+def _terms_table(rows: Sequence[Row], title: str, caption: str, *, split: bool) -> Table | None:
+    """Return a line per bound, by model in the order of the file, then by kind, and per group."""
+    found = [(row, term) for row, term in _terms(rows) if (term.group is not None) == split]
+    if not found:
+        return None
+    names, notes, labels = _names(found), Footnotes(), labels_of([row for row, _ in found])
+    lines: dict[tuple[str, str | None, str, str | None], dict[str | None, dict[str, Row]]] = {}
+    for row, term in found:
+        groups = lines.setdefault((row.model, row.checkpoint_sha256, term.bound, row.sampler), {})
+        groups.setdefault(term.group, {})[term.name] = row
+    hold_table(title, sum(map(len, lines.values())), len(names))
+    models, bounds = ranks(key[:2] for key in lines), ranks([*BOUNDS, *(key[2] for key in lines)])
+    whole = {(row.model, row.checkpoint_sha256, row.metric, row.sampler): row for row in rows}
+    grid = []
+    for key in sorted(lines, key=lambda key: (models[key[:2]], bounds[key[2]])):
+        model, checkpoint, bound, estimator = key
+        words = (labels[model, checkpoint], BOUNDS.get(bound, bound), estimator_label(estimator))
+        for group, mine in lines[key].items():
+            shown = [cell_of(mine[name], notes) if name in mine else Cell(_ABSENT) for name in names]
+            line = [*map(Cell, words), *([Cell(group or "")] if split else []), *shown]
+            if not split:
+                total = whole.get((model, checkpoint, f"{bound}_nats", estimator))
+                line.append(_sum([mine[name] for name in names if name in mine], total, notes))
+            grid.append(line)
+    columns = left("Model", "Bound", "Estimator", *(["Group"] if split else []))
+    columns += [Column(head) for head in (*map(_named, names), *([] if split else ["Sum"]))]
+    return Table(title, columns, grid, notes.notes, caption)
+
+
+def _terms(rows: Sequence[Row]) -> list[tuple[Row, Term]]:
+    return [(row, term) for row in rows if row.group == "terms" and (term := term_of(row.metric)) is not None]
+
+
+def _names(found: Sequence[tuple[Row, Term]]) -> list[str]:
+    """Return the terms that occur, in the order of a table."""
+    names = dict.fromkeys(term.name for _, term in found)
+    return [*(name for name in TERMS if name in names), *(name for name in names if name not in TERMS)]
+
+
+def _named(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def _sum(terms: Sequence[Row], bound: Row | None, notes: Footnotes) -> Cell:
@@ -119,36 +128,9 @@ def _sum(terms: Sequence[Row], bound: Row | None, notes: Footnotes) -> Cell:
     return Cell(error_bar(total, *ends), sort=total)
 
 
-def group_table(rows: Sequence[Row]) -> Table | None:
-    """Return the terms by latent groups in nats per image, or None where no term is split."""
-    found = [(key, term, row) for key, term, row in _found(rows) if term.group is not None]
-    if not found:
-        return None
-    names, notes = _ordered([term for _, term, _ in found]), Footnotes()
-    labels = labels_of([row for _, _, row in found])
-    cells = {(key, term.group, term.name): row for key, term, row in found}
-    groups: dict[_Key, dict[str | None, None]] = {}
-    for key, term, _ in found:
-        groups.setdefault(key, {})[term.group] = None
-    hold_table("Terms by latent groups", sum(map(len, groups.values())), len(names))
-    grid = []
-    for key in _lines([key for key, _, _ in found]):
-        for group in groups[key]:
-            values = [cells.get((key, group, name)) for name in names]
-            shown = [Cell(_ABSENT) if row is None else cell_of(row, notes) for row in values]
-            grid.append([*_head(key, labels), Cell(group or ""), *shown])
-    columns = [*_COLUMNS, Column("Group", "left"), *(Column(_named(name)) for name in names)]
-    caption = (
-        "Nats per image. Group 0 is the first that the decoder reads, at the top; what belongs to the top "
-        "scale as a whole stands under top."
-    )
-    return Table("Terms by latent groups", columns, grid, notes.notes, caption)
-
-
 def term_explanations(rows: Sequence[Row]) -> list[str]:
     """Return a line of Markdown per term that occurs: what it is."""
-    names = _ordered([term for _, term, _ in _found(rows)])
-    return [f"- **{_named(name)}**: {TERMS[name]}." for name in names if name in TERMS]
+    return [f"- **{_named(name)}**: {TERMS[name]}." for name in _names(_terms(rows)) if name in TERMS]
 
 
 # The likelihood table: models by estimators as lines, an estimate in nats or bits/dim
@@ -176,17 +158,13 @@ class Estimate:
 
 def is_bound(row: Row) -> bool:
     """Say whether a row is a bound on -log P(x) in one of its units, and no part or difference of bounds."""
-    return row.group == "likelihood" and not row.metric.startswith("paired_") and _split(row)[1] in _UNITS
+    unit = row.metric.rpartition("_")[2]
+    return row.group == "likelihood" and not row.metric.startswith("paired_") and unit in _UNITS
 
 
 def only_bounds(rows: Sequence[Row]) -> bool:
     """Say whether a headline would show bounds alone, which the likelihood table shows better."""
     return all(is_bound(row) for row in headline_rows(rows))
-
-
-def _split(row: Row) -> tuple[str, str]:
-    bound, _, unit = row.metric.rpartition("_")
-    return bound, unit
 
 
 def labels_of(rows: Sequence[Row]) -> dict[tuple[str, str | None], str]:
@@ -207,7 +185,7 @@ def estimates_of(rows: Sequence[Row]) -> list[Estimate]:
     labels = labels_of(bounds)
     found: dict[tuple[str, str, str | None], dict[str, Row]] = {}
     for row in bounds:
-        bound, unit = _split(row)
+        bound, _, unit = row.metric.rpartition("_")
         label = labels[row.model, row.checkpoint_sha256]
         found.setdefault((label, bound, row.sampler), {})[unit] = row
     models = ranks(model for model, _, _ in found)
@@ -226,8 +204,8 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     if not estimates:
         return None
     notes = Footnotes()
-    known = {unit for estimate in estimates for unit in estimate.rows}
-    units = [unit for unit in units_of(estimates[0].row.dataset_name) if unit in known]
+    written = {unit for estimate in estimates for unit in estimate.rows}
+    units = [unit for unit in units_of(estimates[0].row.dataset_name) if unit in written]
     winners = {id(row) for unit in units for row in winners_of(estimates, unit)}
     # One column in either unit, where no number would be hidden by it.
     merged = len(units) == 2 and all(units[0] in estimate.rows for estimate in estimates)
@@ -244,27 +222,20 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
         cells = [
             Cell(label) if label else None,
             *([replace(bounds[0], other=bounds[1])] if merged else bounds),
+            *([_solver_error(next(filter(None, values), row), notes)] if solved else []),
             Cell(row.counted, sort=row.n) if row.counted and measured else None,
-            _evaluations(row),
+            Cell(evaluations(row), row=row, sort=row.nfe_mean) if row.nfe_mean is not None else None,
             _seconds(row),
         ]
-        if solved:
-            cells.insert(
-                2 if merged else 1 + len(units), _solver_error(next(filter(None, values), row), notes)
-            )
-        grid.append(
-            [
-                Cell(estimate.model),
-                Cell(BOUNDS.get(estimate.bound, estimate.bound)),
-                *(cell or Cell(MISSING, mark=notes.mark(why)) for cell in cells),
-            ]
-        )
+        name = BOUNDS.get(estimate.bound, estimate.bound)
+        known = [cell or Cell(MISSING, mark=notes.mark(why)) for cell in cells]
+        grid.append([Cell(estimate.model), Cell(name), *known])
     for bound, group in _competitions(estimates):
         if not comparable([estimate.row for estimate in group]):
             label = BOUNDS.get(bound, bound)
             notes.mark(f"{label}: the models were scored on different images or bits, none is marked")
-    columns = [Column("Model", "left"), Column("Bound", "left"), Column("Estimator", "left")]
     heads = [Column(f"{_UNITS[unit]} ↓", unit=UNITS[unit]) for unit in units]
+    columns = left("Model", "Bound", "Estimator")
     columns += [replace(heads[0], other=heads[1])] if merged else heads
     columns += [Column(f"Solver error ({_UNITS[units[0]]})")] if solved else []
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
@@ -318,15 +289,6 @@ def winners_of(estimates: Sequence[Estimate], unit: str) -> list[Row]:
     return [winner for column in columns if (winner := best_of(column)) is not None]
 
 
-def _evaluations(row: Row) -> Cell | None:
-    if row.nfe_mean is None:
-        return None
-    text = plain(row.nfe_mean)
-    if row.nfe_max is not None and row.nfe_max > row.nfe_mean:
-        text += f" (max {plain(row.nfe_max)})"
-    return Cell(text, row=row, sort=row.nfe_mean)
-
-
 def _seconds(row: Row) -> Cell | None:
     """Return seconds per image with two significant digits."""
     each = row.seconds_per_image
@@ -338,19 +300,17 @@ def _seconds(row: Row) -> Cell | None:
 def bound_explanations(rows: Sequence[Row]) -> list[str]:
     """Return a line of Markdown per kind of bound: what it is, over how many images, and remarks."""
     measured = [estimate for estimate in estimates_of(rows) if estimate.row.value is not None]
+    measured.sort(key=lambda each: ([*BOUNDS, each.bound].index(each.bound), each.bound))
     lines = []
-    found: dict[str, list[Estimate]] = {}
-    for each in sorted(measured, key=lambda each: each.bound):
-        found.setdefault(each.bound, []).append(each)
-    for bound in sorted(found, key=lambda name: [*BOUNDS, name].index(name)):
-        mine = found[bound]
+    for bound, group in groupby(measured, key=lambda each: each.bound):
+        mine = list(group)
         models = Counter(estimate.model for estimate in mine)
-        named = [
+        called = [
             (
                 f"{each.model}, {estimator_label(each.estimator)}" if models[each.model] > 1 else each.model,
                 each.rows.get("nats", each.row),
             )
             for each in mine
         ]
-        lines.append(explained(BOUNDS.get(bound, bound), metric_of(named[0][1]).meaning or bound, named))
+        lines.append(explained(BOUNDS.get(bound, bound), metric_of(called[0][1]).meaning or bound, called))
     return lines

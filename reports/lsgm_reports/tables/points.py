@@ -11,7 +11,17 @@ from lsgm.results.front import pareto_front
 from lsgm.results.labels import curve_name, sampler_label
 from lsgm.results.metrics import metric_of
 from lsgm.results.row import Row
-from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
+from lsgm_reports.blocks import (
+    MISSING,
+    Cell,
+    Column,
+    Footnotes,
+    Table,
+    cell_of,
+    evaluations,
+    hold_table,
+    left,
+)
 from lsgm_reports.digits import error_bar, plain, scaled
 from lsgm_reports.read import grouped, ranks
 from lsgm_reports.tables.headline import metrics_of
@@ -83,42 +93,28 @@ def front_of(points: Sequence[Row], cost: Cost) -> list[Row]:
 
 def curve_table(rows: Sequence[Row]) -> Table | None:
     """Return the points of the curves, by model, sampler and NFE, or None where there are none."""
-    points = [row for row in rows if row.group == "curve"]
+    points, title = [row for row in rows if row.group == "curve"], "Quality against cost, point by point"
     if not points:
         return None
-    notes = Footnotes()
-    metrics = metrics_of(points)
-    places: dict[tuple[str, str, float], dict[str, Row]] = {}
-    for row in points:
-        key = (row.model, row.sampler or "none", row.nfe_mean or 0.0)
-        places.setdefault(key, {})[row.metric] = row
+    metrics, heads, notes, grid = metrics_of(points), _spent_heads(points), Footnotes(), []
+    places = grouped(points, lambda row: (row.model, row.sampler or "none", row.nfe_mean or 0.0))
+    hold_table(title, len(places), len(metrics))
     order = ranks((row.model, curve_name(row.sampler)) for row in points)
-    ranked = sorted(places, key=lambda key: (order[key[0], curve_name(key[1])], key[2]))
-    hold_table("Quality against cost, point by point", len(ranked), len(metrics))
-    columns = [Column("Model", "left"), Column("Sampler", "left"), Column("NFE")]
-    heads = _spent_heads(points)
-    columns += [Column(head) for head in heads] + [Column(metric.head) for metric in metrics]
-    grid = []
-    for place in ranked:
+    for place in sorted(places, key=lambda key: (order[key[0], curve_name(key[1])], key[2])):
         model, sampler, _ = place
-        found = places[place]
-        any_row = next(iter(found.values()))
-        spent = _spent(any_row)
-        shown = [(_evaluations(any_row), any_row.nfe_mean), *(spent[head] for head in heads)]
+        found = {row.metric: row for row in places[place]}
+        first = next(iter(found.values()))
+        spent = _spent(first)
+        shown = [(evaluations(first), first.nfe_mean), *(spent[head] for head in heads)]
         cells = [Cell(model), Cell(sampler_label(sampler)), *(_known(*each, notes) for each in shown)]
         grid.append([*cells, *(cell_of(found.get(metric.key), notes) for metric in metrics)])
-    return Table("Quality against cost, point by point", columns, grid, notes.notes)
+    columns = left("Model", "Sampler")
+    columns += [Column(head) for head in ("NFE", *heads, *(metric.head for metric in metrics))]
+    return Table(title, columns, grid, notes.notes)
 
 
 def _known(text: str, number: float | None, notes: Footnotes) -> Cell:
     return Cell(text, sort=number, mark=notes.mark("not recorded") if text == MISSING else "")
-
-
-def _evaluations(row: Row) -> str:
-    if row.nfe_mean is None:
-        return MISSING
-    most = row.nfe_max if row.nfe_max is not None and row.nfe_max > row.nfe_mean else None
-    return plain(row.nfe_mean) + (f" (max {plain(most)})" if most else "")
 
 
 def _spent(row: Row) -> dict[str, tuple[str, float | None]]:
@@ -160,10 +156,8 @@ def _front(points: Sequence[Row], head: str, costs: Sequence[Cost]) -> Table:
             spent = cost.of(row) or 0.0
             text = plain(spent) if cost.key == "nfe" else f"{spent:.3g}"
             words = (row.model, sampler_label(row.sampler))
-            cells = [Cell(cost.noun), Cell(text, sort=spent), *(Cell(word) for word in words)]
-            grid.append([*cells, cell_of(row, notes)])
-    columns = [Column("Cost", "left"), Column("Per image"), Column("Model", "left")]
-    columns += [Column("Sampler", "left"), Column(head)]
+            grid.append([Cell(cost.noun), Cell(text, sort=spent), *map(Cell, words), cell_of(row, notes)])
+    columns = [*left("Cost"), Column("Per image"), *left("Model", "Sampler"), Column(head)]
     caption = (
         "No other point, of any model, is at once cheaper and better than one of these by the values as "
         "measured, of which the best is a little too good."
@@ -203,16 +197,15 @@ def reach_table(rows: Sequence[Row]) -> Table | None:
     if not reached:
         return None
     notes, grid = Footnotes(), []
-    found: dict[tuple[str | None, str], dict[str, Row]] = {}
-    for row in reached:
-        found.setdefault((row.target, row.model), {})[row.metric.removesuffix("_to_reach")] = row
-    costs = [cost for cost in COSTS if any(cost.key in mine for mine in found.values())]
-    for (target, model), mine in found.items():
-        cells = [_rough(mine.get(cost.key), notes) for cost in costs]
+    written = {row.metric for row in reached}
+    costs = [cost for cost in COSTS if f"{cost.key}_to_reach" in written]
+    for (target, model), here in grouped(reached, lambda row: (row.target, row.model)).items():
+        mine = {row.metric: row for row in here}
+        cells = [_rough(mine.get(f"{cost.key}_to_reach"), notes) for cost in costs]
         samplers = dict.fromkeys(_samplers(row.sampler) for row in mine.values() if row.sampler)
         grid.append([Cell(target_label(target)), Cell(model), *cells, Cell("; ".join(samplers) or "none")])
-    columns = [Column("To reach", "left"), Column("Model", "left")]
-    columns += [Column(_HEADS[cost.key]) for cost in costs] + [Column("Best sampler", "left")]
+    heads = [Column(_HEADS[cost.key]) for cost in costs]
+    columns = [*left("To reach", "Model"), *heads, *left("Best sampler")]
     caption = (
         "Per image, decoder included; interpolated between neighbouring points of each model's lower "
         "envelope over its samplers, logarithmic in both. Intervals: 95 %, from the errors of the points."
@@ -262,8 +255,8 @@ def speedup_table(rows: Sequence[Row]) -> Table | None:
             ratio = Cell(f"{row.value:.3g}", row=row, sort=row.value)
         cells = [target_label(row.target), first, second, _NOUNS.get(_currency(row), _currency(row))]
         grid.append([*(Cell(cell) for cell in cells), ratio, Cell(_shown(row)), Cell(_verdict(row))])
-    columns = [Column(head, "left") for head in ("At", "Model", "Against", "Cost")]
-    columns += [Column("Times cheaper ↑"), Column("95 % interval"), Column("Ahead", "left")]
+    columns = [*left("At", "Model", "Against", "Cost"), Column("Times cheaper ↑"), Column("95 % interval")]
+    columns += left("Ahead")
     caption = "The other's cost over the model's at equal quality: above 1 the model is the cheaper one."
     return Table("Speed-ups at equal quality", columns, grid, notes.notes, caption)
 

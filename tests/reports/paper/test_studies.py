@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from lsgm.errors import DataError
 from lsgm.recipes.ablation import STUDIES, summary
 from lsgm.results.row import Row, row_from
 from lsgm_reports import published as module
 from lsgm_reports.blocks import Table
+from lsgm_reports.paper.studies import FILE_NAME, Ablation, find_ablations, read_ablation
 from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.render.text import to_latex, to_markdown
-from lsgm_reports.tables.ablations import FILE_NAME, Ablation, read_ablation
 
 GRID = "Ablation: SDE, weighting and importance sampling"
 FROZEN = "Ablation: VAE trained with the prior, or frozen"
@@ -169,3 +170,98 @@ def test_models_of_an_ablation_are_in_no_table_of_a_data_set(ablation: Ablation)
 
 def test_a_study_without_measured_models_has_no_table(ablation: Ablation) -> None:
     assert paper_tables([measure("other", "nelbo_nats", 1.0)], [ablation]) == []
+
+
+# ablation.json: what `lsgm ablate` writes is read as it is, and anything else is refused in a sentence
+
+GOOD: dict[str, Any] = {
+    "format": 1,
+    "title": "T",
+    "recipe": "glyphs-small",
+    "studies": [
+        {
+            "name": "frozen",
+            "factors": ["VAE"],
+            "models": {"a": {"VAE": "joint", "note": "n"}, "b": {"VAE": "frozen"}},
+            "failed": {"b": "not finite at step 3"},
+        }
+    ],
+}
+
+
+def written(folder: Path, given: Any) -> Path:
+    path = folder / FILE_NAME
+    path.write_text(json.dumps(given), encoding="utf-8")
+    return path
+
+
+def changed(**study: Any) -> dict[str, Any]:
+    return GOOD | {"studies": [GOOD["studies"][0] | study]}
+
+
+def test_models_have_levels_notes_and_failures(tmp_path: Path) -> None:
+    (study,) = read_ablation(written(tmp_path, GOOD)).studies
+    assert study.models == {"a": {"VAE": "joint", "note": "n"}, "b": {"VAE": "frozen"}}
+    assert study.failed == {"b": "not finite at step 3"}
+
+
+def test_what_the_command_writes_can_be_read(tmp_path: Path) -> None:
+    failed = {"ve-un-uniform": "the loss is not finite"}
+    ablation = read_ablation(written(tmp_path, summary("glyphs-small", list(STUDIES.values()), failed)))
+    assert [study.name for study in ablation.studies] == list(STUDIES)
+    assert [len(study.models) for study in ablation.studies] == [18, 2, 2]
+    assert len(ablation.models) == 20
+    grid = ablation.studies[0]
+    assert len({tuple(levels[factor] for factor in grid.factors) for levels in grid.models.values()}) == 18
+    assert grid.failed == failed
+
+
+def test_each_folder_is_looked_into_once(tmp_path: Path) -> None:
+    assert find_ablations([tmp_path / "results.jsonl"]) == []
+    written(tmp_path, GOOD)
+    assert len(find_ablations([tmp_path / "results.jsonl", tmp_path / "more.jsonl"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "is not a JSON object"),
+        (GOOD | {"format": 2}, "has format 2, and this version reads 1"),
+        (GOOD | {"more": 1}, "unknown key 'more'"),
+        ({key: GOOD[key] for key in GOOD if key != "recipe"}, "the key 'recipe' is missing"),
+        (GOOD | {"title": ""}, "'title' or 'recipe' is empty"),
+        (GOOD | {"studies": {}}, "'studies' is a table; it must be a list"),
+        (changed(factors=[]), "in [studies[0]] 'factors' is empty"),
+        (changed(factors=["VAE", "VAE"]), "'factors' repeats itself"),
+        (changed(factors=["note"]), "a factor called note"),
+        (changed(models={}), "'models' names no model"),
+        (changed(models={"a": {"note": ""}}, failed={}), "in [studies[0]] model 'a' has no level of 'VAE'"),
+        (
+            changed(models={"a": {"VAE": "joint", "mixed": "yes"}}, failed={}),
+            "'mixed', which is no factor",
+        ),
+        (
+            changed(models={"a": {"VAE": True}}, failed={}),
+            "models.a.VAE' is true; it must be text",
+        ),
+        (
+            changed(models={"a": {"VAE": "joint", "note": 1}}, failed={}),
+            "models.a.note' is 1; it must be text",
+        ),
+        (changed(models={"a": "joint"}, failed={}), "models.a' is 'joint'; it must be a table"),
+        (changed(failed={"c": "why"}), "'c' failed and is not among its models"),
+        (changed(failed={"b": ""}), "'failed' gives no reason for 'b'"),
+    ],
+)
+def test_what_is_malformed_is_refused_in_one_sentence(given: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_ablation(written(tmp_path, given))
+    assert words in str(caught.value)
+    assert FILE_NAME in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('{"format": 1, ', encoding="utf-8")
+    with pytest.raises(DataError, match=r"ablation\.json is not valid JSON"):
+        read_ablation(tmp_path / FILE_NAME)

@@ -15,9 +15,14 @@ from reports.fake_manifest import fake_manifest, write_manifest
 from lsgm.errors import DataError
 from lsgm.results.manifest import MeasuredModel, manifest_of, read_manifest
 from lsgm.results.row import Row
-from lsgm_reports.reproduce.again import plan_again
-from lsgm_reports.reproduce.checks import check_code, check_data, check_hardware, check_versions
-from lsgm_reports.reproduce.trained import find_weights, locate, newest_checkpoint, same_weights
+from lsgm_reports.reproduce.again import (
+    check_code,
+    check_data,
+    check_hardware,
+    check_versions,
+    row_again,
+)
+from lsgm_reports.reproduce.weights import find_weights, locate, newest_checkpoint, same_weights
 
 
 def checkpoint(folder: Path, content: bytes) -> str:
@@ -144,14 +149,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "out"
 
 
-def test_the_command_is_narrowed_and_keeps_device_threads_and_data(folder: Path) -> None:
-    again = plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"))
+def test_the_command_keeps_models_device_threads_and_data(folder: Path) -> None:
+    again = row_again(ROW, manifest_of(ROW, folder), folder, Path("fresh"))
     assert again.shell == (
-        "OMP_NUM_THREADS=1 LSGM_DATA=/far/data lsgm eval glyphs --only nelbo --model vae=runs/vae "
+        "OMP_NUM_THREADS=1 LSGM_DATA=/far/data lsgm eval glyphs --model 'a b=runs/a b' --model vae=runs/vae "
         "--device cpu --out fresh"
     )
     assert not again.missing
-    assert plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"), "cuda").argv[-4:] == (
+    assert row_again(ROW, manifest_of(ROW, folder), folder, Path("fresh"), "cuda").argv[-4:] == (
         *("--device", "cuda"),
         *("--out", "fresh"),
     )
@@ -162,7 +167,7 @@ def test_elsewhere_the_command_goes_there_first(
 ) -> None:
     (tmp_path / "other place").mkdir()
     monkeypatch.chdir(tmp_path / "other place")
-    again = plan_again(ROW, manifest_of(ROW, folder), folder, [], Path("fresh"))
+    again = row_again(ROW, manifest_of(ROW, folder), folder, Path("fresh"))
     assert again.shell.startswith(f"cd {tmp_path} && ")
     assert again.shell.endswith(f"--out '{tmp_path}/other place/fresh'")
 
@@ -171,26 +176,29 @@ def test_what_is_not_here_any_more_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     command = [*fake_manifest()["command"], "--time-budget", "60"]
     write_manifest(tmp_path / "out", fake_manifest(command=command))
-    again = plan_again(ROW, manifest_of(ROW, tmp_path / "out"), tmp_path / "out", [], Path("fresh"))
-    assert again.missing == ["vae with weights of sha256 3d3d3d3d3d3d: not at /far/runs/vae"]
+    again = row_again(ROW, manifest_of(ROW, tmp_path / "out"), tmp_path / "out", Path("fresh"))
+    assert again.missing == [
+        "a b with weights of sha256 1f1f1f1f1f1f: not at /far/runs/a b",
+        "vae with weights of sha256 3d3d3d3d3d3d: not at /far/runs/vae",
+    ]
     assert "--model vae=CHECKPOINT" in again.shell
-    assert [remark.split()[0] for remark in again.remarks] == ["/far", "the"]
+    assert [remark.split()[0] for remark in again.remarks] == ["/far", "its", "the"]
     assert "--time-budget" not in again.argv
 
 
 def test_the_command_that_a_manifest_has_for_its_rows_is_taken_as_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not narrowed: whatever its rows say of themselves, it is what measured them."""
+    """Whatever its rows say of themselves, it is what measured them."""
     monkeypatch.chdir(folder)
     exact = ("lsgm", "eval", "glyphs", "--tier", "full", "--only", "quality", "--model", "vae", "--json")
     manifest = replace(manifest_of(ROW, folder), again=exact)
-    again = plan_again(replace(ROW, metric="nelbo_nats"), manifest, folder, [], Path("fresh"))
+    again = row_again(replace(ROW, metric="nelbo_nats"), manifest, folder, Path("fresh"))
     assert again.argv[:8] == ("lsgm", "eval", "glyphs", "--tier", "full", "--only", "quality", "--model")
     assert "--json" not in again.argv
     hostile = replace(manifest, again=("lsgm", "data", "rm", "glyphs"))
     with pytest.raises(DataError, match="which measures no row"):
-        plan_again(ROW, hostile, folder, [], Path("fresh"))
+        row_again(ROW, hostile, folder, Path("fresh"))
 
 
 def test_a_damaged_manifest_is_an_error(folder: Path) -> None:

@@ -158,6 +158,26 @@ def test_an_empty_value_stays_where_it_means_something() -> None:
     assert CommandLine.parse(argv).checked().argv == argv
 
 
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="=-"), min_size=1)
+
+
+@given(st.lists(PLAIN), st.lists(st.tuples(st.sampled_from(["model", "tier", "only"]), st.text())))
+def test_a_line_is_taken_apart_and_put_together(words: list[str], options: list[tuple[str, str]]) -> None:
+    line = CommandLine("eval", tuple(words), tuple(options))
+    assert CommandLine.parse(line.argv) == line
+
+
+def test_both_spellings_of_an_option_and_flags_are_understood() -> None:
+    line = CommandLine.parse(
+        ["lsgm", "nll", "a", "--batch_size=5", "--json", "b", "--allow-failures", "--tier=full"]
+    )
+    assert (line.words, line.values("batch-size"), line.values("tier")) == (("a", "b"), ["5"], ["full"])
+    assert line.without("json").argv == CommandLine.parse(line.without("json").argv).argv
+    for flag in ("--control-variate", "--no-control-variate", "--no_control_variate"):
+        flagged = CommandLine.parse(["lsgm", "nll", flag, "a"])
+        assert (flagged.words, flagged.argv[3:]) == (("a",), (flag.replace("_", "-"),))
+
+
 NAMES = sorted({name for options in OPTIONS.values() for name in options} | {"trust-code", "config", "help"})
 VALUES = st.sampled_from(
     ["1", "all", "cpu", "a=b:c", "/x", "~", "../x", "-x", "--", "--out=/x", "$(id)", "a b", "'", "x\ny", "@x"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lsgm.results.row import Row
-from lsgm_reports.reproduce.checks import NUMERICS, same_measurement, verdict
+from lsgm_reports.reproduce.again import NUMERICS, same_measurement, verdict
 
 ROW = Row("t@1/quick", "a", "fid", 8.0, 7.5, 8.5, n=1000, seeds="0-999", checkpoint_sha256="1f" * 32)
 

@@ -1,43 +1,23 @@
-"""Trained models: where the very weights of a number lie, and the command that trains a run again.
-
-Both are told by checksums and files, without torch.
-"""
+"""Where the very weights of a number lie, told by checksums and files, without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lsgm.config import require
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import WEIGHTS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.text import read_record, read_toml
-from lsgm.recipes import ORIGINS
-from lsgm.results.manifest import MOST, MeasuredModel
-from lsgm.runs.provenance import git_revision
-from lsgm_reports.reproduce.apart import no_option
-from lsgm_reports.reproduce.checks import Again, Check, check_code, check_versions, thread_setting
+from lsgm.files.text import read_record
+from lsgm.results.manifest import MeasuredModel
 
-__all__ = [
-    "Located",
-    "find_weights",
-    "is_training_run",
-    "locate",
-    "newest_checkpoint",
-    "read_training_run",
-    "same_weights",
-    "weights_sha256",
-]
-
-PATTERNS = ("", "*/", "*/*/")
-"""How deep checkpoints and runs are looked for below a folder."""
+__all__ = ["find_weights", "locate", "newest_checkpoint", "same_weights"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +92,7 @@ def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:
     """
     for place in places:
         for checkpoint in reversed(_checkpoints(place)):
-            if _recorded(checkpoint) == sha256 and weights_sha256(checkpoint) == sha256:
+            if _recorded(checkpoint) == sha256 and _weights_sha256(checkpoint) == sha256:
                 return checkpoint
     return None
 
@@ -133,7 +113,7 @@ def _found(place: Path) -> Iterator[Path]:
         yield place
         return
     try:
-        for depth in PATTERNS:
+        for depth in ("", "*/", "*/*/"):
             for file in place.glob(f"{depth}state.json"):
                 yield file.parent
             for file in place.glob(f"{depth}checkpoints/*/state.json"):
@@ -152,7 +132,7 @@ def _recorded(checkpoint: Path) -> str | None:
     return listed.get("ema.safetensors", _ListedFile()).sha256 or None
 
 
-def weights_sha256(checkpoint: Path) -> str | None:
+def _weights_sha256(checkpoint: Path) -> str | None:
     """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
     path = checkpoint / "ema.safetensors"
     try:
@@ -175,108 +155,6 @@ def _named(name: str, path: Path) -> str:
     return str(path.absolute()) if "/" in name or "=" in name else f"{name}={path.absolute()}"
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What a run's manifest says of its images."""
-
-    name: str = "unknown"
-    version: int | str | None = None
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class _Hardware:
-    """What is read of the machine that a run was trained on."""
-
-    cores: int | None = None
-    threads: int | None = None
-    processes: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, count in vars(self).items():
-            require(count is None or 1 <= count <= MOST, f"{name} are {count}; there are 1 to {MOST}")
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What is read of a training run's ``manifest.json``."""
-
-    versions: dict[str, str | None]
-    dataset: _Images
-    hardware: _Hardware
-    git_revision: str | None = None
-    resumed: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        require(len(self.versions) <= MOST, f"versions are {len(self.versions)}; at most {MOST} are read")
-
-
-def is_training_run(place: Path) -> bool:
-    """Say whether a folder is one of a training run."""
-    return all(os.path.exists(place / name) for name in ("config.toml", "manifest.json"))
-
-
-def read_training_run(folder: Path, out: Path, device: str = "") -> Again:
-    """Return how to train a run again, into ``out``. Raises DataError where its files cannot be read.
-
-    Of its configuration nothing is run and nowhere is written by it: it names images and weights that are
-    read, kinds of models that are installed, and numbers.
-    """
-    config = read_toml(folder / "config.toml", DataError)
-    run = read_record(_Run, folder / "manifest.json", DataError)
-    origins = {key: _text(config, key, folder) for key in ORIGINS if config.get(key)}
-    remarks = [f"it was resumed {len(run.resumed)} times, which changes no weight"] if run.resumed else []
-    if by_time := [
-        name for name, stage in config.items() if isinstance(stage, dict) and stage.get("seconds")
-    ]:
-        remarks.append(
-            f"{' and '.join(by_time)} ends after seconds of training: other machines take other steps"
-        )
-    images = f"{run.dataset.name}@{run.dataset.version}, sha256 {run.dataset.sha256[:12]}"
-    machine = ", ".join(f"{count} {name}" for name, count in vars(run.hardware).items())
-    options = ["--device", device] if device else []
-    return Again(
-        ("lsgm", "train", no_option(str(folder / "config.toml")), "--out", str(out), *options),
-        Path.cwd(),
-        thread_setting(run.hardware.threads) if run.hardware.threads is not None else {},
-        1,
-        [
-            check_code(run.git_revision, git_revision()),
-            check_versions(run.versions),
-            *(_origin(origin) for origin in origins.values()),
-            Check("data", "unknown", f"{images}, read from {_dataset(config)}: compare with `lsgm data ls`"),
-            Check("hardware", "unknown", f"trained with {machine}"),
-        ],
-        remarks,
-    )
-
-
-def _text(config: Mapping[str, Any], key: str, folder: Path) -> str:
-    value = config[key]
-    if not isinstance(value, str):
-        raise DataError(
-            f"{folder / 'config.toml'}: '{key}' is {value!r:.60}, not a path; restore it from a copy"
-        )
-    return value
-
-
-def _dataset(config: Mapping[str, Any]) -> str:
-    """Return what the configuration reads images from."""
-    data = config.get("data")
-    named = data.get("dataset") if isinstance(data, dict) else None
-    return named if isinstance(named, str) else "what its recipe says"
-
-
-def _origin(name: str) -> Check:
-    """Say whether the run is still there that another one was begun from."""
-    place = Path(os.path.expanduser(os.path.expandvars(name)))
-    found = newest_checkpoint(place)
-    if found is None:
-        return Check("weights", "missing", f"it was begun from {place}, which holds no checkpoint here")
-    said = f"it was begun from {place}, now at {found.name}, whose checksum was not recorded"
-    return Check("weights", "unknown", said)
-
-
 def same_weights(folder: Path, out: Path) -> tuple[bool, str]:
     """Return whether the newest averaged weights of two runs are the same, and a sentence."""
     ends = [newest_checkpoint(place) for place in (folder, out)]
@@ -284,7 +162,7 @@ def same_weights(folder: Path, out: Path) -> tuple[bool, str]:
         return False, f"{folder if ends[0] is None else out} holds no checkpoint to compare"
     if ends[0].name != ends[1].name:
         return False, f"trained to {ends[1].name}, and the run went to {ends[0].name}"
-    first, second = (weights_sha256(end) for end in ends if end is not None)
+    first, second = (_weights_sha256(end) for end in ends if end is not None)
     if first is None or second is None:
         unread = ends[0] if first is None else ends[1]
         return False, f"the weights of {unread} cannot be read, and so not compared"
