@@ -60,7 +60,9 @@ def leads_of(rows: Sequence[Row]) -> tuple[Row, list[Lead]] | None:
     (group "cost") and cannot win or lose elsewhere. One whose solver's error exceeds its interval is no
     candidate.
     """
-    measured = [row for row in rows if row.value is not None and row.solved_finely]
+    # A row that is every sampler's stands on several lines of one model, and competes once.
+    once = {id(row): row for row in rows}.values()
+    measured = [row for row in once if row.value is not None and row.solved_finely]
     if len(measured) < 2 or not comparable(measured):
         return None
     higher = metric_of(measured[0]).higher_is_better

@@ -107,20 +107,20 @@ def _apart(task: str, rows: list[Row], key: str, said: str) -> dict[str, list[Ro
     """
     found: dict[tuple[object, ...], dict[str, None]] = {}
     for row in rows:
-        value = getattr(row, key)
         number = (row.model, row.metric, row.group, row.sampler, row.split, row.target, row.checkpoint_sha256)
-        if value is not None:
+        if (value := getattr(row, key)) is not None:
             found.setdefault(number, {})[value] = None
     if all(len(several) == 1 for several in found.values()):
         return {task: rows}
     least = 1 if key == "dataset" else 2
-    values = dict.fromkeys(v for several in found.values() if len(several) >= least for v in several)
-    first = next(iter(values))
-    parts: dict[str, list[Row]] = {f"{task} {said} {_called(value)}": [] for value in values}
+    parts = {v: list[Row]() for several in found.values() if len(several) >= least for v in several}
+    first = next(iter(parts.values()))
     for row in rows:
-        value = getattr(row, key)
-        parts[f"{task} {said} {_called(value if value in values else first)}"].append(row)
-    return parts
+        parts.get(getattr(row, key), first).append(row)
+    named: dict[str, list[Row]] = {}
+    for value, mine in parts.items():
+        named.setdefault(f"{task} {said} {_called(value)}", []).extend(mine)
+    return named
 
 
 def _called(value: str) -> str:

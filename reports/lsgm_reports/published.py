@@ -14,7 +14,7 @@ from lsgm.errors import ConfigError, DataError
 from lsgm.files.names import shown
 from lsgm.files.text import read_toml
 from lsgm.structure import from_dict
-from lsgm_reports.blocks import Cell, Column, Table
+from lsgm_reports.blocks import Cell, Column, Table, left
 from lsgm_reports.digits import decimals_for, error_bar, fixed
 
 __all__ = [
@@ -272,7 +272,7 @@ FILE_CALIBRATION = Path(__file__).with_name("calibration.toml")
 
 @dataclass(frozen=True)
 class Calibration:
-    """One model of the literature; shown once it was measured."""
+    """One model of the literature, measured here."""
 
     dataset: str
     """Data set it is measured on here."""
@@ -282,32 +282,25 @@ class Calibration:
     """Nats as recalled, unverified."""
     published_on: str
     """Data set of that number, in words."""
-    measured: float | None = None
+    measured: float
     """Nats measured here."""
-    error: float | None = None
+    error: float
     """Half its 95 % interval over images."""
-    n: int | None = None
+    n: int
     """Test images."""
-    K: int | None = None
+    K: int
     """Draws of the importance-weighted bound."""
-    budget: str | None = None
+    budget: str
     """What the training took, in words."""
 
     def __post_init__(self) -> None:
-        given = [value is not None for value in (self.measured, self.error, self.n, self.K, self.budget)]
-        if any(given) and not all(given):
-            raise ConfigError(
-                f"the calibration {self.recipe} is incomplete; give measured, error, n, K and budget, or none"
-            )
         for name, value, least in (("measured", self.measured, 0.0), ("error", self.error, 1e-6)):
-            if value is not None and not least <= value < math.inf:
+            if not least <= value < math.inf:
                 raise ConfigError(f"the calibration {self.recipe} has {name} {value}; give nats as measured")
 
     @property
     def offset(self) -> str:
         """Measured minus published, signed, and no finer than the published number's one decimal."""
-        assert self.measured is not None
-        assert self.error is not None
         gap = self.measured - self.published
         text = fixed(gap, min(1, decimals_for(self.error)))
         return text if gap < 0 else f"+{text}"
@@ -315,15 +308,12 @@ class Calibration:
     @property
     def shown(self) -> str:
         """Measured value with its error."""
-        assert self.measured is not None
-        assert self.error is not None
         return error_bar(self.measured, self.measured - self.error, self.measured + self.error)
 
 
-def calibrations(path: Path | None = None) -> list[Calibration]:
-    """Return the calibrations that were measured; DataError for a malformed one."""
-    entries = _entries(path or FILE_CALIBRATION, "calibration", Calibration)
-    return [entry for entry in entries if entry.measured is not None]
+def calibrations(path: Path | None = None) -> Sequence[Calibration]:
+    """Return the calibrations; DataError for a malformed one."""
+    return _entries(path or FILE_CALIBRATION, "calibration", Calibration)
 
 
 def calibration_sentence(datasets: Sequence[str], *, recalled: bool = False) -> str:
@@ -371,16 +361,15 @@ def calibration_table(datasets: Sequence[str]) -> Table | None:
             Cell(entry.shown, sort=entry.measured),
             Cell(f"{entry.n:,}", sort=entry.n),
             Cell(f"{entry.K:,}", sort=entry.K),
-            Cell(f"about {entry.published:.1f}", mark="‡", sort=entry.published),
+            Cell(f"about {entry.published:.1f}", mark=EVIDENCE["recalled"][0], sort=entry.published),
             Cell(entry.published_on),
             Cell(entry.offset, sort=float(entry.offset.replace("−", "-"))),
             Cell(f"{entry.recipe}: {entry.budget}"),
         ]
         for entry in entries
     ]
-    columns = [Column("Model", "left"), Column("Measured on", "left"), Column("Measured (nats)"), Column("n")]
-    columns += [Column("K"), Column("Published (nats)"), Column("Published on", "left"), Column("Offset")]
-    columns += [Column("Recipe and budget", "left")]
-    note = ("‡", "Published, not measured here; recalled and not looked up.")
+    columns = [*left("Model", "Measured on"), Column("Measured (nats)"), Column("n"), Column("K")]
+    columns += [Column("Published (nats)"), *left("Published on"), Column("Offset")]
+    columns += left("Recipe and budget")
     caption = "Models of the literature measured here; the offset is measured minus published."
-    return Table("Calibration against the literature", columns, grid, [note], caption)
+    return Table("Calibration against the literature", columns, grid, [EVIDENCE["recalled"]], caption)

@@ -23,7 +23,6 @@ __all__ = [
     "Placed",
     "Reading",
     "distinct",
-    "find_row",
     "grouped",
     "one_protocol",
     "ranks",
@@ -132,6 +131,14 @@ def one_protocol(placed: Sequence[Placed]) -> None:
             )
 
 
+_IDENTITY = (
+    *("task", "model", "metric", "group", "sampler", "split", "target"),
+    *("dataset", "extractor", "reference_sha256", "checkpoint_sha256", "seeds", "n"),
+)
+"""Rows that agree in these measure the same thing."""
+_NUMBERS = ("value", "ci_low", "ci_high")
+
+
 def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list[Placed], list[str]]:
     """Return the rows without repetitions, and a sentence for each kind of what was dropped.
 
@@ -142,20 +149,19 @@ def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list
     found: dict[tuple[object, ...], Placed] = {}
     equal = again = replaced = 0
     for each in placed:
-        key = _identity(each.row)
+        key = tuple(getattr(each.row, name) for name in _IDENTITY)
         if (other := found.get(key)) is not None:
-            same = _numbers(each.row) == _numbers(other.row)
-            if not same and not keep_last:
+            if each.row == other.row:
+                equal += 1
+            elif all(getattr(each.row, end) == getattr(other.row, end) for end in _NUMBERS):
+                again += 1
+            elif keep_last:
+                replaced += 1
+            else:
                 raise DataError(
                     f"{each.row.metric} of {each.row.model} is {_said(other.row)} in {other.place} and "
                     f"{_said(each.row)} in {each.place}; remove one of them, or add --keep-last"
                 )
-            if each.row == other.row:
-                equal += 1
-            elif same:
-                again += 1
-            else:
-                replaced += 1
         found[key] = each
     said = [
         (equal, "found more than once, and counted once"),
@@ -165,17 +171,6 @@ def distinct(placed: Sequence[Placed], *, keep_last: bool = False) -> tuple[list
     return list(found.values()), [
         f"{count} {'row was' if count == 1 else 'rows were'} {what}" for count, what in said if count
     ]
-
-
-def _identity(row: Row) -> tuple[object, ...]:
-    return (
-        *(row.task, row.model, row.metric, row.group, row.sampler, row.split, row.target),
-        *(row.dataset, row.extractor, row.reference_sha256, row.checkpoint_sha256, row.seeds, row.n),
-    )
-
-
-def _numbers(row: Row) -> tuple[float | None, ...]:
-    return (row.value, row.ci_low, row.ci_high)
 
 
 def _said(row: Row) -> str:
@@ -192,36 +187,16 @@ def unknown_metrics(rows: Sequence[Row]) -> list[str]:
     known = known_metrics([row.metric for row in rows])
     names = set(known)
     unknown = list(dict.fromkeys(row.metric for row in rows if row.metric not in names))
+    # Looking for what is near is slow.
     said = [
-        f"the metric '{metric}' is unknown to this version{did_you_mean(metric, known[:_NEAR])}"
-        for metric in unknown[:_HINTED]
+        f"the metric '{metric}' is unknown to this version{did_you_mean(metric, known[:500])}"
+        for metric in unknown[:20]
     ]
     more = len(unknown) - len(said)
     return [*said, *([f"and so are {more:,} other metrics"] if more > 0 else [])]
 
 
-_HINTED, _NEAR = 20, 500
-"""Unknown metrics that are named, and known ones held against each: looking for what is near is slow."""
-
-
 # Rows by what one types: PLACE#ID, PLACE:LINE, PLACE
-
-
-def find_row(
-    place: str, *, model: str | None = None, metric: str | None = None, sampler: str | None = None
-) -> tuple[Row, Path]:
-    """Return the one row that a place and the selectors name, and the folder that it lies in.
-
-    Raises DataError as `rows_at`, and where several rows fit, naming some of them.
-    """
-    found = rows_at(place, model=model, metric=metric, sampler=sampler)
-    if len(found) > 1:
-        some = ", ".join(f"#{row_id(each.row)} ({each.row.model} {each.row.metric})" for each in found[:3])
-        raise DataError(
-            f"{len(found)} rows of {place} fit, {some}{' ...' * (len(found) > 3)}; name one by PLACE#ID, or "
-            "narrow them by --model, --metric and --sampler"
-        )
-    return found[0].row, found[0].file.parent
 
 
 def rows_at(

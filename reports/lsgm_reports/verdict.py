@@ -46,14 +46,10 @@ def _bound(rows: Sequence[Row]) -> str | None:
     measured = [row for row in rows if row.group == "likelihood" and row.value is not None]
     if not measured:
         return None
-    models = {key: len({row.model for row in mine}) for key, mine in grouped(measured, _metric).items()}
+    models = grouped(measured, lambda row: row.metric)
     units = units_of(measured[0].dataset_name)
     known = [key for unit in units for bound in BOUNDS if (key := f"{bound}_{unit}") in models]
-    return max(known, key=lambda key: models[key], default=None)
-
-
-def _metric(row: Row) -> str:
-    return row.metric
+    return max(known, key=lambda key: len({row.model for row in models[key]}), default=None)
 
 
 def _sentence(key: str, chosen: Sequence[Row], rows: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ from reports.fake_rows import fake_rows, write_rows
 from lsgm.errors import DataError
 from lsgm.results.manifest import Manifest, manifest_of, read_manifest
 from lsgm.results.row import KINDS, Row, row_from, row_id
-from lsgm_reports.read import find_row, rows_at
+from lsgm_reports.read import rows_at
 from lsgm_reports.reproduce.apart import copied
 
 ROW = Row("glyphs@1/quick", "lsgm", "frechet_glyphs", 5.2, 5.0, 5.4, n=2000)
@@ -54,14 +54,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_row_is_found_by_the_beginning_of_its_id_by_its_line_and_by_its_keys(folder: Path) -> None:
     wanted = row_from(fake_rows()[1])
-    assert find_row(f"{folder}#{row_id(wanted)}") == (wanted, folder)
-    assert find_row(f"{folder}#{row_id(wanted)[:7]}") == (wanted, folder)
-    assert find_row(f"{folder}:2") == find_row(f"{folder / 'results.jsonl'}:2") == (wanted, folder)
+    whole, half = f"{folder}#{row_id(wanted)}", f"{folder}#{row_id(wanted)[:7]}"
+    for place in (whole, half, f"{folder}:2", f"{folder / 'results.jsonl'}:2"):
+        (placed,) = rows_at(place)
+        assert (placed.row, placed.file.parent) == (wanted, folder)
     keys = {"model": wanted.model, "metric": wanted.metric, "sampler": "heun(steps=20)"}
     found = rows_at(str(folder), **keys)
     assert {each.row.group for each in found} == {"quality", "curve"}
-    with pytest.raises(DataError, match=rf"2 rows of .* fit, #{row_id(wanted)} \(lsgm kernel_glyphs\)"):
-        find_row(str(folder), **keys)
 
 
 @pytest.mark.parametrize(

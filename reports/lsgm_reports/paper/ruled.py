@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lsgm.results.row import Row
-from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of
+from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, left
 from lsgm_reports.digits import best_of, error_bar
 from lsgm_reports.published import EVIDENCE, KINDS, Published
 
@@ -42,8 +42,7 @@ def compared(
 ) -> Table:
     """Return the table of measured models, (name, numbers, measured with), above published lines."""
     lines = [[Cell(label), Cell(_HERE), *numbers, Cell(said)] for label, numbers, said in measured]
-    columns = [Column("Model", "left"), Column("Kind", "left"), *(Column(head) for head in heads)]
-    columns.append(Column("Measured with, or source", "left"))
+    columns = [*left("Model", "Kind"), *map(Column, heads), *left("Measured with, or source")]
     return ruled(title, columns, lines, published, notes, f"{_PROTOCOLS} {caption}")
 
 
@@ -109,7 +108,7 @@ def fid_cell(rows: dict[str, Row], notes: Footnotes, winner: Row | None) -> Cell
 
 def winner_of(rows: Sequence[Row | None]) -> Row | None:
     """Return the best of a column's rows, where all that have a value are of one metric."""
-    found = list({id(row): row for row in rows if row is not None and row.value is not None}.values())
+    found = [row for row in rows if row is not None and row.value is not None]
     return best_of(found) if len({row.metric for row in found}) == 1 else None
 
 

@@ -14,7 +14,7 @@ from lsgm.files.text import read_table
 from lsgm.results.metrics import named
 from lsgm.results.row import Row
 from lsgm.structure import from_dict
-from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table
+from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table, left
 from lsgm_reports.paper.ruled import ruled, winner_of
 from lsgm_reports.published import ABSENT, published_ablations
 from lsgm_reports.tables.headline import headline_rows, metrics_of, units_of
@@ -196,9 +196,8 @@ def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recal
         ]
         for model, levels in study.models.items()
     ]
-    columns = [Column(_capital(factor), "left") for factor in study.factors]
-    columns += [Column(metric.head) for metric in metrics]
-    columns += [*([Column("FID, as published ↓")] if below else []), Column("Run, or source", "left")]
+    heads = [metric.head for metric in metrics] + (["FID, as published ↓"] if below else [])
+    columns = [*left(*map(_capital, study.factors)), *map(Column, heads), *left("Run, or source")]
     title, paper = _STUDIES.get(study.name, (_capital(study.name.replace("-", " ")), ""))
     caption = f"{_CAPTION.format(recipe=ablation.recipe)} {paper}".strip()
     return ruled(f"Ablation: {title}", columns, measured, below, notes, caption)

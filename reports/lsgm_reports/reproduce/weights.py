@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import WEIGHTS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
-from lsgm.files.text import read_record
+from lsgm.files.text import read_table
 from lsgm.results.manifest import MeasuredModel
 
 __all__ = ["find_weights", "locate", "newest_checkpoint", "same_weights"]
@@ -29,20 +29,6 @@ class Located:
     state: Literal["ok", "missing", "unknown"]
     """``unknown`` where only measuring can tell."""
     text: str
-
-
-@dataclass(frozen=True)
-class _ListedFile:
-    """What a checkpoint's ``state.json`` says of one of its files."""
-
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """What is read of a checkpoint's ``state.json``."""
-
-    files: dict[str, _ListedFile] = field(default_factory=dict)
 
 
 def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
@@ -124,12 +110,12 @@ def _found(place: Path) -> Iterator[Path]:
         ) from error
 
 
-def _recorded(checkpoint: Path) -> str | None:
+def _recorded(checkpoint: Path) -> object:
+    """Return the checksum that a checkpoint has for its averaged weights, None where it says nothing of them."""
     try:
-        listed = read_record(_Recorded, checkpoint / "state.json").files
-    except UserError:
+        return read_table(checkpoint / "state.json")["files"]["ema.safetensors"]["sha256"]
+    except (UserError, KeyError, TypeError):
         return None
-    return listed.get("ema.safetensors", _ListedFile()).sha256 or None
 
 
 def _weights_sha256(checkpoint: Path) -> str | None:

@@ -11,7 +11,7 @@ from lsgm.files.names import shown
 from lsgm.results.labels import sampler_label
 from lsgm.results.metrics import Shown, families, metric_of, named
 from lsgm.results.row import GROUPS, Row
-from lsgm_reports.blocks import Cell, Column, Footnotes, Table, cell_of, hold_table, short
+from lsgm_reports.blocks import Cell, Column, Footnotes, Table, cell_of, hold_table, left, short
 from lsgm_reports.digits import best_of, comparable
 from lsgm_reports.read import grouped
 
@@ -41,25 +41,20 @@ class Line:
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that are neither points of a curve, nor terms, differences or details of quality."""
-    return [row for row in _single(rows) if not _is_detail(row)]
+    return _single(rows, detail=False)
 
 
 def detail_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of sample quality beyond distances and class scores: precision, recall, and so on."""
-    return [row for row in _single(rows) if _is_detail(row)]
+    return _single(rows, detail=True)
 
 
-def _single(rows: Sequence[Row]) -> list[Row]:
+def _single(rows: Sequence[Row], *, detail: bool) -> list[Row]:
+    single = [row for row in rows if row.group not in ("curve", "reach", "terms")]
+    found = [(row, named(row.metric)) for row in single if not row.metric.startswith("paired_")]
     return [
-        row
-        for row in rows
-        if row.group not in ("curve", "reach", "terms") and not row.metric.startswith("paired_")
+        row for row, name in found if (name is not None and not families()[name.family].headline) == detail
     ]
-
-
-def _is_detail(row: Row) -> bool:
-    found = named(row.metric)
-    return found is not None and not families()[found.family].headline
 
 
 def metrics_of(rows: Sequence[Row]) -> list[Shown]:
@@ -93,7 +88,7 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
     """
     lines: list[Line] = []
     for name, mine in grouped(rows, lambda row: row.model).items():
-        parts = _apart(name, mine, lambda row: row.checkpoint_sha256, shared=lambda row: False)
+        parts = _apart(name, mine, lambda row: row.checkpoint_sha256)
         for checkpoint, here in parts:
             label = f"{name} ({short(checkpoint, 8)})" if len(parts) > 1 else name
             lines.extend(_by_sampler(label, here))
@@ -103,34 +98,23 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 def _by_sampler(label: str, rows: Sequence[Row]) -> list[Line]:
     """Split into samplers; bounds, whose ``sampler`` is an estimator, stand on every line."""
     drawn = dict.fromkeys(row.sampler for row in rows if row.sampler and row.group in ("quality", "cost"))
-
-    def shared(row: Row) -> bool:
-        return row.group == "likelihood"
-
-    parts = dict(_apart(label, rows, lambda row: row.sampler, shared))
+    parts = dict(_apart(label, rows, lambda row: None if row.group == "likelihood" else row.sampler))
     if not drawn:
-        return [_line(label, None, [row for row in rows if shared(row) or row.sampler is None])]
-    return [_line(label, sampler, parts[sampler]) for sampler in drawn]
-
-
-def _line(label: str, sampler: str | None, rows: Sequence[Row]) -> Line:
-    return Line(label, sampler, {row.metric: row for row in rows})
+        parts = {None: [row for row in rows if row.group == "likelihood" or row.sampler is None]}
+    return [Line(label, name, {row.metric: row for row in parts[name]}) for name in drawn or (None,)]
 
 
 def _apart(
-    name: str, rows: Sequence[Row], key: Callable[[Row], str | None], shared: Callable[[Row], bool]
+    name: str, rows: Sequence[Row], key: Callable[[Row], str | None]
 ) -> list[tuple[str | None, list[Row]]]:
-    """Return the rows by a key, each part with those that are ``shared`` or have no key, in their order."""
-    common = [(place, row) for place, row in enumerate(rows) if shared(row) or not key(row)]
+    """Return the rows by a key, each part with those that have none, in their order."""
     own: dict[str | None, list[tuple[int, Row]]] = {}
     for place, row in enumerate(rows):
-        if key(row) and not shared(row):
-            own.setdefault(key(row), []).append((place, row))
-    CELLS.hold(f"the table of the model '{shown(name)[:80]}'", len(own) * len(common))
-    merged = [(word, sorted([*mine, *common], key=lambda pair: pair[0])) for word, mine in own.items()]
-    return [(word, [row for _, row in pairs]) for word, pairs in merged] or [
-        (None, [row for _, row in common])
-    ]
+        own.setdefault(key(row) or None, []).append((place, row))
+    shared = own.pop(None, [])
+    CELLS.hold(f"the table of the model '{shown(name)[:80]}'", len(own) * len(shared))
+    merged = {word: sorted([*mine, *shared], key=lambda pair: pair[0]) for word, mine in own.items()}
+    return [(word, [row for _, row in pairs]) for word, pairs in (merged or {None: shared}).items()]
 
 
 def headline(rows: Sequence[Row], title: str) -> Table:
@@ -147,43 +131,39 @@ def detail_table(rows: Sequence[Row]) -> Table | None:
 def _table(chosen: Sequence[Row], title: str) -> Table:
     metrics, lines, notes = metrics_of(chosen), lines_of(chosen), Footnotes()
     hold_table(title, len(lines), len(metrics))
-    measured = {
-        metric.key: [line.rows[metric.key] for line in lines if metric.key in line.rows] for metric in metrics
+    columns = {
+        key: [line.rows[key] for line in lines if key in line.rows] for key in (m.key for m in metrics)
     }
-    # A row that is every sampler's stands on several lines of one model, and competes once.
-    best = {id(best_of(_once(column))) for column in measured.values()}
+    best = [best_of(column) for column in columns.values()]
+    winners = {id(row) for row in best if row is not None}
     others = _other_units(metrics, lines)
     shown = [metric for metric in metrics if metric not in others.values()]
+    sampled = any(line.sampler for line in lines)
 
-    def cell(line: Line, metric: Shown) -> Cell:
-        row = line.rows.get(metric.key)
-        other = others.get(metric.key)
-        return replace(
-            cell_of(row, notes, best=row is not None and id(row) in best),
-            other=cell(line, other) if other else None,
-        )
+    def cell(line: Line, key: str) -> Cell:
+        row = line.rows.get(key)
+        other = cell(line, others[key].key) if key in others else None
+        return replace(cell_of(row, notes, best=id(row) in winners), other=other)
 
     def column(metric: Shown) -> Column:
-        other = others.get(metric.key)
-        unit = UNITS.get(metric.key.rpartition("_")[2], "")
-        return Column(metric.head, unit=unit, other=column(other) if other else None)
+        other = column(others[metric.key]) if metric.key in others else None
+        return Column(metric.head, unit=UNITS.get(metric.key.rpartition("_")[2], ""), other=other)
 
-    sampled = any(line.sampler for line in lines)
     grid = [
         [
             Cell(line.label),
             *([Cell(sampler_label(line.sampler))] if sampled else []),
-            *(cell(line, metric) for metric in shown),
+            *(cell(line, metric.key) for metric in shown),
         ]
         for line in lines
     ]
     for metric in shown:
-        if not comparable(measured[metric.key]):
+        if not comparable(columns[metric.key]):
             notes.mark(f"{metric.label}: the models were measured against different data, none is marked")
-    heads = [Column("Model", "left"), *([Column("Sampler", "left")] if sampled else [])]
     caption = _CAPTION
     if others:
         caption += f" {units_said(next(iter(others)).rpartition('_')[2])}"
+    heads = left("Model", *(["Sampler"] if sampled else []))
     return Table(title, [*heads, *map(column, shown)], grid, notes.notes, caption)
 
 
@@ -227,8 +207,3 @@ _CAPTION = (
     "± is half the 95 % interval and sets the digits. Bold: the best of its column, "
     "where the lead over every other model exceeds the error of the lead."
 )
-
-
-def _once(rows: Sequence[Row]) -> list[Row]:
-    """Drop repetitions of the same row, which stands on several lines of one model."""
-    return list({id(row): row for row in rows}.values())

@@ -173,22 +173,13 @@ _REFERENCE = "vs_reference_"
 
 def target_label(target: str | None) -> str:
     """Return a quality as a table shows it: ``Fréchet ≤ 12.3`` of ``frechet_glyphs<=12.3``."""
-    metric, sign, value = _parted(target or "")
-    if not sign:
-        return target or "not stated"
-    label = metric_of(Row("", "", metric, None)).label
-    return f"{label} {'≤' if sign == '<=' else '≥'} {value}"
-
-
-def _parted(target: str) -> tuple[str, str, str]:
-    """Return metric, sign and value of a quality; no sign where it is not made so."""
-    places = [(at, sign) for sign in ("<=", ">=") if (at := target.find(sign, 1)) > 0]
-    if not places:
-        return "", "", ""
-    at, sign = min(places)
+    target = target or ""
+    signs = [(at, sign) for sign in ("<=", ">=") if (at := target.find(sign, 1)) > 0]
+    at, sign = min(signs, default=(0, ""))
     metric, value = target[:at].rstrip(), target[at + 2 :].lstrip()
-    whole = metric and value and not any(symbol.isspace() for symbol in value)
-    return (metric, sign, value) if whole else ("", "", "")
+    if not (sign and metric and value) or any(symbol.isspace() for symbol in value):
+        return target or "not stated"
+    return f"{metric_of(Row('', '', metric, None)).label} {'≤' if sign == '<=' else '≥'} {value}"
 
 
 def reach_table(rows: Sequence[Row]) -> Table | None:
@@ -202,7 +193,11 @@ def reach_table(rows: Sequence[Row]) -> Table | None:
     for (target, model), here in grouped(reached, lambda row: (row.target, row.model)).items():
         mine = {row.metric: row for row in here}
         cells = [_rough(mine.get(f"{cost.key}_to_reach"), notes) for cost in costs]
-        samplers = dict.fromkeys(_samplers(row.sampler) for row in mine.values() if row.sampler)
+        samplers = dict.fromkeys(
+            ", ".join(sampler_label(name) for name in _separate(row.sampler) if name)
+            for row in mine.values()
+            if row.sampler
+        )
         grid.append([Cell(target_label(target)), Cell(model), *cells, Cell("; ".join(samplers) or "none")])
     heads = [Column(_HEADS[cost.key]) for cost in costs]
     columns = [*left("To reach", "Model"), *heads, *left("Best sampler")]
@@ -226,10 +221,6 @@ def _rough(row: Row | None, notes: Footnotes) -> Cell:
     return Cell(text, row=row, sort=row.value)
 
 
-def _samplers(names: str | None) -> str:
-    return ", ".join(sampler_label(name) for name in _separate(names or "") if name)
-
-
 def _separate(names: str) -> list[str]:
     """Return names apart that semicolons, or commas outside of brackets, stand between."""
     parts, depth = [""], 0
@@ -242,19 +233,60 @@ def _separate(names: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+@dataclass(frozen=True)
+class _Ratio:
+    """What the second model costs over what the first does, at equal quality."""
+
+    row: Row
+    first: str
+    second: str
+    noun: str
+    low: float
+    """Both ends of the interval: 0 and infinity stand for such that could not be told."""
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the first model is ahead."""
+        if self.row.value is None or (self.low, self.high) == (0.0, math.inf):
+            return "unknown"
+        if self.low <= 1 <= self.high:
+            return "undecided: contains 1"
+        return "yes" if self.low > 1 else "no"
+
+
+def _ratios(rows: Sequence[Row]) -> list[_Ratio]:
+    found = []
+    for row in rows:
+        if row.group == "reach" and row.metric.startswith("speedup_"):
+            first, _, second = row.model.partition(" / ")
+            currency = row.metric.removeprefix("speedup_")
+            absent = "the reference procedure, dopri5 at 1e-5" if _REFERENCE in currency else "not stated"
+            currency = currency.removeprefix(_REFERENCE)
+            low = 0.0 if row.ci_low is None else row.ci_low
+            high = math.inf if row.ci_high is None else row.ci_high
+            found.append(_Ratio(row, first, second or absent, _NOUNS.get(currency, currency), low, high))
+    return found
+
+
+def _between(low: float, high: float) -> str:
+    if high == math.inf:
+        return f"above {low:.3g}" if low > 0 else "unknown"
+    return f"{low:.3g} to {high:.3g}" if low > 0 else f"below {high:.3g}"
+
+
 def speedup_table(rows: Sequence[Row]) -> Table | None:
     """Return the ratios of costs at equal quality, or None where nothing was compared."""
-    ratios = _ratios(rows)
-    if not ratios:
+    if not (ratios := _ratios(rows)):
         return None
     notes, grid = Footnotes(), []
-    for row in ratios:
-        first, second = _sides(row)
-        ratio = cell_of(replace(row, ci_low=None, ci_high=None), notes)
+    for each in ratios:
+        row, ratio = each.row, cell_of(each.row, notes)
         if row.value is not None:
             ratio = Cell(f"{row.value:.3g}", row=row, sort=row.value)
-        cells = [target_label(row.target), first, second, _NOUNS.get(_currency(row), _currency(row))]
-        grid.append([*(Cell(cell) for cell in cells), ratio, Cell(_shown(row)), Cell(_verdict(row))])
+        words = (target_label(row.target), each.first, each.second, each.noun)
+        ends = (_between(each.low, each.high), each.verdict)
+        grid.append([*map(Cell, words), ratio, *map(Cell, ends)])
     columns = [*left("At", "Model", "Against", "Cost"), Column("Times cheaper ↑"), Column("95 % interval")]
     columns += left("Ahead")
     caption = "The other's cost over the model's at equal quality: above 1 the model is the cheaper one."
@@ -263,76 +295,29 @@ def speedup_table(rows: Sequence[Row]) -> Table | None:
 
 def speedup_sentences(rows: Sequence[Row]) -> list[str]:
     """Return a line of Markdown per ratio that says in words what came out, whichever way it came out."""
-    return [f"- {_sentence(row)}" for row in _ratios(rows)]
+    return [f"- {_sentence(each)}" for each in _ratios(rows)]
 
 
-def _ratios(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.group == "reach" and row.metric.startswith("speedup_")]
-
-
-def _currency(row: Row) -> str:
-    return row.metric.removeprefix("speedup_").removeprefix(_REFERENCE)
-
-
-def _sides(row: Row) -> tuple[str, str]:
-    first, _, second = row.model.partition(" / ")
-    if _REFERENCE in row.metric:
-        return first, second or "the reference procedure, dopri5 at 1e-5"
-    return first, second or "not stated"
-
-
-def _ends(row: Row) -> tuple[float, float]:
-    """Return the interval of a ratio: 0 and infinity stand for ends that could not be told."""
-    return (
-        0.0 if row.ci_low is None else row.ci_low,
-        math.inf if row.ci_high is None else row.ci_high,
-    )
-
-
-def _shown(row: Row) -> str:
-    low, high = _ends(row)
-    if high == math.inf:
-        return f"above {low:.3g}" if low > 0 else "unknown"
-    return f"{low:.3g} to {high:.3g}" if low > 0 else f"below {high:.3g}"
-
-
-def _verdict(row: Row) -> str:
-    low, high = _ends(row)
-    if row.value is None or (low, high) == (0.0, math.inf):
-        return "unknown"
-    if low <= 1 <= high:
-        return "undecided: contains 1"
-    return "yes" if low > 1 else "no"
-
-
-def _sentence(row: Row) -> str:
-    first, second = _sides(row)
-    at, noun = f"At {target_label(row.target)}", _NOUNS.get(_currency(row), _currency(row))
-    if row.value is None:
-        return f"{at} {first} and {second} cannot be compared in {noun}: {row.note or 'not measured'}."
-    match _verdict(row):
+def _sentence(ratio: _Ratio) -> str:
+    first, second, noun, value = ratio.first, ratio.second, ratio.noun, ratio.row.value
+    at, between = f"At {target_label(ratio.row.target)}", _between(ratio.low, ratio.high)
+    if value is None:
+        return f"{at} {first} and {second} cannot be compared in {noun}: {ratio.row.note or 'not measured'}."
+    match ratio.verdict:
         case "unknown":
             return (
-                f"{at} the {noun} of {second} are {row.value:.3g} times those of {first}; without an "
-                "interval that says nothing of which is ahead."
+                f"{at} the {noun} of {second} are {value:.3g} times those of {first}; without an interval "
+                "that says nothing of which is ahead."
             )
         case "yes":
-            return f"{at} {first} needs {row.value:.3g} ({_shown(row)}) times fewer {noun} than {second}."
+            return f"{at} {first} needs {value:.3g} ({between}) times fewer {noun} than {second}."
         case "no":
-            low, high = _ends(row)
-            turned = _shown(replace(row, ci_low=_over(high), ci_high=_over(low)))
-            times = f"{_inverse(row.value)} ({turned})"
+            turned = _between(
+                1 / ratio.high if ratio.high > 0 else 0.0, 1 / ratio.low if ratio.low > 0 else math.inf
+            )
+            times = f"{f'{1 / value:.3g}' if value > 0 else 'infinitely many'} ({turned})"
             return f"{at} {first} is not ahead: it needs {times} times as many {noun} as {second}."
     return (
-        f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is "
-        f"{row.value:.3g}, and its 95 % interval, {_shown(row)}, contains 1."
+        f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is {value:.3g}, "
+        f"and its 95 % interval, {between}, contains 1."
     )
-
-
-def _over(end: float) -> float | None:
-    """Return the inverse of an end of an interval, None where it cannot be told."""
-    return 1 / end if end > 0 else None
-
-
-def _inverse(ratio: float) -> str:
-    return f"{1 / ratio:.3g}" if ratio > 0 else "infinitely many"
