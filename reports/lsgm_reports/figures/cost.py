@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ from lsgm_reports.figures.style import (
     PALETTE,
     STYLE,
     clipped,
+    drawing,
     is_drawable,
-    label_ends,
     nice_ticks,
     plain_labels,
 )
@@ -39,10 +40,8 @@ __all__ = [
     "crowded",
     "curve_rows",
     "curves_of",
-    "ends_of",
     "envelopes_of",
     "levels_of",
-    "placed",
     "save",
 ]
 
@@ -71,13 +70,13 @@ class Curve:
     @property
     def values(self) -> list[float]:
         """What was measured at each."""
-        return [row.value or 0.0 for row in self.rows]
+        return [row.number for row in self.rows]
 
     @property
     def bands(self) -> list[tuple[float, float, float]]:
         """Cost and both ends of the interval, of the points that have one on the axes."""
-        placed = [(at, ends_of(row)) for at, row in zip(self.costs, self.rows, strict=True)]
-        return [(at, *ends) for at, ends in placed if ends is not None]
+        pairs = zip(self.costs, map(_ends, self.rows), strict=True)
+        return [(at, *ends) for at, ends in pairs if ends is not None]
 
     @property
     def adaptive(self) -> bool:
@@ -94,13 +93,8 @@ class Level:
     cost: float | None
     """None where the model takes nothing of this currency: the level holds at every cost."""
 
-    @property
-    def value(self) -> float:
-        """What was measured."""
-        return self.row.value or 0.0
 
-
-def ends_of(row: Row) -> tuple[float, float] | None:
+def _ends(row: Row) -> tuple[float, float] | None:
     """Return the interval of a point, None where an end is unknown or beyond every axis."""
     return row.interval if is_drawable(row.ci_low) and is_drawable(row.ci_high) else None
 
@@ -110,10 +104,13 @@ def curve_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.group == "curve" and row.nfe_mean]
 
 
+def _measured(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    return [row for row in curve_rows(rows) if row.value is not None and cost.of(row)]
+
+
 def curves_of(rows: Sequence[Row], cost: Cost = _NFE) -> list[Curve]:
     """Return one curve per metric, model and sampler with its options, in the order of the file."""
-    points = [row for row in curve_rows(rows) if row.value is not None and cost.of(row)]
-    found = grouped(points, lambda row: (row.metric, row.model, curve_name(row.sampler)))
+    found = grouped(_measured(rows, cost), lambda row: (row.metric, row.model, curve_name(row.sampler)))
     return [
         Curve(name, sorted(mine, key=lambda row: cost.of(row) or 0.0), cost)
         for (_, _, name), mine in found.items()
@@ -122,19 +119,8 @@ def curves_of(rows: Sequence[Row], cost: Cost = _NFE) -> list[Curve]:
 
 def envelopes_of(rows: Sequence[Row], cost: Cost) -> list[Curve]:
     """Return for each model its Pareto front over all samplers: what it gives under its best ones."""
-    points = [row for row in curve_rows(rows) if cost.of(row) and row.value is not None]
-    by_model = grouped(points, lambda row: row.model)
+    by_model = grouped(_measured(rows, cost), lambda row: row.model)
     return [Curve("best", front_of(mine, cost), cost) for mine in by_model.values()]
-
-
-def placed(rows: Sequence[Row], cost: Cost) -> list[Row]:
-    """Return the rows but for those whose value or cost has no place on the axes of a figure."""
-    return [
-        row
-        for row in rows
-        if (row.value is None or is_drawable(row.value))
-        and (not (spent := cost.of(row)) or is_drawable(spent, logarithmic=True))
-    ]
 
 
 def levels_of(rows: Sequence[Row], cost: Cost = _NFE) -> list[Level]:
@@ -169,35 +155,24 @@ def cost_figure(rows: Sequence[Row]) -> Figure | None:
     measurement a square with its interval, a model that takes nothing of a currency a dashed level. Ringed
     points are the Pareto front over all models.
     """
-    points = curve_rows(rows)
-    drawn = dict.fromkeys(curve.rows[0].metric for curve in curves_of(rows))
+    points, curves = curve_rows(rows), curves_of(rows)
+    drawn = dict.fromkeys(curve.rows[0].metric for curve in curves)
     if not drawn:
         return None
     known = {metric.key: metric for metric in metrics_of(points)}
-    metrics = [known[key] for key in drawn]
-    mpl = import_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    costs = costs_of(points) or [COSTS[0]]
-    with mpl.rc_context(STYLE):
-        models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
-        legend = _legend(curves_of(rows))
+    costs = costs_of(points) or [_NFE]
+    models = list(dict.fromkeys(row.model for row in rows if row.group != "reach"))
+    colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
+    # The samplers that have a marker of their own.
+    fixed = dict.fromkeys(curve.sampler for curve in curves if not curve.adaptive)
+    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(fixed)}
+    with drawing(len(costs), len(drawn)) as (figure, panels):
+        legend = _legend(curves, markers)
         columns = 2 * len(costs)
-        height = _height(len(models), len(metrics), len(legend) // columns)
-        figure = Figure(figsize=(4.4 * len(costs), height), layout="constrained")
-        FigureCanvasAgg(figure)
-        colours = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
-        samplers = _samplers(curves_of(rows))
-        for line, metric in enumerate(metrics):
-            for place, cost in enumerate(costs):
-                axes = figure.add_subplot(len(metrics), len(costs), line * len(costs) + place + 1)
-                _panel(axes, rows, metric, cost, colours, samplers)
+        figure.set_size_inches(4.4 * len(costs), _height(len(models), len(drawn), len(legend) // columns))
+        for axes, (key, cost) in zip(panels, product(drawn, costs), strict=True):
+            _panel(axes, rows, known[key], cost, colours, markers)
         figure.legend(handles=legend, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-        # Labels are placed by what is drawn, so everything else must have its place first.
-        figure.draw_without_rendering()
-        for axes in figure.axes:
-            label_ends(axes)
     return figure
 
 
@@ -231,26 +206,50 @@ def _panel(
     metric: Shown,
     cost: Cost,
     colours: dict[str, str],
-    samplers: list[str],
+    markers: dict[str, str],
 ) -> None:
-    mine = placed([row for row in rows if row.metric == metric.key], cost)
-    curves = curves_of(mine, cost)
-    levels = levels_of(mine, cost)
-    for curve in curves:
-        _curve(axes, curve, colours[curve.model], samplers)
+    # What has no place on the axes is left out.
+    mine = [
+        row
+        for row in rows
+        if row.metric == metric.key
+        and (row.value is None or is_drawable(row.value))
+        and (not (spent := cost.of(row)) or is_drawable(spent, logarithmic=True))
+    ]
+    curves, levels = curves_of(mine, cost), levels_of(mine, cost)
+    for curve in curves:  # thin: the envelope is what is compared
+        if curve.adaptive:
+            style: Any = {"linestyle": "", "marker": "D", "markersize": 4}
+        else:
+            style = {"linewidth": 0.7, "alpha": 0.6, "marker": markers[curve.sampler], "markersize": 3.5}
+        axes.plot(curve.costs, curve.values, color=colours[curve.model], **style)
     for best in envelopes_of(mine, cost):
-        _envelope(axes, best, colours[best.model])
+        colour = colours[best.model]
+        axes.plot(best.costs, best.values, color=colour, linewidth=2.2, label=best.model, zorder=3)
+        if bands := best.bands:
+            costs, lows, highs = zip(*bands, strict=True)
+            axes.fill_between(costs, lows, highs, color=colour, alpha=0.18, linewidth=0)
     for level in levels:
         _level(axes, level, colours[level.row.model])
-    _links(axes, curves, levels)
-    _rings(axes, [row for row in mine if row.group == "curve"], cost)
+    # An invisible spot over every point leads to the row it shows, where the format has links.
+    spots = [spot for curve in curves for spot in zip(curve.costs, curve.values, curve.rows, strict=True)]
+    spots += [(level.cost, level.row.number, level.row) for level in levels if level.cost]
+    if spots:
+        places, values, shown = zip(*spots, strict=True)
+        spread = axes.scatter(places, values, s=60, alpha=0.0, linewidths=0, zorder=5)
+        spread.set_urls([f"#row-{row_id(row)}" for row in shown])
+    # What costs nothing may beat others, and has no place of its own on a logarithmic axis.
+    front = [row for row in front_of([row for row in mine if row.group == "curve"], cost) if cost.of(row)]
+    axes.plot([cost.of(row) or 0.0 for row in front], [row.number for row in front], **_RING, zorder=4)
     axes.set_xscale("log")
-    spread = [at for curve in curves for at in curve.costs] + [level.cost for level in levels if level.cost]
-    if spread:
-        _quality_scale(axes, curves, levels)
-        nice_ticks(axes.xaxis, min(spread), max(spread))
+    if spots:
+        _quality_scale(axes, curves, [*values, *(level.row.number for level in levels if not level.cost)])
+        nice_ticks(axes.xaxis, min(places), max(places))
     axes.set_xlabel(cost.axis)
     axes.set_ylabel(_axis(metric))
+
+
+_RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none", "markeredgecolor": INK}
 
 
 def _axis(metric: Shown) -> str:
@@ -266,9 +265,8 @@ _AXIS = 60
 """Letters of a name beside an axis."""
 
 
-def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
+def _quality_scale(axes: Axes, curves: Sequence[Curve], values: Sequence[float]) -> None:
     """Choose a logarithmic axis for values that span much, linear around 0 where intervals reach it."""
-    values = [value for curve in curves for value in curve.values] + [level.value for level in levels]
     bands = [band for curve in curves for band in curve.bands]
     if max(values) <= 8 * sorted(values)[len(values) // 4]:
         return
@@ -284,78 +282,32 @@ def _quality_scale(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level])
     plain_labels(axes.yaxis)
 
 
-def _curve(axes: Axes, curve: Curve, colour: str, samplers: list[str]) -> None:
-    """Draw one sampler, thin: the envelope is what is compared."""
-    if curve.adaptive:
-        axes.plot(curve.costs, curve.values, color=colour, linestyle="", marker="D", markersize=4)
-        return
-    marker = MARKERS[samplers.index(curve.sampler) % len(MARKERS)]
-    axes.plot(
-        curve.costs, curve.values, color=colour, linewidth=0.7, alpha=0.6, marker=marker, markersize=3.5
-    )
-
-
-def _envelope(axes: Axes, best: Curve, colour: str) -> None:
-    axes.plot(best.costs, best.values, color=colour, linewidth=2.2, label=best.model, zorder=3)
-    if bands := best.bands:
-        costs, lows, highs = zip(*bands, strict=True)
-        axes.fill_between(costs, lows, highs, color=colour, alpha=0.18, linewidth=0)
-
-
 def _level(axes: Axes, level: Level, colour: str) -> None:
     """Draw a measurement that is no curve: a square at its cost, or a level across where it has none."""
-    ends = ends_of(level.row)
+    ends, value = _ends(level.row), level.row.number
     if level.cost:
-        arms = [[max(level.value - ends[0], 0.0)], [max(ends[1] - level.value, 0.0)]] if ends else None
+        arms = [[max(value - ends[0], 0.0)], [max(ends[1] - value, 0.0)]] if ends else None
         axes.errorbar(
-            [level.cost], [level.value], yerr=arms, color=colour, marker="s", capsize=2.5, label=level.label
+            [level.cost], [value], yerr=arms, color=colour, marker="s", capsize=2.5, label=level.label
         )
         return
-    axes.axhline(level.value, color=colour, linestyle=(0, (5, 2)), linewidth=1.1, label=level.label)
+    axes.axhline(value, color=colour, linestyle=(0, (5, 2)), linewidth=1.1, label=level.label)
     if ends:
         axes.axhspan(*ends, color=colour, alpha=0.12, linewidth=0)
 
 
-def _links(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
-    """Lay an invisible spot over every point that leads to the row it shows, where the format has links."""
-    spots = [spot for curve in curves for spot in zip(curve.costs, curve.values, curve.rows, strict=True)]
-    spots += [(level.cost, level.value, level.row) for level in levels if level.cost]
-    if spots:
-        costs, values, rows = zip(*spots, strict=True)
-        drawn = axes.scatter(costs, values, s=60, alpha=0.0, linewidths=0, zorder=5)
-        drawn.set_urls([f"#row-{row_id(row)}" for row in rows])
-
-
-_RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none", "markeredgecolor": INK}
-
-
-def _rings(axes: Axes, points: Sequence[Row], cost: Cost) -> None:
-    # What costs nothing may beat others, and has no place of its own on a logarithmic axis.
-    front = [row for row in front_of(points, cost) if cost.of(row)]
-    axes.plot([cost.of(row) or 0.0 for row in front], [row.value or 0.0 for row in front], **_RING, zorder=4)
-
-
-def _samplers(curves: Sequence[Curve]) -> list[str]:
-    """Return the samplers that have a marker of their own."""
-    return list(dict.fromkeys(curve.sampler for curve in curves if not curve.adaptive))
-
-
-def _legend(curves: Sequence[Curve]) -> list[Line2D]:
+def _legend(curves: Sequence[Curve], markers: dict[str, str]) -> list[Line2D]:
     """Return what the markers mean."""
     from matplotlib.lines import Line2D
 
-    grey: Any = {"color": INK, "linewidth": 0.7}
-    handles = [
-        Line2D([], [], **grey, marker=MARKERS[index % len(MARKERS)], label=clipped(name))
-        for index, name in enumerate(_samplers(curves))
-    ]
+    thin: Any = {"color": INK, "linewidth": 0.7}
     adaptive = dict.fromkeys(curve.sampler for curve in curves if curve.adaptive)
-    handles += [Line2D([], [], color=INK, linestyle="", marker="D", label=clipped(name)) for name in adaptive]
-    handles += [
+    return [
+        *(Line2D([], [], **thin, marker=marker, label=clipped(name)) for name, marker in markers.items()),
+        *(Line2D([], [], color=INK, linestyle="", marker="D", label=clipped(name)) for name in adaptive),
         Line2D([], [], color=INK, linewidth=2.2, label="best sampler of a model"),
         Line2D([], [], **_RING, label="Pareto front"),
     ]
-    return handles
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lsgm.discovery import import_matplotlib
 from lsgm.files.names import one_line
 from lsgm_reports.digits import minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 __all__ = [
     "GRID",
@@ -19,8 +23,8 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "clipped",
+    "drawing",
     "is_drawable",
-    "label_ends",
     "nice_ticks",
     "plain_labels",
 ]
@@ -58,6 +62,23 @@ STYLE: Any = {
     # A page lends its own typeface and colours to the words of a figure.
     "svg.fonttype": "none",
 }
+
+
+@contextmanager
+def drawing(across: int, down: int) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Yield a figure and its panels, line by line; what is drawn on them is named at its end."""
+    mpl = import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, [figure.add_subplot(down, across, place) for place in range(1, across * down + 1)]
+        # Labels are placed by what is drawn, so everything else must have its place first.
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            _label_ends(axes)
 
 
 _FARTHEST, _NEAREST = 1e30, 1e-30
@@ -113,7 +134,7 @@ def clipped(name: str, room: int = 26) -> str:
 _LEADER: Any = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
 
 
-def label_ends(axes: Axes) -> None:
+def _label_ends(axes: Axes) -> None:
     """Name each line at its right end, in its colour, moved apart where names would overlap."""
     handles, names = axes.get_legend_handles_labels()
     ends = []

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsgm.discovery import import_matplotlib
 from lsgm.errors import DataError
 from lsgm.files.limits import LOGGED
 from lsgm.files.names import shown
 from lsgm.files.text import json_lines, parse_json
-from lsgm_reports.figures.style import PALETTE, STYLE, clipped, is_drawable, label_ends
+from lsgm_reports.figures.style import PALETTE, clipped, drawing, is_drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,23 +102,14 @@ def training_figure(runs: Sequence[Training]) -> Figure | None:
     keys = _keys(runs)
     if not keys:
         return None
-    mpl = import_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.3 * len(keys), 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        for place, key in enumerate(keys):
-            axes = figure.add_subplot(1, len(keys), place + 1)
+    with drawing(len(keys), 1) as (figure, panels):
+        figure.set_size_inches(4.3 * len(keys), 3.2)
+        for axes, key in zip(panels, keys, strict=True):
             for index, run in enumerate(runs):
                 _line(axes, run, key, PALETTE[index % len(PALETTE)])
             axes.set_ylim(*_window(runs, key))
             axes.set_xlabel("training seconds")
             axes.set_ylabel(_named(key))
-        figure.draw_without_rendering()
-        for axes in figure.axes:
-            label_ends(axes)
     return figure
 
 

@@ -111,7 +111,7 @@ def _found(place: Path) -> Iterator[Path]:
 
 
 def _recorded(checkpoint: Path) -> object:
-    """Return the checksum that a checkpoint has for its averaged weights, None where it says nothing of them."""
+    """Return the checksum that a checkpoint has for its averaged weights, None where it has none."""
     try:
         return read_table(checkpoint / "state.json")["files"]["ema.safetensors"]["sha256"]
     except (UserError, KeyError, TypeError):
