@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
-from scipy.stats import beta
+from scipy.special import betaincinv, stdtrit
 
 __all__ = [
     "NORMAL_95",
@@ -66,8 +65,8 @@ def binomial_interval(hits: int, count: int) -> Interval:
     if not 0 <= hits <= count or count < 1:
         raise ValueError(f"{hits} of {count} images is not a share")
     share = hits / count
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
+    low = float(betaincinv(hits, count - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 0.975)) if hits < count else 1.0
     return Interval(share, low, high, float(np.sqrt(share * (1 - share) / count)))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.stats import beta, rankdata
+from scipy.special import betaincinv
 from torch import Tensor
 
 from lsgm.errors import UserError
@@ -112,7 +112,9 @@ def three_sample_z(distance: NDArray[Any], held_out: NDArray[Any]) -> float:
     )
     if variance <= 0:
         return 0.0
-    count = float(rankdata(both)[:n].sum()) - n * (n + 1) / 2
+    ordered = np.sort(held_out)
+    nearer, tied = np.searchsorted(ordered, distance), np.searchsorted(ordered, distance, side="right")
+    count = float((nearer + tied).sum()) / 2
     return (count - n * h / 2) / float(np.sqrt(variance))
 
 
@@ -127,7 +129,8 @@ def excess_share(distance: Array, held_out: Array, threshold: float) -> Interval
     n, h = len(distance), len(held_out)
     within, m = int((distance <= threshold).sum()), int((held_out <= threshold).sum())
     tied = int((held_out == threshold).sum()) > 1
-    low, high = beta.ppf(0.025, m, h - m + 1), 1.0 if m == h else beta.ppf(0.975, m + tied, h - m + 1 - tied)
+    low = betaincinv(m, h - m + 1, 0.025)
+    high = 1.0 if m == h else betaincinv(m + tied, h - m + 1 - tied, 0.975)
     ours = binomial_interval(within, n)
     share = m / h
     ends = difference_ends(share, (float(low), float(high)), ours.value, (ours.low, ours.high))
