@@ -23,8 +23,6 @@ from lsgm.files.names import shown
 from lsgm.files.regular import last_read
 from lsgm.files.write import cache_dir
 
-__all__ = ["main", "told"]
-
 
 def told(error: BaseException, argv: Sequence[str]) -> str:
     """Return one sentence for an unforeseen error: what it is, the file in hand, where the traceback is kept.

@@ -12,22 +12,6 @@ from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.files.limits import BATCH, DRAWS, SIZE, STEPS, Limit
 
-__all__ = [
-    "CONVERSIONS",
-    "Convert",
-    "DataConfig",
-    "DensityConfig",
-    "OptimConfig",
-    "SDEConfig",
-    "SamplerConfig",
-    "StageConfig",
-    "parse_convert",
-    "require",
-    "require_finite",
-    "require_seeds",
-    "require_sizes",
-]
-
 
 def require(condition: bool, sentence: str) -> None:
     """Raise ConfigError(sentence) unless the condition holds."""

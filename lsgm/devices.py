@@ -15,18 +15,6 @@ from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
 
-__all__ = [
-    "at_least_float32",
-    "clock",
-    "computes_bfloat16",
-    "device_of",
-    "dtype_of",
-    "peak_bytes",
-    "pick_device",
-    "reset_peak",
-]
-
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -18,18 +18,6 @@ from typing import Any
 
 from lsgm.errors import UserError, did_you_mean
 
-__all__ = [
-    "ask",
-    "choose",
-    "help_line",
-    "import_matplotlib",
-    "modules_folder",
-    "offers",
-    "only",
-    "package_folder",
-    "source_file",
-]
-
 
 def offers(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, in alphabetical order."""

@@ -18,8 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lsgm.errors import ConfigError, UserError
 
-__all__ = ["World", "join", "leave"]
-
 T = TypeVar("T")
 
 

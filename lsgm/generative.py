@@ -11,8 +11,6 @@ from torch import Tensor
 from lsgm.config import DensityConfig, SamplerConfig, require
 from lsgm.files.limits import IMAGE, SIZE
 
-__all__ = ["Density", "GenerativeModel", "Pixels", "Samples", "SamplingFlops"]
-
 
 @dataclass(frozen=True)
 class Pixels:

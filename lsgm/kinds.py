@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lsgm.generative import GenerativeModel, Pixels
     from lsgm.train.stage import StageSpec
 
-__all__ = ["Kind", "find_kind", "kind_names", "recipe_from"]
-
 
 @dataclass(frozen=True)
 class Kind:

@@ -23,28 +23,6 @@ from lsgm.generative import Pixels
 from lsgm.nets.config import Decoder
 from lsgm.rng import SeededNoise
 
-__all__ = [
-    "COMPONENTS",
-    "LEAST_LOG_SCALE",
-    "Bernoulli",
-    "DiscretizedLogistic",
-    "LogisticMixture",
-    "NormalPixels",
-    "PixelDistribution",
-    "draw_levels",
-    "log_mass",
-    "network_input",
-    "on_interval",
-    "outputs_for",
-    "outputs_of_mixture",
-    "pixel_distribution",
-    "pixels_from",
-    "require_mass",
-    "resolve",
-    "uniforms_for",
-]
-
-
 LEAST_LOG_SCALE = -7.0
 """Log-scales are clamped from below here, where a bin of 8 bits is eight scales wide."""
 
@@ -69,7 +47,7 @@ class PixelDistribution(Protocol):
         """Return the image in [0, 1] that the field displays and scores: the mean, or what stands for it."""
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """Return a draw in [0, 1], a function of ``uniform`` [B, `lsgm.pixels.uniforms_for`, H, W] alone."""
+        """Return a draw in [0, 1], a function of ``uniform`` alone: [B, C, H, W], of a mixture [B, 1 + C, H, W]."""
 
 
 def network_input(levels: Tensor, pixels: Pixels) -> Tensor:
@@ -320,11 +298,6 @@ def outputs_for(pixels: Pixels, decoder: Decoder = "auto") -> int:
             return outputs_of_mixture(pixels.channels)
         case _:
             return 2 * pixels.channels
-
-
-def uniforms_for(pixels: Pixels, decoder: Decoder = "auto") -> int:
-    """Return how many channels of uniforms `PixelDistribution.sample` takes."""
-    return pixels.channels + (resolve(decoder, pixels) == "mixture")
 
 
 def pixel_distribution(parameters: Tensor, pixels: Pixels, decoder: Decoder = "auto") -> PixelDistribution:

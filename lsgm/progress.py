@@ -18,8 +18,6 @@ from tqdm import tqdm
 
 from lsgm.files.names import shown
 
-__all__ = ["Progress", "aligned", "bar", "listening", "say", "silent"]
-
 
 @dataclass(frozen=True)
 class Progress:

@@ -13,19 +13,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = [
-    "BEFORE",
-    "NONE",
-    "as_then",
-    "completed_as_then",
-    "differences",
-    "flat",
-    "from_dict",
-    "refuse_huge",
-    "to_dict",
-    "worded",
-]
-
 T = TypeVar("T")
 
 

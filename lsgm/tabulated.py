@@ -13,8 +13,6 @@ from torch import Tensor
 from lsgm.config import require
 from lsgm.sde import BetaVP
 
-__all__ = ["Schedule", "TabulatedVPSDE", "ddpm_betas"]
-
 Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 """Even in beta (arXiv:2006.11239), even in its root (arXiv:2112.10752), a cosine (arXiv:2102.09672)."""
 

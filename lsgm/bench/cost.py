@@ -49,17 +49,6 @@ from lsgm.recipes import (
 )
 from lsgm.structure import to_dict
 
-__all__ = [
-    "Forward",
-    "cost_from",
-    "cost_of",
-    "counted",
-    "forward_flops",
-    "recipe_pixels",
-    "run",
-    "step_flops",
-]
-
 PARTS = frozenset({"vae", "prior"})
 """Parts of networks whose passes are known here."""
 

@@ -27,21 +27,6 @@ from lsgm.sampling.registry import CountedScore, ScoreFunction
 from lsgm.score import per_sample
 from lsgm.sde import SDE
 
-__all__ = [
-    "Flow",
-    "MixtureScore",
-    "ReferenceLogProb",
-    "Solved",
-    "Way",
-    "adaptive",
-    "controlled",
-    "fixed_steps",
-    "mixture_score",
-    "reference",
-    "reference_log_prob",
-    "true_log_p",
-]
-
 
 @dataclass(frozen=True)
 class MixtureScore:

@@ -30,8 +30,6 @@ from lsgm.nets.folding import fold
 from lsgm.nets.layers import BatchNorm
 from lsgm.runs.load import fresh_networks
 
-__all__ = ["TOLERANCE", "compare_folded", "largest_difference", "page", "run"]
-
 TOLERANCE = 1e-9
 """Dozens of layers of float64 roundings, each of 1e-16 and growing with the depth."""
 

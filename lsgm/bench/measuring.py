@@ -23,21 +23,6 @@ from lsgm.progress import bar
 from lsgm.recipes import load_recipe
 from lsgm.runs.provenance import git_revision, hardware, versions
 
-__all__ = [
-    "Row",
-    "describe",
-    "labelled",
-    "machine",
-    "make_room",
-    "narrowed",
-    "publish",
-    "quartiles",
-    "read_recipes",
-    "spread",
-    "table",
-    "time_in_turn",
-]
-
 Row = Mapping[str, Any]
 
 WARM_UP = 2

@@ -26,8 +26,6 @@ from lsgm.runs.load import fresh_networks
 from lsgm.structure import to_dict
 from lsgm.train.stages import second_step
 
-__all__ = ["measure", "page", "run", "with_recompute"]
-
 
 def measure(recipe: Any, *, device: str, label: str) -> list[dict[str, Any]]:
     """Return a row with activations kept and one with them recomputed, peaks in bytes.

@@ -38,20 +38,6 @@ from lsgm.sampling import draw
 from lsgm.sampling.grids import time_end_of
 from lsgm.sde import VPSDE
 
-__all__ = [
-    "ERRORS",
-    "OWN",
-    "REFERENCE",
-    "SHAPE",
-    "FlowProblem",
-    "at_equal_error",
-    "measure_ways",
-    "mixture_problem",
-    "model_problem",
-    "page",
-    "run",
-]
-
 SHAPE = (8, 4, 4)
 """Of the mixture's draws: small enough for a minute, large enough that probes are noisy."""
 

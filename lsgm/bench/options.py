@@ -11,8 +11,6 @@ from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.options import Positional, arg
 
-__all__ = ["BENCHMARKS", "BenchOptions", "Benchmark", "numbers"]
-
 Number = TypeVar("Number", int, float)
 
 

@@ -33,8 +33,6 @@ from lsgm.sampling import draw, find_sampler
 from lsgm.score import per_sample
 from lsgm.sde import SDE
 
-__all__ = ["FreeScore", "fixed_steps", "overhead_rows", "page", "run", "speed_rows"]
-
 
 class FreeScore:
     """A score function without a network: eps(z, t) = z sigma_t / (1 + sigma_t^2), which keeps z finite.

@@ -52,17 +52,6 @@ from lsgm.train.losses import JointLoss
 from lsgm.train.signals import PHASES, StepTimer
 from lsgm.vae.base import sum_per_sample
 
-__all__ = [
-    "PASSES",
-    "Backward",
-    "compare_passes",
-    "joint_loss",
-    "largest_difference",
-    "page",
-    "run",
-    "time_stage",
-]
-
 WARM_UP = 3
 """Steps that do not count: compilation, caches, first allocations."""
 

@@ -32,21 +32,6 @@ from lsgm.score import SMALLEST_VARIANCE, NormalLatents, NormalReference, ScoreM
 from lsgm.sde import SDE
 from lsgm.vae.base import VAE
 
-__all__ = [
-    "CHECKPOINTS",
-    "PLAIN",
-    "STRATA",
-    "VarianceProblem",
-    "Variances",
-    "fitted_laws",
-    "lsgm_problem",
-    "measure",
-    "page",
-    "paired_draws",
-    "run",
-    "within_images",
-]
-
 PLAIN = "as before"
 """The form without a control variate."""
 STRATA = 8

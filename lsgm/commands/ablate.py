@@ -27,8 +27,6 @@ from lsgm.recipes.ablation import (
 )
 from lsgm.results.files import read_rows
 
-__all__ = ["HELP", "AblateOptions", "Budget", "run"]
-
 HELP = "train and measure the paper's ablations from one shared VAE"
 
 DESCRIPTION = """Train the cells of ablation studies from one shared VAE, measure them all, write the report.

@@ -12,8 +12,6 @@ from lsgm.bench.options import BENCHMARKS
 from lsgm.discovery import choose, offers
 from lsgm.options import parse
 
-__all__ = ["HELP", "run"]
-
 HELP = "measure what training, likelihoods and sampling cost on this machine"
 
 _PAGE = """usage: lsgm bench WHAT [OPTIONS]

@@ -9,8 +9,6 @@ from typing import Annotated
 from lsgm.config import require
 from lsgm.options import Positional, arg, parse
 
-__all__ = ["HELP", "ConformanceOptions", "run"]
-
 HELP = "compare every stage of a model with reference vectors, in float64"
 
 DESCRIPTION = """Read a folder of a model with reference values, build the model in float64, run every stage

@@ -17,8 +17,6 @@ from lsgm.options import Positional, arg, parse
 if TYPE_CHECKING:
     from lsgm.data.download import Weights
 
-__all__ = ["HELP", "FetchOptions", "ListOptions", "VerifyOptions", "run"]
-
 HELP = "list, fetch and verify image datasets, and the weights that measure them"
 
 _PAGE = f"""usage: lsgm data ls | fetch | verify [OPTIONS]

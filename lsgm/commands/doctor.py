@@ -20,8 +20,6 @@ from lsgm.files.names import shown
 from lsgm.files.text import read_table
 from lsgm.options import parse
 
-__all__ = ["HELP", "DoctorOptions", "examine", "run"]
-
 HELP = "say what this machine has: Python, torch, devices, data, weights, disk"
 
 _PACKAGES = ("numpy", "scipy", "matplotlib", "safetensors", "torch-fidelity", "clean-fid", "tensorboard")

@@ -13,8 +13,6 @@ from lsgm.config import require
 from lsgm.files.write import claim
 from lsgm.options import Positional, arg, parse
 
-__all__ = ["HELP", "ExportOptions", "run"]
-
 HELP = "keep a run's averaged weights, small, with a model card"
 
 DESCRIPTION = """Write a run's averaged weights, `state.json` and MODEL_CARD.md into a new folder.

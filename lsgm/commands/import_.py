@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from lsgm.discovery import choose, offers
 
-__all__ = ["HELP", "run"]
-
 HELP = "turn a checkpoint of other code into a run of this one"
 
 _PAGE = """usage: lsgm import FORMAT FILE OUT [OPTIONS]

@@ -22,8 +22,6 @@ from lsgm.recipes import (
     shown_parameters,
 )
 
-__all__ = ["HELP", "LsOptions", "run"]
-
 HELP = "list recipes, samplers, datasets, tasks or commands"
 
 Row = dict[str, Any]

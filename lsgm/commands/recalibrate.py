@@ -16,8 +16,6 @@ from lsgm.options import Positional, arg, given_options, parse
 if TYPE_CHECKING:
     from lsgm.runs.load import OpenedCheckpoint
 
-__all__ = ["HELP", "RecalibrateOptions", "run"]
-
 HELP = "take a model's statistics anew: the decoder's over draws from the prior, or the latents' moments"
 
 EXAMPLES = (

@@ -12,8 +12,6 @@ from lsgm.errors import CheckpointError, ConfigError
 from lsgm.options import Positional, arg, parse
 from lsgm.recipes import find_recipes, load_recipe
 
-__all__ = ["HELP", "RoadOptions", "run"]
-
 HELP = "train an LSGM and its baselines, evaluate all three, write the report"
 
 DESCRIPTION = """Train the LSGM of a recipe, then a data-space score model (RECIPE-sgm) and the VAE with its

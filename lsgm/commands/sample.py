@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from lsgm.sampling.keep import Output
     from lsgm.sampling.record import Identity, Record
 
-__all__ = ["HELP", "SampleOptions", "run"]
-
 HELP = "draw images from a checkpoint into a folder or npz; interrupt it, and the same command goes on"
 
 DESCRIPTION = """Draw images from a checkpoint, one for each seed, and write them as they are drawn.

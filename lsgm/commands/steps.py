@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["announce", "one_by_one", "run_command", "say", "side_by_side", "step"]
-
 Key = TypeVar("Key", bound=Hashable)
 
 

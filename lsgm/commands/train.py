@@ -17,8 +17,6 @@ from lsgm.kinds import recipe_from
 from lsgm.options import Positional, arg, parse
 from lsgm.recipes import ORIGINS, find_recipes, load_recipe
 
-__all__ = ["HELP", "TrainOptions", "run"]
-
 HELP = "train a recipe; interrupt it, and the same command goes on"
 
 DESCRIPTION = """Train a recipe (`lsgm ls recipes`) in a run directory.

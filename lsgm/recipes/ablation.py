@@ -17,20 +17,6 @@ from lsgm.errors import ConfigError, did_you_mean
 from lsgm.progress import aligned
 from lsgm.recipes.recipe import LSGMRecipe
 
-__all__ = [
-    "SDES",
-    "SHARED",
-    "STUDIES",
-    "AblationCell",
-    "AblationStudy",
-    "all_cells",
-    "cell_options",
-    "choose_studies",
-    "sde_of",
-    "study_lines",
-    "summary",
-]
-
 GEOMETRIC_END = 0.999
 """The geometric SDE's published variance at t = 1; its g^2 grows without bound as this nears 1."""
 

@@ -18,19 +18,6 @@ from lsgm.files.limits import DRAWS
 from lsgm.nets.config import ConvVAEConfig, FlatVAEConfig, NVAEConfig, ScoreNetConfig
 from lsgm.structure import BEFORE
 
-__all__ = [
-    "JointStage",
-    "KLConfig",
-    "LSGMRecipe",
-    "NormPenaltyConfig",
-    "ObjectiveConfig",
-    "PriorConfig",
-    "PriorStage",
-    "VAEConfig",
-    "VAEStage",
-    "refuse_compiled_recompute",
-]
-
 VAEConfig = ConvVAEConfig | NVAEConfig | FlatVAEConfig
 """A VAE of any kind; a table says which by its key `kind`, and conv may be left out."""
 

@@ -24,23 +24,6 @@ from lsgm.files.regular import below, present, refuse_special
 from lsgm.files.write import atomic_path
 from lsgm.results.row import KINDS, Row, row_from
 
-__all__ = [
-    "FILE_NAME",
-    "Parsed",
-    "find_results",
-    "from_csv",
-    "from_jsonl",
-    "is_bare_run",
-    "keep_rows",
-    "merge_rows",
-    "parse_lines",
-    "read_rows",
-    "read_text",
-    "to_csv",
-    "to_jsonl",
-    "write_rows",
-]
-
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Return all rows with all keys, numbers as they were measured, not rounded; `from_csv` is the inverse.

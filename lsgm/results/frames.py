@@ -9,8 +9,6 @@ import pandas as pd
 from lsgm.errors import DataError
 from lsgm.results.row import KINDS, Row, row_from
 
-__all__ = ["DTYPES", "frame_of", "rows_of"]
-
 _DTYPES = {"str": pd.StringDtype("python"), "float": pd.Float64Dtype(), "int": pd.Int64Dtype()}
 DTYPES = {name: _DTYPES.get(kind, pd.BooleanDtype()) for name, kind in KINDS.items()}
 """Column -> its dtype: string, Float64, Int64 or boolean, whose gaps are pandas.NA."""

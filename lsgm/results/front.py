@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["pareto_front"]
-
 
 def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
     """Return the numbers of the points that no other equals or beats in both, by rising cost.

@@ -11,17 +11,6 @@ from itertools import pairwise
 from lsgm.config import SamplerConfig
 from lsgm.errors import UserError
 
-__all__ = [
-    "curve_name",
-    "described",
-    "estimator_label",
-    "family",
-    "is_adaptive",
-    "sampler_label",
-    "sampler_name",
-    "settings_of",
-]
-
 _BUDGET = ("steps", "rtol", "atol")
 """Settings that move along a curve; all others tell one curve from another."""
 

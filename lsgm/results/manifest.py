@@ -17,18 +17,6 @@ from lsgm.files.text import read_table
 from lsgm.results.row import Row
 from lsgm.structure import from_dict
 
-__all__ = [
-    "FOLDER",
-    "FORMAT",
-    "MOST",
-    "Manifest",
-    "MeasuredModel",
-    "MeasuredTask",
-    "digest_of",
-    "manifest_of",
-    "read_manifest",
-]
-
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
 FOLDER = "manifests"

@@ -21,30 +21,6 @@ from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.results.row import Row
 
-__all__ = [
-    "BOUNDS",
-    "DISTANCES",
-    "UNKNOWN",
-    "Metric",
-    "Named",
-    "Published",
-    "Shown",
-    "Term",
-    "entry_of",
-    "families",
-    "families_of",
-    "family_of",
-    "known_metrics",
-    "metric_name",
-    "metric_of",
-    "metrics",
-    "named",
-    "official_spaces",
-    "require_statistic",
-    "statistics",
-    "term_of",
-]
-
 
 @dataclass(frozen=True)
 class Published:

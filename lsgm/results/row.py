@@ -13,8 +13,6 @@ from typing import Any
 from lsgm.errors import DataError, did_you_mean
 from lsgm.files.names import brief
 
-__all__ = ["GROUPS", "KEYS", "KINDS", "NAMES", "Row", "row_from", "row_id"]
-
 GROUPS = ("quality", "likelihood", "terms", "cost", "curve", "reach")
 """Headings under which metrics go."""
 

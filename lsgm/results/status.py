@@ -15,18 +15,6 @@ from lsgm.files.regular import present
 from lsgm.files.text import read_table, record_of
 from lsgm.files.write import atomic_path
 
-__all__ = [
-    "FILE_NAME",
-    "CallState",
-    "Planned",
-    "State",
-    "Status",
-    "find_statuses",
-    "now",
-    "read_status",
-    "write_status",
-]
-
 FILE_NAME = "status.json"
 _FORMAT = 1
 _REPAIR = "measure again, or remove the file"

@@ -17,8 +17,6 @@ from lsgm.recipes import find_recipes, read_toml
 from lsgm.runs.checkpoint import WEIGHTS
 from lsgm.structure import completed_as_then, differences, to_dict
 
-__all__ = ["limits", "recipe_lines", "render_card", "shipped_recipe"]
-
 SHOWN_GROUPS = ("likelihood", "quality")
 """Groups of result rows that a card shows; parts of a bound and curves are in the results themselves."""
 

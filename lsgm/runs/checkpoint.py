@@ -33,26 +33,6 @@ from lsgm.runs.optimizers import StoredFile, state_for
 from lsgm.runs.records import CheckpointState
 from lsgm.structure import from_dict
 
-__all__ = [
-    "FORMAT",
-    "WEIGHTS",
-    "checkpoints",
-    "find_checkpoint",
-    "is_checkpoint",
-    "load_into",
-    "load_optimizers",
-    "load_weights",
-    "prune",
-    "read_entries",
-    "read_state",
-    "read_weights",
-    "refuse_other",
-    "require_optimizers",
-    "save_checkpoint",
-    "serialise",
-    "with_later_buffers",
-]
-
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
 

@@ -29,17 +29,6 @@ from lsgm.runs.load import TRAINING_PARTS, OpenedCheckpoint
 from lsgm.runs.records import Position
 from lsgm.structure import to_dict
 
-__all__ = [
-    "DECODER",
-    "decoder_of",
-    "re_estimate",
-    "refuse_existing",
-    "seeds_of",
-    "write_derived",
-    "write_derived_run",
-    "write_recalibrated",
-]
-
 DECODER = "vae.decoder"
 """The module whose statistics are taken anew."""
 

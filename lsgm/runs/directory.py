@@ -32,8 +32,6 @@ from lsgm.runs.provenance import provenance
 from lsgm.runs.records import RunManifest
 from lsgm.structure import differences, flat, worded
 
-__all__ = ["MetricsLog", "Run", "read_metrics", "tensorboard_writer"]
-
 
 @dataclass(frozen=True)
 class Run:

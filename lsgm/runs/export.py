@@ -35,20 +35,6 @@ from lsgm.runs.directory import Run, read_metrics
 from lsgm.runs.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
 from lsgm.runs.records import Position
 
-__all__ = [
-    "CARD",
-    "Dtype",
-    "checkpoint_to_export",
-    "describe_origin",
-    "export",
-    "hardware_line",
-    "rounded",
-    "stage_ends",
-    "without_paths",
-    "write_card",
-    "write_folder",
-]
-
 CARD = "MODEL_CARD.md"
 
 Dtype = Literal["bfloat16", "float32"]

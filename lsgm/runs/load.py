@@ -27,20 +27,6 @@ from lsgm.runs.checkpoint import (
 )
 from lsgm.structure import from_dict, to_dict
 
-__all__ = [
-    "TRAINING_PARTS",
-    "OpenedCheckpoint",
-    "checkpoint_meta",
-    "described",
-    "fresh_networks",
-    "initialise_from",
-    "initialise_vae_from",
-    "load_model",
-    "measurable",
-    "open_checkpoint",
-    "run_name",
-]
-
 T = TypeVar("T")
 
 TRAINING_PARTS = frozenset({"vae_penalty", "prior_penalty"})

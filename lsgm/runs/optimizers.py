@@ -21,8 +21,6 @@ from lsgm.files.regular import zip_of
 from lsgm.pickled.machine import ForeignNameError, MalformedError, PickleMachine, TooManyError
 from lsgm.pickled.torch_file import Storage, View, Zipped
 
-__all__ = ["StoredFile", "state_for"]
-
 MOMENTS: Mapping[type[Optimizer], tuple[str, ...]] = {
     Adam: ("exp_avg", "exp_avg_sq"),
     AdamW: ("exp_avg", "exp_avg_sq"),

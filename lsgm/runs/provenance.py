@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["git_revision", "hardware", "provenance", "versions"]
-
 _PACKAGES = ("lsgm-bench", "torch", "numpy", "scipy", "safetensors", "pillow", "matplotlib")
 
 

@@ -12,18 +12,6 @@ from typing import Any
 from lsgm.config import StageConfig, require
 from lsgm.errors import CheckpointError
 
-__all__ = [
-    "Call",
-    "CheckpointState",
-    "ExportedState",
-    "Hardware",
-    "ModelMeta",
-    "Position",
-    "RunManifest",
-    "SavedFile",
-    "TrainedOn",
-]
-
 
 @dataclass
 class Position:

@@ -8,7 +8,7 @@ import torch
 from lsgm.errors import ConfigError
 from lsgm.generative import Pixels
 from lsgm.nets.config import Decoder
-from lsgm.pixels import network_input, outputs_for, pixel_distribution, resolve, uniforms_for
+from lsgm.pixels import network_input, outputs_for, pixel_distribution, resolve
 
 BINARY, GREY, RGB = Pixels(1, 2, 2, "binary"), Pixels(1, 2, 2, "discrete"), Pixels(3, 2, 2, "discrete", 5)
 
@@ -27,7 +27,7 @@ CASES: list[tuple[Pixels, Decoder, int, int]] = [
 def test_every_distribution_takes_as_many_outputs_and_uniforms_as_it_says(
     pixels: Pixels, decoder: Decoder, outputs: int, uniforms: int
 ) -> None:
-    assert (outputs_for(pixels, decoder), uniforms_for(pixels, decoder)) == (outputs, uniforms)
+    assert outputs_for(pixels, decoder) == outputs
     distribution = pixel_distribution(torch.randn(5, outputs, 2, 2), pixels, decoder)
     log_p = distribution.log_prob(torch.zeros(5, *pixels.shape, dtype=torch.uint8))
     assert log_p.shape in {(5, *pixels.shape), (5, 1, 2, 2)}
@@ -51,9 +51,8 @@ def test_half_precision_outputs_are_scored_in_float32(
 def test_draws_are_levels_even_where_uniforms_are_0_or_nearly_1(pixels: Pixels, decoder: Decoder) -> None:
     distribution = pixel_distribution(torch.randn(2, outputs_for(pixels, decoder), 2, 2), pixels, decoder)
     for u in (0.0, 1 - 2**-24):
-        index = distribution.sample(torch.full((2, uniforms_for(pixels, decoder), 2, 2), u)) * (
-            pixels.levels - 1
-        )
+        uniforms = pixels.channels + (decoder == "mixture")
+        index = distribution.sample(torch.full((2, uniforms, 2, 2), u)) * (pixels.levels - 1)
         torch.testing.assert_close(index, index.round(), rtol=0, atol=1e-4)
 
 
