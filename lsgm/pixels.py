@@ -47,7 +47,7 @@ class PixelDistribution(Protocol):
         """Return the image in [0, 1] that the field displays and scores: the mean, or what stands for it."""
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """Return a draw in [0, 1], a function of ``uniform`` alone: [B, C, H, W], of a mixture [B, 1 + C, H, W]."""
+        """Return a draw in [0, 1], a function of ``uniform`` [B, C, H, W], of a mixture [B, 1 + C, H, W]."""
 
 
 def network_input(levels: Tensor, pixels: Pixels) -> Tensor:

@@ -15,6 +15,15 @@ from torch import Tensor
 from lsgm import cli
 from lsgm.data import ImageSet, sha256_of
 from lsgm.kinds import recipe_from
+from lsgm.runs.checkpoint import (
+    WEIGHTS,
+    find_checkpoint,
+    load_into,
+    read_entries,
+    read_state,
+    read_weights,
+    refuse_other,
+)
 from lsgm.structure import to_dict
 
 __all__ = [
@@ -23,6 +32,7 @@ __all__ = [
     "Command",
     "bars",
     "folder_of_images",
+    "load_weights",
     "merged",
     "recipe",
     "toml",
@@ -50,6 +60,14 @@ dataset = "bars"
 spaces = [{ extractor = "glyphs", name = "glyphs" }]
 """
 """A task of the pictures of `bars`, without its tiers."""
+
+
+def load_weights(module: torch.nn.Module, path: Path) -> dict[str, Any]:
+    """Load the averaged weights of a checkpoint, or of a run's newest one; return its `state.json`."""
+    checkpoint = find_checkpoint(path)
+    refuse_other(module, read_entries(checkpoint), checkpoint / WEIGHTS["ema"])
+    load_into(module, read_weights(checkpoint), checkpoint / WEIGHTS["ema"])
+    return read_state(checkpoint)
 
 
 def merged(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

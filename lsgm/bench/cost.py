@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lsgm.bench.measuring import publish, table
+from lsgm.bench.measuring import Columns, columns, publish
 from lsgm.bench.options import CostBench
 from lsgm.config import StageConfig, require
 from lsgm.data.registry import DATASETS
@@ -91,13 +91,15 @@ def counted(recipe: Any) -> tuple[Forward, dict[str, int]]:
         unknown = sorted(parameters.keys() - PARTS)
         require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")
         # A second draw of an image's latents is counted where some stage takes one.
-        several = any(getattr(stage, "importance_samples", 1) > 1 for stage in _stages(recipe).values())
+        several = any(
+            getattr(stage, "importance_samples", 1) > 1 for stage in training_stages(recipe).values()
+        )
         return forward_flops(networks, pixels, several=several), parameters
 
 
 def cost_from(recipe: Any, forward: Forward, parameters: dict[str, int]) -> TrainingCost:
     """Return what training a recipe costs whose networks have been counted."""
-    stages = _stages(recipe)
+    stages = training_stages(recipe)
     per_step = {name: step_flops(stage, forward, _recomputed(recipe)) for name, stage in stages.items()}
     total: float | None = float(sum(stages[name].steps * flops for name, flops in per_step.items()))
     if any(stage.seconds is not None for stage in stages.values()):
@@ -105,7 +107,7 @@ def cost_from(recipe: Any, forward: Forward, parameters: dict[str, int]) -> Trai
     return TrainingCost(parameters, per_step, total)
 
 
-def _stages(recipe: Any) -> dict[str, StageConfig]:
+def training_stages(recipe: Any) -> dict[str, StageConfig]:
     """Return the stages that train at all, by the names of their tables."""
     tables = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     return {k: table for k, table in tables.items() if isinstance(table, StageConfig) and table.steps > 0}
@@ -173,7 +175,7 @@ def run(options: CostBench) -> int:
     costs = {name: cost_of(recipe) for name, recipe in recipes.items()}
     if not options.write:
         rows = [{"recipe": name, **asdict(cost)} for name, cost in costs.items()]
-        publish("cost", rows, table(_HEADS, map(_cells, costs.items()), left=5), as_json=options.json)
+        publish("cost", rows, columns(_COLUMNS, rows, left=5), as_json=options.json)
         return 0
     for folder in sorted({file.parent for file in installed.values()}):
         own = {name: cost for name, cost in costs.items() if installed[name].parent == folder}
@@ -181,11 +183,10 @@ def run(options: CostBench) -> int:
     return 0
 
 
-_HEADS = ("recipe", "parameters", "per step", "training", "time")
-
-
-def _cells(item: tuple[str, TrainingCost]) -> tuple[str, ...]:
-    name, cost = item
-    steps = ", ".join(f"{stage} {shown_flops(flops)}" for stage, flops in cost.step_flops.items())
-    total = shown_flops(cost.flops), shown_hours(cost.flops)
-    return Path(name).stem, shown_parameters(cost.parameters), steps, *total
+_COLUMNS: Columns = {
+    "recipe": lambda row: Path(row["recipe"]).stem,
+    "parameters": lambda row: shown_parameters(row["parameters"]),
+    "per step": lambda row: ", ".join(f"{k} {shown_flops(flops)}" for k, flops in row["step_flops"].items()),
+    "training": lambda row: shown_flops(row["flops"]),
+    "time": lambda row: shown_hours(row["flops"]),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,20 +12,18 @@ from torch import Tensor
 
 from lsgm.bench.cost import recipe_pixels
 from lsgm.bench.measuring import (
+    Columns,
     Row,
-    describe,
+    columns,
     labelled,
-    machine,
-    publish,
+    measured,
     quartiles,
     read_recipes,
     spread,
-    table,
     time_in_turn,
 )
 from lsgm.bench.options import FoldBench
 from lsgm.config import require
-from lsgm.devices import pick_device
 from lsgm.generative import Pixels
 from lsgm.nets.folding import fold
 from lsgm.nets.layers import BatchNorm
@@ -96,28 +95,26 @@ def largest_difference(vae: Any, pixels: Pixels, *, seed: int) -> float:
     return float((a - b).abs().max() / a.abs().max())
 
 
+_COLUMNS: Columns = {
+    "recipe": labelled,
+    "part": "{part}",
+    "batch": "{batch_size}",
+    "folded": "{folded}",
+    "plain, ms": lambda row: spread(row, "plain_ms", ".0f"),
+    "folded, ms": lambda row: spread(row, "folded_ms", ".0f"),
+    "plain / folded": lambda row: spread(row, "plain_over_folded", ".2f"),
+    "difference": "{largest_difference:.0e}",
+}
+
+
 def page(rows: Sequence[Row], *, about: str) -> str:
     """Return the rows as a Markdown page."""
-    heads = ("recipe", "part", "batch", "folded", "plain, ms", "folded, ms", "plain / folded", "difference")
-    cells = [
-        [
-            labelled(row),
-            row["part"],
-            str(row["batch_size"]),
-            str(row["folded"]),
-            spread(row, "plain_ms", ".0f"),
-            spread(row, "folded_ms", ".0f"),
-            spread(row, "plain_over_folded", ".2f"),
-            f"{row['largest_difference']:.0e}",
-        ]
-        for row in rows
-    ]
     note = (
         f"Forward passes in eval mode, float32, medians of {rows[0]['rounds']} rounds with quartiles, taken "
         "in turn. *Folded* counts the normalisations that went; the last column is the largest difference of "
         "the decoder's output in float64, relative to its largest entry."
     )
-    return "\n\n".join(["# What folding saves", about, table(heads, cells), note])
+    return "\n\n".join(["# What folding saves", about, columns(_COLUMNS, rows), note])
 
 
 def _levels(pixels: Pixels, batch: int, seed: int) -> Tensor:
@@ -151,13 +148,10 @@ def _decode(vae: Any, levels: Tensor) -> Callable[[], Any]:
 def run(options: FoldBench) -> int:
     """Measure, then print; the exit status is 0."""
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    device = pick_device(options.device)
-    about = machine(device)
-    how: dict[str, Any] = {"batch": options.batch, "rounds": options.rounds, "device": device}
-    rows = [
-        {**row, "width": options.width, **about}
-        for name, recipe in recipes.items()
-        for row in compare_folded(recipe, label=name, **how)
-    ]
-    publish("fold", rows, page(rows, about=describe(about)), as_json=options.json)
-    return 0
+    how: dict[str, Any] = {"batch": options.batch, "rounds": options.rounds}
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        found = (compare_folded(recipe, device=device, label=name, **how) for name, recipe in recipes.items())
+        return list(chain.from_iterable(found))
+
+    return measured("fold", options, rows, page)

@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsgm.bench.options import OnDevice
 from lsgm.config import StageConfig, require
-from lsgm.devices import clock
+from lsgm.devices import clock, pick_device
 from lsgm.errors import ConfigError
-from lsgm.files.write import make_folder, replace_file
+from lsgm.files.write import make_folder, replace_file, writing
 from lsgm.kinds import recipe_from
 from lsgm.progress import bar
 from lsgm.recipes import load_recipe
 from lsgm.runs.provenance import git_revision, hardware, versions
 
 Row = Mapping[str, Any]
+Columns = Mapping[str, str | Callable[[Row], str]]
+"""Head -> a format of a row's values, ``{seconds:.2f}``, or what makes a cell of the row."""
 
 WARM_UP = 2
 """Rounds that do not count."""
@@ -87,31 +90,49 @@ def table(heads: Sequence[str], rows: Iterable[Iterable[str]], left: int = 2) ->
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(heads), rule, *body])
 
 
-def make_room(out: Path | None) -> None:
-    """See that a file can be put there before minutes are spent on what it shall say."""
-    if out is None:
-        return
-    require(not out.is_dir(), f"--out is {out}, which is a folder; give the path of a file, bench.md for one")
-    try:
-        make_folder(out.parent)
-    except OSError as error:
-        raise _unwritable(out, error) from error
+def columns(heads: Columns, rows: Iterable[Row], left: int = 2) -> str:
+    """Return rows as a `table`."""
+    lines = (
+        [cell.format_map(row) if isinstance(cell, str) else cell(row) for cell in heads.values()]
+        for row in rows
+    )
+    return table(list(heads), lines, left)
+
+
+def measured(
+    bench: str,
+    options: OnDevice,
+    measure: Callable[[torch.device], Sequence[Row]],
+    page: Callable[..., str],
+) -> int:
+    """Measure on the options' device, then print rows or page, or write both; the exit status is 0.
+
+    ``page`` takes the rows, and ``about`` the machine. That a file can be put there is seen to before minutes
+    are spent on what it shall say.
+    """
+    out: Path | None = getattr(options, "out", None)
+    if out is not None:
+        require(
+            not out.is_dir(), f"--out is {out}, which is a folder; give the path of a file, bench.md for one"
+        )
+        with writing(out):
+            make_folder(out.parent)
+    device = pick_device(options.device)
+    about = machine(device)
+    width = {"width": options.width} if hasattr(options, "width") else {}
+    rows = [{**width, **row, **about} for row in measure(device)]
+    publish(bench, rows, page(rows, about=describe(about)), as_json=options.json, out=out)
+    return 0
 
 
 def publish(bench: str, rows: Iterable[Row], page: str, *, as_json: bool, out: Path | None = None) -> None:
     """Print the rows as JSON lines, or the Markdown page; with ``out`` write both, the rows as .jsonl."""
     lines = "\n".join(json.dumps({"bench": bench, **row}, ensure_ascii=False) for row in rows)
     if out is not None:
-        try:
-            for path, text in ((out, page), (out.with_suffix(".jsonl"), lines)):
+        for path, text in ((out, page), (out.with_suffix(".jsonl"), lines)):
+            with writing(path):
                 replace_file(path, f"{text}\n".encode())
-        except OSError as error:
-            raise _unwritable(out, error) from error
     print(lines if as_json else page)
-
-
-def _unwritable(out: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write {out} ({error.strerror}); give --out another place")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lsgm.bench.cost import recipe_pixels
-from lsgm.bench.measuring import Row, describe, labelled, machine, publish, read_recipes, table
+from lsgm.bench.measuring import Columns, Row, columns, labelled, measured, read_recipes
 from lsgm.bench.options import MemoryBench
 from lsgm.config import require
-from lsgm.devices import clock, peak_bytes, pick_device, reset_peak
+from lsgm.devices import clock, peak_bytes, reset_peak
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.recipes.recipe import JointStage, LSGMRecipe
@@ -97,38 +97,35 @@ def _step(loss: Any, levels: Tensor, seed: int, dtype: torch.dtype | None) -> No
     total.backward()
 
 
+_COLUMNS: Columns = {
+    "recipe": labelled,
+    "activations": lambda row: "recomputed" if row["recompute"] else "kept",
+    "batch": "{batch_size}",
+    "before, MiB": lambda row: f"{row['before_bytes'] / 2**20:.0f}",
+    "peak, MiB": lambda row: f"{row['peak_bytes'] / 2**20:.0f}",
+    "rise, MiB": lambda row: f"{row['rise_bytes'] / 2**20:.0f}",
+    "step, s": "{seconds:.2f}",
+}
+
+
 def page(rows: Sequence[Row], *, about: str) -> str:
     """Return the rows as a Markdown page."""
-    heads = ("recipe", "activations", "batch", "before, MiB", "peak, MiB", "rise, MiB", "step, s")
-    cells = [
-        [
-            labelled(row),
-            "recomputed" if row["recompute"] else "kept",
-            str(row["batch_size"]),
-            *(f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("before", "peak", "rise")),
-            f"{row['seconds']:.2f}",
-        ]
-        for row in rows
-    ]
     note = (
         "Forward and backward of a joint step, no optimiser, each way in a process of its own. *Before* is "
         "what is held when the step begins, weights and gradients included; *rise* is the peak without it."
     )
-    return "\n\n".join(["# What activations cost in memory", about, table(heads, cells), note])
+    return "\n\n".join(["# What activations cost in memory", about, columns(_COLUMNS, rows), note])
 
 
 def run(options: MemoryBench) -> int:
     """Measure, then print; the exit status is 0."""
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    device = pick_device(options.device)
-    about = machine(device)
-    rows = [
-        {"what": "memory", "recipe": name, "width": options.width, **row, **about}
-        for name, recipe in recipes.items()
-        for row in measure(recipe, device=str(device), label=name)
-    ]
-    publish("memory", rows, page(rows, about=describe(about)), as_json=options.json)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        found = ((name, measure(recipe, device=str(device), label=name)) for name, recipe in recipes.items())
+        return [{"what": "memory", "recipe": name, **row} for name, pair in found for row in pair]
+
+    return measured("memory", options, rows, page)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ from lsgm.bench.flow_ways import (
     reference,
     true_log_p,
 )
-from lsgm.bench.measuring import Row, describe, machine, publish, table
+from lsgm.bench.measuring import Columns, Row, columns, measured
 from lsgm.bench.options import NLLBench, numbers
 from lsgm.config import SamplerConfig
-from lsgm.devices import pick_device
 from lsgm.errors import ConfigError
 from lsgm.model.diffusion import ScoreBasedModel
 from lsgm.progress import bar
@@ -191,18 +190,35 @@ def _beyond(values: Tensor, noise: Tensor) -> float | None:
     return math.sqrt(square - own) if square >= 2 * own else None
 
 
-_WAYS = ("way", "setting", "evaluations", "gradients", "seconds", "error of the number", "of its steps")
-_EQUAL = (
-    "error of",
-    "reference at",
-    "nats",
-    "evaluations",
-    "here",
-    "reached by",
-    "fewer",
-    "gradients",
-    "seconds",
-)
+def _setting(row: Row) -> str:
+    where = f"{row['steps']} steps" if "steps" in row else f"tol {row['tol']:.0e}"
+    return f"{where}, {row['probes']} probe{'s' if row['probes'] > 1 else ''}"
+
+
+def _known(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+_WAYS: Columns = {
+    "way": "{way}",
+    "setting": _setting,
+    "evaluations": "{evaluations:.0f}",
+    "gradients": "{gradients:.0f}",
+    "seconds": lambda row: _known(row["seconds"], ".3g"),
+    "error of the number": lambda row: _known(row["error"], ".2g"),
+    "of its steps": "{step_error:.1e}",
+}
+_EQUAL: Columns = {
+    "error of": lambda row: ERRORS[row["at"]],
+    "reference at": "{reference[tol]:.0e}",
+    "nats": lambda row: f"{row['reference'][row['at']]:.2g}",
+    "evaluations": "{reference[evaluations]:.0f}",
+    "here": lambda row: _known(row["own"] and row["own"]["evaluations"], ".0f"),
+    "reached by": lambda row: _setting(row["own"]) if row["own"] else "no setting",
+    "fewer": lambda row: _known(row.get("evaluations_ratio"), ".1f"),
+    "gradients": lambda row: _known(row.get("gradients_ratio"), ".1f"),
+    "seconds": lambda row: _known(row.get("seconds_ratio"), ".1f"),
+}
 
 
 def page(rows: Sequence[Row], *, about: str) -> str:
@@ -215,11 +231,11 @@ def page(rows: Sequence[Row], *, about: str) -> str:
             f"# Log-densities by probability flow: {first['on']}, batch of {first['batch_size']}",
             about,
             "## At equal error",
-            table(_EQUAL, map(_equal, equal)),
+            columns(_EQUAL, equal),
             "The cheapest setting of this package whose error is not above that of the reference procedure. "
             "The last three columns are ratios, the reference's cost over this package's.",
             "## Every way",
-            table(_WAYS, map(_way, ways)),
+            columns(_WAYS, ways),
             "Per image: evaluations of the network, vector-Jacobian products through it, wall seconds "
             "(medians). Errors are RMS over images in nats: of the number with its probes' noise, and of its "
             "steps alone, where the truth's trace stands for the probes. "
@@ -229,48 +245,26 @@ def page(rows: Sequence[Row], *, about: str) -> str:
     )
 
 
-def _way(row: Row) -> list[str]:
-    seconds = "–" if row["seconds"] is None else f"{row['seconds']:.3g}"
-    cost = [f"{row[name]:.0f}" for name in ("evaluations", "gradients")]
-    error = "–" if row["error"] is None else f"{row['error']:.2g}"
-    return [row["way"], _setting(row), *cost, seconds, error, f"{row['step_error']:.1e}"]
-
-
-def _equal(row: Row) -> list[str]:
-    theirs, ours = row["reference"], row["own"]
-    nats = theirs[row["at"]]
-    head = [ERRORS[row["at"]], f"{theirs['tol']:.0e}", f"{nats:.2g}", f"{theirs['evaluations']:.0f}"]
-    if ours is None:
-        return [*head, "–", "no setting", "–", "–", "–"]
-    ratios = [f"{row[f'{name}_ratio']:.1f}" for name in ("evaluations", "gradients", "seconds")]
-    return [*head, f"{ours['evaluations']:.0f}", _setting(ours), *ratios]
-
-
-def _setting(row: Row) -> str:
-    where = f"{row['steps']} steps" if "steps" in row else f"tol {row['tol']:.0e}"
-    return f"{where}, {row['probes']} probe{'s' if row['probes'] > 1 else ''}"
-
-
 def run(options: NLLBench) -> int:
     """Measure, then print; the exit status is 0."""
-    device = pick_device(options.device)
-    about = machine(device)
     shared: dict[str, Any] = {"batch": options.batch, "seed": options.seed, "truth_tol": options.truth_tol}
-    if options.model is None:
-        problem = mixture_problem(**shared)
-    else:
-        problem = model_problem(options.model, truth_probes=options.truth_probes, device=device, **shared)
-    rows = measure_ways(
-        problem,
-        tols=numbers(options.tols, "tols", float),
-        own_tols=numbers(options.own_tols, "own-tols", float),
-        probes=[int(n) for n in numbers(options.probes, "probes", float)],
-        steps=[int(n) for n in numbers(options.steps, "steps", float)],
-        isolate=options.isolate,
-        repeats=options.repeats,
-        seed=options.seed,
-    )
-    rows += at_equal_error(rows)
-    found = [{**row, **about} for row in rows]
-    publish("nll", found, page(rows, about=describe(about)), as_json=options.json)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        if options.model is None:
+            problem = mixture_problem(**shared)
+        else:
+            how: dict[str, Any] = {"truth_probes": options.truth_probes, "device": device}
+            problem = model_problem(options.model, **how, **shared)
+        ways = measure_ways(
+            problem,
+            tols=numbers(options.tols, "tols", float),
+            own_tols=numbers(options.own_tols, "own-tols", float),
+            probes=[int(n) for n in numbers(options.probes, "probes", float)],
+            steps=[int(n) for n in numbers(options.steps, "steps", float)],
+            isolate=options.isolate,
+            repeats=options.repeats,
+            seed=options.seed,
+        )
+        return [*ways, *at_equal_error(ways)]
+
+    return measured("nll", options, rows, page)

@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.options import Positional, arg
 
 Number = TypeVar("Number", int, float)
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark of this package; the module ``lsgm.bench.NAME`` measures it and writes its page."""
-
-    help: str
-    description: str
-    examples: tuple[str, ...]
-    options: type[BenchOptions]
-    may_be_empty: tuple[str, ...] = ()
-    """Options of which an empty value means something."""
-
-
-BENCHMARKS: dict[str, Benchmark] = {}
-"""The benchmarks of this package by name, in the order of their lists."""
 
 
 def numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[Number]:
@@ -43,14 +27,20 @@ def numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[Number]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What all benchmarks take."""
+    """What all benchmarks take; the module ``lsgm.bench.NAME`` measures and writes the page."""
+
+    help: ClassVar[str]
+    description: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+    may_be_empty: ClassVar[tuple[str, ...]] = ()
+    """Options of which an empty value means something."""
 
     json: bool = False
     """Print the rows as JSON lines instead of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OnDevice(BenchOptions):
+class OnDevice(BenchOptions):
     """What all benchmarks take that compute something."""
 
     device: str = "auto"
@@ -58,7 +48,7 @@ class _OnDevice(BenchOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Written(_OnDevice):
+class _Written(OnDevice):
     """What those take whose page and rows can be files."""
 
     out: Path | None = None
@@ -75,6 +65,19 @@ class _Written(_OnDevice):
 class TrainBench(_Written):
     """Options of ``lsgm bench train``."""
 
+    help = "steps and images per second of each stage; one backward pass against two"
+    description = """\
+Train each stage of some recipes for a few steps in a temporary directory and say what a step
+costs: steps and images per second, and the shares of data, forward, backward and optimiser. For an LSGM, also
+time a joint step with one backward pass against the two of algorithm 3 of arXiv:2106.05931, after checking
+that they give the same gradients. Nothing is kept but the numbers."""
+    examples = (
+        "lsgm bench train",
+        "lsgm bench train --recipes glyphs,glyphs-sgm --steps 50 --out bench.md",
+        "lsgm bench train --recipes omniglot,cifar10-fid --width 0.125 --batch 8 --steps 5",
+        "lsgm bench train --recipes mine.toml --device cuda --json > bench.jsonl",
+    )
+
     recipes: str = "glyphs"
     """Names of recipes or paths of TOML files, between commas."""
     steps: int = 20
@@ -89,25 +92,20 @@ class TrainBench(_Written):
         require(self.steps >= 1, f"steps is {self.steps}; give at least 1")
 
 
-BENCHMARKS["train"] = Benchmark(
-    "steps and images per second of each stage; one backward pass against two",
-    """Train each stage of some recipes for a few steps in a temporary directory and say what a step
-costs: steps and images per second, and the shares of data, forward, backward and optimiser. For an LSGM, also
-time a joint step with one backward pass against the two of algorithm 3 of arXiv:2106.05931, after checking
-that they give the same gradients. Nothing is kept but the numbers.""",
-    (
-        "lsgm bench train",
-        "lsgm bench train --recipes glyphs,glyphs-sgm --steps 50 --out bench.md",
-        "lsgm bench train --recipes omniglot,cifar10-fid --width 0.125 --batch 8 --steps 5",
-        "lsgm bench train --recipes mine.toml --device cuda --json > bench.jsonl",
-    ),
-    TrainBench,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class CostBench(BenchOptions):
     """Options of ``lsgm bench cost``."""
+
+    help = "parameters and floating-point operations of recipes, counted and not run"
+    description = """\
+Count the parameters of a recipe's networks and the floating-point operations of its
+training: convolutions, matrix products and attention of every pass, elementwise work left out. Nothing is
+trained and no data are needed. The hours are for a rate, not for this machine."""
+    examples = (
+        "lsgm bench cost cifar10-fid mnist",
+        "lsgm bench cost mine.toml --json",
+        "lsgm bench cost --write      # renew what `lsgm ls recipes` shows",
+    )
 
     recipes: Annotated[Positional[tuple[str, ...]], arg(metavar="RECIPE")] = ()
     """Names of recipes or paths of TOML files; every installed recipe unless given."""
@@ -120,23 +118,19 @@ class CostBench(BenchOptions):
         )
 
 
-BENCHMARKS["cost"] = Benchmark(
-    "parameters and floating-point operations of recipes, counted and not run",
-    """Count the parameters of a recipe's networks and the floating-point operations of its
-training: convolutions, matrix products and attention of every pass, elementwise work left out. Nothing is
-trained and no data are needed. The hours are for a rate, not for this machine.""",
-    (
-        "lsgm bench cost cifar10-fid mnist",
-        "lsgm bench cost mine.toml --json",
-        "lsgm bench cost --write      # renew what `lsgm ls recipes` shows",
-    ),
-    CostBench,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
-class FoldBench(_OnDevice):
+class FoldBench(OnDevice):
     """Options of ``lsgm bench fold``."""
+
+    help = "forward time of a VAE with its normalisations folded into the convolutions, and without"
+    description = """\
+Time the forward pass of a recipe's VAE in eval mode as it was trained and after folding:
+weight norm, and batch norm where that is exact, become part of the convolutions. Both are timed in turn on
+one batch, after a check in float64 that they compute the same. Nothing is trained and no data are needed."""
+    examples = (
+        "lsgm bench fold --recipes omniglot --width 0.25 --batch 8",
+        "lsgm bench fold --recipes cifar10-fid --device cuda --json",
+    )
 
     recipes: str = "omniglot"
     """Names of recipes or paths of TOML files, between commas."""
@@ -151,22 +145,19 @@ class FoldBench(_OnDevice):
         require(self.rounds >= 1, f"rounds is {self.rounds}; give at least 1")
 
 
-BENCHMARKS["fold"] = Benchmark(
-    "forward time of a VAE with its normalisations folded into the convolutions, and without",
-    """Time the forward pass of a recipe's VAE in eval mode as it was trained and after folding:
-weight norm, and batch norm where that is exact, become part of the convolutions. Both are timed in turn on
-one batch, after a check in float64 that they compute the same. Nothing is trained and no data are needed.""",
-    (
-        "lsgm bench fold --recipes omniglot --width 0.25 --batch 8",
-        "lsgm bench fold --recipes cifar10-fid --device cuda --json",
-    ),
-    FoldBench,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
-class MemoryBench(_OnDevice):
+class MemoryBench(OnDevice):
     """Options of ``lsgm bench memory``."""
+
+    help = "peak memory of a joint step with activations kept, and recomputed"
+    description = """\
+Run a joint step of a recipe's stage 2, forward and backward, in a fresh process each way:
+with activations kept for the backward pass, and with the networks' `recompute`. On a GPU the peak is
+that of torch's allocations, on a CPU that of the process's resident memory. No data are needed."""
+    examples = (
+        "lsgm bench memory --recipes omniglot --width 0.25 --batch 8",
+        "lsgm bench memory --recipes cifar10-fid,mnist --device cuda --json",
+    )
 
     recipes: str = "omniglot"
     """Names of recipes or paths of TOML files, between commas."""
@@ -176,22 +167,25 @@ class MemoryBench(_OnDevice):
     """Images per step; the recipe's own number unless given."""
 
 
-BENCHMARKS["memory"] = Benchmark(
-    "peak memory of a joint step with activations kept, and recomputed",
-    """Run a joint step of a recipe's stage 2, forward and backward, in a fresh process each way:
-with activations kept for the backward pass, and with the networks' `recompute`. On a GPU the peak is
-that of torch's allocations, on a CPU that of the process's resident memory. No data are needed.""",
-    (
-        "lsgm bench memory --recipes omniglot --width 0.25 --batch 8",
-        "lsgm bench memory --recipes cifar10-fid,mnist --device cuda --json",
-    ),
-    MemoryBench,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
-class NLLBench(_OnDevice):
+class NLLBench(OnDevice):
     """Options of ``lsgm bench nll``."""
+
+    help = "evaluations and error of log-densities by probability flow, against the reference procedure"
+    description = """\
+Compute log p(z_0) of one batch by the probability flow, each way at several settings, and
+compare evaluations and seconds per image at equal measured error with the reference implementation's
+procedure: SciPy's RK45 over the whole batch and its log-densities in one vector, a Gaussian probe redrawn at
+every evaluation. The truth is this package's solver in float64 at a tight tolerance with the exact trace.
+Two errors are measured, RMS over images in nats: of the number itself, in which the noise of probes counts,
+and of its steps alone, where the truth's trace replaces the probes. Without --model the score is that of a
+mixture of Gaussians, in closed form; a trained model's exact trace is beyond reach, and --truth-probes stand
+for it."""
+    examples = (
+        "lsgm bench nll",
+        "lsgm bench nll --batch 8",
+        "lsgm bench nll --model runs/mnist-small --batch 4 --tols 1e-2 --own-tols 1e-2,1e-3 --truth-tol 1e-5",
+    )
 
     model: str | None = None
     """A trained LSGM, run or checkpoint directory, whose own samples are scored; None: a mixture in latent
@@ -231,28 +225,23 @@ class NLLBench(_OnDevice):
             require(all(n >= 1 and n % 1 == 0 for n in counts), f"{name} must be whole numbers of at least 1")
 
 
-BENCHMARKS["nll"] = Benchmark(
-    "evaluations and error of log-densities by probability flow, against the reference procedure",
-    """Compute log p(z_0) of one batch by the probability flow, each way at several settings, and
-compare evaluations and seconds per image at equal measured error with the reference implementation's
-procedure: SciPy's RK45 over the whole batch and its log-densities in one vector, a Gaussian probe redrawn at
-every evaluation. The truth is this package's solver in float64 at a tight tolerance with the exact trace.
-Two errors are measured, RMS over images in nats: of the number itself, in which the noise of probes counts,
-and of its steps alone, where the truth's trace replaces the probes. Without --model the score is that of a
-mixture of Gaussians, in closed form; a trained model's exact trace is beyond reach, and --truth-probes stand
-for it.""",
-    (
-        "lsgm bench nll",
-        "lsgm bench nll --batch 8",
-        "lsgm bench nll --model runs/mnist-small --batch 4 --tols 1e-2 --own-tols 1e-2,1e-3 --truth-tol 1e-5",
-    ),
-    NLLBench,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SampleBench(_Written):
     """Options of ``lsgm bench sample``."""
+
+    help = "images per second against batch size at equal evaluations; a sampler's own time per step"
+    description = """\
+Draw images by the networks of some recipes, with weights as they are initialised, all with
+the same number of network evaluations: images per second against batch size, eager and compiled, the
+decoder's pass timed apart. Then the time that a sampler spends outside the network: the same steps with a
+score that costs nothing, as a share of the network's time at the first recipe of --overhead. Weights do not
+change what a fixed number of evaluations costs."""
+    examples = (
+        "lsgm bench sample",
+        "lsgm bench sample --recipes glyphs-small,glyphs-small-sgm --nfe 20 --batches 1,16,64",
+        "lsgm bench sample --recipes mnist-small,mnist-small-sgm --device cuda --json --out bench.md",
+    )
+    may_be_empty = ("--overhead", "--samplers")
 
     recipes: str = "glyphs,glyphs-sgm"
     """Names of recipes or paths of TOML files with a diffusion, between commas."""
@@ -284,26 +273,22 @@ class SampleBench(_Written):
         return numbers(self.batches, "batches", int)
 
 
-BENCHMARKS["sample"] = Benchmark(
-    "images per second against batch size at equal evaluations; a sampler's own time per step",
-    """Draw images by the networks of some recipes, with weights as they are initialised, all with
-the same number of network evaluations: images per second against batch size, eager and compiled, the
-decoder's pass timed apart. Then the time that a sampler spends outside the network: the same steps with a
-score that costs nothing, as a share of the network's time at the first recipe of --overhead. Weights do not
-change what a fixed number of evaluations costs.""",
-    (
-        "lsgm bench sample",
-        "lsgm bench sample --recipes glyphs-small,glyphs-small-sgm --nfe 20 --batches 1,16,64",
-        "lsgm bench sample --recipes mnist-small,mnist-small-sgm --device cuda --json --out bench.md",
-    ),
-    SampleBench,
-    may_be_empty=("--overhead", "--samplers"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
-class VarianceBench(_OnDevice):
+class VarianceBench(OnDevice):
     """Options of ``lsgm bench variance``."""
+
+    help = "noise of the cross entropy and of its gradient, without and with control variates"
+    description = """\
+Measure how much one image's cross entropy, and the gradient that trains its VAE, vary over
+draws of t and eps: as before, and less the error of a Normal prior's prediction, which is known in closed
+form. The Normal law is N(0, I), or has the moments of training latents by channel, dimension or frequency.
+Every form has the same expectation and sees the same draws. Without a checkpoint those of checkpoints/ are
+measured whose dataset is at hand."""
+    examples = (
+        "lsgm bench variance",
+        "lsgm bench variance checkpoints/glyphs-lsgm --images 64 --draws 64",
+        "lsgm bench variance runs/mnist-small --json",
+    )
 
     checkpoints: Annotated[Positional[tuple[str, ...]], arg(metavar="[CHECKPOINT...]")] = ()
     """Run or checkpoint directories of LSGMs; none: those of checkpoints/."""
@@ -325,17 +310,13 @@ class VarianceBench(_OnDevice):
         require(self.fit >= 2, f"fit is {self.fit}; give at least 2 images")
 
 
-BENCHMARKS["variance"] = Benchmark(
-    "noise of the cross entropy and of its gradient, without and with control variates",
-    """Measure how much one image's cross entropy, and the gradient that trains its VAE, vary over
-draws of t and eps: as before, and less the error of a Normal prior's prediction, which is known in closed
-form. The Normal law is N(0, I), or has the moments of training latents by channel, dimension or frequency.
-Every form has the same expectation and sees the same draws. Without a checkpoint those of checkpoints/ are
-measured whose dataset is at hand.""",
-    (
-        "lsgm bench variance",
-        "lsgm bench variance checkpoints/glyphs-lsgm --images 64 --draws 64",
-        "lsgm bench variance runs/mnist-small --json",
-    ),
-    VarianceBench,
-)
+BENCHMARKS: dict[str, type[BenchOptions]] = {
+    "train": TrainBench,
+    "cost": CostBench,
+    "fold": FoldBench,
+    "memory": MemoryBench,
+    "nll": NLLBench,
+    "sample": SampleBench,
+    "variance": VarianceBench,
+}
+"""The benchmarks of this package by name, in the order of their lists."""

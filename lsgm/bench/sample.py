@@ -11,20 +11,17 @@ from torch import Tensor
 
 from lsgm.bench.cost import recipe_pixels
 from lsgm.bench.measuring import (
+    Columns,
     Row,
-    describe,
-    machine,
-    make_room,
-    publish,
+    columns,
+    measured,
     quartiles,
     read_recipes,
     spread,
-    table,
     time_in_turn,
 )
 from lsgm.bench.options import SampleBench
 from lsgm.config import SamplerConfig, require
-from lsgm.devices import pick_device
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import find_kind
 from lsgm.rng import SeededNoise
@@ -189,6 +186,32 @@ def _evaluate(prior: Any, z: Tensor, times: int) -> None:
         prior.eps(z, t)
 
 
+def _speed_cell(text: Callable[[Row], str]) -> Callable[[Row], str]:
+    """Return what makes a cell of a row with numbers, and a dash of one that says why it has none."""
+    return lambda row: "–" if "note" in row else text(row)
+
+
+_SPEEDS: Columns = {
+    "recipe": "{recipe}",
+    "way": "{way}",
+    "sampler": "{sampler}, {steps} steps",
+    "NFE": _speed_cell(lambda row: str(row["nfe"])),
+    "batch": "{batch_size}",
+    "images/s": _speed_cell(lambda row: spread(row, "images_per_second", ".3g")),
+    "decoder, ms/image": _speed_cell(lambda row: f"{row['decoder_ms_per_image']:.3g}"),
+    "decoder's share": _speed_cell(lambda row: f"{row['decoder_share']:.1%}"),
+}
+_OVERHEADS: Columns = {
+    "recipe": "{recipe}",
+    "sampler": "{sampler}",
+    "steps": "{steps}",
+    "batch": "{batch_size}",
+    "own, ms/step": lambda row: spread(row, "own_ms", ".1f"),
+    "network, ms/step": lambda row: spread(row, "network_ms", ".1f"),
+    "own / network": lambda row: spread(row, "overhead", ".1%"),
+}
+
+
 def page(rows: Sequence[Row], *, about: str) -> str:
     """Return the page: the machine, images per second, and the samplers' own time where it was measured."""
     speeds = [row for row in rows if row["what"] == "speed"]
@@ -197,51 +220,20 @@ def page(rows: Sequence[Row], *, about: str) -> str:
         "# What sampling costs",
         about,
         "## Images per second",
-        table(_SPEEDS, map(_speed_cells, speeds)),
-    ]
-    parts.append(
+        columns(_SPEEDS, speeds),
         "Medians with quartiles, whole batches from noise to pixels; weights as initialised, which does not "
         "change the cost of a fixed number of evaluations. One evaluation in latents and one of whole "
-        "images are different amounts of work: compare images per second, not evaluations."
-    )
-    parts += sorted({f"{row['recipe']}: {row['note']}." for row in speeds if "note" in row})
+        "images are different amounts of work: compare images per second, not evaluations.",
+        *sorted({f"{row['recipe']}: {row['note']}." for row in speeds if "note" in row}),
+    ]
     if overheads:
-        parts += ["## Outside the network", table(_OVERHEADS, map(_overhead_cells, overheads))]
-        parts.append(
+        parts += [
+            "## Outside the network",
+            columns(_OVERHEADS, overheads),
             "A sampler's own time per step, with a score that costs nothing, against bare evaluations of the "
-            "network as many as the step makes; the last column is the ratio of the two."
-        )
+            "network as many as the step makes; the last column is the ratio of the two.",
+        ]
     return "\n\n".join(parts)
-
-
-_SPEEDS = ("recipe", "way", "sampler", "NFE", "batch", "images/s", "decoder, ms/image", "decoder's share")
-_OVERHEADS = ("recipe", "sampler", "steps", "batch", "own, ms/step", "network, ms/step", "own / network")
-
-
-def _speed_cells(row: Row) -> list[str]:
-    head = [row["recipe"], row["way"], f"{row['sampler']}, {row['steps']} steps"]
-    if "note" in row:
-        return [*head, "–", str(row["batch_size"]), "–", "–", "–"]
-    return [
-        *head,
-        str(row["nfe"]),
-        str(row["batch_size"]),
-        spread(row, "images_per_second", ".3g"),
-        f"{row['decoder_ms_per_image']:.3g}",
-        f"{row['decoder_share']:.1%}",
-    ]
-
-
-def _overhead_cells(row: Row) -> list[str]:
-    return [
-        row["recipe"],
-        row["sampler"],
-        str(row["steps"]),
-        str(row["batch_size"]),
-        spread(row, "own_ms", ".1f"),
-        spread(row, "network_ms", ".1f"),
-        spread(row, "overhead", ".1%"),
-    ]
 
 
 def fixed_steps(name: str, nfe: int) -> SamplerConfig:
@@ -264,15 +256,14 @@ def run(options: SampleBench) -> int:
     others = [fixed_steps(name, options.nfe) for name in names]
     recipes = read_recipes(options.recipes, width=options.width)
     sized = read_recipes(options.overhead, width=options.width) if options.overhead else {}
-    make_room(options.out)
-    device = pick_device(options.device)
-    about = machine(device)
-    how: dict[str, Any] = {"rounds": options.rounds, "device": device}
-    rows: list[dict[str, Any]] = []
-    for name, recipe in recipes.items():
-        rows += speed_rows(recipe, sampler, options.sizes, label=name, compiled=options.compiled, **how)
-    for name, recipe in sized.items():
-        rows += overhead_rows(recipe, others, options.sizes, label=name, **how)
-    found = [{"width": options.width, **row, **about} for row in rows]
-    publish("sample", found, page(rows, about=describe(about)), as_json=options.json, out=options.out)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        how: dict[str, Any] = {"rounds": options.rounds, "device": device}
+        found: list[dict[str, Any]] = []
+        for name, recipe in recipes.items():
+            found += speed_rows(recipe, sampler, options.sizes, label=name, compiled=options.compiled, **how)
+        for name, recipe in sized.items():
+            found += overhead_rows(recipe, others, options.sizes, label=name, **how)
+        return found
+
+    return measured("sample", options, rows, page)

@@ -24,22 +24,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lsgm.bench.cost import training_stages
 from lsgm.bench.measuring import (
+    Columns,
     Row,
-    describe,
-    machine,
-    make_room,
-    publish,
+    columns,
+    measured,
     quartiles,
     read_recipes,
     spread,
-    table,
     time_in_turn,
 )
 from lsgm.bench.options import TrainBench
 from lsgm.config import StageConfig, require
 from lsgm.data import ImageSet, PixelPipeline, batch_indices
-from lsgm.devices import pick_device
 from lsgm.model.lsgm import LSGM
 from lsgm.objective.bound import Objective, diffuse
 from lsgm.progress import bar
@@ -72,12 +70,6 @@ class _ShownTimer(StepTimer):
         self._progress.update()
         if self.steps > len(self.each):
             self.each.append(sum(self.seconds.values()) - sum(self.each))
-
-
-def _stages(recipe: Any) -> list[str]:
-    """Return the names of a recipe's stages that train at all, in order."""
-    fields = [(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
-    return [name for name, value in fields if isinstance(value, StageConfig) and value.steps > 0]
 
 
 def time_stage(
@@ -123,18 +115,10 @@ def time_stage(
 def _only(recipe: Any, stage: str, steps: int) -> Any:
     """Return the recipe with one stage left, which neither ends, validates nor saves within ``steps``."""
     changes: dict[str, StageConfig] = {}
-    for name in _stages(recipe):
-        config: StageConfig = getattr(recipe, name)
-        if name != stage:
-            changes[name] = dataclasses.replace(config, steps=0)
-            continue
-        changes[name] = dataclasses.replace(
-            config,
-            seconds=None,
-            steps=max(config.steps, steps + 1),
-            val_every=steps + 1,
-            checkpoint_every=1e9,
-        )
+    for name, config in training_stages(recipe).items():
+        ends = {"steps": max(config.steps, steps + 1), "seconds": None}
+        quiet = {"val_every": steps + 1, "checkpoint_every": 1e9}
+        changes[name] = dataclasses.replace(config, **(ends | quiet if name == stage else {"steps": 0}))
     return dataclasses.replace(recipe, **changes)
 
 
@@ -327,79 +311,75 @@ def _levels(recipe: Any, images: ImageSet, size: int, device: torch.device) -> T
     return pipeline.levels(raw, StepNoise(recipe.seed, 0, global_batch=size, device=device))
 
 
-def page(stages: Sequence[Row], passes: Sequence[Row], *, about: str) -> str:
+_STAGES: Columns = {
+    "recipe": "{recipe}",
+    "stage": "{stage}",
+    "batch": "{batch_size}",
+    "precision": lambda row: row["precision"] + (", compiled" if row["compile"] else ""),
+    "steps/s": "{steps_per_second:.3g}",
+    "images/s": lambda row: (
+        f"{row['images_per_second']:{'.3g' if row['images_per_second'] < 1000 else '.0f'}}"
+    ),
+    "step, ms": lambda row: spread(row, "step_ms", ".0f"),
+    **{phase: f"{{share_{phase}:.0%}}" for phase in PHASES},
+}
+_PASSES: Columns = {
+    "recipe": "{recipe}",
+    "weighting": "{weighting}",
+    "batch": "{batch_size}",
+    "precision": "{precision}",
+    "one, ms": lambda row: spread(row, "one_ms", ".0f"),
+    "two, ms": lambda row: spread(row, "two_ms", ".0f"),
+    "two, cut, ms": lambda row: spread(row, "two_cut_ms", ".0f"),
+    "two / one": lambda row: spread(row, "two_over_one", ".2f"),
+    "two, cut / one": lambda row: spread(row, "two_cut_over_one", ".2f"),
+    "difference": "{largest_difference:.0e}",
+}
+
+
+def page(rows: Sequence[Row], *, about: str) -> str:
     """Return the page: the machine, the table of stages, and that of backward passes where there is one."""
-    parts = ["# What training costs", about, "## Steps", table(_STAGE_HEADS, map(_stage_cells, stages))]
-    parts.append(
+    stages = [row for row in rows if row["what"] == "stage"]
+    passes = [row for row in rows if row["what"] == "backward"]
+    if (width := stages[0]["width"]) != 1:
+        about += f" Networks at {width:g} of their recipes' width."
+    parts = [
+        "# What training costs",
+        about,
+        "## Steps",
+        columns(_STAGES, stages),
         f"{stages[0]['steps']} steps of each stage in the training engine, after {WARM_UP} not counted. "
         "Rates are means, step times medians with quartiles, shares those of the summed time. Clipping, the "
-        "moving average and the finite check count as optimiser; validation and checkpoints are left out."
-    )
+        "moving average and the finite check count as optimiser; validation and checkpoints are left out.",
+    ]
     if passes:
-        parts += ["## One backward pass for both objectives", table(_PASS_HEADS, map(_pass_cells, passes))]
-        parts.append(
+        parts += [
+            "## One backward pass for both objectives",
+            columns(_PASSES, passes),
             f"Forward and backward of a joint step, medians of {passes[0]['rounds']} rounds with quartiles, "
             "taken in turn on one model and batch, not compiled. *Two* is algorithm 3 of arXiv:2106.05931 as "
             "it is written; *two, cut* stops the second pass at the prior's parameters. Ratios are medians "
             "within rounds. The last column is the largest difference of any gradient in float64, relative "
-            "to the largest gradient of its part."
-        )
+            "to the largest gradient of its part.",
+        ]
     return "\n\n".join(parts)
-
-
-_STAGE_HEADS = ("recipe", "stage", "batch", "precision", "steps/s", "images/s", "step, ms", *PHASES)
-_PASS_HEADS = (
-    "recipe",
-    "weighting",
-    "batch",
-    "precision",
-    "one, ms",
-    "two, ms",
-    "two, cut, ms",
-    "two / one",
-    "two, cut / one",
-    "difference",
-)
-
-
-def _stage_cells(row: Row) -> list[str]:
-    return [
-        row["recipe"],
-        row["stage"],
-        str(row["batch_size"]),
-        row["precision"] + (", compiled" if row["compile"] else ""),
-        f"{row['steps_per_second']:.3g}",
-        f"{row['images_per_second']:{'.3g' if row['images_per_second'] < 1000 else '.0f'}}",
-        spread(row, "step_ms", ".0f"),
-        *(f"{row[f'share_{phase}']:.0%}" for phase in PHASES),
-    ]
-
-
-def _pass_cells(row: Row) -> list[str]:
-    times = [spread(row, f"{name}_ms", ".0f") for name in ("one", "two", "two_cut")]
-    ratios = [spread(row, f"{name}_over_one", ".2f") for name in ("two", "two_cut")]
-    head = [row["recipe"], row["weighting"], str(row["batch_size"]), row["precision"]]
-    return [*head, *times, *ratios, f"{row['largest_difference']:.0e}"]
 
 
 def run(options: TrainBench) -> int:
     """Measure, then print or write; the exit status is 0."""
     recipes = read_recipes(options.recipes, width=options.width, batch=options.batch)
-    make_room(options.out)
-    device = pick_device(options.device)
-    about = machine(device)
-    sets = {name: load_images(recipe) for name, recipe in recipes.items()}
-    stages: list[Row] = []
-    passes: list[Row] = []
-    for name, recipe in recipes.items():
-        how: dict[str, Any] = {"device": device, "label": name}
-        stages += [time_stage(recipe, s, sets[name], steps=options.steps, **how) for s in _stages(recipe)]
-        row = compare_passes(recipe, sets[name], rounds=options.steps, **how)
-        passes += [row] if row is not None else []
-    require(bool(stages), "every stage of every recipe has 0 steps; give at least one of them a budget")
-    where = describe(about)
-    if options.width != 1:
-        where += f" Networks at {options.width:g} of their recipes' width."
-    rows = [{"width": options.width, **row, **about} for row in [*stages, *passes]]
-    publish("train", rows, page(stages, passes, about=where), as_json=options.json, out=options.out)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        sets = {name: load_images(recipe) for name, recipe in recipes.items()}
+        stages: list[dict[str, Any]] = []
+        passes: list[dict[str, Any]] = []
+        for name, recipe in recipes.items():
+            how: dict[str, Any] = {"device": device, "label": name}
+            for stage in training_stages(recipe):
+                stages.append(time_stage(recipe, stage, sets[name], steps=options.steps, **how))
+            if (row := compare_passes(recipe, sets[name], rounds=options.steps, **how)) is not None:
+                passes.append(row)
+        require(bool(stages), "every stage of every recipe has 0 steps; give at least one of them a budget")
+        return stages + passes
+
+    return measured("train", options, rows, page)

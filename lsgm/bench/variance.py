@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lsgm.bench.measuring import Row, describe, machine, publish, table
+from lsgm.bench.measuring import Columns, Row, columns, measured, table
 from lsgm.bench.options import VarianceBench
 from lsgm.data import load, test_levels
-from lsgm.devices import pick_device
 from lsgm.errors import ConfigError, DataError
 from lsgm.model.lsgm import LSGM
 from lsgm.objective.bound import Objective, Times
@@ -305,8 +304,14 @@ def _root(variance: Tensor, before: Tensor) -> dict[str, float | None]:
     }
 
 
-_HEADS = ("checkpoint", "compared with")
-_VALUE = (*_HEADS, "one draw, nats", "eight, nats", "fewer draws for equal error", "fewer eights")
+_VALUE: Columns = {
+    "checkpoint": "{checkpoint}",
+    "compared with": "{form}",
+    "one draw, nats": lambda row: _number(row["std_one"]),
+    "eight, nats": lambda row: _number(row["std_eight"]),
+    "fewer draws for equal error": lambda row: _times(row["fewer_one"]),
+    "fewer eights": lambda row: _times(row["fewer_eight"]),
+}
 
 
 def page(rows: Sequence[Row], *, about: str) -> str:
@@ -326,7 +331,7 @@ def page(rows: Sequence[Row], *, about: str) -> str:
             about,
             f"{'; '.join(measured)}. Seed {first['seed']}.",
             "## The value",
-            table(_VALUE, map(_value, values)),
+            columns(_VALUE, values),
             "Standard deviations over t and eps, root mean of the images' variances, with importance-sampled "
             f"times of the likelihood weighting: of one draw, and of the mean of eight stratified ones, "
             f"{first['draws']} eights of each image. Fewer draws: the variance as before over this one. "
@@ -343,11 +348,6 @@ def page(rows: Sequence[Row], *, about: str) -> str:
     )
 
 
-def _value(row: Row) -> list[str]:
-    stds = [_number(row[f"std_{end}"]) for end in ("one", "eight")]
-    return [row["checkpoint"], row["form"], *stds, *(_times(row[f"fewer_{end}"]) for end in ("one", "eight"))]
-
-
 def _heads(rows: Sequence[Row]) -> list[str]:
     """Return the head: a weighting whose times are not the matched ones says so, where that holds for all."""
     matched: dict[str, set[bool]] = {}
@@ -355,7 +355,7 @@ def _heads(rows: Sequence[Row]) -> list[str]:
         matched.setdefault(row["weighting"], set()).add(row["importance_sampling"])
     uniform = {name for name, ways in matched.items() if ways == {False}}
     heads = (f"{name}, uniform times" if name in uniform else name for name in matched)
-    return [*_HEADS, *heads]
+    return ["checkpoint", "compared with", *heads]
 
 
 def _gradients(rows: Sequence[Row]) -> list[list[str]]:
@@ -384,22 +384,23 @@ def _number(x: float) -> str:
 
 def run(options: VarianceBench) -> int:
     """Measure, then print; the exit status is 0."""
-    device = pick_device(options.device)
-    about = machine(device)
-    rows: list[Row] = []
-    for path in options.checkpoints or CHECKPOINTS:
-        try:
-            if not options.checkpoints and not Path(path).is_dir():
-                raise DataError("it is not here")
-            problem = lsgm_problem(
-                path, images=options.images, fit=options.fit, seed=options.seed, device=device
-            )
-        except DataError as error:
-            print(f"lsgm: {path} is skipped: {error}", file=sys.stderr)
-            continue
-        found = measure(problem, draws=options.draws, seed=options.seed)
-        rows += [{**row, "path": path, **about} for row in found]
-    if not rows:
-        raise ConfigError("nothing to measure; name an LSGM whose dataset is at hand")
-    publish("variance", rows, page(rows, about=describe(about)), as_json=options.json)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        found = []
+        how: dict[str, Any] = {"images": options.images, "fit": options.fit, "seed": options.seed}
+        for path in options.checkpoints or CHECKPOINTS:
+            try:
+                if not options.checkpoints and not Path(path).is_dir():
+                    raise DataError("it is not here")
+                problem = lsgm_problem(path, device=device, **how)
+            except DataError as error:
+                print(f"lsgm: {path} is skipped: {error}", file=sys.stderr)
+                continue
+            found += [
+                {**row, "path": path} for row in measure(problem, draws=options.draws, seed=options.seed)
+            ]
+        if not found:
+            raise ConfigError("nothing to measure; name an LSGM whose dataset is at hand")
+        return found
+
+    return measured("variance", options, rows, page)

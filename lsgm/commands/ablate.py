@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 from lsgm.commands import steps
 from lsgm.config import require
 from lsgm.errors import ConfigError, UserError
-from lsgm.files.write import claim, replace_file, unwritable
+from lsgm.files.write import claim, replace_file, writing
 from lsgm.options import Positional, arg, parse
+from lsgm.progress import say
 from lsgm.recipes import load_recipe
 from lsgm.recipes.ablation import (
     SHARED,
     AblationCell,
-    AblationStudy,
     all_cells,
     cell_options,
     choose_studies,
@@ -51,18 +51,17 @@ EXAMPLES = (
 
 
 class Size(NamedTuple):
-    """How much of a recipe fits into half an hour of one core."""
+    """How much of a recipe fits into half an hour of one core; None: what the recipe or the tier has."""
 
-    stage1: int
+    stage1: int | None = None
     """Steps of the shared stage."""
-    stage2: int
+    stage2: int | None = None
     """Steps of each cell."""
     images: int | None = None
-    """Images whose bound is measured; None for the tier's."""
+    """Images whose bound is measured."""
 
 
 SIZES: Mapping[str, Size] = {"glyphs-small": Size(1500, 900), "mnist-tiny": Size(1400, 450, 2000)}
-"""Other recipes keep their own steps."""
 
 
 @dataclass(frozen=True)
@@ -112,86 +111,121 @@ class AblateOptions:
         require(self.images is None or self.images >= 2, f"images is {self.images}; an error needs 2 of them")
 
 
-@dataclass(frozen=True)
-class AblationPlan:
-    """The commands of one grid."""
+def run(argv: list[str]) -> int:
+    """Train and measure the grid; the exit status is that of the first step that ends it."""
+    options = parse(AblateOptions, argv, prog="lsgm ablate", description=DESCRIPTION, examples=EXAMPLES)
+    grid = _Grid(options)
+    if status := grid.train() or grid.measure():
+        return status
+    status = steps.step(["report", str(grid.out)])
+    print("\n".join(grid.tables()))
+    return status
 
-    options: AblateOptions
-    recipe: Any
-    out: Path
 
-    @property
-    def size(self) -> Size | None:
-        """The command's own size of the recipe."""
-        return SIZES.get(self.options.recipe)
+class _Grid:
+    """The cells of some studies: the commands that make and measure them, and why some have no model."""
 
-    @property
-    def images(self) -> int | None:
+    def __init__(self, options: AblateOptions) -> None:
+        self.options = options
+        self.studies = choose_studies(options.study)
+        self.cells = all_cells(self.studies)
+        self.recipe = _recipe(options.recipe)
+        self.out = claim(options.out or Path("runs") / f"ablate-{Path(options.recipe).stem}")
+        self.size = SIZES.get(options.recipe, Size())
+        self.images = options.images or (self.size.images if options.tier == "quick" else None)
         """Images whose bound is measured; None for the tier's."""
-        if self.options.images is not None or self.size is None or self.options.tier != "quick":
-            return self.options.images
-        return self.size.images
+        self.failed: dict[str, str] = {}
+        self.device = ("--device", options.device)
+        changes = {cell: cell_options(cell, self.recipe, options.ve_sigma2_max) for cell in self.cells}
+        origin = ("--init-vae-from", self.out / "vae", "--stage1.steps", 0, *self._budget("stage2"))
+        self.trainings = {
+            cell: _words("train", options.recipe, "--out", self._model(cell), *origin, *words, *self.device)
+            for cell, words in changes.items()
+        }
 
-    def vae(self) -> list[str]:
-        """Train the VAE that all cells start from."""
-        return _words("train", self.options.recipe, "--out", self.out / "vae", *self._budget("stage1"),
-                      "--stage2.steps", 0, *self._device)  # fmt: skip
+    def train(self) -> int:
+        """Train the VAE that all cells start from, then these; return the status that ends it, or 0."""
+        for cell in self.cells:
+            self._note(cell, _impossible(cell, self.recipe))
+        vae = ("--out", self.out / "vae", *self._budget("stage1"), "--stage2.steps", 0)
+        if status := steps.step(_words("train", self.options.recipe, *vae, *self.device)):
+            return status
+        commands = {cell: words for cell, words in self.trainings.items() if cell.name not in self.failed}
+        jobs = self.options.jobs
+        try:
+            for cell, status, why in (
+                steps.one_by_one(commands) if jobs == 1 else steps.side_by_side(commands, jobs)
+            ):
+                if status and not why:
+                    return status
+                self._note(cell, why)
+        finally:
+            self._write()
+        return 0
 
-    def train(self, cell: AblationCell) -> list[str]:
-        """Train a cell."""
-        origin = ["--init-vae-from", self.out / "vae", "--stage1.steps", 0]
-        changes = cell_options(cell, self.recipe, self.options.ve_sigma2_max)
-        return _words("train", self.options.recipe, "--out", self.folder(cell), *origin,
-                      *self._budget("stage2"), *changes, *self._device)  # fmt: skip
+    def measure(self) -> int:
+        """Measure each cell beside the shared one, so that differences are paired and only those of interest.
 
-    def measure(self, cells: Sequence[AblationCell]) -> Iterator[list[str]]:
-        """Measure some cells beside one another."""
-        task, tier = self.recipe.data.dataset, ["--tier", self.options.tier, "--out", self.out, *self._device]
-        models = [self.folder(cell) for cell in cells]
-        named = [word for model in models for word in ("--model", model)]
+        Returns the status that ends it, or 0.
+        """
+        there = [cell for cell in self.cells if cell.name not in self.failed]
+        if not there:
+            raise UserError("no cell stayed finite, so there is nothing to measure; lower the learning rates")
+        first = SHARED if SHARED in there else there[0]
+        for words in self._measurements([first]):
+            if status := steps.step(words):
+                return status
+        for cell in there:
+            try:
+                for words in self._measurements([first, cell]) if cell != first else ():
+                    steps.announce(words)
+                    if status := steps.run_command(words):
+                        return status
+            except UserError as error:
+                self._note(cell, f"could not be measured: {error}")
+        self._write()
+        return 0
+
+    def tables(self) -> list[str]:
+        """Return the studies as tables for the terminal."""
+        tier = self.options.tier
+        tiers = {tier, tier if self.images is None else f"{tier}-limit-{self.images}"}
+        found = read_rows(self.out / "results.jsonl")
+        rows = [row.as_dict() for row in found if row.task.partition("/")[2] in tiers]
+        return [line for study in self.studies for line in ["", *study_lines(study, rows, self.failed)]]
+
+    def _measurements(self, cells: Sequence[AblationCell]) -> Iterator[list[str]]:
+        task, tier = self.recipe.data.dataset, ["--tier", self.options.tier, "--out", self.out, *self.device]
+        models = [self._model(cell) for cell in cells]
         only = ["--only", "quality"] + (["--only", "nelbo"] if self.images is None else [])
+        named = [word for model in models for word in ("--model", model)]
         yield _words("eval", task, *only, *tier, "--report", "no", *named)
         if self.images is not None:
-            yield _words("nll", *models, "--task", task, "--method", "nelbo", "--limit", self.images, *tier)
+            limit = ("--method", "nelbo", "--limit", self.images)
+            yield _words("nll", *models, "--task", task, *limit, *tier)
 
-    def folder(self, cell: AblationCell) -> Path:
+    def _model(self, cell: AblationCell) -> Path:
         """Return a cell's run directory, whose name is the model's."""
         return self.out / "models" / cell.name
-
-    @property
-    def _device(self) -> list[str]:
-        return ["--device", self.options.device]
 
     def _budget(self, stage: Literal["stage1", "stage2"]) -> list[object]:
         """Return the option that sets a stage's length: as asked for, the command's own, or none."""
         asked: Budget = getattr(self.options, stage)
         if asked.seconds is not None:
             return [f"--{stage}.seconds", asked.seconds]
-        steps = asked.steps or (getattr(self.size, stage) if self.size else None)
+        steps = asked.steps or getattr(self.size, stage)
         return [f"--{stage}.steps", steps] if steps else []
 
+    def _note(self, cell: AblationCell, why: str) -> None:
+        if why:
+            self.failed[cell.name] = why
+            say(f"no {cell.name}: {why}")
 
-def run(argv: list[str]) -> int:
-    """Train and measure the grid; the exit status is that of the first step that ends it."""
-    options = parse(AblateOptions, argv, prog="lsgm ablate", description=DESCRIPTION, examples=EXAMPLES)
-    studies = choose_studies(options.study)
-    out = options.out or Path("runs") / f"ablate-{Path(options.recipe).stem}"
-    plan = AblationPlan(options, _recipe(options.recipe), claim(out))
-    cells = all_cells(studies)
-    commands = {cell: plan.train(cell) for cell in cells}
-    failed: dict[str, str] = {}
-    for cell in cells:
-        _note(failed, cell, _impossible(cell, plan.recipe))
-    if status := steps.step(plan.vae()):
-        return status
-    status = _train({cell: commands[cell] for cell in cells if cell.name not in failed}, options.jobs, failed)
-    _write(out, options.recipe, studies, failed)
-    if status or (status := _measure(plan, cells, failed)):
-        return status
-    _write(out, options.recipe, studies, failed)
-    status = steps.step(_words("report", out))
-    print("\n".join(_tables(plan, studies, failed)))
-    return status
+    def _write(self) -> None:
+        path = self.out / "ablation.json"
+        text = json.dumps(summary(self.options.recipe, self.studies, self.failed), indent=1) + "\n"
+        with writing(path):
+            replace_file(path, text.encode())
 
 
 def _recipe(name: str) -> Any:
@@ -219,60 +253,6 @@ def _impossible(cell: AblationCell, recipe: Any) -> str:
     except ConfigError as error:
         return str(error)
     return ""
-
-
-def _train(commands: Mapping[AblationCell, Sequence[str]], jobs: int, failed: dict[str, str]) -> int:
-    """Train the cells; note those that fail, and return the status of the first that ended otherwise."""
-    for cell, status, why in steps.one_by_one(commands) if jobs == 1 else steps.side_by_side(commands, jobs):
-        if status and not why:
-            return status
-        _note(failed, cell, why)
-    return 0
-
-
-def _measure(plan: AblationPlan, cells: Sequence[AblationCell], failed: dict[str, str]) -> int:
-    """Measure each cell beside the shared one, so that differences are paired and only those of interest."""
-    there = [cell for cell in cells if cell.name not in failed]
-    if not there:
-        raise UserError("no cell stayed finite, so there is nothing to measure; lower the learning rates")
-    first = SHARED if SHARED in there else there[0]
-    for command in plan.measure([first]):
-        if status := steps.step(command):
-            return status
-    for cell in there:
-        if cell == first:
-            continue
-        try:
-            for command in plan.measure([first, cell]):
-                steps.announce(command)
-                if status := steps.run_command(command):
-                    return status
-        except UserError as error:
-            _note(failed, cell, f"could not be measured: {error}")
-    return 0
-
-
-def _tables(plan: AblationPlan, studies: Sequence[AblationStudy], failed: Mapping[str, str]) -> list[str]:
-    """Return the studies as tables for the terminal."""
-    tier, images = plan.options.tier, plan.images
-    tiers = {tier, tier if images is None else f"{tier}-limit-{images}"}
-    found = read_rows(plan.out / "results.jsonl")
-    rows = [row.as_dict() for row in found if row.task.partition("/")[2] in tiers]
-    return [line for study in studies for line in ["", *study_lines(study, rows, failed)]]
-
-
-def _write(out: Path, recipe: str, studies: Sequence[AblationStudy], failed: Mapping[str, str]) -> None:
-    text = json.dumps(summary(recipe, studies, failed), indent=1) + "\n"
-    try:
-        replace_file(out / "ablation.json", text.encode())
-    except OSError as error:
-        raise unwritable(out / "ablation.json", error) from error
-
-
-def _note(failed: dict[str, str], cell: AblationCell, why: str) -> None:
-    if why:
-        failed[cell.name] = why
-        steps.say(f"no {cell.name}: {why}")
 
 
 def _words(*words: object) -> list[str]:

@@ -34,13 +34,13 @@ def run(argv: list[str]) -> int:
         return 0
     if name in others:
         return int(others[name].load().run(rest))
-    benchmark = BENCHMARKS[name]
+    kind = BENCHMARKS[name]
     options = parse(
-        benchmark.options,
+        kind,
         rest,
         prog=f"lsgm bench {name}",
-        description=benchmark.description,
-        examples=benchmark.examples,
-        may_be_empty=benchmark.may_be_empty,
+        description=kind.description,
+        examples=kind.examples,
+        may_be_empty=kind.may_be_empty,
     )
     return int(importlib.import_module(f"lsgm.bench.{name}").run(options))

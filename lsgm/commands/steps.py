@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lsgm.discovery import offers
 from lsgm.errors import UserError
+from lsgm.progress import say
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,9 +49,15 @@ def side_by_side(commands: Mapping[Key, Sequence[str]], jobs: int) -> Iterator[t
                     process.start()
                 theirs.close()
                 running[ours] = (key, process)
-            for answer in wait(list(running)):
+            answers: list[Any] = wait(list(running))
+            for answer in answers:
                 key, process = running.pop(answer)
-                yield key, *_outcome(answer, process)
+                try:
+                    outcome = answer.recv()
+                except EOFError:  # it was killed before it could send any
+                    outcome = None
+                process.join()
+                yield key, *(outcome or (process.exitcode or 1, ""))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -89,17 +96,6 @@ def _child(argv: Sequence[str], jobs: int, answer: Connection) -> None:
         answer.send(outcome)
 
 
-def _outcome(answer: Any, process: SpawnProcess) -> tuple[int, str]:
-    """Return what a child sent, or its exit status where it was killed before it could."""
-    try:
-        sent: tuple[int, str] = answer.recv()
-    except EOFError:
-        process.join()
-        return process.exitcode or 1, ""
-    process.join()
-    return sent
-
-
 def _attempt(argv: Sequence[str]) -> tuple[int, str]:
     """Train; return the exit status, and why it did not stay finite."""
     from lsgm.train.signals import TrainingError
@@ -127,8 +123,3 @@ def step(argv: Sequence[str]) -> int:
 def announce(argv: Sequence[str]) -> None:
     """Print a command line as one would type it."""
     print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)
-
-
-def say(sentence: str) -> None:
-    """Tell something on standard error."""
-    print(f"lsgm: {sentence}", file=sys.stderr, flush=True)

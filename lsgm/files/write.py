@@ -204,6 +204,15 @@ def unwritable(path: Path, error: OSError) -> UnwritableError:
     )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes a file, into the error of `unwritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def remedy(error: OSError) -> str:
     """Return what is to be done where a file cannot be written: room helps where there is too little."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -15,7 +15,7 @@ from lsgm.errors import ConfigError, did_you_mean
 from lsgm.files import text
 from lsgm.files.names import shown
 from lsgm.files.text import read_table, record_of
-from lsgm.files.write import replace_file
+from lsgm.files.write import replace_file, writing
 from lsgm.structure import from_dict, to_dict
 
 __all__ = [
@@ -121,10 +121,8 @@ def write_costs(folder: Path, costs: Mapping[str, TrainingCost]) -> Path:
     """Write a folder's file; return its path."""
     path = folder / COSTS
     text = json.dumps({name: asdict(cost) for name, cost in sorted(costs.items())}, indent=1)
-    try:
+    with writing(path):
         replace_file(path, f"{text}\n".encode())
-    except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror}); make its folder writable") from None
     return path
 
 

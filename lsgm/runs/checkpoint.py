@@ -65,10 +65,11 @@ def save_checkpoint(
     final = parent / f"step-{state['step']:07d}"
     try:
         with write.directory(final) as temporary:
-            files: dict[str, dict[str, Any]] = {}
-            for name, content in _contents(model, ema, optimizers):
-                write.write_synced(temporary / name, content)
-                files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            moments = io.BytesIO()
+            torch.save(dict(optimizers), moments)
+            contents = {WEIGHTS["raw"]: serialise(model), WEIGHTS["ema"]: serialise(ema)}
+            contents[OPTIMIZER] = moments.getvalue()
+            files = {name: write_described(temporary / name, content) for name, content in contents.items()}
             shapes = {key: list(value.shape) for key, value in model.items()}
             record = {"format": FORMAT, **state, "files": files, "shapes": shapes}
             write.write_synced(temporary / STATE, (json.dumps(record, indent=1) + "\n").encode())
@@ -78,6 +79,12 @@ def save_checkpoint(
             f"{write.remedy(error)} or choose another place, then run the same command again"
         ) from error
     return final
+
+
+def write_described(path: Path, content: bytes) -> dict[str, Any]:
+    """Write a file of a checkpoint; return what `state.json` says of it."""
+    write.write_synced(path, content)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def checkpoints(parent: Path) -> list[Path]:
@@ -203,29 +210,12 @@ def _tensor(entry: TensorEntry, memory: memoryview) -> Tensor:
     return torch.frombuffer(piece, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
 
 
-def load_weights(
-    module: nn.Module, checkpoint: Path | str, weights: Literal["ema", "raw"] = "ema"
-) -> dict[str, Any]:
-    """Load a checkpoint's (or a run's newest checkpoint's) weights into a module; return its `state.json`.
-
-    Raises CheckpointError where the tensors are not the module's, naming the first that differs.
-    """
-    checkpoint = find_checkpoint(checkpoint)
-    origin = checkpoint / WEIGHTS[weights]
-    refuse_other(module, read_entries(checkpoint, weights), origin)
-    load_into(module, read_weights(checkpoint, weights), origin)
-    return read_state(checkpoint)
-
-
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> None:
     """Copy tensors into a module after checking every key and shape; `origin` is the file to name.
 
     Buffers that a module has come to have since the file was written begin as it says itself.
     """
-    tensors = with_later_buffers(module, tensors)
-    own = module.state_dict()
-    _refuse(_difference(own, tensors) or _other_type(own, tensors), origin)
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(_fitting(module, tensors, origin))
 
 
 def refuse_other(module: nn.Module, entries: Mapping[str, TensorEntry], origin: Path) -> None:
@@ -236,15 +226,17 @@ def refuse_other(module: nn.Module, entries: Mapping[str, TensorEntry], origin: 
     described = {
         name: torch.empty(e.shape, dtype=DTYPES[e.dtype], device="meta") for name, e in entries.items()
     }
-    tensors, own = with_later_buffers(module, described), module.state_dict()
-    _refuse(_difference(own, tensors) or _other_type(own, tensors), origin)
+    _fitting(module, described, origin)
 
 
-def _refuse(problem: str, origin: Path) -> None:
-    if problem:
+def _fitting(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> dict[str, Tensor]:
+    """Return all tensors of a module. Raises CheckpointError, naming the first that differs."""
+    tensors, own = with_later_buffers(module, tensors), module.state_dict()
+    if problem := _difference(own, tensors) or _other_type(own, tensors):
         raise CheckpointError(
             f"{origin} belongs to another model: {problem}; use the configuration that it was trained with"
         )
+    return tensors
 
 
 def with_later_buffers(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -353,18 +345,6 @@ def _other_type(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str
 
 def _word(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _contents(
-    model: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizers: Mapping[str, Any]
-) -> list[tuple[str, bytes]]:
-    buffer = io.BytesIO()
-    torch.save(dict(optimizers), buffer)
-    return [
-        (WEIGHTS["raw"], serialise(model)),
-        (WEIGHTS["ema"], serialise(ema)),
-        (OPTIMIZER, buffer.getvalue()),
-    ]
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -23,9 +23,9 @@ from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
 from lsgm.nets.layers import BatchNorm
 from lsgm.rng import derive_seed
-from lsgm.runs.checkpoint import WEIGHTS, read_weights, save_checkpoint
+from lsgm.runs.checkpoint import WEIGHTS, save_checkpoint
 from lsgm.runs.directory import Run
-from lsgm.runs.load import TRAINING_PARTS, OpenedCheckpoint
+from lsgm.runs.load import OpenedCheckpoint, averaged_weights
 from lsgm.runs.records import Position
 from lsgm.structure import to_dict
 
@@ -101,11 +101,7 @@ def write_derived(
     """
     state, meta = opened.state, opened.state["meta"]
     position = {**Position.of(state).as_dict(), "stage_done": True, "finished": True}
-    tensors = {
-        key: value
-        for key, value in read_weights(opened.checkpoint, "ema").items()
-        if key.split(".", 1)[0] not in TRAINING_PARTS
-    } | own
+    tensors = averaged_weights(opened.checkpoint) | own
     return write_derived_run(
         out,
         to_dict(opened.recipe),

@@ -6,10 +6,9 @@ nothing can go on from it bit for bit, and none of its texts names a path or the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -27,12 +26,12 @@ from lsgm.runs.checkpoint import (
     checkpoints,
     find_checkpoint,
     read_state,
-    read_weights,
     serialise,
+    write_described,
 )
 from lsgm.runs.derived import refuse_existing
 from lsgm.runs.directory import Run, read_metrics
-from lsgm.runs.load import TRAINING_PARTS, described, measurable, open_checkpoint, run_name
+from lsgm.runs.load import averaged_weights, described, measurable, open_checkpoint, run_name
 from lsgm.runs.records import Position
 
 CARD = "MODEL_CARD.md"
@@ -81,12 +80,7 @@ def export(
     refuse_existing(out)
     state = _state(checkpoint, dtype, name)
     state["exported"]["limits"] = list(limits)
-    tensors = {
-        key: value
-        for key, value in read_weights(checkpoint, "ema").items()
-        if key.split(".", 1)[0] not in TRAINING_PARTS
-    }
-    return write_folder(out, state, rounded(tensors, dtype))
+    return write_folder(out, state, rounded(averaged_weights(checkpoint), dtype))
 
 
 def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -94,12 +88,10 @@ def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tens
 
     Raises CheckpointError where ``out`` cannot be written; then nothing of it is there.
     """
-    content = serialise(tensors)
-    described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    state = {**state, "files": {WEIGHTS["ema"]: described}}
     try:
         with write.directory(out) as temporary:
-            write.write_synced(temporary / WEIGHTS["ema"], content)
+            written = write_described(temporary / WEIGHTS["ema"], serialise(tensors))
+            state = {**state, "files": {WEIGHTS["ema"]: written}}
             write.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
             write.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
     except OSError as error:
@@ -107,7 +99,7 @@ def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tens
             f"{out} could not be written ({error.strerror or error}); {write.remedy(error)} or choose "
             "another place"
         ) from error
-    return state
+    return dict(state)
 
 
 def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str] = ()) -> Path:
@@ -134,15 +126,11 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
             )
         rows += own
     card = folder / CARD
-    try:
+    with write.writing(card):
         if limits:
             state["exported"]["limits"] = list(limits)
             write.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
         write.replace_file(card, render_card(state, _shown(folder), rows).encode())
-    except OSError as error:
-        raise UserError(
-            f"{card} could not be written ({error.strerror or error}); {write.remedy(error)}"
-        ) from error
     return card
 
 
@@ -210,24 +198,24 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
     from, first ones first, as far as they are still there. Nothing in it is a path of this machine. Raises
     CheckpointError and ConfigError for a damaged run.
     """
-    _complete(dict(state))
-    run = _run_of(checkpoint)
-    trained_here = run is not None and not any(key in state["meta"] for key in DERIVED)
-    manifest = run.manifest() if run is not None and trained_here else {}
-    calls = _calls(manifest)
+    Position.of(state)
+    run = None if any(key in state["meta"] for key in DERIVED) else _run_of(checkpoint)
+    manifest = run.manifest() if run else {}
+    origin = _origin(run) if run else None
+    hardware = (call["hardware"] for call in _calls(run) if call.get("hardware"))
     return {
         "run": run_name(checkpoint),
         "run_id": manifest.get("run_id"),
         "checkpoint": checkpoint.resolve().name,
         "sha256": state["files"][WEIGHTS["ema"]]["sha256"],
         "started": manifest.get("time"),
-        "git_revisions": _revisions(run) if calls else [],
-        "hardware": _distinct(hardware_line(call["hardware"]) for call in calls if call.get("hardware")),
+        "git_revisions": _revisions(run),
+        "hardware": list(dict.fromkeys(map(hardware_line, hardware))),
         "versions": manifest.get("versions", {}),
-        "initialised_from": _initialised_from(run) if run is not None and trained_here else None,
-        "earlier": _earlier(run) if run is not None and trained_here else [],
+        "initialised_from": _name_of(origin) if origin else None,
+        "earlier": _earlier(run) if run else [],
         "stages": _stages(checkpoint, state),
-        "validation": _validation(run, state) if run is not None and trained_here else None,
+        "validation": _validation(run, state) if run else None,
     }
 
 
@@ -303,11 +291,6 @@ def _validation(run: Run, state: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"step": rows[-1]["step"], **values}
 
 
-def _initialised_from(run: Run) -> str | None:
-    origin = _origin(run)
-    return None if origin is None else _name_of(origin)
-
-
 def _origin(run: Run) -> Path | None:
     """Return the run or checkpoint whose weights a run was begun from."""
     config = run.config()
@@ -327,12 +310,13 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
         before = _run_of(checkpoint)
         if before is None or before.directory.resolve() in seen:
             break
+        Position.of(state := read_state(checkpoint))
         found.insert(
             0,
             {
                 "run": _name_of(origin),
                 "git_revisions": _revisions(before),
-                "stages": _stages(checkpoint, _complete(read_state(checkpoint))),
+                "stages": _stages(checkpoint, state),
             },
         )
         here = before
@@ -340,19 +324,17 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _complete(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state that says where its run stands. Raises CheckpointError for another."""
-    Position.of(state)
-    return state
-
-
-def _calls(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _calls(run: Run | None) -> list[Mapping[str, Any]]:
     """Return what a manifest says of the first call that trained a run, and of each that went on."""
-    return [manifest, *(manifest.get("resumed") or [])] if manifest else []
+    if run is None:
+        return []
+    manifest = run.manifest()
+    return [manifest, *(manifest.get("resumed") or [])]
 
 
 def _revisions(run: Run | None) -> list[Any]:
-    return [] if run is None else _distinct(call.get("git_revision") for call in _calls(run.manifest()))
+    found = dict.fromkeys(call.get("git_revision") for call in _calls(run))
+    return [revision for revision in found if revision is not None]
 
 
 def _name_of(origin: Path) -> str:
@@ -362,10 +344,6 @@ def _name_of(origin: Path) -> str:
     except CheckpointError:
         exported_as = None
     return exported_as or run_name(origin)
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    return [value for value in dict.fromkeys(values) if value is not None]
 
 
 def _counted(count: int, word: str, plural: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files.names import shown
@@ -148,6 +148,12 @@ def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
     refuse_other(vae, entries, origin)
     load_into(vae, _part(read_weights(checkpoint, "ema"), "vae"), origin)
     return checkpoint
+
+
+def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's averaged weights without what only training goes on from."""
+    found = read_weights(checkpoint, "ema")
+    return {key: value for key, value in found.items() if key.split(".", 1)[0] not in TRAINING_PARTS}
 
 
 def load_present(networks: nn.Module, checkpoint: Path, weights: Literal["ema", "raw"]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import load_weights
 from torch import nn
 from train_toy import CONFIG, run_toy, two_stages, weights
 
@@ -18,7 +19,6 @@ from lsgm.files import write
 from lsgm.runs.checkpoint import (
     checkpoints,
     find_checkpoint,
-    load_weights,
     prune,
     read_state,
     read_weights,

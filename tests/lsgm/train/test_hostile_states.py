@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save
 from sealed import restate, safetensors_of, seal
+from tiny import load_weights
 from torch import nn
 from train_toy import run_toy
 
 from lsgm.errors import CheckpointError, ConfigError, DataError, UserError
-from lsgm.runs.checkpoint import find_checkpoint, load_weights, read_state, read_weights, save_checkpoint
+from lsgm.runs.checkpoint import find_checkpoint, read_state, read_weights, save_checkpoint
 from lsgm.runs.directory import Run, read_metrics
 
 
