@@ -26,6 +26,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def unrounded(like: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context without autocast on a tensor's device; on ``meta``, shapes alone, there is none."""
+    if like.device.type == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def computes_bfloat16(device: torch.device) -> bool:
     """Return whether a device has arithmetic for bfloat16.
 

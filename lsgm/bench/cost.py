@@ -1,7 +1,7 @@
 """Parameters of a recipe's networks and the floating-point operations of its training, without running it.
 
-The networks are built and run on fake tensors, which have shapes and no contents, so that the largest recipe
-takes seconds and no memory. Convolutions, matrix products and attention count, at two operations for each
+The networks are built and run on the meta device, which has shapes and no contents: the largest recipe takes
+a second and no memory. Convolutions, matrix products and attention count, at two operations for each
 multiplication and addition; elementwise work does not. The forward pass of each part is counted on one image,
 and a step follows from the passes that its mode makes, a backward pass being two forward ones: one for the
 gradients of the inputs and one for those of the weights.
@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lsgm.bench.measuring import Columns, columns, publish
@@ -36,7 +35,7 @@ from lsgm.bench.options import CostBench
 from lsgm.config import StageConfig, require
 from lsgm.data.registry import DATASETS
 from lsgm.generative import Pixels
-from lsgm.kinds import find_kind, recipe_from
+from lsgm.kinds import recipe_from
 from lsgm.model.lsgm import operations, parameter_counts, sketch
 from lsgm.recipes import (
     TrainingCost,
@@ -84,9 +83,8 @@ def cost_of(recipe: Any) -> TrainingCost:
 def counted(recipe: Any) -> tuple[Forward, dict[str, int]]:
     """Return the operations of a recipe's networks on one image, and the numbers of their parameters."""
     pixels = recipe_pixels(recipe)
-    sketch(recipe, pixels)  # what is too large is refused before it is counted
-    with FakeTensorMode(), torch.no_grad():
-        networks = find_kind(recipe.kind).build(recipe, pixels)
+    networks = sketch(recipe, pixels)
+    with torch.device("meta"), torch.no_grad():
         parameters = parameter_counts(networks)
         unknown = sorted(parameters.keys() - PARTS)
         require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")
@@ -114,7 +112,7 @@ def training_stages(recipe: Any) -> dict[str, StageConfig]:
 
 
 def forward_flops(networks: nn.Module, pixels: Pixels, *, several: bool = True) -> Forward:
-    """Return the operations of one image's forward pass; to be called on fake tensors.
+    """Return the operations of one image's forward pass; to be called where tensors are shapes alone.
 
     Without ``several`` it is not asked what another draw of an image's latents takes.
     """

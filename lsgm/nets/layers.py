@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lsgm.devices import unrounded
+
 __all__ = [
     "FIR",
     "Attention",
@@ -323,7 +325,7 @@ class TimeEmbedding(nn.Module):
         """Return SiLU of the embedding, ready for `TimeShifts`."""
         angles = t.to(torch.float64)[:, None] * self.frequencies.to(t.device, torch.float64) * self.unit
         waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.first.weight.dtype)
-        with torch.autocast(t.device.type, enabled=False):
+        with unrounded(t):
             return F.silu(self.second(F.silu(self.first(waves))))
 
 

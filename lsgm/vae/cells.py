@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsgm.devices import at_least_float32
+from lsgm.devices import at_least_float32, unrounded
 from lsgm.nets.layers import BatchNorm, WeightNormConv2d
 
 __all__ = [
@@ -107,7 +107,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated x."""
-        with torch.autocast(x.device.type, enabled=False):
+        with unrounded(x):
             means = at_least_float32(x).mean(dim=(2, 3))
             gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(means))))
         return x * gates[:, :, None, None].to(x.dtype)

@@ -336,5 +336,6 @@ def _moment(module: nn.Module) -> Moment:
     """Return what a state depends on besides z; optimisers and loading alter all parameters, so one tells."""
     parameter = next(module.parameters(), None)
     version = None if parameter is None or parameter.is_inference() else parameter._version
-    autocast = torch.is_autocast_enabled(device_of(module).type)
+    device = device_of(module).type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
     return dtype_of(module), version, module.training, torch.is_grad_enabled(), autocast
