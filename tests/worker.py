@@ -1,4 +1,4 @@
-"""What the second process of a test runs: a module of its own, which a spawned interpreter can import."""
+"""What the two processes of a test run: a module of its own, which they can import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsgm.config import SamplerConfig
-from lsgm.distributed import World, leave
+from lsgm.distributed import join
 from lsgm.nets.layers import BatchNorm, recompute
 from lsgm.runs.load import load_model
 
@@ -18,16 +18,14 @@ __all__ = ["SAMPLER", "SEEDS", "normalise_a_share", "normalised_network", "sampl
 SEEDS, SAMPLER = range(8), SamplerConfig("heun", steps=3)
 
 
-def sample_a_share(rank: int, run: str, folder: str) -> None:
+def sample_a_share(run: Path, folder: Path) -> None:
     """Draw every second seed, gather what the other process drew, and let the first one keep all."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    images = load_model(run).sample(SEEDS[rank::2], SAMPLER).images
+    world = join("cpu")
+    images = load_model(run).sample(SEEDS[world.rank :: 2], SAMPLER).images
     shares = [torch.empty_like(images) for _ in range(2)]
     dist.all_gather(shares, images)
-    if rank == 0:
-        torch.save(torch.stack(shares, dim=1).flatten(0, 1), Path(folder) / "images.pt")
-    leave()
+    if world.main:
+        torch.save(torch.stack(shares, dim=1).flatten(0, 1), folder / "images.pt")
 
 
 class Recomputed(nn.Sequential):
@@ -49,12 +47,10 @@ def normalised_network() -> tuple[nn.Module, Tensor]:
     return net, x.requires_grad_()
 
 
-def normalise_a_share(rank: int, folder: str) -> None:
+def normalise_a_share(folder: Path) -> None:
     """Train on half of the batch for two steps and write what came of it."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    world = join("cpu")
     net, batch = normalised_network()
-    world = World(rank, 2, torch.device("cpu"))
     x = batch.detach()[world.rows(len(batch))].clone().requires_grad_()
     wrapped, losses = world.wrap(net), []
     for _ in range(2):
@@ -68,5 +64,4 @@ def normalise_a_share(rank: int, folder: str) -> None:
         "buffers": dict(net.named_buffers()),
         "input": x.grad,
     }
-    torch.save(result, Path(folder) / f"{rank}.pt")
-    leave()
+    torch.save(result, folder / f"{world.rank}.pt")

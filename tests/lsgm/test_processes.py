@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from beside import two
 from tiny import bars, recipe
 from worker import SAMPLER, SEEDS, sample_a_share
 
@@ -19,6 +19,6 @@ from lsgm.train.loop import train_recipe
 def test_two_gloo_processes_draw_the_images_of_one(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train_recipe(recipe(), run, images=bars())
-    mp.spawn(sample_a_share, args=(str(run), str(tmp_path)), nprocs=2)
+    two(sample_a_share, run, tmp_path, folder=tmp_path)
     together = torch.load(tmp_path / "images.pt", weights_only=True)
     assert torch.equal(together, load_model(run).sample(SEEDS, SAMPLER).images)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from beside import two
 from torch import nn
 from worker import normalise_a_share, normalised_network
 
@@ -76,7 +76,7 @@ def test_low_precision_activations_have_float32_statistics() -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_normalise_as_one(tmp_path: Path) -> None:
     """Outputs, gradients of weights and of inputs, and running statistics of two steps."""
-    mp.spawn(normalise_a_share, args=(str(tmp_path),), nprocs=2)
+    two(normalise_a_share, tmp_path, folder=tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     net, x = normalised_network()
     losses = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+from beside import begin
+from train_toy import hold
 
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.runs.directory import Run
@@ -83,20 +84,15 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
-    code = (
-        "import sys; from lsgm.runs.directory import Run\n"
-        "with Run(sys.argv[1]).locked(): print('in', flush=True); input()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"in\n"
+    other = begin(hold, tmp_path, said=tmp_path / "said.txt")
+    while not (tmp_path / "in").exists():
+        assert other.is_alive()
+        time.sleep(0.01)
     with pytest.raises(ConfigError, match="another process is training"), Run(tmp_path).locked():
         pass
     # A killed process leaves no lock behind.
     other.kill()
-    other.wait()
+    other.join()
     with Run(tmp_path).locked():
         pass
 

@@ -1,8 +1,10 @@
-"""A toy to train: two linear maps on four pixels with noise and dropout, and a script that trains it."""
+"""A toy to train: two linear maps on four pixels with noise and dropout; what other processes do with it."""
 
 from __future__ import annotations
 
-import sys
+import json
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.config import OptimConfig, StageConfig
+from lsgm.errors import UserError
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint
-from lsgm.runs.directory import Run
+from lsgm.runs.directory import Run, read_metrics
 from lsgm.train.loop import train
 from lsgm.train.stage import Losses, Outcome, ParamGroup, Stage, StageSpec
 
@@ -135,6 +138,14 @@ def weights(directory: Path) -> tuple[bytes, bytes]:
     return (newest / "model.safetensors").read_bytes(), (newest / "ema.safetensors").read_bytes()
 
 
+def timeless(directory: Path) -> list[dict[str, object]]:
+    """Return the rows of the log without the clock's readings."""
+    clock = ("seconds", "images_per_second")
+    return [
+        {k: v for k, v in row.items() if k not in clock} for row in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
 def patient(pause: float) -> Callable[[int], float]:
     """Return a hook that makes every step take `pause` seconds and changes nothing."""
 
@@ -148,11 +159,48 @@ def patient(pause: float) -> Callable[[int], float]:
 LONG = replace(CONFIG, steps=60)
 
 
-def main(folder: Path, pause: float, every: float) -> int:
+def long(folder: Path, pause: float, every: float) -> int:
     """Train two stages of 60 steps with a checkpoint every `every` seconds; return the exit status."""
     stages = two_stages(replace(LONG, checkpoint_every=every), hook=patient(pause))
     return run_toy(folder, stages).exit_status
 
 
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+def stuck(folder: Path) -> int:
+    """Train with a checkpoint at every step; the 25th takes minutes."""
+
+    def hook(call: int) -> float:
+        time.sleep(300 if call == 25 else 0)
+        return 1.0
+
+    return run_toy(folder, two_stages(replace(LONG, checkpoint_every=1e-6, keep=99), hook=hook)).exit_status
+
+
+def hold(folder: Path) -> None:
+    """Lock a run directory, say so, and wait to be killed."""
+    with Run(folder).locked():
+        (folder / "in").touch()
+        time.sleep(300)
+
+
+CURVE = replace(CONFIG, log_every=1)
+
+
+def share(folder: Path) -> None:
+    """What each of two processes does: train, run into errors, be interrupted by the clock."""
+    said: dict[str, str] = {}
+    levels = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    rank = int(os.environ["RANK"])
+    # Dropout draws from each process's own stream, so it is off where curves are compared.
+    for _ in range(2):
+        run_toy(folder / "curve", two_stages(CURVE, dropout=0.0), val_levels=levels, max_steps=14)
+    for name, stages in {
+        "odd": two_stages(replace(CURVE, batch_size=9)),
+        "nan": two_stages(hook=lambda call: math.nan if call == 3 and rank == 1 else 1.0),
+    }.items():
+        try:
+            run_toy(folder / name, stages)
+        except UserError as error:
+            said[name] = str(error)
+    clocked = two_stages(replace(CONFIG, seconds=0.2), hook=patient(0.01 * (1 + rank)))[:1]
+    said["steps"] = str(run_toy(folder / "clock", clocked).step)
+    (folder / f"said-{rank}.json").write_text(json.dumps(said))
