@@ -49,31 +49,43 @@ def weights(run: Path) -> tuple[bytes, bytes]:
     return (newest / "model.safetensors").read_bytes(), (newest / "ema.safetensors").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as it ends, which nobody changes."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert trained(run).finished
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run two steps into its last stage, which nobody changes."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    assert not trained(run, max_steps=8).finished
+    return run
+
+
 @pytest.mark.parametrize(
     ("stage", "tables"),
     [("stage2", tiny.TABLES), ("prior_stage", PRIOR_ALONE), ("stage", PIXELS), ("stage1", VAE)],
     ids=["stage 2", "the prior alone", "pixels", "a VAE"],
 )
-@pytest.mark.parametrize("cut", [None, 2], ids=["finished", "interrupted"])
 def test_a_run_that_is_given_more_is_the_run_begun_with_that_budget_and_its_own_horizon(
-    tmp_path: Path, stage: str, tables: dict[str, Any], cut: int | None
+    tmp_path: Path, stage: str, tables: dict[str, Any]
 ) -> None:
-    """Weights, average, optimisers and order of the data go on, bit for bit; it does not matter when."""
+    """Weights, average, optimisers and order of the data go on, bit for bit, finished or interrupted."""
     steps = tables[stage]["steps"]
-    trained(tmp_path / "run", tables=tables)
-    if cut:
-        before = read_state(find_checkpoint(tmp_path / "run"))["step"] - steps
-        shutil.rmtree(tmp_path / "run")
-        assert not trained(tmp_path / "run", tables=tables, max_steps=before + cut).finished
-    outcome = trained(tmp_path / "run", {stage: {"steps": steps + 4}}, tables)
-    assert outcome.finished
+    last = trained(tmp_path / "finished", tables=tables).step
+    assert not trained(tmp_path / "interrupted", tables=tables, max_steps=last - steps + 2).finished
     trained(tmp_path / "whole", {stage: {"steps": steps + 4, "horizon": steps}}, tables)
-    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
-    states = [read_state(find_checkpoint(tmp_path / run)) for run in ("run", "whole")]
-    for state in states:
-        for key in ("seconds", "seconds_by_stage", "files", "log"):
-            del state[key]
-    assert states[0] == states[1]
+    wanted = read_state(find_checkpoint(tmp_path / "whole"))
+    for run in ("finished", "interrupted"):
+        assert trained(tmp_path / run, {stage: {"steps": steps + 4}}, tables).finished
+        assert weights(tmp_path / run) == weights(tmp_path / "whole")
+        found = read_state(find_checkpoint(tmp_path / run))
+        timed = ("seconds", "seconds_by_stage", "files", "log")
+        assert found.keys() == wanted.keys()
+        assert all(found[key] == wanted[key] for key in found.keys() - timed)
 
 
 def test_after_its_schedule_the_rate_stays_at_its_last_value(
@@ -151,31 +163,30 @@ def test_a_budget_in_seconds_is_given_more_seconds(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_another_run_is_one_sentence_and_nothing_is_touched(
-    tmp_path: Path, changes: dict[str, Any], sentence: str
+    whole: Path, changes: dict[str, Any], sentence: str
 ) -> None:
-    trained(tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError) as found:
-        trained(tmp_path / "run", changes)
+        trained(whole, changes)
     assert sentence in str(found.value)
-    assert f"with --init-from {tmp_path / 'run'} from the weights of this one" in str(found.value)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert f"with --init-from {whole} from the weights of this one" in str(found.value)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
-def test_how_often_is_logged_validated_saved_and_kept_decides_nothing(tmp_path: Path) -> None:
-    trained(tmp_path / "run", max_steps=8)
+def test_how_often_is_logged_validated_saved_and_kept_decides_nothing(
+    whole: Path, stopped: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
     others = {"log_every": 3, "val_every": 2, "checkpoint_every": 1e-3, "keep": 5}
     assert trained(tmp_path / "run", {"stage1": others, "stage2": others}).finished
-    trained(tmp_path / "whole")
-    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(whole)
     assert Run(tmp_path / "run").config()["stage2"]["log_every"] == 3
     assert len(checkpoints(tmp_path / "run" / "checkpoints")) > 3
 
 
-def test_a_checkpoint_counts_for_more_than_a_config_that_was_edited(tmp_path: Path) -> None:
+def test_a_checkpoint_counts_for_more_than_a_config_that_was_edited(stopped: Path, tmp_path: Path) -> None:
     """The same command goes on, an edited one does not, and config.toml then says what is trained."""
-    run = Run(tmp_path / "run")
-    trained(run.directory, max_steps=8)
+    run = Run(shutil.copytree(stopped, tmp_path / "run"))
     honest = run.config()
     edited = json.loads(json.dumps(honest))
     edited["stage2"]["vae"]["lr"] = 0.5
@@ -227,8 +238,8 @@ def test_a_run_that_no_training_made_cannot_be_given_more(tmp_path: Path) -> Non
     assert trained(tmp_path / "derived", {"stage2": {"steps": 0}}).finished
 
 
-def test_other_data_are_named_with_the_settings_that_chose_them(tmp_path: Path) -> None:
-    trained(tmp_path / "run", max_steps=2)
+def test_other_data_are_named_with_the_settings_that_chose_them(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / "manifest.json").unlink()
     others = recipe_from(tiny.merged(tiny.TABLES, {"data": {"dataset": "more-bars"}}), "a recipe")
     with pytest.raises(DataError) as found:
@@ -236,14 +247,29 @@ def test_other_data_are_named_with_the_settings_that_chose_them(tmp_path: Path) 
     assert "data.dataset was 'glyphs' and is 'more-bars'; restore the data" in str(found.value)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``d/plain``, a recipe, its run ``whole``, and ``runs/small``, stopped after a step."""
+    folder = tmp_path_factory.mktemp("begun")
+    tiny.folder_of_images(folder / "d" / "plain")
+    tiny.toml(folder / "small.toml", {"data": {"dataset": "d/plain", "image_size": 8, "bits": 5}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LSGM_CACHE", str(folder / "cache"))
+        train = ["train", "small.toml", "--device", "cpu", "--out"]
+        assert cli.main([*train, "whole"]) == 0
+        assert cli.main([*train, "runs/small", "--max-seconds", "1e-6"]) == 0
+    assert not read_state(find_checkpoint(folder / "runs" / "small"))["finished"]
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder of its own with ``d/plain`` and a recipe in it, stopped after three steps."""
+def folder(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a copy of it."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    tiny.folder_of_images(tmp_path / "d" / "plain")
-    tiny.toml(tmp_path / "small.toml", {"data": {"dataset": "d/plain", "image_size": 8, "bits": 5}})
     return tmp_path
 
 
@@ -252,19 +278,10 @@ def lsgm(capsys: pytest.CaptureFixture[str]) -> tiny.Command:
     return tiny.train_command(capsys)
 
 
-def begun(folder: Path, run: str = "runs/small") -> bytes:
-    """Begin the run, stop it after its first step, and return the weights of the one that was not stopped."""
-    assert cli.main(["train", "small.toml", "--out", "whole", "--device", "cpu"]) == 0
-    assert cli.main(["train", "small.toml", "--out", run, "--device", "cpu", "--max-seconds", "1e-6"]) == 0
-    assert not read_state(find_checkpoint(run))["finished"]
-    return weights(folder / "whole")[0]
-
-
 @pytest.mark.parametrize(
     "spelling", ["./d/plain", "d//plain/", "d/../d/plain", "absolute", "copy", "~/plain"]
 )
 def test_data_are_known_by_their_pixels(folder: Path, lsgm: tiny.Command, spelling: str) -> None:
-    whole = begun(folder)
     if spelling == "absolute":
         spelling = str(folder / "d" / "plain")
     elif spelling == "copy":
@@ -276,7 +293,7 @@ def test_data_are_known_by_their_pixels(folder: Path, lsgm: tiny.Command, spelli
     status, said = lsgm("small.toml", "--data", spelling)
     assert status == 0, said
     assert f"data.dataset = '{spelling}' (was 'd/plain')" in said
-    assert weights(folder / "runs" / "small")[0] == whole
+    assert weights(folder / "runs" / "small") == weights(folder / "whole")
     assert Run("runs/small").config()["data"]["dataset"] == spelling
 
 
@@ -284,7 +301,6 @@ def test_data_are_known_by_their_pixels(folder: Path, lsgm: tiny.Command, spelli
     "out", ["runs/small/", "./runs/../runs/small", "link", "--out=~/moved", "$HOME/moved"]
 )
 def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: tiny.Command, out: str) -> None:
-    whole = begun(folder)
     place = folder / "runs" / "small"
     if out == "link":
         (folder / "link").symlink_to("runs/small", target_is_directory=True)
@@ -293,7 +309,7 @@ def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: tiny.Comm
         place = folder / "home" / "moved"
     status, said = lsgm("small.toml", *([out] if out.startswith("--") else ["--out", out]))
     assert status == 0, said
-    assert weights(place)[0] == whole
+    assert weights(place) == weights(folder / "whole")
     assert not any(path.name.startswith(("~", "$")) for path in folder.iterdir())
 
 
@@ -301,13 +317,14 @@ def test_a_run_directory_is_known_by_what_is_in_it(folder: Path, lsgm: tiny.Comm
 def test_an_origin_is_known_by_its_place_and_its_weights(
     folder: Path, lsgm: tiny.Command, option: str
 ) -> None:
-    assert lsgm("small.toml", "--out", "first")[0] == 0
-    assert lsgm("small.toml", "--out", "second", "--seed", 5)[0] == 0
+    shutil.move("whole", "first")
+    assert lsgm("small.toml", "--out", "second", "--seed", 5, "--max-seconds", 1e-6)[0] == 0
     more = ("small.toml", "--out", "more", "--stage1.steps", 0)
     assert lsgm(*more, option, "first", "--max-seconds", 1e-6)[0] == 0
     assert Run("more").manifest()["origin"]["path"] == "first"
     shutil.copytree("first", "copied")
-    for spelling in ("./first/", folder / "first", find_checkpoint("first"), "copied"):
+    spellings = ("./first/", folder / "first", find_checkpoint("first"), "copied")
+    for spelling in spellings if option == "--init-from" else spellings[-1:]:
         status, said = lsgm(*more, option, spelling, "--max-seconds", 1e-6)
         assert status == 0, said
     status, said = lsgm(*more, option, "second")
@@ -323,10 +340,9 @@ def test_an_origin_is_known_by_its_place_and_its_weights(
 
 
 def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: tiny.Command) -> None:
-    whole = begun(folder)
     config = folder / "runs" / "small" / "config.toml"
     assert lsgm("runs/small/config.toml")[0] == 0
-    assert weights(folder / "runs" / "small")[0] == whole
+    assert weights(folder / "runs" / "small") == weights(folder / "whole")
     config.write_text(config.read_text().replace("[stage2]\nsteps = 6", "[stage2]\nsteps = 8"))
     status, said = lsgm("runs/small/config.toml")
     assert status == 0
@@ -338,7 +354,6 @@ def test_the_config_of_a_run_goes_on_with_it(folder: Path, lsgm: tiny.Command) -
 
 
 def test_the_config_of_a_run_says_from_which_other_one_it_started(folder: Path, lsgm: tiny.Command) -> None:
-    assert lsgm("small.toml", "--out", "first")[0] == 0
-    assert lsgm("small.toml", "--out", "more", "--stage1.steps", 0, "--init-from", "first")[0] == 0
+    assert lsgm("small.toml", "--out", "more", "--stage1.steps", 0, "--init-from", "whole")[0] == 0
     assert lsgm("more/config.toml", "--out", "again")[0] == 0
     assert weights(folder / "again") == weights(folder / "more")

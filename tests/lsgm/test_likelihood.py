@@ -64,7 +64,8 @@ def test_in_the_step_control_a_sharp_density_is_exact_to_the_tolerance(scale: fl
     expected = world.ode_log_prob(z, 1e-5)
 
     def error(**control: float) -> float:
-        found = ode_log_prob(world, z, range(8), rtol=tol, atol=tol, divergence="exact", **control)  # type: ignore[arg-type]
+        # One signed probe is the exact trace where the Jacobian is diagonal.
+        found = ode_log_prob(world, z, range(8), rtol=tol, atol=tol, **control)  # type: ignore[arg-type]
         return float((found.log_p - expected).abs().max()) / 40
 
     # A step may err by tol nats per dimension, and few of some ten steps are that bad, with one sign.
@@ -176,12 +177,14 @@ def test_fixed_steps_approach_the_exact_density_at_their_order(kind: str, solver
     world, z0 = gaussian_world(SDES[kind]), points(6, 3)
     expected = world.ode_log_prob(z0, time_end_of(world.sde))
     errors = []
-    for steps in (160, 320):
+    # The sub-VP SDE's error takes more steps to be its leading term.
+    first = 160 if kind == "subvp" else 40
+    for steps in (first, 2 * first):
         # One signed probe is the exact trace where the Jacobian is diagonal.
         result = ode_log_prob(world, z0, range(6), solver=solver, steps=steps)  # type: ignore[arg-type]
         errors.append(float((result.log_p - expected).square().mean().sqrt()))
         assert result.nfe.tolist() == [METHODS[solver].stages * steps] * 6
-    # The leading term of the error, with a quarter of an order to spare for the next ones at 160 steps.
+    # The leading term of the error, with a quarter of an order to spare for the next ones.
     assert math.log2(errors[0] / errors[1]) == pytest.approx(METHODS[solver].order, abs=0.25)
 
 
@@ -306,12 +309,12 @@ def test_parameters_come_back_after_a_failure_too() -> None:
 
 def test_the_exact_trace_of_images_is_the_sum_over_a_full_jacobian() -> None:
     torch.manual_seed(0)
-    score, z = TinyScore(GeometricVPSDE()).double(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    score, z = TinyScore(GeometricVPSDE()).double(), torch.randn(1, 2, 2, 2, dtype=torch.float64)
     exact = ode_log_prob(score, z, [0], rtol=1e-3, atol=1e-3, divergence="exact")
 
     def field(z: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         jacobian = torch.autograd.functional.jacobian(lambda x: score.drift(x, t), z)
-        return score.drift(z, t), jacobian.reshape(18, 18).trace()[None]
+        return score.drift(z, t), jacobian.reshape(8, 8).trace()[None]
 
     oracle = odeint(field, z, 0.0, 1.0, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(exact.divergence, oracle.passenger, rtol=1e-9, atol=1e-9)

@@ -23,7 +23,10 @@ SHORT = {"steps": 2, "batch_size": 4}
 KINDS: dict[str, dict[str, Any]] = {
     "conv": {"vae": {"width": 4, "multipliers": [1, 1], "latent_channels": 2}, "prior": {"network": NETWORK}},
     "nvae": {
-        "vae": {"kind": "nvae", "width": 4, "multipliers": [1, 1, 1], "scales": 2, "groups": 2, "latents": 2},
+        "vae": {
+            **{"kind": "nvae", "width": 4, "multipliers": [1, 1, 1], "scales": 2, "groups": 1, "latents": 2},
+            **dict.fromkeys(("pre_cells", "post_cells", "encoder_cells", "decoder_cells"), 1),
+        },
         "prior": {"network": NETWORK},
     },
     "sgm": {"kind": "sgm", "prior": {"network": NETWORK}, "stage": SHORT},
