@@ -24,7 +24,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "conv": {"vae": {"width": 4, "multipliers": [1, 1], "latent_channels": 2}, "prior": {"network": NETWORK}},
     "nvae": {
         "vae": {
-            **{"kind": "nvae", "width": 4, "multipliers": [1, 1, 1], "scales": 2, "groups": 1, "latents": 2},
+            "kind": "nvae",
+            "width": 4,
+            "multipliers": [1, 1, 1],
+            "scales": 2,
+            "groups": 1,
+            "latents": 2,
             **dict.fromkeys(("pre_cells", "post_cells", "encoder_cells", "decoder_cells"), 1),
         },
         "prior": {"network": NETWORK},
