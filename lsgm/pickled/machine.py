@@ -245,7 +245,7 @@ def _refuse(what: str) -> NoReturn:
 _U1, _U2, _U4 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 _STOP = ord(".")
-_INSTRUCTIONS: dict[int, Callable[[PickleMachine], None]] = {
+_INSTRUCTIONS: dict[int, Callable[[PickleMachine], object]] = {
     ord("\x80"): PickleMachine._proto,
     ord("("): PickleMachine._mark,
     ord("N"): lambda m: m._push(None),

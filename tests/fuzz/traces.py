@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 import unicodedata
@@ -28,7 +27,10 @@ def _files(folder: Path, skipped: Sequence[Path]) -> Iterator[Path]:
 
 
 def snapshot(base: Path, outs: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Return what lies outside of the places that may be written to: kind, size, date, content."""
+    """Return what lies outside of the places that may be written to: kind, size, dates of content and status.
+
+    The latter no program can set, so that whatever changes a file is seen by it.
+    """
     skipped = [
         base / "cache",
         base / "tmp",
@@ -40,16 +42,8 @@ def snapshot(base: Path, outs: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     found = {}
     for path in _files(base, skipped):
         about = path.lstat()
-        content = ""
-        if path.is_file() and not path.is_symlink() and about.st_size < 2**22:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        date = about.st_mtime_ns if not path.is_dir() else 0
-        found[str(path.relative_to(base))] = (
-            about.st_mode,
-            about.st_size if not path.is_dir() else 0,
-            date,
-            content,
-        )
+        dates = (about.st_size, about.st_mtime_ns, about.st_ctime_ns) if not path.is_dir() else ()
+        found[str(path.relative_to(base))] = (about.st_mode, *dates)
     return found
 
 
