@@ -34,18 +34,6 @@ from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sampling.registry import CountedScore, ScoreFunction
 from lsgm.sde import SDE
 
-__all__ = [
-    "Draws",
-    "Evaluate",
-    "LogMeanExp",
-    "LogProb",
-    "RunningMean",
-    "bound",
-    "flow_times",
-    "ode_log_prob",
-    "velocity_and_forms",
-]
-
 LARGEST_EXACT = 4096
 """Dimensions up to which the exact divergence is taken, at one backward pass for each."""
 

@@ -25,8 +25,6 @@ from torch import Tensor
 from lsgm.config import require
 from lsgm.errors import ConfigError, UserError, did_you_mean
 
-__all__ = ["METHODS", "Field", "Method", "ODESolution", "SolverError", "odeint", "odeint_fixed"]
-
 Field = Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
 """``f(y[A, ...], t[A], rows[A]) -> dy/dt`` or ``(dy/dt, dpassenger/dt)`` of the A rows still on their way."""
 

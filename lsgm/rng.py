@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["RepeatedNoise", "SeededNoise", "StepNoise", "derive_seed", "seed_global"]
-
 
 def derive_seed(*parts: int | str) -> int:
     """Hash ``parts`` to a 63-bit seed, so that neighbouring seeds and streams share nothing."""

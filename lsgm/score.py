@@ -24,19 +24,6 @@ from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.sde import SDE
 
-__all__ = [
-    "SMALLEST_VARIANCE",
-    "EDMPreconditioned",
-    "NormalLatents",
-    "NormalReference",
-    "Parameterisation",
-    "ScaledScore",
-    "ScoreModel",
-    "cosines",
-    "per_sample",
-    "standard_normal",
-]
-
 SMALLEST_VARIANCE = 1e-3
 """Variances below it are taken as it: a coefficient that is constant in the data must not divide by 0."""
 MOMENTUM = 0.002

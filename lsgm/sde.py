@@ -21,8 +21,6 @@ from lsgm.config import SDEConfig, require
 from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 
-__all__ = ["SDE", "VESDE", "VPSDE", "BetaVP", "GeometricVPSDE", "SubVPSDE", "VPLike", "make_sde"]
-
 Names = Mapping[str, str]
 
 

@@ -21,25 +21,6 @@ from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.sde import SDE, VESDE, VPSDE
 
-__all__ = [
-    "EDM_MEAN",
-    "EDM_STD",
-    "PROPOSALS",
-    "SIGMA_DATA",
-    "LogMarginal",
-    "LogNoiseShare",
-    "LogNormal",
-    "LogVariance",
-    "TimeProposal",
-    "TruncatedNormal",
-    "Uniform",
-    "Variance",
-    "Weighting",
-    "importance_weight",
-    "lognormal_pdf",
-    "make_proposal",
-]
-
 EDM_MEAN, EDM_STD = -1.2, 1.2
 """P_mean and P_std of arXiv:2206.00364, table 1: the lognormal noise levels s = sigma_t / m_t of training."""
 SIGMA_DATA = 0.5

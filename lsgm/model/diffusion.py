@@ -26,15 +26,6 @@ from lsgm.sampling.grids import GridCache, time_end_of
 from lsgm.score import ScoreModel
 from lsgm.vae.base import VAE, normal_log_prob, repeated, sum_per_sample
 
-__all__ = [
-    "NormalPriorModel",
-    "ScoreBasedModel",
-    "likelihood_bound",
-    "measure_lsgm",
-    "measure_vae",
-    "training_remark",
-]
-
 
 @dataclass(frozen=True)
 class ScoreBasedModel:

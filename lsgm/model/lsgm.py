@@ -25,19 +25,6 @@ from lsgm.vae.base import VAE, Noise, Shape, normal_log_prob, repeated, sum_per_
 from lsgm.vae.hierarchical import HierarchicalVAE
 from lsgm.vae.small import ConvVAE, FlatVAE
 
-__all__ = [
-    "LSGM",
-    "Coder",
-    "Encoded",
-    "VAECoder",
-    "build_lsgm",
-    "build_vae",
-    "make_prior",
-    "operations",
-    "parameter_counts",
-    "sketch",
-]
-
 
 class Encoded(NamedTuple):
     """Images' way into the diffusion, one row per draw; all log-densities in nats, [B]."""

@@ -8,8 +8,6 @@ from typing import Literal
 from lsgm.config import require, require_finite, require_sizes
 from lsgm.files.limits import SIZE
 
-__all__ = ["ConvVAEConfig", "Decoder", "FlatVAEConfig", "NVAEConfig", "ScoreNetConfig"]
-
 Decoder = Literal["auto", "bernoulli", "logistic", "mixture", "normal"]
 """p(x | z): auto takes bernoulli for binary pixels and logistic (conv, flat) or mixture (nvae) for others."""
 

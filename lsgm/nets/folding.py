@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from lsgm.nets.layers import WeightNormConv2d
 
-__all__ = ["fold"]
-
 
 @torch.no_grad()
 def fold(module: nn.Module) -> int:

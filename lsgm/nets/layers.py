@@ -23,29 +23,6 @@ from torch.utils.checkpoint import checkpoint
 
 from lsgm.devices import unrounded
 
-__all__ = [
-    "FIR",
-    "Attention",
-    "BatchNorm",
-    "Direction",
-    "FIRConv",
-    "Head",
-    "ResBlock",
-    "Resample",
-    "TimeEmbedding",
-    "TimeShifts",
-    "WeightNormConv2d",
-    "binomial",
-    "conv",
-    "group_norm",
-    "linear",
-    "normalised",
-    "recompute",
-    "scaled_init",
-    "sides_of",
-    "statistics_frozen",
-]
-
 Direction = Literal["down", "up"]
 
 NORM_EPS = 1e-5

@@ -36,18 +36,6 @@ from lsgm.nets.layers import (
     sides_of,
 )
 
-__all__ = [
-    "Apart",
-    "InputResidual",
-    "InputSkip",
-    "NCSNpp",
-    "OutputResidual",
-    "OutputSkip",
-    "RepeatConv",
-    "Stack",
-    "StridedConv",
-]
-
 Pair = tuple[Tensor | None, Tensor]
 
 

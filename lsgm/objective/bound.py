@@ -13,8 +13,6 @@ from lsgm.sde import SDE
 from lsgm.times import SIGMA_DATA, TimeProposal, Uniform, Weighting, importance_weight, make_proposal
 from lsgm.vae.base import sum_per_sample
 
-__all__ = ["CrossEntropy", "Diffused", "Objective", "Times", "diffuse", "scale_gradient"]
-
 
 class _ScaleGradient(torch.autograd.Function):
     """Identity whose backward multiplies by a factor per sample."""

@@ -17,18 +17,6 @@ from lsgm.nets.layers import Attention, WeightNormConv2d, normalised
 from lsgm.recipes.recipe import NormPenaltyConfig
 from lsgm.vae.base import LatentDraw, LatentGroups, normal_log_prob
 
-__all__ = [
-    "ACTIVE_NATS",
-    "Frozen",
-    "NormPenalty",
-    "active_channels",
-    "balanced",
-    "batch_mean",
-    "channel_sums",
-    "group_shares",
-    "normal_kl",
-]
-
 ACTIVE_NATS = 0.1
 """A channel is in use where its KL, summed over pixels and averaged over images, exceeds this."""
 FIRST_ITERATIONS = 40

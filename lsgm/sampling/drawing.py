@@ -17,8 +17,6 @@ from lsgm.sampling.grids import GridCache, make_grid, time_end_of
 from lsgm.sampling.registry import CountedScore, Sampler, ScoreFunction, find_sampler
 from lsgm.sde import SDE
 
-__all__ = ["Drawn", "draw"]
-
 
 @dataclass(frozen=True)
 class Drawn:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from lsgm.ode import ODESolution
 
-__all__ = ["posterior_var", "transition"]
-
 DDPM = "arXiv:2006.11239"
 EDM = "arXiv:2206.00364"
 SCORE_SDE = "arXiv:2011.13456"

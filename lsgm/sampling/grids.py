@@ -33,20 +33,6 @@ from lsgm.rng import SeededNoise
 from lsgm.sampling.registry import CountedScore, Nodes, ScoreFunction
 from lsgm.sde import SDE
 
-__all__ = [
-    "GRIDS",
-    "OPTIMISED",
-    "GridCache",
-    "LocalErrors",
-    "cheapest_path",
-    "grid_of",
-    "local_errors",
-    "log_snr",
-    "make_grid",
-    "time_end_of",
-    "times_at",
-]
-
 OPTIMISED = "optimised"
 """The grid that is made for a model (`GridCache`)."""
 TRAJECTORIES = 16

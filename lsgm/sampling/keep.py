@@ -28,8 +28,6 @@ from lsgm.files.regular import open_regular, open_zip, read_bytes
 from lsgm.files.write import UnwritableError, atomic_path, claim, open_update, remedy
 from lsgm.generative import Pixels
 
-__all__ = ["Output", "keeping", "open_output", "save_grid", "save_image"]
-
 BROKEN = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What a damaged, encrypted or otherwise packed zip raises; NotImplementedError is a RuntimeError."""
 DAMAGE = (OSError, *BROKEN)

@@ -25,22 +25,6 @@ from lsgm.sampling.registry import Descent, Nodes, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Rule",
-    "Weights",
-    "blend",
-    "clean_step",
-    "exponential_rule",
-    "extrapolated_middle",
-    "half_log_snr",
-    "history_at",
-    "interpolation_weights",
-    "order_of",
-    "plain_rule",
-    "walk_on_clean",
-    "walk_on_eps",
-]
-
 Rule: TypeAlias = tuple[Any, Any]
 """A quadrature over one step: points [Q] and masses [Q] that sum to 1, NumPy float64."""
 

@@ -23,8 +23,6 @@ from lsgm.files.write import open_append
 from lsgm.sampling.keep import keeping
 from lsgm.structure import from_dict, to_dict
 
-__all__ = ["Identity", "Record", "spans"]
-
 FORMAT = 1
 """Version of the record; a newer one is of other images, for all that this version knows."""
 

@@ -33,19 +33,6 @@ if TYPE_CHECKING:
 
     Walk: TypeAlias = Callable[["Descent", Tensor], Tensor | ODESolution]
 
-__all__ = [
-    "CountedScore",
-    "Descent",
-    "Nodes",
-    "Sampler",
-    "ScoreFunction",
-    "check_options",
-    "find_sampler",
-    "register",
-    "sampler_names",
-    "samplers",
-]
-
 
 class ScoreFunction(Protocol):
     """What sampling and likelihood know of a model; t is [B] float64, results have z_t's shape and dtype."""

@@ -39,8 +39,6 @@ from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, fre
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Losses, Stage, TrainingSet
 
-__all__ = ["Agreed", "StageContext", "StageRunner"]
-
 
 @dataclass(frozen=True)
 class StageContext:

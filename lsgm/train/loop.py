@@ -31,8 +31,6 @@ from lsgm.train.resume import Begun, Origin, goes_on, is_extended, same_origin, 
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
 from lsgm.train.stage import BatchSource, Outcome, Pipeline, StageSpec, TrainingSet
 
-__all__ = ["VALIDATION_LIMIT", "load_images", "pixels_of", "train", "train_recipe"]
-
 VALIDATION_LIMIT = 2000
 """Held-out images on which a run is validated while it trains."""
 

@@ -27,8 +27,6 @@ from lsgm.train.optim import WeightAverage
 from lsgm.train.stage import Losses
 from lsgm.vae.base import VAE, LatentDraw, Noise, normal_log_prob, repeated, sum_per_sample
 
-__all__ = ["FrozenVAELoss", "JointLoss", "NormalPriorLoss", "importance_weighted"]
-
 
 class Penalised(nn.Module):
     """A loss with its networks' norm penalties, ``vae_penalty`` and ``prior_penalty``, where asked."""

@@ -15,8 +15,6 @@ from torch.optim import Adam, Adamax, AdamW, Optimizer
 from lsgm.config import OptimConfig
 from lsgm.train.stage import ParamGroup
 
-__all__ = ["WeightAverage", "build_optimizer", "clip_gradients", "freeze_all_but", "learning_rate"]
-
 
 def learning_rate(config: OptimConfig, warmup: float, progress: float) -> float:
     """Return the rate at `progress` p: lr p / w up to w = `warmup`, then the half cosine from lr to lr_min.

@@ -28,17 +28,6 @@ from lsgm.runs.load import OpenedCheckpoint
 from lsgm.train.stage import Pipeline, TrainingSet
 from lsgm.vae.base import VAE
 
-__all__ = [
-    "LatentCache",
-    "fit_moments",
-    "inactive_channels",
-    "largest_distance",
-    "largest_squared_distance",
-    "pixel_means",
-    "training_levels",
-    "write_fitted",
-]
-
 ENCODED = 256
 """Images that are encoded at a time."""
 SHARE = 0.5

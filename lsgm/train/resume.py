@@ -29,8 +29,6 @@ from lsgm.runs.directory import Run
 from lsgm.structure import completed_as_then, differences, to_dict, worded
 from lsgm.train.stage import StageSpec
 
-__all__ = ["Begun", "Changes", "Origin", "goes_on", "is_extended", "same_origin", "tell"]
-
 Changes = dict[str, tuple[Any, Any]]
 """Key -> what it was and what it is now."""
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from lsgm.errors import UserError
 from lsgm.train.stage import Losses
 
-__all__ = ["PHASES", "FiniteGuard", "Interrupt", "StepTimer", "TrainingClock", "TrainingError", "signal_name"]
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 PHASES = ("data", "forward", "backward", "optimiser")

@@ -18,17 +18,6 @@ from lsgm.rng import StepNoise
 if TYPE_CHECKING:
     from lsgm.train.optim import WeightAverage
 
-__all__ = [
-    "BatchSource",
-    "Losses",
-    "Outcome",
-    "ParamGroup",
-    "Pipeline",
-    "Stage",
-    "StageSpec",
-    "TrainingSet",
-]
-
 VALIDATION_BATCH = 256
 """Held-out images that are looked at together."""
 

@@ -16,15 +16,6 @@ from lsgm.train.stage import ParamGroup, Stage, TrainingSet
 from lsgm.vae.base import VAE
 from lsgm.vae.small import FlatVAE
 
-__all__ = [
-    "JointStep",
-    "NormalPriorStep",
-    "PriorStep",
-    "make_objective",
-    "make_vae_objective",
-    "second_step",
-]
-
 
 def make_objective(config: ObjectiveConfig, prior: ScoreModel) -> Objective:
     """Return the training objective that a recipe describes."""

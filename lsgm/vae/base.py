@@ -13,23 +13,6 @@ from torch import Tensor, nn
 from lsgm.generative import Pixels
 from lsgm.pixels import PixelDistribution
 
-__all__ = [
-    "LOG_2PI",
-    "MEAN_BOUND",
-    "VAE",
-    "LatentDraw",
-    "LatentGroups",
-    "Noise",
-    "Posterior",
-    "Shape",
-    "crop",
-    "normal_draw",
-    "normal_log_prob",
-    "repeated",
-    "soft_bound",
-    "sum_per_sample",
-]
-
 Shape = tuple[int, int, int]
 
 Noise = Callable[..., Tensor]

@@ -17,26 +17,6 @@ from torch.nn import functional as F
 from lsgm.devices import at_least_float32, unrounded
 from lsgm.nets.layers import BatchNorm, WeightNormConv2d
 
-__all__ = [
-    "BRANCH_SCALE",
-    "EXPANSION",
-    "BNSwishConv",
-    "BilinearUp",
-    "Branch",
-    "Resampling",
-    "ResidualCell",
-    "Shift",
-    "ShiftPair",
-    "ShiftedDown",
-    "SqueezeExcite",
-    "bottleneck",
-    "order_mask",
-    "plain",
-    "skip_path",
-    "spatial_mask",
-]
-
-
 Resampling = Literal["keep", "down", "up"]
 """What a cell does to the side of its input: nothing, halve it, double it."""
 Branch = Literal["plain", "bottleneck3", "bottleneck6"]

@@ -33,8 +33,6 @@ from lsgm.vae.base import (
 )
 from lsgm.vae.cells import BNSwishConv, Branch, ResidualCell, ShiftPair
 
-__all__ = ["Decoder", "Encoder", "HierarchicalVAE", "Layout", "StateMemory"]
-
 
 class HierarchicalVAE(VAE):
     """NVAE with N(0, I) priors (arXiv:2007.03898; arXiv:2106.05931, appendix G).

@@ -29,8 +29,6 @@ from lsgm.vae.base import (
     soft_bound,
 )
 
-__all__ = ["ConvDecoder", "ConvEncoder", "ConvVAE", "FlatVAE", "MLPDecoder", "MLPEncoder"]
-
 
 class ConvVAE(VAE):
     """The small convolutional VAE: one group of latents, Gaussian q with bounded mean and scale.
