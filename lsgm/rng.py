@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -44,24 +45,24 @@ class SeededNoise:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return N(0, 1) noise of shape ``[len(self), *shape]``."""
-        out = torch.empty(len(self), *shape, dtype=dtype)
-        for row, generator in zip(out.unbind(), self._streams(), strict=True):
-            row.normal_(generator=generator)
-        return out.to(self.device)
+        return self._rows(lambda row, g: row.normal_(generator=g), shape, dtype).to(self.device)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return noise uniform on [0, 1) of shape ``[len(self), *shape]``."""
-        out = torch.empty(len(self), *shape, dtype=dtype)
-        for row, generator in zip(out.unbind(), self._streams(), strict=True):
-            row.uniform_(generator=generator)
-        return out.to(self.device)
+        return self._rows(lambda row, g: row.uniform_(generator=g), shape, dtype).to(self.device)
 
     def rademacher(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return fair signs in {-1, 1} of shape ``[len(self), *shape]``."""
-        bits = torch.empty(len(self), *shape, dtype=torch.int64)
-        for row, generator in zip(bits.unbind(), self._streams(), strict=True):
-            row.random_(0, 2, generator=generator)
+        bits = self._rows(lambda row, g: row.random_(0, 2, generator=g), shape, torch.int64)
         return (bits.to(dtype) * 2 - 1).to(self.device)
+
+    def _rows(
+        self, fill: Callable[[Tensor, Generator], Any], shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        out = torch.empty(len(self), *shape, dtype=dtype)
+        for row, generator in zip(out.unbind(), self._streams(), strict=True):
+            fill(row, generator)
+        return out
 
     def _streams(self) -> Sequence[Generator]:
         """Return the generator of each row for one call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from lsgm.vae.base import VAE, normal_log_prob, repeated, sum_per_sample
 class ScoreBasedModel:
     """A score model behind a coder: an LSGM, or a data-space SGM whose coder only adds noise."""
 
+    has_prior: ClassVar[bool] = True
     coder: Coder
     prior: ScoreModel
     bound: Objective
@@ -48,11 +49,6 @@ class ScoreBasedModel:
     def pixels(self) -> Pixels:
         """Shape and levels of the images."""
         return self.coder.pixels
-
-    @property
-    def has_prior(self) -> bool:
-        """Sampling runs a diffusion."""
-        return True
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
@@ -207,6 +203,7 @@ def _image_named(draws: int) -> Iterator[None]:
 class NormalPriorModel:
     """A VAE with its Normal prior: one decoder pass per image and no evaluations of a score network."""
 
+    has_prior: ClassVar[bool] = False
     vae: VAE
     device: torch.device
     name: str = ""
@@ -218,11 +215,6 @@ class NormalPriorModel:
     def pixels(self) -> Pixels:
         """Shape and levels of the images."""
         return self.vae.pixels
-
-    @property
-    def has_prior(self) -> bool:
-        """There is no diffusion to run."""
-        return False
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
@@ -184,43 +185,27 @@ def sketch(recipe: Any, pixels: Pixels) -> nn.Module:
 @contextmanager
 def _counted() -> Iterator[None]:
     """Count modules, and the numbers that any is given meanwhile, and stop where they are too many."""
-    layers, numbers = _Counter(LAYERS), _Counter(MODEL)
+    counts = Counter[Limit]()
+
+    def add(limit: Limit, count: int) -> None:
+        counts[limit] += count
+        if counts[limit] > limit.value:
+            raise ConfigError(
+                f"the networks have at least {counts[limit]:,} {limit.unit}, and {limit.value:,} at most are "
+                f"built; give smaller ones, or raise {limit.variable}"
+            )
 
     def of_tensor(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-        numbers.add(0 if tensor is None else tensor.numel())
+        add(MODEL, 0 if tensor is None else tensor.numel())
 
     def of_module(module: nn.Module, name: str, part: nn.Module | None) -> None:
-        layers.add(1)
+        add(LAYERS, 1)
 
     with ExitStack() as stack:
-        stack.enter_context(_hooked(hooks.register_module_parameter_registration_hook, of_tensor))
-        stack.enter_context(_hooked(hooks.register_module_buffer_registration_hook, of_tensor))
-        stack.enter_context(_hooked(hooks.register_module_module_registration_hook, of_module))
+        stack.callback(hooks.register_module_parameter_registration_hook(of_tensor).remove)
+        stack.callback(hooks.register_module_buffer_registration_hook(of_tensor).remove)
+        stack.callback(hooks.register_module_module_registration_hook(of_module).remove)
         yield
-
-
-@contextmanager
-def _hooked(register: Any, hook: Any) -> Iterator[None]:
-    handle = register(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class _Counter:
-    """Adds up, and raises ConfigError above a limit."""
-
-    def __init__(self, limit: Limit) -> None:
-        self._limit, self._largest, self._count = limit, limit.value, 0
-
-    def add(self, count: int) -> None:
-        self._count += count
-        if self._count > self._largest:
-            raise ConfigError(
-                f"the networks have at least {self._count:,} {self._limit.unit}, and {self._largest:,} at "
-                f"most are built; give smaller ones, or raise {self._limit.variable}"
-            )
 
 
 @torch.no_grad()

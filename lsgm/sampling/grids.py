@@ -261,22 +261,6 @@ class GridCache:
     def __init__(self) -> None:
         self._errors: dict[tuple[tuple[int, ...], float, float], LocalErrors] = {}
 
-    def errors(
-        self,
-        score: ScoreFunction,
-        shape: Sequence[int],
-        config: SamplerConfig,
-        device: torch.device | str | None = None,
-    ) -> LocalErrors:
-        """Return the errors for samples of ``shape`` from config's temperature down to its time-end.
-
-        Raises ConfigError for a time-end without noise.
-        """
-        key = (tuple(shape), time_end_of(score.sde, config.time_end), config.temperature)
-        if key not in self._errors:
-            self._errors[key] = local_errors(score, shape, key[1], device, temperature=key[2])
-        return self._errors[key]
-
     def resolve(
         self,
         score: ScoreFunction,
@@ -284,8 +268,15 @@ class GridCache:
         config: SamplerConfig,
         device: torch.device | str | None = None,
     ) -> SamplerConfig:
-        """Return ``config`` with an optimised grid's times in place of its name; any other as it is."""
+        """Return ``config`` with an optimised grid's times in place of its name; any other as it is.
+
+        They are for samples of ``shape`` from config's temperature down to its time-end. Raises ConfigError
+        for a time-end without noise.
+        """
         if config.grid != OPTIMISED:
             return config
-        times = grid_of(self.errors(score, shape, config, device), score, config.steps)
+        key = (tuple(shape), time_end_of(score.sde, config.time_end), config.temperature)
+        if key not in self._errors:
+            self._errors[key] = local_errors(score, shape, key[1], device, temperature=key[2])
+        times = grid_of(self._errors[key], score, config.steps)
         return replace(config, grid=None, times=tuple(times.tolist()))

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ KEY = "pass"
 """What an npz calls the key of its images; in a folder it is a hidden file."""
 
 
-class Output(Protocol):
-    """A place for images, each at its number; several processes may write at once.
+class Output:
+    """A place for images, each at its number; several processes may write at once. This one keeps nothing.
 
     Number k is the image of the k-th seed that the place was opened with.
     """
@@ -49,18 +49,21 @@ class Output(Protocol):
 
         Raises UserError for a place that holds other images.
         """
+        return True
 
     def holds(self, number: int) -> bool:
         """Return whether there is room taken for image ``number``, once the place is ready.
 
         In a folder that is its file; an npz has room for all, and its user knows which ones are written.
         """
+        return False
 
     def write(self, index: NDArray[np.int64], images: Tensor) -> None:
         """Keep images uint8 [B, C, H, W] as those numbered ``index`` [B]; they are on disk on return."""
 
     def read(self, index: Sequence[int]) -> Tensor:
         """Return written images uint8 [len(index), C, H, W]. Raises DataError where they cannot be read."""
+        raise DataError("no images were kept")
 
     def finish(self) -> None:
         """Put everything in its final form, by one process once all have written."""
@@ -79,7 +82,7 @@ def open_output(
     as keep all of the seeds in order. Raises UserError for a suffix of something else.
     """
     if save is None:
-        return _Nothing()
+        return Output()
     claim(save)
     if save.suffix.lower() == ".npz":
         return _Npz(save, key, len(seeds), pixels)
@@ -104,27 +107,7 @@ def keeping(place: Path) -> Iterator[None]:
         ) from error
 
 
-class _Nothing:
-    def prepare(self, done: int) -> bool:
-        return True
-
-    def holds(self, number: int) -> bool:
-        return False
-
-    def write(self, index: NDArray[np.int64], images: Tensor) -> None:
-        """Keep nothing."""
-
-    def read(self, index: Sequence[int]) -> Tensor:
-        raise DataError("no images were kept")
-
-    def finish(self) -> None:
-        """There is nothing to finish."""
-
-    def discard(self) -> None:
-        """There is nothing to take away."""
-
-
-class _Folder:
+class _Folder(Output):
     """PNGs named by their seeds, with as many digits as keep them in order, and a hidden note of the key."""
 
     def __init__(self, folder: Path, key: str, seeds: Sequence[int], pixels: Pixels, digits: int) -> None:
@@ -162,9 +145,6 @@ class _Folder:
     def read(self, index: Sequence[int]) -> Tensor:
         return torch.stack([self._read(self._path(number)) for number in index])
 
-    def finish(self) -> None:
-        """Every file is final as soon as it is written."""
-
     def discard(self) -> None:
         if {path.name for path in self.folder.iterdir()} <= {f".{KEY}"}:
             (self.folder / f".{KEY}").unlink(missing_ok=True)
@@ -194,7 +174,7 @@ class _Folder:
         return self.folder / f"{self.seeds[number]:0{self.digits}d}.png"
 
 
-class _Npz:
+class _Npz(Output):
     """arr_0 uint8 [N, H, W, C], filled row by row in a plain file and then put into an npz beside its key.
 
     C is 1 for greyscale, where ADM's own files know colours only.
@@ -345,9 +325,8 @@ def save_rows(file: IO[bytes], places: Sequence[int], rows: NDArray[np.uint8]) -
         file.seek(place)
         left = memoryview(row.tobytes())
         while left:
-            left = left[
-                file.write(left) :
-            ]  # a full disk takes a part, and refuses the rest in a call of its own
+            # A full disk takes a part, and refuses the rest in a call of its own.
+            left = left[file.write(left) :]
 
 
 def _row(file: IO[bytes], at: int, size: int) -> NDArray[np.uint8]:

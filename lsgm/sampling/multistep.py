@@ -14,10 +14,9 @@ that blend predictions by them, then the samplers, which differ in their weights
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lsgm.sampling.registry import Descent, Nodes, register
@@ -93,11 +92,6 @@ def interpolation_weights(known: Sequence[float], rule: Rule) -> tuple[float, ..
     return tuple(weights)
 
 
-def half_log_snr(nodes: Nodes) -> tuple[float, ...]:
-    """Return lambda = log(m / sigma) = -log s of each node."""
-    return tuple(-math.log(s) for s in nodes.s)
-
-
 def history_at(values: Sequence[float], k: int, order: int) -> tuple[float, ...]:
     """Return the values at nodes k, k-1, ..., k-order+1."""
     return tuple(values[k - i] for i in range(order))
@@ -143,7 +137,6 @@ def walk_on_clean(
     nodes: Nodes,
     z: Tensor,
     order: int,
-    lam: Sequence[float],
     weights: Weights,
     *,
     power: int = 1,
@@ -151,13 +144,12 @@ def walk_on_clean(
 ) -> Tensor:
     """Walk down the grid on blends of up to ``order`` predictions of z_0, one evaluation per step.
 
-    ``lam`` is lambda at the nodes, ``power`` that of `clean_step`; ``disturb(z, k)`` adds the noise of the
-    step from k.
+    ``power`` is that of `clean_step`; ``disturb(z, k)`` adds the noise of the step from k.
     """
     known: deque[Tensor] = deque(maxlen=order)
     for k in range(nodes.steps):
         known.appendleft(nodes.clean(z, k, nodes.eps(z, k)))
-        z = clean_step(nodes, z, k, blend(weights(k, order_of(lam, k, len(known))), known), power)
+        z = clean_step(nodes, z, k, blend(weights(k, order_of(nodes.lam, k, len(known))), known), power)
         if disturb is not None:
             z = disturb(z, k)
     return z
@@ -198,14 +190,12 @@ def ipndmv_4(descent: Descent, z: Tensor) -> Tensor:
     Each step with a full history is of order 4 on any grid, but the first one is of order 1: over a whole run
     the error in the end falls with the square of the step size.
     """
-    nodes = descent.nodes
-    s = nodes.s
-    return walk_on_eps(
-        nodes,
-        z,
-        4,
-        lambda k, p: interpolation_weights(history_at(s, k, p), plain_rule(s[k], s[k + 1])),
-    )
+    s = descent.nodes.s
+
+    def weights(k: int, p: int) -> Sequence[float]:
+        return interpolation_weights(history_at(s, k, p), plain_rule(s[k], s[k + 1]))
+
+    return walk_on_eps(descent.nodes, z, 4, weights)
 
 
 @register("deis-2", paper=DEIS, order=2, nfe_per_step=1)
@@ -248,9 +238,7 @@ def _rules(nodes: Nodes) -> list[Rule]:
 @register("dpmpp-2m", paper=DPM_SOLVER, order=2, nfe_per_step=1)
 def dpmpp_2m(descent: Descent, z: Tensor) -> Tensor:
     """DPM-Solver++ 2M: probability flow, z_0 linear in log-SNR, one evaluation per step."""
-    nodes = descent.nodes
-    lam = half_log_snr(nodes)
-    return walk_on_clean(nodes, z, 2, lam, lambda k, p: extrapolated_middle(lam, k, p))
+    return walk_on_clean(descent.nodes, z, 2, partial(extrapolated_middle, descent.nodes.lam))
 
 
 @register("dpmpp-3m", paper=DPM_SOLVER, order=2, nfe_per_step=1)
@@ -261,35 +249,26 @@ def dpmpp_3m(descent: Descent, z: Tensor) -> Tensor:
     difference half of its Taylor term. They are kept, so that the name means here what it means elsewhere;
     ``unipc-3`` has the exact ones.
     """
-    nodes = descent.nodes
-    lam = half_log_snr(nodes)
+    lam = descent.nodes.lam
 
     def weights(k: int, p: int) -> Sequence[float]:
         return _third_order(lam, k) if p == 3 else extrapolated_middle(lam, k, p)
 
-    return walk_on_clean(nodes, z, 3, lam, weights)
+    return walk_on_clean(descent.nodes, z, 3, weights)
 
 
 @register("dpmpp-2m-sde", paper=DPM_SOLVER, order=2, nfe_per_step=1, stochastic=True)
 def dpmpp_2m_sde(descent: Descent, z: Tensor) -> Tensor:
     """SDE-DPM-Solver++ 2M: reverse SDE, z_0 linear in log-SNR, one evaluation per step; the order is weak."""
     nodes = descent.nodes
-    lam = half_log_snr(nodes)
 
     def disturb(z: Tensor, k: int) -> Tensor:
         ratio = nodes.s[k + 1] / nodes.s[k]
         spread = descent.config.temperature * nodes.sigma[k + 1] * (1.0 - ratio * ratio) ** 0.5
         return z.add(descent.fresh(z), alpha=spread)
 
-    return walk_on_clean(
-        nodes,
-        z,
-        2,
-        lam,
-        lambda k, p: extrapolated_middle(lam, k, p),
-        power=2,
-        disturb=disturb,
-    )
+    weights = partial(extrapolated_middle, nodes.lam)
+    return walk_on_clean(nodes, z, 2, weights, power=2, disturb=disturb)
 
 
 def _third_order(lam: Sequence[float], k: int) -> tuple[float, float, float]:
@@ -325,8 +304,7 @@ def unipc_3(descent: Descent, z: Tensor) -> Tensor:
 
 
 def _unipc(descent: Descent, z: Tensor, order: int) -> Tensor:
-    nodes = descent.nodes
-    lam = half_log_snr(nodes)
+    nodes, lam = descent.nodes, descent.nodes.lam
     known: deque[Tensor] = deque(maxlen=order)
     start, p = z, 0  # where the step to z began, and its order
     for k in range(nodes.steps):

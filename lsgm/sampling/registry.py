@@ -13,6 +13,7 @@ inside of its functions alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -93,6 +94,11 @@ class Nodes:
         """Return the nodes at ``times``, float64 [N + 1]."""
         m, sigma = score.sde.mean(times), score.sde.sigma(times)
         return cls(score, times, *(tuple(values.tolist()) for values in (m, sigma, sigma / m)))
+
+    @cached_property
+    def lam(self) -> tuple[float, ...]:
+        """lambda = log(m / sigma) = -log s of each node."""
+        return tuple(-math.log(s) for s in self.s)
 
     @property
     def steps(self) -> int:
