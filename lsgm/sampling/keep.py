@@ -337,28 +337,35 @@ def _row(file: IO[bytes], at: int, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(raw, dtype=np.uint8)
 
 
-def save_grid(
-    images: Tensor, path: Path, *, columns: int = 10, gap: int = 2, scale: int | None = None
-) -> Path:
-    """Write uint8 images [N, 1 or 3, H, W] as one PNG, row by row on grey; small images are enlarged."""
+def tiled(images: Tensor, *, columns: int = 10, gap: int = 2, scale: int | None = None) -> Image.Image:
+    """Return uint8 images [N, 1 or 3, H, W] as one picture, row by row on grey; small ones are enlarged."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 128, np.uint8)
     for k, picture in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
         top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
         sheet[top : top + height, left : left + width] = picture
-    factor = scale if scale is not None else max(1, 64 // height)
-    return _write(sheet, path, factor)
+    return _picture(sheet, scale if scale is not None else max(1, 64 // height))
+
+
+def save_grid(
+    images: Tensor, path: Path, *, columns: int = 10, gap: int = 2, scale: int | None = None
+) -> Path:
+    """Write `tiled` images as one PNG."""
+    return _save(tiled(images, columns=columns, gap=gap, scale=scale), path)
 
 
 def save_image(image: Tensor, path: Path) -> Path:
     """Write one uint8 image [1 or 3, H, W] as a PNG of its own size."""
-    return _write(image.permute(1, 2, 0).cpu().numpy(), path, 1)
+    return _save(_picture(image.permute(1, 2, 0).cpu().numpy(), 1), path)
 
 
-def _write(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path, factor: int) -> Path:
+def _picture(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], factor: int) -> Image.Image:
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    size = (picture.width * factor, picture.height * factor)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
     with atomic_path(path) as temporary:
-        picture.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG")
+        picture.save(temporary, format="PNG")
     return path
