@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count, groupby
 from pathlib import Path
@@ -151,16 +150,11 @@ def to_html(report: Report, reading: Reading, out: Path) -> str:
 
     Raises DataError naming a picture that cannot be shown.
     """
-    records = Records(reading, out)
-    page = _Page(records)
+    page = _Page(Records(reading, out))
     body = "".join(page.section(section, 2) for section in report.sections)
     if not page.listed:
         body += page.section(Section(EVERY_ROW), 2)
-    main = (
-        tag("h1", words(report.title))
-        + tag("p", _lead([each.row for each in reading.placed]), cls="lead")
-        + body
-    )
+    lead = tag("p", _lead([each.row for each in reading.placed]), cls="lead")
     return _TEMPLATE.format(
         policy=POLICY,
         icon=_ICON,
@@ -168,7 +162,7 @@ def to_html(report: Report, reading: Reading, out: Path) -> str:
         style=_asset("style.css"),
         early=_asset("early.js"),
         contents=page.contents(),
-        main=main,
+        main=tag("h1", words(report.title)) + lead + body,
         script=_asset("page.js"),
     )
 
@@ -234,38 +228,47 @@ def _bullets(lines: Sequence[str]) -> str:
     return tag("ul", "".join(items[:_SHOWN])) + tag("details", more, cls="more")
 
 
+_INCH = 72
+_NARROWEST = 68
+"""CSS pixels per inch of a drawing below which its words are too small: then it scrolls within its box."""
+_SMALL = 200
+"""Width of an image in pixels up to which it is shown larger, pixel by pixel."""
+_SHEET = 600
+"""Width from which on a wide image is a sheet of images with words, which needs the whole page's."""
+_WIDEST = 2**15
+"""Pixels of a side that browsers show."""
+
+
 class _Page:
-    """Renders sections, and remembers them for the table of contents."""
+    """Renders sections and their pictures, and remembers the sections for the table of contents."""
 
     def __init__(self, records: Records) -> None:
         self.listed = False
         """Whether the records have been shown."""
-        self._records, self._known = records, records.labels
-        self._anchors, self._gallery = Anchors(), _Gallery(records.labels)
+        self._records, self._known, self._anchors = records, records.labels, Anchors()
         self._entries: list[tuple[int, str, str]] = []
+        self._drawings = count(1)
+        self._size = 0
+        """Bytes of the images so far."""
 
     def section(self, section: Section, level: int) -> str:
-        """Return a section under a heading of a level, 2 or more, with those below it."""
+        """Return a section under a heading of a level, 2 or more, with those below it.
+
+        Raises DataError naming a picture that is none, and where all of the page's are more than it may hold.
+        """
         anchor = self._anchors.new(section.title)
         self._entries.append((level, anchor, section.title))
-        heading = f"h{min(level, 6)}"
-        inner = tag(heading, words(section.title), id=anchor)
+        inner = tag(f"h{min(level, 6)}", words(section.title), id=anchor)
         if section.title == EVERY_ROW:
             self.listed = True
             inner += self._records.html(f"h{min(level + 1, 6)}")
         else:
-            inner += self._blocks(section.blocks, section.title)
+            for pictures, group in groupby(section.blocks, key=lambda block: isinstance(block, Picture)):
+                parts = [self._block(block, section.title) for block in group]
+                beside = pictures and len(parts) > 1
+                inner += tag("div", "".join(parts), cls="gallery") if beside else "".join(parts)
         inner += "".join(self.section(below, level + 1) for below in section.sections)
         return "\n" + tag("section", inner, aria_labelledby=anchor)
-
-    def _blocks(self, blocks: Sequence[Block], title: str) -> str:
-        parts = []
-        for pictures, group in groupby(blocks, key=lambda block: isinstance(block, Picture)):
-            if pictures:
-                parts.append(self._gallery.together([block for block in group if isinstance(block, Picture)]))
-            else:
-                parts += [self._block(block, title) for block in group]
-        return "".join(parts)
 
     def _block(self, block: Block, title: str) -> str:
         match block:
@@ -276,7 +279,10 @@ class _Page:
             case Table():
                 return table_html(block, self._anchors, self._known, titled=block.title != title)
             case Picture():
-                return self._gallery.together([block])
+                inner, kind = self._drawing(block), "drawing"
+                if not inner:
+                    inner, kind = self._image(block)
+                return tag("figure", inner + tag("figcaption", f"{words(block.caption)}."), cls=kind)
 
     def contents(self) -> str:
         """Return the table of contents: the sections of the page and those directly below them."""
@@ -291,49 +297,13 @@ class _Page:
         closing = "</ul></li>" if inside else ""
         return tag("ul", "".join(parts) + closing).replace("<ul></ul>", "")
 
-
-# Pictures within the page: drawings as they are, images as data, and what is read out in their place
-
-_INCH = 72
-_NARROWEST = 68
-"""CSS pixels per inch of a drawing below which its words are too small: then it scrolls within its box."""
-_SMALL = 200
-"""Width of an image in pixels up to which it is shown larger, pixel by pixel."""
-_SHEET = 600
-_WIDEST = 2**15
-"""Pixels of a side that browsers show."""
-
-
-class _Gallery:
-    """Renders the pictures of one page; ``rows`` says of the id of a row what a point in a figure shows."""
-
-    def __init__(self, rows: Mapping[str, str]) -> None:
-        self._rows = rows
-        self._numbers = count(1)
-        self._size = 0
-        """Bytes of the images so far."""
-
-    def together(self, pictures: Sequence[Picture]) -> str:
-        """Return pictures side by side where there is room.
-
-        Raises DataError naming a file that is none, and where all of the page's are more than one may hold.
-        """
-        figures = "".join(self._figure(picture) for picture in pictures)
-        return tag("div", figures, cls="gallery") if len(pictures) > 1 else figures
-
-    def _figure(self, picture: Picture) -> str:
-        drawing = picture.file.with_suffix(".svg")
-        inner = self._drawing(drawing, picture) if picture.drawn and drawing.is_file() else ""
-        kind = "drawing"
-        if not inner:
-            inner, kind = self._image(picture)
-        return tag("figure", inner + tag("figcaption", f"{words(picture.caption)}."), cls=kind)
-
-    def _drawing(self, file: Path, picture: Picture) -> str:
-        """Return a drawing in a box that scrolls, or "" where the file is none and the image must do."""
+    def _drawing(self, picture: Picture) -> str:
+        """Return the drawing of a picture in a box that scrolls, "" where there is none."""
+        file = picture.file.with_suffix(".svg")
+        if not picture.drawn or not file.is_file():
+            return ""
         try:
-            text = read_text(file)
-            svg = inline_svg(text, f"d{next(self._numbers)}-", picture.caption, self._rows)
+            svg = inline_svg(read_text(file), f"d{next(self._drawings)}-", picture.caption, self._known)
         except (DataError, ValueError):
             return ""
         width = float(svg.partition('viewBox="')[2].split()[2])
@@ -341,45 +311,22 @@ class _Gallery:
         return _box(tag("div", svg, style=style), picture.caption)
 
     def _image(self, picture: Picture) -> tuple[str, str]:
-        """Return the image of a picture, in a box where it needs the whole width, and of what kind it is."""
-        image = self._read(picture.file)
-        inner = image.html(picture.caption)
-        return (_box(inner, picture.caption), "sheet") if image.is_sheet else (inner, "image")
-
-    def _read(self, file: Path) -> _Image:
-        content = read_bytes(file, PICTURES)
+        """Return a picture's PNG, in a box where it needs the whole width, and of what kind it is."""
+        place, content = shown(str(picture.file)), read_bytes(picture.file, PICTURES)
         self._size += len(content)
-        PICTURES.hold(f"the page, with {shown(str(file))},", self._size)
+        PICTURES.hold(f"the page, with {place},", self._size)
         if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
-            raise DataError(f"{shown(str(file))} is no PNG image; make it again, or remove it")
+            raise DataError(f"{place} is no PNG image; make it again, or remove it")
         width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
         if not (0 < width <= _WIDEST and 0 < height <= _WIDEST):
-            raise DataError(
-                f"{shown(str(file))} claims {width:,} by {height:,} pixels; make it again, or remove it"
-            )
-        return _Image(content, width, height)
+            raise DataError(f"{place} claims {width:,} by {height:,} pixels; make it again, or remove it")
+        pixels = ' class="pixels"' if width <= _SMALL else ""
+        data = f'src="data:image/png;base64,{base64.b64encode(content).decode()}"'
+        image = f'<img {data} alt="{words(picture.caption)}" width="{width}" height="{height}"{pixels}>'
+        if width > _SHEET and width > 1.3 * height:
+            return _box(image, picture.caption), "sheet"
+        return image, "image"
 
 
 def _box(inner: str, label: str) -> str:
     return tag("div", inner, cls="scroll", tabindex=0, role="region", aria_label=label)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """A PNG file: its bytes, and pixels across and down."""
-
-    content: bytes
-    width: int
-    height: int
-
-    @property
-    def is_sheet(self) -> bool:
-        """Whether it is large and wide, as a sheet of images with words is: it needs the whole width."""
-        return self.width > _SHEET and self.width > 1.3 * self.height
-
-    def html(self, caption: str) -> str:
-        """Return the element, enlarged pixel by pixel where it is small."""
-        data = base64.b64encode(self.content).decode()
-        pixels = ' class="pixels"' if self.width <= _SMALL else ""
-        sizes = f'width="{self.width}" height="{self.height}"'
-        return f'<img src="data:image/png;base64,{data}" alt="{words(caption)}" {sizes}{pixels}>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ __all__ = ["Records"]
 
 # What is known of a row and of the call that measured it, as names with values
 
-Facts = list[tuple[str, str, bool]]
-"""(name, value, whether the value is code: a checksum, a command)."""
+Facts = list[tuple[str, str | None, bool]]
+"""(name, value, whether the value is code: a checksum, a command); what has no value is not shown."""
 
 
-def label_of(row: Row) -> str:
+def _label(row: Row) -> str:
     """Return what a row is called: model, metric, sampler."""
     metric = metric_of(row)
     head = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
@@ -33,29 +34,27 @@ def label_of(row: Row) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def value_of(row: Row) -> str:
+def _value(row: Row) -> str:
     """Return the number of a row with its error, or that there is none."""
     return "not measured" if row.value is None else error_bar(row.value, row.ci_low, row.ci_high)
 
 
-def said_of(row: Row) -> str:
-    """Return a row on one line, as a point of a figure says it."""
-    return f"{label_of(row)}: {value_of(row)}"
-
-
-def row_facts(row: Row) -> Facts:
+def _row_facts(row: Row) -> Facts:
     """Return what is the row's own: the number unrounded, the images, how they were drawn, the cost."""
     better = {True: "higher", False: "lower", None: None}[row.higher_is_better]
     interval = None if row.interval is None else f"{row.interval[0]!r} to {row.interval[1]!r}"
     spent = None if row.nfe_mean is None else f"{row.nfe_mean!r} per image"
     if spent and row.nfe_max is not None:
         spent += f", at most {row.nfe_max!r}"
+    solved = None if row.solver_error is None else repr(row.solver_error)
+    if solved and row.solver_error_margin:
+        solved += f" ± {row.solver_error_margin!r}"
     memory = None if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f} MiB"
-    return _known(
+    return [
         ("Value, unrounded", None if row.value is None else repr(row.value), True),
         ("95 % interval", interval, True),
         ("Why there is none" if row.value is None else "Remark", row.note, False),
-        ("Solver error", _solver_error(row), True),
+        ("Solver error", solved, True),
         ("Metric", row.metric, True),
         ("Unit", row.unit, False),
         ("Better", better, False),
@@ -68,13 +67,7 @@ def row_facts(row: Row) -> Facts:
         ("Operations per image", _of(row.flops_per_image, row.decoder_flops_per_image), False),
         ("Seconds", _of(row.seconds, row.decoder_seconds), False),
         ("Peak memory", memory, False),
-    )
-
-
-def _solver_error(row: Row) -> str | None:
-    if row.solver_error is None:
-        return None
-    return repr(row.solver_error) + (f" ± {row.solver_error_margin!r}" if row.solver_error_margin else "")
+    ]
 
 
 def _of(whole: float | None, decoder: float | None) -> str | None:
@@ -83,9 +76,9 @@ def _of(whole: float | None, decoder: float | None) -> str | None:
     return f"{whole:.4g}" + ("" if decoder is None else f", the decoder's {decoder:.4g}")
 
 
-def measured_facts(row: Row) -> Facts:
+def _measured_facts(row: Row) -> Facts:
     """Return what a row shares with others: model, data, features, code."""
-    return _known(
+    return [
         ("Task", row.task, True),
         ("Model", row.model, False),
         ("Checkpoint sha256", row.checkpoint_sha256, True),
@@ -96,14 +89,14 @@ def measured_facts(row: Row) -> Facts:
         ("Git revision", row.git_revision, True),
         ("Run", row.run_id, True),
         ("Versions", row.versions, False),
-    )
+    ]
 
 
-def call_facts(manifest: Manifest) -> Facts:
+def _call_facts(manifest: Manifest) -> Facts:
     """Return what a measuring call was given and what it ran on."""
     task = manifest.task
     typed = copied(manifest.command, manifest.directory, manifest.processes)
-    facts = _known(
+    facts: Facts = [
         ("Command", typed.line, True),
         ("Why no command is shown", typed.why, False),
         ("Typed in", manifest.directory, True),
@@ -117,7 +110,7 @@ def call_facts(manifest: Manifest) -> Facts:
         ("Task", f"{task.identity}, sha256 {task.sha256}", True),
         ("Data", f"{task.data}: {task.dataset}", True),
         ("Extractors", ", ".join(task.extractors), True),
-    )
+    ]
     for model in manifest.models:
         parameters = ", ".join(f"{name} {count:,}" for name, count in model.parameters.items())
         parts = [model.path or model.spec, f"sha256 {model.sha256}" if model.sha256 else "", parameters]
@@ -128,10 +121,6 @@ def call_facts(manifest: Manifest) -> Facts:
 def _listed(values: dict[str, Any]) -> str:
     """Return names with what is known of them, one after the other."""
     return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, "", {}))
-
-
-def _known(*facts: tuple[str, str | None, bool]) -> Facts:
-    return [(name, value, code) for name, value, code in facts if value]
 
 
 # The provenance of every number: a record per row, which a page opens where the number stands
@@ -149,13 +138,13 @@ class Records:
     def __init__(self, reading: Reading, out: Path) -> None:
         self._placed = {row_id(each.row): each for each in reading.placed}
         self._names = {file: relative(file, out) for file in {each.file for each in reading.placed}}
-        self._shared: dict[tuple[tuple[str, str, bool], ...], str] = {}
+        self._shared: dict[tuple[tuple[str, str | None, bool], ...], str] = {}
         self._calls: dict[tuple[Path, str], tuple[str, Row]] = {}
 
     @property
     def labels(self) -> dict[str, str]:
         """Id of every row -> what it says, on one line."""
-        return {name: said_of(each.row) for name, each in self._placed.items()}
+        return {name: f"{_label(each.row)}: {_value(each.row)}" for name, each in self._placed.items()}
 
     def html(self, heading: str) -> str:
         """Return the records, then what several share: data, checkpoints and code, and the measuring calls.
@@ -163,32 +152,31 @@ class Records:
         ``heading`` is the element of the headings within, ``h4``.
         """
         records = "".join(self._record(name, each) for name, each in self._placed.items())
-        shared = [
-            tag(
-                "div",
-                tag(heading, f"Model, data and code ({number})") + _list(list(facts)),
-                cls="facts",
-                id=anchor,
-            )
+        found = [
+            (f"Model, data and code ({number})", _list(facts), anchor)
             for number, (facts, anchor) in enumerate(self._shared.items(), start=1)
         ]
-        calls = [
-            tag("div", tag(heading, f"Call {words(name)}") + _call(folder, row), cls="facts", id=anchor)
+        found += [
+            (f"Call {name}", _call(folder, row), anchor)
             for (folder, name), (anchor, row) in self._calls.items()
         ]
-        return tag("p", _INTRODUCTION) + tag("div", records, cls="records") + "".join([*shared, *calls])
+        shared = "".join(
+            tag("div", tag(heading, words(head)) + inner, cls="facts", id=anchor)
+            for head, inner, anchor in found
+        )
+        return tag("p", _INTRODUCTION) + tag("div", records, cls="records") + shared
 
     def _record(self, name: str, placed: Placed) -> str:
         row, place = placed.row, placed.file
-        shared = tuple(measured_facts(row))
+        shared = tuple(_measured_facts(row))
         anchors = [self._shared.setdefault(shared, f"measured-{len(self._shared) + 1}")]
         links = [tag("a", "model, data and code", href=f"#{anchors[0]}")]
         if row.manifest:
             anchor = f"call-{len(self._calls) + 1}"
             anchors.append(self._calls.setdefault((place.parent, row.manifest), (anchor, row))[0])
             links.append(tag("a", f"call {words(row.manifest)}", href=f"#{anchors[1]}"))
-        head = tag("span", words(label_of(row)), cls="name") + tag("span", words(value_of(row)), cls="value")
-        inner = _list([*row_facts(row), ("Row", name, True)])
+        head = tag("span", words(_label(row)), cls="name") + tag("span", words(_value(row)), cls="value")
+        inner = _list([*_row_facts(row), ("Row", name, True)])
         inner += tag("p", f"Measured with {' by '.join(links)}.", cls="links")
         word = f"{place_word(self._names[place])}#{name}"
         inner += tag("div", tag("code", exact(f"lsgm reproduce {shlex.quote(word)}")), cls="command")
@@ -209,13 +197,14 @@ def _call(folder: Path, row: Row) -> str:
         return tag("p", words(str(error)))
     if manifest is None:
         return tag("p", f"Its file {tag('code', words(f'manifests/{row.manifest}.json'))} is gone.")
-    return _list(call_facts(manifest))
+    return _list(_call_facts(manifest))
 
 
-def _list(facts: Facts) -> str:
+def _list(facts: Iterable[tuple[str, str | None, bool]]) -> str:
     """Return names and values as a list of definitions."""
     pairs = (
         tag("div", tag("dt", words(name)) + tag("dd", tag("code", exact(value)) if code else words(value)))
         for name, value, code in facts
+        if value
     )
     return tag("dl", "".join(pairs))
