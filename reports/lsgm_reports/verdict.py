@@ -119,7 +119,6 @@ def _in_pairs(first: Row, lead: Lead, rows: Sequence[Row]) -> Lead | None:
 
 
 def _named(row: Row) -> tuple[str, str]:
-    """Return what a metric is called within a sentence, and its unit with a space before it."""
     metric, found = metric_of(row), named(row.metric)
     label = metric.label
     if found is not None and not found.official:

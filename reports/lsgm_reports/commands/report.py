@@ -144,7 +144,6 @@ def _warn(sentences: Sequence[str]) -> None:
 
 
 def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
-    """Write every format asked for; return the files."""
     written: list[Path] = []
 
     def put(name: str, text: str) -> None:
@@ -178,7 +177,6 @@ def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path)
 
 
 def _curves(rows: Sequence[Row], out: Path, written: list[Path]) -> dict[str, Path]:
-    """Draw quality against cost, a figure per task that has curves."""
     tasks = tasks_of(rows)
     curves: dict[str, Path] = {}
     taken: set[str] = set()

@@ -161,7 +161,6 @@ def _carry_out(again: Again, out: Path, received: Path, options: Options, compar
 
 
 def _measure(placed: Placed, name: str, options: Options) -> int:
-    """Print how to measure a row again, and do so where asked to."""
     from lsgm.results.manifest import manifest_of
     from lsgm_reports.reproduce.again import row_again
 
@@ -191,7 +190,6 @@ def _tell_keys(row: Row, *, run: bool) -> int:
 
 
 def _compare(row: Row, folder: Path, out: Path) -> int:
-    """Print the recorded and the new value, and what differs between the two calls."""
     from lsgm.results.manifest import manifest_of
     from lsgm_reports.read import read_placed
     from lsgm_reports.reproduce.again import same_measurement, verdict
@@ -216,7 +214,6 @@ def _compare(row: Row, folder: Path, out: Path) -> int:
 
 
 def _train(folder: Path, options: Options) -> int:
-    """Print how to train a run again, and do so where asked to."""
     from lsgm_reports.reproduce.again import training_again
     from lsgm_reports.reproduce.weights import same_weights
 

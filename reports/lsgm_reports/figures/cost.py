@@ -253,7 +253,6 @@ _RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "non
 
 
 def _axis(metric: Shown) -> str:
-    """Return what an axis of a metric is called."""
     if not metric.key.startswith(("frechet", "kernel")):
         return clipped(metric.head, _AXIS)
     direction = {True: ", higher is better", False: ", lower is better", None: ""}[metric.higher_is_better]
@@ -297,7 +296,6 @@ def _level(axes: Axes, level: Level, colour: str) -> None:
 
 
 def _legend(curves: Sequence[Curve], markers: dict[str, str]) -> list[Line2D]:
-    """Return what the markers mean."""
     from matplotlib.lines import Line2D
 
     thin: Any = {"color": INK, "linewidth": 0.7}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,6 @@ class Training:
     """Key -> elapsed seconds and values, where it was logged and has a place in a figure."""
     boundaries: list[float]
     """Elapsed seconds at which a new stage begins."""
-
-    def series(self, key: str) -> tuple[list[float], list[float]]:
-        """Return elapsed seconds and values of a key, where it was logged and finite."""
-        elapsed, values = self.columns.get(key, ((), ()))
-        return list(elapsed), list(values)
 
 
 def read_training(file: Path) -> Training | None:
@@ -115,10 +111,7 @@ def training_figure(runs: Sequence[Training]) -> Figure | None:
 
 def _keys(runs: Sequence[Training]) -> list[str]:
     """Return the loss and one validation metric: the bound where a run logs it, else the commonest."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for key in run.columns:
-            counts[key] = counts.get(key, 0) + 1
+    counts = Counter(key for run in runs for key in run.columns)
     order = sorted(counts, key=lambda key: (key != "total", "nelbo" not in key, -counts[key], key))
     return order[:2]
 
@@ -131,9 +124,9 @@ def _named(key: str) -> str:
 
 
 def _line(axes: Axes, run: Training, key: str, colour: str) -> None:
-    seconds, values = run.series(key)
-    if not seconds:
+    if key not in run.columns:
         return
+    seconds, values = run.columns[key]
     marker = "o" if key != "total" and len(seconds) < 30 else ""
     axes.plot(seconds, values, color=colour, label=run.name, linewidth=1.2, marker=marker, markersize=3.5)
     for boundary in run.boundaries:
@@ -144,7 +137,7 @@ def _window(runs: Sequence[Training], key: str) -> tuple[float, float]:
     """Return limits that leave out the first steps, whose loss would flatten everything after them."""
     settled: list[float] = []
     for run in runs:
-        seconds, values = run.series(key)
+        seconds, values = run.columns.get(key, ((), ()))
         start = 0.03 * max(seconds, default=0.0)
         settled += [value for at, value in zip(seconds, values, strict=True) if at >= start]
     low, high = min(settled), max(settled)

@@ -158,7 +158,6 @@ def _content(cell: Cell, letters: Container[str], anchor: str, known: Container[
 
 
 def _mark(mark: str, letters: Container[str], anchor: str) -> str:
-    """Return the letter of a note above the line, a link where the note is there."""
     letter = words(mark)
     if mark in letters:
         letter = tag("a", letter, href=f"#{anchor}-{mark}", aria_label=f"note {mark}")

@@ -35,7 +35,6 @@ def _label(row: Row) -> str:
 
 
 def _value(row: Row) -> str:
-    """Return the number of a row with its error, or that there is none."""
     return "not measured" if row.value is None else error_bar(row.value, row.ci_low, row.ci_high)
 
 
@@ -77,7 +76,6 @@ def _of(whole: float | None, decoder: float | None) -> str | None:
 
 
 def _measured_facts(row: Row) -> Facts:
-    """Return what a row shares with others: model, data, features, code."""
     return [
         ("Task", row.task, True),
         ("Model", row.model, False),
@@ -93,7 +91,6 @@ def _measured_facts(row: Row) -> Facts:
 
 
 def _call_facts(manifest: Manifest) -> Facts:
-    """Return what a measuring call was given and what it ran on."""
     task = manifest.task
     typed = copied(manifest.command, manifest.directory, manifest.processes)
     facts: Facts = [
@@ -119,7 +116,6 @@ def _call_facts(manifest: Manifest) -> Facts:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    """Return names with what is known of them, one after the other."""
     return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, "", {}))
 
 
@@ -201,7 +197,6 @@ def _call(folder: Path, row: Row) -> str:
 
 
 def _list(facts: Iterable[tuple[str, str | None, bool]]) -> str:
-    """Return names and values as a list of definitions."""
     pairs = (
         tag("div", tag("dt", words(name)) + tag("dd", tag("code", exact(value)) if code else words(value)))
         for name, value, code in facts

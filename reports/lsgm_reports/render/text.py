@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
+
+from rich.cells import cell_len
 
 from lsgm.files.names import one_line
 from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
@@ -176,26 +177,16 @@ _WIDEST = 200
 """Columns to which a cell is filled up: one cell that is longer makes no other so."""
 
 
-def _width(text: str) -> int:
-    """Return the columns that a text takes in a terminal."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(symbol) else 2 if unicodedata.east_asian_width(symbol) in "WF" else 1
-        for symbol in text
-    )
-
-
 def _widths(lines: Sequence[Sequence[str]], least: int = 0) -> list[int]:
     return [
-        max(least, *(min(_width(text), _WIDEST) for text in column)) for column in zip(*lines, strict=True)
+        max(least, *(min(cell_len(text), _WIDEST) for text in column)) for column in zip(*lines, strict=True)
     ]
 
 
 def _padded(line: Sequence[str], widths: Sequence[int], table: Table) -> list[str]:
     out = []
     for text, width, column in zip(line, widths, table.columns, strict=True):
-        gap = " " * (width - _width(text))
+        gap = " " * (width - cell_len(text))
         out.append(gap + text if column.align == "right" else text + gap)
     return out
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lsgm.config import require
 from lsgm.errors import DataError
@@ -24,12 +24,11 @@ from lsgm.results.row import Row
 from lsgm.runs.provenance import git_revision
 from lsgm_reports.reproduce.allowed import CommandLine
 from lsgm_reports.reproduce.apart import Foreign, foreign_code, no_option, shell_line
-from lsgm_reports.reproduce.weights import locate, newest_checkpoint
+from lsgm_reports.reproduce.weights import Check, locate, newest_checkpoint
 
 __all__ = [
     "NUMERICS",
     "Again",
-    "Check",
     "check_code",
     "check_data",
     "check_hardware",
@@ -40,20 +39,6 @@ __all__ = [
     "training_again",
     "verdict",
 ]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that must hold, and whether it does."""
-
-    subject: str
-    state: Literal["ok", "differs", "missing", "unknown"]
-    text: str
-
-    @property
-    def line(self) -> str:
-        """One line for a terminal."""
-        return f"  {self.state:<8} {self.subject:<9} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ def row_again(row: Row, manifest: Manifest, folder: Path, out: Path, device: str
     places = [folder, folder.parent, Path.cwd() / "checkpoints", Path.cwd() / "runs"]
     located = [locate(model, directory, places) for model in manifest.models]
     pairs = zip(manifest.models, located, strict=True)
-    words = [where.word or f"{model.name}=CHECKPOINT" for model, where in pairs]
+    words = [word or f"{model.name}=CHECKPOINT" for model, (word, _) in pairs]
     line = recorded.without(*_LEFT_OUT)
     if line.command == "nll":
         line = replace(line, words=tuple(words))
@@ -131,7 +116,7 @@ def row_again(row: Row, manifest: Manifest, folder: Path, out: Path, device: str
     checks = [
         check_code(manifest.git_revision or row.git_revision, git_revision()),
         check_versions(manifest.versions),
-        *(Check("weights", where.state, where.text) for where in located),
+        *(check for _, check in located),
         check_data(manifest.task.data, manifest.task.dataset, roots, directory),
         check_hardware(manifest),
     ]

@@ -17,45 +17,53 @@ from lsgm.files.regular import open_regular
 from lsgm.files.text import read_table
 from lsgm.results.manifest import MeasuredModel
 
-__all__ = ["find_weights", "locate", "newest_checkpoint", "same_weights"]
+__all__ = ["Check", "find_weights", "locate", "newest_checkpoint", "same_weights"]
 
 
 @dataclass(frozen=True)
-class Located:
-    """What to write for a model on a command line, and how sure it is that it is the same one."""
+class Check:
+    """One thing that must hold, and whether it does."""
 
-    word: str | None
-    """None where the weights are not found."""
-    state: Literal["ok", "missing", "unknown"]
+    subject: str
+    state: Literal["ok", "differs", "missing", "unknown"]
     """``unknown`` where only measuring can tell."""
     text: str
 
+    @property
+    def line(self) -> str:
+        """One line for a terminal."""
+        return f"  {self.state:<8} {self.subject:<9} {self.text}"
 
-def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> Located:
-    """Return where a model is, looking at where it was, then below ``places`` for weights of its checksum.
 
-    The word that named it is kept where it leads there from ``directory``; another may name something else.
-    A run that was trained further still holds what it was measured with as one of its checkpoints, unless
-    that was removed. Ready images and factories are named as they were: their checksum is seen when measured.
+def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> tuple[str | None, Check]:
+    """Return what to write for a model on a command line, and how sure it is that it is the same one.
+
+    It is looked for where it was, then below ``places`` by the checksum of its weights; None stands for one
+    that is not found. The word that named it is kept where it leads there from ``directory``; another may
+    name something else. A run that was trained further still holds what it was measured with as one of its
+    checkpoints, unless that was removed. Ready images and factories are named as they were: their checksum is
+    seen when measured.
     """
+    name, sha256 = model.name, model.sha256
     was = Path(model.path) if model.path is not None else None
     if was is None and ":" in model.spec:
-        return Located(model.spec, "unknown", f"{model.name} is made by {model.spec.rpartition('=')[2]}")
-    if was is not None and os.path.exists(was) and not _checkpoints(was):
-        word = _word(model, was, directory)
-        return Located(word, "unknown", f"{model.name} is {was}: its images are checked when measured")
-    if model.sha256 is None:
-        return Located(None, "missing", f"nothing says which weights {model.name} had")
-    if was is not None and (found := find_weights(model.sha256, [was])) is not None:
+        said = f"{name} is made by {model.spec.rpartition('=')[2]}"
+        return model.spec, Check("weights", "unknown", said)
+    here = was is not None and os.path.exists(was)
+    if was is not None and here and not _checkpoints(was):
+        said = f"{name} is {was}: its images are checked when measured"
+        return _word(model, was, directory), Check("weights", "unknown", said)
+    if sha256 is None:
+        return None, Check("weights", "missing", f"nothing says which weights {name} had")
+    if was is not None and (found := find_weights(sha256, [was])) is not None:
         newest = found == _checkpoints(was)[-1]
-        word = _word(model, was, directory) if newest else _named(model.name, found)
-        return Located(word, "ok", f"{model.name} is {was if newest else found}, sha256 {model.sha256[:12]}")
-    found = find_weights(model.sha256, [_place_of(model.spec, directory), *places])
-    if found is not None:
-        said = f"{model.name} is {found} now, sha256 {model.sha256[:12]}"
-        return Located(_named(model.name, found), "ok", said)
-    there = f"{was} has others" if was and os.path.exists(was) else f"not at {was}" if was else "nowhere"
-    return Located(None, "missing", f"{model.name} with weights of sha256 {model.sha256[:12]}: {there}")
+        said = f"{name} is {was if newest else found}, sha256 {sha256[:12]}"
+        word = _word(model, was, directory) if newest else _named(name, found)
+        return word, Check("weights", "ok", said)
+    if (found := find_weights(sha256, [_place_of(model.spec, directory), *places])) is not None:
+        return _named(name, found), Check("weights", "ok", f"{name} is {found} now, sha256 {sha256[:12]}")
+    there = f"{was} has others" if here else f"not at {was}" if was else "nowhere"
+    return None, Check("weights", "missing", f"{name} with weights of sha256 {sha256[:12]}: {there}")
 
 
 def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
@@ -90,7 +98,6 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def _checkpoints(place: Path) -> list[Path]:
-    """Return the checkpoints at a folder or a little below it, in the order of their paths."""
     return sorted(set(_found(place))) if os.path.isdir(place) else []
 
 

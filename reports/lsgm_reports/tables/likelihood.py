@@ -110,7 +110,6 @@ def _terms(rows: Sequence[Row]) -> list[tuple[Row, Term]]:
 
 
 def _names(found: Sequence[tuple[Row, Term]]) -> list[str]:
-    """Return the terms that occur, in the order of a table."""
     names = dict.fromkeys(term.name for _, term in found)
     return [*(name for name in TERMS if name in names), *(name for name in names if name not in TERMS)]
 
@@ -290,7 +289,6 @@ def winners_of(estimates: Sequence[Estimate], unit: str) -> list[Row]:
 
 
 def _seconds(row: Row) -> Cell | None:
-    """Return seconds per image with two significant digits."""
     each = row.seconds_per_image
     if row.value is None or each is None or each <= 0:
         return None

@@ -125,8 +125,8 @@ def test_the_clock_of_the_second_stage_goes_on_where_the_first_ended(tmp_path: P
     run = read_training(file)
     assert run is not None
     assert run.name == "mine"
-    assert run.series("total")[0] == [1.0, 5.0, 7.0]
-    assert run.series("val_nelbo") == ([5.0], [3.0])
+    assert list(run.columns["total"][0]) == [1.0, 5.0, 7.0]
+    assert [list(column) for column in run.columns["val_nelbo"]] == [[5.0], [3.0]]
     assert run.boundaries == [5.0]
     figure = training_figure([run])
     assert figure is not None

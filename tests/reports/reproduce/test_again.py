@@ -37,42 +37,42 @@ def checkpoint(folder: Path, content: bytes) -> str:
 def test_weights_are_where_they_were(tmp_path: Path) -> None:
     sha256 = checkpoint(tmp_path / "run" / "checkpoints" / "step-0000006", b"w")
     model = MeasuredModel("m", "run", str(tmp_path / "run"), sha256)
-    found = locate(model, tmp_path, [])
-    assert (found.word, found.state) == ("run", "ok")
+    word, check = locate(model, tmp_path, [])
+    assert (word, check.state) == ("run", "ok")
 
 
 def test_a_run_that_went_on_is_measured_where_it_was(tmp_path: Path) -> None:
     steps = tmp_path / "run" / "checkpoints"
     sha256 = checkpoint(steps / "step-0000006", b"w")
     checkpoint(steps / "step-0000012", b"later")
-    found = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
-    assert (found.word, found.state) == (f"m={steps / 'step-0000006'}", "ok")
+    word, check = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
+    assert (word, check.state) == (f"m={steps / 'step-0000006'}", "ok")
     assert newest_checkpoint(tmp_path / "run") == steps / "step-0000012"
 
 
 def test_weights_that_moved_are_found_by_their_checksum(tmp_path: Path) -> None:
     sha256 = checkpoint(tmp_path / "elsewhere" / "new name", b"w")
     model = MeasuredModel("m", "m=runs/m", "/gone/runs/m", sha256)
-    assert locate(model, tmp_path, [tmp_path / "elsewhere"]).word == f"m={tmp_path}/elsewhere/new name"
-    assert locate(model, tmp_path, []).state == "missing"
+    assert locate(model, tmp_path, [tmp_path / "elsewhere"])[0] == f"m={tmp_path}/elsewhere/new name"
+    assert locate(model, tmp_path, [])[1].state == "missing"
 
 
 def test_a_file_that_is_not_what_it_says_is_not_taken(tmp_path: Path) -> None:
     sha256 = checkpoint(tmp_path / "run", b"w")
     (tmp_path / "run" / "ema.safetensors").write_bytes(b"x")
     assert find_weights(sha256, [tmp_path]) is None
-    found = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
-    assert (found.word, found.state) == (None, "missing")
-    assert "has others" in found.text
+    word, check = locate(MeasuredModel("m", "run", str(tmp_path / "run"), sha256), tmp_path, [])
+    assert (word, check.state) == (None, "missing")
+    assert "has others" in check.text
 
 
 def test_images_and_factories_are_named_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "pngs").mkdir()
     images = MeasuredModel("p", "p=pngs", str(tmp_path / "pngs"), "1f" * 32)
     factory = MeasuredModel("f", "package.module:factory", None, "2e" * 32)
-    for model, word in ((images, "p=pngs"), (factory, "package.module:factory")):
-        found = locate(model, tmp_path, [])
-        assert (found.word, found.state) == (word, "unknown")
+    for model, named in ((images, "p=pngs"), (factory, "package.module:factory")):
+        word, check = locate(model, tmp_path, [])
+        assert (word, check.state) == (named, "unknown")
 
 
 A, B = "a" * 40, "b" * 40
@@ -216,8 +216,8 @@ def test_a_word_that_leads_elsewhere_does_not_stand_for_what_was_found(
     good.mkdir(exist_ok=True)
     checkpoint(here / "run", b"others")
     for spec in ("run", "x=run", "evil:factory", "--out=run"):
-        assert locate(MeasuredModel("m", spec, str(good), sha256), here, []).word == f"m={good}"
-    assert locate(MeasuredModel("m", "good", str(good), sha256), tmp_path, []).word == "good"
+        assert locate(MeasuredModel("m", spec, str(good), sha256), here, [])[0] == f"m={good}"
+    assert locate(MeasuredModel("m", "good", str(good), sha256), tmp_path, [])[0] == "good"
 
 
 def test_weights_that_no_file_can_be_are_passed_over_at_once(tmp_path: Path) -> None:
