@@ -15,11 +15,20 @@ from lsgm.results.metrics import named
 from lsgm.results.row import Row
 from lsgm.structure import from_dict
 from lsgm_reports.blocks import MISSING, Cell, Column, Footnotes, Table, cell_of, hold_table, left
-from lsgm_reports.paper.ruled import ruled, winner_of
-from lsgm_reports.published import ABSENT, published_ablations
+from lsgm_reports.digits import best_of
+from lsgm_reports.published import ABSENT, EVIDENCE, published_ablations
 from lsgm_reports.tables.headline import headline_rows, metrics_of, units_of
 
-__all__ = ["FILE_NAME", "Ablation", "Study", "find_ablations", "read_ablation", "study_tables"]
+__all__ = [
+    "FILE_NAME",
+    "Ablation",
+    "Study",
+    "find_ablations",
+    "read_ablation",
+    "ruled",
+    "study_tables",
+    "winner_of",
+]
 
 # ``ablation.json`` beside the rows: which model has which level of which factor, and what failed
 
@@ -218,3 +227,27 @@ def _level_cells(levels: Sequence[str], study: Study) -> list[Cell]:
 
 def _capital(text: str) -> str:
     return "SDE" if text == "sde" else text[:1].upper() + text[1:]
+
+
+# What all of the paper's tables share: measured above a rule, published below, no ranking over both
+
+
+def ruled(
+    title: str,
+    columns: Sequence[Column],
+    measured: list[list[Cell]],
+    published: list[list[Cell]],
+    notes: Footnotes,
+    caption: str,
+) -> Table:
+    """Return the table of both, with the rule between them and what the marks of published numbers mean."""
+    marks = {cell.mark for line in published for cell in line}
+    meanings = [(mark, note) for mark, note in EVIDENCE.values() if mark in marks]
+    rules = [len(measured)] if measured and published else []
+    return Table(title, list(columns), [*measured, *published], [*notes.notes, *meanings], caption, rules)
+
+
+def winner_of(rows: Sequence[Row | None]) -> Row | None:
+    """Return the best of a column's rows, where all that have a value are of one metric."""
+    found = [row for row in rows if row is not None and row.value is not None]
+    return best_of(found) if len({row.metric for row in found}) == 1 else None

@@ -9,60 +9,52 @@ from dataclasses import dataclass, replace
 from lsgm.results.labels import estimator_label, sampler_label
 from lsgm.results.metrics import BOUNDS, metric_of
 from lsgm.results.row import Row
-from lsgm_reports.blocks import COARSE, Cell, Footnotes, Table, cell_of
-from lsgm_reports.digits import plain
-from lsgm_reports.paper.ruled import compared, fid_cell, fid_row, published_lines, scaled_cell, winner_of
-from lsgm_reports.paper.studies import Ablation, study_tables
-from lsgm_reports.published import DATASETS, Published, edition_of, published, statement_on
+from lsgm_reports.blocks import COARSE, MISSING, Cell, Column, Footnotes, Table, cell_of, left
+from lsgm_reports.digits import error_bar, plain
+from lsgm_reports.paper.studies import Ablation, ruled, study_tables, winner_of
+from lsgm_reports.published import DATASETS, KINDS, Published, edition_of, published, statement_on
 from lsgm_reports.read import grouped
-from lsgm_reports.tables.headline import Line, detail_rows, headline_rows, lines_of
-from lsgm_reports.tables.likelihood import Estimate, estimates_of, labels_of, winners_of
+from lsgm_reports.tables.headline import detail_rows, headline_rows, lines_of
+from lsgm_reports.tables.likelihood import estimates_of, labels_of, winners_of
 
-__all__ = ["BATCH", "generative_table", "nats_table", "paper_tables", "sampling_table"]
+__all__ = ["paper_tables"]
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """One of the paper's tables as far as measured models fill it."""
+
+    title: str
+    columns: dict[str, str]
+    """Published number, of `lsgm_reports.published.NUMBERS` -> the head of its column."""
+    needs: tuple[str, ...]
+    """Published entries stand below that have one of these."""
+    measured: list[tuple[str, list[Cell], str]]
+    """Model, a cell per column, and what it was measured with."""
+    notes: Footnotes
+    caption: str
 
 
 # Likelihood of binary images in nats, as tables 4 (OMNIGLOT) and 5 (MNIST) of arXiv:2106.05931
 
 
-def nats_table(
-    rows: Sequence[Row], dataset: str, entries: Sequence[Published], *, recalled: bool
-) -> Table | None:
-    """Return every measured bound in nats above published ones, or None where none was measured.
-
-    Bold: the lowest of its kind of bound, as in the likelihood table.
-    """
+def _nats(rows: Sequence[Row], dataset: str) -> _Filled:
+    """Fill in every measured bound in nats. Bold: the lowest of its kind, as in the likelihood table."""
     estimates = [estimate for estimate in estimates_of(rows) if "nats" in estimate.rows]
-    if not estimates:
-        return None
-    notes = Footnotes()
-    winners = {id(row) for row in winners_of(estimates, "nats")}
-    measured = [
-        (
-            estimate.model,
-            [cell_of(row := estimate.rows["nats"], notes, best=id(row) in winners)],
-            _measured_with(estimate),
-        )
-        for estimate in estimates
-    ]
-    published = published_lines(entries, ("nats",), ("nats",), recalled=recalled)
-    title = f"Likelihood on {DATASETS[dataset]}"
-    return compared(title, ["NLL (nats) ↓"], measured, published, notes, _BOUNDS)
-
-
-_BOUNDS = (
-    "Nats per image; ≤ is a published bound, and every number measured here is one, by a flow to within its "
-    "solver's error. Bounds of different kinds are not ranked, and published ones are of several; test sets "
-    "and binarisation may differ, too."
-)
-
-
-def _measured_with(estimate: Estimate) -> str:
-    row = estimate.rows["nats"]
-    bound = BOUNDS.get(estimate.bound, estimate.bound)
-    if row.value is None:
-        return bound
-    count = f"; n = {row.counted}" if row.n else ""
-    return f"{bound}, {estimator_label(estimate.estimator)}{count}"
+    notes, winners = Footnotes(), {id(row) for row in winners_of(estimates, "nats")}
+    measured = []
+    for each in estimates:
+        row = each.rows["nats"]
+        said = BOUNDS.get(each.bound, each.bound)
+        if row.value is not None:
+            said += f", {estimator_label(each.estimator)}" + (f"; n = {row.counted}" if row.n else "")
+        measured.append((each.model, [cell_of(row, notes, best=id(row) in winners)], said))
+    caption = (
+        "Nats per image; ≤ is a published bound, and every number measured here is one, by a flow to within "
+        "its solver's error. Bounds of different kinds are not ranked, and published ones are of several; "
+        "test sets and binarisation may differ, too."
+    )
+    return _Filled("Likelihood", {"nats": "NLL (nats) ↓"}, ("nats",), measured, notes, caption)
 
 
 # Generative performance: bits per dimension and FID side by side, as tables 2 and 3 of arXiv:2106.05931
@@ -73,11 +65,12 @@ _ORDER = ("ode_nll", "nelbo", "iw")
 _MORE = {"inception_score": "Inception Score ↑", "recall": "Recall ↑"}
 """Metrics that stand in later papers on these models, and here where they were measured."""
 
+_FIDS = ("fid", "fid_clean")
+"""Metrics that are FID, by either protocol."""
 
-def generative_table(
-    rows: Sequence[Row], dataset: str, entries: Sequence[Published], *, recalled: bool
-) -> Table | None:
-    """Return NLL (bits/dim) and FID of measured models above published ones, or None without any.
+
+def _generative(rows: Sequence[Row], dataset: str) -> _Filled:
+    """Fill in NLL (bits/dim) and FID.
 
     Of a model's bounds the one by the probability flow is taken, as in the paper, else the NELBO, else the
     importance-weighted one; a footnote says which. Inception Score and recall join where they were measured.
@@ -85,42 +78,33 @@ def generative_table(
     more = [name for name in _MORE if any(row.metric == name and row.value is not None for row in rows)]
     shown = [*headline_rows(rows), *(row for row in detail_rows(rows) if row.metric in more)]
     lines = lines_of([row for row in shown if row.group in ("quality", "likelihood")])
-    if not lines:
-        return None
-    notes = Footnotes()
-    bounds = [_bound(line) for line in lines]
-    best_bound, best_fid = winner_of(bounds), winner_of([fid_row(line.rows) for line in lines])
-    best = {name: winner_of([line.rows.get(name) for line in lines]) for name in more}
-    measured = [
-        (
-            line.label,
-            [
-                _bound_cell(bound, notes, best_bound),
-                fid_cell(line.rows, notes, best_fid),
-                *(_cell(line.rows.get(name), best[name], notes) for name in more),
-            ],
-            _measured_with_generative(line, bound),
-        )
-        for line, bound in zip(lines, bounds, strict=True)
-    ]
-    models = [entry for entry in entries if not entry.sampler]
-    names = ("bits_per_dim", "fid")
-    published = published_lines(models, (*names, *more), names, recalled=recalled)
+    notes, bounds = Footnotes(), [_first(line.rows, [f"{name}_bpd" for name in _ORDER]) for line in lines]
+    best = [winner_of(bounds), winner_of([_first(line.rows, _FIDS) for line in lines])]
+    best += [winner_of([line.rows.get(name) for line in lines]) for name in more]
+    measured = []
+    for line, bound in zip(lines, bounds, strict=True):
+        cells = [_bound_cell(bound, notes, best[0]), _fid_cell(line.rows, notes, best[1])]
+        others = zip(more, best[2:], strict=True)
+        cells += [_cell(line.rows.get(name), winner, notes) for name, winner in others]
+        said = [sampler_label(line.sampler)] if line.sampler else []
+        for name, row in (("NLL", bound), ("FID", _first(line.rows, _FIDS))):
+            if row is not None and row.value is not None and row.counted:
+                said.append(f"{name} of n = {row.counted}")
+        measured.append((line.label, cells, "; ".join(said)))
     depth = ", 5 bits" if dataset == "celebahq256" else ""
-    heads = [f"NLL (bits/dim{depth}) ↓", "FID ↓", *(_MORE[name] for name in more)]
-    title = f"Generative performance on {DATASETS[dataset]}"
-    return compared(title, heads, measured, published, notes, _FID)
+    columns = {"bits_per_dim": f"NLL (bits/dim{depth}) ↓", "fid": "FID ↓"}
+    columns |= {name: _MORE[name] for name in more}
+    caption = (
+        "Published FID is of 50,000 samples; fewer raise it, and so may another resize or other weights. ≤ is "
+        "a published bound; every NLL measured here is an upper bound, by the estimator of its footnote and, "
+        "by a flow, to within its solver's error. – is not published there, or not verified."
+    )
+    return _Filled("Generative performance", columns, ("bits_per_dim", "fid"), measured, notes, caption)
 
 
-_FID = (
-    "Published FID is of 50,000 samples; fewer raise it, and so may another resize or other weights. ≤ is a "
-    "published bound; every NLL measured here is an upper bound, by the estimator of its footnote and, "
-    "by a flow, to within its solver's error. – is not published there, or not verified."
-)
-
-
-def _bound(line: Line) -> Row | None:
-    found = [row for name in _ORDER if (row := line.rows.get(f"{name}_bpd")) is not None]
+def _first(rows: dict[str, Row], metrics: Sequence[str]) -> Row | None:
+    """Return the row of the first of some metrics that was measured, else one that says why not."""
+    found = [rows[metric] for metric in metrics if metric in rows]
     return next((row for row in found if row.value is not None), found[0] if found else None)
 
 
@@ -137,126 +121,92 @@ def _bound_cell(row: Row | None, notes: Footnotes, winner: Row | None) -> Cell:
     return replace(cell, mark=notes.mark(said))
 
 
-def _measured_with_generative(line: Line, bound: Row | None) -> str:
-    parts = [sampler_label(line.sampler)] if line.sampler else []
-    for name, row in (("NLL", bound), ("FID", fid_row(line.rows))):
-        if row is not None and row.value is not None and row.counted:
-            parts.append(f"{name} of n = {row.counted}")
-    return "; ".join(parts)
+def _fid_cell(rows: dict[str, Row], notes: Footnotes, winner: Row | None) -> Cell:
+    """Return the FID of a line, or a gap that says which distance stands elsewhere in its place."""
+    row = _first(rows, _FIDS)
+    if row is None and any(metric.startswith("frechet_") for metric in rows):
+        why = "no FID was measured: a distance in another feature space, as in the main table, is none"
+        return Cell(MISSING, mark=notes.mark(why))
+    cell = _cell(row, winner, notes)
+    if row is not None and row.metric == "fid_clean" and row.value is not None:
+        return replace(cell, mark=notes.mark("by clean-fid's protocol"))
+    return cell
 
 
 # What samples cost, as section 5 and table 9 of arXiv:2106.05931: evaluations and seconds beside FID
 
-BATCH = 16
+_BATCH = 16
 """Images whose seconds the paper states."""
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """One model with one sampler."""
-
-    label: str
-    sampler: str
-    nfe: Row | None
-    """A row of the metric nfe, or a point of a curve."""
-    seconds: Row | None
-    """A row of the metric seconds_per_1000, or a point of a curve."""
-    rows: dict[str, Row]
-
-
-def sampling_table(
-    rows: Sequence[Row], dataset: str, entries: Sequence[Published], *, recalled: bool
-) -> Table | None:
-    """Return evaluations, seconds and FID of measured samplers above published ones, or None without any.
+def _sampling(rows: Sequence[Row], dataset: str) -> _Filled:
+    """Fill in evaluations, seconds and FID of models with the samplers of their quality.
 
     Of a model that was measured along a curve alone the point with the best distance is taken.
     """
-    drawn = [*_settled(rows)]
-    known = {each.label for each in drawn}
-    drawn += [each for each in _on_curves(rows) if each.label not in known]
-    if not drawn:
-        return None
-    notes = Footnotes()
-    best = winner_of([fid_row(each.rows) for each in drawn])
-    measured = [
-        (
-            each.label,
-            [_evaluations(each.nfe, notes), _seconds(each.seconds, notes), fid_cell(each.rows, notes, best)],
-            each.sampler,
-        )
-        for each in drawn
-    ]
-    names = ("nfe", "seconds", "fid")
-    published = published_lines(entries, names, ("nfe", "seconds"), recalled=recalled)
-    title = f"Sampling time and network evaluations on {DATASETS[dataset]}"
-    return compared(title, ["NFE ↓", "Seconds ↓", "FID ↓"], measured, published, notes, _COST)
-
-
-_COST = (
-    f"NFE: evaluations of the score network per image. Seconds measured here are of {BATCH} images at the "
-    "rate of the whole run, on its hardware; what the published ones are of stands with their source, and "
-    "hardware alone may be most of a difference. – is not published there, or not verified."
-)
-
-
-def _settled(rows: Sequence[Row]) -> list[_Drawn]:
-    """Return models with the samplers that their quality was measured with."""
-    lines = lines_of([row for row in headline_rows(rows) if row.group in ("quality", "cost")])
-    return [
-        _Drawn(
-            line.label,
-            sampler_label(line.sampler),
-            line.rows["nfe"],
-            line.rows.get("seconds_per_1000"),
-            line.rows,
-        )
-        for line in lines
-        if line.sampler and "nfe" in line.rows
-    ]
-
-
-def _on_curves(rows: Sequence[Row]) -> list[_Drawn]:
-    """Return each model's point of the best distance, of FID where that was measured."""
-    measured = [row for row in rows if row.group == "curve" and row.value is not None]
-    points = [row for row in measured if row.nfe_mean is not None]
+    # Label, sampler, rows of evaluations and of seconds, or a point of a curve for both, and all of the line.
+    drawn: list[tuple[str, str, Row, Row | None, dict[str, Row]]] = []
+    for line in lines_of([row for row in headline_rows(rows) if row.group in ("quality", "cost")]):
+        if line.sampler and "nfe" in line.rows:
+            seconds = line.rows.get("seconds_per_1000")
+            drawn.append((line.label, sampler_label(line.sampler), line.rows["nfe"], seconds, line.rows))
+    settled = {label for label, *_ in drawn}
+    points = [row for row in rows if row.group == "curve" and None not in (row.value, row.nfe_mean)]
     labels = labels_of(points)
-    found = []
     for key, mine in grouped(points, lambda row: (row.model, row.checkpoint_sha256)).items():
-        label = labels[key]
-        metric = next((row.metric for row in mine if row.metric in ("fid", "fid_clean")), mine[0].metric)
-        point = min((row for row in mine if row.metric == metric), key=lambda row: row.value or 0.0)
-        lowest = f"the lowest {metric_of(point).label} of its curve"
-        said = f"{sampler_label(point.sampler)}: {lowest}"
-        found.append(_Drawn(label, said, point, point, {metric: point}))
-    return found
+        # FID where that was measured.
+        metric = next((row.metric for row in mine if row.metric in _FIDS), mine[0].metric)
+        point = min((row for row in mine if row.metric == metric), key=lambda row: row.number)
+        said = f"{sampler_label(point.sampler)}: the lowest {metric_of(point).label} of its curve"
+        if labels[key] not in settled:
+            drawn.append((labels[key], said, point, point, {metric: point}))
+    notes, best = Footnotes(), winner_of([_first(mine, _FIDS) for *_, mine in drawn])
+    measured = [
+        (label, [_evaluations(nfe, notes), _seconds(spent, notes), _fid_cell(mine, notes, best)], said)
+        for label, said, nfe, spent, mine in drawn
+    ]
+    title = "Sampling time and network evaluations"
+    columns = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "fid": "FID ↓"}
+    caption = (
+        f"NFE: evaluations of the score network per image. Seconds measured here are of {_BATCH} images at "
+        "the rate of the whole run, on its hardware; what the published ones are of stands with their source, and "
+        "hardware alone may be most of a difference. – is not published there, or not verified."
+    )
+    return _Filled(title, columns, ("nfe", "seconds"), measured, notes, caption)
 
 
-def _evaluations(row: Row | None, notes: Footnotes) -> Cell:
-    if row is None or row.group != "curve":
+def _evaluations(row: Row, notes: Footnotes) -> Cell:
+    if row.group != "curve" or row.nfe_mean is None:
         return cell_of(row, notes)
-    assert row.nfe_mean is not None
     return Cell(plain(row.nfe_mean), row=row, sort=row.nfe_mean)
 
 
 def _seconds(row: Row | None, notes: Footnotes) -> Cell:
+    """Return the seconds of `_BATCH` images, with their interval where the row is of seconds."""
     if row is None or row.value is None:
         return cell_of(row, notes)
     if row.group != "curve":
-        return scaled_cell(row, BATCH / 1000)
+        factor = _BATCH / 1000
+        value, *ends = (None if x is None else factor * x for x in (row.value, row.ci_low, row.ci_high))
+        return Cell(error_bar(value or 0.0, *ends), row=row, sort=value)
     each = row.seconds_per_image
-    if each is None or not math.isfinite(BATCH * each):
+    if each is None or not math.isfinite(_BATCH * each):
         return cell_of(None, notes)
-    return Cell(plain(BATCH * each), row=row, sort=BATCH * each)
+    return Cell(plain(_BATCH * each), row=row, sort=_BATCH * each)
 
 
-# Which of the paper's tables the rows of a report fill
+# Which of the paper's tables the rows of a report fill, with what is published below a rule
 
 _MAKERS = {
-    "cifar10": (generative_table, sampling_table),
-    "celebahq256": (generative_table, sampling_table),
-    "omniglot": (nats_table,),
-    "mnist": (nats_table,),
+    "cifar10": (_generative, _sampling),
+    "celebahq256": (_generative, _sampling),
+    "omniglot": (_nats,),
+    "mnist": (_nats,),
 }
+_PROTOCOLS = (
+    "Above the rule: measured here. Below: as published, by the authors' code, budgets and protocols. Bold: "
+    "the best of what was measured here, where its lead exceeds its error; nothing is ranked across the rule."
+)
 
 
 def paper_tables(
@@ -269,51 +219,54 @@ def paper_tables(
     were not looked up.
     """
     ablated = {model for ablation in ablations for model in ablation.models}
-    tasks: dict[str, list[Row]] = {}
-    for row in rows:
-        tasks.setdefault(row.task, []).append(row)
+    tasks = grouped(rows, lambda row: row.task)
     found = []
     for task, mine in tasks.items():
-        kept = [row for row in mine if row.model not in ablated]
-        tables = _published_tables(kept, recalled=recalled)
+        tables = _published_tables([row for row in mine if row.model not in ablated], recalled=recalled)
         for ablation in ablations:
             tables += study_tables(mine, ablation, recalled=recalled)
-        found += [_titled(table, task) if len(tasks) > 1 else table for table in tables]
+        several = f" ({task})" if len(tasks) > 1 else ""
+        found += [replace(table, title=f"{table.title}{several}") for table in tables]
     return found
-
-
-def _titled(table: Table, task: str) -> Table:
-    return replace(table, title=f"{table.title} ({task})")
 
 
 def _published_tables(rows: Sequence[Row], *, recalled: bool) -> list[Table]:
     """Return the tables of one task whose data set, or the one it is an edition of, has published numbers."""
-    if not rows:
-        return []
-    dataset = rows[0].dataset_name
+    dataset = rows[0].dataset_name if rows else ""
     of = edition_of(dataset)
+    filled = [made for make in _MAKERS.get(of, ()) if (made := make(rows, of)).measured]
     entries = [entry for entry in published() if entry.dataset == of]
-    tables = [make(rows, of, entries, recalled=recalled) for make in _MAKERS.get(of, ())]
-    shown = [_of_another(table, dataset, of, recalled=recalled) for table in tables if table is not None]
-    copies = dict.fromkeys(name for row in rows if (name := _mirror(row)))
-    said = "".join(f" {_COPY.format(name=name)}" for name in copies)
-    return [replace(table, caption=f"{table.caption}{said}") for table in shown]
+    named, before, after = DATASETS.get(of, ""), "", ""
+    if dataset != of:
+        named = f"{dataset}, and published on {named}, which is other data"
+        before = f"{statement_on(dataset, recalled=recalled)} "
+    for name in dict.fromkeys((row.dataset or "").rpartition("@")[0] for row in rows):
+        if name.partition("@")[2].startswith("mirror"):
+            after += f" The images here are a mirror's, `{name}`, and may differ from the official ones."
+    tables = []
+    for made in filled:
+        measured = [
+            [Cell(label), Cell("measured here"), *cells, Cell(said)] for label, cells, said in made.measured
+        ]
+        heads = [*left("Model", "Kind"), *map(Column, made.columns.values())]
+        columns = [*heads, *left("Measured with, or source")]
+        below = _published_lines(entries, made, recalled=recalled)
+        caption = f"{before}{_PROTOCOLS} {made.caption}{after}"
+        tables.append(ruled(f"{made.title} on {named}", columns, measured, below, made.notes, caption))
+    return tables
 
 
-_COPY = "The images here are a mirror's, {name}, and may differ from the official ones."
-
-
-def _mirror(row: Row) -> str:
-    """Return name and version of data that came from a mirror, "" of others."""
-    name, _, rest = (row.dataset or "").partition("@")
-    version = rest.partition("@")[0]
-    return f"`{name}@{version}`" if version.startswith("mirror") else ""
-
-
-def _of_another(table: Table, dataset: str, of: str, *, recalled: bool) -> Table:
-    """Return the table of an edition, which says that what was published is of other data."""
-    if dataset == of:
-        return table
-    both = f"{dataset}, and published on {DATASETS[of]}, which is other data"
-    title = table.title.replace(DATASETS[of], both)
-    return replace(table, title=title, caption=f"{statement_on(dataset, recalled=recalled)} {table.caption}")
+def _published_lines(entries: Sequence[Published], made: _Filled, *, recalled: bool) -> list[list[Cell]]:
+    """Return model, kind, numbers and source of the entries that a table is about."""
+    lines = []
+    for entry in entries:
+        cells = {name: entry.cell(name, recalled=recalled) for name in {*made.columns, *made.needs}}
+        # One that is about a sampler belongs to tables of cost alone.
+        if any(cells[name].mark for name in made.needs) and not (entry.sampler and "nfe" not in made.columns):
+            timed = "seconds" in cells and cells["seconds"].mark
+            size = entry.cell("parameters", recalled=recalled)
+            parts = [entry.source, entry.protocol, f"{size.text} parameters" if size.mark else ""]
+            source = "; ".join(part for part in [*parts, entry.timed if timed else ""] if part)
+            numbers = [cells[name] for name in made.columns]
+            lines.append([Cell(entry.label), Cell(KINDS[entry.kind]), *numbers, Cell(source)])
+    return lines
