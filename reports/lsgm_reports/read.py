@@ -208,35 +208,42 @@ def rows_at(
     in one file; the selectors are whole words of the row's keys. Raises DataError where there is no such
     place and where no row fits.
     """
-    path, by_id, by_line = _split(place)
+    path, wanted = _split(place)
+    wanted |= {"model": model, "metric": metric, "sampler": sampler}
+    wanted = {key: word for key, word in wanted.items() if word is not None}
     files = results_of(path)
-    if by_line is not None and len(files) > 1:
-        raise DataError(f"{path} holds {len(files)} files of rows; give FILE:{by_line}, such as {files[0]}")
-    wanted = {"model": model, "metric": metric, "sampler": sampler}
+    if "line" in wanted and len(files) > 1:
+        said = f"give FILE:{wanted['line']}, such as {files[0]}"
+        raise DataError(f"{path} holds {len(files)} files of rows; {said}")
     found = {
         (each.file.parent, row_id(each.row)): each
         for each in read_placed(files).placed
-        if (by_line is None or each.line == by_line)
-        and (by_id is None or row_id(each.row).startswith(by_id))
-        and all(word is None or getattr(each.row, key) == word for key, word in wanted.items())
+        if all(_fits(each, key, word) for key, word in wanted.items())
     }
     if not found:
-        said = [f"{key} {word}" for key, word in wanted.items() if word is not None]
-        said += [f"id {by_id}"] if by_id is not None else []
-        said += [f"line {by_line}"] if by_line is not None else []
-        with_ = f" with {' and '.join(said)}" if said else ""
+        said = " and ".join(f"{key} {word}" for key, word in wanted.items())
+        with_ = f" with {said}" if said else ""
         raise DataError(f"{path} has no row{with_}; `lsgm reproduce {path}` lists its rows")
     return list(found.values())
 
 
-def _split(place: str) -> tuple[Path, str | None, int | None]:
+def _fits(placed: Placed, key: str, word: str) -> bool:
+    match key:
+        case "id":
+            return row_id(placed.row).startswith(word)
+        case "line":
+            return str(placed.line) == word
+    return bool(getattr(placed.row, key) == word)
+
+
+def _split(place: str) -> tuple[Path, dict[str, str | None]]:
     """Return the path of a place, and the id or the line behind it, unless a file has that very name."""
     if os.path.exists(place):
-        return Path(place), None, None
+        return Path(place), {}
     if found := re.fullmatch(r"(.+)#([0-9a-f]{1,12})", place):
-        return Path(found[1]), found[2], None
+        return Path(found[1]), {"id": found[2]}
     if found := re.fullmatch(r"(.+):([1-9][0-9]*)", place):
-        return Path(found[1]), None, int(found[2])
+        return Path(found[1]), {"line": found[2]}
     if "#" in place:
         raise DataError(f"'{place}' has no row's id behind '#'; an id is of the digits 0-9 and a-f, up to 12")
-    return Path(place), None, None
+    return Path(place), {}

@@ -113,8 +113,9 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         why = f"cannot write to {shown(str(error.filename or out))}: {error.strerror}"
         raise DataError(f"{why}; choose another folder with --out") from None
-    written = _write(reading, files, options, out)
-    _print([each.row for each in reading.placed], files, options.recalled)
+    tasks = tasks_of([each.row for each in reading.placed])
+    written = _write(reading, tasks, files, options, out)
+    _print(tasks, files, options.recalled)
     for path in written:
         print(f"wrote {shown(str(path))}")
     return 0
@@ -143,7 +144,9 @@ def _warn(sentences: Sequence[str]) -> None:
 # What is written: the rows as a table, then figures and the documents that show them
 
 
-def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path) -> list[Path]:
+def _write(
+    reading: Reading, tasks: dict[str, list[Row]], files: Sequence[Path], options: Options, out: Path
+) -> list[Path]:
     written: list[Path] = []
 
     def put(name: str, text: str) -> None:
@@ -152,12 +155,11 @@ def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path)
             temporary.write_bytes(text.encode())
         written.append(out / name)
 
-    rows = [each.row for each in reading.placed]
     if "csv" in options.formats:
-        put("results.csv", to_csv(rows))
+        put("results.csv", to_csv([each.row for each in reading.placed]))
     if options.formats == ["csv"]:
         return written
-    curves = _curves(rows, out, written)
+    curves = _curves(tasks, out, written)
     training = _training(options.places, out, written)
     folders = dict.fromkeys(file.parent for file in files)
     grids, neighbours = (
@@ -176,12 +178,13 @@ def _write(reading: Reading, files: Sequence[Path], options: Options, out: Path)
     return written
 
 
-def _curves(rows: Sequence[Row], out: Path, written: list[Path]) -> dict[str, Path]:
-    tasks = tasks_of(rows)
+def _curves(tasks: dict[str, list[Row]], out: Path, written: list[Path]) -> dict[str, Path]:
     curves: dict[str, Path] = {}
     taken: set[str] = set()
     for task, mine in tasks.items():
-        why = crowded(mine) or (_TOO_MANY if len(curves) >= _MOST_FIGURES else "")
+        why = crowded(mine)
+        if len(curves) >= _MOST_FIGURES:
+            why = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to see it"
         if why and curve_rows(mine):
             _warn([f"the figure of {task} is left out: {why}"])
         elif (figure := cost_figure(mine)) is not None:
@@ -196,7 +199,6 @@ def _curves(rows: Sequence[Row], out: Path, written: list[Path]) -> dict[str, Pa
 
 _MOST_FIGURES = 40
 """Figures of quality against cost in one report, each of which takes seconds."""
-_TOO_MANY = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to see it"
 
 
 def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | None:
@@ -210,20 +212,19 @@ def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | 
     runs = [run for log in sorted(logs) if (run := read_training(log)) is not None]
     if len(runs) > MOST_RUNS:
         _warn([f"the figure of {len(runs):,} training runs is left out: it has room for {MOST_RUNS}"])
-        return None
-    if (figure := training_figure(runs)) is None:
-        return None
-    made = save(figure, out / "figures" / "training")
-    written += made
-    return made[0]
+    elif (figure := training_figure(runs)) is not None:
+        made = save(figure, out / "figures" / "training")
+        written += made
+        return made[0]
+    return None
 
 
 # What is printed: the tables of every task
 
 
-def _print(rows: Sequence[Row], files: Sequence[Path], recalled: bool) -> None:
+def _print(tasks: dict[str, list[Row]], files: Sequence[Path], recalled: bool) -> None:
     room = shutil.get_terminal_size((120, 40)).columns
-    for task, mine in tasks_of(rows).items():
+    for task, mine in tasks.items():
         # Bounds of different kinds, and costs, are read downwards; models, being few, across as well.
         print(_page(main_table(mine, task), room, turns=not only_bounds(mine) and not only_costs(mine)))
         for table in [*quality_tables(mine), *cost_tables(mine)[only_costs(mine) :]]:

@@ -95,9 +95,9 @@ def _generative(rows: Sequence[Row], dataset: str) -> _Filled:
     columns = {"bits_per_dim": f"NLL (bits/dim{depth}) ↓", "fid": "FID ↓"}
     columns |= {name: _MORE[name] for name in more}
     caption = (
-        "Published FID is of 50,000 samples; fewer raise it, and so may another resize or other weights. ≤ is "
-        "a published bound; every NLL measured here is an upper bound, by the estimator of its footnote and, "
-        "by a flow, to within its solver's error. – is not published there, or not verified."
+        "Published FID is of 50,000 samples; fewer raise it, and so may another resize or other weights. ≤ "
+        "is a published bound; every NLL measured here is an upper bound, by the estimator of its footnote "
+        "and, by a flow, to within its solver's error. – is not published there, or not verified."
     )
     return _Filled("Generative performance", columns, ("bits_per_dim", "fid"), measured, notes, caption)
 
@@ -169,8 +169,8 @@ def _sampling(rows: Sequence[Row], dataset: str) -> _Filled:
     columns = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "fid": "FID ↓"}
     caption = (
         f"NFE: evaluations of the score network per image. Seconds measured here are of {_BATCH} images at "
-        "the rate of the whole run, on its hardware; what the published ones are of stands with their source, and "
-        "hardware alone may be most of a difference. – is not published there, or not verified."
+        "the rate of the whole run, on its hardware; what the published ones are of stands with their "
+        "source, and hardware alone may be most of a difference. – is not published there, or not verified."
     )
     return _Filled(title, columns, ("nfe", "seconds"), measured, notes, caption)
 

@@ -44,11 +44,12 @@ def exact(text: str) -> str:
     """
     if text.isprintable():
         return escape(text)
-    return escape("".join(symbol if _kept(symbol) else shown(symbol) for symbol in text))
-
-
-def _kept(symbol: str) -> bool:
-    return symbol.isprintable() or symbol in "\t\n" or unicodedata.category(symbol) == "Zs"
+    kept = (
+        symbol.isprintable() or symbol in "\t\n" or unicodedata.category(symbol) == "Zs" for symbol in text
+    )
+    return escape(
+        "".join(symbol if stays else shown(symbol) for symbol, stays in zip(text, kept, strict=True))
+    )
 
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -100,7 +101,11 @@ def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled:
     `tbody` of their own, within which a page sorts. ``titled`` shows the title, which is read out anyway.
     """
     anchor = anchors.new(f"table {table.title}")
-    heads = "".join(_head(column) for column in table.columns)
+    heads = ""
+    for column in table.columns:
+        other = words(column.other.head) if column.other else None
+        head = _in_units(words(column.head), other, column)
+        heads += tag("th", head, scope="col", cls="right" if column.align == "right" else None)
     letters = frozenset(letter for letter, _ in table.notes)
     bodies = []
     for first, last in pairwise([0, *table.rules, len(table.lines)]):
@@ -116,21 +121,12 @@ def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled:
     return tag("div", box + caption + _notes(table, anchor), cls="table")
 
 
-def _head(column: Column) -> str:
-    other = words(column.other.head) if column.other else None
-    return tag("th", _in_units(words(column.head), other, column), scope="col", cls=_side(column))
-
-
 def _in_units(first: str, other: str | None, column: Column) -> str:
     """Return markup in both units of a column, of which a page shows one: the first until it is switched."""
     if other is None or column.other is None:
         return first
     units = ((column.unit, first, False), (column.other.unit, other, True))
     return "".join(tag("span", inner, data_unit=unit, hidden=hidden) for unit, inner, hidden in units)
-
-
-def _side(column: Column) -> str | None:
-    return "right" if column.align == "right" else None
 
 
 def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, known: Container[str]) -> str:
@@ -140,14 +136,17 @@ def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, 
         key = sort_key(cell, column)
         other = _content(cell.other, letters, anchor, known) if cell.other else None
         inner = _in_units(_content(cell, letters, anchor, known), other, column)
-        marks = (_side(column), "best" if cell.best else None, "long" if len(cell.text) > _LONG else None)
-        sides = " ".join(mark for mark in marks if mark) or None
-        cells.append(tag(name, inner, **extra, cls=sides, data_sort=key))
+        marks = {"right": column.align == "right", "best": cell.best, "long": len(cell.text) > _LONG}
+        kinds = " ".join(mark for mark, holds in marks.items() if holds) or None
+        cells.append(tag(name, inner, **extra, cls=kinds, data_sort=key))
     return tag("tr", "".join(cells))
 
 
 def _content(cell: Cell, letters: Container[str], anchor: str, known: Container[str]) -> str:
-    mark = _mark(cell.mark, letters, anchor) if cell.mark else ""
+    mark = words(cell.mark)
+    if cell.mark in letters:
+        mark = tag("a", mark, href=f"#{anchor}-{cell.mark}", aria_label=f"note {cell.mark}")
+    mark = tag("sup", mark) if cell.mark else ""
     value, _, error = words(cell.text).partition(" ± ")
     inner = value + (" " + tag("span", f"± {error}", cls="error") if error else "")
     if cell.best:
@@ -155,13 +154,6 @@ def _content(cell: Cell, letters: Container[str], anchor: str, known: Container[
     if cell.row is not None and (name := row_id(cell.row)) in known:
         return tag("a", inner, href=f"#row-{name}", cls="number") + mark
     return (tag("span", inner, cls="gap") if cell.text == MISSING else inner) + mark
-
-
-def _mark(mark: str, letters: Container[str], anchor: str) -> str:
-    letter = words(mark)
-    if mark in letters:
-        letter = tag("a", letter, href=f"#{anchor}-{mark}", aria_label=f"note {mark}")
-    return tag("sup", letter)
 
 
 def _notes(table: Table, anchor: str) -> str:
