@@ -16,44 +16,35 @@ from lsgm.results.status import Status, find_statuses
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text, short
 from lsgm_reports.paper.studies import Ablation, find_ablations
 from lsgm_reports.paper.tables import paper_tables
-from lsgm_reports.published import calibration_table, kin_of, statement_on
+from lsgm_reports.published import statement_on
 from lsgm_reports.read import Reading, sentence_on
 from lsgm_reports.render.text import relative
-from lsgm_reports.tables.details import (
+from lsgm_reports.tables.headline import (
     detail_explanations,
-    difference_table,
     explanations,
+    headline,
+    headline_rows,
     paired_table,
     provenance_table,
+    quality_tables,
     rows_table,
 )
-from lsgm_reports.tables.headline import detail_table, headline, headline_rows
 from lsgm_reports.tables.likelihood import (
     bound_explanations,
-    decomposition_table,
-    group_table,
     is_bound,
     likelihood_table,
+    likelihood_tables,
     only_bounds,
     term_explanations,
 )
-from lsgm_reports.tables.points import (
-    curve_table,
-    front_tables,
-    reach_table,
-    speedup_sentences,
-    speedup_table,
-)
+from lsgm_reports.tables.points import cost_tables, speedup_sentences
 from lsgm_reports.verdict import verdict
 
 __all__ = [
     "Pictures",
-    "cost_tables",
-    "likelihood_tables",
     "main_table",
     "not_finished",
     "only_costs",
-    "quality_tables",
     "report",
     "tasks_of",
 ]
@@ -206,29 +197,6 @@ def main_table(rows: Sequence[Row], task: str) -> Table:
     return headline(rows, task) if bounds is None else bounds
 
 
-def quality_tables(rows: Sequence[Row]) -> list[Table]:
-    """Return what stands below the headline on sample quality: details and differences."""
-    return _present(detail_table(rows), difference_table(rows))
-
-
-def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False) -> list[Table]:
-    """Return everything on the likelihood of one task: bounds, their terms, and the calibration."""
-    bounds = likelihood_table(rows, f"{task}: bounds on the likelihood")
-    if bounds is None:
-        return []
-    calibration = calibration_table(kin_of(rows[0].dataset_name)) if recalled else None
-    return _present(bounds, decomposition_table(rows), group_table(rows), calibration)
-
-
-def cost_tables(rows: Sequence[Row]) -> list[Table]:
-    """Return everything on quality against cost: speed-ups, what a quality costs, the front, all points."""
-    return _present(speedup_table(rows), reach_table(rows), *front_tables(rows), curve_table(rows))
-
-
-def _present(*tables: Table | None) -> list[Table]:
-    return [table for table in tables if table is not None]
-
-
 def only_costs(rows: Sequence[Row]) -> bool:
     """Say whether there is nothing but curves and what follows from them, so that no headline is due."""
     return all(row.group in ("curve", "reach") for row in rows)
@@ -255,7 +223,7 @@ def _task(
         bounds = [tables[0], *_bullets(bound_explanations(rows))]
         sections.append(Section("Bounds on the likelihood", bounds))
         sections += _explained(tables[1:], term_explanations(rows))
-    sections += _explained(_present(paired_table(rows)))
+    sections += _explained(list(filter(None, [paired_table(rows)])))
     if tables := cost_tables(rows):
         drawn: list[Block] = [] if curve is None else [Picture(curve, _CURVES)]
         drawn += _bullets(speedup_sentences(rows))

@@ -16,16 +16,16 @@ from lsgm.results.metrics import metric_of
 from lsgm.results.row import Row, row_from
 from lsgm_reports import published
 from lsgm_reports.blocks import COARSE, Table
-from lsgm_reports.document import likelihood_tables, main_table
+from lsgm_reports.document import main_table
 from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
-from lsgm_reports.tables.details import explanations, paired_table, provenance_table
-from lsgm_reports.tables.headline import headline
+from lsgm_reports.tables.headline import explanations, headline, paired_table, provenance_table
 from lsgm_reports.tables.likelihood import (
     bound_explanations,
     decomposition_table,
     estimates_of,
     group_table,
     likelihood_table,
+    likelihood_tables,
     only_bounds,
     term_explanations,
 )

@@ -13,16 +13,17 @@ from reports.fake_quality import NO_WEIGHTS, fake_quality, fake_run
 from lsgm.cli import main
 from lsgm.results.metrics import families, family_of, metric_name, metric_of, named
 from lsgm.results.row import Row, row_from
-from lsgm_reports.document import quality_tables
 from lsgm_reports.figures.cost import cost_figure
 from lsgm_reports.render.text import to_latex, to_markdown
-from lsgm_reports.tables.details import (
+from lsgm_reports.tables.headline import (
     detail_explanations,
+    detail_table,
     difference_table,
     explanations,
+    headline,
     paired_table,
+    quality_tables,
 )
-from lsgm_reports.tables.headline import detail_table, headline
 from lsgm_reports.tables.points import curve_table
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,8 +20,7 @@ from lsgm.results.row import Row, row_from
 from lsgm_reports.blocks import Table, transposed
 from lsgm_reports.digits import best_of
 from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
-from lsgm_reports.tables.details import explanations, paired_table, provenance_table
-from lsgm_reports.tables.headline import headline, lines_of
+from lsgm_reports.tables.headline import explanations, headline, lines_of, paired_table, provenance_table
 from lsgm_reports.tables.points import curve_table
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,15 +20,7 @@ from lsgm.results.files import is_bare_run, to_csv
 from lsgm.results.row import Row
 from lsgm.results.status import find_statuses
 from lsgm_reports.blocks import Table, transposed
-from lsgm_reports.document import (
-    Pictures,
-    cost_tables,
-    main_table,
-    only_costs,
-    quality_tables,
-    report,
-    tasks_of,
-)
+from lsgm_reports.document import Pictures, main_table, only_costs, report, tasks_of
 from lsgm_reports.figures.cost import cost_figure, crowded, curve_rows, save
 from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
 from lsgm_reports.published import statement_on
@@ -43,7 +35,9 @@ from lsgm_reports.read import (
 )
 from lsgm_reports.render.html import to_html
 from lsgm_reports.render.text import markdown, tables_tex, to_terminal
+from lsgm_reports.tables.headline import quality_tables
 from lsgm_reports.tables.likelihood import only_bounds
+from lsgm_reports.tables.points import cost_tables
 
 __all__ = ["HELP", "Options", "run"]
 

@@ -21,7 +21,7 @@ from lsgm_reports.figures.style import GRID, INK, PALETTE
 from lsgm_reports.read import Reading
 from lsgm_reports.render.html_tables import Anchors, said, table_html, tag, words
 from lsgm_reports.render.records import Records
-from lsgm_reports.tables.details import EVERY_ROW
+from lsgm_reports.tables.headline import EVERY_ROW
 
 __all__ = ["POLICY", "inline_svg", "to_html"]
 

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from lsgm.files.names import one_line
 from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
-from lsgm_reports.tables.details import EVERY_ROW
+from lsgm_reports.tables.headline import EVERY_ROW
 
 __all__ = [
     "latex",

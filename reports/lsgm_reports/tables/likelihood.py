@@ -24,9 +24,9 @@ from lsgm_reports.blocks import (
     short,
 )
 from lsgm_reports.digits import best_of, comparable, error_bar, fixed
+from lsgm_reports.published import calibration_table, kin_of
 from lsgm_reports.read import ranks
-from lsgm_reports.tables.details import explained
-from lsgm_reports.tables.headline import UNITS, headline_rows, units_of, units_said
+from lsgm_reports.tables.headline import UNITS, explained, headline_rows, units_of, units_said
 
 __all__ = [
     "Estimate",
@@ -37,6 +37,7 @@ __all__ = [
     "is_bound",
     "labels_of",
     "likelihood_table",
+    "likelihood_tables",
     "only_bounds",
     "term_explanations",
     "winners_of",
@@ -240,6 +241,16 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
     said = [_CAPTION, *([units_said(units[0])] if merged else []), *([_SOLVER] if solved else [])]
     return Table(title, columns, grid, notes.notes, " ".join(said))
+
+
+def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False) -> list[Table]:
+    """Return everything on the likelihood of one task: bounds, their terms, and the calibration."""
+    bounds = likelihood_table(rows, f"{task}: bounds on the likelihood")
+    if bounds is None:
+        return []
+    calibration = calibration_table(kin_of(rows[0].dataset_name)) if recalled else None
+    found = (bounds, decomposition_table(rows), group_table(rows), calibration)
+    return [table for table in found if table is not None]
 
 
 _UNKNOWN = "not recorded"

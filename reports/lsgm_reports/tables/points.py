@@ -29,6 +29,7 @@ from lsgm_reports.tables.headline import metrics_of
 __all__ = [
     "COSTS",
     "Cost",
+    "cost_tables",
     "costs_of",
     "curve_table",
     "front_of",
@@ -321,3 +322,9 @@ def _sentence(ratio: _Ratio) -> str:
         f"{at} it is undecided whether {first} needs fewer {noun} than {second}: the ratio is {value:.3g}, "
         f"and its 95 % interval, {between}, contains 1."
     )
+
+
+def cost_tables(rows: Sequence[Row]) -> list[Table]:
+    """Return everything on quality against cost: speed-ups, what a quality costs, the front, all points."""
+    found = (speedup_table(rows), reach_table(rows), *front_tables(rows), curve_table(rows))
+    return [table for table in found if table is not None]
