@@ -53,7 +53,7 @@ def read(text: str) -> float:
     return float(text.replace("−", "-").replace(",", ""))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(errors)
 def test_an_error_keeps_one_digit_or_two_that_begin_with_1(error: float) -> None:
     shown = fixed(error, decimals_for(error))
@@ -64,7 +64,7 @@ def test_an_error_keeps_one_digit_or_two_that_begin_with_1(error: float) -> None
     assert abs(read(shown) - error) <= 0.2501 * error
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.floats(-1e6, 1e6), errors)
 def test_value_and_error_end_at_one_decimal_and_are_right_to_half_of_it(value: float, half: float) -> None:
     low, high = value - half, value + half
@@ -78,14 +78,14 @@ def test_value_and_error_end_at_one_decimal_and_are_right_to_half_of_it(value: f
     assert abs(read(right) - half) <= 0.5001 * unit
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.floats(-1e12, 1e12))
 def test_a_bare_number_is_right_to_four_digits(value: float) -> None:
     assume(value == 0 or abs(value) > 1e-12)
     assert math.isclose(read(plain(value)), value, rel_tol=5.1e-3 if abs(value) < 1e-4 else 5.1e-4)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.floats(-1e3, 1e3), st.floats(0, 1e3), st.floats(0, 1e3))
 def test_every_interval_can_be_shown(value: float, down: float, up: float) -> None:
     text = error_bar(value, value - down, value + up)
@@ -96,7 +96,7 @@ def test_every_interval_can_be_shown(value: float, down: float, up: float) -> No
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(finite, finite, finite)
 def test_every_number_that_there_is_can_be_shown_in_a_cell(value: float, one: float, other: float) -> None:
     for text in (plain(value), error_bar(value, min(one, other), max(one, other))):

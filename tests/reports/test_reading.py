@@ -85,7 +85,7 @@ def test_what_measures_something_else_contradicts_nothing(other: dict[str, Any])
     assert len(kept(row(), row(value=2.0, **{"task": "glyphs@1/quick"} | other))) == 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(any_rows())
 def test_dropping_repetitions_again_drops_nothing(rows: list[Row]) -> None:
     once = kept(*rows, *rows, keep_last=True)

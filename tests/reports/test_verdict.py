@@ -97,7 +97,7 @@ def test_of_ratios_of_costs_the_first_that_is_decided_speaks() -> None:
     assert "it is undecided" in said
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(any_rows())
 def test_any_rows_have_a_verdict_of_a_few_sentences(rows: list[Row]) -> None:
     said = verdict(rows)

@@ -196,7 +196,7 @@ def test_a_sheet_of_images_scrolls_in_a_box_that_keys_reach(tmp_path: Path) -> N
     assert (box["tabindex"], box["aria-label"]) == ("0", "neighbours & samples")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=7, max_size=7))
 def test_any_words_anywhere_make_a_sound_page(words: list[str]) -> None:
     title, model, metric, sampler, note, manifest_id, head = words

@@ -27,7 +27,7 @@ from lsgm_reports.render.text import (
     to_terminal,
 )
 
-CASES = settings(deadline=None, max_examples=25)
+CASES = settings(deadline=None, max_examples=15)
 FOLDER = Path("results")
 
 
@@ -70,7 +70,7 @@ def tables() -> st.SearchStrategy[Table]:
     return st.integers(1, 4).flatmap(of_width)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(tables())
 def test_a_table_in_markdown_parses_back_into_its_grid(table: Table) -> None:
     head, *lines = grid_of(to_markdown(table))
@@ -83,7 +83,7 @@ def test_a_table_in_markdown_parses_back_into_its_grid(table: Table) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(tables())
 def test_a_table_has_one_line_per_line_in_a_terminal_and_in_tex(table: Table) -> None:
     shown = to_terminal(table).split("\n")

@@ -26,7 +26,7 @@ from lsgm_reports.tables.headline import (
 )
 from lsgm_reports.tables.points import curve_table
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 BOTH = ("inception", "inception-clean")
 PROXY = "cifar10-resnet56"
 

@@ -30,7 +30,7 @@ from lsgm_reports.tables.likelihood import (
     term_explanations,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def rows_of(*parts: list[dict[str, Any]]) -> list[Row]:

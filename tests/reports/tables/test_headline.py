@@ -23,7 +23,7 @@ from lsgm_reports.render.text import to_latex, to_markdown, to_terminal
 from lsgm_reports.tables.headline import explanations, headline, lines_of, paired_table, provenance_table
 from lsgm_reports.tables.points import curve_table
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_unknown_metrics_win_only_where_their_rows_say_which_way() -> None:
     assert best_of([replace(each, higher_is_better=None) for each in mine]) is None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(-40, 40), st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=4)
 )

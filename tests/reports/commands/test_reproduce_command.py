@@ -171,7 +171,6 @@ def changed(tmp_path: Path, **changes: object) -> str:
     [
         (1e-3, 1.0, 0, "inside the recorded 95 % interval"),
         (1.0, 0.4, 1, "outside the recorded 95 % interval"),
-        (1e-6, 0.5, 0, "equal up to rounding"),
     ],
 )
 def test_the_exit_status_says_whether_it_lies_in_the_interval(
@@ -287,23 +286,15 @@ def test_other_weights_are_said_to_differ(tmp_path: Path, capsys: pytest.Capture
     assert "the weights of step-0000012 differ" in capsys.readouterr().out
 
 
-def test_help_is_quick_and_needs_no_torch() -> None:
+def test_help_is_quick_and_printing_a_command_needs_no_torch(world: Path) -> None:
     code = (
         "import sys\nfrom lsgm_reports.commands.reproduce import run\n"
         "try:\n    run(['--help'])\nexcept SystemExit as leaving:\n    assert not leaving.code\n"
-        "assert not {'torch', 'numpy', 'matplotlib', 'pandas'} & set(sys.modules), sorted(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    assert "lsgm reproduce runs/eval-glyphs#" in done.stdout
-
-
-def test_printing_a_command_needs_no_torch(world: Path) -> None:
-    code = (
-        "import sys\nfrom lsgm_reports.commands.reproduce import run\n"
+        "assert not {'torch', 'numpy', 'matplotlib', 'pandas'} & set(sys.modules), sorted(sys.modules)\n"
         f"run(['out#{row_id(row_of('nelbo_nats'))}'])\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, cwd=world
     )
     assert done.returncode == 0, done.stderr
+    assert "lsgm reproduce runs/eval-glyphs#" in done.stdout
