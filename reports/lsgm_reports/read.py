@@ -208,9 +208,9 @@ def rows_at(
     in one file; the selectors are whole words of the row's keys. Raises DataError where there is no such
     place and where no row fits.
     """
-    path, wanted = _split(place)
-    wanted |= {"model": model, "metric": metric, "sampler": sampler}
-    wanted = {key: word for key, word in wanted.items() if word is not None}
+    path, named = _split(place)
+    given = named | {"model": model, "metric": metric, "sampler": sampler}
+    wanted = {key: word for key, word in given.items() if word is not None}
     files = results_of(path)
     if "line" in wanted and len(files) > 1:
         said = f"give FILE:{wanted['line']}, such as {files[0]}"
