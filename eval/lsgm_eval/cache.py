@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 FOLDERS = ("cells", "images", "manifests", "neighbours", "passes", "per-image", "samples", "scores")
 """What measuring calls make below a folder of results."""
+SEAL = "seal"
 ADVICE = ("; remove it, or write it again", "; restore it from a copy")
 """What readers say is to be done about a file; here it is done."""
 
@@ -69,17 +70,22 @@ def read_kept(
     damaged: str = "",
     limit: Limit = ARRAYS,
     names: Collection[str] | None = None,
+    sealed: bool = False,
 ) -> T | None:
     """Return what ``use`` makes of the arrays in a file, or of those of ``names``.
 
-    None where there is no file, or one of no use.
-    Whatever is wrong with the file, or said of its arrays by a UserError of ``use`` (`Arrays.refused`), is
-    printed as ``damaged``, with the file for ``{path}`` and the reason for ``{why}``, unless that is empty.
+    None where there is no file, or one of no use. Whatever is wrong with the file, or said of its arrays by a
+    UserError of ``use`` (`Arrays.refused`), is printed as ``damaged``, with the file for ``{path}`` and the
+    reason for ``{why}``, unless that is empty. ``sealed`` says that `write_kept` was asked for a seal: arrays
+    of any other origin are refused before they are used.
     """
     if not os.path.lexists(path):
         return None
     try:
-        return use(read_arrays(path, names, limit=limit))
+        arrays = read_arrays(path, names, limit=limit)
+        if sealed and arrays.text(SEAL) != _seal(arrays):
+            raise arrays.refused("holds other numbers than were written")
+        return use(arrays)
     except UserError as error:
         # Another process may remove a file in the meantime, and a link may lead nowhere.
         if damaged and not isinstance(error.__cause__, FileNotFoundError):
@@ -88,12 +94,26 @@ def read_kept(
         return None
 
 
-def write_kept(path: Path, arrays: Mapping[str, NDArray[Any]], *, packed: bool = False) -> None:
+def write_kept(
+    path: Path, arrays: Mapping[str, NDArray[Any]], *, packed: bool = False, sealed: bool = False
+) -> None:
     """Replace a file by arrays: by all of them or, after a crash, not at all. Raises DataError, OSError."""
     make_way(path)
     whole: dict[str, Any] = dict(arrays)
+    if sealed:
+        whole[SEAL] = np.array(_seal(arrays))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         (np.savez_compressed if packed else np.savez)(file, **whole)
+
+
+def _seal(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the sha256 of all arrays but the seal, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays.keys() - {SEAL}):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def make_way(path: Path) -> None:

@@ -1,21 +1,18 @@
-"""The layers of `UNet2D`: waves of the timestep, residual blocks, attention, resampling."""
+"""A U-Net that computes what `UNet2DModel` does and bears its tensors' names, and its score model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsgm.errors import CheckpointError, ConfigError
-from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.model.diffusion import ScoreBasedModel
-from lsgm.model.lsgm import parameter_counts, sketch
+from lsgm.model.lsgm import parameter_counts
 from lsgm.objective.bound import Objective
 from lsgm.score import ScoreModel, per_sample
 from lsgm.tabulated import TabulatedVPSDE, ddpm_betas
@@ -23,22 +20,7 @@ from lsgm.times import LogVariance, Weighting
 from lsgm_baselines.coders import DequantisedPixels, NoisyPixels
 from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, UNet2DConfig
 
-__all__ = [
-    "DDPM",
-    "Double",
-    "FourierWaves",
-    "Halve",
-    "NoiseNetwork",
-    "PositionalWaves",
-    "Residual",
-    "SelfAttention",
-    "TimestepMLP",
-    "UNet2D",
-    "empty_networks",
-    "group_norm",
-    "measure_ddpm",
-    "sde_of",
-]
+__all__ = ["DDPM", "NoiseNetwork", "UNet2D", "measure_ddpm", "sde_of"]
 
 FOURIER_SCALE = 16.0
 """Standard deviation of the random frequencies before training; they come with the weights."""
@@ -362,19 +344,6 @@ class DDPM(nn.Module):
         self.pixels = pixels
         sde = sde_of(recipe.betas)
         self.prior = ScoreModel(sde, NoiseNetwork(UNet2D(recipe.network), sde, recipe))
-
-
-def empty_networks(recipe: DDPMRecipe, pixels: Pixels, file: Path) -> DDPM:
-    """Return the recipe's networks as shapes alone. Raises CheckpointError, which names ``file``."""
-    try:
-        networks = sketch(recipe, pixels)
-    except (ConfigError, ValueError, TypeError) as error:
-        why = shown(str(error).split("\n")[0])[:300]
-        raise CheckpointError(
-            f"{shown(str(file))} describes a network that cannot be built: {why}; give that of the weights"
-        ) from error
-    assert isinstance(networks, DDPM)
-    return networks
 
 
 def measure_ddpm(recipe: DDPMRecipe, networks: DDPM, state: Mapping[str, Any]) -> ScoreBasedModel:

@@ -1,4 +1,4 @@
-"""The options of a U-Net as the diffusers library's `UNet2DModel` names them. Free of torch."""
+"""The options of a U-Net as the diffusers library's `UNet2DModel` names them, and a DDPM's. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from lsgm.config import DataConfig, require, require_finite
 
-__all__ = ["BetaConfig", "DDPMRecipe", "DownBlock", "Prediction", "UNet2DConfig", "UpBlock"]
+__all__ = ["BetaConfig", "DDPMRecipe", "Prediction", "UNet2DConfig"]
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D"]
@@ -121,11 +121,11 @@ class UNet2DConfig:
     @property
     def attended(self) -> tuple[int, ...]:
         """Widths at which there is attention."""
-        down = [w for w, b in zip(self.block_out_channels, self.down_block_types, strict=True) if "Attn" in b]
-        up = [
-            w for w, b in zip(self.block_out_channels[::-1], self.up_block_types, strict=True) if "Attn" in b
-        ]
-        return tuple(down + up + ([self.block_out_channels[-1]] if self.add_attention else []))
+        widths = self.block_out_channels
+        down = zip(widths, self.down_block_types, strict=True)
+        up = zip(widths[::-1], self.up_block_types, strict=True)
+        middle = widths[-1:] if self.add_attention else ()
+        return (*(width for width, block in (*down, *up) if "Attn" in block), *middle)
 
 
 # The recipe of a DDPM of the diffusers library: its U-Net, its betas and what it predicts

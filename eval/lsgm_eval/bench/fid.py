@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
+from lsgm.config import require
+from lsgm.errors import ConfigError, did_you_mean
 from lsgm.options import parse
-from lsgm_eval.bench.options import Options
 
-__all__ = ["HELP", "run"]
+__all__ = ["HELP", "PARTS", "Options", "run"]
 
 HELP = "time and memory of Frechet distances and of the pass, beside torch-fidelity and clean-fid"
 
@@ -26,6 +26,60 @@ EXAMPLES = (
     "lsgm bench fid --only pass,packages --weights pt_inception-2015-12-05.pth --images 256",
 )
 
+PARTS = ("distance", "memory", "pass", "packages")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``lsgm bench fid``."""
+
+    only: str = ",".join(PARTS)
+    """Parts to measure, between commas."""
+    dim: int = 2048
+    """Features of the distance."""
+    rows: int = 5000
+    """Feature rows behind each of its two covariances."""
+    counts: str = "1000,10000,50000"
+    """Numbers of images whose peak memory is measured, between commas."""
+    images: int = 64
+    """Images of the pass and of the packages."""
+    size: int = 32
+    """Their height and width in pixels."""
+    batch: int = 16
+    """Images to a batch."""
+    weights: str | None = None
+    """Weights of torch-fidelity's Inception-v3; None: random ones."""
+    script: str | None = None
+    """A TorchScript extractor to time the pass with as well, which takes images of --size."""
+    repeats: int = 3
+    """Rounds of every part but memory."""
+    seed: int = 1
+    """Seed of features, images and random weights."""
+    json: bool = False
+    """Print the rows as JSON lines instead of the page."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "rows", "images", "size", "batch"):
+            require(getattr(self, name) >= 2, f"{name} is {getattr(self, name)}; give at least 2")
+        require(self.repeats >= 1, f"repeats is {self.repeats}; give at least 1")
+        for part in self.parts:
+            hint = did_you_mean(part, PARTS) or f"; there is {', '.join(PARTS)}"
+            require(part in PARTS, f"there is no part '{part}'{hint}")
+        require(bool(self.image_counts), "counts lists no number of images")
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the parts to measure."""
+        return [part.strip() for part in self.only.split(",") if part.strip()]
+
+    @property
+    def image_counts(self) -> list[int]:
+        """Return the numbers of ``counts``. Raises ConfigError where one is not a number above 0."""
+        words = [word.strip() for word in self.counts.split(",") if word.strip()]
+        if not all(word.isdecimal() and int(word) for word in words):
+            raise ConfigError(f"counts is '{self.counts}'; give whole numbers above 0 between commas")
+        return [int(word) for word in words]
+
 
 def run(argv: list[str]) -> int:
     """Measure, then print; the exit status is 0."""
@@ -33,24 +87,19 @@ def run(argv: list[str]) -> int:
     import torch
 
     from lsgm.bench.measuring import describe, machine
-    from lsgm_eval.bench.fid_ways import installed, page
+    from lsgm_eval.bench.fid_memory import measure_memory
+    from lsgm_eval.bench.fid_ways import installed, measure_distance, measure_packages, measure_pass, page
 
+    measures = {
+        "distance": measure_distance,
+        "memory": lambda options: measure_memory(options.image_counts),
+        "pass": measure_pass,
+        "packages": measure_packages,
+    }
     about = machine(torch.device("cpu")) | installed()
-    rows = [{"part": part, **row} for part in options.parts for row in _measures()[part](options)]
+    rows = [{"part": part, **row} for part in options.parts for row in measures[part](options)]
     if options.json:
         print("\n".join(json.dumps({"bench": "fid", **row, **about}) for row in rows))
     else:
         print(page(rows, about=describe(about), versions=installed()))
     return 0
-
-
-def _measures() -> dict[str, Callable[[Options], list[dict[str, Any]]]]:
-    from lsgm_eval.bench.fid_memory import measure_memory
-    from lsgm_eval.bench.fid_ways import measure_distance, measure_packages, measure_pass
-
-    return {
-        "distance": lambda o: measure_distance(o.dim, o.rows, repeats=o.repeats, seed=o.seed),
-        "memory": lambda o: measure_memory(o.image_counts),
-        "pass": measure_pass,
-        "packages": measure_packages,
-    }

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
@@ -29,7 +29,6 @@ from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
 from lsgm_eval.bench.fid_memory import FreeImages
-from lsgm_eval.bench.options import Options
 from lsgm_eval.features.extractor import Extractor
 from lsgm_eval.features.inception import CleanInception, FidelityInception, ensure_torchvision
 from lsgm_eval.features.own import TorchScriptExtractor
@@ -38,23 +37,21 @@ from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.models import open_model
 from lsgm_eval.samples.gather import run_pass
 
+if TYPE_CHECKING:
+    from lsgm_eval.bench.fid import Options
+
 __all__ = [
     "SAMPLER",
     "SPECTRA",
-    "Timed",
-    "extract",
     "feature_moments",
     "installed",
     "measure_distance",
     "measure_packages",
     "measure_pass",
     "page",
-    "pass_over",
     "pictures",
     "random_state",
-    "state_file",
     "take_turns",
-    "write_random_state",
     "write_script",
 ]
 
@@ -74,24 +71,24 @@ SPECTRA: dict[str, Callable[[int], Array]] = {
 10⁻⁶ in equal ratios."""
 
 
-def measure_distance(dim: int, rows: int, *, repeats: int, seed: int) -> list[dict[str, Any]]:
+def measure_distance(options: Options) -> list[dict[str, Any]]:
     """Return a row for each spectrum and way: seconds, processor seconds, how many times as long as ours,
     and the relative difference of its value from that of singular values."""
     found = []
     for spectrum in SPECTRA:
-        a, b = feature_moments(spectrum, dim, rows, seed)
-        truth = _by_singular_values(a, b)
+        a, b = feature_moments(spectrum, options.dim, options.rows, options.seed)
+        truth = frechet_to(b, accuracy=0.0)(a)
         ways: dict[str, Callable[[], float]] = {
             OURS: partial(frechet_distance, a, b),
             "this package, reference factored before": partial(frechet_to(b), a),
-            "this package, singular values": partial(_by_singular_values, a, b),
+            "this package, singular values": lambda a=a, b=b: frechet_to(b, accuracy=0.0)(a),
             "eigvals of the product": partial(_by_product, a, b, _trace_by_eigvals),
             "sqrtm of the product": partial(_by_product, a, b, _trace_by_sqrtm),
         }
-        head = {"spectrum": spectrum, "dim": dim, "rows": rows, "repeats": repeats}
         # SciPy's root takes so long that what comes first with a run is lost in it.
         warm = [name for name in ways if not name.startswith("sqrtm")]
-        timed = take_turns(ways, repeats, desc=f"distance, {spectrum}", warm=warm)
+        timed = take_turns(ways, options.repeats, desc=f"distance, {spectrum}", warm=warm)
+        head = {"spectrum": spectrum, "dim": options.dim, "rows": options.rows, "repeats": options.repeats}
         found += [
             head
             | {"way": name, **times.as_row(timed[OURS])}
@@ -99,10 +96,6 @@ def measure_distance(dim: int, rows: int, *, repeats: int, seed: int) -> list[di
             for name, times in timed.items()
         ]
     return found
-
-
-def _by_singular_values(a: Moments, b: Moments) -> float:
-    return frechet_to(b, accuracy=0.0)(a)
 
 
 def _by_product(a: Moments, b: Moments, trace_of_root: Callable[[Array], float]) -> float:
@@ -125,25 +118,26 @@ def _trace_by_sqrtm(product: Array) -> float:
 
 def measure_pass(options: Options) -> list[dict[str, Any]]:
     """Return for each extractor the seconds of extraction alone and of a pass over the same ready images."""
-    with state_file(options) as state:
+    with _state_file(options) as state:
         extractors: list[tuple[Extractor, int]] = [(FidelityInception(str(state)), options.images)]
     if options.script is not None:
         shape = (3, options.size, options.size)
         extractors.append((TorchScriptExtractor(options.script, shape), FAST * options.images))
-    return [row for extractor, count in extractors for row in _compare(extractor, count, options)]
-
-
-def _compare(extractor: Extractor, count: int, options: Options) -> list[dict[str, Any]]:
-    images = pictures(count, options.size, options.seed)
-    ways: dict[str, Callable[[], object]] = {
-        "extractor alone": partial(extract, extractor, images, options.batch),
-        "whole pass": partial(pass_over, FreeImages(images), count, extractor, options.batch),
-    }
-    extract(extractor, images[:2], 2)
-    timed = take_turns(ways, options.repeats, desc=f"pass, {extractor.name}")
-    head = {"extractor": extractor.name, "images": count, "batch": options.batch, "repeats": options.repeats}
-    alone = timed["extractor alone"]
-    return [head | {"way": name, **times.as_row(alone)} for name, times in timed.items()]
+    rows = []
+    for extractor, count in extractors:
+        images = pictures(count, options.size, options.seed)
+        ways: dict[str, Callable[[], object]] = {
+            "extractor alone": partial(_extract, extractor, images, options.batch),
+            "whole pass": partial(_pass_over, FreeImages(images), count, extractor, options.batch),
+        }
+        _extract(extractor, images[:2], 2)
+        timed = take_turns(ways, options.repeats, desc=f"pass, {extractor.name}")
+        head = {"extractor": extractor.name, "images": count, "batch": options.batch}
+        rows += [
+            head | {"repeats": options.repeats, "way": name, **times.as_row(timed["extractor alone"])}
+            for name, times in timed.items()
+        ]
+    return rows
 
 
 def measure_packages(options: Options) -> list[dict[str, Any]]:
@@ -153,7 +147,7 @@ def measure_packages(options: Options) -> list[dict[str, Any]]:
     ``difference`` is the largest of any feature relative to the largest feature, or that of the distances.
     """
     ensure_torchvision()
-    with state_file(options) as state, tempfile.TemporaryDirectory(prefix="lsgm-bench-") as place:
+    with _state_file(options) as state, tempfile.TemporaryDirectory(prefix="lsgm-bench-") as place:
         script = Path(place) / "inception-2015-12-05.pt"
         write_script(state, script)
         folders = [Path(place) / name for name in ("first", "second")]
@@ -192,11 +186,11 @@ def _package_features(state: Path, script: Path, folder: Path, options: Options)
     ):
         # TorchScript compiles in its first runs.
         for _ in range(2):
-            extract(ours, torch.zeros(2, 3, options.size, options.size, dtype=torch.uint8), 2)
+            _extract(ours, torch.zeros(2, 3, options.size, options.size, dtype=torch.uint8), 2)
             if package == "clean-fid":
                 their_clean(torch.zeros(2, 3, 299, 299))
-        pair: dict[str, Callable[[], Any]] = {OURS: partial(_rows_of, ours, folder, options), package: way}
-        rows += _beside(pair, "features", options)
+        read = partial(_pass_over, open_model(str(folder)), options.images, ours, batch)
+        rows += _beside({OURS: lambda read=read: read().rows, package: way}, "features", options)
     return rows
 
 
@@ -205,7 +199,7 @@ def _package_distances(state: Path, folders: list[Path], options: Options) -> li
 
     def by_us() -> float:
         extractor = FidelityInception(str(state))
-        a, b = (pass_over(open_model(str(f)), options.images, extractor, options.batch) for f in folders)
+        a, b = (_pass_over(open_model(str(f)), options.images, extractor, options.batch) for f in folders)
         return frechet_distance(a.moments, b.moments)
 
     def by_torch_fidelity() -> float:
@@ -224,10 +218,6 @@ def _beside(pair: dict[str, Callable[[], Any]], result: str, options: Options) -
     head = {"with": theirs, "result": result, "images": images, "repeats": options.repeats}
     difference = {"difference": float(np.abs(mine - others).max() / np.abs(others).max())}
     return [head | {"way": name, **times.as_row(timed[ours]), **difference} for name, times in timed.items()]
-
-
-def _rows_of(extractor: Extractor, folder: Path, options: Options) -> Any:
-    return pass_over(open_model(str(folder)), options.images, extractor, options.batch).rows
 
 
 def _torch_fidelity(state: Path) -> dict[str, Any]:
@@ -252,12 +242,10 @@ class Timed:
 
     def as_row(self, ours: Timed) -> dict[str, float]:
         """Return medians and quartiles of seconds, and of ratios to ``ours`` within rounds."""
-        return {
-            **quartiles("seconds", self.wall),
-            **quartiles("cpu_seconds", self.cpu),
-            **quartiles("over_ours", _ratios(self.wall, ours.wall)),
-            **quartiles("cpu_over_ours", _ratios(self.cpu, ours.cpu)),
-        }
+        row = quartiles("seconds", self.wall) | quartiles("cpu_seconds", self.cpu)
+        for name, mine, other in (("over_ours", self.wall, ours.wall), ("cpu_over_ours", self.cpu, ours.cpu)):
+            row |= quartiles(name, [a / max(b, 1e-9) for a, b in zip(mine, other, strict=True)])
+        return row
 
 
 def take_turns(
@@ -281,10 +269,6 @@ def take_turns(
     return timed
 
 
-def _ratios(these: list[float], those: list[float]) -> list[float]:
-    return [a / max(b, 1e-9) for a, b in zip(these, those, strict=True)]
-
-
 def feature_moments(spectrum: str, dim: int, rows: int, seed: int) -> tuple[Moments, Moments]:
     """Return the moments of two sets of ``rows`` features: the axes of the second are turned a little, its
     spread is a tenth larger, and its mean lies a tenth of the largest spread away."""
@@ -305,25 +289,25 @@ def pictures(count: int, size: int, seed: int) -> Tensor:
     return (smooth * 255).round().to(torch.uint8)
 
 
-def extract(extractor: Extractor, images: Tensor, batch: int) -> Tensor:
+def _extract(extractor: Extractor, images: Tensor, batch: int) -> Tensor:
     """Return the features of all images."""
     return torch.cat([extractor(images[at : at + batch]) for at in range(0, len(images), batch)])
 
 
-def pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: int) -> FeatureStats:
+def _pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: int) -> FeatureStats:
     """Return what a pass over the first ``count`` images of a model finds."""
     return run_pass(model, range(count), SAMPLER, [extractor], batch_size=batch).of(extractor).stats
 
 
 @contextmanager
-def state_file(options: Options) -> Iterator[Path]:
+def _state_file(options: Options) -> Iterator[Path]:
     """Yield the file of Inception's weights: those given, or random ones in a folder that goes at the end."""
     if options.weights is not None:
         yield Path(options.weights)
         return
     with tempfile.TemporaryDirectory(prefix="lsgm-bench-") as folder:
         path = Path(folder) / "random.pth"
-        write_random_state(path, options.seed)
+        torch.save(random_state(options.seed), path)
         yield path
 
 
@@ -342,11 +326,6 @@ def random_state(seed: int) -> dict[str, Tensor]:
         elif name.endswith(("bn.bias", "running_mean")):
             tensor.normal_(0, 0.1, generator=generator)
     return state
-
-
-def write_random_state(path: Path, seed: int) -> None:
-    """Write `random_state` as a file of weights."""
-    torch.save(random_state(seed), path)
 
 
 def write_script(state: Path, path: Path) -> None:
@@ -405,66 +384,55 @@ def page(rows: Sequence[Row], *, about: str, versions: Mapping[str, str]) -> str
     """Return a table for each part that was measured, and what its columns are."""
     software = ", ".join(f"{name} {number}" for name, number in versions.items())
     parts = ["# What sample quality costs", f"{about} {software}."]
-    for part, (title, heads, cells, note) in _PARTS.items():
+    for part, (title, columns, note) in _PARTS.items():
         mine = [row for row in rows if row["part"] == part]
         if mine:
-            parts += [f"## {title}", table(heads, map(cells, mine)), note]
+            parts += [
+                f"## {title}",
+                table(list(columns), (map(partial(_cell, r), columns.values()) for r in mine)),
+                note,
+            ]
     return "\n\n".join(parts) + "\n"
 
 
-def _times(row: Row) -> list[str]:
-    return [
-        spread(row, "seconds", ".2f"),
-        spread(row, "cpu_seconds", ".2f"),
-        spread(row, "over_ours", ".2f"),
-        spread(row, "cpu_over_ours", ".2f"),
-    ]
+def _cell(row: Row, key: str) -> str:
+    value = row[key]
+    if f"{key}_q1" in row:
+        return spread(row, key, ".2f")
+    if key.endswith("_bytes"):
+        return f"{value / 2**20:.0f}"
+    if isinstance(value, float):
+        return f"{value:.0e}" if key == "difference" else f"{value:.1f}"
+    return value if isinstance(value, str) else f"{value:,}"
 
 
-def _distance(row: Row) -> list[str]:
-    return [row["way"], row["spectrum"], *_times(row), f"{row['difference']:.0e}"]
-
-
-def _memory(row: Row) -> list[str]:
-    sizes = [f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("before", "peak", "rise", "rows")]
-    return [f"{row['images']:,}", str(row["dim"]), *sizes, f"{row['seconds']:.1f}"]
-
-
-def _pass(row: Row) -> list[str]:
-    return [row["way"], row["extractor"], str(row["images"]), *_times(row)]
-
-
-def _packages(row: Row) -> list[str]:
-    return [row["way"], row["result"], str(row["images"]), *_times(row), f"{row['difference']:.0e}"]
-
-
-_TIMES = ("s", "processor, s")
-_PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Row], list[str]], str]] = {
+_TIMES = {"s": "seconds", "processor, s": "cpu_seconds"}
+_OVER = {"/ ours": "over_ours", "/ ours, processor": "cpu_over_ours"}
+_PARTS: dict[str, tuple[str, dict[str, str], str]] = {
     "distance": (
         "A Frechet distance of given moments",
-        ("way", "spectrum", *_TIMES, "/ ours", "/ ours, processor", "difference"),
-        _distance,
+        {"way": "way", "spectrum": "spectrum", **_TIMES, **_OVER, "difference": "difference"},
         "Medians with quartiles, ratios within rounds; *processor* counts the seconds of this process alone. "
         "*Spectrum* is how variances fall along the axes; *difference* is relative to singular values.",
     ),
     "memory": (
         "Peak memory of a pass",
-        ("images", "features", "before, MiB", "peak, MiB", "rise, MiB", "rows, MiB", "s"),
-        _memory,
+        {"images": "images", "features": "dim"}
+        | {f"{name}, MiB": f"{name}_bytes" for name in ("before", "peak", "rise", "rows")}
+        | {"s": "seconds"},
         "Free images, each number in a process of its own. *Rows* is what is kept of features for metrics of "
         "neighbours, of at most 10,000 images; it counts twice in the rise, when they are put in order.",
     ),
     "pass": (
         "A pass against its extractor",
-        ("way", "extractor", "images", *_TIMES, "/ alone", "/ alone, processor"),
-        _pass,
+        {"way": "way", "extractor": "extractor", "images": "images", **_TIMES}
+        | {"/ alone": "over_ours", "/ alone, processor": "cpu_over_ours"},
         "Ready images in memory. The pass also sums the moments of pooled and spatial features and the class "
         "probabilities of the Inception Score.",
     ),
     "packages": (
         "Files end to end",
-        ("way", "result", "images", *_TIMES, "/ ours", "/ ours, processor", "difference"),
-        _packages,
+        {"way": "way", "result": "result", "images": "images", **_TIMES, **_OVER, "difference": "difference"},
         "The same PNG files and weights. *Features* are with the network at hand, *distance* reads it first.",
     ),
 }

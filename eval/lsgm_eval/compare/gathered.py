@@ -22,9 +22,8 @@ from lsgm_eval.cache import read_kept
 from lsgm_eval.likelihood.store import METRIC, folder_tag, read_scores, scores_file
 from lsgm_eval.metrics.difference import Comparison, Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.moments import FeatureStats
-from lsgm_eval.samples.collect import Collector
+from lsgm_eval.samples.collect import Collector, arrays_under
 from lsgm_eval.samples.reference import Reference, kept_references
-from lsgm_eval.samples.share import arrays_under
 
 __all__ = ["Shelf", "column_of", "paired_distance", "paired_likelihood"]
 
@@ -201,7 +200,7 @@ def _gathered(states: Sequence[Arrays], extractor: str, part: str) -> FeatureSta
     union: Collector | None = None
     try:
         for state in states:
-            kept = Arrays(state.where, arrays_under(state, extractor, part))
+            kept = Arrays(state.where, arrays_under(state, f"{extractor}/{part}"))
             collector = Collector(len(kept.take("total", "f", 1)))
             collector.load(kept)
             if collector.moments.count != int(state.take("done", "i", 0)):
@@ -212,6 +211,6 @@ def _gathered(states: Sequence[Arrays], extractor: str, part: str) -> FeatureSta
                 union.merge(collector)
             else:
                 raise state.refused("has features of another dimension than those of other processes")
-    except DataError:
-        return None
+    except (DataError, ValueError, LookupError, TypeError):
+        return None  # also what arrays of another form make of themselves
     return union.stats() if union is not None else None

@@ -21,7 +21,7 @@ from lsgm_eval.metrics.frechet import (
     frechet_note,
 )
 from lsgm_eval.metrics.intervals import Interval
-from lsgm_eval.metrics.kernel import block_kernel_distance, kernel_interval
+from lsgm_eval.metrics.kernel import block_kernel_distance, kernel_distance
 from lsgm_eval.metrics.memorisation import Memorisation, memorisation
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import StoredRows, density_coverage, precision_recall
@@ -173,7 +173,7 @@ def _kernel(found: Features) -> Iterable[Finding]:
     rows, reference = found.rows, found.reference.stats.rows
     if min(len(rows), len(reference)) < 3:
         raise UserError("a kernel distance needs at least 3 images on each side: give more")
-    interval = kernel_interval(rows, reference, within_y=found.reference.within)
+    interval = kernel_distance(rows, reference, within_y=found.reference.within)
     notes = ["unbiased", found.of_rows]
     if min(len(rows), len(reference)) >= KID_SIZE:
         blocks = block_kernel_distance(rows, reference, size=KID_SIZE)

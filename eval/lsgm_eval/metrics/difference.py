@@ -16,7 +16,7 @@ from scipy.special import ndtr, stdtr
 from lsgm.errors import UserError
 from lsgm_eval.metrics.frechet import frechet_bias, frechet_influence, frechet_to
 from lsgm_eval.metrics.intervals import NORMAL_95, Interval, difference_ends, paired_difference
-from lsgm_eval.metrics.kernel import cross_sums, within_sums
+from lsgm_eval.metrics.kernel import cross_sums, jackknife, within_sums
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 
 __all__ = ["DOUBT", "Comparison", "Difference", "beyond_bias", "compare_frechet", "compare_kernel", "holm"]
@@ -201,13 +201,9 @@ def compare_frechet(
     psi_a, psi_b = (frechet_influence(s.moments, reference, s.rows) for s in (a, b))
     variance = _difference_variance(psi_a, psi_b, paired=paired) / a.moments.count
     d_a, d_b = distance(a.moments), distance(b.moments)
-    if biases is None:
-        biases = (
-            frechet_bias(a.rows, reference, a.moments.count),
-            frechet_bias(b.rows, reference, b.moments.count),
-        )
+    first, second = biases or (frechet_bias(s.rows, reference, s.moments.count) for s in (a, b))
     difference = Interval.normal(d_a - d_b, float(np.sqrt(variance)))
-    return Comparison(d_a, d_b, difference, biases[0] - biases[1])
+    return Comparison(d_a, d_b, difference, first - second)
 
 
 def compare_kernel(
@@ -220,37 +216,23 @@ def compare_kernel(
     The error is the leave-one-out jackknife over all three samples and the interval covers the difference
     of the populations' MMD^2. ``paired`` as in `compare_frechet`. Needs three images in each, ValueError.
     """
-    sizes = (len(a), len(b), len(reference))
+    sizes, count = (len(a), len(b), len(reference)), len(reference)
     if min(sizes) < 3:
         raise ValueError(f"a comparison of kernel distances needs at least 3 images in each set, not {sizes}")
-    left, right = _OneModel.of(a, reference), _OneModel.of(b, reference)
-    gap = left.own - left.cross - (right.own - right.cross)
-    row_variance = _difference_variance(left.without, right.without, paired=paired, ddof=0)
+    distances, errors, means = [], [], []
+    for x in (a, b):
+        rows, columns = cross_sums(x, reference)
+        shared = float(rows.sum())
+        own, without = jackknife(within_sums(x), rows, shared, count)
+        distances.append(own - 2 * shared / (len(x) * count))
+        errors.append(without * np.sqrt(len(x) - 1))
+        means.append(columns / len(x))
+    row_variance = _difference_variance(*errors, paired=paired, ddof=0)
     # Leaving out reference image j: both cross terms become means over R - 1 columns.
-    column_variance = (left.columns - right.columns).var() * 4 / (len(reference) - 1)
-    within = float(within_sums(reference).sum()) / (len(reference) * (len(reference) - 1))
-    error = float(np.sqrt(row_variance + column_variance))
-    d_a, d_b = (side.own - side.cross + within for side in (left, right))
-    return Comparison(d_a, d_b, Interval.normal(gap, error))
-
-
-@dataclass(frozen=True)
-class _OneModel:
-    """A model's terms of MMD^2, scaled jackknife values [N] and mean kernels with the reference [R]."""
-
-    own: float
-    cross: float
-    without: Array
-    columns: Array
-
-    @classmethod
-    def of(cls, x: NDArray[Any], reference: NDArray[Any]) -> _OneModel:
-        n, count = len(x), len(reference)
-        within, (rows, columns) = within_sums(x), cross_sums(x, reference)
-        total, shared = within.sum(), rows.sum()
-        own, cross = total / (n * (n - 1)), 2 * shared / (n * count)
-        without = (total - 2 * within) / ((n - 1) * (n - 2)) - 2 * (shared - rows) / ((n - 1) * count)
-        return cls(float(own), float(cross), without * np.sqrt(n - 1), columns / n)
+    column_variance = (means[0] - means[1]).var() * 4 / (count - 1)
+    within = float(within_sums(reference).sum()) / (count * (count - 1))
+    gap = Interval.normal(distances[0] - distances[1], float(np.sqrt(row_variance + column_variance)))
+    return Comparison(distances[0] + within, distances[1] + within, gap)
 
 
 def _difference_variance(x: Array, y: Array, *, paired: bool, ddof: int = 1) -> float:

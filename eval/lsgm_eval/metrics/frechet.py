@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class _DistanceTo:
     def __init__(self, reference: Moments, accuracy: float) -> None:
         self.reference, self.accuracy = reference, accuracy
         self.cov, self.factor = reference.covariance, _factor(reference)
-        self.norm = _norm(self.cov)
+        self.norm = float(np.linalg.norm(self.cov))
 
     def __call__(self, a: Moments) -> float:
         b = self.reference
@@ -98,7 +99,7 @@ class _DistanceTo:
         traces = float(np.trace(cov_a) + np.trace(self.cov))
         found = float(shift @ shift) + traces - 2 * float(np.sqrt(squared).sum())
         wanted = self.accuracy * found
-        if _uniform_error(squared, ROUNDING * EPS * self.norm * _norm(cov_a)) < wanted:
+        if _uniform_error(squared, ROUNDING * EPS * self.norm * float(np.linalg.norm(cov_a))) < wanted:
             return found
         log_det = None if fewer else self._log_det(cov_a)
         return found if log_det is not None and _graded_error(squared, log_det) < wanted else None
@@ -204,8 +205,8 @@ def frechet_bias(rows: NDArray[Any], reference: Moments, count: int, *, groups: 
         return distance(whole) - float(shift @ shift) + spread / count
     groups = min(groups, len(x))
     parts = [Moments.of(x[j::groups]) for j in range(groups)]
-    without = [distance(_union(parts[:j] + parts[j + 1 :])) for j in range(groups)]
-    bias = (groups - 1) * (float(np.mean(without)) - distance(_union(parts)))
+    without = [distance(reduce(Moments.merge, parts[:j] + parts[j + 1 :])) for j in range(groups)]
+    bias = (groups - 1) * (float(np.mean(without)) - distance(reduce(Moments.merge, parts)))
     return bias * len(x) / count
 
 
@@ -262,7 +263,14 @@ def frechet_infinity(
             f"an extrapolated Frechet distance fits at least four sizes of subsets of at least {floor} "
             f"images and {total} images give {len(levels)}: ask for {4 * floor} images"
         )
-    points = _points(x, reference, levels, np.random.default_rng(seed))
+    distance, points, rng = frechet_to(reference, accuracy=1e-5), [], np.random.default_rng(seed)
+    with bar(total=sum(levels), desc="Frechet distance of subsets", unit="subset") as progress:
+        for k in levels:
+            values = []
+            for subset in np.array_split(rng.permutation(total), k):
+                values.append(distance(Moments.of(x[subset])))
+                progress.update()
+            points.append(FitPoint(total // k, k, float(np.mean(values))))
     whole = points[0].value
     step, curved, unshared = _fit(np.array(levels[1:]), np.array([p.value - whole for p in points[1:]]))
     first_order = float(frechet_influence(Moments.of(x), reference, x).var(ddof=1)) / total
@@ -270,7 +278,7 @@ def frechet_infinity(
     margin = NORMAL_95 * error
     ends = (whole - step, whole - curved)
     interval = Interval(whole - step, min(ends) - margin, max(ends) + margin, error)
-    return FrechetInfinity(interval, step * total, whole - curved, points)
+    return FrechetInfinity(interval, step * total, whole - curved, tuple(points))
 
 
 def _fit(k: NDArray[np.int64], rise: Array) -> tuple[float, float, float]:
@@ -286,20 +294,6 @@ def _fit(k: NDArray[np.int64], rise: Array) -> tuple[float, float, float]:
     off = (rise - terms @ coefficients) * weight
     unshared = float(off @ off) / (len(k) - 2)
     return step, float(coefficients.sum()), unshared * (1 + 1 / float(excess.sum()))
-
-
-def _points(
-    x: Array, reference: Moments, levels: Sequence[int], rng: np.random.Generator
-) -> tuple[FitPoint, ...]:
-    distance, points = frechet_to(reference, accuracy=1e-5), []
-    with bar(total=sum(levels), desc="Frechet distance of subsets", unit="subset") as progress:
-        for k in levels:
-            values = []
-            for subset in np.array_split(rng.permutation(len(x)), k):
-                values.append(distance(Moments.of(x[subset])))
-                progress.update()
-            points.append(FitPoint(len(x) // k, k, float(np.mean(values))))
-    return tuple(points)
 
 
 def _factor(moments: Moments) -> Array:
@@ -353,10 +347,6 @@ def _eigenvalues(middle: Array, factor: Array) -> Array:
     )
 
 
-def _norm(matrix: Array) -> float:
-    return float(np.linalg.norm(matrix))
-
-
 def _from_factors(mean_a: Array, factor_a: Array, mean_b: Array, factor_b: Array) -> float:
     # Singular values, not eigenvalues of the squared product: squaring would leave half the digits.
     overlap = factor_a.T @ factor_b
@@ -364,10 +354,3 @@ def _from_factors(mean_a: Array, factor_a: Array, mean_b: Array, factor_b: Array
     shift = mean_a - mean_b
     squared = float(shift @ shift) + float((factor_a**2).sum()) + float((factor_b**2).sum()) - 2 * common
     return max(squared, 0.0)
-
-
-def _union(parts: list[Moments]) -> Moments:
-    union = Moments.empty(parts[0].dim)
-    for part in parts:
-        union = union.merge(part)
-    return union

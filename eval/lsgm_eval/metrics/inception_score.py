@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from lsgm.errors import UserError
-from lsgm.files.arrays import Arrays
 from lsgm_eval.metrics.intervals import Interval, replicate_interval
 from lsgm_eval.metrics.moments import Array
 
@@ -99,25 +98,10 @@ class ClassSums:
         return {"seen": self._seen.copy(), "entropy": self._entropy.copy(), "classes": self._classes.copy()}
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Put back what `state` returned. Raises DataError where it has other splits, or is of no sums."""
-        arrays = Arrays("the state of class sums", state)
-        seen, entropy = arrays.take("seen", "b", 1), arrays.take("entropy", "f", 1)
-        classes = arrays.take("classes", "f", 2)
-        shape = (len(seen), len(entropy), len(classes))
-        ours = (self.count, len(self._entropy), len(self._entropy))
-        if shape != ours:
-            raise arrays.refused(f": class sums of (images, splits, splits) {shape} are not those of {ours}")
-        if entropy.dtype != np.float64 or classes.dtype != np.float64:
-            raise arrays.refused(f": class sums are in {entropy.dtype} and {classes.dtype}")
-        if not (np.isfinite(entropy).all() and np.isfinite(classes).all() and (classes >= 0).all()):
-            raise arrays.refused("has sums that are not finite, or negative")
-        self._seen = seen.copy()
-        self._entropy, self._classes = entropy.copy(), classes.copy()
-
-    def holds(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether what has been seen is the images at the positions ``numbers``, each once."""
-        inside = not len(numbers) or 0 <= numbers.min() <= numbers.max() < self.count
-        return bool(inside and self._seen[numbers].all() and self._seen.sum() == len(numbers))
+        """Put back what `state` returned."""
+        self._seen, self._entropy, self._classes = (
+            state[name].copy() for name in ("seen", "entropy", "classes")
+        )
 
     def score(self) -> InceptionScore:
         """Return exp(E KL(p(y|x) | p(y))) of each split, arXiv:1606.03498, and their mean with its interval.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm.errors import UserError
-from lsgm.files.arrays import Arrays as Kept
 
-__all__ = ["Array", "FeatureStats", "Moments"]
+__all__ = ["Array", "FeatureStats", "Moments", "finite"]
 
 Array = NDArray[np.float64]
+
+
+def finite(features: NDArray[Any], numbers: Array | NDArray[np.int64] | None = None) -> Array:
+    """Return features [N, D] in float64.
+
+    Raises UserError where one is NaN or infinite, naming the first such image by its place, or by its number
+    in ``numbers`` [N].
+    """
+    x = np.asarray(features, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if bad.size:
+        number = bad[0] if numbers is None else numbers[bad[0]]
+        raise UserError(
+            f"the features of image {number} are not finite ({bad.size} of {len(x)} images): check the "
+            "images and the extractor's weights"
+        )
+    return x
 
 
 @dataclass(frozen=True)
@@ -36,15 +53,9 @@ class Moments:
     @classmethod
     def of(cls, features: NDArray[Any]) -> Moments:
         """Return the moments of ``features`` [N, D]. Raises UserError where a feature is NaN or infinite."""
-        x = np.asarray(features, dtype=np.float64)
-        if x.ndim != 2:
-            raise ValueError(f"features must have shape [N, D], not {x.shape}")
-        bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-        if bad.size:
-            raise UserError(
-                f"the features of image {bad[0]} of this batch are not finite ({bad.size} of {len(x)} "
-                "images): check the images and the extractor's weights"
-            )
+        if np.ndim(features) != 2:
+            raise ValueError(f"features must have shape [N, D], not {np.shape(features)}")
+        x = finite(features)
         total = x.sum(axis=0)
         centred = x - total / max(len(x), 1)
         return cls(len(x), total, centred.T @ centred)
@@ -58,25 +69,10 @@ class Moments:
         return cls(count, mu * count, sigma * (count - 1))
 
     @classmethod
-    def kept(cls, arrays: Kept, dim: int, prefix: str = "") -> Moments:
-        """Return the moments of D features that arrays of a file hold under their names after ``prefix``.
-
-        Raises DataError for arrays that no rows have as their count, sum and scatter.
-        """
-        found = arrays.take(f"{prefix}count", "i", 0)
-        total, scatter = arrays.take(f"{prefix}total", "f", 1), arrays.take(f"{prefix}scatter", "f", 2)
-        if total.shape != (dim,) or scatter.shape != (dim, dim):
-            raise arrays.refused(f"is not of {dim} features")
-        if total.dtype != np.float64 or scatter.dtype != np.float64:
-            raise arrays.refused(f"has sums in {total.dtype} and {scatter.dtype}")
-        if not (np.isfinite(total).all() and np.isfinite(scatter).all()):
-            raise arrays.refused("has sums that are not finite")
-        count = int(found)
-        if count < 0 or (scatter.diagonal() < 0).any() or (count < 2 and scatter.any()):
-            raise arrays.refused(f"has sums that {count} images cannot have")
-        if np.abs(scatter - scatter.T).max(initial=0.0) > 1e-5 * np.abs(scatter).max(initial=0.0):
-            raise arrays.refused("has a scatter that is not symmetric")
-        return cls(count, total, scatter)
+    def kept(cls, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> Moments:
+        """Return the moments that `arrays` returned under these names."""
+        total, scatter = arrays[f"{prefix}total"], arrays[f"{prefix}scatter"]
+        return cls(int(arrays[f"{prefix}count"]), total, scatter)
 
     def arrays(self, prefix: str = "") -> dict[str, NDArray[Any]]:
         """Return the arrays from which `kept` makes the same moments, under their names after ``prefix``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,16 @@ from torch import Tensor
 
 from lsgm.data.splits import mixed
 from lsgm.errors import UserError
-from lsgm.files.arrays import Arrays
 from lsgm_eval.features.extractor import Classifies, Extractor, Spatial, label_of
 from lsgm_eval.metrics.inception_score import SPLITS, ClassSums
-from lsgm_eval.metrics.moments import FeatureStats, Moments
+from lsgm_eval.metrics.moments import FeatureStats, Moments, finite
 
 __all__ = [
     "CAPACITY",
-    "Accumulator",
     "Branch",
     "Collector",
     "Gathered",
+    "arrays_under",
     "branches",
     "kept_numbers",
     "room_of",
@@ -80,10 +79,31 @@ class Branch:
         return features
 
     @property
-    def parts(self) -> dict[str, Accumulator]:
+    def parts(self) -> dict[str, Collector | ClassSums]:
         """All accumulators by the names under which their states lie in a file."""
         parts = {"features": self.features, "spatial": self.spatial, "classes": self.classes}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return arrays ``part/NAME`` for `load`; they hold until the next `take`."""
+        return {
+            f"{part}/{name}": array
+            for part, sums in self.parts.items()
+            for name, array in sums.state().items()
+        }
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take what `state` returned in place of everything seen so far."""
+        for part, sums in self.parts.items():
+            sums.load(arrays_under(state, part))
+
+    def merge(self, other: Branch) -> None:
+        """Take everything that another branch of the same extractor has seen, of other images."""
+        self.features.merge(other.features)
+        if self.spatial is not None and other.spatial is not None:
+            self.spatial.merge(other.spatial)
+        if self.classes is not None and other.classes is not None:
+            self.classes.merge(other.classes)
 
     @property
     def gathered(self) -> Gathered:
@@ -120,28 +140,10 @@ def _class_sums(extractor: Extractor, count: int) -> ClassSums | None:
     return ClassSums(count, logits=lambda features: extractor.class_logits(torch.from_numpy(features)))
 
 
-class Accumulator(Protocol):
-    """Sums over images that do not depend on how these come: by which batches, processes or interruptions."""
-
-    def add(self, features: NDArray[Any], index: NDArray[np.int64]) -> None:
-        """Take the features [B, D] of the images whose numbers in the whole pass are ``index`` [B]."""
-        ...
-
-    def merge(self, other: Self) -> None:
-        """Take everything that another accumulator has seen, of other images."""
-        ...
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return named arrays from which `load` makes the same sums; they hold until the next `add`."""
-        ...
-
-    def load(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far. Raises DataError for all else."""
-        ...
-
-    def holds(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether what has been seen is the images numbered ``numbers`` [N], each once."""
-        ...
+def arrays_under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays ``prefix/NAME`` by their NAME."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
 
 
 class Collector:
@@ -174,12 +176,7 @@ class Collector:
                 f"features of {len(index)} images must have shape [{len(index)}, {self._sums.dim}], "
                 f"not {list(rows.shape)}"
             )
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if bad.size:
-            raise UserError(
-                f"the features of image number {index[bad[0]]} are not finite ({bad.size} of {len(rows)} "
-                "images of its batch): check the images and the extractor's weights"
-            )
+        finite(rows, index)
         self._waiting.append(np.array(rows))  # a copy: an extractor may use its output's memory again
         if sum(map(len, self._waiting)) >= BLOCK:
             self._sums, self._waiting = self.moments, []
@@ -201,30 +198,11 @@ class Collector:
         return self._sums.arrays() | {"waiting": waiting} | kept
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take what `state` returned in place of everything seen so far.
-
-        Raises DataError for arrays that `state` does not return, before anything is taken.
-        """
-        arrays, dim = Arrays("a collector's state", state), self._sums.dim
-        sums, waiting = Moments.kept(arrays, dim), arrays.take("waiting", "f", 2)
-        rows, index = arrays.take("rows", "f", 2), arrays.take("index", "i", 1)
-        kept = _LowestHashes(dim, self._kept.capacity)
-        fits = waiting.shape[1] == rows.shape[1] == dim and len(rows) == len(index) <= kept.capacity
-        if not fits or rows.dtype != np.float32 or waiting.dtype not in (np.float32, np.float64):
-            raise arrays.refused("has rows of another number or shape")
-        if not (np.isfinite(waiting).all() and np.isfinite(rows).all()):
-            raise arrays.refused("has features that are not finite")
-        count = sums.count + len(waiting)
-        if len(index) != min(count, kept.capacity) or len(np.unique(index)) < len(index):
-            raise arrays.refused(f"has {len(index)} rows of {count} images, or one twice")
-        kept.add(rows, index.astype(np.int64))
-        self._sums, self._waiting, self._kept = sums, [waiting] if len(waiting) else [], kept
-
-    def holds(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether what has been seen is the images numbered ``numbers``, each once."""
-        count = self._sums.count + sum(map(len, self._waiting))
-        lowest = np.argsort(mixed(numbers), kind="stable")[: self._kept.capacity]
-        return count == len(numbers) and np.array_equal(np.sort(self._kept.index), np.sort(numbers[lowest]))
+        """Take what `state` returned in place of everything seen so far."""
+        self._sums = Moments.kept(state)
+        self._waiting = [state["waiting"]] if len(state["waiting"]) else []
+        self._kept = _LowestHashes(self._sums.dim, self._kept.capacity)
+        self._kept.add(state["rows"], state["index"])
 
 
 class _LowestHashes:

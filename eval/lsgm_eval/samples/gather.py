@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import queue
-import threading
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
@@ -21,20 +25,27 @@ from lsgm.devices import peak_bytes, reset_peak
 from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays
+from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
+from lsgm.results.manifest import digest_of
 from lsgm.sampling.keep import Output, open_output
+from lsgm.structure import to_dict
+from lsgm_eval.cache import code_version, read_kept, room_for, write_kept
 from lsgm_eval.features.extractor import Extractor, label_of
-from lsgm_eval.samples.collect import Accumulator, Branch, Gathered, branches
-from lsgm_eval.samples.share import Batch, Share, StateFile, pass_key
+from lsgm_eval.metrics.moments import Array
+from lsgm_eval.models import packages_of
+from lsgm_eval.samples.collect import CAPACITY, Branch, Gathered, arrays_under, branches, room_of
 
-__all__ = ["DEPTH", "Pass", "ahead", "draw_batches", "run_pass"]
+__all__ = ["DEPTH", "Batch", "Pass", "Share", "StateFile", "ahead", "draw_batches", "run_pass"]
 
 T = TypeVar("T")
 SAVE_EVERY = 60.0
 """Seconds between two writes of the state; longer where one write takes more than a twentieth of it."""
 DEPTH = 2
 """Batches that wait to be looked at: what bounds the memory of the one side's lead."""
+PREVIEW = 100
+"""Images kept for the sheet."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +106,52 @@ def run_pass(
     def fresh() -> Share:
         return Share(numbers, model.pixels.shape, branches(extractors, len(seeds)))
 
-    key = pass_key(model, seeds, sampler, fresh().plan, world, save)
+    key = _pass_key(model, seeds, sampler, fresh().plan, world, save)
     output = open_output(save, key, seeds, model.pixels)
     state = StateFile(_of_process(state_path, world), key) if state_path else None
     share = _resumed(fresh, state, output, world, len(seeds))
-    job = _Work(model, seeds, sampler, batch_size, world, output, share, overlap)
-    stopped = [stop for stop in world.gather(job.run(state, save_every)) if stop]
+    rest = draw_batches(model, seeds[world.rank :: world.size], sampler, batch_size, start=share.done)
+    said = ""
+    try:
+        if share.done < len(numbers):
+            with ExitStack() as stack:
+                batches = stack.enter_context(ahead(rest, world.device)) if overlap else rest
+                _take_all(batches, model.name, share, output, state, save_every)
+    except UserError as error:
+        said = str(error)
+    # What stopped one process is raised by all together.
+    stopped = [stop for stop in world.gather(said) if stop]
     if stopped:
         raise UserError(stopped[0])
     world.on_main(output.finish)
     return _merged(share, branches(extractors, len(seeds)), world, overlap)
+
+
+def _pass_key(
+    model: GenerativeModel,
+    seeds: Sequence[int],
+    sampler: SamplerConfig,
+    plan: Mapping[str, Branch],
+    world: World,
+    save: Path | None,
+) -> str:
+    """Return the sha256 of all that a pass depends on but for its batches, which only round differently."""
+    return digest_of(
+        {
+            "model": model.sha256,
+            "sampler": to_dict(sampler),
+            "seeds": hashlib.sha256(np.asarray(seeds, dtype=np.int64).tobytes()).hexdigest(),
+            "processes": world.size,
+            "device": world.device.type,
+            "branches": {
+                label: [branch.extractor.dim, branch.extractor.resize, sorted(branch.parts)]
+                for label, branch in plan.items()
+            },
+            "capacity": CAPACITY,
+            "save": str(save.resolve()) if save else None,
+            "code": code_version("lsgm", "lsgm_eval", *packages_of(model)),
+        }
+    )
 
 
 def _of_process(path: Path, world: World) -> Path:
@@ -117,120 +164,210 @@ def _resumed(
     fresh: Callable[[], Share], state: StateFile | None, output: Output, world: World, total: int
 ) -> Share:
     """Return the share that the state tells of, unless images that it says are kept are there no more."""
-
-    def begun(arrays: Arrays) -> Share:
-        share = fresh()
-        share.load(arrays)
-        return share
-
-    found = state.read(begun, room=fresh().room) if state else None
+    share = fresh()
+    found = state.read(share.load, room=share.room) if state else None
     done = world.gather(found.done if found is not None else 0)
     complete = sum(done) == total
     kept = world.on_main(lambda: output.prepare(total if complete else min(done) * world.size))
     return found if found is not None and kept else fresh()
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One process's work: its share of the seeds."""
-
-    model: GenerativeModel
-    seeds: Sequence[int]
-    sampler: SamplerConfig
-    batch_size: int
-    world: World
-    output: Output
-    share: Share
-    overlap: bool
-
-    def run(self, state: StateFile | None, save_every: float) -> str:
-        """Finish the share; return what stopped it, for all processes to raise together, or nothing."""
-        try:
-            if self.share.done < self.share.count:
-                self._go_on(state, save_every)
-        except UserError as error:
-            return str(error)
-        return ""
-
-    def _go_on(self, state: StateFile | None, save_every: float) -> None:
-        due = time.monotonic() + save_every
-        reset_peak()
-        title = f"{self.model.name}: samples"
-        with (
-            self._batches() as batches,
-            bar(total=self.share.count, desc=title, unit="image") as progress,
-        ):
-            progress.n = progress.initial = self.share.done
-            for batch in batches:
-                self._take(batch)
-                progress.set_postfix_str(f"nfe {self.share.mean_nfe:.1f}", refresh=False)
-                progress.update(len(batch.images))
-                if state and (time.monotonic() >= due or self.share.done == self.share.count):
-                    begun = time.monotonic()
-                    state.write(self.share.state())
-                    ended = time.monotonic()
-                    due = ended + max(save_every, 20 * (ended - begun) if save_every else 0)
-
-    @contextmanager
-    def _batches(self) -> Iterator[Iterator[Batch]]:
-        mine = self.seeds[self.world.rank :: self.world.size]
-        drawn = draw_batches(self.model, mine, self.sampler, self.batch_size, start=self.share.done)
-        if not self.overlap:
-            yield drawn
-            return
-        with ahead(drawn, self.world.device) as batches:
-            yield batches
-
-    def _take(self, batch: Batch) -> None:
-        number = self.share.numbers[batch.start : batch.start + len(batch.images)]
-        begun = time.perf_counter()
-        for branch in self.share.plan.values():
-            try:
-                branch.take(batch.images, number)
-            except UserError as error:
-                span = f"seeds {batch.seeds[0]} to {batch.seeds[-1]} of {self.model.name}"
-                raise UserError(
-                    f"{branch.extractor.name} cannot take the images of {span}: {error}"
-                ) from error
-        seconds = time.perf_counter() - begun
-        self.output.write(number, batch.images)
-        self.share.note(batch, number, seconds, peak_bytes())
+def _take_all(
+    batches: Iterable[Batch], name: str, share: Share, output: Output, state: StateFile | None, every: float
+) -> None:
+    """Extract, keep and count every batch of the model ``name``, and write the state now and then."""
+    due = time.monotonic() + every
+    reset_peak()
+    with bar(total=share.count, desc=f"{name}: samples", unit="image") as progress:
+        progress.n = progress.initial = share.done
+        for batch in batches:
+            number = share.numbers[batch.start : batch.start + len(batch.images)]
+            begun = time.perf_counter()
+            for branch in share.plan.values():
+                try:
+                    branch.take(batch.images, number)
+                except UserError as error:
+                    span = f"seeds {batch.seeds[0]} to {batch.seeds[-1]} of {name}"
+                    raise UserError(
+                        f"{branch.extractor.name} cannot take the images of {span}: {error}"
+                    ) from error
+            seconds = time.perf_counter() - begun
+            output.write(number, batch.images)
+            share.note(batch, number, seconds, peak_bytes())
+            progress.set_postfix_str(f"nfe {share.told.nfe[: share.done].mean():.1f}", refresh=False)
+            progress.update(len(batch.images))
+            if state and (time.monotonic() >= due or share.done == share.count):
+                begun = time.monotonic()
+                state.write(share.state())
+                ended = time.monotonic()
+                due = ended + max(every, 20 * (ended - begun) if every else 0)
 
 
 def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped: bool) -> Pass:
     """Return the union of all processes' shares; ``spare`` is an empty plan for what the others send."""
-    for label, branch in share.plan.items():
-        others = spare[label].parts
-        for part, accumulator in branch.parts.items():
-            _unite(accumulator, others[part], world)
-    shares = world.gather(share.told)
-    order = np.argsort(np.concatenate([s.preview_numbers for s in shares]))
-    nfe = torch.zeros(sum(len(s.nfe) for s in shares), dtype=torch.float64)
-    for rank, part_of in enumerate(shares):
-        nfe[rank :: world.size] = torch.from_numpy(part_of.nfe)
-    decoder = sum(second for s in shares for second in s.decoder_seconds)
+    if world.size > 1:
+        # By rank, so that sums agree bit for bit everywhere.
+        for label, branch in share.plan.items():
+            first, *others = world.gather(branch.state())
+            branch.load(first)
+            for other in others:
+                spare[label].load(other)
+                branch.merge(spare[label])
+    told = world.gather(share.told)
+    order = np.argsort(np.concatenate([t.preview_numbers for t in told]))
+    nfe = torch.zeros(sum(len(t.nfe) for t in told), dtype=torch.float64)
+    for rank, part in enumerate(told):
+        nfe[rank :: world.size] = torch.from_numpy(part.nfe)
+    decoder = sum(float(t.decoder_seconds.sum()) for t in told)
     return Pass(
         gathered={label: branch.gathered for label, branch in share.plan.items()},
-        preview=torch.from_numpy(np.concatenate([s.preview for s in shares])[order]),
+        preview=torch.from_numpy(np.concatenate([t.preview for t in told])[order]),
         nfe=nfe,
-        seconds=tuple(second for s in shares for second in s.seconds),
-        counts=tuple(count for s in shares for count in s.counts),
+        seconds=tuple(second for t in told for second in t.seconds.tolist()),
+        counts=tuple(count for t in told for count in t.counts.tolist()),
         decoder_seconds=None if math.isnan(decoder) else decoder,
-        extraction_seconds=sum(s.extraction_seconds for s in shares),
+        extraction_seconds=sum(t.extraction_seconds for t in told),
         overlapped=overlapped,
-        peak_bytes=max(s.peak_bytes for s in shares) or None,
+        peak_bytes=max(t.peak_bytes for t in told) or None,
     )
 
 
-def _unite(mine: Accumulator, spare: Accumulator, world: World) -> None:
-    """Merge all processes' accumulators into ``mine``, by rank, so that they agree bit for bit everywhere."""
-    if world.size == 1:
-        return
-    states = world.gather(mine.state())
-    mine.load(states[0])
-    for state in states[1:]:
-        spare.load(state)
-        mine.merge(spare)
+# One process's part of a pass: how far it is, what it has gathered, what its images cost, and its file
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images uint8 [B, C, H, W] from some seeds, their evaluations int64 [B], and the seconds they took."""
+
+    start: int
+    """Which of the seeds given is the first of these."""
+    seeds: Sequence[int]
+    images: Tensor
+    nfe: Tensor
+    seconds: float
+    decoder_seconds: float | None = None
+    """The decoder's part of them; None where it is not known."""
+
+
+@dataclass
+class Told:
+    """What the other processes must know of a share, beside its accumulators; arrays of its file by name."""
+
+    nfe: Array
+    """Of every image, those that are done first."""
+    preview: NDArray[np.uint8]
+    preview_numbers: NDArray[np.int64]
+    seconds: Array
+    """Of every batch."""
+    decoder_seconds: Array
+    """NaN for batches of which it is not known."""
+    counts: NDArray[np.int64]
+    """Images of every batch."""
+    done: int = 0
+    extraction_seconds: float = 0.0
+    peak_bytes: int = 0
+    """0 where it is not known."""
+
+
+class Share:
+    """Progress through the images numbered ``numbers`` in the pass: everything that a resumed one needs.
+
+    They are of a shape (C, H, W), and done in the order of ``numbers``.
+    """
+
+    def __init__(
+        self, numbers: NDArray[np.int64], image_shape: tuple[int, int, int], plan: Mapping[str, Branch]
+    ) -> None:
+        self.numbers, self.plan, self.count = numbers, plan, len(numbers)
+        none, whole = np.empty(0), np.empty(0, np.int64)
+        preview = np.empty((0, *image_shape), np.uint8)
+        self.told = Told(np.zeros(self.count), preview, whole, none, none, whole)
+
+    @property
+    def done(self) -> int:
+        """How many images are done."""
+        return self.told.done
+
+    @property
+    def room(self) -> int:
+        """Bytes that `state` takes at most, but for sums that do not grow with the features."""
+        dims = [branch.extractor.dim for branch in self.plan.values()]
+        dims += [branch.spatial.moments.dim for branch in self.plan.values() if branch.spatial is not None]
+        image = math.prod(self.told.preview.shape[1:])
+        return sum(map(room_of, dims)) + 32 * self.count + PREVIEW * image
+
+    def note(
+        self, batch: Batch, number: NDArray[np.int64], extraction_seconds: float, peak: int | None
+    ) -> None:
+        """Count a batch, whose images are numbered ``number`` [B] in the pass, as done."""
+        told, end = self.told, self.done + len(batch.images)
+        told.nfe[self.done : end] = batch.nfe.numpy()
+        told.done = end
+        told.seconds = np.append(told.seconds, batch.seconds)
+        decoder = math.nan if batch.decoder_seconds is None else batch.decoder_seconds
+        told.decoder_seconds = np.append(told.decoder_seconds, decoder)
+        told.counts = np.append(told.counts, len(batch.images))
+        first = number < PREVIEW
+        if first.any():
+            told.preview = np.concatenate([told.preview, batch.images.numpy()[first]])
+            told.preview_numbers = np.append(told.preview_numbers, number[first])
+        told.extraction_seconds += extraction_seconds
+        told.peak_bytes = max(told.peak_bytes, peak or 0)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return named arrays from which `load` goes on; they hold until the next batch.
+
+        Those of an accumulator are called ``name@sha256/part/array`` after its extractor.
+        """
+        arrays = {name: np.asarray(value) for name, value in vars(self.told).items()}
+        for label, branch in self.plan.items():
+            arrays |= {f"{label}/{name}": array for name, array in branch.state().items()}
+        return arrays
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> Share:
+        """Take what `state` returned, and return this share."""
+        told: dict[str, Any] = {
+            name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in vars(self.told)
+        }
+        self.told = Told(**told)
+        for label, branch in self.plan.items():
+            branch.load(arrays_under(arrays, label))
+        return self
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """A file of named arrays; only those that were written under the same key are ever read."""
+
+    path: Path
+    key: str
+
+    def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the file: by all of the arrays or, after a crash, not at all."""
+        write_kept(self.path, {"key": np.array(self.key), **arrays}, sealed=True)
+
+    def read(self, use: Callable[[Arrays], T], *, room: int = 0) -> T | None:
+        """Return what ``use`` makes of the arrays, or None where there is no file or one that is of no use.
+
+        A file that is damaged, or of another pass, is named on standard error. ``room`` is what its arrays
+        may take in bytes beyond the usual limit.
+        """
+
+        def ours(arrays: Arrays) -> T | None:
+            if arrays.text("key") == self.key:
+                return use(arrays)
+            print(
+                f"lsgm: the interrupted pass {shown(str(self.path))} is of another pass: its model, seeds, "
+                "sampler, extractors or code differ; beginning again",
+                file=sys.stderr,
+            )
+            return None
+
+        said = "the interrupted pass {path} is damaged ({why}); beginning again"
+        return read_kept(self.path, ours, damaged=said, limit=room_for(room), sealed=True)
+
+
+# The images themselves, drawn in a thread
 
 
 def draw_batches(
@@ -263,11 +400,6 @@ def draw_batches(
         yield Batch(at, chosen, images, nfe, drawn.seconds, drawn.decoder_seconds)
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
-
-
 @contextmanager
 def ahead(items: Iterable[T], device: torch.device, *, depth: int = DEPTH) -> Iterator[Iterator[T]]:
     """Yield an iterator of ``items`` that a thread makes while earlier ones are used, ``depth`` ahead.
@@ -275,39 +407,23 @@ def ahead(items: Iterable[T], device: torch.device, *, depth: int = DEPTH) -> It
     What goes wrong in the thread is raised where the item would have come; when the block is left, for
     whatever reason, the thread stops after the item it is making.
     """
-    ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
-    left = threading.Event()
+    source, waiting = iter(items), deque[Future[list[T]]]()
 
-    def offer(item: T | _End) -> bool:
-        while not left.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def enter() -> None:
+        if device.type == "cuda":  # the current device belongs to a thread
+            torch.cuda.set_device(device)
 
-    def work() -> None:
-        try:
-            if device.type == "cuda":  # the current device belongs to a thread
-                torch.cuda.set_device(device)
-            for item in items:
-                if not offer(item):
-                    return
-            offer(_End(None))
-        except BaseException as error:
-            offer(_End(error))
+    def one() -> list[T]:
+        return list(islice(source, 1))
 
     def taken() -> Iterator[T]:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
+        while item := waiting.popleft().result():
+            waiting.append(pool.submit(one))
+            yield item[0]
 
-    thread = threading.Thread(target=work, name="lsgm-samples", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, "lsgm-samples", enter)
     try:
+        waiting.extend(pool.submit(one) for _ in range(depth + 1))
         yield taken()
     finally:
-        left.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -1,8 +1,8 @@
 """Features of the data themselves, cached under everything that they depend on.
 
-Statistics and some rows of a split lie in an npz. The features of all its images lie beside it in an npy
-file, behind whose numbers is their sha256, that is read a block at a time and never mapped: a file that is
-cut short while it is mapped ends the process, one that is read ends in a sentence.
+Statistics and some rows of a split lie in an npz. The features of all its images lie beside it, float32 with
+their sha256 at the end, in a file that is read a block at a time and never mapped: a file that is cut short
+while it is mapped ends the process, one that is read ends in a sentence.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,7 +36,7 @@ from lsgm_eval.features.statistics import read_statistics
 from lsgm_eval.metrics.kernel import within_sums
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import radii
-from lsgm_eval.samples.collect import CAPACITY, Branch, branches, room_of
+from lsgm_eval.samples.collect import branches, room_of
 
 __all__ = [
     "Reference",
@@ -137,18 +134,14 @@ def reference_features(
 ) -> Reference:
     """Return the features of a split, or of ``rows`` of its images at random, from the cache where they are.
 
-    A cached file that is truncated or damaged, or not of so many images, is named on standard error and made
-    again.
+    A cached file that is truncated or damaged is named on standard error and made again.
     """
-    path, count = _path(images, split, seed, rows, extractor), _count(images, split, rows)
-    cached = _read(path, extractor, count)
+    path = _path(images, split, seed, rows, extractor)
+    cached = _read(path, extractor)
     if cached is not None:
         return cached
     pixels = reference_pixels(images, split, seed, rows)
-    branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size)
-    reference = _gathered(branch, pixels)
-    _write(path, reference)
-    return reference
+    return _made(path, pixels, extractor, f"features of {images.name} {split}", batch_size)
 
 
 def all_features(
@@ -164,16 +157,15 @@ def all_features(
 
     The reference's statistics are made and kept on the same way, so that the images are extracted once.
     """
-    path = _path(images, split, seed, rows, extractor)
-    shape = (_count(images, split, rows), extractor.dim)
-    found = open_rows(path.with_suffix(".npy"), shape)
+    path, total = _path(images, split, seed, rows, extractor), len(images.split(split))
+    place, shape = path.with_suffix(".f4"), (total if rows is None else min(rows, total), extractor.dim)
+    found = open_rows(place, shape)
     if found is not None:
         return found
     pixels = reference_pixels(images, split, seed, rows)
-    with write_rows(path.with_suffix(".npy"), shape) as kept:
-        branch = _extract(pixels, extractor, f"features of {images.name} {split}", batch_size, kept)
-    _write(path, _gathered(branch, pixels))
-    return RowFile(path.with_suffix(".npy"), shape)
+    with write_rows(place, shape) as keep:
+        _made(path, pixels, extractor, f"features of {images.name} {split}", batch_size, keep)
+    return RowFile(place, shape)
 
 
 def given_reference(path: Path, extractor: Extractor) -> Reference:
@@ -193,58 +185,42 @@ def _path(images: ImageSet, split: str, seed: int, rows: int | None, extractor: 
     return cache_dir() / "features" / f"{cache_key(images, split, seed, rows, extractor)}.npz"
 
 
-def _count(images: ImageSet, split: str, rows: int | None) -> int:
-    """Return how many images the features are of."""
-    total = len(images.split(split))
-    return total if rows is None else min(rows, total)
-
-
-def _extract(
+def _made(
+    path: Path,
     pixels: Tensor,
     extractor: Extractor,
     desc: str,
     size: int,
-    keep: Callable[[NDArray[np.float32]], None] | None = None,
-) -> Branch:
-    (branch,) = branches([extractor], len(pixels), classes=False).values()
+    keep: Callable[[NDArray[np.float32]], None] = lambda features: None,
+) -> Reference:
+    """Return the features of images, left in a file but for what ``keep`` takes as it comes."""
+    ((label, branch),) = branches([extractor], len(pixels), classes=False).items()
     with bar(total=len(pixels), desc=desc, unit="image") as progress:
         for start in range(0, len(pixels), size):
             batch = pixels[start : start + size]
-            features = branch.take(batch, np.arange(start, start + len(batch)))
-            if keep is not None:
-                keep(features)
+            keep(branch.take(batch, np.arange(start, start + len(batch))))
             progress.update(len(batch))
-    return branch
-
-
-def _gathered(branch: Branch, pixels: Tensor) -> Reference:
     spatial = branch.spatial.moments if branch.spatial is not None else None
-    return Reference(
-        branch.features.stats(), sha256_of(pixels), spatial, extractor=label_of(branch.extractor)
-    )
+    found = Reference(branch.features.stats(), sha256_of(pixels), spatial, extractor=label)
+    texts = {"key": path.stem, "sha256": found.sha256, "extractor": label}
+    arrays = {name: np.array(text) for name, text in texts.items()} | {"rows": found.stats.rows}
+    arrays |= found.stats.moments.arrays() | (spatial.arrays("spatial_") if spatial is not None else {})
+    write_kept(path, arrays, sealed=True)
+    return found
 
 
-def _write(path: Path, reference: Reference) -> None:
-    texts = {"key": path.stem, "sha256": reference.sha256, "extractor": reference.extractor}
-    spatial = reference.spatial.arrays("spatial_") if reference.spatial is not None else {}
-    arrays = {"rows": reference.stats.rows, **reference.stats.moments.arrays(), **spatial}
-    write_kept(path, {name: np.array(text) for name, text in texts.items()} | arrays)
-
-
-def _read(path: Path, extractor: Extractor, count: int) -> Reference | None:
-    """Return the cached features of ``count`` images; None where there are none, or damaged ones."""
-    spatial_dim = extractor.spatial_dim if isinstance(extractor, Spatial) else 0
+def _read(path: Path, extractor: Extractor) -> Reference | None:
+    """Return the cached features; None where there are none, or damaged ones."""
 
     def whole(arrays: Arrays) -> Reference:
-        if (arrays.text("key"), arrays.text("extractor")) != (path.stem, label_of(extractor)):
+        if arrays.text("key") != path.stem:
             raise arrays.refused("is of other images, or of another extractor")
-        found = _reference(arrays, extractor.dim, spatial_dim)
-        if found.stats.moments.count != count:
-            raise arrays.refused(f"is of {found.stats.moments.count} images and not of {count}")
-        return found
+        return _reference(arrays)
 
+    spatial_dim = extractor.spatial_dim if isinstance(extractor, Spatial) else 0
+    room = room_for(room_of(extractor.dim) + room_of(spatial_dim))
     said = "the cached features {path} are damaged ({why}); computing them again"
-    return read_kept(path, whole, damaged=said, limit=room_for(room_of(extractor.dim) + room_of(spatial_dim)))
+    return read_kept(path, whole, damaged=said, limit=room, sealed=True)
 
 
 def kept_references(sha256: str, extractor: str) -> Iterator[Reference]:
@@ -256,33 +232,17 @@ def kept_references(sha256: str, extractor: str) -> Iterator[Reference]:
     def asked(arrays: Arrays) -> bool:
         return (arrays.text("sha256"), arrays.text("extractor")) == (sha256, extractor)
 
-    def whole(arrays: Arrays) -> Reference:
-        spatial_dim = len(arrays.take("spatial_total", "f", 1)) if "spatial_total" in arrays else 0
-        return _reference(arrays, len(arrays.take("total", "f", 1)), spatial_dim)
-
     for path in sorted((cache_dir() / "features").glob("*.npz")):
         if read_kept(path, asked, names=("sha256", "extractor")):
-            found = read_kept(path, whole)
+            found = read_kept(path, _reference, sealed=True)
             if found is not None:
                 yield found
 
 
-def _reference(arrays: Arrays, dim: int, spatial_dim: int) -> Reference:
-    """Return the reference that the arrays of a cached file hold, in D features and ``spatial_dim``, or 0.
-
-    Raises DataError where they are not such, or do not fit each other.
-    """
-    moments, rows, sha256 = Moments.kept(arrays, dim), arrays.take("rows", "f", 2), arrays.text("sha256")
-    if rows.dtype != np.float32 or rows.shape != (min(moments.count, CAPACITY), dim):
-        raise arrays.refused(f"has rows in {rows.dtype} of the shape {list(rows.shape)}")
-    if not np.isfinite(rows).all():
-        raise arrays.refused("has features that are not finite")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise arrays.refused("does not say which images it is of")
-    spatial = Moments.kept(arrays, spatial_dim, "spatial_") if spatial_dim else None
-    if spatial is not None and spatial.count != moments.count:
-        raise arrays.refused("has spatial features of another number of images")
-    return Reference(FeatureStats(moments, rows), sha256, spatial, extractor=arrays.text("extractor"))
+def _reference(arrays: Arrays) -> Reference:
+    spatial = Moments.kept(arrays, "spatial_") if "spatial_total" in arrays else None
+    stats = FeatureStats(Moments.kept(arrays), arrays["rows"])
+    return Reference(stats, arrays.text("sha256"), spatial, extractor=arrays.text("extractor"))
 
 
 DTYPE = np.dtype("<f4")
@@ -297,9 +257,12 @@ class RowFile:
     ndim = 2
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        """Raise DataError for a file that is not as long as features of that shape and their sha256."""
         self.path, self.shape = path, shape
         self._file = open_regular(path)
-        self._start = _header(self._file, path, shape)
+        size = os.fstat(self._file.fileno()).st_size
+        if size != shape[0] * shape[1] * DTYPE.itemsize + DIGEST:
+            raise DataError(f"{shown(str(path))} has {size:,} bytes, which are not those of its rows")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -326,7 +289,7 @@ class RowFile:
 
     def _read(self, row: int, count: int) -> NDArray[np.float32]:
         width = self.shape[1]
-        self._file.seek(self._start + row * width * DTYPE.itemsize)
+        self._file.seek(row * width * DTYPE.itemsize)
         raw = self._file.read(count * width * DTYPE.itemsize)
         if len(raw) < count * width * DTYPE.itemsize:
             raise DataError(
@@ -359,7 +322,6 @@ def write_rows(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDArray
     make_way(path)
     digest, written = hashlib.sha256(), 0
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        npy.write_array_header_1_0(file, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
 
         def keep(rows: NDArray[np.float32]) -> None:
             nonlocal written
@@ -372,19 +334,3 @@ def write_rows(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDArray
         if written != shape[0]:
             raise ValueError(f"{written} rows were kept of {shape[0]}")
         file.write(digest.digest())
-
-
-def _header(file: IO[bytes], path: Path, shape: tuple[int, int]) -> int:
-    """Return where the numbers begin. Raises DataError unless the file is of this shape and its length."""
-    size = os.fstat(file.fileno()).st_size
-    try:
-        version = npy.read_magic(file)
-        found, fortran, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else ((), True, None)
-    except Exception as error:  # whatever a header of other bytes makes NumPy's parser raise
-        raise DataError(f"{shown(str(path))} is no npy file") from error
-    start = file.tell()
-    if (found, fortran, dtype) != (shape, False, DTYPE):
-        raise DataError(f"{shown(str(path))} is of {list(found)} features in {dtype}, not of {list(shape)}")
-    if size != start + shape[0] * shape[1] * DTYPE.itemsize + DIGEST:
-        raise DataError(f"{shown(str(path))} has {size:,} bytes, which are not those of its rows")
-    return start

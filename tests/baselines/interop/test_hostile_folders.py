@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from lsgm import cli
 from lsgm.errors import ConfigError, UserError
 from lsgm_baselines.diffusers.model import UNet2D
-from lsgm_baselines.diffusers.read import recipe_of
+from lsgm_baselines.diffusers.read import Folder, recipe_of
 from lsgm_baselines.diffusers.recipe import UNet2DConfig
 from lsgm_baselines.score_sde.convert import convert, read_checkpoint
 from lsgm_baselines.score_sde.settings import find_config
@@ -119,7 +119,9 @@ def test_an_option_of_any_value_is_taken_or_refused_in_a_sentence(value: str) ->
                 del both[1]["trained_betas"]
             sentence = ""
             try:
-                recipe_of(both[0], places[0], both[1], places[1], data="unknown", clip=True)
+                recipe_of(
+                    Folder(both[0], places[0], both[1], places[1], {}, Path()), data="unknown", clip=True
+                )
             except UserError as error:
                 sentence = str(error)
             assert sentence.isprintable(), (name, sentence)

@@ -13,10 +13,9 @@ from inception import Script, random_script
 
 from lsgm.errors import ConfigError
 from lsgm_eval.bench import fid_ways
-from lsgm_eval.bench.fid import run
+from lsgm_eval.bench.fid import PARTS, Options, run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
-from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, take_turns, write_random_state
-from lsgm_eval.bench.options import PARTS, Options
+from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, random_state, take_turns
 from lsgm_eval.features.inception import FidelityInception
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -27,7 +26,7 @@ TINY = ["--dim", "12", "--rows", "40", "--counts", "20,60", "--images", "2", "--
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.pth"
-    write_random_state(path, 1)
+    torch.save(random_state(1), path)
     return path
 
 

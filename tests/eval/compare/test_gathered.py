@@ -11,6 +11,7 @@ import pytest
 from eval.compare.result_rows import row
 from numpy.typing import NDArray
 
+from lsgm_eval.cache import write_kept
 from lsgm_eval.compare.gathered import Shelf, paired_distance
 from lsgm_eval.metrics.difference import Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.frechet import frechet_distance
@@ -56,16 +57,9 @@ def reference(own_cache: Path) -> Path:
     """Put the reference's features, and those of another space, into the cache."""
     (own_cache / "features").mkdir()
     for name, found in ((f"other@{'0' * 64}", features(9, n=300)), (EXTRACTOR, REFERENCE)):
-        moments = Moments.of(found)
-        np.savez(
-            own_cache / "features" / f"{name[:5]}.npz",
-            rows=found,
-            sha256=np.array(PIXELS),
-            extractor=np.array(name),
-            count=moments.count,
-            total=moments.total,
-            scatter=moments.scatter,
-        )
+        texts = {"sha256": np.array(PIXELS), "extractor": np.array(name)}
+        arrays = {"rows": found, **texts, **Moments.of(found).arrays()}
+        write_kept(own_cache / "features" / f"{name[:5]}.npz", arrays, sealed=True)
     return own_cache / "features" / f"{EXTRACTOR[:5]}.npz"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles.distances import inception_score
 
-from lsgm.errors import DataError, UserError
+from lsgm.errors import UserError
 from lsgm_eval.features.inception import ensure_torchvision
 from lsgm_eval.metrics.inception_score import ClassSums
 from lsgm_eval.metrics.moments import Array
@@ -91,8 +91,6 @@ def test_missing_doubled_and_broken_images_are_named() -> None:
         sums.merge(sums)
     with pytest.raises(ValueError, match="other splits"):
         sums.merge(ClassSums(41))
-    with pytest.raises(DataError, match=r"\(40, 10, 10\) are not those of \(41, 10, 10\)"):
-        ClassSums(41).load(sums.state())
     x[33, 2] = np.inf
     with pytest.raises(UserError, match="image 33 are not finite"):
         sums.add(x[30:], np.arange(30, 40))

@@ -14,7 +14,7 @@ from scipy import stats
 
 from lsgm_eval.metrics.frechet import frechet_bias, frechet_distance, frechet_interval
 from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference, replicate_interval
-from lsgm_eval.metrics.kernel import kernel_interval
+from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Array, Moments
 
 LAWS: dict[str, tuple[Callable[[Generator, tuple[int, int]], Array], float, int, float]] = {
@@ -147,7 +147,7 @@ def test_kernel_interval_reaches_up_on_heavy_tails(sigma: float, least: float, g
     found = []
     for _ in range(repeats):
         x, y = np.exp(sigma * rng.normal(size=(2, 100, dim)))
-        found.append(kernel_interval(1.3 * x, y))
+        found.append(kernel_distance(1.3 * x, y))
     covered = np.mean([i.low <= truth <= i.high for i in found])
     normal = np.mean([abs(i.value - truth) < 1.96 * i.standard_error for i in found])
     assert covered > least

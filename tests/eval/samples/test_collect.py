@@ -76,7 +76,7 @@ def test_reading_the_moments_changes_nothing() -> None:
 def test_features_that_are_not_finite_are_named_by_the_number_of_their_image() -> None:
     x, collector = rows(), Collector(5)
     x[7, 3] = np.nan
-    with pytest.raises(UserError, match=r"image number 107 are not finite \(1 of 300"):
+    with pytest.raises(UserError, match=r"image 107 are not finite \(1 of 300"):
         collector.add(x, np.arange(100, 400))
     assert collector.moments.count == 0
 

@@ -298,7 +298,7 @@ def images_of(seed: int) -> Tensor:
 
 def test_features_that_are_not_finite_name_extractor_seeds_and_image() -> None:
     model = Noise()
-    with pytest.raises(UserError, match=r"sums .* seeds 1064 to 1127 of noise: .* number 70 are not"):
+    with pytest.raises(UserError, match=r"sums .* seeds 1064 to 1127 of noise: .* image 70 are not"):
         run_pass(model, range(1000, 3000), SAMPLER, [Broken()], batch_size=64)
     # The thread that draws has stopped as well: two batches used, DEPTH that wait and one that is being made.
     assert len(model.drawn) <= 64 * (2 + DEPTH + 1)
