@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lsgm.errors import ConfigError, DataError
-from lsgm_eval.bench.coverage import Law, coverage, lognormal_mmd, run, worlds
+from lsgm_eval.bench.coverage import run
+from lsgm_eval.bench.laws import Law, coverage, lognormal_mmd, worlds
 from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.kernel import kernel_distance
 
@@ -65,7 +66,7 @@ def test_two_populations_are_covered(
     """The distance of finite populations counts an image with itself: draws may repeat it."""
     rng, file = np.random.default_rng(3), tmp_path / "few.npz"
     np.savez(file, model=rng.normal(0.8, 1, (12, 3)), reference=rng.normal(size=(10, 3)))
-    monkeypatch.setattr("lsgm_eval.bench.coverage.worlds", lambda: iter(()))
+    monkeypatch.setattr("lsgm_eval.bench.laws.worlds", lambda: iter(()))
     run(["--repeats", "150", "--features", str(file), "--images", "60", "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     # 150 repeats have a standard error of 1.8 points.
