@@ -77,11 +77,11 @@ def measure_distance(options: Options) -> list[dict[str, Any]]:
     found = []
     for spectrum in SPECTRA:
         a, b = feature_moments(spectrum, options.dim, options.rows, options.seed)
-        truth = frechet_to(b, accuracy=0.0)(a)
+        truth = _by_singular_values(a, b)
         ways: dict[str, Callable[[], float]] = {
             OURS: partial(frechet_distance, a, b),
             "this package, reference factored before": partial(frechet_to(b), a),
-            "this package, singular values": lambda a=a, b=b: frechet_to(b, accuracy=0.0)(a),
+            "this package, singular values": partial(_by_singular_values, a, b),
             "eigvals of the product": partial(_by_product, a, b, _trace_by_eigvals),
             "sqrtm of the product": partial(_by_product, a, b, _trace_by_sqrtm),
         }
@@ -96,6 +96,10 @@ def measure_distance(options: Options) -> list[dict[str, Any]]:
             for name, times in timed.items()
         ]
     return found
+
+
+def _by_singular_values(a: Moments, b: Moments) -> float:
+    return frechet_to(b, accuracy=0.0)(a)
 
 
 def _by_product(a: Moments, b: Moments, trace_of_root: Callable[[Array], float]) -> float:
@@ -189,8 +193,8 @@ def _package_features(state: Path, script: Path, folder: Path, options: Options)
             _extract(ours, torch.zeros(2, 3, options.size, options.size, dtype=torch.uint8), 2)
             if package == "clean-fid":
                 their_clean(torch.zeros(2, 3, 299, 299))
-        read = partial(_pass_over, open_model(str(folder)), options.images, ours, batch)
-        rows += _beside({OURS: lambda read=read: read().rows, package: way}, "features", options)
+        by_us = partial(_rows_of, ours, folder, options)
+        rows += _beside({OURS: by_us, package: way}, "features", options)
     return rows
 
 
@@ -218,6 +222,10 @@ def _beside(pair: dict[str, Callable[[], Any]], result: str, options: Options) -
     head = {"with": theirs, "result": result, "images": images, "repeats": options.repeats}
     difference = {"difference": float(np.abs(mine - others).max() / np.abs(others).max())}
     return [head | {"way": name, **times.as_row(timed[ours]), **difference} for name, times in timed.items()]
+
+
+def _rows_of(extractor: Extractor, folder: Path, options: Options) -> Any:
+    return _pass_over(open_model(str(folder)), options.images, extractor, options.batch).rows
 
 
 def _torch_fidelity(state: Path) -> dict[str, Any]:

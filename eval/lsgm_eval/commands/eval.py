@@ -106,7 +106,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm.files.write import claim
     from lsgm.progress import aligned
     from lsgm_eval.cache import claim_results
-    from lsgm_eval.live.screen import count_words, measurement_table
+    from lsgm_eval.live import count_words, measurement_table
     from lsgm_eval.models import open_models
     from lsgm_eval.run.calls import evaluate
     from lsgm_eval.run.manifest import Call, describe_call, words_of

@@ -120,7 +120,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         whole_numbers,
     )
     from lsgm_eval.cost_curve.speedup import point_lines, reach_lines
-    from lsgm_eval.live.screen import sweep_table
+    from lsgm_eval.live import sweep_table
     from lsgm_eval.models import open_models
     from lsgm_eval.run.calls import Sweep, prepare, sweep
     from lsgm_eval.run.manifest import Call, describe_call, words_of

@@ -174,7 +174,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task
     from lsgm_eval.images import scored_images_of
-    from lsgm_eval.live.screen import measurement_table
+    from lsgm_eval.live import measurement_table
     from lsgm_eval.models import open_model
     from lsgm_eval.run.calls import score
     from lsgm_eval.run.manifest import Call, describe_call, words_of
@@ -294,7 +294,7 @@ def _alone(options: Options, method: str) -> dict[str, Any]:
 def table(rows: list[Row]) -> list[str]:
     """Return aligned lines as they print, then every model's note; terms by latent groups are left out."""
     from lsgm.progress import aligned
-    from lsgm_eval.live.screen import count_words
+    from lsgm_eval.live import count_words
 
     cells = [("model", "metric", "value", "± 95 %", "solver error", "n", "NFE", "estimator")]
     for row in rows:

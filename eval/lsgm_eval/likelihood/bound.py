@@ -37,7 +37,7 @@ from lsgm_eval.likelihood.scores import (
     solves_flow,
 )
 from lsgm_eval.likelihood.store import METRIC, SOLVER, ScoreStore, read_scores, scores_file, select_rows
-from lsgm_eval.live.screen import with_error
+from lsgm_eval.live import with_error
 from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference
 from lsgm_eval.models import packages_of, remark_of, unwrapped
 from lsgm_eval.rows import Context

@@ -29,8 +29,7 @@ from lsgm.results import Row
 from lsgm.results.files import merge_rows, read_rows, write_rows
 from lsgm.results.status import CallState, Planned, Status, now, write_status
 from lsgm_eval.cache import CellStore
-from lsgm_eval.live.board import Board, Entry
-from lsgm_eval.live.screen import Draw, Nothing, Screen, open_screen
+from lsgm_eval.live import Board, Draw, Entry, Screen, open_screen
 from lsgm_eval.run.manifest import Call
 
 __all__ = ["Cells", "Runner", "Step", "Terminated", "measuring", "write_report"]
@@ -104,7 +103,7 @@ class Runner:
     out: Path | None = None
     """Where ``results.jsonl`` and the cells lie."""
     world: World = ALONE
-    screen: Screen = field(default_factory=Nothing)
+    screen: Screen = field(default_factory=Screen)
     command: Sequence[str] = ()
     """As it was typed, for ``status.json``; without one there is no such file."""
     clock: Callable[[], float] = time.monotonic

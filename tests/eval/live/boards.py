@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from lsgm.progress import Progress
 from lsgm.results import Row
-from lsgm_eval.live.board import Board, Entry
+from lsgm_eval.live import Board, Entry
 from lsgm_eval.run.runner import Step
 
 __all__ = ["Clock", "Toy", "evaluation", "lines_of", "row", "sweep"]

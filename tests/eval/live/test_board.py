@@ -6,7 +6,7 @@ import pytest
 from eval.live.boards import Clock, Toy
 
 from lsgm.progress import Progress
-from lsgm_eval.live.board import Board
+from lsgm_eval.live import Board
 
 
 def board_of(clock: Clock, *toys: Toy) -> Board:

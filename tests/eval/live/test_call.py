@@ -20,7 +20,7 @@ from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.results.files import read_rows
 from lsgm_eval import models
-from lsgm_eval.live.screen import measurement_table
+from lsgm_eval.live import measurement_table
 from lsgm_eval.run.runner import measuring, write_report
 
 PROGRAM = Path(__file__).with_name("stalling.py")

@@ -13,8 +13,7 @@ from eval.live.boards import Clock, Toy, lines_of, row
 from eval.live.fake_terminal import FakeTerminal
 
 from lsgm.progress import bar
-from lsgm_eval.live.board import Board
-from lsgm_eval.live.screen import Lines, Nothing, Terminal, measurement_table, open_screen
+from lsgm_eval.live import Board, Lines, Terminal, measurement_table, open_screen
 
 
 @pytest.fixture
@@ -143,8 +142,8 @@ def test_elsewhere_there_is_a_line_for_each_measurement_and_no_escape(
         ({}, True, Terminal),
         ({}, False, Lines),
         ({"TERM": "dumb"}, True, Lines),
-        ({"LSGM_PROGRESS": "0"}, True, Nothing),
-        ({"RANK": "1"}, True, Nothing),
+        ({"LSGM_PROGRESS": "0"}, True, Screen),
+        ({"RANK": "1"}, True, Screen),
         ({"RANK": "0"}, False, Lines),
     ],
 )

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lsgm_eval.live.board import Board
-from lsgm_eval.live.screen import measured_line, measurement_table, sweep_table
+from lsgm_eval.live import Board, measured_line, measurement_table, sweep_table
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS: dict[str, tuple[Callable[[Clock], Board], Any]] = {

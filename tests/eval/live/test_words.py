@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsgm.progress import aligned
-from lsgm_eval.live.screen import duration, headline, with_error
+from lsgm_eval.live import duration, headline, with_error
 
 
 @pytest.mark.parametrize(

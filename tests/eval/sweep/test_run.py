@@ -21,7 +21,7 @@ from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
 from lsgm.results.row import KEYS
 from lsgm_eval.cost_curve.points import check_metric, plan_points
-from lsgm_eval.live.screen import Lines
+from lsgm_eval.live import Lines
 from lsgm_eval.run import plan
 from lsgm_eval.run.calls import Sweep, prepare, sweep
 from lsgm_eval.run.runner import Runner

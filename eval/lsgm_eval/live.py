@@ -1,4 +1,4 @@
-"""What a call measures and how far it is: tables redrawn in place on a terminal, elsewhere a line for each."""
+"""What a call measures and how far it is: a table redrawn on a terminal, elsewhere a line for each result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -28,7 +28,6 @@ __all__ = [
     "Draw",
     "Entry",
     "Lines",
-    "Nothing",
     "Screen",
     "Terminal",
     "count_words",
@@ -165,10 +164,7 @@ def with_error(value: float, low: float | None, high: float | None) -> str:
 
 
 def _value_words(row: Row) -> str:
-    """Return a row's value with half of its interval, or that there is none."""
-    if row.value is None:
-        return "not measured"
-    return with_error(row.value, row.ci_low, row.ci_high)
+    return "not measured" if row.value is None else with_error(row.value, row.ci_low, row.ci_high)
 
 
 def count_words(row: Row) -> str:
@@ -385,28 +381,10 @@ def _fitted(lines: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
 Draw = Callable[[Board, int], RenderableType]
 
 
-class Screen(Protocol):
-    """Shows a board; a context that is left when nothing more is measured."""
+class Screen:
+    """Shows a board, this one nothing of it; a context that is left when nothing more is measured."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
-    def show(self, board: Board) -> None:
-        """Begin to show a board."""
-
-    def changed(self, entry: Entry) -> None:
-        """Show that an entry was begun, or is finished."""
-
-
-def open_screen(draw: Draw) -> Screen:
-    """Return this process's screen: none where LSGM_PROGRESS=0, and on every process but the first."""
-    if silent():
-        return Nothing()
-    obeys = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return Terminal(sys.stderr, draw) if obeys else Lines()
-
-
-class Nothing:
-    """Shows nothing."""
+    _board: Board | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -415,20 +393,23 @@ class Nothing:
         pass
 
     def show(self, board: Board) -> None:
-        """Show nothing."""
+        """Begin to show a board."""
+        self._board = board
 
     def changed(self, entry: Entry) -> None:
-        """Show nothing."""
+        """Show that an entry was begun, or is finished."""
 
 
-class Lines(Nothing):
+def open_screen(draw: Draw) -> Screen:
+    """Return this process's screen: none where LSGM_PROGRESS=0, and on every process but the first."""
+    if silent():
+        return Screen()
+    obeys = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return Terminal(sys.stderr, draw) if obeys else Lines()
+
+
+class Lines(Screen):
     """Writes a plain line to standard error for each finished measurement."""
-
-    _board: Board | None = None
-
-    def show(self, board: Board) -> None:
-        """Begin to tell of a board."""
-        self._board = board
 
     def changed(self, entry: Entry) -> None:
         """Tell of an entry that is finished."""
@@ -436,7 +417,7 @@ class Lines(Nothing):
             print(f"lsgm: {shown(measured_line(self._board, entry))}", file=sys.stderr, flush=True)
 
 
-class Terminal:
+class Terminal(Screen):
     """Draws the table in place; what anybody else prints meanwhile scrolls by above it.
 
     Progress bars draw nothing while it is shown: what they would show is told to the board.
@@ -447,7 +428,6 @@ class Terminal:
             file=stream, force_terminal=True, color_system=None, markup=False, emoji=False, highlight=False
         )
         self._draw = draw
-        self._board: Board | None = None
         self._over = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -470,7 +450,7 @@ class Terminal:
 
     def show(self, board: Board) -> None:
         """Begin to draw a board."""
-        self._board = board
+        super().show(board)
         self._live.refresh()
 
     def changed(self, entry: Entry) -> None:
