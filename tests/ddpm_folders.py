@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 
 __all__ = ["NOISING", "UNET", "library", "pipeline", "scheduler", "unet"]
 

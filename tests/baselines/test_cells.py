@@ -20,15 +20,15 @@ from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.rng import RepeatedNoise, SeededNoise, StepNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
-from lsgm_baselines.coders import (
+from lsgm_baselines.sgm import (
     CellPixels,
     DequantisedPixels,
     NoisyCellPixels,
     NoisyCells,
+    ScoreLoss,
     dequantised,
     log_mass,
 )
-from lsgm_baselines.sgm import ScoreLoss
 
 M, SIGMA = 0.97, 0.2
 """A first noise that is as wide as the cells of ten levels."""

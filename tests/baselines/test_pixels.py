@@ -18,8 +18,8 @@ from lsgm.model.diffusion import ScoreBasedModel, likelihood_bound
 from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.score import ScoreModel
 from lsgm.sde import VPSDE
-from lsgm_baselines import coders as pixels_module
-from lsgm_baselines.coders import NoisyPixels, RoundedPixels
+from lsgm_baselines import sgm as pixels_module
+from lsgm_baselines.sgm import NoisyPixels, RoundedPixels
 
 LEVELS = 32
 M, VAR = 0.98, 0.01

@@ -28,8 +28,7 @@ from lsgm.runs.load import fresh_networks, load_model
 from lsgm.score import ScoreModel
 from lsgm.train.loop import train_recipe
 from lsgm.train.stages import make_objective
-from lsgm_baselines.coders import DequantisedPixels, NoisyCells, NoisyPixels
-from lsgm_baselines.sgm import SGM, ScoreLoss
+from lsgm_baselines.sgm import SGM, DequantisedPixels, NoisyCells, NoisyPixels, ScoreLoss
 
 PIXELS: dict[str, Any] = {
     "kind": "sgm",

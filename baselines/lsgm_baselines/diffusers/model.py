@@ -17,8 +17,8 @@ from lsgm.objective.bound import Objective
 from lsgm.score import ScoreModel, per_sample
 from lsgm.tabulated import TabulatedVPSDE, ddpm_betas
 from lsgm.times import LogVariance, Weighting
-from lsgm_baselines.coders import DequantisedPixels, NoisyPixels
 from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, UNet2DConfig
+from lsgm_baselines.sgm import DequantisedPixels, NoisyPixels
 
 __all__ = ["DDPM", "NoiseNetwork", "UNet2D", "measure_ddpm", "sde_of"]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm.conformance.stage import Result, Tolerances
-    from lsgm_baselines.score_sde.convert import Checkpoint
-    from lsgm_baselines.score_sde.settings import ScoreSDEConfig
 
 __all__ = ["CHECKPOINT", "HELP", "ScoreSDEOptions", "conform", "run"]
 
@@ -51,6 +49,8 @@ def run(argv: list[str]) -> int:
     options = parse(
         ScoreSDEOptions, argv, prog="lsgm import score-sde", description=DESCRIPTION, examples=EXAMPLES
     )
+    from lsgm.data.places import file_sha256
+    from lsgm.files.names import shown
     from lsgm.files.write import claim
     from lsgm.interop.taken import write_imported
     from lsgm.runs.derived import refuse_existing
@@ -62,7 +62,16 @@ def run(argv: list[str]) -> int:
     config = find_config(options.config)
     checkpoint = read_checkpoint(options.file)
     native = convert(checkpoint, config)
-    source, command = _source(options, config, checkpoint), ["lsgm", "import", "score-sde", *argv]
+    source = {
+        "format": "score-sde",
+        "file": shown(options.file.name),
+        "sha256": file_sha256(options.file),
+        "step": checkpoint.step,
+        "ema_decay": checkpoint.decay,
+        "config": shown(Path(options.config).name) if options.config.endswith(".toml") else options.config,
+        "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()},
+    }
+    command = ["lsgm", "import", "score-sde", *argv]
     write_imported(options.out, native, source, command, stage="score", step=checkpoint.step)
     parameters = sum(value.numel() for value in checkpoint.raw.values())
     print(f"last and averaged weights; step {checkpoint.step}; {parameters:,} parameters")
@@ -75,19 +84,3 @@ def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
     from lsgm_baselines.score_sde.convert import conform as conform_folder
 
     return conform_folder(folder, tolerances)
-
-
-def _source(options: ScoreSDEOptions, config: ScoreSDEConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return where the model comes from, as JSON values."""
-    from lsgm.data.places import file_sha256
-    from lsgm.files.names import shown
-
-    return {
-        "format": "score-sde",
-        "file": shown(options.file.name),
-        "sha256": file_sha256(options.file),
-        "step": checkpoint.step,
-        "ema_decay": checkpoint.decay,
-        "config": shown(Path(options.config).name) if options.config.endswith(".toml") else options.config,
-        "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()},
-    }

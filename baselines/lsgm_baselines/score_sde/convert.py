@@ -72,6 +72,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     imported, let alone called.
     """
     path = Path(path)
+
+    def other(what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{shown(str(path))} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, "
+            "model, ema and step"
+        )
+
     content = read_pickle(path, "score_sde_pytorch", argparse.Namespace)
     if isinstance(content, Mapping) and {"args", "vae_state_dict"} <= content.keys():
         raise CheckpointError(
@@ -80,26 +87,22 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     held = content.keys() if isinstance(content, Mapping) else ()
     if missing := [f"'{key}'" for key in ("model", "ema", "step") if key not in held]:
         *others, last = missing
-        raise _other(path, f"it has no {', '.join(others)}{' and ' if others else ''}{last}")
+        raise other(f"it has no {', '.join(others)}{' and ' if others else ''}{last}")
     step = count_of(content["step"])
     if step is None:
-        raise _other(path, "its 'step' is not a count")
-    raw = weights_of(content["model"] or {}, "model", _otherwise(path))
-    sigmas = raw.pop(LEVELS, None)
-    ema = content["ema"]
+        raise other("its 'step' is not a count")
+    raw = weights_of(content["model"] or {}, "model", other)
+    sigmas, ema = raw.pop(LEVELS, None), content["ema"]
     if not isinstance(ema, Mapping) or not isinstance(ema.get("shadow_params"), (list, tuple)):
-        raise _other(path, "its 'ema' has no list 'shadow_params'")
+        raise other("its 'ema' has no list 'shadow_params'")
     decay = ema.get("decay")
-    return Checkpoint(
-        raw,
-        _averages(ema["shadow_params"], raw, path),
-        sigmas,
-        step,
-        decay if isinstance(decay, float) and 0 <= decay <= 1 else None,
-    )
+    known = decay if isinstance(decay, float) and 0 <= decay <= 1 else None
+    return Checkpoint(raw, _averages(ema["shadow_params"], raw, other), sigmas, step, known)
 
 
-def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _averages(
+    shadow: Any, raw: Mapping[str, Tensor], other: Callable[[str], CheckpointError]
+) -> dict[str, Tensor]:
     """Return the averages by name: they have none, and stand in the order of the trained parameters.
 
     A state dict lists the parameters in that very order. Untrained frequencies are their own average.
@@ -108,26 +111,15 @@ def _averages(shadow: Any, raw: Mapping[str, Tensor], path: Path) -> dict[str, T
     if len(shadow) == len(names) - 1 and FREQUENCIES in raw:
         names.remove(FREQUENCIES)
     if len(shadow) != len(names):
-        raise _other(path, f"its 'ema' averages {len(shadow)} tensors and its 'model' has {len(names)}")
+        raise other(f"its 'ema' averages {len(shadow)} tensors and its 'model' has {len(names)}")
     ema = {FREQUENCIES: raw[FREQUENCIES]} if FREQUENCIES in raw else {}
     for name, average in zip(names, shadow, strict=True):
-        average = plain_tensor(average, f"the average of '{named(name)}'", _otherwise(path))
+        average = plain_tensor(average, f"the average of '{named(name)}'", other)
         if average.shape != raw[name].shape:
             found, wanted = list(average.shape), list(raw[name].shape)
-            raise _other(path, f"the average of '{named(name)}' is {found} and the tensor {wanted}")
+            raise other(f"the average of '{named(name)}' is {found} and the tensor {wanted}")
         ema[name] = average.detach()
     return ema
-
-
-def _otherwise(path: Path) -> Callable[[str], CheckpointError]:
-    return lambda what: _other(path, what)
-
-
-def _other(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{shown(str(path))} is not a checkpoint of score_sde_pytorch: {what}; give one with optimizer, "
-        "model, ema and step"
-    )
 
 
 # With its settings, from their names to this package's recipe and state dicts
@@ -210,16 +202,14 @@ def _same_names(theirs: Mapping[str, Tensor], table: Table, config: ScoreSDEConf
             f"the checkpoint has no random frequencies '{FREQUENCIES}', as only models with sde = 'vesde' "
             "trained at discrete times have none; give one of a configuration that ends in _continuous"
         )
-    if missing := sorted(wanted - theirs.keys()):
-        raise CheckpointError(
-            f"the checkpoint lacks '{missing[0]}', which a model of its configuration has; name the "
-            "configuration that it was trained with"
+    missing, surplus = sorted(wanted - theirs.keys()), sorted(theirs.keys() - wanted)
+    if missing or surplus:
+        said = (
+            f"lacks '{missing[0]}', which a model of its configuration has"
+            if missing
+            else f"has '{named(surplus[0])}', which a model of its configuration has not"
         )
-    if surplus := sorted(theirs.keys() - wanted):
-        raise CheckpointError(
-            f"the checkpoint has '{named(surplus[0])}', which a model of its configuration has not; name the "
-            "configuration that it was trained with"
-        )
+        raise CheckpointError(f"the checkpoint {said}; name the configuration that it was trained with")
 
 
 def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
@@ -233,7 +223,7 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
         )
     high, low = float(sigmas[0]), float(sigmas[-1])
     # A file may hold everything in half precision.
-    near = max(1e-5, torch.finfo(sigmas.dtype).eps) if sigmas.is_floating_point() else 1e-5
+    near = max(1e-5, torch.finfo(sigmas.dtype).eps)
     ends = ((high, config.sigma_max), (low, config.sigma_min))
     if not all(math.isclose(found, wanted, rel_tol=near) for found, wanted in ends):
         raise CheckpointError(
@@ -257,7 +247,6 @@ class ScoreSDEModel:
 
     config: ScoreSDEConfig
     priors: Mapping[str, ScoreModel]
-    image: tuple[int, int, int]
 
 
 def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
@@ -284,12 +273,12 @@ def _load(folder: Path) -> ScoreSDEModel:
         networks = SGM(native.recipe.prior, native.pixels)
         networks.load_state_dict(state)
         priors[weights] = networks.double().eval().prior
-    return ScoreSDEModel(config, priors, native.pixels.shape)
+    return ScoreSDEModel(config, priors)
 
 
 def _run(golden: GoldenFolder, model: ScoreSDEModel, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Return ours in their terms, in units of their pixels; theirs on [0, 1] are ours on [-1, 1]."""
-    x = golden.take_shaped("x", names[0], model.image)
+    x = golden.take_shaped("x", names[0], pixels_of(model.config).shape)
     t = golden.take_shaped("t", names[0], ())
     unit, exploding = unit_of(model.config), model.config.sde == "vesde"
     z = unit * x - (unit - 1)

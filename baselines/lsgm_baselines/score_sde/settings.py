@@ -283,24 +283,17 @@ def pixels_of(config: ScoreSDEConfig) -> Pixels:
 
 def _prior(config: ScoreSDEConfig) -> PriorConfig:
     weighting: Literal["ll", "un"] = "ll" if config.likelihood_weighting else "un"
-    objective = ObjectiveConfig(weighting, importance_sampling=False, time_eps=TIME_EPS)
-    if config.sde == "vesde":
-        unit = unit_of(config)
-        return PriorConfig(
-            sde=SDEConfig(
-                "ve",
-                sigma2_min=(unit * config.sigma_min) ** 2,
-                sigma2_max=(unit * config.sigma_max) ** 2,
-            ),
-            network=_network(config),
-            objective=objective,
-            mixing_init=None,
-            preconditioning="scaled-score",
-            sigma_unit=unit,
-        )
-    kind: Literal["vp", "subvp"] = "vp" if config.sde == "vpsde" else "subvp"
-    sde = SDEConfig(kind, config.beta_min, config.beta_max)
-    return PriorConfig(sde=sde, network=_network(config), objective=objective, mixing_init=None)
+    prior = PriorConfig(
+        sde=SDEConfig("vp" if config.sde == "vpsde" else "subvp", config.beta_min, config.beta_max),
+        network=_network(config),
+        objective=ObjectiveConfig(weighting, importance_sampling=False, time_eps=TIME_EPS),
+        mixing_init=None,
+    )
+    if config.sde != "vesde":
+        return prior
+    unit = unit_of(config)
+    ends = {"sigma2_min": (unit * config.sigma_min) ** 2, "sigma2_max": (unit * config.sigma_max) ** 2}
+    return replace(prior, sde=SDEConfig("ve", **ends), preconditioning="scaled-score", sigma_unit=unit)
 
 
 def unit_of(config: ScoreSDEConfig) -> float:

@@ -30,8 +30,8 @@ from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
 from lsgm_eval.bench.fid_memory import FreeImages
 from lsgm_eval.features.extractor import Extractor
-from lsgm_eval.features.inception import CleanInception, FidelityInception, ensure_torchvision
 from lsgm_eval.features.own import TorchScriptExtractor
+from lsgm_eval.features.published import CleanInception, FidelityInception, ensure_torchvision
 from lsgm_eval.metrics.frechet import frechet_distance, frechet_to
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.models import open_model

@@ -104,13 +104,13 @@ class ExtractorKind:
 
 KINDS = {
     "glyphs": ExtractorKind("lsgm_eval.features.glyphs:GlyphExtractor", "never"),
-    "inception": ExtractorKind("lsgm_eval.features.inception:FidelityInception"),
-    "inception-clean": ExtractorKind("lsgm_eval.features.inception:CleanInception", runs=True),
+    "inception": ExtractorKind("lsgm_eval.features.published:FidelityInception"),
+    "inception-clean": ExtractorKind("lsgm_eval.features.published:CleanInception", runs=True),
     "export": ExtractorKind("lsgm_eval.features.exported:ExportedExtractor", "must", runs=True, shaped=True),
     "torchscript": ExtractorKind(
         "lsgm_eval.features.own:TorchScriptExtractor", "must", runs=True, shaped=True
     ),
-    "dinov2": ExtractorKind("lsgm_eval.features.dinov2:DinoV2", "must", runs=True),
+    "dinov2": ExtractorKind("lsgm_eval.features.published:DinoV2", "must", runs=True),
 }
 FORMS = (
     "glyphs, inception[:FILE], inception-clean[:FILE], export:FILE.pt2, torchscript:FILE and "

@@ -41,8 +41,6 @@ UNKNOWN_COUNT = 2**31
 """Stands for a number of images that a foreign file does not tell: large, so that nothing seems singular."""
 LARGEST = 1e60
 """Beyond any feature, and small enough for sums over images and products of covariances."""
-BLOCK = 256
-"""Rows of a covariance that are compared with its columns at once."""
 LONGEST = 1000
 """Characters of what a file says of itself."""
 
@@ -98,19 +96,22 @@ def read_statistics(path: Path, extractor: Extractor) -> Statistics:
             f"{path} has {', '.join(known)} but not {', '.join(n for n in OURS if n not in known)}: write it "
             "again, or with mu and sigma alone"
         )
+    count, dataset = None, ""
     if known:
         _check_space(path, arrays, extractor)
-    count = _count(path, arrays) if known else None
+        count, dataset = _count(path, arrays), _text(path, arrays, "dataset")
+    nominal = UNKNOWN_COUNT if count is None else count
+
+    def moments(dim: int, suffix: str) -> Moments:
+        mu, sigma = arrays[f"mu{suffix}"], arrays[f"sigma{suffix}"]
+        if said := _wrong(path, mu, sigma, extractor.name, dim, suffix):
+            raise DataError(said)
+        return Moments.given(mu, sigma, nominal)
+
     spatial = None
     if isinstance(extractor, Spatial) and {"mu_s", "sigma_s"} <= set(arrays):
-        spatial = _moments(path, arrays, extractor.spatial_dim, extractor, count, suffix="_s")
-    return Statistics(
-        _moments(path, arrays, extractor.dim, extractor, count),
-        count,
-        _text(path, arrays, "dataset") if known else "",
-        "" if known else UNVERIFIED,
-        spatial,
-    )
+        spatial = moments(extractor.spatial_dim, "_s")
+    return Statistics(moments(extractor.dim, ""), count, dataset, "" if known else UNVERIFIED, spatial)
 
 
 @dataclass
@@ -152,20 +153,6 @@ def statistics_in(path: Path) -> set[str]:
     except DataError:
         return set()
     return names if names & {"mu", "sigma"} else set()
-
-
-def _moments(
-    path: Path,
-    arrays: Arrays,
-    dim: int,
-    extractor: Extractor,
-    count: int | None,
-    *,
-    suffix: str = "",
-) -> Moments:
-    mu, sigma = arrays[f"mu{suffix}"], arrays[f"sigma{suffix}"]
-    _check_shape(path, mu, sigma, extractor.name, dim, suffix)
-    return Moments.given(mu, sigma, UNKNOWN_COUNT if count is None else count)
 
 
 def _read(path: Path) -> Arrays:
@@ -221,35 +208,25 @@ def _check_space(path: Path, known: Arrays, extractor: Extractor) -> None:
         )
 
 
-def _check_shape(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, dim: int, suffix: str) -> None:
+def _wrong(path: Path, mu: NDArray[Any], sigma: NDArray[Any], name: str, dim: int, suffix: str) -> str:
+    """Return why these are no mean and covariance of D features; nothing where they are."""
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
-        raise DataError(
+        return (
             f"{path} holds mu{suffix} in {mu.dtype} and sigma{suffix} in {sigma.dtype}: statistics are real "
             "numbers, write them as float64"
         )
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise DataError(
+        return (
             f"{path} holds mu{suffix} {list(mu.shape)} and sigma{suffix} {list(sigma.shape)}: they must be "
             "[D] and [D, D]"
         )
     if len(mu) != dim:
-        raise DataError(
-            f"{path} is of {len(mu)} {'spatial ' if suffix else ''}features and the extractor {name} has "
-            f"{dim}: it is of another space"
-        )
+        kind = "spatial features" if suffix else "features"
+        return f"{path} is of {len(mu)} {kind} and the extractor {name} has {dim}: it is of another space"
     if not all(np.isfinite(array).all() and (np.abs(array) < LARGEST).all() for array in (mu, sigma)):
-        raise DataError(
-            f"{path} holds values that are not finite, or beyond {LARGEST:g}: compute the statistics again"
-        )
-    if not len(mu) or not _is_covariance(sigma):
-        raise DataError(
-            f"the sigma{suffix} of {path} is no covariance: it must be symmetric, its diagonal positive"
-        )
-
-
-def _is_covariance(sigma: NDArray[Any]) -> bool:
-    """Return whether a matrix is symmetric, to the single precision of others' files, its diagonal >= 0."""
-    largest = 1e-5 * max(abs(float(sigma.max())), abs(float(sigma.min())))
-    parts = [slice(start, start + BLOCK) for start in range(0, len(sigma), BLOCK)]
-    symmetric = all(np.abs(sigma[part] - sigma[:, part].T).max() <= largest for part in parts)
-    return bool(symmetric and (np.diagonal(sigma) >= 0).all())
+        return f"{path} holds values that are not finite, or beyond {LARGEST:g}: compute the statistics again"
+    # To the single precision of others' files.
+    largest = 1e-5 * np.abs(sigma).max(initial=0.0)
+    if not dim or np.abs(sigma - sigma.T).max() > largest or (np.diagonal(sigma) < 0).any():
+        return f"the sigma{suffix} of {path} is no covariance: it must be symmetric, its diagonal positive"
+    return ""

@@ -33,8 +33,6 @@ __all__ = [
     "joined",
     "open_network",
     "open_own",
-    "places_of",
-    "read_own",
 ]
 
 T = TypeVar("T")
@@ -58,13 +56,19 @@ CLEAN_INCEPTION = RemoteFile(
 ALIASES = {FIDELITY_INCEPTION.file: ("pt_inception-2015-12-05-6726825d.pth",)}
 
 
-def places_of(file: str) -> list[Path]:
-    """Return where a file of a feature space may lie: below the data folders, and as torch.hub keeps it.
+def _below(file: str) -> list[Path]:
+    return [place for root in roots() for place in (root / "features" / file, root / file)]
 
-    clean-fid keeps its weights in the system's folder for temporary files, so this is the last place.
+
+def _places(remote: RemoteFile) -> list[Path]:
+    """Return where published weights may lie, those under another package's name last.
+
+    Below the data folders, as torch.hub keeps them, and in the system's folder for temporary files, where
+    clean-fid has its own.
     """
-    below = [place for root in roots() for place in (root / "features" / file, root / file)]
-    return [*below, Path(torch.hub.get_dir()) / "checkpoints" / file, Path(tempfile.gettempdir()) / file]
+    others = [Path(torch.hub.get_dir()) / "checkpoints", Path(tempfile.gettempdir())]
+    names = (remote.file, *ALIASES.get(remote.file, ()))
+    return [place for name in names for place in (*_below(name), *(folder / name for folder in others))]
 
 
 def open_own(file: str, what: str, use: Callable[[Path], T], *, runs: bool = False) -> tuple[Path, T]:
@@ -74,8 +78,7 @@ def open_own(file: str, what: str, use: Callable[[Path], T], *, runs: bool = Fal
     a data folder that everybody may write to, or anywhere such where the file is a program that ``runs``.
     Raises DataError naming every place, and what is wrong with each copy.
     """
-    below = [place for root in roots() for place in (root / "features" / file, root / file)]
-    places = list(dict.fromkeys([Path(file).expanduser(), *below]))
+    places = list(dict.fromkeys([Path(file).expanduser(), *_below(file)]))
     there = [place for place in places if is_there(place)]
     if not there:
         looked = ", ".join(map(str, places))
@@ -107,7 +110,7 @@ def open_network(
     """
 
     def built(path: Path) -> tuple[str, T]:
-        raw = read_own(path)
+        raw = _read_own(path)
         return hashlib.sha256(raw).hexdigest(), build(path, raw)
 
     if file or published is None:
@@ -122,7 +125,7 @@ def open_network(
     return path, sha256, network
 
 
-def read_own(path: Path) -> bytes:
+def _read_own(path: Path) -> bytes:
     """Return the bytes of a network's file, once: what is hashed is what is opened.
 
     Raises DataError where it cannot be read, is larger than `NETWORK`, or an archive that would be once it is
@@ -136,7 +139,7 @@ def read_own(path: Path) -> bytes:
 
 
 def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0) -> Path:
-    """Return a verified file of published weights, downloading it where it is in none of ``places_of``.
+    """Return a verified file of published weights, downloading it where it is nowhere here.
 
     Args:
         remote: Its name, address and sha256.
@@ -234,11 +237,6 @@ def _commands(files: Sequence[RemoteFile]) -> str:
     names = [known[remote.file] for remote in files if remote.file in known]
     others = [f"`curl -L -O {remote.url}`" for remote in files if remote.file not in known]
     return " and ".join([f"`lsgm data fetch {' '.join(names)}`"] * bool(names) + others)
-
-
-def _places(remote: RemoteFile) -> list[Path]:
-    """Return where published weights may lie, those under another package's name last."""
-    return [place for name in (remote.file, *ALIASES.get(remote.file, ())) for place in places_of(name)]
 
 
 def _weights(remote: RemoteFile) -> Weights:

@@ -17,8 +17,8 @@ from lsgm.generative import GenerativeModel
 from lsgm.results import Row
 from lsgm.results.labels import sampler_name
 from lsgm.results.metrics import families_of, metric_name
-from lsgm_eval.measure.space import Space, measure_space
-from lsgm_eval.metrics.difference import Comparison, compare_frechet, compare_kernel
+from lsgm_eval.measure.space import Space, joined, measure_space
+from lsgm_eval.metrics.difference import compare_frechet, compare_kernel
 from lsgm_eval.metrics.intervals import Interval, mean_interval
 from lsgm_eval.metrics.memorisation import Memorisation, write_neighbours
 from lsgm_eval.models import flops_of
@@ -109,25 +109,19 @@ def space_rows(
 ) -> tuple[list[Row], Memorisation | None]:
     """Return a model's rows in one space, and its neighbours where they were looked for."""
     findings, neighbours = measure_space(gathered, space)
-    remarks = (space.floor, space.reference.remark, note)
-    fields = shared | {
-        "extractor": space.label,
-        "reference_sha256": space.reference.sha256,
-    }
-    rows = []
-    for finding in findings:
-        interval = finding.interval
-        rows.append(
-            context.row(
-                space.metric(finding.family),
-                finding.value,
-                ci_low=interval.low if interval else None,
-                ci_high=interval.high if interval else None,
-                bias=finding.bias,
-                note="; ".join(part for part in (finding.note, *remarks) if part) or None,
-                **fields,
-            )
+    fields = shared | {"extractor": space.label, "reference_sha256": space.reference.sha256}
+    rows = [
+        context.row(
+            space.metric(found.family),
+            found.value,
+            ci_low=found.interval.low if found.interval else None,
+            ci_high=found.interval.high if found.interval else None,
+            bias=found.bias,
+            note=joined(found.note, space.floor, space.reference.remark, note) or None,
+            **fields,
         )
+        for found in findings
+    ]
     return rows, neighbours
 
 
@@ -214,6 +208,10 @@ def seconds_interval(seconds: Sequence[float], counts: Sequence[int]) -> Interva
     return Interval.normal(1000 * float(rate), 1000 * error)
 
 
+PAIRED = ("frechet", "kernel")
+"""Families of distances that two models' images of the same seeds are compared by."""
+
+
 def compare_models(
     first: Context, second: Context, a: Pass, b: Pass, spaces: Sequence[Space], split: str | None
 ) -> list[Row]:
@@ -223,7 +221,30 @@ def compare_models(
     """
     rows = []
     for space in spaces:
-        rows += _pair(first, a.of(space.extractor), second, b.of(space.extractor), space, split)
+        ours, theirs = (found.of(space.extractor).stats for found in (a, b))
+        reference = space.reference.stats
+        for family in PAIRED:
+            if family not in space.spec.statistics or (family == "kernel" and not len(reference.rows)):
+                continue
+            found = (
+                compare_frechet(ours, theirs, reference.moments, paired=True)
+                if family == "frechet"
+                else compare_kernel(ours.rows, theirs.rows, reference.rows, paired=True)
+            )
+            rows.append(
+                _of_both(first, second).row(
+                    f"paired_{space.metric(family)}",
+                    found.difference.value,
+                    ci_low=found.difference.low,
+                    ci_high=found.difference.high,
+                    bias=found.bias if family == "frechet" else None,
+                    n=ours.moments.count,
+                    split=split,
+                    extractor=space.label,
+                    reference_sha256=space.reference.sha256,
+                    note=found.verdict(first.model, second.model),
+                )
+            )
     return rows
 
 
@@ -231,41 +252,18 @@ def unlike_counts(
     first: Context, second: Context, counts: tuple[int, int], spaces: Sequence[Space], split: str | None
 ) -> list[Row]:
     """Return rows without a value for two models of unlike numbers of images, whose biases are unlike too."""
-    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
     why = (
         f"{first.model} has {counts[0]:,} images and {second.model} {counts[1]:,}: distances of unlike "
         "numbers have unlike biases; draw equally many by --images"
     )
+    fields = {"split": split, "note": why}
     return [
-        context.row(f"paired_{space.metric(family)}", None, split=split, extractor=space.label, note=why)
+        _of_both(first, second).row(f"paired_{space.metric(family)}", None, extractor=space.label, **fields)
         for space in spaces
-        for family in ("frechet", "kernel")
+        for family in PAIRED
         if family in space.spec.statistics
     ]
 
 
-def _pair(
-    first: Context, a: Gathered, second: Context, b: Gathered, space: Space, split: str | None
-) -> list[Row]:
-    reference, statistics = space.reference.stats, space.spec.statistics
-    compared: dict[str, Comparison] = {}
-    if "frechet" in statistics:
-        compared["frechet"] = compare_frechet(a.stats, b.stats, reference.moments, paired=True)
-    if "kernel" in statistics and len(reference.rows):
-        compared["kernel"] = compare_kernel(a.stats.rows, b.stats.rows, reference.rows, paired=True)
-    context = replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)
-    return [
-        context.row(
-            f"paired_{space.metric(family)}",
-            found.difference.value,
-            ci_low=found.difference.low,
-            ci_high=found.difference.high,
-            bias=found.bias if family == "frechet" else None,
-            n=a.stats.moments.count,
-            split=split,
-            extractor=space.label,
-            reference_sha256=space.reference.sha256,
-            note=found.verdict(first.model, second.model),
-        )
-        for family, found in compared.items()
-    ]
+def _of_both(first: Context, second: Context) -> Context:
+    return replace(first, model=f"{first.model} - {second.model}", checkpoint_sha256=None)

@@ -23,13 +23,13 @@ from lsgm_eval.metrics.frechet import (
 from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.kernel import block_kernel_distance, kernel_distance
 from lsgm_eval.metrics.memorisation import Memorisation, memorisation
-from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
+from lsgm_eval.metrics.moments import FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import StoredRows, density_coverage, precision_recall
 from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
 from lsgm_eval.task import SpaceSpec
 
-__all__ = ["Features", "Finding", "Space", "measure_space"]
+__all__ = ["Features", "Finding", "Space", "joined", "measure_space"]
 
 KID_SIZE = 1000
 """Images in each of the subsets whose mean and spread tables print as KID."""
@@ -162,9 +162,9 @@ def _distance(
     """Return a Frechet distance with interval and bias; of a file of statistics there are none."""
     if not (len(ours.rows) and found.gathered.counted):
         said = "no interval: mean and covariance do not tell how the images scatter, or how many they are"
-        return Finding(family, None, _joined(said, *notes), frechet_distance(ours.moments, reference))
+        return Finding(family, None, joined(said, *notes), frechet_distance(ours.moments, reference))
     bias = frechet_bias(ours.rows, reference, ours.moments.count)
-    note = _joined(f"upward bias at this n about {bias:.2g}, not subtracted", *notes)
+    note = joined(f"upward bias at this n about {bias:.2g}, not subtracted", *notes)
     return Finding(family, frechet_interval(ours.moments, reference, ours.rows), note, bias=bias)
 
 
@@ -181,14 +181,14 @@ def _kernel(found: Features) -> Iterable[Finding]:
             f"mean and standard deviation over {blocks.subsets} subsets of {blocks.size:,}, as tables print "
             f"it: {blocks.mean:.4g} ± {blocks.deviation:.2g}"
         )
-    yield Finding("kernel", interval, _joined(*notes))
+    yield Finding("kernel", interval, joined(*notes))
 
 
 def _infinity(found: Features) -> Iterable[Finding]:
     fit = frechet_infinity(found.rows, found.reference.stats.moments)
     points = ", ".join(f"{point.value:.4g} at {point.count:,}" for point in fit.points)
     note = f"extrapolated to infinitely many images: {points}; by a parabola {fit.curved:.4g}"
-    yield Finding("frechet_infinity", fit.interval, _joined(note, found.of_rows))
+    yield Finding("frechet_infinity", fit.interval, joined(note, found.of_rows))
 
 
 def _score(found: Features) -> Iterable[Finding]:
@@ -200,23 +200,21 @@ def _score(found: Features) -> Iterable[Finding]:
 
 
 def _precision(found: Features) -> Iterable[Finding]:
-    rows, reference, radii, note = _manifolds(found, 3)
-    both = precision_recall(rows, reference, k=3, y_radii=radii)
+    note = _manifolds(found, 3)
+    both = precision_recall(found.rows, found.reference.stats.rows, k=3, y_radii=found.reference.radii(3))
     return [Finding("precision", both.precision, note), Finding("recall", both.recall, note)]
 
 
 def _density(found: Features) -> Iterable[Finding]:
-    rows, reference, radii, note = _manifolds(found, 5)
-    both = density_coverage(rows, reference, k=5, y_radii=radii)
+    note = _manifolds(found, 5)
+    both = density_coverage(found.rows, found.reference.stats.rows, k=5, y_radii=found.reference.radii(5))
     return [Finding("density", both.density, note), Finding("coverage", both.coverage, note)]
 
 
-def _manifolds(found: Features, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Array, str]:
-    """Return the rows of both sides, the reference's distances to the k-th neighbour, and what is said."""
+def _manifolds(found: Features, k: int) -> str:
+    """Return what is said of both sides' manifolds, which need their rows."""
     found.needs_rows()
-    rows, reference = found.rows, found.reference.stats.rows
-    note = f"k = {k}, {len(rows):,} samples and {len(reference):,} reference images"
-    return rows, reference, found.reference.radii(k), note
+    return f"k = {k}, {len(found.rows):,} samples and {len(found.reference.stats.rows):,} reference images"
 
 
 def _memorised(found: Features) -> Iterable[Finding]:
@@ -260,5 +258,6 @@ def _measure_of(statistic: str) -> Callable[[Features], Iterable[Finding]]:
 _NEEDS: Mapping[str, type] = {"inception-score": Classifies, "spatial-frechet": Spatial}
 
 
-def _joined(*notes: str) -> str:
+def joined(*notes: str) -> str:
+    """Return remarks as one note, those that say something."""
     return "; ".join(note for note in notes if note)

@@ -16,7 +16,7 @@ from lsgm_eval.bench import fid_ways
 from lsgm_eval.bench.fid import PARTS, Options, run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
 from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, random_state, take_turns
-from lsgm_eval.features.inception import FidelityInception
+from lsgm_eval.features.published import FidelityInception
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -25,7 +25,7 @@ from lsgm.generative import Pixels
 from lsgm_eval import models
 from lsgm_eval.commands import eval as eval_command
 from lsgm_eval.commands import nfe
-from lsgm_eval.features import inception, weights
+from lsgm_eval.features import published, weights
 from lsgm_eval.features.extractor import load_extractor
 from lsgm_eval.features.weights import (
     CLEAN_INCEPTION,
@@ -111,8 +111,8 @@ def test_a_download_of_other_bytes_is_not_kept(elsewhere: Path, own_cache: Path)
 @pytest.mark.parametrize(
     ("spec", "module", "constant"),
     [
-        ("inception", inception, "FIDELITY_INCEPTION"),
-        ("inception-clean", inception, "CLEAN_INCEPTION"),
+        ("inception", published, "FIDELITY_INCEPTION"),
+        ("inception-clean", published, "CLEAN_INCEPTION"),
     ],
 )
 def test_without_file_and_network_the_error_says_what_to_run(
@@ -145,8 +145,8 @@ def test_without_any_inception_one_sentence_names_both_files_and_one_command(
     elsewhere: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, constant in (
-        (inception, "FIDELITY_INCEPTION"),
-        (inception, "CLEAN_INCEPTION"),
+        (published, "FIDELITY_INCEPTION"),
+        (published, "CLEAN_INCEPTION"),
     ):
         monkeypatch.setattr(module, constant, replace(getattr(module, constant), url=UNREACHABLE))
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
@@ -241,8 +241,8 @@ def test_lsgm_data_fetch_knows_the_weights_by_the_names_of_their_spaces(
 def test_without_any_space_a_command_ends_before_the_data_are_read(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
-    monkeypatch.setattr(inception, "CLEAN_INCEPTION", remote())
+    monkeypatch.setattr(published, "FIDELITY_INCEPTION", remote())
+    monkeypatch.setattr(published, "CLEAN_INCEPTION", remote())
     monkeypatch.setattr(plan, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(3, 32, 32, "discrete", 8))
     monkeypatch.setattr(models, "open_model", lambda spec, device: model)
@@ -260,7 +260,7 @@ def test_a_space_that_is_asked_for_by_name_is_looked_for_before_the_data_are_rea
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With likelihoods too, which need no network."""
-    monkeypatch.setattr(inception, "FIDELITY_INCEPTION", remote())
+    monkeypatch.setattr(published, "FIDELITY_INCEPTION", remote())
     monkeypatch.setattr(plan, "load", lambda *_, **__: pytest.fail("data were read"))
     model = KnownModel("a", pixels=Pixels(1, 28, 28, "binary", 1))
     task = replace(load_task("glyphs"), spaces=(SpaceSpec("inception"),))

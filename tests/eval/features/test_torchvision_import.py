@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from lsgm_eval.features import inception
-from lsgm_eval.features.inception import MISSING_OPERATOR, ensure_torchvision
+from lsgm_eval.features import published
+from lsgm_eval.features.published import MISSING_OPERATOR, ensure_torchvision
 
 
 class Importer:
@@ -29,8 +29,8 @@ class Importer:
 
 def install(monkeypatch: pytest.MonkeyPatch, importer: Importer) -> list[str]:
     defined: list[str] = []
-    monkeypatch.setattr(inception.importlib, "import_module", importer)
-    monkeypatch.setattr(inception, "_define_schemas", lambda: defined.append("schemas"))
+    monkeypatch.setattr(published.importlib, "import_module", importer)
+    monkeypatch.setattr(published, "_define_schemas", lambda: defined.append("schemas"))
     return defined
 
 
@@ -70,7 +70,7 @@ def test_foreign_errors_come_through_as_they_are(monkeypatch: pytest.MonkeyPatch
 
 def test_a_fresh_process_imports_torch_fidelity_and_may_ask_twice() -> None:
     code = (
-        "from lsgm_eval.features.inception import ensure_torchvision as e;"
+        "from lsgm_eval.features.published import ensure_torchvision as e;"
         "assert e() is e(); import torch_fidelity.metric_fid, torchvision; print(torchvision.__version__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

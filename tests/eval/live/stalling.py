@@ -1,16 +1,20 @@
-"""``lsgm eval`` of a model that stops at a bound: run as a program, for tests that end it from outside.
+"""``lsgm eval`` of a model that stops at a bound: a process of its own, for tests that end it from outside.
 
-``python stalling.py COMMAND STALLS ARGUMENT...`` measures in a world of bars; the model named ``slow``
-sleeps in every density where STALLS is yes, once it has printed ``asleep``.
+It measures in a world of bars; where it ``stalls`` the model named ``slow`` sleeps, once it has printed
+``asleep``. Processes are forked from one that has imported everything.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from bernoulli import BernoulliModel, ink
@@ -24,7 +28,12 @@ from lsgm.generative import Density, Samples
 from lsgm_eval import models
 from lsgm_eval.run import plan
 
-__all__ = ["TASK", "patched"]
+__all__ = ["TASK", "started"]
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [__name__, "lsgm_eval.commands.eval", "lsgm_eval.commands.nfe", "lsgm_reports.commands.report", "pytest"]
+)
 
 TASK = """
 name = "bars"
@@ -77,8 +86,18 @@ def patched(stalls: bool) -> None:
     models.open_model = opened  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
+def started(words: Sequence[str], folder: Path, *, stalls: bool) -> BaseProcess:
+    """Return the running command ``lsgm WORDS``; it prints into ``stdout`` and ``stderr`` of ``folder``."""
+    process = FORKS.Process(target=_work, args=(list(words), folder, stalls))
+    process.start()
+    return process
+
+
+def _work(words: list[str], folder: Path, stalls: bool) -> None:
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    os.environ.pop("LSGM_PROGRESS", None)
     # A job in the background of a shell is born with SIGINT ignored, and so are its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    patched(sys.argv[2] == "yes")
-    sys.exit(main([sys.argv[1], *sys.argv[3:]]))
+    patched(stalls)
+    sys.exit(main(words))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from eval.live.boards import Toy
-from eval.live.stalling import TASK
+from eval.live.stalling import TASK, started
 
 from lsgm.cli import main
 from lsgm.distributed import World
@@ -23,8 +22,6 @@ from lsgm_eval import models
 from lsgm_eval.live import measurement_table
 from lsgm_eval.run.runner import measuring, write_report
 
-PROGRAM = Path(__file__).with_name("stalling.py")
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -32,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(folder: Path, name: str, stalls: str) -> list[str]:
+def command(folder: Path, name: str) -> list[str]:
     words = ["--model", "fast", "--model", "slow", "--out", str(folder / "out"), "--device", "cpu", "--json"]
     task = str(folder / "bars.toml")
     only = ["--only", "quality", "--only", "nelbo", "--only", "ode"]
@@ -40,33 +37,25 @@ def command(folder: Path, name: str, stalls: str) -> list[str]:
         "eval": [task, *only],
         "nfe": ["--task", task, "--samplers", "heun", "--nfe", "2,4,8", "--tol", "none", "--reach", "50"],
     }[name]
-    return [sys.executable, str(PROGRAM), name, stalls, *what, *words]
+    return [name, *what, *words]
 
 
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    shown = {name: value for name, value in os.environ.items() if name != "LSGM_PROGRESS"}
-    return {**shown, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def ended(folder: Path, name: str, number: int) -> tuple[int, str]:
+def ended(folder: Path, name: str, number: int) -> tuple[int | None, str]:
     """Send a signal to the command once it sleeps; return its exit status and its standard error."""
-    process = subprocess.Popen(
-        command(folder, name, "yes"),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    process, out = started(command(folder, name), folder, stalls=True), folder / "stdout"
     try:
-        assert process.stdout.readline() == "asleep\n"
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        deadline = time.monotonic() + 60
+        while not (out.exists() and out.read_text()):
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        process.join(timeout=60)
     finally:
         process.kill()
-    assert not out  # neither rows nor a report's tables
-    return process.returncode, err
+    assert out.read_text() == "asleep\n"  # neither rows nor a report's tables
+    return process.exitcode, (folder / "stderr").read_text(encoding="utf-8")
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -115,13 +104,14 @@ def test_a_sweep_that_is_ended_goes_on_and_says_first_what_is_finished(folder: P
     assert [each["state"] for each in status(folder)["planned"]] == ["done"] * 3 + ["running", "left", "left"]
     assert len(read_rows(folder / "out" / "results.jsonl")) == 3
     assert (folder / "out" / "report.md").exists()
-    words = [*command(folder, "nfe", "no"), "--report", "no"]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("lsgm: [")]
+    process = started([*command(folder, "nfe"), "--report", "no"], folder, stalls=False)
+    process.join(timeout=60)
+    out, err = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    assert process.exitcode == 0, err
+    told = [line for line in err.splitlines() if line.startswith("lsgm: [")]
     assert ["measured before" in line for line in told] == [True] * 3 + [False] * 3
     assert [line.split()[2] for line in told] == ["fast", "slow", "fast", "slow", "fast", "slow"]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in out.splitlines()]
     assert [row.as_dict() for row in read_rows(folder / "out" / "results.jsonl")] == rows
     assert status(folder)["state"] == "finished"
 

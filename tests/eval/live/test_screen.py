@@ -13,7 +13,7 @@ from eval.live.boards import Clock, Toy, lines_of, row
 from eval.live.fake_terminal import FakeTerminal
 
 from lsgm.progress import bar
-from lsgm_eval.live import Board, Lines, Terminal, measurement_table, open_screen
+from lsgm_eval.live import Board, Lines, Screen, Terminal, measurement_table, open_screen
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from oracles.distances import frechet_of_features
 
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.metrics.frechet import (
     EPS,
     SMALL,

@@ -8,7 +8,7 @@ import torch
 from oracles.distances import inception_score
 
 from lsgm.errors import UserError
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.metrics.inception_score import ClassSums
 from lsgm_eval.metrics.moments import Array
 

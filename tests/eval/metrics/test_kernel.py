@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lsgm.errors import UserError
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.metrics.kernel import (
     block_kernel_distance,
     cubic_kernel,

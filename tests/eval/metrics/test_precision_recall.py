@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from lsgm.errors import UserError
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.metrics.intervals import Interval, binomial_interval
 from lsgm_eval.metrics.moments import Array
 from lsgm_eval.metrics.precision_recall import density_coverage, precision_recall, radii

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import importlib
+import multiprocessing
 import threading
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
@@ -358,21 +357,18 @@ def unrounded(x: Tensor) -> Tensor:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_share_the_pass_stop_together_and_go_on(tmp_path: Path) -> None:
-    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, __file__, str(tmp_path)]
-    running = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=60)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], errors
+    forks = multiprocessing.get_context("forkserver")
+    here = "eval.samples.test_gather"  # as other processes can import it
+    forks.set_forkserver_preload([here, "pytest"])
+    work = importlib.import_module(here).shared
+    running = [forks.Process(target=work, args=(tmp_path, rank)) for rank in range(2)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(timeout=60)
+    assert [process.exitcode for process in running] == [0, 0]
     said = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert said[0] == said[1]  # both raise the error of the second, and the sums agree bit for bit
     assert len(said[0]["said"]) == 1
     with np.load(tmp_path / "samples.npz") as file:
         np.testing.assert_array_equal(file["arr_0"], images().permute(0, 2, 3, 1).numpy())
-
-
-if __name__ == "__main__":
-    shared(Path(sys.argv[1]), int(sys.argv[2]))

@@ -24,7 +24,7 @@ from lsgm.data.splits import subset
 from lsgm.errors import DataError, UserError
 from lsgm.results.files import read_rows
 from lsgm_eval.commands import fid as command
-from lsgm_eval.features.inception import ensure_torchvision
+from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
