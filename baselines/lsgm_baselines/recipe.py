@@ -9,8 +9,6 @@ from lsgm.config import DataConfig, OptimConfig, StageConfig, require
 from lsgm.nets.config import ConvVAEConfig
 from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig, VAEConfig, VAEStage, refuse_compiled_recompute
 
-__all__ = ["SGMRecipe", "ScoreStage", "VAERecipe"]
-
 
 @dataclass(frozen=True)
 class ScoreStage(StageConfig):

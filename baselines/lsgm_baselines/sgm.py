@@ -31,21 +31,6 @@ from lsgm.train.stages import make_objective
 from lsgm.vae.base import LOG_2PI, Noise, repeated, sum_per_sample
 from lsgm_baselines.recipe import ScoreStage, SGMRecipe
 
-__all__ = [
-    "SGM",
-    "CellPixels",
-    "DequantisedPixels",
-    "NoisyCellPixels",
-    "NoisyCells",
-    "NoisyPixels",
-    "RoundedPixels",
-    "ScoreLoss",
-    "ScoreStep",
-    "dequantised",
-    "log_mass",
-    "measure_sgm",
-]
-
 CHUNK = 1 << 24
 """Largest number of (sub-pixel, level) pairs held at once."""
 

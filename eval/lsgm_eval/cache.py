@@ -29,17 +29,6 @@ from lsgm.files.text import read_record
 from lsgm.files.write import atomic_path, claim, refuse_links
 from lsgm.results.row import KEYS, Row, row_from
 
-__all__ = [
-    "CellStore",
-    "claim_results",
-    "code_version",
-    "make_way",
-    "read_kept",
-    "reason_of",
-    "room_for",
-    "write_kept",
-]
-
 T = TypeVar("T")
 
 FOLDERS = ("cells", "images", "manifests", "neighbours", "passes", "per-image", "samples", "scores")

@@ -16,8 +16,6 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.samples.reference import choose
 from lsgm_eval.task import Task
 
-__all__ = ["ScoredImages", "TaskImages", "check_pixels", "scored_images_of", "task_data"]
-
 
 @dataclass(frozen=True)
 class ScoredImages:

@@ -23,23 +23,6 @@ from lsgm.results import Row
 from lsgm.results.front import pareto_front
 from lsgm.results.status import State
 
-__all__ = [
-    "Board",
-    "Draw",
-    "Entry",
-    "Lines",
-    "Screen",
-    "Terminal",
-    "count_words",
-    "duration",
-    "headline",
-    "measured_line",
-    "measurement_table",
-    "open_screen",
-    "sweep_table",
-    "with_error",
-]
-
 HEADLINE = ("quality", "curve", "likelihood")
 """Groups of rows that a measurement is known by; costs and terms stand beside them."""
 

@@ -8,8 +8,6 @@ from typing import Annotated
 
 from lsgm.options import Positional, arg, parse
 
-__all__ = ["HELP", "DiffusersOptions", "run"]
-
 HELP = "folders of the diffusers library: a DDPM pipeline, or a UNet2DModel alone"
 
 DESCRIPTION = """Turn a DDPM of the diffusers library into a run directory.

@@ -20,8 +20,6 @@ from lsgm.times import LogVariance, Weighting
 from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, UNet2DConfig
 from lsgm_baselines.sgm import DequantisedPixels, NoisyPixels
 
-__all__ = ["DDPM", "NoiseNetwork", "UNet2D", "measure_ddpm", "sde_of"]
-
 FOURIER_SCALE = 16.0
 """Standard deviation of the random frequencies before training; they come with the weights."""
 

@@ -29,8 +29,6 @@ from lsgm.structure import from_dict
 from lsgm_baselines.diffusers.model import sde_of
 from lsgm_baselines.diffusers.recipe import BetaConfig, DDPMRecipe, Prediction, UNet2DConfig
 
-__all__ = ["Folder", "Scheduler", "convert", "read_folder", "recipe_of"]
-
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 """The files of weights, in the order in which they are looked for."""
 

@@ -7,8 +7,6 @@ from typing import Literal
 
 from lsgm.config import DataConfig, require, require_finite
 
-__all__ = ["BetaConfig", "DDPMRecipe", "Prediction", "UNet2DConfig"]
-
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D"]
 

@@ -11,8 +11,6 @@ from lsgm.options import Positional, arg, parse
 if TYPE_CHECKING:
     from lsgm.conformance.stage import Result, Tolerances
 
-__all__ = ["CHECKPOINT", "HELP", "ScoreSDEOptions", "conform", "run"]
-
 HELP = "checkpoints of score_sde_pytorch: DDPM++ and NCSN++ with VP, sub-VP or VE"
 
 CHECKPOINT = "checkpoint.pth"

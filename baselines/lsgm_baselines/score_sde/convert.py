@@ -40,8 +40,6 @@ from lsgm_baselines.score_sde.settings import (
 )
 from lsgm_baselines.sgm import SGM
 
-__all__ = ["Checkpoint", "conform", "convert", "empty_networks", "network_table", "read_checkpoint"]
-
 FREQUENCIES = "all_modules.0.W"
 """The one tensor that is a parameter and not trained, so that no average of it is kept."""
 

@@ -17,17 +17,6 @@ from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
 from lsgm.structure import from_dict
 from lsgm_baselines.recipe import ScoreStage, SGMRecipe
 
-__all__ = [
-    "LARGE",
-    "PUBLISHED",
-    "TIME_SCALE",
-    "ScoreSDEConfig",
-    "find_config",
-    "pixels_of",
-    "recipe_of",
-    "unit_of",
-]
-
 PUBLISHED = tuple(
     f"{sde}/cifar10_{network}{deep}_continuous"
     for sde, networks in (("vp", ("ddpmpp", "ncsnpp")), ("subvp", ("ddpmpp", "ncsnpp")), ("ve", ("ncsnpp",)))

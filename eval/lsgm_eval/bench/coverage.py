@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lsgm.config import require
 from lsgm.options import parse
-
-__all__ = ["HELP", "Options", "run"]
 
 HELP = "how often the intervals of means and distances cover what they say"
 
@@ -53,7 +49,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Count, then print; the exit status is 0."""
     options = parse(Options, argv, prog="lsgm bench coverage", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm.bench.measuring import table
+    from lsgm.bench.measuring import columns, publish
     from lsgm.progress import bar
     from lsgm_eval.bench.laws import coverage, worlds, worlds_of
 
@@ -65,17 +61,9 @@ def run(argv: list[str]) -> int:
         for world in chosen:
             rows.append(coverage(world, options.repeats, options.seed))
             progress.update()
-    if options.json:
-        print("\n".join(json.dumps({"bench": "coverage"} | row) for row in rows))
-        return 0
-    keys = ("statistic", "law", "n", "dim", "covered", "below", "above", "even")
-    print(table(("interval", *keys[1:]), ([_cell(row[key]) for key in keys] for row in rows)))
+    shares = {name: f"{{{name}:.3f}}" for name in ("covered", "below", "above", "even")}
+    heads = {"interval": "{statistic}", "law": "{law}", "n": "{n:,}", "dim": "{dim:,}", **shares}
     error = math.sqrt(0.95 * 0.05 / options.repeats)
-    print(f"\n{options.repeats} repeats, nominally 0.95: a share is known to {error:.3f}.")
+    said = f"{options.repeats} repeats, nominally 0.95: a share is known to {error:.3f}."
+    publish("coverage", rows, f"{columns(heads, rows)}\n\n{said}", as_json=options.json)
     return 0
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

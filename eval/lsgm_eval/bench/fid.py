@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.options import parse
-
-__all__ = ["HELP", "PARTS", "Options", "run"]
 
 HELP = "time and memory of Frechet distances and of the pass, beside torch-fidelity and clean-fid"
 
@@ -86,7 +83,7 @@ def run(argv: list[str]) -> int:
     options = parse(Options, argv, prog="lsgm bench fid", description=DESCRIPTION, examples=EXAMPLES)
     import torch
 
-    from lsgm.bench.measuring import describe, machine
+    from lsgm.bench.measuring import describe, machine, publish
     from lsgm_eval.bench.fid_memory import measure_memory
     from lsgm_eval.bench.fid_ways import installed, measure_distance, measure_packages, measure_pass, page
 
@@ -98,8 +95,6 @@ def run(argv: list[str]) -> int:
     }
     about = machine(torch.device("cpu")) | installed()
     rows = [{"part": part, **row} for part in options.parts for row in measures[part](options)]
-    if options.json:
-        print("\n".join(json.dumps({"bench": "fid", **row, **about}) for row in rows))
-    else:
-        print(page(rows, about=describe(about), versions=installed()))
+    told = page(rows, about=describe(about), versions=installed())
+    publish("fid", [row | about for row in rows], told, as_json=options.json)
     return 0

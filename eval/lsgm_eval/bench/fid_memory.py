@@ -25,8 +25,6 @@ from lsgm_eval.features.extractor import ImageShape
 from lsgm_eval.samples.collect import CAPACITY
 from lsgm_eval.samples.gather import run_pass
 
-__all__ = ["FreeFeatures", "FreeImages", "measure_memory"]
-
 BATCH = 250
 WARM = 2 * BATCH
 DIM = 512

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lsgm.bench.measuring import Row, quartiles, spread, table
+from lsgm.bench.measuring import Columns, Row, columns, quartiles, spread
 from lsgm.config import SamplerConfig
 from lsgm.generative import GenerativeModel
 from lsgm.progress import bar
@@ -39,21 +39,6 @@ from lsgm_eval.samples.gather import run_pass
 
 if TYPE_CHECKING:
     from lsgm_eval.bench.fid import Options
-
-__all__ = [
-    "SAMPLER",
-    "SPECTRA",
-    "feature_moments",
-    "installed",
-    "measure_distance",
-    "measure_packages",
-    "measure_pass",
-    "page",
-    "pictures",
-    "random_state",
-    "take_turns",
-    "write_script",
-]
 
 PACKAGES = ("numpy", "scipy", "torch-fidelity", "clean-fid")
 OURS = "this package"
@@ -392,55 +377,63 @@ def page(rows: Sequence[Row], *, about: str, versions: Mapping[str, str]) -> str
     """Return a table for each part that was measured, and what its columns are."""
     software = ", ".join(f"{name} {number}" for name, number in versions.items())
     parts = ["# What sample quality costs", f"{about} {software}."]
-    for part, (title, columns, note) in _PARTS.items():
+    for part, (title, heads, note) in _PARTS.items():
         mine = [row for row in rows if row["part"] == part]
         if mine:
-            parts += [
-                f"## {title}",
-                table(list(columns), (map(partial(_cell, r), columns.values()) for r in mine)),
-                note,
-            ]
+            parts += [f"## {title}", columns(heads, mine), note]
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(row: Row, key: str) -> str:
-    value = row[key]
-    if f"{key}_q1" in row:
-        return spread(row, key, ".2f")
-    if key.endswith("_bytes"):
-        return f"{value / 2**20:.0f}"
-    if isinstance(value, float):
-        return f"{value:.0e}" if key == "difference" else f"{value:.1f}"
-    return value if isinstance(value, str) else f"{value:,}"
+def _spread(name: str) -> Callable[[Row], str]:
+    return lambda row: spread(row, name, ".2f")
 
 
-_TIMES = {"s": "seconds", "processor, s": "cpu_seconds"}
-_OVER = {"/ ours": "over_ours", "/ ours, processor": "cpu_over_ours"}
-_PARTS: dict[str, tuple[str, dict[str, str], str]] = {
+def _mebibytes(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{row[name] / 2**20:.0f}"
+
+
+_TIMES: Columns = {"s": _spread("seconds"), "processor, s": _spread("cpu_seconds")}
+_OVER: Columns = {"/ ours": _spread("over_ours"), "/ ours, processor": _spread("cpu_over_ours")}
+_PARTS: dict[str, tuple[str, Columns, str]] = {
     "distance": (
         "A Frechet distance of given moments",
-        {"way": "way", "spectrum": "spectrum", **_TIMES, **_OVER, "difference": "difference"},
+        {"way": "{way}", "spectrum": "{spectrum}", **_TIMES, **_OVER, "difference": "{difference:.0e}"},
         "Medians with quartiles, ratios within rounds; *processor* counts the seconds of this process alone. "
         "*Spectrum* is how variances fall along the axes; *difference* is relative to singular values.",
     ),
     "memory": (
         "Peak memory of a pass",
-        {"images": "images", "features": "dim"}
-        | {f"{name}, MiB": f"{name}_bytes" for name in ("before", "peak", "rise", "rows")}
-        | {"s": "seconds"},
+        {
+            "images": "{images:,}",
+            "features": "{dim}",
+            **{f"{name}, MiB": _mebibytes(f"{name}_bytes") for name in ("before", "peak", "rise", "rows")},
+            "s": "{seconds:.1f}",
+        },
         "Free images, each number in a process of its own. *Rows* is what is kept of features for metrics of "
         "neighbours, of at most 10,000 images; it counts twice in the rise, when they are put in order.",
     ),
     "pass": (
         "A pass against its extractor",
-        {"way": "way", "extractor": "extractor", "images": "images", **_TIMES}
-        | {"/ alone": "over_ours", "/ alone, processor": "cpu_over_ours"},
+        {
+            "way": "{way}",
+            "extractor": "{extractor}",
+            "images": "{images}",
+            **_TIMES,
+            **{head.replace("ours", "alone"): cell for head, cell in _OVER.items()},
+        },
         "Ready images in memory. The pass also sums the moments of pooled and spatial features and the class "
         "probabilities of the Inception Score.",
     ),
     "packages": (
         "Files end to end",
-        {"way": "way", "result": "result", "images": "images", **_TIMES, **_OVER, "difference": "difference"},
+        {
+            "way": "{way}",
+            "result": "{result}",
+            "images": "{images}",
+            **_TIMES,
+            **_OVER,
+            "difference": "{difference:.0e}",
+        },
         "The same PNG files and weights. *Features* are with the network at hand, *distance* reads it first.",
     ),
 }

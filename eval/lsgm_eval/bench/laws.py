@@ -16,8 +16,6 @@ from lsgm_eval.metrics.intervals import NORMAL_95, Interval, mean_interval
 from lsgm_eval.metrics.kernel import cubic_kernel, kernel_distance
 from lsgm_eval.metrics.moments import Array, Moments
 
-__all__ = ["Law", "coverage", "lognormal_mmd", "worlds", "worlds_of"]
-
 Draw = Callable[[np.random.Generator], Interval]
 
 

@@ -18,23 +18,6 @@ from lsgm.discovery import ask, offers
 from lsgm.errors import UserError, did_you_mean
 from lsgm.files.names import shown, spelt
 
-__all__ = [
-    "FORMS",
-    "KINDS",
-    "Classifies",
-    "Extractor",
-    "ExtractorKind",
-    "ImageShape",
-    "Spatial",
-    "check_features",
-    "check_images",
-    "check_spec",
-    "label_of",
-    "last_line",
-    "load_extractor",
-    "to_rgb",
-]
-
 GROUP = "lsgm.extractors"
 ImageShape = tuple[int, int | None, int | None]
 """(channels, height, width); None where any height or width will do."""

@@ -17,7 +17,7 @@ from lsgm.files.limits import NETWORK
 from lsgm.files.regular import read_bytes
 from lsgm_eval.features.extractor import check_features, check_images
 
-__all__ = ["FEATURES", "WEIGHTS", "GlyphExtractor", "GlyphNet", "read_card"]
+__all__ = ["GlyphExtractor", "read_card"]
 
 FEATURES = 64
 

@@ -26,8 +26,6 @@ from lsgm.files.names import shown
 from lsgm_eval.features.extractor import check_features, check_images, last_line
 from lsgm_eval.features.weights import open_network
 
-__all__ = ["Bounded", "OwnNetwork", "TorchScriptExtractor", "bound_numbers", "load_script", "plain_features"]
-
 IMAGE = 2**26
 """Bytes of an image's activations that a batch of many may hold for each of them."""
 COUNTED = 4096

@@ -31,7 +31,7 @@ from lsgm_eval.features.extractor import ImageShape, check_features, last_line, 
 from lsgm_eval.features.own import load_script, plain_features
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_network
 
-__all__ = ["CleanInception", "CleanResize", "DinoV2", "FidelityInception", "ensure_torchvision"]
+__all__ = ["CleanInception", "DinoV2", "FidelityInception"]
 
 SPATIAL_CHANNELS = 7
 SIDE = 299

@@ -23,17 +23,6 @@ from lsgm_eval.cache import reason_of, write_kept
 from lsgm_eval.features.extractor import Extractor, ImageShape, Spatial, label_of
 from lsgm_eval.metrics.moments import Moments
 
-__all__ = [
-    "UNKNOWN_COUNT",
-    "UNVERIFIED",
-    "NamedSpace",
-    "Statistics",
-    "read_statistics",
-    "space_of",
-    "statistics_in",
-    "write_statistics",
-]
-
 UNVERIFIED = "unverified extractor"
 MOMENTS = ("mu", "sigma", "mu_s", "sigma_s")
 OURS = ("count", "extractor", "sha256", "dataset", "resize")

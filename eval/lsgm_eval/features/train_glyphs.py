@@ -18,8 +18,6 @@ from lsgm_eval.features.glyphs import FEATURES, WEIGHTS, GlyphNet
 if TYPE_CHECKING:
     from lsgm.data import ImageSet
 
-__all__ = ["LABELS", "TrainGlyphs", "accuracy", "main", "train"]
-
 LABELS = ("script", "style")
 
 

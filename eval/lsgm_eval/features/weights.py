@@ -23,18 +23,6 @@ from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes, refuse_shared_folder, refuse_special, zip_of
 from lsgm.files.write import cache_dir
 
-__all__ = [
-    "CLEAN_INCEPTION",
-    "ELSEWHERE",
-    "FIDELITY_INCEPTION",
-    "PUBLISHED",
-    "MissingWeightsError",
-    "find_weights",
-    "joined",
-    "open_network",
-    "open_own",
-]
-
 T = TypeVar("T")
 
 FIDELITY_INCEPTION = RemoteFile(

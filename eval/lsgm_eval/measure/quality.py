@@ -27,20 +27,6 @@ from lsgm_eval.samples.collect import Gathered, kept_numbers
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.task import Closed
 
-__all__ = [
-    "Drawing",
-    "closed_rows",
-    "compare_models",
-    "cost_rows",
-    "draw",
-    "neighbours_picture",
-    "sampling",
-    "seconds_interval",
-    "space_rows",
-    "timing",
-    "unlike_counts",
-]
-
 TIMED = 3
 """Batches drawn once more, with nothing beside them, where extraction ran while a model drew."""
 

@@ -29,8 +29,6 @@ from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference
 from lsgm_eval.task import SpaceSpec
 
-__all__ = ["Features", "Finding", "Space", "joined", "measure_space"]
-
 KID_SIZE = 1000
 """Images in each of the subsets whose mean and spread tables print as KID."""
 

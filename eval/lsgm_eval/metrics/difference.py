@@ -19,8 +19,6 @@ from lsgm_eval.metrics.intervals import NORMAL_95, Interval, difference_ends, pa
 from lsgm_eval.metrics.kernel import cross_sums, jackknife, within_sums
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 
-__all__ = ["DOUBT", "Comparison", "Difference", "beyond_bias", "compare_frechet", "compare_kernel", "holm"]
-
 DOUBT = 1.25
 """How many times larger than estimated the difference of two biases may be. `frechet_bias` gave 1.01 to 1.25
 of the bias of Gaussians of even and of power-law spectra in 256 dimensions from 300 to 2,000 images, and 0.87

@@ -21,19 +21,6 @@ from lsgm.progress import bar
 from lsgm_eval.metrics.intervals import NORMAL_95, Interval
 from lsgm_eval.metrics.moments import Array, Moments
 
-__all__ = [
-    "FitPoint",
-    "FrechetInfinity",
-    "frechet_bias",
-    "frechet_distance",
-    "frechet_infinity",
-    "frechet_influence",
-    "frechet_interval",
-    "frechet_note",
-    "frechet_to",
-    "transport_map",
-]
-
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING, MARGIN = 10.0, 100.0
 ACCURACY = 1e-7

@@ -14,8 +14,6 @@ from lsgm.errors import UserError
 from lsgm_eval.metrics.intervals import Interval, replicate_interval
 from lsgm_eval.metrics.moments import Array
 
-__all__ = ["SPLITS", "ClassSums", "InceptionScore"]
-
 SHUFFLE_SEED = 2020
 SPLITS = 10
 LOWEST = np.finfo(np.float64).tiny

@@ -10,16 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-__all__ = [
-    "NORMAL_95",
-    "Interval",
-    "binomial_interval",
-    "difference_ends",
-    "mean_interval",
-    "paired_difference",
-    "replicate_interval",
-]
-
 NORMAL_95 = 1.959963984540054
 
 

@@ -12,16 +12,6 @@ from lsgm.errors import UserError
 from lsgm_eval.metrics.intervals import Interval
 from lsgm_eval.metrics.moments import Array, finite
 
-__all__ = [
-    "BlockDistance",
-    "block_kernel_distance",
-    "cross_sums",
-    "cubic_kernel",
-    "jackknife",
-    "kernel_distance",
-    "within_sums",
-]
-
 BLOCK = 1024
 
 

@@ -26,8 +26,6 @@ from lsgm_eval.metrics.intervals import Interval, binomial_interval, difference_
 from lsgm_eval.metrics.moments import Array
 from lsgm_eval.metrics.precision_recall import StoredRows, nearest
 
-__all__ = ["Memorisation", "excess_share", "memorisation", "three_sample_z", "write_neighbours"]
-
 
 @dataclass(frozen=True)
 class Memorisation:

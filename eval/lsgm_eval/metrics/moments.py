@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from lsgm.errors import UserError
 
-__all__ = ["Array", "FeatureStats", "Moments", "finite"]
-
 Array = NDArray[np.float64]
 
 

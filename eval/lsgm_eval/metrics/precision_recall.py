@@ -16,19 +16,6 @@ from lsgm.errors import UserError
 from lsgm_eval.metrics.intervals import Interval, binomial_interval, mean_interval
 from lsgm_eval.metrics.moments import Array
 
-__all__ = [
-    "DensityCoverage",
-    "Neighbours",
-    "PrecisionRecall",
-    "StoredRows",
-    "check_rows",
-    "density_coverage",
-    "distance_blocks",
-    "nearest",
-    "precision_recall",
-    "radii",
-]
-
 ROWS, COLUMNS = 1024, 4096
 SUBSETS = 64
 SPARE = 12
@@ -41,7 +28,6 @@ class PrecisionRecall:
 
     precision: Interval
     recall: Interval
-    k: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +36,6 @@ class DensityCoverage:
 
     density: Interval
     coverage: Interval
-    k: int
 
 
 def precision_recall(
@@ -68,7 +53,7 @@ def precision_recall(
     hits = int(_in_balls(x, y, reach[None] ** 2).sum())
     kept = _subsets(len(x), seed)
     reached = _in_balls(y, x, _squared_radii(x, kept, k))
-    return PrecisionRecall(binomial_interval(hits, len(x)), _reach_interval(reached, kept), k)
+    return PrecisionRecall(binomial_interval(hits, len(x)), _reach_interval(reached, kept))
 
 
 def density_coverage(
@@ -92,7 +77,7 @@ def density_coverage(
         samples_in_ball[:, columns] += weights[:, rows] @ inside.astype(np.float32)
     density = mean_interval(balls_of_sample / k)
     density = Interval(density.value, max(density.low, 0.0), density.high, density.standard_error)
-    return DensityCoverage(density, _reach_interval(samples_in_ball > 0, kept), k)
+    return DensityCoverage(density, _reach_interval(samples_in_ball > 0, kept))
 
 
 def radii(features: NDArray[Any], k: int) -> Array:

@@ -17,17 +17,6 @@ from lsgm_eval.features.extractor import Classifies, Extractor, Spatial, label_o
 from lsgm_eval.metrics.inception_score import SPLITS, ClassSums
 from lsgm_eval.metrics.moments import FeatureStats, Moments, finite
 
-__all__ = [
-    "CAPACITY",
-    "Branch",
-    "Collector",
-    "Gathered",
-    "arrays_under",
-    "branches",
-    "kept_numbers",
-    "room_of",
-]
-
 CAPACITY = 10_000
 """Rows of features kept: all of a quick run's, a sample of a full one's."""
 BLOCK = 1024

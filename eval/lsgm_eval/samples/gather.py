@@ -37,8 +37,6 @@ from lsgm_eval.metrics.moments import Array
 from lsgm_eval.models import packages_of
 from lsgm_eval.samples.collect import CAPACITY, Branch, Gathered, arrays_under, branches, room_of
 
-__all__ = ["DEPTH", "Batch", "Pass", "Share", "StateFile", "ahead", "draw_batches", "run_pass"]
-
 T = TypeVar("T")
 SAVE_EVERY = 60.0
 """Seconds between two writes of the state; longer where one write takes more than a twentieth of it."""

@@ -38,21 +38,6 @@ from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import radii
 from lsgm_eval.samples.collect import branches, room_of
 
-__all__ = [
-    "Reference",
-    "RowFile",
-    "all_features",
-    "cache_key",
-    "choose",
-    "data_images",
-    "given_reference",
-    "kept_references",
-    "open_rows",
-    "reference_features",
-    "reference_pixels",
-    "write_rows",
-]
-
 CODE = (
     "lsgm_eval.features.extractor",
     "lsgm_eval.metrics.moments",

@@ -102,8 +102,6 @@ def covered(intervals: list[Interval]) -> float:
 @pytest.mark.parametrize(
     ("dim", "shift", "scale", "least"),
     [
-        (8, 0.3, 1.0, 0.9),
-        (8, 0.0, 0.7, 0.9),
         (16, 0.0, 1.2, 0.9),
         (4, 1.0, 0.5, 0.9),
         (2, 1.5, 0.5, 0.75),  # few large balls: the weak case of recall, kept in sight
