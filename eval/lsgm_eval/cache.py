@@ -12,7 +12,6 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,14 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lsgm.config import require
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays, read_arrays
 from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.names import shown
-from lsgm.files.text import read_record
+from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path, claim, refuse_links
-from lsgm.results.row import KEYS, Row, row_from
+from lsgm.results.manifest import digest_of
+from lsgm.results.row import Row, row_from
 
 T = TypeVar("T")
 
@@ -155,26 +154,6 @@ def code_version(*packages: str) -> str:
 # Finished measurements, each under the hash of what it depends on: the same command again reuses them
 
 
-TEXTS = ("task", "model", "metric", "dataset", "run_id", "group")
-"""Keys that are texts in every row of a measurement."""
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A finished measurement as its file holds it."""
-
-    key: str
-    rows: tuple[dict[str, Any], ...]
-    files: tuple[str, ...]
-    """What the measurement wrote beside its rows, below the folder that the store is in."""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            require(row.keys() == set(KEYS), "the keys of its rows are not those of result rows")
-            for key in TEXTS:
-                require(isinstance(row[key], str), f"the '{key}' of its rows is of another type")
-
-
 class CellStore:
     """A folder of finished cells; one is reused only while the files it wrote beside its rows exist."""
 
@@ -187,11 +166,12 @@ class CellStore:
         if not os.path.lexists(path):
             return None
         try:
-            cell = read_record(_Cell, path)
-            if cell.key != key:
+            cell = read_table(path)
+            if cell.pop(SEAL, None) != digest_of(cell):
+                raise DataError(f"{path} holds other rows than were written")
+            if cell["key"] != key:
                 raise DataError(f"{path} is the cell of another measurement")
-            # They go to a file of results, which nothing would read again with one that may not stand there.
-            rows = [row_from(row, keep=True) for row in cell.rows]
+            rows = [row_from(row, keep=True) for row in cell["rows"]]
         except DataError as error:
             print(
                 f"lsgm: the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
@@ -199,14 +179,14 @@ class CellStore:
                 file=sys.stderr,
             )
             return None
-        there = all(os.path.exists(self.folder.parent / name) for name in cell.files)
+        there = all(os.path.exists(self.folder.parent / name) for name in cell["files"])
         return rows if there else None
 
     def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
         """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
         names = [str(file.relative_to(self.folder.parent)) for file in files]
         cell = {"key": key, "rows": [row.as_dict() for row in rows], "files": names}
-        text = json.dumps(cell, indent=1, allow_nan=False)
+        text = json.dumps(cell | {SEAL: digest_of(cell)}, indent=1, allow_nan=False)
         make_way(self._path(key))
         with atomic_path(self._path(key)) as temporary:
             temporary.write_text(text, encoding="utf-8")

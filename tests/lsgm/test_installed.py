@@ -18,7 +18,7 @@ from lsgm.discovery import offers, package_folder
         ("lsgm.recipes", "glyphs.toml"),
         ("lsgm_baselines.recipes", "*.toml"),
         ("lsgm_eval.suites", "glyphs.toml"),
-        ("lsgm_eval.weights", "*.safetensors"),
+        ("lsgm_eval.features", "*.safetensors"),
     ],
 )
 def test_the_data_of_a_package_lie_beside_its_code(package: str, pattern: str) -> None:

@@ -95,12 +95,12 @@ class GlyphExtractor:
 
 def read_card() -> dict[str, Any]:
     """Return the card of the shipped weights: accuracy by label, seed, dataset."""
-    card = files("lsgm_eval").joinpath("weights", "glyphs-features.json").read_text(encoding="utf-8")
+    card = files("lsgm_eval.features").joinpath("glyphs-features.json").read_text(encoding="utf-8")
     return dict(json.loads(card))
 
 
 def _read_weights(path: Path | None) -> bytes:
-    place = files("lsgm_eval").joinpath("weights", WEIGHTS) if path is None else path
+    place = files("lsgm_eval.features").joinpath(WEIGHTS) if path is None else path
     try:
         return place.read_bytes() if path is None else read_bytes(path, NETWORK)
     except (OSError, DataError) as error:

@@ -25,7 +25,7 @@ LABELS = ("script", "style")
 class TrainGlyphs:
     """Train the classifier whose penultimate layer is the glyph feature space, and write it with its card."""
 
-    out: Path = Path(__file__).parent.parent / "weights"
+    out: Path = Path(__file__).parent
     """Folder for glyphs-features.safetensors and glyphs-features.json."""
     epochs: int = 14
     """Passes over the train split."""

@@ -46,7 +46,7 @@ def test_glyph_features_have_the_promised_form_and_no_batch_in_them() -> None:
 
 
 def test_glyph_features_are_those_of_the_shipped_file() -> None:
-    raw = files("lsgm_eval").joinpath("weights", WEIGHTS).read_bytes()
+    raw = files("lsgm_eval.features").joinpath(WEIGHTS).read_bytes()
     assert GlyphExtractor().sha256 == hashlib.sha256(raw).hexdigest()
     assert len(raw) < 300_000
 
@@ -113,7 +113,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.safetensors .*train_glyphs"):
         GlyphExtractor(tmp_path / "nowhere.safetensors")
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(files("lsgm_eval").joinpath("weights", WEIGHTS).read_bytes()[:5000])
+    cut.write_bytes(files("lsgm_eval.features").joinpath(WEIGHTS).read_bytes()[:5000])
     with pytest.raises(DataError, match=r"cut.safetensors does not hold the weights"):
         GlyphExtractor(cut)
 
