@@ -5,11 +5,8 @@
 a name is loaded when it is asked for.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here: `python -m lsgm` takes the working directory from its path only after this file.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lsgm.config import DensityConfig, SamplerConfig
     from lsgm.errors import UserError
@@ -47,10 +44,13 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load what the package offers when it is asked for."""
     if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
+        import importlib
+
+        found: object = getattr(importlib.import_module(_PLACES[name]), name)
+        return found
     raise AttributeError(f"module 'lsgm' has no attribute '{name}'")
 
 
