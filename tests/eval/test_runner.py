@@ -24,7 +24,7 @@ from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.run import plan, steps
 from lsgm_eval.run.calls import evaluate
 from lsgm_eval.run.runner import Runner
-from lsgm_eval.samples import share
+from lsgm_eval.samples import gather
 from lsgm_eval.samples.reference import choose
 from lsgm_eval.task import SpaceSpec, Task, Tier
 
@@ -198,7 +198,7 @@ def test_a_cell_is_measured_again_when_anything_behind_it_changes(
 
 def test_other_code_is_another_cell(bernoulli: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate([bernoulli()], TASK, "quick", tmp_path, only=["quality"])
-    for module in (steps, share):
+    for module in (steps, gather):
         monkeypatch.setattr(module, "code_version", lambda *packages: "another")
     model = bernoulli()
     evaluate([model], TASK, "quick", tmp_path, only=["quality"])
