@@ -61,7 +61,10 @@ class WeightNormConv2d(nn.Conv2d):
             c_in, c_out, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
         self.register_buffer("mask", None if mask is None else mask.to(self.weight), persistent=False)
-        first = (_norm(self.masked_weight()) + INIT_EPS).log() + math.log(gain)
+        if self.weight.is_meta:  # of which shapes alone are asked, a thousand times
+            first = torch.empty(c_out, 1, 1, 1, dtype=self.weight.dtype)
+        else:
+            first = (_norm(self.masked_weight()) + INIT_EPS).log() + math.log(gain)
         self.log_weight_norm = nn.Parameter(first.detach().clone())
 
     def effective_weight(self) -> Tensor:
