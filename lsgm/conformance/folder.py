@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,15 +18,14 @@ from lsgm.files.limits import GOLDEN
 from lsgm.files.names import shown
 from lsgm.files.text import read_record
 from lsgm.generative import Pixels
-from lsgm.interop.taken import brief, read_safetensors
+from lsgm.interop.nvlabs.convert import convert
+from lsgm.interop.nvlabs.read import read_checkpoint
+from lsgm.interop.taken import Native, brief, read_safetensors
+from lsgm.model.lsgm import LSGM, build_lsgm
 from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.score import ScoreModel
 from lsgm.vae.base import Noise, Shape
 from lsgm.vae.hierarchical import HierarchicalVAE
-
-if TYPE_CHECKING:
-    from lsgm.interop.taken import Native
-    from lsgm.model.lsgm import LSGM
 
 __all__ = [
     "AVERAGES",
@@ -258,9 +257,6 @@ def load(golden: GoldenFolder) -> ReferenceModel:
     Raises CheckpointError where tensors and arguments of the checkpoint do not fit each other, DataError
     where its arguments are not those of meta.json.
     """
-    from lsgm.interop.nvlabs.convert import convert
-    from lsgm.interop.nvlabs.read import read_checkpoint
-
     official = read_checkpoint(golden.checkpoint)
     _same_arguments(golden, official.args)
     # As the authors' code evaluates it: with its weights, and without the mask that no checkpoint keeps.
@@ -282,8 +278,6 @@ def load(golden: GoldenFolder) -> ReferenceModel:
 
 
 def _built(native: Native[Any], state: Mapping[str, Tensor]) -> LSGM:
-    from lsgm.model.lsgm import build_lsgm
-
     networks = build_lsgm(native.recipe, native.pixels).double()
     networks.load_state_dict(dict(state), strict=any(name.startswith("prior.") for name in state))
     return networks.eval()

@@ -13,6 +13,7 @@ from torch import Tensor
 from lsgm.conformance.folder import Deviation, GoldenFolder, deviation, worst
 from lsgm.errors import DataError
 from lsgm.files.names import shown
+from lsgm.progress import aligned
 
 __all__ = [
     "Allowance",
@@ -120,11 +121,7 @@ def examine(
         if own:
             try:
                 results += _run(golden, model, family, own, tolerances)
-            except (
-                RuntimeError,
-                IndexError,
-                ValueError,
-            ) as error:  # torch's words on shapes
+            except (RuntimeError, IndexError, ValueError) as error:  # torch's words on shapes
                 why = shown(str(error).split("\n")[0])[:160]
                 raise DataError(
                     f"{shown(str(golden.path / golden.values))}: {shown(own[0])[:200]} and what it follows "
@@ -139,73 +136,45 @@ def examine(
 def _run(
     golden: GoldenFolder, model: M, family: Family[M], names: Sequence[str], tolerances: Tolerances
 ) -> list[Result]:
-    stages = _by_stage(names) if family.gradients else {name: [name] for name in names}
+    stages: dict[str, list[str]] = {}
+    for name in names:
+        stages.setdefault("/".join(name.split("/")[:3]) if family.gradients else name, []).append(name)
     try:
         ours = family.run(golden, model, names)
     except CannotRunError as error:
         return [Result(stage, "SKIP", tensors=len(own), reason=str(error)) for stage, own in stages.items()]
-    tolerance = tolerances.gradient if family.gradients else tolerances.forward
     results = []
     for stage, own in stages.items():
         theirs: Mapping[str, Tensor] = {name: golden.tensors[name] for name in own}
         if family.translate is not None:
             theirs = family.translate(golden, model, theirs)
-        allowed = None if family.by_design is None else family.by_design(golden, model, stage)
-        results += _compare(golden, stage, family, ours, theirs, tolerance, allowed)
+        known = [name for name in theirs if name in ours]
+        if known:
+            found = {name: _distance(golden, family, name, ours[name], theirs[name]) for name in known}
+            name, largest = worst(found)
+            tolerance, reason = tolerances.gradient if family.gradients else tolerances.forward, None
+            if family.by_design is not None and (allowed := family.by_design(golden, model, stage)):
+                tolerance += allowed.absolute / max(1.0, float(theirs[name].double().abs().max()))
+                reason = allowed.reason
+            verdict: Literal["PASS", "FAIL"] = "PASS" if largest.within(tolerance) else "FAIL"
+            several = (name.removeprefix(f"{stage}/"), found) if family.gradients else (None, None)
+            results.append(
+                Result(stage, verdict, largest, tolerance, len(found), several[0], reason, several[1])
+            )
+        lost = sorted(theirs.keys() - known)
+        results += [Result(name, "SKIP", reason="the model has no such value") for name in lost]
     return results
 
 
-def _compare(
-    golden: GoldenFolder,
-    stage: str,
-    family: Family[M],
-    ours: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    tolerance: float,
-    allowed: Allowance | None,
-) -> list[Result]:
-    known = {name: value for name, value in theirs.items() if name in ours}
-    lost = sorted(theirs.keys() - known.keys())
-    results = [Result(name, "SKIP", reason="the model has no such value") for name in lost]
-    if not known:
-        return results
-    found = {}
-    for name, value in known.items():
-        mine = ours[name]
-        if name in family.cropped:  # the top left corner is all that the folder kept
-            mine = mine[..., : value.shape[-2], : value.shape[-1]]
-        if mine.shape != value.shape:
-            raise DataError(
-                f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape "
-                f"{list(value.shape)}, and the model gives {list(mine.shape)}; the two do not belong together"
-            )
-        found[name] = deviation(mine, value)
-    name, largest = worst(found)
-    if allowed is not None:
-        tolerance += allowed.absolute / max(1.0, float(known[name].double().abs().max()))
-    verdict: Literal["PASS", "FAIL"] = "PASS" if largest.within(tolerance) else "FAIL"
-    several = family.gradients
-    return [
-        Result(
-            stage,
-            verdict,
-            largest,
-            tolerance,
-            tensors=len(found),
-            worst=name.removeprefix(f"{stage}/") if several else None,
-            reason=None if allowed is None else allowed.reason,
-            members=found if several else None,
-        ),
-        *results,
-    ]
-
-
-def _by_stage(names: Sequence[str]) -> dict[str, list[str]]:
-    """Group ``step/grad/PART/TENSOR`` by part."""
-    stages: dict[str, list[str]] = {}
-    for name in names:
-        stages.setdefault("/".join(name.split("/")[:3]), []).append(name)
-    return stages
+def _distance(golden: GoldenFolder, family: Family[M], name: str, ours: Tensor, theirs: Tensor) -> Deviation:
+    if name in family.cropped:  # the top left corner is all that the folder kept
+        ours = ours[..., : theirs.shape[-2], : theirs.shape[-1]]
+    if ours.shape != theirs.shape:
+        raise DataError(
+            f"{shown(str(golden.path / golden.values))}: {shown(name)[:200]} has the shape "
+            f"{list(theirs.shape)}, and the model gives {list(ours.shape)}; the two do not belong together"
+        )
+    return deviation(ours, theirs)
 
 
 # What a person and what a program reads of the stages' results
@@ -223,7 +192,9 @@ def as_json(result: Result) -> str:
     """Return one stage as a JSON object; numbers that are not finite are null."""
     found: dict[str, Any] = {"stage": result.stage, "verdict": result.verdict}
     if result.deviation is not None:
-        found |= {**_numbers(result.deviation), "tolerance": result.tolerance, "tensors": result.tensors}
+        numbers = result.deviation._asdict().items()
+        found |= {name: value if math.isfinite(value) else None for name, value in numbers}
+        found |= {"tolerance": result.tolerance, "tensors": result.tensors}
     if result.worst is not None:
         found["worst"] = result.worst
     if result.reason is not None:
@@ -241,11 +212,7 @@ def as_lines(results: Sequence[Result], *, verbose: bool = False) -> list[str]:
                 (f"  {name.removeprefix(result.stage + '/')}", *_cells(found), "", "", "")
                 for name, found in result.members.items()
             ]
-    rows = [tuple(map(shown, row)) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return aligned([tuple(map(shown, row)) for row in rows])
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -265,8 +232,3 @@ def _row(result: Result) -> tuple[str, ...]:
 
 def _cells(found: Deviation) -> tuple[str, str, str]:
     return f"{found.error:.1e}", f"{found.absolute:.1e}", f"{found.relative:.1e}"
-
-
-def _numbers(found: Deviation) -> dict[str, float | None]:
-    values = {"error": found.error, "absolute": found.absolute, "relative": found.relative}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
