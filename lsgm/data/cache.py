@@ -40,14 +40,11 @@ from lsgm.structure import to_dict
 __all__ = [
     "PixelNote",
     "Rows",
-    "Seen",
     "Size",
     "agreed",
     "cached_set",
     "decoded",
     "file_stamp",
-    "is_cached",
-    "opened",
     "remembered",
     "size_words",
 ]
@@ -61,7 +58,7 @@ _SETTLED = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Seen:
+class _Seen:
     """What is remembered of files: the key of their images, and how many test images train as well."""
 
     key: str
@@ -116,15 +113,38 @@ def size_words(size: Size) -> str:
     return f"{height}px" if height == width else f"{height}x{width}px"
 
 
-def decoded(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: Size | None) -> str:
-    """Decode the images of each split into a file uint8 ``[N, C, H, W]``; return the key that opens it.
+def decoded(
+    path: Path,
+    parts: Mapping[str, Sequence[int]],
+    size: Size | None,
+    settings: str,
+    stamps: Sequence[tuple[str, tuple[int, ...]]],
+    look: Callable[[], tuple[Rows, int]],
+) -> tuple[dict[str, Tensor], str, int]:
+    """Return the images of each split uint8 ``[N, C, H, W]``, the pixels' sha256, and a count of ``look``.
 
     Images are brought to ``size`` (`fitted`), or keep the one size that all have. Decoding happens once, on
     all cores; the cached file is found again by the content of the images in their order, never by names or
-    dates. Sets larger than memory work: nothing is held in it.
+    dates. Sets larger than memory work: nothing is held in it. ``look`` checks the files and counts the test
+    images that train as well; it is spared where ``settings`` and ``stamps`` are known (`remembered`).
 
-    Raises DataError for images of different or too small sizes, and for a disk that is too small.
+    Raises DataError for images of different or too small sizes, for a disk that is too small, and for a
+    cached file that is truncated or corrupted.
     """
+    counts = {split: len(rows) for split, rows in parts.items()}
+
+    def compute() -> _Seen:
+        rows, shared = look()
+        return _Seen(_decode(path, rows, parts, size), shared)
+
+    found = remembered(_Seen, f"{settings} {counts} {pillow_version}", stamps, compute)
+    if not all(place.exists() for place in _places(found.key)):  # deleted from the cache since
+        found = compute()
+    return *_opened(found.key, counts), found.shared
+
+
+def _decode(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: Size | None) -> str:
+    """Decode images into a file, unless it is there, and return the key that opens it."""
     size = agreed(path, rows, size)
     counts = [len(part) for part in splits.values()]
     order = [row for part in splits.values() for row in part]
@@ -143,11 +163,7 @@ def decoded(path: Path, rows: Rows, splits: Mapping[str, Sequence[int]], size: S
     return key
 
 
-def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]:
-    """Return the decoded images cached under a key by split, and their sha256.
-
-    Raises DataError for a file that is truncated or corrupted.
-    """
+def _opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]:
     pixels, note = _places(key)
     damaged = DataError(f"the cached {pixels} is truncated or corrupted; delete it and {note.name}")
     try:
@@ -160,11 +176,6 @@ def opened(key: str, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], str]
         raise damaged
     parts = torch.split(torch.from_numpy(rows), list(counts.values()))
     return dict(zip(counts, parts, strict=True)), about.sha256
-
-
-def is_cached(key: str) -> bool:
-    """Return whether decoded images lie under a key."""
-    return all(place.exists() for place in _places(key))
 
 
 def _places(key: str) -> tuple[Path, Path]:

@@ -6,27 +6,22 @@ A set of image files is checked whole before anything else, and each file decode
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import __version__ as pillow_version
 from torch import Tensor
 
 from lsgm.config import Convert, parse_convert
 from lsgm.data.arrays import ARRAYS, ArrayImages, image_arrays, read_array
 from lsgm.data.cache import (
-    Seen,
     Size,
     agreed,
     decoded,
     file_stamp,
-    is_cached,
-    opened,
-    remembered,
     size_words,
 )
 from lsgm.data.imagefile import (
@@ -279,31 +274,16 @@ def decode_files(
         else [(str(listing.path.resolve()), file_stamp(listing.path))]
     )
 
-    def compute() -> Seen:
+    def look() -> tuple[CheckedFiles, int]:
         rows = CheckedFiles(listing, files, convert)
         trained = {rows.hashes[row] for row in parts.get("train", ())}
-        shared = sum(rows.hashes[row] in trained for row in parts["test"])
-        return Seen(decoded(listing.path, rows, parts, size), shared)
+        return rows, sum(rows.hashes[row] in trained for row in parts["test"])
 
-    return _kept(f"{size} {convert}", stamps, parts, compute)
+    return decoded(listing.path, parts, size, f"{RULES} {size} {convert}", stamps, look)
 
 
 def _whole(count: int) -> Split:
     return Split({"test": list(range(count))}, {"test": "all"})
-
-
-def _kept(
-    settings: str,
-    stamps: Sequence[tuple[str, tuple[int, ...]]],
-    parts: Mapping[str, Sequence[int]],
-    compute: Callable[[], Seen],
-) -> tuple[dict[str, Tensor], str, int]:
-    counts = {split: len(rows) for split, rows in parts.items()}
-    found = remembered(Seen, f"{RULES} {settings} {counts} {pillow_version}", stamps, compute)
-    if not is_cached(found.key):  # deleted from the cache since
-        found = compute()
-    splits, sha256 = opened(found.key, counts)
-    return splits, sha256, found.shared
 
 
 def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split, shared: int) -> ImageSet:
@@ -370,11 +350,8 @@ def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:
                 raise
             split = _whole(len(rows))
 
-    def compute() -> Seen:
-        return Seen(decoded(path, rows, split.parts, size))
-
     stamps = [(str(path.resolve()), file_stamp(path))]
-    splits, sha256, _ = _kept(f"{size}", stamps, split.parts, compute)
+    splits, sha256, _ = decoded(path, split.parts, size, f"{RULES} {size}", stamps, lambda: (rows, 0))
     return _image_set(path, splits, sha256, split, 0)
 
 

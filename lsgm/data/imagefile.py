@@ -53,12 +53,8 @@ def reading(where: str) -> Iterator[None]:
     # A list of what is raised for damaged bytes would never be whole: SyntaxError for a PNG, TypeError for a
     # TIFF, RuntimeError for an encrypted zip, TokenError for an array's header, MemoryError for any size.
     except Exception as error:
-        raise DataError(f"{where} cannot be read ({_words(error)}): replace it") from error
-
-
-def _words(error: Exception) -> str:
-    """Return what an error says, on one line and without the place that an OSError repeats."""
-    return (isinstance(error, OSError) and error.strerror) or said(error)
+        why = (isinstance(error, OSError) and error.strerror) or said(error)
+        raise DataError(f"{where} cannot be read ({why}): replace it") from error
 
 
 # Files that threads read and decode side by side: large images wait for each other's memory

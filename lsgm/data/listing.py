@@ -183,7 +183,7 @@ def list_one(path: Path) -> Listing:
     with reading(str(path)):
         size = path.stat().st_size
     IMAGE_FILE.hold(shown(str(path)), size)
-    return Listing(path.parent, "a file", [ImageFile(path.name, size, partial(_bytes, str(path)))])
+    return Listing(path.parent, "a file", [ImageFile(path.name, size, partial(read_bytes, path, IMAGE_FILE))])
 
 
 def _nothing(listing: Listing) -> str:
@@ -262,7 +262,7 @@ def _visit(
         listing.leave_out("", name)
     else:
         stamp = (about.st_mtime_ns, about.st_ctime_ns, about.st_dev, about.st_ino, about.st_size)
-        return ImageFile(name, about.st_size, partial(_bytes, path), stamp, path)
+        return ImageFile(name, about.st_size, partial(read_bytes, path, IMAGE_FILE), stamp, path)
     return None
 
 
@@ -284,10 +284,6 @@ def _folder(
         return None
     seen.add(real)
     return _Place(name, real, place.above | {real}, place.linked or link)
-
-
-def _bytes(path: str) -> bytes:
-    return read_bytes(path, IMAGE_FILE)
 
 
 def once(listing: Listing, files: Sequence[ImageFile]) -> list[ImageFile]:

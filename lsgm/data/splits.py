@@ -175,9 +175,9 @@ def _folder_at(file: ImageFile, level: int) -> tuple[str, str]:
 def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[list[ImageFile], Split]:
     """Return files and split where folders are named after val or test."""
     rest: Role | None = None if any(role == "train" for role, _ in roles) else "train"
-    parts: dict[Role, list[ImageFile]] = {"train": [], "val": [], "test": []}
+    parts: dict[Role, list[ImageFile]] = {role: [] for role in ROLES}
     origin: dict[Role, str] = {}
-    places: dict[Role, set[str]] = {"train": set(), "val": set(), "test": set()}
+    places: dict[Role, set[str]] = {role: set() for role in ROLES}
     beside: dict[str, list[str]] = {}
     for file, (role, folder) in zip(listing.files, roles, strict=True):
         if role is None and rest is None:
@@ -188,7 +188,12 @@ def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[
         if role is not None:
             places[used].add(folder)
             origin[used] = f"{PurePosixPath(folder).name}/"
-    _note_beside(listing, beside)
+    # By folder, the largest first, few of them by name.
+    ranked = sorted(beside.items(), key=lambda item: (-len(item[1]), item[0]))
+    for rank, (folder, names) in enumerate(ranked):
+        where = f"images in {shown(folder)}/" if folder else "images beside the splits' folders"
+        for name in names:
+            listing.leave_out(where if rank < _FOLDERS_NAMED else "images in other folders", name)
     if rest is not None:
         origin["train"] = "all that is not named so"
     _refuse_twins(listing, places)
@@ -207,15 +212,6 @@ def _named(listing: Listing, roles: Sequence[tuple[Role | None, str]]) -> tuple[
             rows[role] = range(start, start + len(found))
         start += len(found)
     return files, split_rows(listing.path, [file.name for file in files], rows, origin)
-
-
-def _note_beside(listing: Listing, beside: dict[str, list[str]]) -> None:
-    """Note the images of folders that are of no split: by folder, the largest first, few of them by name."""
-    ranked = sorted(beside.items(), key=lambda item: (-len(item[1]), item[0]))
-    for rank, (folder, names) in enumerate(ranked):
-        where = f"images in {shown(folder)}/" if folder else "images beside the splits' folders"
-        for name in names:
-            listing.leave_out(where if rank < _FOLDERS_NAMED else "images in other folders", name)
 
 
 def _refuse_twins(listing: Listing, places: dict[Role, set[str]]) -> None:
@@ -263,31 +259,22 @@ def split_rows(
             f"{path} has {images_of(len(train))} to train on; at least {needed} are needed, because each of "
             "train, val and test has one"
         )
-    ranked = _ranked(names, train)
+    # In the order of the sha256 of their names, which adding images hardly changes.
+    digests = {row: hashlib.sha256(names[row].encode("utf-8", "surrogateescape")).digest() for row in train}
+    ranked = sorted(train, key=digests.__getitem__)
     found: dict[Role, list[int]] = {role: list(rows) for role, rows in parts.items()}
     words: dict[Role, str] = {"train": "the rest", "val": _SHARE, "test": _SHARE, **(origin or {})}
-    missing: tuple[Role, ...] = ("test", "val")
-    for role in missing:
+    for role in reversed(ROLES):
         if role not in parts:
             found[role], ranked = sorted(ranked[:share]), ranked[share:]
     found["train"] = sorted(ranked)
-    order: tuple[Role, ...] = ("train", "val", "test")
-    carved = tuple(role for role in order if role not in parts)
-    return Split({role: found[role] for role in order}, {role: words[role] for role in order}, carved)
+    carved = tuple(role for role in ROLES if role not in parts)
+    return Split({role: found[role] for role in ROLES}, {role: words[role] for role in ROLES}, carved)
 
 
 def images_of(count: int) -> str:
     """Return ``1 image`` or ``20 images``."""
     return f"{count:,} image{'s' if count != 1 else ''}"
-
-
-def _ranked(names: Sequence[str], rows: Iterable[int]) -> list[int]:
-    """Return rows in the order of the sha256 of their names, which adding images hardly changes."""
-
-    def rank(row: int) -> bytes:
-        return hashlib.sha256(names[row].encode("utf-8", "surrogateescape")).digest()
-
-    return sorted(rows, key=rank)
 
 
 def role_in(name: str) -> Role | None:

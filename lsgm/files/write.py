@@ -106,7 +106,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     refuse_links(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_suffix(path))
+        ending = os.fsencode(path.suffix)[:20].decode(errors="ignore")  # by which Pillow knows a format
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=ending)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -249,11 +250,6 @@ def sweep(parent: Path) -> None:
 def _prefix(path: Path) -> str:
     # A name may have up to 255 bytes, and up to four of them to a letter.
     return f"{TEMPORARY}{os.fsencode(path.name)[:100].decode(errors='ignore')}."
-
-
-def _suffix(path: Path) -> str:
-    """Return the ending, by which NumPy and Pillow know a format."""
-    return os.fsencode(path.suffix)[:20].decode(errors="ignore")
 
 
 def _is_link(path: Path) -> DataError:

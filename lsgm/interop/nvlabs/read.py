@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -98,15 +99,16 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
             f"{shown(str(path))} is a checkpoint of score_sde_pytorch; `lsgm import score-sde` takes it "
             "with --config"
         )
-    args = content.get("args")
+    other, args = partial(_other, path), content.get("args")
     if not isinstance(args, argparse.Namespace):
         raise _other(path, "it has no 'args'" if args is None else "its 'args' are not a Namespace")
     names = vars(args)
     Arguments(names).check()
     epoch, step = (_count(content, key, path) for key in ("epoch", "global_step"))
     if own := _stage_1(content):
-        return Official(names, _tensors(content, own, path), None, "vae", None, epoch, step)
-    vae, prior = _tensors(content, "vae_state_dict", path), _tensors(content, "dae_state_dict", path)
+        vae = weights_of(content.get(own), own, other)
+        return Official(names, vae, None, "vae", None, epoch, step)
+    vae, prior = (weights_of(content.get(key), key, other) for key in ("vae_state_dict", "dae_state_dict"))
     rule = _rule(content.get("dae_optimizer")) or _rule(content.get("vae_optimizer"))
     if content.get("dae_optimizer") is None:
         # Their files of averaged weights say nothing of the training's state.
@@ -116,9 +118,7 @@ def official_of(content: Mapping[str, Any], path: Path) -> Official:
     ema = _averages(state, prior, Arguments(names).number("ema_decay", 1.0), path)
     moment = state.get(STEM, {}).get("exp_avg_sq")
     if moment is not None:
-        moment = plain_tensor(
-            moment, f"the second moment of '{STEM}' in its 'dae_optimizer'", _otherwise(path)
-        )
+        moment = plain_tensor(moment, f"the second moment of '{STEM}' in its 'dae_optimizer'", other)
     fits = moment is not None and moment.is_floating_point() and moment.shape == prior[STEM].shape
     return Official(names, vae, prior, "raw", ema, epoch, step, rule, moment if fits else None)
 
@@ -191,7 +191,7 @@ def _averages(
         average = raw if name == FREQUENCIES else state.get(name, {}).get("ema")
         if average is None:
             raise _other(path, f"its 'dae_optimizer' has no averaged weights of '{named(name)}'")
-        average = plain_tensor(average, f"the average of '{named(name)}'", _otherwise(path))
+        average = plain_tensor(average, f"the average of '{named(name)}'", partial(_other, path))
         if average.shape != raw.shape:
             found, wanted = list(average.shape), list(raw.shape)
             raise _other(path, f"the average of '{named(name)}' is {found} and the tensor {wanted}")
@@ -199,19 +199,11 @@ def _averages(
     return ema
 
 
-def _tensors(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
-    return weights_of(content.get(key), key, _otherwise(path))
-
-
 def _count(content: Mapping[str, Any], key: str, path: Path) -> int:
     count = count_of(content.get(key, 0))
     if count is None:
         raise _other(path, f"its '{key}' is not a count but {brief(content[key])}")
     return count
-
-
-def _otherwise(path: Path) -> Callable[[str], CheckpointError]:
-    return lambda what: _other(path, what)
 
 
 def _other(path: Path, what: str) -> CheckpointError:
