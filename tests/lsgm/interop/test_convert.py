@@ -34,7 +34,8 @@ def loaded(model: Native[Any], state: dict[str, Tensor]) -> LSGM:
     return networks.double().eval()
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+# Of the other families `lsgm conformance` says the same, in tests/lsgm/conformance.
+@pytest.mark.parametrize("name", ["omniglot", "cifar10_fid"])
 def test_the_prior_predicts_what_the_authors_does(name: str) -> None:
     model, io = native(averaged(name)), golden(name)[2]
     prior = loaded(model, model.ema).prior
@@ -45,7 +46,7 @@ def test_the_prior_predicts_what_the_authors_does(name: str) -> None:
     assert float((eps - wanted).abs().max()) <= 1e-9 * max(1.0, float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", ["omniglot", "cifar10_fid"])
 def test_the_vae_draws_what_the_authors_does(name: str) -> None:
     model, io = native(averaged(name)), golden(name)[2]
     vae = loaded(model, model.ema).vae
@@ -157,9 +158,8 @@ def test_logits_that_start_as_low_as_dropped_ones_tell_nothing() -> None:
     assert bool(native(content, reference_compat=True).ema["prior.active"].all())
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_the_order_of_keys_says_nothing(name: str) -> None:
-    content, wanted = averaged(name), native(averaged(name))
+def test_the_order_of_keys_says_nothing() -> None:
+    content, wanted = averaged("cifar10_fid"), native(averaged("cifar10_fid"))
     for part in ("vae_state_dict", "dae_state_dict"):
         items = list(content[part].items())
         content[part] = dict(random.Random(4).sample(items, len(items)))
