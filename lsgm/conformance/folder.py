@@ -27,23 +27,6 @@ from lsgm.score import ScoreModel
 from lsgm.vae.base import Noise, Shape
 from lsgm.vae.hierarchical import HierarchicalVAE
 
-__all__ = [
-    "AVERAGES",
-    "CHECKPOINT",
-    "EXPECTED",
-    "Deviation",
-    "GoldenFolder",
-    "ReferenceModel",
-    "deviation",
-    "levels_of",
-    "load",
-    "noise_of",
-    "numbered",
-    "read_folder",
-    "read_values",
-    "worst",
-]
-
 CHECKPOINT, META, VALUES = "checkpoint.pt", "meta.json", "io.safetensors"
 
 EXPECTED = "expected.safetensors"

@@ -15,20 +15,6 @@ from lsgm.errors import DataError
 from lsgm.files.names import shown
 from lsgm.progress import aligned
 
-__all__ = [
-    "Allowance",
-    "CannotRunError",
-    "Family",
-    "Result",
-    "Tolerances",
-    "as_json",
-    "as_lines",
-    "examine",
-    "is_input",
-    "passed",
-    "summary",
-]
-
 M = TypeVar("M")
 """The model that a folder is of."""
 

@@ -33,20 +33,6 @@ from lsgm.score import DEAD_LOGIT, ScoreModel
 from lsgm.train.stages import make_objective, make_vae_objective
 from lsgm.vae.base import normal_log_prob, sum_per_sample
 
-__all__ = [
-    "AVERAGES",
-    "DECODE",
-    "FAMILIES",
-    "GRADIENTS",
-    "PRIOR",
-    "TIMES",
-    "VAE_EVAL",
-    "column",
-    "conform",
-    "conform_folder",
-    "prior_of",
-]
-
 # The VAE: latents and log q of every group, the decoder's output, likelihood, mean image
 
 BINNED = ("mixture", "logistic")

@@ -26,8 +26,6 @@ from lsgm.files.regular import open_regular, open_zip
 from lsgm.generative import Pixels
 from lsgm.progress import bar, say
 
-__all__ = ["ARRAYS", "ArrayImages", "image_arrays", "read_array"]
-
 ARRAYS = (".npz", ".npy")
 
 MAIN = "arr_0.npy"

@@ -37,18 +37,6 @@ from lsgm.files.write import atomic_path, cache_dir, exclusive
 from lsgm.progress import bar
 from lsgm.structure import to_dict
 
-__all__ = [
-    "PixelNote",
-    "Rows",
-    "Size",
-    "agreed",
-    "cached_set",
-    "decoded",
-    "file_stamp",
-    "remembered",
-    "size_words",
-]
-
 T = TypeVar("T")
 Size = tuple[int, int]
 """(height, width)."""

@@ -20,8 +20,6 @@ from lsgm.errors import DataError
 from lsgm.files.arrays import map_array
 from lsgm.files.regular import refuse_special
 
-__all__ = ["CELEBAHQ", "COUNTS", "HOW", "find_celebahq", "read_celebahq"]
-
 COUNTS = (27_000, 3_000)
 """Train and test images, by order of name (or row): the split on which LSGM reports 5-bit likelihoods."""
 HOW = (

@@ -30,17 +30,6 @@ from lsgm.files.limits import DATASET_FILE, IMAGE_FILE, IMAGES
 from lsgm.files.regular import open_regular, read_bytes
 from lsgm.progress import bar
 
-__all__ = [
-    "CIFAR10",
-    "CIFAR_FILES",
-    "CLASSES",
-    "load_arrays",
-    "read_archive",
-    "read_cifar10",
-    "read_sheets",
-    "untile",
-]
-
 CIFAR_FILES = (
     RemoteFile(
         "cifar-10-python.tar.gz",

@@ -22,8 +22,6 @@ from lsgm.errors import DataError
 from lsgm.files.limits import DATASET_FILE
 from lsgm.files.regular import open_regular
 
-__all__ = ["Dataset", "Labels", "RemoteFile", "carved_set", "gunzip"]
-
 Labels = Mapping[str, Tensor]
 """Label name -> int64 ``[N]``, of the images of one split."""
 

@@ -38,20 +38,6 @@ from lsgm.files.regular import refuse_special
 from lsgm.files.write import cache_dir, exclusive, open_append, unwritable
 from lsgm.progress import bar
 
-__all__ = [
-    "Checked",
-    "UnreachableError",
-    "Weights",
-    "at_hand",
-    "download",
-    "fetch",
-    "fetch_dataset",
-    "fetch_weights",
-    "published_weights",
-    "verify",
-    "verify_weights",
-]
-
 
 @dataclass(frozen=True)
 class Weights:

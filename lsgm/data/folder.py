@@ -43,16 +43,6 @@ from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.progress import bar
 
-__all__ = [
-    "CheckedFiles",
-    "FileImages",
-    "decode_files",
-    "is_images",
-    "open_images",
-    "read_folder",
-    "read_image",
-]
-
 RULES = 1
 """Raised whenever files are checked, split or decoded by other rules."""
 _ROOM = Room(2**29)

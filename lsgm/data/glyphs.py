@@ -20,18 +20,6 @@ from lsgm.data.images import ImageSet, sha256_of
 from lsgm.discovery import import_matplotlib
 from lsgm.progress import bar
 
-__all__ = [
-    "FACES",
-    "GLYPHS",
-    "Glyph",
-    "build",
-    "cache_key",
-    "load_faces",
-    "render",
-    "render_face",
-    "split_of",
-]
-
 SIDE, OVERSAMPLING, MARGIN = 28, 8, 3
 """Pixels of an image, rendered pixels per pixel and side, pixels left free on every side."""
 REFERENCE_SIZE, LARGEST_SIZE = 128, 640

@@ -26,18 +26,6 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import IMAGE_PIXELS
 from lsgm.files.names import said
 
-__all__ = [
-    "BLOCK",
-    "ImageHeader",
-    "Room",
-    "decode",
-    "fitted",
-    "inspect",
-    "is_binary",
-    "reading",
-    "threads",
-]
-
 
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:

@@ -15,8 +15,6 @@ from lsgm.data.splits import drawn_order
 from lsgm.errors import ConfigError, DataError
 from lsgm.rng import StepNoise, derive_seed
 
-__all__ = ["ImageSet", "PixelKind", "PixelPipeline", "binarise_rows", "sha256_of", "test_levels"]
-
 PixelKind = Literal["binary", "uint8"]
 """How pixels are modelled: ``binary`` as Bernoulli draws of grey values, ``uint8`` as up to 256 levels."""
 

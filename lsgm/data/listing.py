@@ -21,8 +21,6 @@ from lsgm.files.names import shown
 from lsgm.files.regular import open_zip, read_bytes, read_member
 from lsgm.progress import say
 
-__all__ = ["SUFFIXES", "ImageFile", "Listing", "hidden", "holds_images", "list_files", "list_one", "once"]
-
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif",
     ".ppm", ".pgm", ".pbm", ".pnm",

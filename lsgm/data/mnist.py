@@ -21,17 +21,6 @@ from lsgm.files.arrays import read_arrays
 from lsgm.files.limits import DATASET_FILE
 from lsgm.files.regular import read_bytes
 
-__all__ = [
-    "FIXED_FILES",
-    "MNIST",
-    "MNIST_FILES",
-    "MNIST_FIXED",
-    "read_amat",
-    "read_idx",
-    "read_mnist",
-    "read_mnist_fixed",
-]
-
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = tuple(
     RemoteFile(file, _URL + file, contents_md5=md5)

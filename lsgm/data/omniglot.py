@@ -25,16 +25,6 @@ from lsgm.files.limits import DATASET_FILE
 from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_json, record_of
 
-__all__ = [
-    "OMNIGLOT",
-    "OMNIGLOT_FILES",
-    "OMNIGLOT_LAKE28",
-    "box_reduce",
-    "read_chardata",
-    "read_lake28",
-    "read_omniglot",
-]
-
 OMNIGLOT_FILES = (
     RemoteFile("chardata.mat", "https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat"),
 )

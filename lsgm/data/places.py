@@ -23,20 +23,6 @@ from lsgm.files.regular import open_regular
 from lsgm.files.text import read_record, record_of
 from lsgm.files.write import cache_dir
 
-__all__ = [
-    "Mirror",
-    "MirrorFile",
-    "file_sha256",
-    "find_mirror",
-    "first_good",
-    "is_there",
-    "mirror_ways",
-    "missing",
-    "places_of",
-    "read_manifest",
-    "roots",
-]
-
 T = TypeVar("T")
 
 

@@ -18,9 +18,6 @@ from lsgm.discovery import offers
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
 
-__all__ = ["DATASETS", "dataset_names", "find_dataset", "load"]
-
-
 _OWN = (
     glyphs.GLYPHS,
     mnist.MNIST,

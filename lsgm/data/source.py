@@ -17,17 +17,6 @@ from torch import Generator, Tensor
 
 from lsgm.rng import derive_seed
 
-__all__ = [
-    "ImageSource",
-    "Resident",
-    "Streaming",
-    "batch_indices",
-    "carve_validation",
-    "epoch_order",
-    "free_bytes",
-    "make_source",
-]
-
 
 @lru_cache(maxsize=4)
 def epoch_order(n: int, seed: int | str, epoch: int) -> Tensor:

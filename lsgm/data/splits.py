@@ -21,20 +21,6 @@ from lsgm.errors import DataError
 from lsgm.files.names import shown
 from lsgm.rng import derive_seed
 
-__all__ = [
-    "Role",
-    "Split",
-    "TooFewError",
-    "drawn_order",
-    "images_of",
-    "mixed",
-    "role_in",
-    "role_of",
-    "split_files",
-    "split_rows",
-    "subset",
-]
-
 STEP = np.uint64(0x9E3779B97F4A7C15)
 """The golden ratio's odd 64-bit step, by which SplitMix64 counts."""
 

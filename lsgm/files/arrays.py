@@ -24,17 +24,6 @@ from lsgm.files.names import said, shown
 from lsgm.files.regular import open_regular, zip_of
 from lsgm.files.text import parse_json, record_of
 
-__all__ = [
-    "BYTES",
-    "Arrays",
-    "TensorEntry",
-    "TensorHeader",
-    "array_names",
-    "map_array",
-    "parse_header",
-    "read_arrays",
-]
-
 _KINDS = {
     "f": "real numbers",
     "iu": "whole numbers",

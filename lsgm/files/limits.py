@@ -10,43 +10,6 @@ from dataclasses import dataclass
 
 from lsgm.errors import ConfigError, DataError, UserError
 
-__all__ = [
-    "ACTIVATIONS",
-    "ARRAYS",
-    "BATCH",
-    "CELLS",
-    "DATASET_FILE",
-    "DOCUMENT",
-    "DOWNLOAD",
-    "DRAWS",
-    "FEATURES",
-    "FOREIGN",
-    "GOLDEN",
-    "HEADER",
-    "IMAGE",
-    "IMAGES",
-    "IMAGE_FILE",
-    "IMAGE_PIXELS",
-    "INSTRUCTIONS",
-    "LAYERS",
-    "LINES",
-    "LOGGED",
-    "MODEL",
-    "NETWORK",
-    "PICKLE",
-    "PICTURES",
-    "RESULTS",
-    "ROWS",
-    "SIZE",
-    "STATISTICS",
-    "STEPS",
-    "TABLES",
-    "UNPACKED",
-    "WEIGHTS",
-    "ZIP_LISTING",
-    "Limit",
-]
-
 
 @dataclass(frozen=True)
 class Limit:

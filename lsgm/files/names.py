@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["brief", "file_name", "one_line", "said", "shown", "spelt"]
-
 LONGEST = 120
 """Bytes of a file's name, endings and numbers of a caller's not counted."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

@@ -18,21 +18,6 @@ from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ZIP_LISTING, Limit
 from lsgm.files.names import shown
 
-__all__ = [
-    "absent",
-    "below",
-    "last_read",
-    "listed",
-    "open_regular",
-    "open_zip",
-    "present",
-    "read_bytes",
-    "read_member",
-    "refuse_shared_folder",
-    "refuse_special",
-    "zip_of",
-]
-
 
 def present(path: Path) -> bool:
     """Say whether there is anything of a name, be it a link that leads nowhere.

@@ -16,21 +16,6 @@ from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes
 from lsgm.structure import from_dict
 
-__all__ = [
-    "TextLine",
-    "json_lines",
-    "lines_of",
-    "parse_json",
-    "parse_toml",
-    "read_json",
-    "read_record",
-    "read_table",
-    "read_text",
-    "read_toml",
-    "record_of",
-]
-
-
 NESTING = 64
 """Lists and tables within one another."""
 DIGITS = 308

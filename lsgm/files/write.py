@@ -16,27 +16,6 @@ from typing import IO
 from lsgm.errors import ConfigError, DataError
 from lsgm.files.names import shown
 
-__all__ = [
-    "TEMPORARY",
-    "UnwritableError",
-    "atomic_path",
-    "cache_dir",
-    "claim",
-    "directory",
-    "exclusive",
-    "make_folder",
-    "open_append",
-    "open_update",
-    "refuse_links",
-    "remedy",
-    "remove",
-    "replace_file",
-    "sweep",
-    "unwritable",
-    "write_synced",
-]
-
-
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; `sweep` removes what a kill has left."""
 

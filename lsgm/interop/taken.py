@@ -25,21 +25,6 @@ from lsgm.runs.load import checkpoint_meta
 from lsgm.runs.records import Position
 from lsgm.structure import LARGEST, to_dict
 
-__all__ = [
-    "Native",
-    "brief",
-    "count_of",
-    "fitting",
-    "named",
-    "plain_tensor",
-    "read_safetensors",
-    "real",
-    "recorded",
-    "refuse_larger",
-    "weights_of",
-    "write_imported",
-]
-
 R = TypeVar("R")
 """The type of a recipe."""
 

@@ -27,8 +27,6 @@ from lsgm.pickled.machine import (
 )
 from lsgm.pickled.torch_file import Filler, Storage, View, open_storages
 
-__all__ = ["read_pickle"]
-
 NESTING = 64
 """Containers within one another."""
 

@@ -16,15 +16,6 @@ from collections.abc import Callable, Mapping
 from pickle import HIGHEST_PROTOCOL, decode_long
 from typing import Any, NoReturn
 
-__all__ = [
-    "ForeignNameError",
-    "Made",
-    "MalformedError",
-    "Name",
-    "PickleMachine",
-    "TooManyError",
-]
-
 TUPLE_KEYS = 10_000
 """Keys that are tuples, in all tables of a file: unlike those of texts, their hashes can be made to meet."""
 

@@ -28,8 +28,6 @@ from lsgm.files.names import shown
 from lsgm.files.regular import open_regular, open_zip
 from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine
 
-__all__ = ["Filler", "Legacy", "Storage", "View", "Zipped", "open_storages"]
-
 PIECE = 2**20
 """Bytes unpacked at a time."""
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001

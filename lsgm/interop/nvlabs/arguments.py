@@ -24,8 +24,6 @@ from lsgm.recipes.recipe import (
 )
 from lsgm.structure import refuse_huge
 
-__all__ = ["Images", "images_of", "joint_stage", "pixels_of_args", "recipe_of", "vae_stage"]
-
 Weighting = Literal["ll", "un", "re", "rescale"]
 
 DECODERS: dict[str, Decoder] = {

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from lsgm.interop.taken import Native
     from lsgm.recipes.recipe import LSGMRecipe
 
-__all__ = ["HELP", "NvlabsOptions", "run"]
-
-
 HELP = "checkpoints of the authors' code: checkpoint.pt, checkpoint_fid.pt, checkpoint_nll.pt"
 
 DESCRIPTION = """Turn a checkpoint of the LSGM authors' code (arXiv:2106.05931) into a run directory.

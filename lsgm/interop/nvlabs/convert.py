@@ -21,8 +21,6 @@ from lsgm.nets.config import NVAEConfig
 from lsgm.recipes.recipe import LSGMRecipe
 from lsgm.runs.checkpoint import with_later_buffers
 
-__all__ = ["INACTIVE_BELOW", "Channels", "channels_in_use", "convert", "empty_networks"]
-
 
 def convert(
     official: Official, *, reference_compat: bool = False, ignore: tuple[str, ...] = ()

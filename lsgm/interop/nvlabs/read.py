@@ -24,19 +24,6 @@ from lsgm.interop.taken import brief, count_of, named, plain_tensor, weights_of
 from lsgm.pickled.foreign import read_pickle
 from lsgm.structure import LARGEST
 
-__all__ = [
-    "IGNORED",
-    "STEM",
-    "TRANSLATED",
-    "Arguments",
-    "Official",
-    "Rule",
-    "check_names",
-    "ignored",
-    "official_of",
-    "read_checkpoint",
-]
-
 T = TypeVar("T")
 
 Kind = Literal["raw", "last", "averaged", "vae"]

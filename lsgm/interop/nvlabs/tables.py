@@ -31,17 +31,6 @@ from lsgm.nets.ncsnpp import (
 from lsgm.vae.cells import Branch, Resampling
 from lsgm.vae.hierarchical import Layout
 
-__all__ = [
-    "Assembly",
-    "Table",
-    "drawn_frequencies",
-    "layers_in_order",
-    "numbered_rows",
-    "prior_table",
-    "vae_derived",
-    "vae_table",
-]
-
 
 class Assembly(NamedTuple):
     """Where one of our tensors comes from."""
