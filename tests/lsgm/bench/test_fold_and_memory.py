@@ -117,7 +117,7 @@ def test_recompute_is_switched_everywhere_and_nothing_else(hierarchical: Path) -
 def test_recomputing_activations_lowers_the_peaks_rise(
     hierarchical: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench("memory", "--recipes", hierarchical, "--batch", 48, "--json") == 0
+    assert bench("memory", "--recipes", hierarchical, "--batch", 24, "--json") == 0
     kept, again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (kept["recompute"], again["recompute"]) == (False, True)
     # Of several cells per part the inputs stay instead of everything inside.

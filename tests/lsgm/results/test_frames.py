@@ -18,7 +18,7 @@ from lsgm.results.row import KINDS, Row
 BARE = Row("t@1", "a", "m", None)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=30)
 @given(any_rows())
 @example([])
 @example([Row("t@1", "a", "m", -0.0, n=2**63 - 1, note="", higher_is_better=False), BARE])
