@@ -83,6 +83,13 @@ def say(sentence: str) -> None:
         print(f"lsgm: {shown(sentence)}", file=sys.stderr, flush=True)
 
 
+def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
+    """Return a Markdown table, its first ``left`` columns to the left, the others, numbers, to the right."""
+    rule = ["---" if index < left else "---:" for index in range(len(heads))]
+    body = ([shown(cell).replace("|", "\\|") for cell in cells] for cells in rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(heads), rule, *body])
+
+
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Return a line for each row of cells, all columns to the left and as wide as they must be."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]

@@ -22,6 +22,8 @@ class _Source:
 
     where: str
     has_null: bool
+    lenient: bool
+    """Whether keys that a dataclass does not have are left out."""
 
     def __str__(self) -> str:
         return self.where
@@ -61,9 +63,7 @@ def from_dict(
     Raises ConfigError naming the key by its full path: unknown (with a "did you mean"), missing, of a wrong
     type, or refused by the dataclass itself.
     """
-    if unknown == "ignore":
-        mapping = _known(cls, mapping)
-    return typing.cast(T, _build(cls, mapping, _Source(where, null), ""))
+    return typing.cast(T, _build(cls, mapping, _Source(where, null, unknown == "ignore"), ""))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -156,25 +156,6 @@ def _hints(cls: Any) -> Mapping[str, Any]:
     return _evaluated(cls)
 
 
-def _known(hint: Any, value: Any) -> Any:
-    """Return a value without the keys that the dataclasses of its annotation do not have, at every depth."""
-    origin, args = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        hints = _hints(hint)
-        names = {field.name for field in dataclasses.fields(hint) if field.init}
-        spelt = {key: str(key).replace("-", "_") for key in value}
-        return {name: _known(hints[name], value[key]) for key, name in spelt.items() if name in names}
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: _known(args[1], item) for key, item in value.items()}
-    if origin in (tuple, list) and isinstance(value, list) and (len(args) == 1 or args[-1] is Ellipsis):
-        return [_known(args[0], item) for item in value]
-    if origin in (Union, types.UnionType):
-        # A union of one dataclass and None: others are told apart by keys, which all have to stay.
-        classes = [arg for arg in args if dataclasses.is_dataclass(arg)]
-        return _known(classes[0], value) if len(classes) == 1 else value
-    return value
-
-
 def _plain(value: Any) -> Any:
     if value is None:
         return NONE
@@ -204,15 +185,18 @@ def _build(cls: type[Any], mapping: Any, where: _Source, path: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     # Options are spelt with dashes on the command line; both spellings name the same key here.
     given = {str(key).replace("-", "_"): value for key, value in mapping.items()}
-    for key in given:
-        if key not in fields:
-            hint = did_you_mean(key, fields) or f"; the keys here are {', '.join(sorted(fields)) or 'none'}"
-            raise ConfigError(f"{where}: unknown key '{_join(path, key)}'{hint}")
+    unknown = [key for key in given if key not in fields]
+    if unknown and not where.lenient:
+        key = unknown[0]
+        hint = did_you_mean(key, fields) or f"; the keys here are {', '.join(sorted(fields)) or 'none'}"
+        raise ConfigError(f"{where}: unknown key '{_join(path, key)}'{hint}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in given:
             raise ConfigError(f"{where}: the key '{_join(path, name)}' is missing; add it")
-    values = {key: _value(hints[key], item, where, _join(path, key)) for key, item in given.items()}
+    values = {
+        key: _value(hints[key], item, where, _join(path, key)) for key, item in given.items() if key in fields
+    }
     try:
         return cls(**values)
     except ConfigError as error:
@@ -285,6 +269,8 @@ def _union(args: tuple[Any, ...], value: Any, where: _Source, path: str) -> Any:
     if type(None) in args and (value is None or (value == NONE and not where.has_null)):
         return None
     alternatives = [arg for arg in args if arg is not type(None)]
+    if sum(map(dataclasses.is_dataclass, alternatives)) > 1:
+        where = dataclasses.replace(where, lenient=False)  # they are told apart by keys, which all count
     if isinstance(value, Mapping):
         alternatives = [arg for arg in alternatives if _named_by(arg, value)] or alternatives
     # A whole number must stay one in `int | float`, so exact types go first.

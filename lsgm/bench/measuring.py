@@ -20,7 +20,7 @@ from lsgm.devices import clock, pick_device
 from lsgm.errors import ConfigError
 from lsgm.files.write import make_folder, replace_file, writing
 from lsgm.kinds import recipe_from
-from lsgm.progress import bar
+from lsgm.progress import bar, markdown_table
 from lsgm.recipes import load_recipe
 from lsgm.runs.provenance import git_revision, hardware, versions
 
@@ -84,10 +84,7 @@ def labelled(row: Row) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Iterable[str]], left: int = 2) -> str:
     """Return a Markdown table, its first ``left`` columns to the left."""
-    rule = ["---" if index < left else "---:" for index in range(len(heads))]
-    # A bar inside a recipe's path would end its cell.
-    body = ([cell.replace("|", "\\|") for cell in cells] for cells in rows)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(heads), rule, *body])
+    return markdown_table(heads, rows, left)
 
 
 def columns(heads: Columns, rows: Iterable[Row], left: int = 2) -> str:

@@ -13,6 +13,7 @@ from lsgm.discovery import offers, package_folder
 from lsgm.errors import ConfigError
 from lsgm.files.names import shown
 from lsgm.kinds import recipe_from
+from lsgm.progress import markdown_table
 from lsgm.recipes import find_recipes, read_toml
 from lsgm.runs.checkpoint import WEIGHTS
 from lsgm.structure import completed_as_then, differences, to_dict
@@ -22,8 +23,6 @@ SHOWN_GROUPS = ("likelihood", "quality")
 
 _MARKS = re.compile(r"[\\\[\]]|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 """What Markdown takes for a link, a picture or HTML."""
-
-Table = list[Sequence[str]]
 
 
 def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -96,7 +95,7 @@ def _facts(state: Mapping[str, Any]) -> str:
     levels = "binary" if pixels["kind"] == "binary" else f"{2 ** pixels['bits']} levels"
     data = dict(zip(("name", "version", "sha256"), meta["dataset"].rsplit("@", 2), strict=False))
     parameters = [f"{count:,} ({part})" for part, count in state["parameters"].items()]
-    return _table(
+    return markdown_table(
         ("what", "value"),
         [
             ("kind", f"`{meta['recipe']['kind']}`"),
@@ -109,7 +108,7 @@ def _facts(state: Mapping[str, Any]) -> str:
             ("size", f"{file['bytes']:,} bytes"),
             ("weights sha256", f"`{file['sha256']}`"),
         ],
-        numbers=0,
+        left=2,
     )
 
 
@@ -124,7 +123,7 @@ def _training(state: Mapping[str, Any]) -> list[str]:
     earlier = exported.get("earlier") or []
     stages = [(f"`{s['name']}` of `{run['run']}`", _budget(s)) for run in earlier for s in run["stages"]]
     stages += [(f"`{stage['name']}`", _budget(stage)) for stage in exported["stages"]]
-    table: Table = [[name, *map(_count, budget)] for name, budget in stages]
+    table = [[name, *map(_count, budget)] for name, budget in stages]
     if len(stages) > 1:
         table.append(["all", *map(_count, map(_sum, zip(*(budget for _, budget in stages), strict=True)))])
     facts = [
@@ -142,7 +141,7 @@ def _training(state: Mapping[str, Any]) -> list[str]:
         f"{key}: see `meta` in `state.json`" for key in ("recalibrated", "imported") if key in state["meta"]
     ]
     return [
-        _table(("stage", "steps", "images seen", "training seconds"), table),
+        markdown_table(("stage", "steps", "images seen", "training seconds"), table),
         "\n".join(f"- {shown(fact)}" for fact in facts),
     ]
 
@@ -179,7 +178,7 @@ def _validation(state: Mapping[str, Any]) -> str:
     validation = state["exported"].get("validation")
     if validation is None:
         return "The run recorded none."
-    table: Table = [
+    table = [
         (name, f"{value:#.4g}")
         for name, value in validation.items()
         if name != "step" and "/" not in name and value is not None
@@ -187,7 +186,7 @@ def _validation(state: Mapping[str, Any]) -> str:
     return (
         f"At step {validation.get('step') or 0:,}, by the averaged weights before rounding, on images held "
         "out of the training data: means without an interval, for following the training. They are no test "
-        "results.\n\n" + _table(("term", "nats/image"), table)
+        "results.\n\n" + markdown_table(("term", "nats/image"), table)
     )
 
 
@@ -214,7 +213,7 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     cells = [_cells(row) for row in printed]
     kept = [index for index in range(len(heads)) if index < 5 or any(line[index] for line in cells)]
-    table: Table = [[line[index] for index in kept] for line in cells]
+    table = [[line[index] for index in kept] for line in cells]
     revisions = ", ".join(
         dict.fromkeys(f"`{row['git_revision']}`" for row in printed if row.get("git_revision"))
     )
@@ -222,7 +221,7 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "Of exactly these weights, by their sha256"
         + (f", at git revision {revisions}." if revisions else ".")
         + " Intervals are over images; `levels` begins the hash of the bits that were scored.",
-        _table([heads[index] for index in kept], table, numbers=0),
+        markdown_table([heads[index] for index in kept], table, left=len(kept)),
     ]
 
 
@@ -279,13 +278,6 @@ def _task(dataset: str) -> str:
 
 def _count(value: float | None) -> str:
     return "not recorded" if value is None else f"{value:,.0f}"
-
-
-def _table(heads: Sequence[str], rows: Table, numbers: int = 1) -> str:
-    """Return a Markdown table; columns from ``numbers`` on are numbers, none where it is 0."""
-    rules = ["---:" if numbers and index >= numbers else "---" for index in range(len(heads))]
-    lines = [heads, rules, *([shown(cell).replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def shipped_recipe(tables: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,6 @@ from reports.any_rows import any_rows
 
 from lsgm import results
 from lsgm.errors import DataError
-from lsgm.results.frames import DTYPES
 from lsgm.results.row import KINDS, Row
 
 BARE = Row("t@1", "a", "m", None)
@@ -24,7 +23,7 @@ BARE = Row("t@1", "a", "m", None)
 @example([Row("t@1", "a", "m", -0.0, n=2**63 - 1, note="", higher_is_better=False), BARE])
 def test_rows_become_a_table_and_come_back_to_the_last_bit(rows: list[Row]) -> None:
     frame = results.frame(rows)
-    assert {name: frame[name].dtype for name in frame} == DTYPES
+    assert {name: frame[name].dtype for name in frame} == results.dtypes()
     assert repr(results.rows(frame)) == repr(rows)  # repr tells 0.0 from -0.0, and 1 from 1.0 and True
 
 
