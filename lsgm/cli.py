@@ -121,12 +121,17 @@ def _streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _tell(sentence: str) -> None:
-    """Print to standard error; where it is full or closed there is nobody to tell."""
+def _ended(status: int, sentence: str) -> int:
+    """Return the status once a sentence is told and what was printed has left, where anybody listens."""
     try:
         print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
     except OSError:
         _hush(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hush(sys.stdout)
+    return status
 
 
 LONGEST = 4000
@@ -150,34 +155,11 @@ def _said(error: OSError) -> str:
     return f"{shown(str(where))} cannot be used ({error.strerror}); {advice}, then run the same command again"
 
 
-def _last_words(status: int) -> int:
-    """Return the status after what was printed has left: where it cannot, nothing hides what was said."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _hush(sys.stdout)
-    return status
-
-
 def _clipped(sentence: str) -> str:
     """Return a sentence that a terminal holds: what it repeats of a file may be of any length."""
     if len(sentence) <= LONGEST:
         return sentence
     return f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
-
-
-def _unprinted() -> int | None:
-    """Return the status where what was printed cannot leave, and say why; None where it has left."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _hush(sys.stdout)
-        return 141
-    except OSError as error:
-        _tell(_said(error))
-        _hush(sys.stdout)
-        return 2
-    return None
 
 
 def _sentence(error: Exception, argv: Sequence[str]) -> str:
@@ -201,22 +183,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     line = list(sys.argv[1:] if argv is None else argv)
     _streams()
+    leaving: SystemExit | None = None
+    status = 0
     try:
-        status = _dispatch(line)
+        try:
+            status = _dispatch(line)
+        except SystemExit as exit:  # a page of help has been printed, or SIGTERM come
+            leaving = exit
         sys.stdout.flush()
-    except SystemExit:  # a page of help has been printed, or SIGTERM come
-        if (failed := _unprinted()) is None:
-            raise
-        return failed
     except KeyboardInterrupt:
-        _tell("interrupted")
-        return _last_words(130)
+        return _ended(130, "interrupted")
     except BrokenPipeError:
         _hush(sys.stdout)
         return 141
     except Exception as error:  # what no reader has foreseen, too, is one sentence
-        _tell(_sentence(error, line))
-        return _last_words(2)
+        return _ended(2, _sentence(error, line))
+    if leaving is not None:
+        raise leaving
     return status
 
 

@@ -247,7 +247,9 @@ def controlled(tol: float, *, inside: bool, redrawn: bool) -> Way:
 
         def field(y: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             z = y[:, :width].reshape(-1, *shape[1:])
-            probe = _signs(z.shape, generator, z) if redrawn else first[rows]
+            probe = first[rows]
+            if redrawn:
+                probe = (torch.randint(0, 2, tuple(z.shape), generator=generator) * 2 - 1).to(z)
             velocity, form = velocity_and_forms(lambda at: count.drift(at, t, rows), z, probe[None])
             trace = flow.field(z, t, rows)[1]
             parts = [velocity.flatten(1), form.to(y.dtype)] if inside else [velocity.flatten(1)]
@@ -288,7 +290,3 @@ def _replayed(flow: Flow, times: list[float]) -> Tensor:
         assert step.passenger is not None
         y, total = step.y, total + step.passenger.mean(dim=1)
     return flow.score.sde.log_prior(y) + total
-
-
-def _signs(shape: Any, generator: Generator, like: Tensor) -> Tensor:
-    return (torch.randint(0, 2, tuple(shape), generator=generator) * 2 - 1).to(like)

@@ -54,6 +54,7 @@ def run(argv: list[str]) -> int:
 
 def examine() -> dict[str, Any]:
     """Return the findings by name; nothing in here raises, whatever is missing."""
+    here = Path.cwd()  # where runs would be written
     return {
         "lsgm": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -64,7 +65,7 @@ def examine() -> dict[str, Any]:
         "data": _data(),
         "cache": _cache(),
         "weights": _weights(),
-        "disk": _disk(),
+        "disk": f"{shutil.disk_usage(here).free / 2**30:.1f} GiB free in {here}",
     }
 
 
@@ -176,9 +177,3 @@ def _weights() -> list[str]:
             for file in sorted(Path(folder).rglob("*.safetensors")):
                 names.append(f"{file.name} {file.stat().st_size / 2**10:.0f} KiB")
     return names
-
-
-def _disk() -> str:
-    """Return the free space where runs would be written."""
-    here = Path.cwd()
-    return f"{shutil.disk_usage(here).free / 2**30:.1f} GiB free in {here}"

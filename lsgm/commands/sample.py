@@ -197,7 +197,8 @@ class _Drawing:
             except KeyboardInterrupt:
                 stopped = signal.SIGINT
             if not stopped:
-                self.world.on_main(self._finish)
+                self.world.on_main(self.output.finish)
+                self.world.on_main(self._describe)
             elif self.world.main:
                 self._describe()
         return stopped
@@ -272,10 +273,6 @@ class _Drawing:
         for share in shares:
             if share[0] and not isinstance(share, str):
                 self.record.add(*share)
-
-    def _finish(self) -> None:
-        self.output.finish()
-        self._describe()
 
     def _missing(self, numbers: range) -> list[int]:
         return [number for number in numbers if not self._is_there(number)]

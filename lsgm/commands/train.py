@@ -77,7 +77,12 @@ def run(argv: list[str]) -> int:
     """Train; the exit status is 0, or 130 and 143 after an interruption."""
     named = _recipe_name(argv)
     asks_help = bool({"-h", "--help"} & set(argv))
-    recipe = _default_recipe("glyphs" if asks_help and not named else named)
+    name = named or ("glyphs" if asks_help else "")
+    require(
+        bool(name), "name a recipe to train, `lsgm train glyphs` for one; `lsgm ls recipes` shows them all"
+    )
+    tables = {key: value for key, value in load_recipe(name).items() if key not in ORIGINS}
+    recipe = recipe_from(tables, f"recipe '{name}'")
     options = _parse(argv, recipe)
     _once(options, named)
     recipe = options.config
@@ -137,15 +142,6 @@ def _default_out(named: Path) -> Path:
     if named.name == "config.toml" and (named.parent / "checkpoints").is_dir():
         return named.parent
     return Path("runs") / named.stem
-
-
-def _default_recipe(name: str) -> Any:
-    if not name:
-        raise ConfigError(
-            "name a recipe to train, `lsgm train glyphs` for one; `lsgm ls recipes` shows them all"
-        )
-    tables = {key: value for key, value in load_recipe(name).items() if key not in ORIGINS}
-    return recipe_from(tables, f"recipe '{name}'")
 
 
 def _parse(argv: list[str], recipe: Any) -> Any:

@@ -123,19 +123,16 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = parse_json(content, STATE)
         if not isinstance(state, dict):
             raise DataError("it is no JSON object")
-        _refuse_newer(path, state.get("format"))
+        if type(version := state.get("format")) is int and version > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {version} and this version reads up to {FORMAT}; update lsgm-bench to "
+                "read it"
+            )
         from_dict(CheckpointState, state, STATE, unknown="ignore", null=True)
     except (ConfigError, DataError) as error:
         reason = str(error).removeprefix(STATE).lstrip(": ").partition(";")[0]
         raise _damaged(path, f"is not the JSON that was written ({reason})") from error
     return state
-
-
-def _refuse_newer(path: Path, version: object) -> None:
-    if type(version) is int and version > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version} and this version reads up to {FORMAT}; update lsgm-bench to read it"
-        )
 
 
 def read_entries(checkpoint: Path, weights: Literal["ema", "raw"] = "ema") -> Mapping[str, TensorEntry]:

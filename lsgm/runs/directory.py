@@ -14,7 +14,6 @@ import tomllib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,39 +32,20 @@ from lsgm.runs.records import RunManifest
 from lsgm.structure import differences, flat, worded
 
 
-@dataclass(frozen=True)
 class Run:
     """The files of one run. Making one touches nothing; `start` writes or checks config and manifest."""
 
-    directory: Path
-
     def __init__(self, directory: Path | str) -> None:
-        object.__setattr__(self, "directory", Path(directory))
-
-    @property
-    def config_path(self) -> Path:
+        self.directory = Path(directory)
+        self.config_path = self.directory / "config.toml"
         """The complete, resolved configuration."""
-        return self.directory / "config.toml"
-
-    @property
-    def manifest_path(self) -> Path:
+        self.manifest_path = self.directory / "manifest.json"
         """Where the run comes from."""
-        return self.directory / "manifest.json"
-
-    @property
-    def metrics_path(self) -> Path:
+        self.metrics_path = self.directory / "metrics.jsonl"
         """The log."""
-        return self.directory / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The directory of the checkpoints."""
-        return self.directory / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """The directory of the pictures made while training."""
-        return self.directory / "samples"
+        self.checkpoints = self.directory / "checkpoints"
+        self.samples = self.directory / "samples"
+        """The pictures made while training."""
 
     def config(self) -> dict[str, Any]:
         """Return the configuration. Raises ConfigError where there is none or it is not TOML."""
@@ -125,7 +105,11 @@ class Run:
                 write.sweep(self.directory)
                 here = self.config() if self.config_path.exists() else None
                 if here is not None and changes is None:
-                    self._same(wanted, here)
+                    for key, (before, now) in differences(here, wanted).items():
+                        raise ConfigError(
+                            f"{self.directory} was started with {key} = {worded(before)}, not {worded(now)}; "
+                            "give another directory to start another run"
+                        )
                 manifest = self._noted(seed, about, argv, changes or {})
                 if here is not None:
                     wanted = _where_known(wanted, {*flat(here), *(changes or ())})
@@ -137,13 +121,6 @@ class Run:
                 f"the run directory {self.directory} cannot be written ({error.strerror or error}); "
                 "choose another one"
             ) from error
-
-    def _same(self, wanted: dict[str, Any], begun: dict[str, Any]) -> None:
-        for key, (before, now) in differences(begun, wanted).items():
-            raise ConfigError(
-                f"{self.directory} was started with {key} = {worded(before)}, not {worded(now)}; "
-                "give another directory to start another run"
-            )
 
     def _noted(
         self,
@@ -220,7 +197,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not os.path.lexists(path):
         return []
     rows: list[dict[str, Any]] = []
-    for line in _lines(read_bytes(path, LINES)):
+    # A line may be no text where a disk or a kill has damaged it.
+    for line in filter(bytes.strip, read_bytes(path, LINES).split(b"\n")):
         try:
             row = parse_json(line, path)
         except UserError:
@@ -228,11 +206,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if _is_row(row):
             rows.append(row)
     return rows
-
-
-def _lines(content: bytes) -> Iterator[bytes]:
-    """Yield the lines, of which one may be no text where a disk or a kill has damaged it."""
-    return (line for line in content.split(b"\n") if line.strip())
 
 
 def _is_row(row: Any) -> bool:

@@ -47,7 +47,11 @@ def rounded(tensors: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
     """
     if dtype == "float32":
         return dict(tensors)
-    return {key: value.bfloat16() if _is_array(value) else value for key, value in tensors.items()}
+
+    def is_array(value: Tensor) -> bool:
+        return value.dtype == torch.float32 and sum(size > 1 for size in value.shape) >= 2
+
+    return {key: value.bfloat16() if is_array(value) else value for key, value in tensors.items()}
 
 
 def checkpoint_to_export(path: Path, stage: str = "") -> Path:
@@ -152,10 +156,6 @@ def _state(checkpoint: Path, dtype: Dtype, name: str) -> dict[str, Any]:
         "meta": without_paths(state["meta"]),
         "exported": {"dtype": dtype, "has_prior": model.has_prior, **describe_origin(checkpoint, state)},
     }
-
-
-def _is_array(value: Tensor) -> bool:
-    return value.dtype == torch.float32 and sum(size > 1 for size in value.shape) >= 2
 
 
 def _shown(folder: Path) -> str:
