@@ -88,20 +88,6 @@ def test_without_churn_edm_euler_is_ddim_to_the_bit(kind: str) -> None:
     assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize(("name", "order"), [("edm-euler", 1), ("edm-heun", 2)])
-@pytest.mark.parametrize("kind", SDES)
-def test_the_order_is_the_declared_one_without_churn(kind: str, name: str, order: int) -> None:
-    world = gaussian_world(SDES[kind])
-    assert find_sampler(name).order == order
-    exact = world.flow(initial(world, 4, 3), 1.0, time_end_of(world.sde))
-
-    def error(steps: int) -> float:
-        config = SamplerConfig(name, steps=steps, grid="edm", rho=7.0)
-        return float((draw(world, (3,), range(4), config, dtype=torch.float64).z - exact).abs().max())
-
-    assert math.log2(error(200) / error(400)) == pytest.approx(order, abs=0.1)
-
-
 @pytest.mark.parametrize("kind", SDES)
 def test_churn_keeps_mean_and_variance_of_a_gaussian_world(kind: str) -> None:
     world = gaussian_world(SDES[kind])

@@ -62,12 +62,6 @@ def test_a_cubic_slope_is_integrated_exactly_on_uneven_steps_once_the_history_is
     torch.testing.assert_close(drawn.z, exact, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["ipndm-4", "ipndmv-4"])
-@pytest.mark.parametrize("kind", ["ve", "geometric"])
-def test_its_order_on_steps_even_in_s_is_that_of_its_first_step(kind: str, name: str) -> None:
-    assert measured_orders(name, SDES[kind], "s", (64, 128, 256)) == pytest.approx([2, 2], abs=0.15)
-
-
 @pytest.mark.parametrize("kind", SDES)
 def test_fixed_weights_are_of_order_two_where_steps_are_smooth_but_uneven_in_s(kind: str) -> None:
     assert measured_orders("ipndm-4", SDES[kind], "t", (128, 256, 512)) == pytest.approx([2, 2], abs=0.15)

@@ -31,19 +31,6 @@ def test_it_is_that_of_diffusers(kind: str, name: str, order: int, steps: int) -
     assert ours.nfe.tolist() == [steps] * 8
 
 
-@pytest.mark.parametrize("kind", SDES)
-def test_unipc_2_is_of_order_three(kind: str) -> None:
-    assert measured_orders("unipc-2", SDES[kind], "log s", (64, 128, 256)) == pytest.approx([3, 3], abs=0.15)
-
-
-@pytest.mark.parametrize("kind", SDES)
-def test_unipc_3_is_of_order_three_at_least(kind: str) -> None:
-    orders = measured_orders("unipc-3", SDES[kind], "log s", (64, 128, 256))
-    # 3 where the first step's error rules (geometric, ve), up to 4 where it is small (vp).
-    assert min(orders) > 2.85
-    assert max(orders) < 4.15
-
-
 def test_where_the_first_step_is_easy_unipc_3_is_of_order_four() -> None:
     assert measured_orders("unipc-3", SDES["vp"], "log s", (32, 64, 128)) == pytest.approx([4, 4], abs=0.15)
 
