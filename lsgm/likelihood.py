@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lsgm.config import DensityConfig, require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.generative import Density
-from lsgm.ode import METHODS, ODESolution, odeint, odeint_fixed
+from lsgm.ode import METHODS, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sampling.registry import CountedScore, ScoreFunction
@@ -107,7 +107,16 @@ def ode_log_prob(
             solution = odeint(field, z0.detach(), start, 1.0, rtol=rtol, atol=atol, passenger_atol=nats)
         else:
             solution = odeint_fixed(field, z0.detach(), flow_times(score.sde, steps, start), method=solver)
-    return _collect(score, solution, counted.nfe, exact)
+    forms = solution.passenger
+    if forms is None:  # an empty batch: nothing was evaluated
+        forms = torch.zeros(len(z0), 1, dtype=torch.float64, device=z0.device)
+    trace, count = forms.mean(dim=1), forms.shape[1]
+    error = torch.zeros_like(trace) if exact else torch.full_like(trace, torch.nan)
+    if count > 1:
+        error = forms.std(dim=1) / count**0.5
+    log_prior = score.sde.log_prior(solution.y)
+    steps_taken = solution.accepted, solution.rejected
+    return LogProb(log_prior + trace, log_prior, trace, error, counted.nfe, *steps_taken)
 
 
 def flow_times(sde: SDE, steps: int, start: float) -> Tensor:
@@ -122,19 +131,6 @@ def flow_times(sde: SDE, steps: int, start: float) -> Tensor:
 def _require_known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         raise ConfigError(f"unknown {what} '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}")
-
-
-def _collect(score: ScoreFunction, solution: ODESolution, nfe: Tensor, exact: bool) -> LogProb:
-    """Turn integrated quadratic forms [B, P] into log-densities with their standard errors."""
-    forms = solution.passenger
-    if forms is None:  # an empty batch: nothing was evaluated
-        forms = torch.zeros(len(solution.y), 1, dtype=torch.float64, device=solution.y.device)
-    trace, count = forms.mean(dim=1), forms.shape[1]
-    error = torch.zeros_like(trace) if exact else torch.full_like(trace, torch.nan)
-    if count > 1:
-        error = forms.std(dim=1) / count**0.5
-    log_prior = score.sde.log_prior(solution.y)
-    return LogProb(log_prior + trace, log_prior, trace, error, nfe, solution.accepted, solution.rejected)
 
 
 def velocity_and_forms(

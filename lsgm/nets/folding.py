@@ -44,8 +44,7 @@ def _plain(normed: WeightNormConv2d) -> nn.Conv2d:
         normed.kernel_size,  # type: ignore[arg-type]
         normed.stride,  # type: ignore[arg-type]
         normed.padding,  # type: ignore[arg-type]
-        normed.dilation,  # type: ignore[arg-type]
-        normed.groups,
+        groups=normed.groups,
         bias=normed.bias is not None,
         device="meta",
     )

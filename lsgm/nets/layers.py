@@ -51,15 +51,12 @@ class WeightNormConv2d(nn.Conv2d):
         *,
         stride: int = 1,
         padding: int = 0,
-        dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
         mask: Tensor | None = None,
         gain: float = 1.0,
     ) -> None:
-        super().__init__(
-            c_in, c_out, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
-        )
+        super().__init__(c_in, c_out, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
         self.register_buffer("mask", None if mask is None else mask.to(self.weight), persistent=False)
         if self.weight.is_meta:  # of which shapes alone are asked, a thousand times
             first = torch.empty(c_out, 1, 1, 1, dtype=self.weight.dtype)

@@ -238,7 +238,9 @@ class StageRunner:
         means = self._means() if due else {}
         row.update(means)
         if validate:
-            row.update({f"val_{name}": float(value) for name, value in self._validate().items()})
+            self._settle()
+            scores = self._world.on_main(self._scores)
+            row.update({f"val_{name}": float(value) for name, value in scores.items()})
         if self.context.metrics is not None:
             self.context.metrics.write(row)
         # The bound, where a stage has one, is what a person follows; the total may be a surrogate of it.
@@ -258,15 +260,10 @@ class StageRunner:
         speed = {"images_per_second": images / seconds if seconds > 0 else 0.0}
         return {**rates, **dict(zip(self._names, means, strict=True)), **speed}
 
-    def _validate(self) -> dict[str, float]:
-        levels = self.context.val_levels
+    def _scores(self) -> dict[str, float]:
+        """Return the scores of the averaged weights on held-out levels, in eval mode."""
+        module, levels = self.stage.module, self.context.val_levels
         assert levels is not None
-        self._settle()
-        return self._world.on_main(lambda: self._scores(levels))
-
-    def _scores(self, levels: Tensor) -> dict[str, float]:
-        """Return the scores of the averaged weights, in eval mode."""
-        module = self.stage.module
         try:
             with torch.no_grad(), self.average.in_place():
                 module.eval()

@@ -46,14 +46,9 @@ def inactive_channels(vae: VAE, images: TrainingSet, batch_size: int, batches: i
     total = torch.zeros(channels, dtype=torch.float64)
     with _evaluating(vae):
         for index in bar(range(count), desc="channels in use", unit="batch"):
-            noise = StepNoise(
-                f"inactive/{images.seed}",
-                index,
-                global_batch=batch_size,
-                rows=rows,
-                device=images.world.device,
-            )
-            places = batch_indices(len(images.source), batch_size, f"inactive/{images.seed}", index)[rows]
+            seed, device = f"inactive/{images.seed}", images.world.device
+            noise = StepNoise(seed, index, global_batch=batch_size, rows=rows, device=device)
+            places = batch_indices(len(images.source), batch_size, seed, index)[rows]
             levels = images.pipeline.levels(images.source.batch(places), noise)
             draws = vae.encode(levels, noise.normal)[: vae.groups.top]
             total += torch.cat([normal_kl(draw) for draw in draws], dim=1).mean(dim=0).double().cpu()
@@ -66,11 +61,9 @@ def largest_squared_distance(vae: VAE, images: TrainingSet) -> float:
 
     The largest variance that a variance exploding SDE needs (technique 1 of arXiv:2006.09011).
     """
-
-    def find() -> float:
-        return largest_distance(_encode(vae, images, [images.pipeline])[:, 0].flatten(1))
-
-    return images.world.on_main(find)
+    return images.world.on_main(
+        lambda: largest_distance(_encode(vae, images, [images.pipeline])[:, 0].flatten(1))
+    )
 
 
 def largest_distance(z: Tensor, block: int | None = None) -> float:
@@ -147,13 +140,6 @@ class LatentCache:
         return self._latents[raw, chosen].to(self._device, non_blocking=True)
 
 
-def _ways(pipeline: Pipeline) -> list[Pipeline]:
-    """Return the ways from an image to levels: one, or two where images are mirrored at random."""
-    if isinstance(pipeline, PixelPipeline) and pipeline.flip:
-        return [plain := replace(pipeline, flip=False), _Mirrored(plain)]
-    return [pipeline]
-
-
 class _Mirrored:
     """Another pipeline's levels of the mirror images."""
 
@@ -162,6 +148,13 @@ class _Mirrored:
 
     def levels(self, raw: Tensor, noise: StepNoise, /) -> Tensor:
         return self._pipeline.levels(raw.flip(-1), noise)
+
+
+def _ways(pipeline: Pipeline) -> list[Pipeline]:
+    """Return the ways from an image to levels: one, or two where images are mirrored at random."""
+    if isinstance(pipeline, PixelPipeline) and pipeline.flip:
+        return [plain := replace(pipeline, flip=False), _Mirrored(plain)]
+    return [pipeline]
 
 
 def _encode(vae: VAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
