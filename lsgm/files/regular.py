@@ -10,6 +10,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
@@ -99,12 +100,8 @@ def absent(path: Path | str) -> bool:
 
     What lies in a folder that this user may not enter is not missing: opening it says why it cannot be read.
     """
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError):
-        return False
+    with suppress(DataError):
+        return not present(Path(path))
     return False
 
 

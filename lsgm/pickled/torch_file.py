@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lsgm.errors import CheckpointError
-from lsgm.files.limits import FOREIGN, UNPACKED, Limit
+from lsgm.files.limits import FOREIGN, INSTRUCTIONS, UNPACKED, Limit
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular, open_zip
 from lsgm.pickled.machine import Made, MalformedError, Name, PickleMachine
@@ -215,6 +215,8 @@ KINDS = {
     "QInt32": torch.qint32,
 }
 """The types of numbers by the names of their storages."""
+NESTING = 64
+"""Containers within one another."""
 LARGEST = 2**62
 MOST = 500_000
 """Tensors of a file, each of which needs half a kilobyte besides its numbers."""
@@ -286,36 +288,63 @@ def _count(value: Any) -> bool:
 
 
 class Filler:
-    """Makes the views in containers tensors, each storage read once.
+    """Makes the views in containers tensors, each storage read once, and each container walked through once.
 
-    Containers are changed in place and must be bounded. What has no numbers that tensors here can hold, or is
-    a tensor of another kind, stays a `Made`.
+    Containers are changed in place. What has no numbers that tensors here can hold, or is a tensor of another
+    kind, stays a `Made`. Raises CheckpointError, which ``name`` opens, where a container lies within itself,
+    where they nest more than `NESTING` deep, and where they have more entries than `INSTRUCTIONS`, each
+    counted as often as it can be reached: a hundred lists, each of the one before ten times, are 10^100.
     """
 
-    def __init__(self, storages: Zipped | Legacy) -> None:
-        self._storages = storages
+    def __init__(self, storages: Zipped | Legacy, name: str) -> None:
+        self._storages, self._name = storages, name
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
         self._tensors = 0
-        self._done: dict[int, tuple[Any, Any]] = {}
-        """What stood, kept so that no other object takes its number, and what stands for it."""
+        self._done: dict[int, tuple[Any, Any, int, int] | None] = {}
+        """What stood, kept so that no other object takes its number, what stands for it, entries, depth."""
 
     def filled(self, value: Any) -> Any:
         """Return a value with tensors in place of views."""
-        if not isinstance(value, (View, dict, list, tuple, argparse.Namespace)):
-            return value
-        if id(value) not in self._done:
-            self._done[id(value)] = (value, self._made(value))
-        return self._done[id(value)][1]
+        return self._walked(value, 0)[0]
 
-    def _made(self, value: Any) -> Any:
+    def _walked(self, value: Any, above: int) -> tuple[Any, int, int]:
+        """Return what stands for a value, how many entries it unfolds into, and how deep it nests."""
+        if not isinstance(value, (View, dict, list, tuple, argparse.Namespace)):
+            return value, 1, 0
+        if id(value) not in self._done:
+            self._done[id(value)] = None
+            self._done[id(value)] = (value, *self._made(value, above))
+        done = self._done[id(value)]
+        if done is None:
+            raise CheckpointError(
+                f"{self._name} holds a list or table that lies within itself; get the file from its authors "
+                "again"
+            )
+        self._hold_nesting(above + done[3])
+        return done[1:]
+
+    def _hold_nesting(self, depth: int) -> None:
+        if depth > NESTING:
+            raise CheckpointError(
+                f"{self._name} nests more than {NESTING} lists and tables; get the file from its authors "
+                "again"
+            )
+
+    def _made(self, value: Any, above: int) -> tuple[Any, int, int]:
         if isinstance(value, View):
-            return self._tensor(value)
-        if isinstance(value, tuple):
-            return tuple(map(self.filled, value))
+            return self._tensor(value), 1, 0
+        self._hold_nesting(above + 1)
         table: Any = vars(value) if isinstance(value, argparse.Namespace) else value
-        for key in table if isinstance(table, dict) else range(len(table)):
-            table[key] = self.filled(table[key])
-        return value
+        pairs = table.items() if isinstance(table, dict) else enumerate(table)
+        inner = {key: self._walked(item, above + 1) for key, item in pairs}
+        size = 1 + sum(entries for _, entries, _ in inner.values())
+        INSTRUCTIONS.hold(f"what {self._name} unfolds into", min(size, 10**18), CheckpointError)
+        depth = 1 + max((deep for _, _, deep in inner.values()), default=0)
+        if isinstance(value, tuple):
+            return tuple(item for item, _, _ in inner.values()), size, depth
+        for key, (item, _, _) in inner.items():
+            table[key] = item
+        return value, size, depth
 
     def _tensor(self, view: View) -> Tensor | Made:
         storage = view.storage

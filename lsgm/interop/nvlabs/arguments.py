@@ -100,7 +100,7 @@ def pixels_of_args(args: Mapping[str, Any]) -> Pixels:
 
 def _data(args: Arguments, images: Images) -> DataConfig:
     bits = DataConfig.bits if images.binary else args.whole("num_x_bits", NUM_X_BITS)
-    size = DataConfig.image_size if images.named else images.side
+    size = images.side if images.dataset.startswith("./") else DataConfig.image_size
     return DataConfig(images.dataset, flip=images.flip, pad=images.pad, bits=bits, image_size=size)
 
 
@@ -200,6 +200,7 @@ class Images:
     """A dataset: its name or path here, its images, and the score network's levels that go with it."""
 
     dataset: str
+    """A name of `lsgm data ls`, or the path of a folder that the user brings."""
     channels: int
     side: int
     """Height and width without padding."""
@@ -211,11 +212,6 @@ class Images:
     several, the number of scales chooses."""
     train: int | None
     """Training images, None where there is no agreed number."""
-
-    @property
-    def named(self) -> bool:
-        """Whether the dataset is one of `lsgm data ls`, not a folder that the user brings."""
-        return not self.dataset.startswith("./")
 
     def multipliers(self, args: Arguments) -> tuple[int, ...]:
         """Return the channel multipliers of the score network's levels. Raises CheckpointError."""
@@ -231,19 +227,6 @@ class Images:
             f"the checkpoint's argument 'num_scales_dae' is {scales}, and the authors' code has {known} "
             f"levels for '{args.values['dataset']}'; its model cannot be built here"
         )
-
-    def steps(self, args: Arguments, epochs: int) -> int | None:
-        """Return the optimiser steps of ``epochs``: every process sees whole batches of its share alone."""
-        if self.train is None:
-            return None
-        processes = args.whole("num_proc_node", 1) * args.whole("num_process_per_node", 1)
-        batch = args.whole("batch_size")
-        if min(processes, batch) < 1:
-            raise CheckpointError(
-                f"the checkpoint's argument 'batch_size' is {batch} on {processes} processes; give the file "
-                "as the authors' code wrote it"
-            )
-        return epochs * (math.ceil(self.train / processes) // batch)
 
 
 _IMAGES = {
@@ -344,11 +327,19 @@ def _budget(args: Arguments, images: Images) -> dict[str, Any]:
             f"the checkpoint's argument 'warmup_epochs' is {warmup} of {epochs} epochs; give the file as the "
             "authors' code wrote it"
         )
-    steps = images.steps(args, epochs)
     processes = args.whole("num_proc_node", 1) * args.whole("num_process_per_node", 1)
+    batch, steps = args.whole("batch_size"), StageConfig.steps
+    if images.train is not None:
+        if min(processes, batch) < 1:
+            raise CheckpointError(
+                f"the checkpoint's argument 'batch_size' is {batch} on {processes} processes; give the file "
+                "as the authors' code wrote it"
+            )
+        # Every process sees whole batches of its share alone.
+        steps = epochs * (math.ceil(images.train / processes) // batch)
     return {
-        "steps": StageConfig.steps if steps is None else steps,
-        "batch_size": args.whole("batch_size") * processes,
+        "steps": steps,
+        "batch_size": batch * processes,
         "warmup": warmup / max(epochs, 1),
         "clip": args.number("grad_clip_max_norm", 0.0),
         "precision": "bfloat16" if args.flag("autocast_train", True) else "float32",
