@@ -40,7 +40,6 @@ from lsgm.structure import to_dict
 T = TypeVar("T")
 Size = tuple[int, int]
 """(height, width)."""
-_HAS_CTIME = os.name != "nt"
 _SETTLED = 2_000_000_000
 """Nanoseconds for which a file must have been left alone before its dates stand for its content."""
 
@@ -173,23 +172,21 @@ def _places(key: str) -> tuple[Path, Path]:
 
 def agreed(path: Path, rows: Rows, size: Size | None) -> Size:
     """Return the size of all images; refuse those that have none in common or are smaller than asked."""
-    if size is None:
-        first = rows.size(0)
-        for row in range(len(rows)):
-            if rows.size(row) != first:
-                raise DataError(
-                    f"{rows.label(row)} is {_width_first(rows.size(row))} and other images are "
-                    f"{_width_first(first)}: give a data.image-size to which all are cropped and reduced"
-                )
-        return first
+    first = rows.size(0) if size is None else size
     for row in range(len(rows)):
-        height, width = rows.size(row)
-        if height < size[0] or width < size[1]:
+        have = rows.size(row)
+        if size is None and have != first:
             raise DataError(
-                f"{rows.label(row)} is {_width_first((height, width))}, smaller than "
-                f"{size[0] if size[0] == size[1] else _width_first(size)}; choose a smaller data.image-size"
+                f"{rows.label(row)} is {_width_first(have)} and other images are {_width_first(first)}: give "
+                "a data.image-size to which all are cropped and reduced"
             )
-    return size
+        if have[0] < first[0] or have[1] < first[1]:
+            wanted = str(first[0]) if first[0] == first[1] else _width_first(first)
+            raise DataError(
+                f"{rows.label(row)} is {_width_first(have)}, smaller than {wanted}; choose a smaller "
+                "data.image-size"
+            )
+    return first
 
 
 def _width_first(size: Size) -> str:
@@ -211,7 +208,10 @@ def _decode_all(
     walk = sorted((row, place) for place, row in enumerate(order))
     with atomic_path(pixels) as temporary:
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        _reserve(temporary)
+        # The room is taken now: a disk that fills up under mapped memory ends the process.
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, temporary.stat().st_size))
 
         def one(pair: tuple[int, int]) -> None:
             row, place = pair
@@ -227,13 +227,6 @@ def _decode_all(
                 progress.update(len(block))
         out.flush()
         return sha256_of(torch.split(torch.from_numpy(out), counts))
-
-
-def _reserve(path: Path) -> None:
-    """Take the room of a file on the disk: a disk that fills up under mapped memory ends the process."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, path.stat().st_size))
 
 
 def file_stamp(path: Path) -> tuple[int, ...]:
@@ -254,17 +247,16 @@ def remembered(
     dataclass of what was found; a note that is none of these is made anew.
     """
     now = time.time_ns()
-    lines = [f"{name} {stamp}\n" for name, stamp in stamps]
-    settled = all(stamp and max(stamp[:2]) < now - _SETTLED for _, stamp in stamps)
+    settled = os.name != "nt" and all(stamp and max(stamp[:2]) < now - _SETTLED for _, stamp in stamps)
     digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
-    for line in lines:
-        digest.update(line.encode("utf-8", "surrogateescape"))
+    for name, stamp in stamps:
+        digest.update(f"{name} {stamp}\n".encode("utf-8", "surrogateescape"))
     note = cache_dir() / "derived" / f"seen-{digest.hexdigest()[:24]}.json"
-    if settled and _HAS_CTIME:
+    if settled:
         with contextlib.suppress(DataError):
             return read_record(cls, note)
     found = compute()
-    if settled and _HAS_CTIME:
+    if settled:
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps(to_dict(found)))
     return found
