@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lsgm.cli import main
 from lsgm.config import SamplerConfig
 from lsgm.distributed import join
 from lsgm.nets.layers import BatchNorm, recompute
 from lsgm.runs.load import load_model
 
-__all__ = ["SAMPLER", "SEEDS", "normalise_a_share", "normalised_network", "sample_a_share"]
+__all__ = ["SAMPLER", "SEEDS", "command_into", "normalise_a_share", "normalised_network", "sample_a_share"]
 
 SEEDS, SAMPLER = range(8), SamplerConfig("heun", steps=3)
+
+
+def command_into(words: list[str], said: Path) -> int:
+    """Run a command whose standard output goes to the end of a file."""
+    with said.open("a") as file, contextlib.redirect_stdout(file):
+        return main(words)
 
 
 def sample_a_share(run: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 from lsgm.files.names import shown
 from lsgm.progress import Progress, listening, silent
 from lsgm.results import Row
-from lsgm.results.front import pareto_front
+from lsgm.results.row import pareto_front
 from lsgm.results.status import State
 
 HEADLINE = ("quality", "curve", "likelihood")

@@ -18,6 +18,7 @@ from lsgm import __version__
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.files.text import read_table
+from lsgm.files.write import cache_dir
 from lsgm.options import parse
 
 HELP = "say what this machine has: Python, torch, devices, data, weights, disk"
@@ -119,19 +120,14 @@ def _torchvision() -> str:
     return f"{version} imports"
 
 
-def _places() -> list[Path]:
-    """Return where data are looked up, in that order: the folders of LSGM_DATA, then the cache."""
+def _data() -> list[str]:
+    """Return where data are looked up, in order, with the datasets that lie there and their versions."""
     try:
         from lsgm.data.places import roots
     except ImportError:  # torch is broken, which has its own line
         return []
-    return roots()
-
-
-def _data() -> list[str]:
-    """Return the folders of data with the datasets that lie there and their versions."""
     found = []
-    for place in _places():
+    for place in roots():
         try:
             held = [_dataset(child) for child in sorted(place.iterdir())] if place.is_dir() else []
         except OSError as error:
@@ -155,10 +151,6 @@ def _dataset(folder: Path) -> str:
 
 def _cache() -> str:
     """Return the folder of derived files, with its size."""
-    try:
-        from lsgm.files.write import cache_dir
-    except ImportError:
-        return "unknown"
     folder = cache_dir()
     size = 0
     for place, _, names in os.walk(folder):  # what cannot be read is passed over

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -279,3 +279,15 @@ def _writable(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_writable, value))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def pareto_front(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
+    """Return the numbers of the points that no other equals or beats in both, by rising cost.
+
+    Of equal points the first stands. Losses fall along the front strictly.
+    """
+    front: list[int] = []
+    for k in sorted(range(len(costs)), key=lambda k: (costs[k], losses[k])):
+        if not front or losses[k] < losses[front[-1]]:
+            front.append(k)
+    return front

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from beside import begin, two
 from numpy.typing import NDArray
 from PIL import Image
+from worker import command_into
 
 from lsgm import cli
 from lsgm.config import SamplerConfig
@@ -333,31 +335,27 @@ def test_memory_does_not_grow_with_the_number_of_images(
     assert most <= 1
 
 
-# Ctrl-C is the KeyboardInterrupt of a test above, which takes the way of SIGTERM.
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: list[int], number: int
 ) -> None:
     place = tmp_path / "pictures"
     # More than any machine draws before the signal comes.
     words = ["sample", str(run), "--n", "100000", "--batch", "2", "--out", str(place), *HEUN]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lsgm", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=one_thread(),
-    )
+    process = begin(cli.main, words, said=tmp_path / "said.txt")
     limit = time.monotonic() + 120
     while len(list(place.glob("0*.png"))) < 6:
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < limit
         time.sleep(0.01)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(120)
+    said = (tmp_path / "said.txt").read_text()
     there = pictures(place)
     assert 6 <= len(there) < 100_000
     if number != signal.SIGKILL:
-        assert process.returncode == 128 + number
+        assert process.exitcode == 128 + number
         assert (
             f"of 100,000 images are drawn and kept for {place}: run the same command again to go on" in said
         )
@@ -375,23 +373,20 @@ def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
     assert all(np.array_equal(whole[name], now[name]) for name in whole)
 
 
-def one_thread() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "LSGM_PROGRESS": "0"}
-
-
 def test_two_processes_share_the_work(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file that both write at once holds the images of one process, drawn one by one, to the last bit."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "--", "lsgm", "sample", str(run), "--n", "7", "--batch", "1", *HEUN]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "two.npz")], env=one_thread(), capture_output=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(b"7 images in ") == 1
+    """What both write holds the images of one process, drawn one by one, to the last bit."""
+    words = ["sample", str(run), "--n", "7", "--batch", "1", *HEUN, "--out"]
+    for place in ("two", "two.npz"):
+        said = tmp_path / f"{place}.txt"
+        two(command_into, [*words, str(tmp_path / place)], said, folder=tmp_path / "stderr")
+        assert said.read_text().count("7 images in ") == 1
     sampled(capsys, run, "--n", 7, "--batch", 1, "--out", tmp_path / "one")
-    one = np.stack(list(pictures(tmp_path / "one").values()))
-    assert np.array_equal(in_npz(tmp_path / "two.npz")[..., 0], one)
-    assert json.loads((tmp_path / "two.npz.json").read_text())["seeds"] == [[0, 6]]
+    one = pictures(tmp_path / "one")
+    assert {name: image.tobytes() for name, image in pictures(tmp_path / "two").items()} == {
+        name: image.tobytes() for name, image in one.items()
+    }
+    assert np.array_equal(in_npz(tmp_path / "two.npz")[..., 0], np.stack(list(one.values())))
+    assert json.loads((tmp_path / "two.json").read_text())["seeds"] == [[0, 6]]
 
 
 def test_a_process_that_writes_an_npz_leaves_the_rows_between_its_own_to_the_others(

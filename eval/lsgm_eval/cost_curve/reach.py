@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from lsgm.results.front import pareto_front
+from lsgm.results.row import pareto_front
 from lsgm_eval.metrics.intervals import NORMAL_95
 
 __all__ = [

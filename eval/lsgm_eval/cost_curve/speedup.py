@@ -12,8 +12,8 @@ import numpy as np
 
 from lsgm.progress import aligned
 from lsgm.results import Row
-from lsgm.results.front import pareto_front
 from lsgm.results.labels import sampler_name
+from lsgm.results.row import pareto_front
 from lsgm_eval.cost_curve.points import REFERENCE
 from lsgm_eval.cost_curve.reach import Curve, Ratio, Reached, against_reference, both_ratios, reach, speedup
 from lsgm_eval.metrics.difference import DOUBT

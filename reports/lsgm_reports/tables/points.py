@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from lsgm.results.front import pareto_front
 from lsgm.results.labels import curve_name, sampler_label
 from lsgm.results.metrics import metric_of
-from lsgm.results.row import Row
+from lsgm.results.row import Row, pareto_front
 from lsgm_reports.blocks import (
     MISSING,
     Cell,

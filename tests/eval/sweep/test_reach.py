@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsgm.results.front import pareto_front
+from lsgm.results.row import pareto_front
 from lsgm_eval.cost_curve.reach import (
     Curve,
     Reached,
