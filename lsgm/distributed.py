@@ -98,6 +98,10 @@ class World:
         return result
 
 
+ALONE = World(0, 1, torch.device("cpu"))
+"""One process on the CPU."""
+
+
 def join(device: torch.device | str) -> World:
     """Join the processes that torchrun has started, or be alone; the process leaves them when it ends.
 

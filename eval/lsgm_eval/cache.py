@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lsgm.distributed import ALONE, World
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays, read_arrays
 from lsgm.files.limits import ARRAYS, Limit
@@ -155,13 +156,36 @@ def code_version(*packages: str) -> str:
 
 
 class CellStore:
-    """A folder of finished cells; one is reused only while the files it wrote beside its rows exist."""
+    """A folder of finished cells, each under the key of all that it depends on.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    One is reused only while the files it wrote beside its rows exist. All processes ask for it together, and
+    the first one reads and writes.
+    """
 
-    def get(self, key: str) -> list[Row] | None:
-        """Return the rows of a finished cell, or None; a damaged one is named on standard error."""
+    def __init__(self, folder: Path, world: World = ALONE) -> None:
+        self.folder, self.world = folder, world
+
+    def get(self, key: Callable[[], str]) -> list[Row] | None:
+        """Return the rows of a finished cell, or None; a damaged one is named on standard error.
+
+        ``key`` is asked of the first process alone.
+        """
+        return self.world.on_main(lambda: self._read(key()))
+
+    def rows(
+        self, key: Callable[[], str], measure: Callable[[], list[Row]], files: Sequence[Path] = ()
+    ) -> list[Row]:
+        """Return the rows of a cell, measured where there is none; all processes take part in ``measure``.
+
+        What it wrote of ``files``, below the store's parent folder, the cell depends on.
+        """
+        rows = self.get(key)
+        if rows is None:
+            found = rows = measure()
+            self.world.on_main(lambda: self._write(key(), found, [file for file in files if file.exists()]))
+        return rows
+
+    def _read(self, key: str) -> list[Row] | None:
         path = self._path(key)
         if not os.path.lexists(path):
             return None
@@ -182,8 +206,7 @@ class CellStore:
         there = all(os.path.exists(self.folder.parent / name) for name in cell["files"])
         return rows if there else None
 
-    def put(self, key: str, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
-        """Store the rows of a finished cell, which wrote ``files`` below the store's parent folder."""
+    def _write(self, key: str, rows: Sequence[Row], files: Sequence[Path]) -> None:
         names = [str(file.relative_to(self.folder.parent)) for file in files]
         cell = {"key": key, "rows": [row.as_dict() for row in rows], "files": names}
         text = json.dumps(cell | {SEAL: digest_of(cell)}, indent=1, allow_nan=False)

@@ -14,32 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm import discovery
-from lsgm.config import DensityConfig, SamplerConfig
+from lsgm.config import SamplerConfig
 from lsgm.data import is_images, open_images, parse_convert, sha256_of
 from lsgm.data.splits import subset
 from lsgm.errors import CheckpointError, DataError, UserError
-from lsgm.generative import Density, GenerativeModel, Pixels, Samples, SamplingFlops
+from lsgm.generative import GenerativeModel, Pixels, Samples, SamplingFlops
 from lsgm.runs.checkpoint import find_checkpoint, is_checkpoint, read_state
-
-__all__ = [
-    "ImageModel",
-    "MemoryImages",
-    "ReadyImages",
-    "Renamed",
-    "check_name",
-    "fit",
-    "flops_of",
-    "from_array",
-    "is_run",
-    "is_source",
-    "open_model",
-    "open_models",
-    "open_source",
-    "packages_of",
-    "remark_of",
-    "trained_on",
-    "unwrapped",
-]
 
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which endings need some."""
@@ -50,28 +30,15 @@ class Renamed:
 
     def __init__(self, model: GenerativeModel, name: str) -> None:
         self.model, self.name = model, name
-        self.sha256: str = model.sha256
-        self.pixels: Pixels = model.pixels
-        self.parameters: Mapping[str, int] = model.parameters
-        self.remark = remark_of(model)
 
-    @property
-    def has_prior(self) -> bool:
-        """Whether sampling runs a diffusion."""
-        return self.model.has_prior
-
-    def sample(self, seeds: Sequence[int], sampler: SamplerConfig) -> Samples:
-        """Draw image k from seed k alone."""
-        return self.model.sample(seeds, sampler)
-
-    def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
-        """Bound -log P(x) of levels uint8 [N, C, H, W]."""
-        return self.model.density(levels, seeds, config)
+    def __getattr__(self, name: str) -> Any:
+        """Return what the model has: it is asked for all but its name."""
+        return getattr(self.model, name)
 
 
 def flops_of(model: GenerativeModel) -> SamplingFlops | None:
     """Return the operations of a model's images; None of ready images and of a factory's silent model."""
-    count = getattr(unwrapped(model), "sampling_flops", None)
+    count = getattr(model, "sampling_flops", None)
     return count() if callable(count) else None
 
 
@@ -94,14 +61,9 @@ def trained_on(spec: str) -> str:
     return dataset.rpartition("@")[2] if isinstance(dataset, str) else ""
 
 
-def unwrapped(model: GenerativeModel) -> GenerativeModel:
-    """Return the model behind a name given on the command line."""
-    return model.model if isinstance(model, Renamed) else model
-
-
 def packages_of(model: GenerativeModel) -> set[str]:
     """Return the packages whose code makes the model's images and numbers: its own, and that of its coder."""
-    inner = unwrapped(model)
+    inner = model.model if isinstance(model, Renamed) else model
     parts = (part for part in (inner, getattr(inner, "coder", None)) if part is not None)
     return {type(part).__module__.split(".")[0] for part in parts}
 
@@ -129,10 +91,12 @@ def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = 
     if found and "/" not in name and not Path(spec).exists():
         check_name(name)
         model: GenerativeModel | ImageModel = open_model(rest, device=device, convert=convert)
-        return _seen(model.renamed(name)) if isinstance(model, ImageModel) else Renamed(model, name)
+        renamed = model.renamed(name) if isinstance(model, ImageModel) else Renamed(model, name)
+        return cast(GenerativeModel, renamed)
     path = Path(spec).expanduser()
     if is_source(path):
-        return _seen(open_source(path, convert=convert))
+        # The harness asks whether a density can be called; the type has no word for a model without.
+        return cast(GenerativeModel, open_source(path, convert=convert))
     if not path.exists() and ":" in spec and "/" not in spec:
         return _from_factory(spec)
     if path.is_dir() and not (is_run(path) or is_checkpoint(path)):
@@ -152,11 +116,6 @@ def check_name(name: str) -> None:
             f"no file can be called after a model of the name '{name}': give NAME=PLACE with a NAME of 1 to "
             f"{LONGEST_NAME} letters, digits and signs"
         )
-
-
-def _seen(model: ImageModel) -> GenerativeModel:
-    # The harness asks whether a density can be called; the protocol's type has no word for a model without.
-    return cast(GenerativeModel, model)
 
 
 def _from_factory(spec: str) -> GenerativeModel:
@@ -395,7 +354,9 @@ def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
         raise DataError(f"{name} is a {type(images).__name__} and no tensor or array of images")
     if not isinstance(images, Tensor) and images.dtype != np.uint8:  # torch does not know every dtype
         raise DataError(f"{name} is {images.dtype} and {_ADVICE}")
-    tensor = images if isinstance(images, Tensor) else torch.from_numpy(_own(images))
+    # In the order of its indices and to be written to, as torch expects an array.
+    own = images if isinstance(images, Tensor) else np.require(images, requirements=["C", "W"])
+    tensor = own if isinstance(own, Tensor) else torch.from_numpy(own)
     shape = list(tensor.shape)
     if tensor.ndim != 4 or 0 in shape or tensor.shape[1] not in (1, 3):
         advice = ": move the channels to the front" if shape[3:] in ([1], [3]) else ""
@@ -408,8 +369,3 @@ def from_array(images: Tensor | NDArray[Any], name: str) -> MemoryImages:
     binary = tensor.shape[1] == 1 and bool(((cpu == 0) | (cpu == 255)).all())
     pixels = Pixels(shape[1], shape[2], shape[3], *(("binary", 1) if binary else ("discrete", 8)))
     return MemoryImages(name, "an array", [cpu], pixels, sha256_of(cpu))
-
-
-def _own(images: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in the order of its indices that may be written to, as torch expects."""
-    return np.require(images, requirements=["C", "W"])

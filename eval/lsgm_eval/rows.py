@@ -12,8 +12,6 @@ from lsgm.results.metrics import entry_of
 from lsgm.results.row import KINDS, Row
 from lsgm.runs.provenance import git_revision
 
-__all__ = ["Context", "value_cells"]
-
 
 @dataclass(frozen=True)
 class Context:

@@ -17,9 +17,6 @@ from lsgm.results.metrics import DISTANCES, official_spaces, require_statistic
 from lsgm.sampling import check_options
 from lsgm.structure import from_dict
 
-__all__ = ["FEWEST", "Closed", "Images", "Method", "SpaceSpec", "Task", "Tier", "load_task", "task_names"]
-
-
 Method = Literal["nelbo", "iw", "ode"]
 FEWEST = 40
 """Images of which a distance is told."""
@@ -248,7 +245,9 @@ def load_task(name: str) -> Task:
     key or value that is wrong.
     """
     if name.endswith(".toml"):
-        return _task(_tables_of(Path(name)), name)
+        if not os.path.lexists(name):
+            raise UserError(f"cannot read the task {name} (there is none): give a TOML file")
+        return _task(read_toml(Path(name), ConfigError, "give the TOML file of a task"), name)
     plain, _, version = name.partition("@")
     shipped = _shipped()
     if plain not in shipped:
@@ -261,12 +260,6 @@ def load_task(name: str) -> Task:
             f"ask for {plain}@{task.version} or install the release that has {plain}@{version}"
         )
     return task
-
-
-def _tables_of(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path):
-        raise UserError(f"cannot read the task {path} (there is none): give a TOML file")
-    return read_toml(path, ConfigError, "give the TOML file of a task")
 
 
 def _task(mapping: dict[str, Any], where: str) -> Task:

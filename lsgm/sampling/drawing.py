@@ -52,7 +52,7 @@ def draw(
     """
     config = replace(config, grid=grid) if grid else config
     sampler = find_sampler(config.name)
-    _check(sampler, score.sde, config)
+    check_sampler(sampler, score.sde, config)
     # What is drawn is decided by the noise of each row and the times that all share.
     if isinstance(seeds, SeededNoise):
         noise = seeds
@@ -87,7 +87,8 @@ def _times(sde: SDE, sampler: Sampler, config: SamplerConfig) -> Tensor:
     return make_grid(sde, config.grid or sde.grid, 1 if sampler.adaptive else config.steps, end, config.rho)
 
 
-def _check(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
+def check_sampler(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:
+    """Raise ConfigError where a sampler fits neither its settings nor the SDE."""
     steps = len(config.times) - 1 if config.times else config.steps
     require(
         sampler.adaptive or steps >= sampler.min_steps,

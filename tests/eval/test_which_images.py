@@ -20,7 +20,7 @@ from lsgm.data import load
 from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
 from lsgm_eval import models as model_words
-from lsgm_eval.compare.gathered import paired_likelihood
+from lsgm_eval.compare.numbers import paired_likelihood
 from lsgm_eval.run import plan
 
 Run = Callable[..., dict[str, dict[str, Any]]]

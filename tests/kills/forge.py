@@ -20,7 +20,7 @@ from typing import Any
 import tiny
 import torch
 import torch._dynamo  # which an optimiser asks for, and which takes two seconds
-from eval.sweep.curve_models import Ink
+from eval.cost_curve.curve_models import Ink
 
 import lsgm
 import lsgm_eval

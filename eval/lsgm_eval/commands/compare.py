@@ -14,8 +14,6 @@ from lsgm.options import Positional, arg, parse
 if TYPE_CHECKING:
     from lsgm_eval.compare.facts import Compared
 
-__all__ = ["HELP", "Options", "run"]
-
 HELP = "two runs side by side: what changed in config, code, data, and B - A of every number"
 
 DESCRIPTION = """Show what changed from run A to run B: configuration, code, data, training, and every number
@@ -36,8 +34,8 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm compare``."""
+class CompareOptions:
+    """CompareOptions of ``lsgm compare``."""
 
     run_a: Annotated[Positional[Path], arg(metavar="RUN_A")]
     """A training run, a checkpoint, or a folder of results (results.jsonl); or all in one."""
@@ -58,12 +56,7 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Compare two runs; 0, or with --fail-if-worse 1 where the second one is worse."""
-    options = parse(Options, argv, prog="lsgm compare", description=DESCRIPTION, examples=EXAMPLES)
-    return _run(options)
-
-
-def _run(options: Options) -> int:
-    """Import what is heavy, compare, print."""
+    options = parse(CompareOptions, argv, prog="lsgm compare", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm_eval.compare.facts import compare_runs
     from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
 

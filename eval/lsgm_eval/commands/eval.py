@@ -18,8 +18,6 @@ from lsgm.options import Positional, arg, parse
 if TYPE_CHECKING:
     from lsgm_eval.task import Images, Task
 
-__all__ = ["HELP", "Options", "changed_task", "named_file", "number_of_images", "run"]
-
 HELP = "measure models: distances, likelihoods, cost, all with intervals"
 
 EXAMPLES = (
@@ -37,8 +35,8 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm eval``."""
+class EvalOptions:
+    """EvalOptions of ``lsgm eval``."""
 
     task: Annotated[Positional[str], arg(metavar="TASK")]
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
@@ -87,18 +85,13 @@ class Options:
 def run(argv: list[str]) -> int:
     """Evaluate the models named on the command line; 0 where every number was measured."""
     options = parse(
-        Options,
+        EvalOptions,
         argv,
         prog="lsgm eval",
         description="Measure models under a named task: every number with its interval and its cost.",
         examples=list(EXAMPLES),
         may_be_empty=("--save",),
     )
-    return _run(options, argv)
-
-
-def _run(options: Options, argv: Sequence[str]) -> int:
-    """Import what is heavy, evaluate, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.errors import UserError
@@ -108,8 +101,9 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     from lsgm_eval.cache import claim_results
     from lsgm_eval.live import count_words, measurement_table
     from lsgm_eval.models import open_models
+    from lsgm_eval.rows import value_cells
     from lsgm_eval.run.calls import evaluate
-    from lsgm_eval.run.manifest import Call, describe_call, words_of
+    from lsgm_eval.run.manifest import MeasuringCall, describe_call, words_of
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.run.steps import MEASUREMENTS
     from lsgm_eval.task import load_task
@@ -137,7 +131,7 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         return ["lsgm", "eval", *words_of(replace(plain, model=tuple(words), **changes), "task")]
 
     about = describe_call(command, named, task, options.tier, None, world.device, images)
-    call = Call(out, about, again)
+    call = MeasuringCall(out, about, again)
     with measuring(out, command, measurement_table, world=world, call=call, report=options.report) as runner:
         rows = evaluate(
             models,
@@ -159,9 +153,8 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         return 0
     cells = [("model", "metric", "value", "95 % interval", "n", "sampler")]
     for row in rows:
-        value = "-" if row.value is None else f"{row.value:.5g}"
-        interval = "" if row.ci_low is None else f"{row.ci_low:.5g} .. {row.ci_high:.5g}"
-        cells.append((row.model, row.metric, value, interval, count_words(row), row.sampler or ""))
+        told = value_cells(row.value, row.ci_low, row.ci_high)
+        cells.append((row.model, row.metric, *told, count_words(row), row.sampler or ""))
     lines = (json.dumps(row.as_dict()) for row in rows) if options.json else map(shown, aligned(cells))
     print("\n".join(lines))
     for why in dict.fromkeys(row.note or "" for row in rows if row.value is None and row.group == "quality"):
@@ -198,8 +191,7 @@ def changed_task(
         statistics = task.spaces[0].statistics if task.spaces else DISTANCES
         named = {space.extractor: space.name for space in task.spaces}
         task = replace(
-            task,
-            spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in extractors),
+            task, spaces=tuple(SpaceSpec(word, named.get(word, ""), statistics) for word in extractors)
         )
     if data:
         task = replace(task, dataset=data, levels={}, convert=convert or task.convert)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +13,6 @@ from tyro.conf import UseAppendAction
 from lsgm.config import SamplerConfig, require
 from lsgm.files.names import shown
 from lsgm.options import Positional, arg, parse
-
-__all__ = ["HELP", "Options", "run"]
 
 HELP = "two sets of images, or statistics: FID by both protocols, KID, precision, recall, sFID"
 
@@ -38,8 +35,8 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm fid``."""
+class FidOptions:
+    """FidOptions of ``lsgm fid``."""
 
     reference: Annotated[Positional[str], arg(metavar="REFERENCE")]
     """What is compared with; the intervals take it as fixed."""
@@ -77,12 +74,7 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Measure and print; 0 where there is at least one distance."""
-    options = parse(Options, argv, prog="lsgm fid", description=DESCRIPTION, examples=EXAMPLES)
-    return _run(options, argv)
-
-
-def _run(options: Options, argv: Sequence[str]) -> int:
-    """Import what is heavy, measure, print."""
+    options = parse(FidOptions, argv, prog="lsgm fid", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.data import parse_convert
     from lsgm.devices import pick_device
     from lsgm.distributed import join

@@ -15,9 +15,7 @@ from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
     from lsgm_eval.gate.golden import Golden, Plan
-    from lsgm_eval.gate.verdict import Outcome, Verdict
-
-__all__ = ["HELP", "GateOptions", "run"]
+    from lsgm_eval.gate.verdict import Verdict
 
 HELP = "check a checkpoint against its golden rows; the exit status is for continuous integration"
 
@@ -121,11 +119,6 @@ def _check(options: GateOptions) -> int:
         print("\n".join(_table(outcome.verdicts)))
     if options.junit is not None:
         write_junit(options.junit, f"lsgm gate {outcome.golden.model}", outcome.verdicts)
-    return _said(outcome)
-
-
-def _said(outcome: Outcome) -> int:
-    """Print the failing rows' sentences, then the whole in one; return the exit status."""
     for sentence in (*outcome.remarks, *(verdict.sentence for verdict in outcome.failing)):
         print(f"lsgm: {shown(sentence)}", file=sys.stderr)
     total, failing = len(outcome.verdicts), len(outcome.failing)

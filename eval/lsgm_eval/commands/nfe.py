@@ -15,8 +15,6 @@ from lsgm.config import require
 from lsgm.files.names import shown
 from lsgm.options import parse
 
-__all__ = ["HELP", "Options", "run"]
-
 HELP = "quality against evaluations, seconds and FLOPs for every sampler, and speed-ups between models"
 
 DESCRIPTION = """Measure models' samples at every sampler and budget, then what it costs to reach a quality.
@@ -33,8 +31,8 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm nfe``."""
+class NfeOptions:
+    """NfeOptions of ``lsgm nfe``."""
 
     model: UseAppendAction[tuple[str, ...]] = ()
     """Run directory, checkpoint, package.module:factory (code that is run) or ready images, named by NAME=
@@ -92,7 +90,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Sweep the models named on the command line; 0 where every point was measured or is left for later."""
     options = parse(
-        Options,
+        NfeOptions,
         argv,
         prog="lsgm nfe",
         description=DESCRIPTION,
@@ -101,11 +99,6 @@ def run(argv: list[str]) -> int:
     )
     require(bool(options.model), "there is nothing to measure; name a run with --model DIR")
     require(bool(options.task), "--task is missing; `lsgm ls tasks` lists them")
-    return _run(options, argv)
-
-
-def _run(options: Options, argv: Sequence[str]) -> int:
-    """Import what is heavy, measure, print."""
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.files.names import file_name
@@ -119,11 +112,11 @@ def _run(options: Options, argv: Sequence[str]) -> int:
         tolerances_of,
         whole_numbers,
     )
-    from lsgm_eval.cost_curve.speedup import point_lines, reach_lines
+    from lsgm_eval.cost_curve.reach import point_lines, reach_lines
     from lsgm_eval.live import sweep_table
     from lsgm_eval.models import open_models
-    from lsgm_eval.run.calls import Sweep, prepare, sweep
-    from lsgm_eval.run.manifest import Call, describe_call, words_of
+    from lsgm_eval.run.calls import sweep
+    from lsgm_eval.run.manifest import MeasuringCall, describe_call, words_of
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.task import load_task
 
@@ -133,22 +126,10 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     points = plan_points(samplers, budgets, tolerances_of(options.tol))
     n = options.images or tier.curve_samples or tier.n_samples
     require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --images")
-    ask = Sweep(points, n, targets_of(options.reach), options.time_budget)
-    references = dict(named_file(word) for word in options.reference)
+    targets, references = targets_of(options.reach), dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
     out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}-nfe")
-    models, bench = prepare(
-        models,
-        task,
-        options.tier,
-        ask,
-        out,
-        batch_size=options.batch_size,
-        world=world,
-        insist=bool(options.extractor),
-        references=references,
-    )
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "nfe", *argv]
     plain = replace(options, out=None, json=False, report="yes", time_budget=None)
@@ -156,11 +137,24 @@ def _run(options: Options, argv: Sequence[str]) -> int:
     def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
         return ["lsgm", "nfe", *words_of(replace(plain, model=tuple(words), **changes))]
 
-    call = Call(
-        out, describe_call(command, named, task, options.tier, bench.data.dataset, world.device), again
-    )
+    call = MeasuringCall(out, describe_call(command, named, task, options.tier, device=world.device), again)
     with measuring(out, command, sweep_table, world=world, call=call, report=options.report) as runner:
-        rows = sweep(models, bench, ask, family, runner=runner)
+        rows = sweep(
+            models,
+            task,
+            options.tier,
+            points,
+            n,
+            out,
+            family=family,
+            targets=targets,
+            batch_size=options.batch_size,
+            world=world,
+            insist=bool(options.extractor),
+            references=references,
+            seconds=options.time_budget,
+            runner=runner,
+        )
     if not world.main:
         return 0
     if options.json:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lsgm_eval.run.steps import Protocol
     from lsgm_eval.task import Method, Task
 
-__all__ = ["HELP", "Options", "estimator", "run", "table"]
-
 HELP = "score images: nats and bits/dim by NELBO, importance weighting or probability flow"
 
 DESCRIPTION = """Bound -log P(x) on a task's images, in nats per image and bits per dimension, with errors.
@@ -48,8 +46,8 @@ FLOW = ("rtol", "atol", "step_control", "solver", "steps", "probes", "divergence
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of ``lsgm nll``. What is None stays as the task's tier has it."""
+class NllOptions:
+    """NllOptions of ``lsgm nll``. What is None stays as the task's tier has it."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
     """Run directories, checkpoints or package.module:factory (code that is run), each named by NAME= before
@@ -125,15 +123,68 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Score the models named on the command line; 0 where every number was measured."""
-    options = parse(Options, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(NllOptions, argv, prog="lsgm nll", description=DESCRIPTION, examples=EXAMPLES)
     require(bool(options.models), "there is nothing to score; name a run, `lsgm nll RUN --task TASK`")
-    named = bool(options.task or options.data)
     require(not options.convert or bool(options.data), "--convert is for the images of --data")
-    require(named, "--task is missing; `lsgm ls tasks` lists them, and --data names images of your own")
-    return _run(options, argv)
+    given = bool(options.task or options.data)
+    require(given, "--task is missing; `lsgm ls tasks` lists them, and --data names images of your own")
+    from lsgm.devices import pick_device
+    from lsgm.distributed import join
+    from lsgm.files.names import file_name
+    from lsgm_eval.cache import claim_results
+    from lsgm_eval.commands.eval import changed_task
+    from lsgm_eval.images import scored_images_of
+    from lsgm_eval.live import measurement_table
+    from lsgm_eval.models import open_model
+    from lsgm_eval.run.calls import score
+    from lsgm_eval.run.manifest import MeasuringCall, describe_call, words_of
+    from lsgm_eval.run.plan import task_images
+    from lsgm_eval.run.runner import measuring
+    from lsgm_eval.task import load_task
+
+    task = changed_task(load_task(options.task or "image-folder"), (), options.data, options.convert)
+    task.tier(options.tier)
+    world = join(pick_device(options.device))
+    models = [open_model(word, device=world.device) for word in options.models]
+    methods = dict.fromkeys(options.method or ("nelbo",))
+    out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
+    found = task_images(task, models, few=bool(options.data))
+    whole = False
+    if options.data:
+        task, whole = _scored_task(task, found, options)
+    images = scored_images_of(task, found)
+    protocols = [_protocol(task, options, method, models, images, whole=whole) for method in methods]
+    named = dict(zip(options.models, models, strict=True))
+    command = ["lsgm", "nll", *argv]
+
+    def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        plain = replace(options, out=None, json=False, models=tuple(words), **changes)
+        return ["lsgm", "nll", *words_of(plain, "models")]
+
+    call = MeasuringCall(
+        out, describe_call(command, named, task, options.tier, images.dataset, world.device), again
+    )
+    with measuring(out, command, measurement_table, world=world, call=call) as runner:
+        rows = score(
+            models,
+            images,
+            task,
+            options.tier,
+            protocols,
+            out,
+            world=world,
+            batch_size=options.batch_size,
+            allow_failures=options.allow_failures,
+            runner=runner,
+        )
+    if world.main:
+        print("\n".join((json.dumps(row.as_dict()) for row in rows) if options.json else table(rows)))
+        kept = f"rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}"
+        print(f"lsgm: {kept}", file=sys.stderr)
+    return 0
 
 
-def estimator(base: DensityConfig, options: Options) -> DensityConfig:
+def estimator(base: DensityConfig, options: NllOptions) -> DensityConfig:
     """Return a tier's estimator with what the command line changes in those settings that its method has.
 
     Raises ConfigError for values out of range, and for settings of the other kind of solver.
@@ -166,63 +217,7 @@ def estimator(base: DensityConfig, options: Options) -> DensityConfig:
     return config
 
 
-def _run(options: Options, argv: Sequence[str]) -> int:
-    """Import what is heavy, score, print."""
-    from lsgm.devices import pick_device
-    from lsgm.distributed import join
-    from lsgm.files.names import file_name
-    from lsgm_eval.cache import claim_results
-    from lsgm_eval.commands.eval import changed_task
-    from lsgm_eval.images import scored_images_of
-    from lsgm_eval.live import measurement_table
-    from lsgm_eval.models import open_model
-    from lsgm_eval.run.calls import score
-    from lsgm_eval.run.manifest import Call, describe_call, words_of
-    from lsgm_eval.run.plan import task_images
-    from lsgm_eval.run.runner import measuring
-    from lsgm_eval.task import load_task
-
-    task = changed_task(load_task(options.task or "image-folder"), (), options.data, options.convert)
-    task.tier(options.tier)
-    world = join(pick_device(options.device))
-    models = [open_model(word, device=world.device) for word in options.models]
-    methods = dict.fromkeys(options.method or ("nelbo",))
-    out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
-    found = task_images(task, models, few=bool(options.data))
-    whole = False
-    if options.data:
-        task, whole = _scored_task(task, found, options)
-    images = scored_images_of(task, found)
-    protocols = [_protocol(task, options, method, models, images, whole=whole) for method in methods]
-    named = dict(zip(options.models, models, strict=True))
-    command = ["lsgm", "nll", *argv]
-
-    def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
-        plain = replace(options, out=None, json=False, models=tuple(words), **changes)
-        return ["lsgm", "nll", *words_of(plain, "models")]
-
-    call = Call(out, describe_call(command, named, task, options.tier, images.dataset, world.device), again)
-    with measuring(out, command, measurement_table, world=world, call=call) as runner:
-        rows = score(
-            models,
-            images,
-            task,
-            options.tier,
-            protocols,
-            out,
-            world=world,
-            batch_size=options.batch_size,
-            allow_failures=options.allow_failures,
-            runner=runner,
-        )
-    if world.main:
-        print("\n".join((json.dumps(row.as_dict()) for row in rows) if options.json else table(rows)))
-        kept = f"rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}"
-        print(f"lsgm: {kept}", file=sys.stderr)
-    return 0
-
-
-def _scored_task(task: Task, images: ImageSet, options: Options) -> tuple[Task, bool]:
+def _scored_task(task: Task, images: ImageSet, options: NllOptions) -> tuple[Task, bool]:
     """Return the task with the split of images by path that is scored, and whether it is all; say which.
 
     It is that called test. Of a set without splits it is all of it, unless one of the models was trained on
@@ -249,7 +244,7 @@ def _scored_task(task: Task, images: ImageSet, options: Options) -> tuple[Task, 
 
 def _protocol(
     task: Task,
-    options: Options,
+    options: NllOptions,
     method: Method,
     models: Sequence[GenerativeModel],
     images: ScoredImages,
@@ -272,6 +267,9 @@ def _protocol(
     custom = any(
         replace(config, at_once=base.at_once) != base for config, base in zip(configs, bases, strict=True)
     )
+    # A call for one method alone is without the settings that it does not have.
+    flow = {"tol": None, **dict.fromkeys(FLOW)}
+    others: dict[str, Any] = flow if method == "nelbo" else {"times": None, "control_variate": True}
     name = task.identity(options.tier, limit=limit, custom=custom)
     variant = name.removeprefix(task.identity(options.tier))
     return Protocol(
@@ -279,16 +277,9 @@ def _protocol(
         configs,
         counts,
         data_tag(task.dataset, images.dataset) + variant,
-        lambda names: [model.name for model in models] if custom else names,
-        lambda method: _alone(options, method),
+        [model.name for model in models] if custom else (),
+        {"method": (method,), **others},
     )
-
-
-def _alone(options: Options, method: str) -> dict[str, Any]:
-    """Return the options of a call for one method, without the settings that it does not have."""
-    if method == "nelbo":
-        return {"method": (method,), "tol": None, **dict.fromkeys(FLOW)}
-    return {"method": (method,), "times": None, "control_variate": True}
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -14,8 +14,6 @@ from lsgm.structure import flat
 from lsgm_eval.compare.numbers import NumberLine, compare_numbers
 from lsgm_eval.compare.sides import RanOn, RunSide, RunTraining, choose_models, open_side, trained_as
 
-__all__ = ["PACKAGES", "Compared", "Fact", "Span", "compare_runs", "differing", "span"]
-
 PACKAGES = ("lsgm", "eval", "baselines", "reports")
 """The four source roots, whose files make the numbers."""
 REVISION = re.compile(r"[0-9a-f]{4,64}")

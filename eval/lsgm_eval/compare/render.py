@@ -14,8 +14,6 @@ from lsgm.progress import aligned
 from lsgm_eval.compare.facts import Compared, Fact, differing
 from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, NumberLine
 
-__all__ = ["to_json_rows", "to_markdown", "to_text"]
-
 LONG = 60
 """Characters of a value that a table shows; JSON has all of them."""
 ROW = ("value", "ci_low", "ci_high", "n", "sampler", "manifest")

@@ -19,8 +19,6 @@ from lsgm.results.manifest import Manifest, manifest_of
 from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import Run, read_metrics
 
-__all__ = ["RanOn", "RunSide", "RunTraining", "choose_models", "open_side", "trained_as"]
-
 STATE, RESULTS = "state.json", "results.jsonl"
 VALIDATION = "val_"
 MOST = 20

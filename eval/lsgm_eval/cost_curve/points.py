@@ -14,30 +14,13 @@ from lsgm.generative import GenerativeModel
 from lsgm.results import Row
 from lsgm.results.metrics import families, family_of
 from lsgm.sampling import check_options, find_sampler
+from lsgm.sampling.drawing import check_sampler
 from lsgm.sampling.grids import GRIDS, OPTIMISED, make_grid, time_end_of
 from lsgm.structure import from_dict
 from lsgm_eval.measure.quality import Drawing, draw, sampling, space_rows
 from lsgm_eval.measure.space import Space
-from lsgm_eval.models import unwrapped
 from lsgm_eval.rows import Context
 from lsgm_eval.samples.gather import Pass
-
-__all__ = [
-    "REFERENCE",
-    "budget_of",
-    "check_fit",
-    "check_metric",
-    "curve_point",
-    "expected_nfe",
-    "headline_point",
-    "one_statistic",
-    "plan_points",
-    "sampler_of",
-    "samplers_of",
-    "targets_of",
-    "tolerances_of",
-    "whole_numbers",
-]
 
 REFERENCE = SamplerConfig("dopri5", rtol=1e-5, atol=1e-5)
 """The procedure of arXiv:2106.05931: RK45 at 1e-5."""
@@ -81,17 +64,13 @@ def check_fit(model: GenerativeModel, points: Iterable[SamplerConfig]) -> None:
 
     Of a model that shows no SDE, as a factory's, nothing is known before it is drawn from.
     """
-    sde = getattr(getattr(unwrapped(model), "prior", None), "sde", None)
+    sde = getattr(getattr(model, "prior", None), "sde", None)
     if sde is None:
         return
     for point in points:
         sampler = find_sampler(point.name)
         try:
-            require(
-                sde.is_vp_like or not sampler.vp_only,
-                f"sampler '{sampler.name}' needs a variance preserving SDE (vp or geometric), not "
-                f"{type(sde).__name__}; leave it out of --samplers",
-            )
+            check_sampler(sampler, sde, point)
             end, grid = time_end_of(sde, point.time_end), point.grid or sde.grid
             if not sampler.adaptive and grid != OPTIMISED:
                 make_grid(sde, grid, 2, end)
@@ -264,11 +243,7 @@ def curve_point(
 
 
 def headline_point(
-    context: Context,
-    found: Pass,
-    spaces: Sequence[Space],
-    shared: dict[str, Any],
-    count: int,
+    context: Context, found: Pass, spaces: Sequence[Space], shared: dict[str, Any], count: int
 ) -> list[Row]:
     """Return the headline run's point of the curve from its first ``count`` images, without drawing again.
 
@@ -286,7 +261,10 @@ def headline_point(
         "n": count,
         "nfe_mean": float(nfe.mean()) if known else None,
         "nfe_max": float(nfe.max()) if known else None,
-        **{key: _part(shared[key], count / len(found.nfe)) for key in ("seconds", "decoder_seconds")},
+        **{
+            key: shared[key] and shared[key] * (count / len(found.nfe))
+            for key in ("seconds", "decoder_seconds")
+        },
         "flops_per_image": flops,
         "seeds": f"{start}-{start + count - 1}",
     }
@@ -295,7 +273,3 @@ def headline_point(
         gathered = found.of(space.extractor).first(count)
         rows += space_rows(context, gathered, space.with_distances(), fields, "")[0]
     return rows
-
-
-def _part(seconds: float | None, share: float) -> float | None:
-    return None if seconds is None else seconds * share

@@ -31,22 +31,6 @@ from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path
 from lsgm.structure import from_dict, to_dict
 
-__all__ = [
-    "LARGEST",
-    "Change",
-    "EstimateRow",
-    "Golden",
-    "ImagesRow",
-    "Plan",
-    "ReplayRow",
-    "Row",
-    "default_golden",
-    "pack",
-    "read_golden",
-    "rounded",
-    "write_golden",
-]
-
 LARGEST = 100_000
 """Bytes of a golden file at most: it lies in a repository, and its differences are read."""
 

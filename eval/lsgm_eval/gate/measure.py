@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,22 +29,8 @@ from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
 from lsgm_eval.models import open_model
 from lsgm_eval.run.plan import open_networks, open_spaces, task_images
-from lsgm_eval.run.runner import Runner, Step
 from lsgm_eval.samples.reference import choose
 from lsgm_eval.task import Task, Tier, load_task, task_names
-
-__all__ = [
-    "BATCH",
-    "Estimate",
-    "Measured",
-    "Subject",
-    "identities",
-    "measure_estimates",
-    "measure_replays",
-    "open_subject",
-    "require_same",
-    "task_of",
-]
 
 Array = NDArray[np.float64]
 
@@ -149,11 +134,11 @@ def require_same(golden: Golden, subject: Subject, task: Task) -> None:
             )
 
 
-# The measurements, each a step: one that cannot be done costs its own rows and no others
+# The measurements: one that cannot be done costs its own rows and no others
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Repeat:
     """One measurement of a mean over images, or of a distance."""
 
     value: float
@@ -169,7 +154,7 @@ class Measured:
     """Numbers [N] of single images at fixed seeds, nats."""
     drawn: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Levels [N, K] of drawn images' sub-pixels."""
-    estimates: dict[str, Estimate] = field(default_factory=dict)
+    estimates: dict[str, Repeat] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """By the beginnings of the names of the rows that it cost."""
 
@@ -219,7 +204,7 @@ def measure_estimates(subject: Subject, into: Measured | None = None, *, repeat:
     def mean(name: str) -> None:
         shift = (1 + repeat) * STRIDE  # never the replays' own noise
         nats = _scored(subject, bounds[name], plan.images, BATCH, shift)[""]
-        found.estimates[name] = Estimate(float(nats.mean()), nats)
+        found.estimates[name] = Repeat(float(nats.mean()), nats)
 
     def distances() -> None:
         first = STRIDE + repeat * plan.samples
@@ -228,8 +213,8 @@ def measure_estimates(subject: Subject, into: Measured | None = None, *, repeat:
             rows, reference = space.extractor(images).numpy(), space.reference
             frechet = frechet_distance(Moments.of(rows), reference.stats.moments)
             kernel = kernel_distance(rows, reference.stats.rows, within_y=reference.within).value
-            found.estimates[space.metric("frechet")] = Estimate(frechet)
-            found.estimates[space.metric("kernel")] = Estimate(kernel)
+            found.estimates[space.metric("frechet")] = Repeat(frechet)
+            found.estimates[space.metric("kernel")] = Repeat(kernel)
 
     asked: dict[str, Callable[[], None]] = {name: partial(mean, name) for name in bounds}
     if subject.spaces:
@@ -242,21 +227,13 @@ DISTANCES = "distances"
 
 def _run(subject: Subject, found: Measured, asked: Mapping[str, Callable[[], None]]) -> Measured:
     """Run measurements, whose names are the beginnings of their rows' names; note why some could not be."""
-
-    def step(what: str, measure: Callable[[], None]) -> Step:
-        def measured() -> list[Any]:
+    for what, measure in asked.items():
+        try:
             measure()
-            return []  # what it found is in `found`: numbers of single images are no result rows
-
-        return Step(subject.model.name, what, measured)
-
-    runner = Runner(spare=True)
-    runner.run("lsgm gate", [step(what, measure) for what, measure in asked.items()])
-    for entry in runner.board.entries if runner.board is not None else ():
-        if entry.why is not None:
+        except UserError as error:
             several = [space.metric(family) for space in subject.spaces for family in ("frechet", "kernel")]
-            names = several if entry.measurement == DISTANCES else [entry.measurement]
-            found.failures |= dict.fromkeys(names, entry.why)
+            names = several if what == DISTANCES else [what]
+            found.failures |= dict.fromkeys(names, " ".join(str(error).split()))
     return found
 
 

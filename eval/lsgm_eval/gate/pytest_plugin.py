@@ -14,13 +14,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-__all__ = ["GateItem"]
 
 FOLDER = "lsgm_gate_folder"
 """What workers are told by the process that started them: where verdicts are shared."""
@@ -58,26 +55,15 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--lsgm-golden, --lsgm-task and --lsgm-retrained need --lsgm-checkpoint DIR")
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is to be checked."""
-
-    checkpoint: str
-    golden: Path
-    task: str
-    retrained: bool
-
-
 class _Gate:
     """The gate of one pytest session, or of one of its workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         from lsgm_eval.gate.golden import default_golden
 
-        option = config.option
+        option = self.option = config.option
         with _usage_errors():
-            golden = Path(option.lsgm_golden or default_golden(Path(option.lsgm_checkpoint)))
-        self.request = _Request(option.lsgm_checkpoint, golden, option.lsgm_task, option.lsgm_retrained)
+            self.golden = Path(option.lsgm_golden or default_golden(Path(option.lsgm_checkpoint)))
         given = getattr(config, "workerinput", {}).get(FOLDER)
         self.owner = given is None
         self.folder = Path(given or tempfile.mkdtemp(prefix="lsgm-gate-"))
@@ -100,12 +86,12 @@ class _Gate:
         from lsgm_eval.gate.golden import EstimateRow, read_golden
 
         with _usage_errors():
-            rows = read_golden(self.request.golden).rows
-        gate = GateFile.from_parent(session, path=self.request.golden.absolute())
+            rows = read_golden(self.golden).rows
+        gate = GateFile.from_parent(session, path=self.golden.absolute())
         items += [
             GateItem.from_parent(gate, name=shown(name), row=name, gate=self)
             for name, row in rows.items()
-            if isinstance(row, EstimateRow) or not self.request.retrained
+            if isinstance(row, EstimateRow) or not self.option.lsgm_retrained
         ]
 
     def verdict(self, row: str) -> dict[str, Any]:
@@ -133,9 +119,10 @@ class _Gate:
         from lsgm.files.names import shown
         from lsgm_eval.gate.verdict import check
 
-        asked = self.request
+        asked = self.option
+        how = {"task": asked.lsgm_task, "retrained": asked.lsgm_retrained}
         try:
-            outcome = check(asked.checkpoint, asked.golden, task=asked.task, retrained=asked.retrained)
+            outcome = check(asked.lsgm_checkpoint, self.golden, **how)
         except UserError as error:
             return {"": {"sentence": shown(str(error))}}
         # As they print: JSON has no word for a byte of a path that is no UTF-8.

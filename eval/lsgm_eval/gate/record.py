@@ -17,29 +17,11 @@ from lsgm.errors import UserError
 from lsgm.progress import bar
 from lsgm.results.metrics import entry_of
 from lsgm.runs.provenance import git_revision, versions
-from lsgm_eval.gate.golden import (
-    Change,
-    EstimateRow,
-    Golden,
-    ImagesRow,
-    ReplayRow,
-    Row,
-    pack,
-    rounded,
-)
-from lsgm_eval.gate.measure import (
-    Estimate,
-    Measured,
-    Subject,
-    identities,
-    measure_estimates,
-    measure_replays,
-)
+from lsgm_eval.gate.golden import Change, EstimateRow, Golden, ImagesRow, ReplayRow, Row, pack, rounded
+from lsgm_eval.gate.measure import Measured, Repeat, Subject, identities, measure_estimates, measure_replays
 from lsgm_eval.gate.verdict import CUT, FLOAT32, pooled_error, repeat_error, rounding_of
 from lsgm_eval.metrics.intervals import mean_interval
 from lsgm_eval.task import Task
-
-__all__ = ["Doubled", "moves", "record"]
 
 MOVED = 1e-6
 """Relative change of a value that is told as one: above rounding, below the error of any estimate."""
@@ -173,7 +155,7 @@ def _estimates(subject: Subject) -> dict[str, Row]:
     return {name: _estimate(name, [one[name] for one in found]) for name in found[0]}
 
 
-def _estimate(name: str, found: list[Estimate]) -> EstimateRow:
+def _estimate(name: str, found: list[Repeat]) -> EstimateRow:
     """Return the row of an estimate's repeats, each over the same images or, of a distance, of new ones."""
     values = np.array([one.value for one in found])
     error, df = repeat_error(values)

@@ -49,32 +49,14 @@ from lsgm.files.names import shown
 from lsgm.files.write import atomic_path
 from lsgm_eval.gate.golden import EstimateRow, Golden, ImagesRow, ReplayRow, Row, default_golden, read_golden
 from lsgm_eval.gate.measure import (
-    Estimate,
     Measured,
+    Repeat,
     measure_estimates,
     measure_replays,
     open_subject,
     require_same,
     task_of,
 )
-
-__all__ = [
-    "CUT",
-    "FALSE_ALARM",
-    "FLOAT32",
-    "HEADROOM",
-    "Outcome",
-    "Verdict",
-    "check",
-    "flips_allowed",
-    "judge",
-    "paired_margin",
-    "pooled_error",
-    "predictive_margin",
-    "repeat_error",
-    "rounding_of",
-    "write_junit",
-]
 
 Array = NDArray[np.float64]
 
@@ -252,7 +234,7 @@ def _images(name: str, row: ImagesRow, levels: Any, chance: float) -> Judgement:
     return float(levels.mean()), turned, allowed, turned <= allowed, sentence
 
 
-def _estimate(name: str, row: EstimateRow, found: Estimate, chance: float, retrained: bool) -> Judgement:
+def _estimate(name: str, row: EstimateRow, found: Repeat, chance: float, retrained: bool) -> Judgement:
     """Judge an estimate on both sides, or one-sided that of a model trained anew.
 
     Where the golden row has its images, such a model is compared with it in pairs; else both measurements'
@@ -292,7 +274,7 @@ def _require_count(name: str, wanted: int, found: int) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """What the gate found of a checkpoint."""
 
     golden: Golden
@@ -315,7 +297,7 @@ def check(
     seeds: int = 0,
     retrained: bool = False,
     device: str = "cpu",
-) -> Outcome:
+) -> GateOutcome:
     """Measure a checkpoint again and judge every golden row.
 
     ``seeds`` chooses the seeds of the estimates, which are never those that the golden rows were made with;
@@ -336,7 +318,7 @@ def check(
             f"these weights, {subject.model.sha256[:12]}, are not those of the golden rows, "
             f"{rows.checkpoint_sha256[:12]}"
         )
-    return Outcome(rows, tuple(judge(rows, found, retrained=retrained)), tuple(remarks))
+    return GateOutcome(rows, tuple(judge(rows, found, retrained=retrained)), tuple(remarks))
 
 
 def write_junit(path: Path, suite: str, verdicts: Sequence[Verdict]) -> None:

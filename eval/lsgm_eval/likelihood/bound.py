@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from lsgm.config import DensityConfig
-from lsgm.distributed import World
-from lsgm.errors import UserError
+from lsgm.distributed import ALONE, World
 from lsgm.files.arrays import Arrays
 from lsgm.generative import GenerativeModel
 from lsgm.results import Row
@@ -36,22 +34,19 @@ from lsgm_eval.likelihood.scores import (
     solver_shift,
     solves_flow,
 )
-from lsgm_eval.likelihood.store import METRIC, SOLVER, ScoreStore, read_scores, scores_file, select_rows
+from lsgm_eval.likelihood.store import (
+    METRIC,
+    PARTS,
+    SOLVER,
+    ScoreStore,
+    read_scores,
+    scores_file,
+    select_rows,
+)
 from lsgm_eval.live import with_error
-from lsgm_eval.metrics.intervals import Interval, mean_interval, paired_difference
-from lsgm_eval.models import packages_of, remark_of, unwrapped
+from lsgm_eval.metrics.intervals import mean_interval, paired_difference
+from lsgm_eval.models import packages_of, remark_of
 from lsgm_eval.rows import Context
-
-__all__ = [
-    "Bound",
-    "estimator_label",
-    "likelihood_rows",
-    "missing_rows",
-    "paired_rows",
-    "paired_scores",
-    "step_control",
-    "why_missing",
-]
 
 
 def paired_rows(
@@ -134,29 +129,7 @@ def _text(saved: Arrays, name: str) -> str | None:
     return saved.text(name) if name in saved else None
 
 
-def paired_scores(a: Path, b: Path) -> Interval:
-    """Return the mean difference a - b in nats of two saved score files, with its own error.
-
-    Raises UserError unless both scored the same images.
-    """
-    first, second = (read_scores(path) for path in (a, b))
-    if first is None or second is None:
-        raise UserError(f"{a if first is None else b} has no scores of single images: measure them again")
-    if not np.array_equal(first["rows"], second["rows"]):
-        raise UserError(f"{a} and {b} score different images: measure both under one task and tier")
-    return paired_difference(first["nats"], second["nats"])
-
-
 # One model's bound on -log P(x) of a task's images: scored, solved again, kept, and put into rows
-
-
-def why_missing(model: GenerativeModel, method: str) -> str:
-    """Return why a model has no such bound, or an empty string where it has one."""
-    if not callable(getattr(model, "density", None)):
-        return f"{model.name} has no density: it draws images and bounds no likelihood"
-    if method == "ode" and not model.has_prior:
-        return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
-    return ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +186,7 @@ class Bound:
         *,
         context: Context,
         batch_size: int,
-        world: World | None = None,
+        world: World = ALONE,
         allow_failures: bool = False,
         variant: str = "",
     ) -> list[Row]:
@@ -225,7 +198,7 @@ class Bound:
         this together, the first one writes, and all return the same numbers. Errors are those of
         `score_images`.
         """
-        model, config, world = self.model, self.config, world or World(0, 1, torch.device("cpu"))
+        model, config = self.model, self.config
 
         def score(config: DensityConfig, count: int, *, spare: bool, title: str = "") -> Scores:
             return score_images(
@@ -273,37 +246,32 @@ def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
         if not config.control_variate and _controlled(model) is not False:
             settings["control_variate"] = "off"
     if config.method != "nelbo" and model.has_prior:
-        settings |= _flow_settings(config, model)
-    if _dequantises(model):
+        settings["solver"] = config.solver
+        if config.solver == "dopri5":
+            settings |= {"rtol": f"{config.rtol:g}", "atol": f"{config.atol:g}"}
+        else:
+            settings["steps"] = config.steps
+        if step_control(config, model) == "density":
+            settings["step_control"] = "density"
+        exact = config.divergence == "exact"
+        settings |= {"divergence": "exact"} if exact else {"probes": config.probes}
+    # Of a score model that lives on the pixels themselves, whose levels it must make continuous.
+    if getattr(model, "dequantised", None) is not None:
         settings["dequantise"] = config.dequantise
     if config.samples > 1:
         settings.setdefault("samples", config.samples)
     return described(config.method, settings)
 
 
-def _flow_settings(config: DensityConfig, model: GenerativeModel) -> dict[str, Any]:
-    adaptive = {"rtol": f"{config.rtol:g}", "atol": f"{config.atol:g}"}
-    if step_control(config, model) == "density":
-        adaptive["step_control"] = "density"
-    solver = {"solver": config.solver} | (adaptive if config.solver == "dopri5" else {"steps": config.steps})
-    exact = config.divergence == "exact"
-    return solver | ({"divergence": "exact"} if exact else {"probes": config.probes})
-
-
 def step_control(config: DensityConfig, model: GenerativeModel) -> str:
     """Return what the steps of a model's flow follow, ``state`` or ``density``; empty where none are told."""
-    follows = getattr(unwrapped(model), "step_control", None)
+    follows = getattr(model, "step_control", None)
     return str(follows(config)) if callable(follows) and config.solver == "dopri5" else ""
-
-
-def _dequantises(model: GenerativeModel) -> bool:
-    """Whether a score model lives on the pixels themselves, whose levels it must make continuous."""
-    return getattr(unwrapped(model), "dequantised", None) is not None
 
 
 def _controlled(model: GenerativeModel) -> bool | None:
     """Whether a model's score-matching bound takes a control variate; None where the model does not say."""
-    known: bool | None = getattr(getattr(unwrapped(model), "prior", None), "has_control", None)
+    known: bool | None = getattr(getattr(model, "prior", None), "has_control", None)
     return known
 
 
@@ -322,20 +290,21 @@ def likelihood_rows(
     ``nelbo_term_reconstruction_nats`` and, by latent groups, ``nelbo_term_negative_entropy/0_nats``.
     """
     name = METRIC[config.method]
-    values: dict[str, tuple[Tensor, float]] = {
-        f"{name}_nats": (scores.nats, 1.0),
-        f"{name}_bpd": (scores.nats, 1 / (images.pixels.dims * math.log(2))),
+    values = {
+        f"{name}_nats": (scores["nats"], 1.0),
+        f"{name}_bpd": (scores["nats"], 1 / (images.pixels.dims * math.log(2))),
     }
-    for term, nats in (*scores.terms.items(), *scores.groups.items()):
-        values[f"{name}_term_{term}_nats"] = (nats, 1.0)
-    total = len(scores.rows) + len(scores.failures)
+    for column, nats in scores.columns.items():
+        if column.startswith(PARTS):
+            values[f"{name}_term_{column.partition('_')[2]}_nats"] = (nats, 1.0)
+    total = len(scores) + len(scores.failures)
     shared = {
-        "n": len(scores.rows),
+        "n": len(scores),
         "n_of": len(images.order) if len(images.order) > total else None,
         "split": images.split,
         "sampler": estimator_label(config, model),
-        "nfe_mean": float(scores.nfe.double().mean()),
-        "nfe_max": float(scores.nfe.max()),
+        "nfe_mean": float(scores["nfe"].mean()),
+        "nfe_max": float(scores["nfe"].max()),
         "seconds": scores.seconds,
         "peak_bytes": scores.peak_bytes,
         "levels_sha256": images.levels_sha256,
@@ -353,11 +322,11 @@ def likelihood_rows(
     return rows
 
 
-def _mean(nats: Tensor) -> tuple[float, float | None, float | None]:
+def _mean(nats: NDArray[Any]) -> tuple[float, float | None, float | None]:
     """Return the mean over images and the ends of its 95 % interval; one image alone has none."""
     if len(nats) == 1:
-        return float(nats), None, None
-    mean = mean_interval(nats.numpy())
+        return float(nats[0]), None, None
+    mean = mean_interval(nats)
     return mean.value, mean.low, mean.high
 
 
@@ -376,7 +345,7 @@ def _note(
 ) -> str:
     """Return what must be known beside the number: what it bounds, how it was estimated, what is left out."""
     lost = len(scores.failures)
-    total = len(scores.rows) + lost
+    total = len(scores) + lost
     failed = (
         f"{lost:,} of {total:,} images failed and {'is' if lost == 1 else 'are'} left out" if lost else ""
     )
@@ -384,7 +353,7 @@ def _note(
     seed = images.binarisation_seed
     parts = (
         failed,
-        "one image, so no interval over images" if len(scores.rows) == 1 else "",
+        "one image, so no interval over images" if len(scores) == 1 else "",
         _standing(scores, shift, "upper bound in expectation" + (" but for probe noise" if noisy else "")),
         _estimator(config, model),
         _tail(scores),
@@ -406,7 +375,7 @@ def _standing(scores: Scores, shift: SolverShift | None, bound: str) -> str:
     shown = f"{error:.2g}" if margin is None else with_error(error, error - margin, error + margin)
     images = "image" if len(shift.rows) == 1 else "images"
     words = f"solver error of {shown} nats ({len(shift.rows)} {images} solved again at {shift.how})"
-    _, low, high = _mean(scores.nats)
+    _, low, high = _mean(scores["nats"])
     if low is not None and high is not None and abs(error) + (margin or 0.0) > (high - low) / 2:
         advice = solver_advice(shift.config)
         return f"not shown to be a bound: its {words} exceeds half its 95 % interval, {advice}"
@@ -432,9 +401,9 @@ def _estimator(config: DensityConfig, model: GenerativeModel) -> str:
 
 def _tail(scores: Scores) -> str:
     """Return by how much the bound moves for the way down to z_0, which makes it strict."""
-    if "tail" not in scores.terms:
+    if "term_tail" not in scores.columns:
         return ""
-    tail, low, high = _mean(scores.terms["tail"])
+    tail, low, high = _mean(scores["term_tail"])
     shown = f"{tail:.2g}" if low is None or high is None else with_error(tail, low, high)
     return f"strict at z_0: its tail is {shown} nats of it"
 
@@ -443,8 +412,8 @@ def _probe_noise(scores: Scores, config: DensityConfig) -> str:
     """Return what Hutchinson's noise does: nothing to a mean, but log E exp(s n) = s^2 / 2 to log-sum-exp."""
     if config.divergence == "exact":
         return ""
-    known = scores.probe_error[torch.isfinite(scores.probe_error)]
-    spread = float(known.square().mean().sqrt()) if len(known) else None
+    known = scores["probe_error"][np.isfinite(scores["probe_error"])]
+    spread = float(np.sqrt(np.square(known).mean())) if len(known) else None
     said = "" if spread is None else f"probe noise of {spread:.2g} nats per draw"
     if config.method != "iw" or config.samples == 1:
         return f"{said} averages out over images" if said else ""
@@ -457,7 +426,7 @@ def _probe_noise(scores: Scores, config: DensityConfig) -> str:
 
 
 def _monte_carlo_error(scores: Scores) -> str:
-    known = scores.error[torch.isfinite(scores.error)]
+    known = scores["error"][np.isfinite(scores["error"])]
     return f"Monte-Carlo error of an image {float(known.mean()):.2g} nats on average" if len(known) else ""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,13 @@ from lsgm_eval.images import ScoredImages
 from lsgm_eval.likelihood.store import Columns, ScoreStore, join_columns, select_rows
 from lsgm_eval.metrics.intervals import mean_interval
 
-__all__ = [
-    "SCORED",
-    "SOLVED_AGAIN",
-    "Scores",
-    "SolverShift",
-    "columns_of",
-    "finer",
-    "mean_and_margin",
-    "save_scores",
-    "score_images",
-    "solver_advice",
-    "solver_shift",
-    "solves_flow",
-]
-
 Failure = tuple[int, str]
 """An image's row in its split, and the sentence that says what happened to it."""
 
 SCORED = ("rows", "nats", "nfe", "error", "probe_error", "seconds", "peak_bytes")
 """Columns that every scored image has, beside the terms of its bound."""
+SPENT = ("seconds", "peak_bytes")
+"""Those of them that are of a process, and no numbers of an image."""
 LISTED = 20
 """Failures that standard error names one by one."""
 
@@ -54,39 +42,30 @@ LISTED = 20
 class Scores:
     """Numbers of N images, and which images have none."""
 
-    rows: Tensor
-    """Each image's row in its split, int64 [N]."""
-    nats: Tensor
-    """The bound, float64 [N]."""
-    nfe: Tensor
-    """Evaluations of the score network, int64 [N]."""
-    error: Tensor
-    """Standard error of each bound over its draws, float64 [N]; NaN where it cannot be told."""
-    probe_error: Tensor
-    """Standard deviation of a draw due to Hutchinson's probes, float64 [N]; NaN where it cannot be told."""
-    terms: Mapping[str, Tensor]
-    """Nats [N] that add up to the bound."""
-    groups: Mapping[str, Tensor]
-    """The same by latent groups."""
-    seconds: float
-    """Spent on these images, summed over all processes and calls."""
-    peak_bytes: int | None
-    """Most memory that a process held."""
+    columns: Columns
+    """Each [N]. ``rows``: each image's row in its split. ``nats``: the bound. ``nfe``: evaluations of the
+    score network. ``error``: standard error of the bound over its draws, and ``probe_error``: standard
+    deviation of a draw due to Hutchinson's probes, both NaN where they cannot be told. ``term_*``: nats that
+    add up to the bound, and ``group_*``: the same by latent groups. ``seconds``, ``peak_bytes``: spent and
+    held by the process."""
     failures: tuple[Failure, ...] = ()
 
-    @classmethod
-    def of(cls, columns: Columns, failures: Sequence[Failure] = ()) -> Scores:
-        """Return the scores that a store's columns hold."""
-        tensors = {name: torch.from_numpy(value) for name, value in columns.items()}
-        peak = int(tensors["peak_bytes"].max())
-        return cls(
-            **{name: tensors[name] for name in ("rows", "nats", "nfe", "error", "probe_error")},
-            terms={name[5:]: value for name, value in tensors.items() if name.startswith("term_")},
-            groups={name[6:]: value for name, value in tensors.items() if name.startswith("group_")},
-            seconds=float(tensors["seconds"].sum()),
-            peak_bytes=peak if peak > 0 else None,
-            failures=tuple(failures),
-        )
+    def __len__(self) -> int:
+        return len(self.columns["rows"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a column."""
+        return self.columns[name]
+
+    @property
+    def seconds(self) -> float:
+        """Spent on these images, summed over all processes and calls."""
+        return float(self["seconds"].sum())
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Most memory that a process held, where one told it."""
+        return int(self["peak_bytes"].max()) or None
 
 
 def score_images(
@@ -121,30 +100,28 @@ def score_images(
     rest = wanted[~np.isin(wanted, done["rows"])] if done else wanted
     job = _Job(model, images, config, store, batch_size, allow_failures)
     share = job.run(rest[world.rank :: world.size], done, title or f"{model.name}: {config.method}")
-    shares = world.gather(share)
-    for stopped in (share.stopped for share in shares if share.stopped):
-        raise UserError(stopped)
-    failures = sorted(failure for share in shares for failure in share.failures)
-    columns = select_rows(join_columns([done, *(share.columns for share in shares)]), wanted)
+    finished, failed, stopped = zip(*world.gather(share), strict=True)
+    if any(stopped):
+        raise UserError(next(filter(None, stopped)))
+    failures = sorted(chain.from_iterable(failed))
+    columns = select_rows(join_columns([done, *finished]), wanted)
     scored = len(columns["rows"]) if columns else 0
     if failures and (not allow_failures or scored < 2):
         raise UserError(_complaint(model.name, config.method, failures, scored, allow_failures))
-    _require_possible(model.name, config.method, columns["nats"])
-    if failures and world.main:
-        _list(model.name, config.method, failures)
-    world.on_main(store.compact)
-    return Scores.of(columns, failures)
-
-
-def _require_possible(name: str, method: str, nats: NDArray[Any]) -> None:
-    """Raise UserError where a mean is below 0 beyond its error, as no mean of -log P of levels is."""
-    mean = mean_interval(nats) if len(nats) > 1 else None
-    if mean and mean.high < 0:
+    mean = mean_interval(columns["nats"]) if scored > 1 else None
+    if mean and mean.high < 0:  # beyond its error, as no mean of -log P of levels is
         raise UserError(
-            f"{method} of {name} is {mean.value:.4g} nats per image, from {mean.low:.4g} to {mean.high:.4g}, "
-            "and -log P of an image of levels is at least 0: let the model's density be that of the levels, "
-            "not that of points in a continuous space"
+            f"{config.method} of {model.name} is {mean.value:.4g} nats per image, from {mean.low:.4g} to "
+            f"{mean.high:.4g}, and -log P of an image of levels is at least 0: let the model's density be "
+            "that of the levels, not that of points in a continuous space"
         )
+    if world.main:
+        for _, sentence in failures[:LISTED]:
+            print(f"lsgm: {config.method} of {shown(model.name)} failed at {sentence}", file=sys.stderr)
+        if len(failures) > LISTED:
+            print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
+    world.on_main(store.compact)
+    return Scores(columns, tuple(failures))
 
 
 def columns_of(
@@ -190,15 +167,6 @@ def solver_advice(config: DensityConfig) -> str:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """What one process has done: its finished images, its failures, and what ended its work early."""
-
-    columns: Columns
-    failures: list[Failure]
-    stopped: str
-
-
-@dataclass(frozen=True)
 class _Job:
     """One process's work on a list of images."""
 
@@ -209,8 +177,11 @@ class _Job:
     batch_size: int
     allow_failures: bool
 
-    def run(self, rows: NDArray[Any], done: Columns, title: str) -> _Share:
-        """Score ``rows`` batch by batch; errors are returned, for all processes to raise together."""
+    def run(self, rows: NDArray[Any], done: Columns, title: str) -> tuple[Columns, list[Failure], str]:
+        """Score ``rows`` batch by batch; return what is finished, the failures, and what ended it early.
+
+        Errors are returned, for all processes to raise together.
+        """
         parts, failures, stopped = [done], [], ""
         earlier = len(done["rows"]) if done else 0
         reset_peak()
@@ -230,7 +201,7 @@ class _Job:
                     break
                 progress.set_postfix_str(_running_mean(parts), refresh=False)
                 progress.update(len(batch))
-        return _Share(join_columns(parts[1:]), failures, stopped)
+        return join_columns(parts[1:]), failures, stopped
 
     @property
     def _images_at_once(self) -> int:
@@ -298,14 +269,6 @@ def _complaint(name: str, method: str, failures: list[Failure], scored: int, all
     return f"{method} of {name} failed at {failures[0][1]}{more}; {then}"
 
 
-def _list(name: str, method: str, failures: list[Failure]) -> None:
-    """Name the images that are left out on standard error."""
-    for _, sentence in failures[:LISTED]:
-        print(f"lsgm: {method} of {shown(name)} failed at {sentence}", file=sys.stderr)
-    if len(failures) > LISTED:
-        print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
-
-
 # What a bound by a flow owes to its solver: some images are solved again, more finely, and move this far.
 # A second solve has the same draws, dequantisation and probes, which depend on the image alone, so that what
 # moves is the solver's error and nothing else. Of an error e ~ step^p, twice the steps leave e / 2^p: the
@@ -361,7 +324,7 @@ def solver_shift(
     Images that either solve has no number for count for nothing, and a finer solve that cannot be done at all
     leaves the error unknown, with the reason.
     """
-    count = min(SOLVED_AGAIN, len(scores.rows) + len(scores.failures))
+    count = min(SOLVED_AGAIN, len(scores) + len(scores.failures))
     try:
         again = score(finer(config), count)
     except UserError as error:
@@ -369,9 +332,9 @@ def solver_shift(
         # Remarks of a row are parted by semicolons.
         return SolverShift(none.astype(np.int64), none, config, str(error).replace("; ", ", "))
     rows, first, second = np.intersect1d(
-        scores.rows.numpy(), again.rows.numpy(), assume_unique=True, return_indices=True
+        scores["rows"], again["rows"], assume_unique=True, return_indices=True
     )
-    moved = (scores.nats.numpy()[first] - again.nats.numpy()[second]) / SHOWN[config.solver]
+    moved = (scores["nats"][first] - again["nats"][second]) / SHOWN[config.solver]
     return SolverShift(rows, moved, config, "" if len(rows) else "no image was solved twice")
 
 
@@ -389,9 +352,7 @@ def save_scores(path: Path, scores: Scores, *, shift: SolverShift | None = None,
     Of a flow's bound also how far those images moved that were solved again: ``solver_error`` of the images
     ``solver_rows``.
     """
-    arrays = {name: getattr(scores, name).numpy() for name in ("rows", "nats", "nfe", "error", "probe_error")}
-    arrays |= {f"term_{name}": value.numpy() for name, value in scores.terms.items()}
-    arrays |= {f"group_{name}": value.numpy() for name, value in scores.groups.items()}
+    arrays = {name: column for name, column in scores.columns.items() if name not in SPENT}
     if shift is not None:
         arrays |= {"solver_rows": shift.rows, "solver_error": shift.nats}
     arrays |= {name: np.array(text) for name, text in about.items()}

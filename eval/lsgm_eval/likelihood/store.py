@@ -21,18 +21,6 @@ from lsgm.files.names import file_name, shown
 from lsgm.files.write import refuse_links
 from lsgm_eval.cache import read_kept, write_kept
 
-__all__ = [
-    "METRIC",
-    "Columns",
-    "ScoreStore",
-    "data_tag",
-    "folder_tag",
-    "join_columns",
-    "read_scores",
-    "scores_file",
-    "select_rows",
-]
-
 METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
 """What the rows of a method are called before their unit."""
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Literal
 
 from lsgm.config import SamplerConfig, require
-from lsgm.distributed import World
+from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
 from lsgm.results import Row
 from lsgm.sampling.keep import save_grid
 from lsgm_eval.cost_curve.points import check_fit
-from lsgm_eval.cost_curve.speedup import derived_rows
+from lsgm_eval.cost_curve.reach import derived_rows
 from lsgm_eval.images import ScoredImages, TaskImages, check_pixels
-from lsgm_eval.likelihood.store import METRIC
-from lsgm_eval.rows import Context
 from lsgm_eval.run.plan import export_references, open_task, unlike_names
 from lsgm_eval.run.runner import Runner
 from lsgm_eval.run.steps import (
@@ -42,8 +38,6 @@ from lsgm_eval.run.steps import (
 from lsgm_eval.samples.reference import choose, data_images
 from lsgm_eval.task import Images, Task, load_task
 
-__all__ = ["Sweep", "evaluate", "prepare", "score", "sweep"]
-
 
 def evaluate(
     models: Sequence[GenerativeModel],
@@ -53,8 +47,7 @@ def evaluate(
     *,
     only: Sequence[Measurement] = MEASUREMENTS,
     batch_size: int = 250,
-    world: World | None = None,
-    root: Path | None = None,
+    world: World = ALONE,
     allow_failures: bool = False,
     references: Mapping[str, Path] | None = None,
     insist: bool = False,
@@ -77,7 +70,6 @@ def evaluate(
     few images, and for distances alone of a task without a feature space.
     """
     task = load_task(task) if isinstance(task, str) else task
-    world = world or World(0, 1, torch.device("cpu"))
     unlike_names(models)
     wanted = task.tier(tier).drawing(images)
     methods = [method for method in METHODS if method in only]
@@ -91,29 +83,32 @@ def evaluate(
             task.identity(tier),
             tuple(wanted.config_for(method, model.has_prior) for model in models),
             tuple(wanted.images_for(method, model.has_prior) for model in models),
+            again={"only": (method,)},
         )
         for method in methods
     ]
     asked = [(protocol, k) for protocol in protocols for k in range(len(models))]
-    opened = open_task(
+    fitted, data, spaces, closed = open_task(
         models, task, wanted,
         seeds=lambda model: drawn_seeds(model, wanted, images),
         scores=max((p.counts[k] for p, k in asked if not p.why_missing(models[k], k)), default=0),
         draws=bool(wanted.n_samples and {"quality", "curve"} & set(only)),
         alone=not methods,
-        world=world, root=root, references=references, insist=insist,
+        world=world, references=references, insist=insist,
     )  # fmt: skip
     bench = Evaluation(
-        task, tier, wanted, opened.data, opened.spaces, opened.closed,
-        Path(out), batch_size, world, allow_failures, save, images,
-    )  # fmt: skip
+        task, tier, wanted, data, spaces, closed, Path(out), batch_size, world, allow_failures, save, images
+    )
     if world.main:
-        _show_data(bench)
+        if bench.draws and data.images is not None and data.reference_split is not None:
+            # Some images of the data, drawn at random, to stand beside the samples.
+            seed = task.binarisation_seed
+            found = data_images(data.images, data.reference_split, seed)
+            save_grid(found[choose(len(found), 100, seed)], bench.out / "samples" / f"data{bench.tag}.png")
         if export_reference is not None:
-            about = f"{opened.data.dataset} {opened.data.reference_split}"
-            export_references(opened.spaces, about, export_reference)
-    steps, contexts = [], [bench.context(model) for model in opened.models]
-    for k, (model, context) in enumerate(zip(opened.models, contexts, strict=True)):
+            export_references(spaces, f"{data.dataset} {data.reference_split}", export_reference)
+    steps, contexts = [], [bench.context(model) for model in fitted]
+    for k, (model, context) in enumerate(zip(fitted, contexts, strict=True)):
         drawn = bench.of_drawn(context)
         if "quality" in only and bench.draws:
             steps.append(quality_step(model, bench, drawn, curve="curve" in only))
@@ -122,29 +117,10 @@ def evaluate(
                 steps.append(bound_step(model, k, replace(protocol, variant=bench.tag), bench, context))
         if "curve" in only and model.has_prior and bench.spaces:
             steps += [curve_step(model, bench, drawn, sampler) for sampler in wanted.curve]
-    for pair, both in zip(combinations(opened.models, 2), combinations(contexts, 2), strict=True):
-        quality = "quality" in only
-        steps.append(
-            pair_step(
-                "difference", pair, bench, both, variant=bench.tag, quality=quality, again=_difference_again
-            )
-        )
+    for pair, both in zip(combinations(fitted, 2), combinations(contexts, 2), strict=True):
+        steps.append(pair_step(pair, bench, both, quality="quality" in only))
     title = f"lsgm eval {task.identity(tier, images=images)}"
     return (runner or Runner(bench.out, world)).run(title, steps)
-
-
-def _difference_again(row: Row) -> dict[str, Any]:
-    """Return what of `lsgm eval` makes a difference of two models again."""
-    bound = {f"paired_{name}_nats": method for method, name in METRIC.items()}
-    return {"only": (bound.get(row.metric, "quality"),)}
-
-
-def _show_data(bench: Evaluation) -> None:
-    """Write some images of the data, drawn at random, to stand beside the samples."""
-    data, seed = bench.data, bench.task.binarisation_seed
-    if bench.draws and data.images is not None and data.reference_split is not None:
-        found = data_images(data.images, data.reference_split, seed)
-        save_grid(found[choose(len(found), 100, seed)], bench.out / "samples" / f"data{bench.tag}.png")
 
 
 def score(
@@ -183,47 +159,34 @@ def score(
         ]
         there = [(models[k], contexts[k]) for k, why in enumerate(line) if not why]
         for (a, first), (b, second) in combinations(there, 2):
-            steps.append(
-                pair_step(
-                    f"paired {protocol.method}",
-                    (a, b),
-                    bench,
-                    (first, second),
-                    methods=[protocol.method],
-                    variant=protocol.variant,
-                    named=protocol.named,
-                    again=protocol.of_row,
-                )
-            )
+            steps.append(pair_step((a, b), bench, (first, second), protocol))
     title = f"lsgm nll {', '.join(dict.fromkeys(protocol.task for protocol in protocols))}"
     return (runner or Runner(out, world)).run(title, steps)
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What is asked of a sweep beside its models."""
-
-    points: Sequence[SamplerConfig]
-    n: int
-    """Images of every point, of the same seeds for all points and models."""
-    targets: Sequence[float] = ()
-    time_budget: float | None = None
-    """Seconds after which no further point is begun."""
-
-
-def prepare(
+def sweep(
     models: Sequence[GenerativeModel],
     task: Task,
     tier: str,
-    ask: Sweep,
+    points: Sequence[SamplerConfig],
+    n: int,
     out: Path,
     *,
-    batch_size: int,
-    world: World,
+    family: str = "frechet",
+    targets: Sequence[float] = (),
+    batch_size: int = 250,
+    world: World = ALONE,
     insist: bool = False,
     references: Mapping[str, Path] | None = None,
-) -> tuple[list[GenerativeModel], Evaluation]:
-    """Return the models, ready images among them fitted to the task, and what they are measured with.
+    seconds: float | None = None,
+    runner: Runner | None = None,
+) -> list[Row]:
+    """Measure ``n`` images of every model at every point, by the same seeds, and what follows from them.
+
+    The cheapest points of all models come first, so that an interrupted sweep is a coarse one of all models.
+    Points of earlier calls are taken from their cells. After ``seconds`` no further point is begun, what was
+    measured so far is derived from, and the same call goes on later. All processes of ``world`` take part.
+    ``references`` and ``insist`` are those of `open_task`.
 
     Whatever is wrong is said before a feature is computed or an image drawn. Raises UserError for two models
     of one name or of other images than the task's, ConfigError for one model twice and for a sampler that the
@@ -238,80 +201,40 @@ def prepare(
         )
         seen[model.sha256] = model.name
         if model.has_prior:
-            check_fit(model, ask.points)
+            check_fit(model, points)
     if not task.spaces:
         raise UserError(f"task {task.name} has no feature space: name one with --extractor")
-    require(ask.n >= 40, f"n is {ask.n}; a distance needs at least 40 images")
+    require(n >= 40, f"n is {n}; a distance needs at least 40 images")
     limits = task.tier(tier)
-    seeds = range(limits.first_seed, limits.first_seed + ask.n)
-    opened = open_task(
+    seeds = range(limits.first_seed, limits.first_seed + n)
+    fitted, data, spaces, closed = open_task(
         models, task, limits, seeds=lambda _: seeds, scores=0, draws=True, alone=True,
         world=world, references=references, insist=insist,
     )  # fmt: skip
-    bench = Evaluation(task, tier, limits, opened.data, opened.spaces, opened.closed, out, batch_size, world)
-    return opened.models, bench
+    bench = Evaluation(task, tier, limits, data, spaces, closed, out, batch_size, world)
+    protocol = task.identity(tier, limit=None if n == limits.curve_samples else n)
+    contexts = {model.name: bench.context(model, protocol) for model in fitted}
+    names = {*contexts, *(" / ".join(pair) for pair in combinations(contexts, 2))}
+    measured = {(space.metric(family), space.label, space.reference.sha256) for space in spaces}
 
+    def gone(row: Row) -> bool:
+        # What earlier points of these models gave; what points of other data or spaces said stays.
+        about = (re.split("[<>]=", row.target or "")[0], row.extractor, row.reference_sha256)
+        ours = row.model in names and (row.task, row.dataset) == (protocol, data.dataset)
+        return row.group == "reach" and ours and about in measured
 
-def sweep(
-    models: Sequence[GenerativeModel],
-    bench: Evaluation,
-    ask: Sweep,
-    family: str,
-    *,
-    runner: Runner | None = None,
-) -> list[Row]:
-    """Return the rows of all points and of what follows from them, which ``results.jsonl`` holds too.
-
-    The cheapest points of all models come first, so that an interrupted sweep is a coarse one of all models.
-    Points of earlier calls are taken from their cells. Where the time budget is spent the points measured so
-    far are derived from, and the same call goes on later. All processes of ``bench.world`` take part.
-    """
-    few = None if ask.n == bench.tier.curve_samples else ask.n
-    task = bench.task.identity(bench.tier_name, limit=few)
-    contexts = {model.name: bench.context(model, task) for model in models}
-    work = [(model, SamplerConfig()) for model in models if not model.has_prior]
-    work += [(model, point) for point in ask.points for model in models if model.has_prior]
-    steps = [point_step(model, bench, contexts[model.name], point, ask.n, family) for model, point in work]
-    gone = _Derived.of(contexts, bench, family).holds
-    runner = runner or Runner(bench.out, bench.world)
-    rows = runner.run(f"lsgm nfe {task}", steps, seconds=ask.time_budget, gone=gone)
-    names = {space.metric(family) for space in bench.spaces}
-    wanted = [row for row in rows if row.metric in names]  # others come with it
-    derived = bench.world.on_main(lambda: derived_rows(list(contexts.values()), wanted, ask.targets))
+    work = [(model, SamplerConfig()) for model in fitted if not model.has_prior]
+    work += [(model, point) for point in points for model in fitted if model.has_prior]
+    steps = [point_step(model, bench, contexts[model.name], point, n, family) for model, point in work]
+    runner = runner or Runner(out, world)
+    rows = runner.run(f"lsgm nfe {protocol}", steps, seconds=seconds, gone=gone)
+    metrics = {space.metric(family) for space in spaces}
+    wanted = [row for row in rows if row.metric in metrics]  # others come with it
+    derived = world.on_main(lambda: derived_rows(list(contexts.values()), wanted, targets))
     derived = runner.signed(derived, list(contexts), lambda row: {})
     runner.keep(rows + derived, gone)
     runner.track(derived)
-    if bench.world.main and runner.board is not None and (left := len(runner.board.left)):
+    if world.main and runner.board is not None and (left := len(runner.board.left)):
         said = f"time is up: {left} points are left, the same command goes on with them"
         print(f"lsgm: {shown(said)}", file=sys.stderr, flush=True)
     return rows + derived
-
-
-@dataclass(frozen=True)
-class _Derived:
-    """Which rows the points of one call give in the end: those that earlier points gave are gone.
-
-    What points of other data, in another space or by another metric said stays.
-    """
-
-    about: set[tuple[str, str, str]]
-    """Task, dataset and name of the models and pairs."""
-    spaces: set[tuple[str, str, str]]
-    """Metric, extractor and reference."""
-
-    @classmethod
-    def of(cls, contexts: Mapping[str, Context], bench: Evaluation, family: str) -> _Derived:
-        names = [*contexts, *(" / ".join(pair) for pair in combinations(contexts, 2))]
-        return cls(
-            {(context.task, context.dataset, name) for context in contexts.values() for name in names},
-            {(space.metric(family), space.label, space.reference.sha256) for space in bench.spaces},
-        )
-
-    def holds(self, row: Row) -> bool:
-        # Rows of earlier versions have fewer keys.
-        metric = re.split("[<>]=", row.target or "")[0]
-        return (
-            row.group == "reach"
-            and (row.task, row.dataset, row.model) in self.about
-            and (metric, row.extractor, row.reference_sha256) in self.spaces
-        )

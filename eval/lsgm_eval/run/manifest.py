@@ -26,8 +26,6 @@ from lsgm_eval.cache import code_version
 from lsgm_eval.models import packages_of
 from lsgm_eval.task import Images, Task
 
-__all__ = ["Call", "describe_call", "words_of", "write_manifest"]
-
 ENVIRONMENT = ("LSGM_DATA", "OMP_NUM_THREADS")
 """Variables by which a call finds its data and divides its sums among threads."""
 
@@ -36,7 +34,7 @@ PACKAGES = ("torch-fidelity", "clean-fid")
 
 
 @dataclass(frozen=True)
-class Call:
+class MeasuringCall:
     """A call that measures, whose rows each name a manifest with the command that makes just them again."""
 
     out: Path

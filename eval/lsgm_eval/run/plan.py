@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from lsgm.errors import ConfigError, DataError, UserError, did_you_mean
 from lsgm.files.names import file_name
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.progress import say
-from lsgm_eval.features.extractor import Extractor, load_extractor
+from lsgm_eval.features.extractor import load_extractor
 from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.features.weights import ELSEWHERE
 from lsgm_eval.images import TaskImages, check_pixels, task_data
@@ -29,27 +29,8 @@ from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.reference import Reference, all_features, given_reference, reference_features
 from lsgm_eval.task import Closed, SpaceSpec, Task, Tier
 
-__all__ = [
-    "Networks",
-    "Opened",
-    "export_references",
-    "open_networks",
-    "open_spaces",
-    "open_task",
-    "task_images",
-    "unlike_names",
-]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a task's numbers are measured with and on, all of it found to fit."""
-
-    models: list[GenerativeModel]
-    """Ready images among them as the task's."""
-    data: TaskImages
-    spaces: Sequence[Space]
-    closed: Sequence[Closed]
+Opened = tuple[list[GenerativeModel], TaskImages, list[Space], list[Closed]]
+"""Models, ready images among them as the task's; data; spaces that are at hand, and those that are not."""
 
 
 def open_task(
@@ -62,7 +43,6 @@ def open_task(
     draws: bool,
     alone: bool,
     world: World,
-    root: Path | None = None,
     references: Mapping[str, Path] | None = None,
     insist: bool = False,
 ) -> Opened:
@@ -82,28 +62,31 @@ def open_task(
     def fitted(pixels: Pixels) -> list[GenerativeModel]:
         return [fit(model, pixels, seeds(model).stop, seeds(model).start) for model in models]
 
-    def one_open(opened: Sequence[object], closed: Sequence[Closed]) -> None:
+    def one_open(networks: Networks) -> Networks:
+        opened, closed = networks
         if alone and closed and not opened:
             raise DataError(closed[0].why)
+        return networks
 
     images, why = None, ""
     networks: Networks | None = None
     by_files = bool(draws and references and not scores and models)
     if by_files or (draws and _fit_by_shape(models, task)):
-        networks = open_networks(task.spaces, models[0].pixels.shape, world=world, insist=insist)
-        one_open(networks.opened, networks.closed)
+        shape = models[0].pixels.shape
+        networks = one_open(open_networks(task.spaces, shape, world=world, insist=insist))
     if by_files and networks and references:
-        if set(networks.names) - set(references):
+        if {space.name for space in networks[0]} - set(references):
             try:
-                images = task_images(task, models, root)
+                images = task_images(task, models)
             except (DataError, ConfigError) as error:
                 why = str(error)
         if images is None:
-            spaces, closed = open_spaces(task, tier, None, networks, world=world, given=references, why=why)
-            one_open(spaces, closed)
+            spaces, closed = one_open(
+                open_spaces(task, tier, None, networks, world=world, given=references, why=why)
+            )
             theirs = fitted(_common_pixels(models))
-            return Opened(theirs, _data_of_files(theirs, spaces, references), spaces, closed)
-    images = images or task_images(task, models, root, few=not scores)
+            return theirs, _data_of_files(theirs, spaces, references), spaces, closed
+    images = images or task_images(task, models, few=not scores)
     data = task_data(task, images, scores=scores > 0)
     split = data.reference_split or ""
     if images.remark and draws and world.main:
@@ -114,11 +97,9 @@ def open_task(
     for model in ours:
         check_pixels(model, data)
     if not draws:
-        return Opened(ours, data, (), ())
+        return ours, data, [], []
     networks = networks or open_networks(task.spaces, images.image_shape, world=world, insist=insist)
-    spaces, closed = open_spaces(task, tier, data, networks, world=world, given=references)
-    one_open(spaces, closed)
-    return Opened(ours, data, spaces, closed)
+    return ours, data, *one_open(open_spaces(task, tier, data, networks, world=world, given=references))
 
 
 def unlike_names(models: Sequence[GenerativeModel]) -> None:
@@ -129,9 +110,7 @@ def unlike_names(models: Sequence[GenerativeModel]) -> None:
         raise UserError(f"two models are called '{twice[0]}': name them apart with NAME=PATH")
 
 
-def task_images(
-    task: Task, models: Sequence[GenerativeModel], root: Path | None = None, *, few: bool = False
-) -> ImageSet:
+def task_images(task: Task, models: Sequence[GenerativeModel], *, few: bool = False) -> ImageSet:
     """Return the task's images; those of a folder, a zip or a file at the size of the models'.
 
     ``few`` is that of `lsgm.data.load`.
@@ -141,10 +120,10 @@ def task_images(
     if not task.dataset:
         raise ConfigError(f"task {task.name} has no data set of its own: name a folder or zip by --data")
     if task.dataset in dataset_names() or not models:
-        return load(task.dataset, root=root)
+        return load(task.dataset)
     pixels = models[0].pixels
     size = (pixels.height, pixels.width)
-    return load(task.dataset, root=root, image_size=size, convert=task.convert or "", few=few)
+    return load(task.dataset, image_size=size, convert=task.convert or "", few=few)
 
 
 def _fit_by_shape(models: Sequence[GenerativeModel], task: Task) -> bool:
@@ -204,38 +183,30 @@ NO_REFERENCE = Reference(FeatureStats(Moments.empty(0), np.empty((0, 0), np.floa
 """What a process holds that draws and extracts for the first one and measures nothing itself."""
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The networks of a task's spaces, before anything is known of what is measured to."""
-
-    opened: Sequence[tuple[SpaceSpec, Extractor]]
-    closed: Sequence[Closed]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the spaces that are open."""
-        return [Space(spec, extractor, NO_REFERENCE).name for spec, extractor in self.opened]
+Networks = tuple[list[Space], list[Closed]]
+"""Spaces that are at hand, and those that are not with their reasons."""
 
 
 def open_networks(
     specs: Sequence[SpaceSpec], image_shape: tuple[int, int, int], *, world: World, insist: bool = False
 ) -> Networks:
-    """Return the networks of spaces for images (channels, height, width).
+    """Return spaces for images (channels, height, width), before anything is known of their references.
 
     A space is closed where weights that can be fetched are neither here nor reachable, which is raised as
     DataError where ``insist``.
     """
-    opened: list[tuple[SpaceSpec, Extractor]] = []
+    opened: list[Space] = []
     closed: list[Closed] = []
     for spec in specs:
         try:
-            opened.append((spec, load_extractor(spec.extractor, image_shape, device=world.device)))
+            extractor = load_extractor(spec.extractor, image_shape, device=world.device)
+            opened.append(Space(spec, extractor, NO_REFERENCE))
         except DataError as error:
             if insist:
                 raise
             said = str(error)
             closed.append(Closed(spec, said if said.endswith(ELSEWHERE) else f"{said}; {ELSEWHERE}"))
-    return Networks(opened, closed)
+    return opened, closed
 
 
 def open_spaces(
@@ -247,42 +218,37 @@ def open_spaces(
     world: World,
     given: Mapping[str, Path] | None = None,
     why: str = "",
-) -> tuple[list[Space], list[Closed]]:
+) -> Networks:
     """Return the spaces with their references, and those that are closed with their reasons.
 
     ``given`` are files of reference statistics by the spaces' names, used in the place of the data. Without
     ``data`` a space that has no such file is closed, for the reason ``why``. Raises UserError for a space of
     an unknown name in ``given`` and for two spaces of one name.
     """
-    names, given, closed = networks.names, given or {}, list(networks.closed)
+    known, closed = networks[0], list(networks[1])
+    names, given = [space.name for space in known], given or {}
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two feature spaces are called '{name}': give each extractor once")
     # A file for a space that is closed is no slip: what is wrong is said of the space.
-    known = [*names, *(each.spec.name or each.spec.extractor for each in closed)]
+    told = [*names, *(each.spec.name or each.spec.extractor for each in closed)]
     for name in given:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; they are {', '.join(known) or 'none'}"
+        if name not in told:
+            hint = did_you_mean(name, told) or f"; they are {', '.join(told) or 'none'}"
             raise UserError(f"there is no feature space '{name}' to take reference statistics for{hint}")
     opened: list[Space] = []
-    for (spec, extractor), name in zip(networks.opened, names, strict=True):
+    for space, name in zip(known, names, strict=True):
         if (path := given.get(name)) is not None:
-            opened.append(Space(spec, extractor, given_reference(path, extractor)))
+            opened.append(replace(space, reference=given_reference(path, space.extractor)))
         elif data is None or data.images is None:
-            closed.append(Closed(spec, f"{why}; or give --reference {name}=FILE.npz"))
+            closed.append(Closed(space.spec, f"{why}; or give --reference {name}=FILE.npz"))
         else:
-            opened.append(_space(task, tier, data, data.images, spec, extractor, world))
+            opened.append(_with_reference(space, task, tier, data, data.images, world))
     return opened, closed
 
 
-def _space(
-    task: Task,
-    tier: Tier,
-    data: TaskImages,
-    images: ImageSet,
-    spec: SpaceSpec,
-    extractor: Extractor,
-    world: World,
+def _with_reference(
+    space: Space, task: Task, tier: Tier, data: TaskImages, images: ImageSet, world: World
 ) -> Space:
     """Return one space with its reference, computed from the data.
 
@@ -290,30 +256,27 @@ def _space(
     of its own.
     """
     seed, rows, split = task.binarisation_seed, tier.reference_images or None, data.reference_split or ""
-    trained = data.training_split or split
+    trained, extractor = data.training_split or split, space.extractor
     training = cache(partial(all_features, images, trained, seed, extractor, rows=rows))
-    held_out = cache(
-        partial(
-            reference_features, images, task.likelihood_split, seed, extractor, rows=tier.floor_images or None
-        )
-    )
+    floor = partial(reference_features, images, task.likelihood_split, seed, extractor)
+    held_out = cache(partial(floor, rows=tier.floor_images or None))
 
     def measure() -> Space:
-        if "memorisation" in spec.statistics:
+        if "memorisation" in space.spec.statistics:
             training()  # the same extraction gives the reference
         reference = reference_features(images, split, seed, extractor, rows=rows)
         if rows and rows < (total := len(images.split(split))):
             remark = f"distances to {rows:,} of {total:,} {split} images, drawn at random"
             reference = replace(reference, remark=remark)
-        space = Space(spec, extractor, reference, "", training, lambda: held_out().stats.rows)
+        found = replace(space, reference=reference, training=training, held_out=lambda: held_out().stats.rows)
         if not tier.floor_images or split != trained:
-            return space
-        return replace(space, floor=_floor(space, held_out().stats, task.likelihood_split))
+            return found
+        return replace(found, floor=_floor(found, held_out().stats, task.likelihood_split))
 
     # Rows are made of a pass by the first process alone: the others need the network and nothing more.
     measured: list[Space] = []
     world.on_main(lambda: measured.append(measure()))
-    return measured[0] if measured else Space(spec, extractor, NO_REFERENCE)
+    return measured[0] if measured else space
 
 
 def _floor(space: Space, held_out: FeatureStats, split: str) -> str:

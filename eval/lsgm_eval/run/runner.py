@@ -19,10 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import torch
-
 from lsgm.discovery import offers
-from lsgm.distributed import World
+from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.results import Row
@@ -30,11 +28,7 @@ from lsgm.results.files import merge_rows, read_rows, write_rows
 from lsgm.results.status import CallState, Planned, Status, now, write_status
 from lsgm_eval.cache import CellStore
 from lsgm_eval.live import Board, Draw, Entry, Screen, open_screen
-from lsgm_eval.run.manifest import Call
-
-__all__ = ["Cells", "Runner", "Step", "Terminated", "measuring", "write_report"]
-
-ALONE = World(0, 1, torch.device("cpu"))
+from lsgm_eval.run.manifest import MeasuringCall
 
 
 @dataclass(frozen=True)
@@ -70,32 +64,6 @@ class Step:
     work: float = 1.0
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Finished measurements of earlier calls, each under the key of all that it depends on."""
-
-    out: Path
-    world: World
-
-    def get(self, key: Callable[[], str]) -> list[Row] | None:
-        """Return the rows of a cell or None; ``key`` is asked of the first process alone."""
-        return self.world.on_main(lambda: CellStore(self.out / "cells").get(key()))
-
-    def rows(
-        self, key: Callable[[], str], measure: Callable[[], list[Row]], files: Sequence[Path] = ()
-    ) -> list[Row]:
-        """Return the rows of a cell, measured where there is none; all processes take part in ``measure``.
-
-        A cell stands as long as those of ``files`` that it wrote.
-        """
-        rows = self.get(key)
-        if rows is None:
-            found = rows = measure()
-            store = CellStore(self.out / "cells")
-            self.world.on_main(lambda: store.put(key(), found, [file for file in files if file.exists()]))
-        return rows
-
-
 @dataclass
 class Runner:
     """Runs the steps of one call; without a folder nothing is kept, and without a screen nothing told."""
@@ -107,10 +75,8 @@ class Runner:
     command: Sequence[str] = ()
     """As it was typed, for ``status.json``; without one there is no such file."""
     clock: Callable[[], float] = time.monotonic
-    call: Call | None = None
+    call: MeasuringCall | None = None
     """What the manifests of the rows say of the call; without one the rows name none."""
-    spare: bool = False
-    """Whether a step that fails for a reason to be told ends nothing but itself."""
     board: Board | None = None
     """Of the last plan; None before there is one, when nothing is told and no status is written."""
     _started: str = field(default_factory=now)
@@ -211,7 +177,7 @@ class Runner:
         if step.cell is None or self.out is None:
             rows = step.finished()
             return None if rows is None else self.signed(rows, step.names, step.again)
-        rows = Cells(self.out, self.world).get(step.cell)
+        rows = CellStore(self.out / "cells", self.world).get(step.cell)
         return None if rows is None else step.told(rows)
 
     def _measure(self, board: Board, step: Step, entry: Entry, gone: Callable[[Row], bool]) -> None:
@@ -222,7 +188,7 @@ class Runner:
             if step.cell is None or self.out is None:
                 rows = self.signed(step.measure(), step.names, step.again)
             else:
-                rows = Cells(self.out, self.world).rows(
+                rows = CellStore(self.out / "cells", self.world).rows(
                     step.cell, lambda: self.signed(step.measure(), step.names, step.again), step.files
                 )
                 self.world.on_main(step.after)
@@ -230,8 +196,6 @@ class Runner:
             self.keep(rows, gone)
         except Exception as error:
             entry.state, entry.why = "failed", _sentence(error)
-            if self.spare and isinstance(error, UserError):
-                return
             raise
         board.finish(entry, rows)
         self.screen.changed(entry)
@@ -273,7 +237,7 @@ def measuring(
     draw: Draw,
     *,
     world: World = ALONE,
-    call: Call | None = None,
+    call: MeasuringCall | None = None,
     report: Literal["yes", "no"] = "no",
 ) -> Iterator[Runner]:
     """Yield the runner of a command that measures into ``out``.

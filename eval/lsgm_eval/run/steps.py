@@ -7,7 +7,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +24,11 @@ from lsgm.results.labels import sampler_name
 from lsgm.results.manifest import digest_of
 from lsgm.sampling.keep import save_grid
 from lsgm.structure import to_dict
-from lsgm_eval.cache import code_version
+from lsgm_eval.cache import CellStore, code_version
 from lsgm_eval.cost_curve.points import budget_of, curve_point, expected_nfe, headline_point, one_statistic
 from lsgm_eval.images import TaskImages
-from lsgm_eval.likelihood.bound import Bound, missing_rows, paired_rows, why_missing
-from lsgm_eval.likelihood.store import data_tag
+from lsgm_eval.likelihood.bound import Bound, missing_rows, paired_rows
+from lsgm_eval.likelihood.store import METRIC, data_tag
 from lsgm_eval.measure.quality import (
     Drawing,
     closed_rows,
@@ -43,24 +44,10 @@ from lsgm_eval.measure.quality import (
 from lsgm_eval.measure.space import Space
 from lsgm_eval.models import packages_of, remark_of
 from lsgm_eval.rows import Context
-from lsgm_eval.run.runner import Cells, Step
+from lsgm_eval.run.runner import Step
 from lsgm_eval.samples.gather import Pass
 from lsgm_eval.samples.reference import reference_pixels
 from lsgm_eval.task import FEWEST, Closed, Images, Method, Task, Tier
-
-__all__ = [
-    "MEASUREMENTS",
-    "METHODS",
-    "Evaluation",
-    "Measurement",
-    "Protocol",
-    "bound_step",
-    "curve_step",
-    "drawn_seeds",
-    "pair_step",
-    "point_step",
-    "quality_step",
-]
 
 Measurement = Literal["quality", "nelbo", "iw", "ode", "curve"]
 MEASUREMENTS: tuple[Measurement, ...] = ("quality", "nelbo", "iw", "ode", "curve")
@@ -260,26 +247,27 @@ class Protocol:
     """Images that each model is scored on; 0 where the method is no part of the tier for it."""
     variant: str = ""
     """What sets files of this protocol apart from the tier's own on the task's own images."""
+    together: Sequence[str] = ()
+    """The models whose presence makes it what it is, where a change that is one for any of them makes it
+    another protocol for all; else each row stands for the models that it is about."""
+    again: Mapping[str, Any] = field(default_factory=dict)
+    """Options that are others in a call for its rows alone."""
 
     @property
     def method(self) -> str:
         """The method: nelbo, iw or ode."""
         return self.estimators[0].method
 
-    named: Callable[[Sequence[str]], Sequence[str]] = lambda names: names
-    """The models whose presence makes it what it is, of those that a row is about: more, where a change that
-    is one for any of them makes it another protocol for all."""
-    again: Callable[[str], Mapping[str, Any]] = lambda method: {"only": (method,)}
-    """Options that are others in a call for one method alone."""
-
-    def of_row(self, row: Row) -> Mapping[str, Any]:
-        """Return the options that are others in the command for a row of it."""
-        return self.again(self.method)
-
     def why_missing(self, model: GenerativeModel, index: int) -> str:
         """Return why a model has no such bound under it, or an empty string where it has one."""
-        absent = f"{self.method} of {model.name} is no part of {self.task}: give --limit N, or another --tier"
-        return why_missing(model, self.method) or (absent if self.counts[index] == 0 else "")
+        if not callable(getattr(model, "density", None)):
+            return f"{model.name} has no density: it draws images and bounds no likelihood"
+        if self.method == "ode" and not model.has_prior:
+            return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
+        if self.counts[index] == 0:
+            absent = f"{self.method} of {model.name} is no part of {self.task}"
+            return f"{absent}: give --limit N, or another --tier"
+        return ""
 
 
 def bound_step(
@@ -288,35 +276,27 @@ def bound_step(
     """Return the measurement of one model's bound, or of its absence with the reason."""
     method, config = protocol.method, protocol.estimators[index]
     why, scored = protocol.why_missing(model, index), bench.data.scored
-    names = protocol.named([model.name])
+    names, again = protocol.together or [model.name], lambda row: protocol.again
     if why or scored is None:
         # Of ready images with a number of their own nothing stands under the tier's name.
-        drawn = bench.of_drawn(context)
-
-        def missing() -> list[Row]:
-            return missing_rows(drawn, config, bench.task.likelihood_split, why)
-
-        return Step(
-            model.name, method, missing, names=names, again=protocol.of_row, finished=missing, column=method
-        )
+        missing = partial(missing_rows, bench.of_drawn(context), config, bench.task.likelihood_split, why)
+        return Step(model.name, method, missing, names=names, again=again, finished=missing, column=method)
     bound = Bound(model, scored, config, protocol.counts[index])
-
-    def measure() -> list[Row]:
-        return bound.measure(
-            bench.out,
-            context=context,
-            batch_size=bench.batch_size,
-            world=bench.world,
-            allow_failures=bench.allow_failures,
-            variant=protocol.variant,
-        )
-
+    measure = partial(
+        bound.measure,
+        bench.out,
+        context=context,
+        batch_size=bench.batch_size,
+        world=bench.world,
+        allow_failures=bench.allow_failures,
+        variant=protocol.variant,
+    )
     return Step(
         model.name,
         method,
         measure,
         names=names,
-        again=protocol.of_row,
+        again=again,
         finished=lambda: measure() if bound.scored_before(bench.out, bench.world) else None,
         column=method,
         kind=bound.kind,
@@ -391,28 +371,42 @@ def forget(state: Path) -> None:
 
 
 def pair_step(
-    what: str,
     pair: tuple[GenerativeModel, GenerativeModel],
     bench: Evaluation,
     contexts: tuple[Context, Context],
+    protocol: Protocol | None = None,
     *,
-    methods: Sequence[str] = METHODS,
-    variant: str,
     quality: bool = False,
-    named: Callable[[Sequence[str]], Sequence[str]] = lambda names: names,
-    again: Callable[[Row], Mapping[str, Any]] = lambda row: {},
 ) -> Step:
-    """Return the differences of two models: of their bounds and, with ``quality``, of their distances."""
+    """Return the differences of two models: of their bounds and, with ``quality``, of their distances.
+
+    Bounds are those of a ``protocol``, or all that are kept of the task's tier.
+    """
+    methods = METHODS if protocol is None else [protocol.method]
+    variant = bench.tag if protocol is None else protocol.variant
+    names = [model.name for model in pair]
 
     def measure() -> list[Row]:
-        split = bench.task.likelihood_split
-        rows = bench.world.on_main(
-            lambda: paired_rows(contexts, bench.out, split, methods=methods, variant=variant)
+        bounds = partial(
+            paired_rows, contexts, bench.out, bench.task.likelihood_split, methods=methods, variant=variant
         )
+        rows = bench.world.on_main(bounds)
         return rows + _distances(pair, bench, contexts) if quality and bench.spaces else rows
 
-    names = [model.name for model in pair]
-    return Step(" - ".join(names), what, measure, names=named(names), again=again, kind="difference")
+    def again(row: Row) -> Mapping[str, Any]:
+        if protocol is not None:
+            return protocol.again
+        bound = {f"paired_{name}_nats": method for method, name in METRIC.items()}
+        return {"only": (bound.get(row.metric, "quality"),)}
+
+    return Step(
+        " - ".join(names),
+        "difference" if protocol is None else f"paired {protocol.method}",
+        measure,
+        names=names if protocol is None else protocol.together or names,
+        again=again,
+        kind="difference",
+    )
 
 
 def _distances(
@@ -430,4 +424,5 @@ def _distances(
         return bench.world.on_main(lambda: compare_models(*drawn, a, b, bench.spaces, split))
 
     settings = to_dict(bench.tier.sampler) | {"n": counts[0]}
-    return Cells(bench.out, bench.world).rows(bench.key(pair, "difference", settings), measure)
+    store = CellStore(bench.out / "cells", bench.world)
+    return store.rows(bench.key(pair, "difference", settings), measure)

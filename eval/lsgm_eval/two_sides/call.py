@@ -31,8 +31,6 @@ from lsgm_eval.two_sides.sides import SideLike, Taken, open_side, take
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Counts", "Distances", "Number", "Settings", "compare", "fid"]
-
 VERSION = 1
 """Of the protocol: rows of another one do not compare."""
 MOMENTS = ("frechet", "spatial_frechet")

@@ -15,8 +15,6 @@ from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, join
 from lsgm_eval.task import Closed, SpaceSpec
 from lsgm_eval.two_sides.sides import Side
 
-__all__ = ["PROTOCOLS", "Network", "open_networks", "size_remark"]
-
 PROTOCOLS = ("inception", "inception-clean")
 """The two that people quote as FID: torch-fidelity's and clean-fid's."""
 INCEPTION_DIM = 2048

@@ -44,8 +44,6 @@ from lsgm_eval.samples.collect import Gathered
 from lsgm_eval.samples.gather import Pass, run_pass
 from lsgm_eval.samples.reference import Reference, given_reference
 
-__all__ = ["Side", "SideLike", "Taken", "open_side", "take"]
-
 SideLike = str | Path | Tensor | NDArray[Any]
 KINDS = (
     "a folder, zip, npz or npy of images, a run directory or checkpoint, a data set and split such as "

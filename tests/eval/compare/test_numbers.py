@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lsgm.results import Row
 from lsgm.results.metrics import families
-from lsgm_eval.compare.gathered import column_of
-from lsgm_eval.compare.numbers import NumberLine, compare_numbers
+from lsgm_eval.compare.numbers import NumberLine, column_of, compare_numbers
 from lsgm_eval.compare.sides import open_side
 
 N = 200

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny
 import torch
 from torch import nn
@@ -26,11 +27,11 @@ from lsgm_eval.task import Task
 __all__ = [
     "PLAN",
     "TASK",
+    "bound_of",
     "failing",
     "golden_of",
     "measured",
     "nudged",
-    "replays_of",
     "subject_of",
     "trained",
     "verdicts",
@@ -67,8 +68,14 @@ def subject_of(model: GenerativeModel | Path, plan: Plan = PLAN) -> Subject:
 
 
 def golden_of(run: Path, plan: Plan = PLAN) -> Golden:
-    """Return the golden rows of a run."""
-    return record(subject_of(run, plan), TASK, "first", None)
+    """Return the golden rows of a run.
+
+    Threads stay as they are: on busy cores two of them wait for each other for seconds (`test_record` has a
+    model that they cost nothing).
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda count: None)
+        return record(subject_of(run, plan), TASK, "first", None)
 
 
 def measured(model: GenerativeModel | Path, *, repeat: int = PLAN.repeats, plan: Plan = PLAN) -> Measured:
@@ -82,9 +89,10 @@ def failing(golden: Golden, model: GenerativeModel | Path) -> list[str]:
     return [verdict.row for verdict in verdicts(golden, model) if not verdict.passed]
 
 
-def replays_of(golden: Golden) -> Golden:
-    """Return the golden rows that are no estimates."""
-    return replace(golden, rows={name: row for name, row in golden.rows.items() if row.kind != "estimate"})
+def bound_of(golden: Golden) -> Golden:
+    """Return the golden rows of the replayed bound alone."""
+    rows = {name: row for name, row in golden.rows.items() if name.startswith("replay/nelbo")}
+    return replace(golden, plan=replace(golden.plan, flow_images=0, drawn=0), rows=rows)
 
 
 def verdicts(golden: Golden, model: GenerativeModel | Path) -> list[Verdict]:

@@ -24,8 +24,8 @@ from lsgm.structure import to_dict
 from lsgm_eval.commands import gate as command
 from lsgm_eval.gate import verdict as judging
 from lsgm_eval.gate.golden import FARTHEST, Golden, pack, read_golden, write_golden
-from lsgm_eval.gate.measure import Estimate, Measured
-from lsgm_eval.gate.verdict import Outcome, Verdict, judge, write_junit
+from lsgm_eval.gate.measure import Measured, Repeat
+from lsgm_eval.gate.verdict import GateOutcome, Verdict, judge, write_junit
 
 PLAIN: dict[str, Any] = json.loads(json.dumps(to_dict(GOLDEN)))
 ROW: dict[str, Any] = dict(ROWS)
@@ -147,8 +147,8 @@ MEASURED = Measured(
     {"replay/nelbo": np.array([1.25, -3.0])},
     {"replay/images": np.arange(6, dtype=np.uint8).reshape(2, 3)},
     {
-        "nelbo_nats": Estimate(2.5, np.array([2.0, 3.0])),
-        "frechet_glyphs": Estimate(4.0),
+        "nelbo_nats": Repeat(2.5, np.array([2.0, 3.0])),
+        "frechet_glyphs": Repeat(4.0),
     },
 )
 
@@ -201,7 +201,7 @@ def verdict(name: str = ODD) -> Verdict:
 def test_names_that_a_terminal_would_obey_are_spelt_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = Outcome(replace(GOLDEN, model=ODD), (verdict(),), (ODD,))
+    found = GateOutcome(replace(GOLDEN, model=ODD), (verdict(),), (ODD,))
     monkeypatch.setattr(judging, "check", lambda *_, **__: found)
     assert command.run(["x", "--junit", str(tmp_path / "j.xml")]) == 1
     captured = capsys.readouterr()

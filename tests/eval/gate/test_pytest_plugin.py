@@ -50,9 +50,10 @@ def gate(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     pytester.makeconftest(CONFTEST)
     write_golden(pytester.path / "reports" / "golden" / "mine.json", GOLDEN)
 
-    def call(*words: str, xdist: bool = False) -> pytest.RunResult:
+    def call(*words: str, xdist: bool = False, apart: bool = False) -> pytest.RunResult:
         plugins = ["-p", "lsgm_eval.gate.pytest_plugin", *(("-p", "xdist.plugin") if xdist else ())]
-        return pytester.runpytest_subprocess(*plugins, "-p", "no:cacheprovider", *words)
+        start = pytester.runpytest_subprocess if apart or xdist else pytester.runpytest_inprocess
+        return start(*plugins, "-p", "no:cacheprovider", *words)
 
     return call
 
@@ -85,7 +86,7 @@ def test_without_its_option_nothing_is_added_and_nothing_heavy_imported(
     pytester.makepyfile(
         "import sys\ndef test_mine(): assert not {'torch', 'numpy', 'scipy'} & sys.modules.keys()"
     )
-    gate().assert_outcomes(passed=1)
+    gate(apart=True).assert_outcomes(passed=1)
 
 
 def test_importing_the_plug_in_imports_pytest_alone() -> None:

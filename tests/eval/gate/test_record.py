@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from eval.gate.gated import TASK, subject_of
 from eval.gate.golden_rows import GOLDEN
 from scoring import KnownModel, known_images
@@ -16,7 +17,7 @@ from lsgm.errors import UserError
 from lsgm.generative import Density
 from lsgm_eval.gate import record as module
 from lsgm_eval.gate.golden import Golden, Plan
-from lsgm_eval.gate.measure import Estimate, Measured, Subject, measure_estimates, measure_replays
+from lsgm_eval.gate.measure import Measured, Repeat, Subject, measure_estimates, measure_replays
 from lsgm_eval.gate.record import moves, record
 from lsgm_eval.gate.verdict import FLOAT32, judge
 
@@ -33,6 +34,19 @@ def test_rounding_is_told_by_other_batches_threads_and_float64(lsgm_golden: Gold
         assert (*row.ways[:2], len(row.ways), row.ways[-1]) == ("batches of 1", "batches of 7", 4, "float64")
         # Some tens of roundings of float32 on the way to a sum over 64 pixels, and no more.
         assert FLOAT32 < row.largest / np.mean(np.abs(row.values)) < 200 * FLOAT32
+
+
+def test_one_way_has_another_number_of_threads_and_puts_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, right, before = list[int](), KnownModel.density, torch.get_num_threads()
+
+    def density(self: KnownModel, *args: Any) -> Density:
+        seen.append(torch.get_num_threads())
+        return right(self, *args)
+
+    monkeypatch.setattr(KnownModel, "density", density)
+    record(known(), TASK, "x", None)
+    assert set(seen) == {before, 2 if before == 1 else 1}
+    assert torch.get_num_threads() == before
 
 
 def test_terms_of_a_row_add_up_to_it(lsgm_golden: Golden) -> None:
@@ -63,11 +77,11 @@ def gates(draw: Any, trials: int, cut: bool) -> int:
     """Return how many gates of synthetic bounds [N] raise an alarm."""
     alarms = 0
     for _ in range(trials):
-        repeats = [Estimate(float(x.mean()), x) for x in (draw() for _ in range(8))]
+        repeats = [Repeat(float(x.mean()), x) for x in (draw() for _ in range(8))]
         row = module._estimate("nelbo_nats", repeats)
         golden = replace(GOLDEN, rows={"nelbo_nats": row if cut else replace(row, cut=(-1e9, 1e9))})
         values = draw()
-        measured = Measured(estimates={"nelbo_nats": Estimate(float(values.mean()), values)})
+        measured = Measured(estimates={"nelbo_nats": Repeat(float(values.mean()), values)})
         alarms += not judge(golden, measured)[0].passed
     return alarms
 
@@ -84,7 +98,7 @@ def test_freak_weights_of_the_times_raise_no_alarm_once_values_are_cut() -> None
 
 
 def test_a_bound_without_noise_has_the_error_of_its_rounding() -> None:
-    found = [Estimate(8.0, np.array([4.0, 12.0]))] * 3
+    found = [Repeat(8.0, np.array([4.0, 12.0]))] * 3
     row = module._estimate("nelbo_nats", found)
     assert row.error == pytest.approx(8 * FLOAT32, rel=1e-3)
     assert row.image_error == pytest.approx(4.0)
@@ -131,6 +145,28 @@ def test_rows_are_of_models_that_work_and_have_a_reason() -> None:
         record(known(nan=tuple(range(30))), TASK, "x", None)
     with pytest.raises(UserError, match=r"cannot be measured.* stopped at t = 0.0031"):
         record(known(stuck=tuple(range(30))), TASK, "x", None)
+
+
+@pytest.mark.parametrize("error", [UserError("no\nflow"), RuntimeError("a fault")])
+def test_what_cannot_be_measured_costs_its_own_rows_and_a_fault_ends_all(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    right = KnownModel.density
+
+    def density(self: KnownModel, levels: Any, seeds: Any, config: Any) -> Density:
+        if config.method == "ode":
+            raise error
+        return right(self, levels, seeds, config)
+
+    monkeypatch.setattr(KnownModel, "density", density)
+    subject = replace(known(), plan=replace(SMALL, flow_images=4))
+    if not isinstance(error, UserError):
+        with pytest.raises(RuntimeError, match="a fault"):
+            measure_replays(subject)
+        return
+    found = measure_replays(subject)
+    assert found.failures == {"replay/flow": "no flow"}
+    assert "replay/nelbo" in found.replays
 
 
 def test_what_moved_is_said_row_by_row() -> None:

@@ -10,7 +10,7 @@ import pytest
 from eval.gate.golden_rows import GOLDEN
 
 from lsgm.errors import UserError
-from lsgm_eval.gate.measure import Estimate, Measured
+from lsgm_eval.gate.measure import Measured, Repeat
 from lsgm_eval.gate.verdict import (
     FALSE_ALARM,
     HEADROOM,
@@ -32,8 +32,8 @@ def found(**changes: Any) -> Measured:
         replays={"replay/nelbo": np.array(changes.get("replay", (1.25, -3.0)))},
         drawn={"replay/images": changes.get("drawn", np.arange(6, dtype=np.uint8).reshape(2, 3))},
         estimates={
-            "nelbo_nats": Estimate(float(images.mean()), images),
-            "frechet_glyphs": Estimate(changes.get("frechet", 4.0)),
+            "nelbo_nats": Repeat(float(images.mean()), images),
+            "frechet_glyphs": Repeat(changes.get("frechet", 4.0)),
         },
     )
 
@@ -116,7 +116,7 @@ def test_where_more_is_better_less_is_worse() -> None:
     rows = {"recall": replace(GOLDEN.rows["frechet_glyphs"], higher_is_better=True)}
     golden = replace(GOLDEN, rows=rows)
     for value, stands in ((1e3, True), (-1e3, False)):
-        measured = Measured(estimates={"recall": Estimate(value)})
+        measured = Measured(estimates={"recall": Repeat(value)})
         assert judge(golden, measured, retrained=True)[0].passed == stands
 
 

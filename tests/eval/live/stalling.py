@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bernoulli import BernoulliModel, ink
-from eval.sweep.curve_models import CurveModel, Ink
+from eval.cost_curve.curve_models import CurveModel, Ink
 from torch import Tensor
 
 from lsgm.cli import main

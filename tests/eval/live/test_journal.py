@@ -86,18 +86,6 @@ def test_wherever_a_call_ends_the_file_says_what_is_done_and_why_the_rest_is_not
     assert [toy.asked for toy in plan] == [1] * (failing + 1) + [0] * (2 - failing)
 
 
-def test_a_step_that_may_fail_ends_nothing_but_itself(tmp_path: Path) -> None:
-    plan = toys()
-    plan[1].error = UserError("no bound")
-    runner = runner_of(tmp_path)
-    runner.spare = True
-    assert run(runner, plan) == ["quality", "ode"]
-    assert states(tmp_path) == ["done", "failed", "done"]
-    plan[0].error = RuntimeError("a fault")
-    with pytest.raises(RuntimeError):
-        run(runner, plan)
-
-
 def test_while_it_runs_the_file_says_so_as_it_does_after_a_kill(tmp_path: Path) -> None:
     plan = toys()
     seen: list[tuple[str, list[str]]] = []

@@ -22,10 +22,10 @@ from lsgm_reports.reproduce.allowed import DATASETS, OPTIONS, WORDS, CommandLine
 from lsgm_reports.reproduce.apart import copied, foreign_code
 
 COMMANDS = {
-    "eval": eval_command.Options,
-    "nll": nll.Options,
-    "nfe": nfe.Options,
-    "fid": fid.Options,
+    "eval": eval_command.EvalOptions,
+    "nll": nll.NllOptions,
+    "nfe": nfe.NfeOptions,
+    "fid": fid.FidOptions,
 }
 POSITIONAL = {
     "eval": {"task": "task"},

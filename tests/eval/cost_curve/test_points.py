@@ -64,7 +64,7 @@ def model_of(kind: str) -> Any:
 
 
 def test_a_sampler_that_the_sde_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    picky = SimpleNamespace(name="picky", vp_only=True, adaptive=False)
+    picky = SimpleNamespace(name="picky", vp_only=True, adaptive=False, min_steps=1)
     monkeypatch.setattr(plan, "find_sampler", lambda name: picky if name == "picky" else find_sampler(name))
     check_fit(model_of("vp"), [SamplerConfig("picky")])
     with pytest.raises(ConfigError, match=r"ours: sampler 'picky' needs a variance preserving.*not VESDE"):

@@ -21,7 +21,7 @@ from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
 from lsgm_eval import images
 from lsgm_eval import models as model_words
-from lsgm_eval.commands.nll import Options, estimator, run
+from lsgm_eval.commands.nll import NllOptions, estimator, run
 from lsgm_eval.run import plan
 
 TASK = """
@@ -224,20 +224,20 @@ def test_a_mistake_on_the_command_line_is_a_sentence(words: list[str], says: str
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (Options(method=("ode",), steps=9), "add --solver rk4"),
-        (Options(method=("ode",), solver="rk4", tol=1e-5), "rk4 has fixed steps and no tolerance"),
-        (Options(method=("ode",), solver="rk4", step_control="density"), "leave out --step-control"),
-        (Options(method=("ode",), divergence="exact", probes=4), "an exact one has none"),
-        (Options(method=("ode",), solver="rk4", steps=0), "steps is 0"),
+        (NllOptions(method=("ode",), steps=9), "add --solver rk4"),
+        (NllOptions(method=("ode",), solver="rk4", tol=1e-5), "rk4 has fixed steps and no tolerance"),
+        (NllOptions(method=("ode",), solver="rk4", step_control="density"), "leave out --step-control"),
+        (NllOptions(method=("ode",), divergence="exact", probes=4), "an exact one has none"),
+        (NllOptions(method=("ode",), solver="rk4", steps=0), "steps is 0"),
     ],
 )
-def test_settings_that_would_have_no_effect_are_refused(options: Options, says: str) -> None:
+def test_settings_that_would_have_no_effect_are_refused(options: NllOptions, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         estimator(DensityConfig("ode"), options)
 
 
 def test_each_method_takes_the_settings_that_it_has() -> None:
-    options = Options(method=("nelbo", "ode"), samples=3, times=7, solver="heun", steps=9, at_once=8)
+    options = NllOptions(method=("nelbo", "ode"), samples=3, times=7, solver="heun", steps=9, at_once=8)
     assert estimator(DensityConfig(), options) == DensityConfig(draws=7, samples=3, at_once=8)
     flow = DensityConfig("ode", samples=3, solver="heun", steps=9, at_once=8)
     assert estimator(DensityConfig("ode"), options) == flow
@@ -247,7 +247,7 @@ def test_each_method_takes_the_settings_that_it_has() -> None:
 def test_the_control_variate_is_off_where_the_tier_or_the_command_line_says_so(
     tier: bool, asked: bool
 ) -> None:
-    options = Options(method=("nelbo", "ode"), control_variate=asked)
+    options = NllOptions(method=("nelbo", "ode"), control_variate=asked)
     off = DensityConfig(control_variate=False)
     assert estimator(DensityConfig(control_variate=tier), options) == off
     assert estimator(DensityConfig("ode"), options) == DensityConfig("ode")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -15,7 +14,7 @@ from bernoulli import BernoulliModel, ink
 
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, sha256_of
-from lsgm.distributed import join
+from lsgm.distributed import ALONE, World, join
 from lsgm.results import Row
 from lsgm.results.files import read_rows
 from lsgm_eval.run import plan
@@ -34,7 +33,7 @@ SPACE = SpaceSpec("glyphs", "glyphs", ("frechet", "kernel", "precision-recall", 
 TASK = Task("bars", 1, "bars", "bars", (SPACE,), {"quick": TIER}, binarisation_seed=3)
 
 
-def evaluate_both(out: Path, world: Any = None) -> list[Row]:
+def evaluate_both(out: Path, world: World = ALONE) -> list[Row]:
     splits = {"train": ink(200, 1), "val": ink(50, 2), "test": ink(150, 3)}
     bars = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
     plan.load = lambda name, **options: bars  # type: ignore[assignment]
@@ -52,7 +51,7 @@ def worker(rank: int, folder: Path) -> None:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_give_the_rows_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, __file__, str(tmp_path)]
     running = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lsgm.results import Row
-from lsgm_eval.cost_curve.speedup import derived_rows
+from lsgm_eval.cost_curve.reach import derived_rows
 from lsgm_eval.rows import Context
 
 CONTEXTS = [Context("t@3/quick", name, "a" * 64, "d@1@b", "run") for name in ("wide", "narrow")]

@@ -20,8 +20,7 @@ def save(
     out: Path, model: str, nats: Tensor, rows: Tensor | None = None, method: str = "nelbo", **about: str
 ) -> Context:
     rows = torch.arange(len(nats)) if rows is None else rows
-    unknown = torch.full((len(nats),), torch.nan)
-    scores = Scores(rows, nats, torch.zeros(len(nats)), unknown, unknown, {}, {}, 1.0, None)
+    scores = Scores({"rows": rows.numpy(), "nats": nats.double().numpy()})
     save_scores(scores_file(out, model, method), scores, **about)
     return Context(TASK, model, "abc", "glyphs@1@def", "run")
 

@@ -18,7 +18,7 @@ from lsgm.cli import main
 from lsgm.data import ImageSet
 from lsgm.errors import CheckpointError, UserError
 from lsgm_eval import models
-from lsgm_eval.commands.eval import Options
+from lsgm_eval.commands.eval import EvalOptions
 from lsgm_eval.models import Renamed, open_model
 from lsgm_eval.run import plan, steps
 
@@ -72,7 +72,7 @@ def test_without_json_there_is_a_table(task: str, tmp_path: Path, capsys: pytest
 
 
 def test_every_measurement_can_be_asked_for_alone() -> None:
-    choices, _ = get_args(get_type_hints(Options)["only"])
+    choices, _ = get_args(get_type_hints(EvalOptions)["only"])
     assert get_args(choices) == steps.MEASUREMENTS == get_args(steps.Measurement)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,17 +43,23 @@ GLYPHS = 'spaces = [{ extractor = "glyphs", name = "glyphs", statistics = ["frec
 Gate = Callable[..., int]
 
 
-@pytest.fixture
-def place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vae_run: Path, capsys: pytest.CaptureFixture[str]
-) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, vae_run: Path) -> Path:
     """A folder with a task and the golden rows of the tiny VAE, written by the command itself."""
-    monkeypatch.setattr(subject, "task_images", lambda task, models: tiny.bars())
-    (tmp_path / "bars.toml").write_text(TASK)
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "bars.toml").write_text(TASK)
     words = ["--update", "--reason", "first", "--images", "64", "--repeats", "4"]
-    assert gate(vae_run, tmp_path, *words) == 0
-    capsys.readouterr()
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject, "task_images", lambda task, models: tiny.bars())
+        assert gate(vae_run, folder, *words) == 0
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Path) -> Path:
+    """A copy of that folder."""
+    monkeypatch.setattr(subject, "task_images", lambda task, models: tiny.bars())
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
 def gate(model: Path, place: Path, *words: str) -> int:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bernoulli import BernoulliModel
-from eval.sweep.curve_models import CurveModel, Ink, Killed
+from eval.cost_curve.curve_models import CurveModel, Ink, Killed
 
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet
-from lsgm.distributed import World
 from lsgm.errors import ConfigError, DataError, UserError
 from lsgm.generative import Pixels
 from lsgm.results.files import read_rows
@@ -23,7 +21,7 @@ from lsgm.results.row import KEYS
 from lsgm_eval.cost_curve.points import check_metric, plan_points
 from lsgm_eval.live import Lines
 from lsgm_eval.run import plan
-from lsgm_eval.run.calls import Sweep, prepare, sweep
+from lsgm_eval.run.calls import sweep
 from lsgm_eval.run.runner import Runner
 from lsgm_eval.task import SpaceSpec, Task, Tier
 
@@ -32,8 +30,6 @@ TIER = Tier(
 )
 TASK = Task("bars", 1, "bars", "bars", (SpaceSpec("ink"),), {"quick": TIER}, binarisation_seed=3)
 POINTS = plan_points([SamplerConfig("heun"), SamplerConfig("euler")], [2, 4, 8, 16, 32], [1e-5])
-ASK = Sweep(POINTS, 60)
-WORLD = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +49,14 @@ def slow(**changes: Any) -> CurveModel:
 
 
 def swept(
-    models: Sequence[Any], out: Path, ask: Sweep = ASK, family: str = "frechet", **options: Any
+    models: Sequence[Any],
+    out: Path,
+    points: Sequence[SamplerConfig] = POINTS,
+    n: int = 60,
+    task: Task = TASK,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    runner = options.pop("runner", None)
-    fitted, bench = prepare(
-        models, options.pop("task", TASK), "quick", ask, out, batch_size=60, world=WORLD, **options
-    )
-    return sweep(fitted, bench, ask, family, runner=runner)
+    return sweep(models, task, "quick", points, n, out, batch_size=60, **options)
 
 
 def derived(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -88,7 +85,7 @@ def test_every_point_is_a_row_with_all_its_costs(tmp_path: Path) -> None:
 def test_what_a_quality_costs_and_by_how_much_one_model_is_cheaper(tmp_path: Path) -> None:
     alone = swept([slow()], tmp_path / "a")
     target = next(row["value"] for row in alone if row["sampler"] == "euler(steps=16)")
-    found = derived(swept([fast(), slow()], tmp_path / "b", replace(ASK, targets=(target,))))
+    found = derived(swept([fast(), slow()], tmp_path / "b", targets=(target,)))
     needs = found["slow", "nfe_to_reach"]
     assert needs["value"] == pytest.approx(16)
     assert "heun(steps=8)" in needs["sampler"]
@@ -138,14 +135,14 @@ def test_a_model_without_a_diffusion_is_a_level(tmp_path: Path) -> None:
 
 
 def test_a_quality_out_of_reach_is_a_row_without_a_value(tmp_path: Path) -> None:
-    found = derived(swept([fast(), slow()], tmp_path, replace(ASK, targets=(1e-3,))))
+    found = derived(swept([fast(), slow()], tmp_path, targets=(1e-3,)))
     assert found["fast", "nfe_to_reach"]["value"] is None
     assert "not reached by 11 points" in found["fast", "nfe_to_reach"]["note"]
     assert "fast does not reach it" in found["fast / slow", "speedup_seconds"]["note"]
 
 
 def test_higher_may_be_better(tmp_path: Path) -> None:
-    found = swept([fast()], tmp_path, replace(ASK, targets=(0.01,)), family="density")
+    found = swept([fast()], tmp_path, targets=(0.01,), family="density")
     assert {row["metric"] for row in found if row["group"] == "curve"} == {
         "density_ink",
         "coverage_ink",
@@ -181,9 +178,9 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_more_points_later_reuse_those_of_before_and_replace_what_was_derived(tmp_path: Path) -> None:
-    swept([fast()], tmp_path, Sweep(POINTS[:3], 60, (50.0,)))
+    swept([fast()], tmp_path, POINTS[:3], targets=(50.0,))
     model = fast()
-    rows = swept([model], tmp_path, replace(ASK, targets=(40.0,)))
+    rows = swept([model], tmp_path, targets=(40.0,))
     assert len(model.sampled) == 2 * (len(POINTS) - 3)
     kept = read_rows(tmp_path / "results.jsonl")
     assert {row["target"] for row in kept if row["metric"] == "nfe_to_reach"} == {"frechet_ink<=40"}
@@ -196,7 +193,7 @@ def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
     clock = itertools.count(0.0, 10.0)
     model = fast()
     runner = Runner(tmp_path, clock=lambda: next(clock))
-    rows = swept([model], tmp_path, replace(ASK, time_budget=150.0), runner=runner)
+    rows = swept([model], tmp_path, seconds=150.0, runner=runner)
     done = [row for row in rows if row["group"] == "curve"]
     assert 0 < len(done) < len(POINTS)
     assert f"{len(POINTS) - len(done)} points are left" in capsys.readouterr().err
@@ -204,7 +201,7 @@ def test_when_time_is_up_what_there_is_is_told_and_the_rest_is_left(
 
 
 def test_progress_is_told_point_by_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    swept([fast()], tmp_path, Sweep(POINTS[:2], 60), runner=Runner(tmp_path, screen=Lines()))
+    swept([fast()], tmp_path, POINTS[:2], runner=Runner(tmp_path, screen=Lines()))
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("lsgm: [1/2] fast heun(steps=1): 2 NFE, 22 ms/image, frechet_ink ")
     assert "1 left" in first
@@ -213,17 +210,17 @@ def test_progress_is_told_point_by_point(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_every_point_is_written_at_once_and_what_was_derived_of_fewer_is_gone(tmp_path: Path) -> None:
     both = [fast(), Killed(name="slow", p=0.16, slowness=2.0, sha256="c" * 64)]
-    swept(both, tmp_path, Sweep(POINTS[:2], 60, (50.0,)))
+    swept(both, tmp_path, POINTS[:2], targets=(50.0,))
     assert {row["group"] for row in read_rows(tmp_path / "results.jsonl")} == {"curve", "reach"}
     with pytest.raises(KeyboardInterrupt):
-        swept(both, tmp_path, ASK)
+        swept(both, tmp_path)
     kept = read_rows(tmp_path / "results.jsonl")
     assert {row["group"] for row in kept} == {"curve"}
     assert [row["model"] for row in kept] == ["fast", "slow", "fast", "slow", "fast"]
 
 
 def test_another_number_of_images_is_another_protocol(tmp_path: Path) -> None:
-    rows = swept([fast()], tmp_path, Sweep(POINTS[:1], 50))
+    rows = swept([fast()], tmp_path, POINTS[:1], 50)
     assert {row["task"] for row in rows} == {"bars@1/quick-limit-50"}
 
 
@@ -243,7 +240,7 @@ def test_mistakes_are_told_before_anything_is_drawn(tmp_path: Path) -> None:
         "has no feature space",
         task=replace(TASK, spaces=(), tiers={"quick": replace(TIER, n_samples=0, curve=())}),
     )
-    refused([fast()], ConfigError, "n is 20", ask=Sweep(POINTS, 20))
+    refused([fast()], ConfigError, "n is 20", n=20)
 
 
 def test_no_space_at_hand_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +262,6 @@ def test_a_metric_is_named_by_its_family_or_in_full() -> None:
 
 def test_a_factorys_silent_model_has_points_without_operations(tmp_path: Path) -> None:
     silent = BernoulliModel(name="theirs")
-    rows = swept([silent], tmp_path, Sweep(POINTS[:3], 60, (1000.0,)))
+    rows = swept([silent], tmp_path, POINTS[:3], targets=(1000.0,))
     assert {row["flops_per_image"] for row in rows} == {None}
     assert {row["metric"] for row in rows if row["group"] == "reach"} == {"nfe_to_reach", "seconds_to_reach"}

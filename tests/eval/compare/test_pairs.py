@@ -12,7 +12,7 @@ from eval.compare.result_rows import row
 from numpy.typing import NDArray
 
 from lsgm_eval.cache import write_kept
-from lsgm_eval.compare.gathered import Shelf, paired_distance
+from lsgm_eval.compare.numbers import Shelf, paired_distance
 from lsgm_eval.metrics.difference import Difference, compare_frechet, compare_kernel
 from lsgm_eval.metrics.frechet import frechet_distance
 from lsgm_eval.metrics.kernel import kernel_distance

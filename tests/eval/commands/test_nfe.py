@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import tiny
-from eval.sweep.curve_models import Ink
+from eval.cost_curve.curve_models import Ink
 
 from lsgm.errors import ConfigError, UserError
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind
 from lsgm.runs.load import fresh_networks
 from lsgm_eval import models
-from lsgm_eval.commands.nfe import Options, run
+from lsgm_eval.commands.nfe import NfeOptions, run
 from lsgm_eval.run import plan
 
 TASK = """
@@ -114,6 +114,6 @@ def test_torchrun_takes_none_of_its_options_for_its_own() -> None:
     """It completes shortened options, also those behind the program: `--n` would not get through."""
     from torch.distributed.run import parse_args
 
-    words = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Options)]
+    words = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(NfeOptions)]
     told = parse_args(["--nproc-per-node", "2", "-m", "lsgm", "nfe", *words])
     assert told.training_script_args == ["nfe", *words]

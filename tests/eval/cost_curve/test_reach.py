@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ from hypothesis import strategies as st
 
 from lsgm.results.row import pareto_front
 from lsgm_eval.cost_curve.reach import (
-    Curve,
+    CostCurve,
     Reached,
     against_reference,
     bias_corrected,
-    crossing,
     crossings,
     reach,
     speedup,
@@ -26,10 +26,10 @@ COSTS = np.array([5.0, 10, 20, 40, 80, 160])
 NAMES = tuple(f"heun(steps={int(cost / 2)})" for cost in COSTS)
 
 
-def power(scale: float, errors: float = 0.0) -> Curve:
+def power(scale: float, errors: float = 0.0) -> CostCurve:
     """A curve of loss = scale / cost with a relative error: it reaches q at the cost scale / q exactly."""
     losses = scale / COSTS
-    return Curve(COSTS, losses, errors * losses, NAMES)
+    return CostCurve(COSTS, losses, errors * losses, NAMES)
 
 
 def test_a_front_has_the_points_that_no_other_beats() -> None:
@@ -37,26 +37,43 @@ def test_a_front_has_the_points_that_no_other_beats() -> None:
     assert pareto_front(costs, losses) == [2, 0, 4]
 
 
+def crossing(costs: Sequence[float], losses: Sequence[float], target: float) -> float:
+    """Return where the front first has a loss of at most the target, point by point."""
+    front = pareto_front(costs, losses)
+    for before, after in zip([None, *front], front, strict=False):
+        if losses[after] > target:
+            continue
+        if before is None or costs[before] <= 0:
+            return costs[after]
+        high, low, at = losses[before], losses[after], target
+        if low > 0:
+            high, low, at = math.log(high), math.log(low), math.log(at)
+        share = (high - at) / (high - low)
+        return costs[before] ** (1 - share) * costs[after] ** share
+    return math.inf
+
+
+def crossed(costs: list[float], losses: list[float], target: float) -> float:
+    return float(crossings(np.array(costs), np.array([losses]), target)[0])
+
+
 def test_between_points_of_a_power_law_the_crossing_is_exact() -> None:
+    costs, losses = COSTS.tolist(), (1000 / COSTS).tolist()
     for target in (90.0, 12.3, 6.3):
-        found = crossing(COSTS.tolist(), (1000 / COSTS).tolist(), target)
-        assert found is not None
-        assert found.cost == pytest.approx(1000 / target, rel=1e-12)
-    assert crossing(COSTS.tolist(), (1000 / COSTS).tolist(), 6.0) is None
+        assert crossed(costs, losses, target) == pytest.approx(1000 / target, rel=1e-12)
+    assert crossed(costs, losses, 6.0) == math.inf
 
 
 def test_a_point_that_others_beat_takes_no_part() -> None:
-    costs, losses = [5.0, 8.0, 10.0], [100.0, 300.0, 50.0]
-    found = crossing(costs, losses, 70.7106781)
-    assert found is not None
-    assert (found.before, found.after) == (0, 2)
-    assert found.cost == pytest.approx(math.sqrt(50), rel=1e-6)
+    assert crossed([5.0, 8.0, 10.0], [100.0, 300.0, 50.0], 70.7106781) == pytest.approx(
+        math.sqrt(50), rel=1e-6
+    )
+    curve = CostCurve(np.array([5.0, 8, 10]), np.array([100.0, 300, 50]), np.zeros(3), ("a", "b", "c"))
+    assert reach(curve, 70.7106781).samplers == ("a", "c")
 
 
 def test_losses_that_are_not_above_zero_are_joined_by_a_line() -> None:
-    found = crossing([1.0, 4.0], [1.0, -1.0], 0.5)
-    assert found is not None
-    assert found.cost == pytest.approx(4**0.25)
+    assert crossed([1.0, 4.0], [1.0, -1.0], 0.5) == pytest.approx(4**0.25)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,9 +85,8 @@ def test_losses_that_are_not_above_zero_are_joined_by_a_line() -> None:
 )
 def test_many_curves_at_once_cross_where_each_does(points: list[tuple[float, float]], target: float) -> None:
     costs, losses = (np.array(each) for each in zip(*points, strict=True))
-    found = crossing(costs.tolist(), losses.tolist(), target)
     (many,) = crossings(costs, losses[None], target)
-    assert many == pytest.approx(math.inf if found is None else found.cost, rel=1e-9)
+    assert many == pytest.approx(crossing(costs.tolist(), losses.tolist(), target), rel=1e-9)
 
 
 def test_without_errors_the_interval_is_the_value_and_the_neighbours_are_named() -> None:
@@ -111,27 +127,27 @@ def test_an_end_that_the_points_cannot_tell_is_left_open() -> None:
 
 
 def test_a_model_without_a_sampler_costs_what_it_costs() -> None:
-    level = Curve(np.array([3e6]), np.array([17.0]), np.array([0.2]), ("",))
+    level = CostCurve(np.array([3e6]), np.array([17.0]), np.array([0.2]), ("",))
     found = reach(level, 20.0)
     assert (found.cost, found.low, found.high, found.samplers) == (3e6, 3e6, 3e6, ())
 
 
-def simulated(curve: Curve, rng: Any, *, common: bool) -> Curve:
+def simulated(curve: CostCurve, rng: Any, *, common: bool) -> CostCurve:
     size = 1 if common else len(curve.costs)
     losses = curve.losses + curve.errors * rng.standard_normal(size)
-    return Curve(curve.costs, losses, curve.errors, curve.samplers)
+    return CostCurve(curve.costs, losses, curve.errors, curve.samplers)
 
 
-def twins(errors: float) -> Curve:
+def twins(errors: float) -> CostCurve:
     """Three equally good samplers, of which the luckiest leads: what a plain bootstrap gets wrong."""
     costs = np.repeat(COSTS, 3)
     losses = 1000 / costs
-    return Curve(costs, losses, errors * losses, tuple("abc" * len(COSTS)))
+    return CostCurve(costs, losses, errors * losses, tuple("abc" * len(COSTS)))
 
 
 @pytest.mark.parametrize("common", [True, False])
 @pytest.mark.parametrize("curve", [power(1000, 0.05), twins(0.03)], ids=["one", "twins"])
-def test_intervals_cover_the_true_cost(curve: Curve, common: bool) -> None:
+def test_intervals_cover_the_true_cost(curve: CostCurve, common: bool) -> None:
     rng, target, trials, covered = np.random.default_rng(5), 31.0, 150, 0
     for trial in range(trials):
         found = reach(simulated(curve, rng, common=common), target, seed=trial)
@@ -176,7 +192,7 @@ def test_there_is_no_ratio_where_one_model_does_not_get_there_or_pays_nothing() 
     found = speedup(*pair((300, 9000), 0.001, 20.0), ("a", "b"))
     assert found.value is None
     assert found.note.startswith("b does not reach it: not reached by 6 points")
-    free = reach(Curve(np.array([0.0]), np.array([1.0]), np.array([0.1]), ("",)), 20.0)
+    free = reach(CostCurve(np.array([0.0]), np.array([1.0]), np.array([0.1]), ("",)), 20.0)
     assert speedup(free, free, ("vae", "b")).note == "vae needs none"
 
 
