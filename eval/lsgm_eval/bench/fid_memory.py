@@ -73,19 +73,17 @@ def measure_memory(counts: Sequence[int]) -> list[dict[str, Any]]:
 
     Raises ConfigError where a process does not end.
     """
-    return [_alone(count) for count in counts]
-
-
-def _alone(count: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "lsgm_eval.bench.fid_memory", str(count)]
     # Arrays of 64 KiB and more are given back when they are freed, so that resident memory is what is held.
     quiet = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "LSGM_PROGRESS": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise ConfigError(f"a pass of {count:,} images failed ({last}); give smaller --counts")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
+    rows = []
+    for count in counts:
+        command = [sys.executable, "-m", "lsgm_eval.bench.fid_memory", str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise ConfigError(f"a pass of {count:,} images failed ({last}); give smaller --counts")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return rows
 
 
 def _work(count: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class ExportedExtractor(OwnNetwork):
             file, f"the exported extractor {file}", lambda path, raw: _load(path, raw, torch.device(device))
         )
         net.check(image_shape)
-        super().__init__("exported extractor", path, sha256, net, image_shape, device)
+        super().__init__("exported extractor", path.stem, sha256, net, image_shape, device)
 
 
 @dataclass(frozen=True)

@@ -137,29 +137,33 @@ def check_spec(spec: str) -> ExtractorKind:
     return known
 
 
-def check_images(name: str, images: Tensor, image_shape: ImageShape) -> None:
-    """Raise UserError unless ``images`` are uint8 of the shape the extractor ``name`` takes."""
-    shape = tuple(images.shape)
-    fits = images.ndim == 4 and all(
-        want in (None, got) for want, got in zip(image_shape, shape[1:], strict=True)
-    )
-    if images.dtype != torch.uint8 or not fits:
-        want = "x".join("any" if side is None else str(side) for side in image_shape)
-        raise UserError(
-            f"the extractor {name} takes uint8 images of {want} and was given {images.dtype} of "
-            f"{'x'.join(map(str, shape[1:]))}: choose a task whose images are of that shape"
-        )
+class Network:
+    """An extractor by a network: what goes in and comes out is looked at, between them is `_features`."""
 
+    name: str
+    device: torch.device
+    resize = ""
+    image_shape: ImageShape = (3, None, None)
+    """Where colour images of any size are taken grey ones are as well, repeated over the channels."""
 
-def to_rgb(name: str, images: Tensor) -> Tensor:
-    """Return images uint8 [N, 3, H, W] of colour images, or of grey ones [N, 1, H, W] by repetition.
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features float32 [N, dim]. Raises UserError as an `Extractor` does."""
+        takes = self.image_shape
+        if images.ndim == 4 and images.shape[1] == 1 and takes == (3, None, None):
+            images = images.expand(-1, 3, -1, -1)
+        shape = tuple(images.shape[1:])
+        fits = len(shape) == 3 and all(want in (None, got) for want, got in zip(takes, shape, strict=True))
+        if images.dtype != torch.uint8 or not fits:
+            want = "x".join("any" if side is None else str(side) for side in takes)
+            raise UserError(
+                f"the extractor {self.name} takes uint8 images of {want} and was given {images.dtype} of "
+                f"{'x'.join(map(str, shape))}: choose a task whose images are of that shape"
+            )
+        return check_features(self.name, self._features(images)).cpu()
 
-    Raises UserError for any other dtype or number of channels.
-    """
-    grey = images.ndim == 4 and images.shape[1] == 1
-    colour = images.expand(-1, 3, -1, -1) if grey else images
-    check_images(name, colour, (3, None, None))
-    return colour
+    def _features(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 def check_features(name: str, features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lsgm.errors import DataError
 from lsgm.files.limits import NETWORK
 from lsgm.files.regular import read_bytes
-from lsgm_eval.features.extractor import check_features, check_images
+from lsgm_eval.features.extractor import Network
 
 __all__ = ["GlyphExtractor", "read_card"]
 
@@ -68,7 +68,7 @@ class GlyphNet(nn.Module):
 WEIGHTS = "glyphs-features.safetensors"
 
 
-class GlyphExtractor:
+class GlyphExtractor(Network):
     """Features [N, 64] of 28x28 binary images from the shipped classifier of glyphs by script and style.
 
     The home ground are glyphs; for other drawings of that size (MNIST, OMNIGLOT) it is a named proxy.
@@ -77,7 +77,6 @@ class GlyphExtractor:
     name = "glyphs-features"
     dim = FEATURES
     image_shape = (1, 28, 28)
-    resize = ""
 
     def __init__(self, weights: Path | None = None, *, device: torch.device | str = "cpu") -> None:
         raw = _read_weights(weights)
@@ -85,12 +84,8 @@ class GlyphExtractor:
         self.device = torch.device(device)
         self.net = _build(raw, weights).to(self.device)
 
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, 64]; binarised images come as 0 and 255."""
-        check_images(self.name, images, self.image_shape)
-        ink = images.to(self.device).float() / 255
-        return check_features(self.name, self.net.features(ink)).cpu()
+    def _features(self, images: Tensor) -> Tensor:
+        return self.net.features(images.to(self.device).float() / 255)  # binarised images come as 0 and 255
 
 
 def read_card() -> dict[str, Any]:

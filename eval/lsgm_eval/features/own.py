@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ACTIVATIONS, FEATURES
 from lsgm.files.names import shown
-from lsgm_eval.features.extractor import check_features, check_images, last_line
+from lsgm_eval.features.extractor import ImageShape, Network, last_line
 from lsgm_eval.features.weights import open_network
 
 IMAGE = 2**26
@@ -32,6 +32,8 @@ COUNTED = 4096
 """Bytes of a tensor from which on it counts."""
 LARGEST = 2**63
 POWER = 64
+ANY_SIDE = 224
+"""Pixels along a side of the images that a network is first asked with, where any will do."""
 ARITHMETIC = ("_operator", "math")
 GROW_BY_DATA = ("aten.nonzero.default", "aten.masked_select.default", "aten.index.Tensor")
 """Operators whose results are of no more numbers than what they are of, times its dimensions; how many only
@@ -40,46 +42,42 @@ SCALARS = ("aten._local_scalar_dense.default", "aten.equal.default")
 """Operators that give a number and no tensor."""
 
 
-class OwnNetwork:
+class OwnNetwork(Network):
     """Features of a network: uint8 [N, C, H, W] in, float [N, D] out, D found by asking once.
 
-    The file's name without suffix is the name of the feature space, its sha256 its identity. ``what`` is how
-    errors call it. Raises UserError for a network that breaks the shape above.
+    ``what`` is how errors call it, ``sha256`` is its identity. Raises UserError for a network that breaks the
+    shape above.
     """
 
-    resize = ""
+    takes = "uint8 N x C x H x W of the task's shape"
 
     def __init__(
         self,
         what: str,
-        path: Path,
+        name: str,
         sha256: str,
         net: Callable[[Tensor], object],
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         device: torch.device | str,
     ) -> None:
-        self.what, self.name, self.sha256 = what, path.stem, sha256
+        self.what, self.name, self.sha256 = what, name, sha256
         self.net, self.image_shape, self.device = net, image_shape, torch.device(device)
-        self.dim = int(self._features(torch.zeros((2, *image_shape), dtype=torch.uint8)).shape[1])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, D]."""
-        check_images(self.name, images, self.image_shape)
-        return check_features(self.name, self._features(images))
+        asked = torch.zeros((2, *(side or ANY_SIDE for side in image_shape)), dtype=torch.uint8)
+        self.dim = int(self._features(asked).shape[1])
 
     # The first question as well: an interpreter that plans for gradients in one call cannot do without in the
     # next, where the network's parameters require them.
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:
         try:
-            out = plain_features(self.net(images.to(self.device)), len(images))
+            out = _plain(self.net(images.to(self.device)), len(images))
         # Networks of others, and torch's interpreters of them, raise whatever they like; also for want of
         # memory.
         except Exception as error:
             shape = "x".join(map(str, images.shape))
             raise UserError(
                 f"the {self.what} {shown(self.name)} failed on uint8 images of {shape} "
-                f"({last_line(error)}): it must take uint8 N x C x H x W of the task's shape"
+                f"({last_line(error)}): it must take {self.takes}"
             ) from error
         if out is None:
             raise UserError(f"the {self.what} {shown(self.name)} must return features N x D")
@@ -87,7 +85,7 @@ class OwnNetwork:
         return out
 
 
-def plain_features(out: object, count: int) -> Tensor | None:
+def _plain(out: object, count: int) -> Tensor | None:
     """Return features [N, D] of real numbers on the CPU; None for anything else."""
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count or not out.shape[1]:
         return None
@@ -113,7 +111,7 @@ class TorchScriptExtractor(OwnNetwork):
             lambda path, raw: load_script(path, raw, torch.device(device)),
             runs=True,
         )
-        super().__init__("TorchScript extractor", path, sha256, net, image_shape, device)
+        super().__init__("TorchScript extractor", path.stem, sha256, net, image_shape, device)
 
 
 def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.ScriptModule:

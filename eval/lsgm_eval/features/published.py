@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.errors import DataError, UserError
-from lsgm.files.limits import FEATURES
 from lsgm.files.names import shown
 from lsgm.files.regular import refuse_shared_folder
-from lsgm_eval.features.extractor import ImageShape, check_features, last_line, to_rgb
-from lsgm_eval.features.own import load_script, plain_features
+from lsgm_eval.features.extractor import Network, check_features, last_line
+from lsgm_eval.features.own import OwnNetwork, load_script
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_network
 
 __all__ = ["CleanInception", "DinoV2", "FidelityInception"]
@@ -46,7 +45,7 @@ SCHEMAS = (
 _fragments: list[Any] = []
 
 
-class FidelityInception:
+class FidelityInception(Network):
     """Pooled features [N, 2048] of torch-fidelity's ``FeatureExtractorInceptionV3``.
 
     Images of any size are brought to 299x299 by TensorFlow 1's bilinear interpolation, inside its network.
@@ -63,8 +62,6 @@ class FidelityInception:
     spatial_dim = SPATIAL_CHANNELS * 17 * 17
     classes = 1008
     resize = "tensorflow1-bilinear-299"
-    image_shape: ImageShape = (3, None, None)
-    """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
         path, self.sha256, net = open_network(
@@ -75,11 +72,9 @@ class FidelityInception:
         self.device = torch.device(device)
         self.net = net.to(self.device)
 
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, 2048]."""
-        (pooled,) = self.net(to_rgb(self.name, images).to(self.device))
-        return check_features(self.name, pooled).cpu()
+    def _features(self, images: Tensor) -> Tensor:
+        (pooled,) = self.net(images.to(self.device))
+        return cast(Tensor, pooled)
 
     @torch.inference_mode()
     def with_spatial(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +137,7 @@ def _plain_tensors(state: object) -> dict[str, Tensor]:
     return clean
 
 
-class CleanInception:
+class CleanInception(Network):
     """Pooled features [N, 2048] of clean-fid's ``mode="clean"`` with its TorchScript file.
 
     Every image is resized to 299x299 by clean-fid's own function (see ``CleanResize``), moved to [-1, 1) and
@@ -156,8 +151,6 @@ class CleanInception:
 
     dim = 2048
     resize = "clean-fid-pil-bicubic-299"
-    image_shape: ImageShape = (3, None, None)
-    """Grey images are taken as well, repeated over the channels."""
 
     def __init__(self, file: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -173,32 +166,25 @@ class CleanInception:
         self.to_size = CleanResize(SIDE)
         self.classes = len(self.weight)
 
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, 2048]."""
-        resized = self.to_size(to_rgb(self.name, images)).to(self.device)
-        return check_features(self.name, _pooled(self.layers, resized, self.name)).cpu()
+    def _features(self, images: Tensor) -> Tensor:
+        resized = self.to_size(images).to(self.device)
+        try:
+            features: Tensor = self.layers.forward((resized - 128) / 128).reshape(len(resized), -1)
+        except Exception as error:  # whatever a program of others makes torch's interpreter raise
+            raise DataError(
+                f"the layers of {self.name} failed on images 3x299x299: {last_line(error, 200)}"
+            ) from error
+        if features.shape[1] != self.dim:
+            raise DataError(
+                f"the layers of {self.name} give {features.shape[1]} features instead of {self.dim}: "
+                "name another network as export:FILE.pt2"
+            )
+        return features.float()
 
     @torch.inference_mode()
     def class_logits(self, features: Tensor) -> Tensor:
         """Return logits float32 [N, classes] without bias."""
         return features.to(self.device, torch.float32).mm(self.weight.T).cpu()
-
-
-def _pooled(layers: Any, resized: Tensor, name: str) -> Tensor:
-    """Return ``layers`` of images [N, 3, 299, 299] in 0..255 as a matrix [N, 2048]."""
-    try:
-        features: Tensor = layers.forward((resized - 128) / 128).reshape(len(resized), -1)
-    except Exception as error:  # whatever a program of others makes torch's interpreter raise
-        raise DataError(
-            f"the layers of {name} failed on images 3x299x299: {last_line(error, 200)}"
-        ) from error
-    if features.shape[1] != CleanInception.dim:
-        raise DataError(
-            f"the layers of {name} give {features.shape[1]} features instead of {CleanInception.dim}: "
-            "name another network as export:FILE.pt2"
-        )
-    return features.float()
 
 
 def _clean_net(path: Path, raw: bytes, device: torch.device) -> tuple[Any, Tensor]:
@@ -271,7 +257,7 @@ DINO_REPOSITORY = "https://github.com/facebookresearch/dinov2"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class DinoV2:
+class DinoV2(OwnNetwork):
     """Features [N, D] of the class token of DINOv2, in which Frechet distances follow human judgement better.
 
     The protocol is that of arXiv:2306.04675: antialiased bicubic resize to 224x224, ImageNet's mean and
@@ -284,39 +270,19 @@ class DinoV2:
     """
 
     resize = "clean-fid-pil-bicubic-224"
-    image_shape: ImageShape = (3, None, None)
-    """Grey images are taken as well, repeated over the channels."""
+    takes = "float N x 3 x H x W"
 
     def __init__(self, spec: str, *, device: torch.device | str = "cpu") -> None:
         folder, model = _folder_and_model(spec)
-        self.device = torch.device(device)
-        net, self.sha256 = _hub_model(folder, model)
-        self.net, self.name = net.to(self.device), model.replace("_", "-")
-        self.to_size = CleanResize(DINO_SIDE)
-        self.shift, self.scale = (
-            torch.tensor(c, device=self.device)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        self.dim = int(self._features(torch.zeros(1, 3, DINO_SIDE, DINO_SIDE, dtype=torch.uint8)).shape[1])
+        found, sha256 = _hub_model(folder, model)
+        net, to_size = found.to(torch.device(device)), CleanResize(DINO_SIDE)
+        shift, scale = (torch.tensor(c, device=device)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))
 
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features float32 [N, D]."""
-        return check_features(self.name, self._features(to_rgb(self.name, images))).cpu()
+        def features(images: Tensor) -> object:
+            return net((to_size(images).to(shift.device) / 255 - shift) / scale)
 
-    @torch.inference_mode()
-    def _features(self, images: Tensor) -> Tensor:
-        unit = self.to_size(images).to(self.device) / 255
-        try:
-            out = plain_features(self.net((unit - self.shift) / self.scale), len(images))
-        except Exception as error:  # whatever code of others raises, also for want of memory
-            raise UserError(
-                f"the torch.hub model {self.name} failed on images of 3x{DINO_SIDE}x{DINO_SIDE} "
-                f"({last_line(error)}): it must take float N x 3 x H x W"
-            ) from error
-        if out is None:
-            raise UserError(f"the torch.hub model {self.name} must return features N x D")
-        FEATURES.hold(f"an image in the torch.hub model {self.name}", out.shape[1], UserError)
-        return out
+        name = model.replace("_", "-")
+        super().__init__("torch.hub model", name, sha256, features, (3, None, None), device)
 
 
 def state_sha256(net: torch.nn.Module) -> str:

@@ -73,7 +73,14 @@ class _DistanceTo:
         if np.array_equal(a.mean, b.mean) and np.array_equal(cov_a, self.cov):
             return 0.0  # the same statistics: spare the caller the rounding of tr(A) - tr((A A)^1/2)
         found = self._by_eigenvalues(a, cov_a) if self.accuracy else None
-        return found if found is not None else _from_factors(a.mean, _factor(a), b.mean, self.factor)
+        if found is not None:
+            return found
+        # Singular values, not eigenvalues of the squared product: squaring would leave half the digits.
+        factor, shift = _factor(a), a.mean - b.mean
+        overlap = factor.T @ self.factor
+        common = float(np.linalg.svd(overlap, compute_uv=False).sum()) if overlap.size else 0.0
+        squared = float(shift @ shift) + float((factor**2).sum()) + float((self.factor**2).sum()) - 2 * common
+        return max(squared, 0.0)
 
     def _by_eigenvalues(self, a: Moments, cov_a: Array) -> float | None:
         """Return the distance, or None where eigenvalues are not known well enough for it."""
@@ -332,12 +339,3 @@ def _eigenvalues(middle: Array, factor: Array) -> Array:
     return np.asarray(
         scipy.linalg.eigvalsh(inner, lower=True, driver="evr", overwrite_a=True, check_finite=False)
     )
-
-
-def _from_factors(mean_a: Array, factor_a: Array, mean_b: Array, factor_b: Array) -> float:
-    # Singular values, not eigenvalues of the squared product: squaring would leave half the digits.
-    overlap = factor_a.T @ factor_b
-    common = float(np.linalg.svd(overlap, compute_uv=False).sum()) if overlap.size else 0.0
-    shift = mean_a - mean_b
-    squared = float(shift @ shift) + float((factor_a**2).sum()) + float((factor_b**2).sum()) - 2 * common
-    return max(squared, 0.0)

@@ -180,17 +180,14 @@ def write_neighbours(
     if not numbers:
         raise ValueError("a figure of neighbours needs at least one pair")
     tiles = [_tile(samples[i], training[i], found, number) for i, number in enumerate(numbers)]
-    sheet = _sheet(tiles, {heading: len(band) for heading, band in chosen.items()}, _title(found))
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
-    return path
-
-
-def _title(found: Memorisation) -> str:
-    return (
+    title = (
         f"sample above, nearest training image below; * within {found.threshold:.4g}, as are "
         f"{found.held_out_share:.2%} of held-out images and {found.share:.2%} of samples"
     )
+    sheet = _sheet(tiles, {heading: len(band) for heading, band in chosen.items()}, title)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return path
 
 
 def _tile(sample: Tensor, training: Tensor, found: Memorisation, number: int) -> Image.Image:

@@ -129,7 +129,7 @@ def nearest(x: NDArray[Any], y: StoredRows, k: int = 1, *, same: bool = False) -
         if same:
             i, j = np.arange(len(x))[rows], np.arange(len(y))[columns]
             block[i[:, None] == j] = np.inf
-        near = np.argpartition(block, k - 1, axis=1)[:, :k] if k < block.shape[1] else _all_columns(block)
+        near = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
         merged = np.hstack([bounds[rows], np.take_along_axis(block, near, axis=1)])
         places = np.hstack([index[rows], near + columns.start])
         best = np.argsort(merged, axis=1, kind="stable")[:, :k]
@@ -246,10 +246,6 @@ def _mean(y: StoredRows) -> Array:
 
 def _slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _all_columns(block: Array) -> NDArray[np.int64]:
-    return np.tile(np.arange(block.shape[1]), (len(block), 1))
 
 
 def _distances(x: NDArray[Any], y: StoredRows, index: NDArray[np.int64]) -> Array:

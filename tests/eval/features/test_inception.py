@@ -182,7 +182,7 @@ def test_features_that_are_not_finite_are_named(
     monkeypatch.setattr(fidelity, "net", lambda images: (broken,))
     with pytest.raises(UserError, match=r"inception-own-random gave .* not finite for image 1 of a batch"):
         fidelity(noise(3))
-    monkeypatch.setattr(published, "_pooled", lambda *args: broken)
+    monkeypatch.setattr(clean, "_features", lambda images: broken)
     with pytest.raises(UserError, match=r"inception-clean-own-.* not finite for image 1 of a batch"):
         clean(noise(3))
 
