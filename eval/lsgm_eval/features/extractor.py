@@ -137,7 +137,7 @@ def check_spec(spec: str) -> ExtractorKind:
     return known
 
 
-class Network:
+class NetworkExtractor:
     """An extractor by a network: what goes in and comes out is looked at, between them is `_features`."""
 
     name: str

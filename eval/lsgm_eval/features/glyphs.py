@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lsgm.errors import DataError
 from lsgm.files.limits import NETWORK
 from lsgm.files.regular import read_bytes
-from lsgm_eval.features.extractor import Network
+from lsgm_eval.features.extractor import NetworkExtractor
 
 __all__ = ["GlyphExtractor", "read_card"]
 
@@ -68,7 +68,7 @@ class GlyphNet(nn.Module):
 WEIGHTS = "glyphs-features.safetensors"
 
 
-class GlyphExtractor(Network):
+class GlyphExtractor(NetworkExtractor):
     """Features [N, 64] of 28x28 binary images from the shipped classifier of glyphs by script and style.
 
     The home ground are glyphs; for other drawings of that size (MNIST, OMNIGLOT) it is a named proxy.

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import ACTIVATIONS, FEATURES
 from lsgm.files.names import shown
-from lsgm_eval.features.extractor import ImageShape, Network, last_line
+from lsgm_eval.features.extractor import ImageShape, NetworkExtractor, last_line
 from lsgm_eval.features.weights import open_network
 
 IMAGE = 2**26
@@ -42,7 +42,7 @@ SCALARS = ("aten._local_scalar_dense.default", "aten.equal.default")
 """Operators that give a number and no tensor."""
 
 
-class OwnNetwork(Network):
+class OwnNetwork(NetworkExtractor):
     """Features of a network: uint8 [N, C, H, W] in, float [N, D] out, D found by asking once.
 
     ``what`` is how errors call it, ``sha256`` is its identity. Raises UserError for a network that breaks the

@@ -26,7 +26,7 @@ from torch import Tensor
 from lsgm.errors import DataError, UserError
 from lsgm.files.names import shown
 from lsgm.files.regular import refuse_shared_folder
-from lsgm_eval.features.extractor import Network, check_features, last_line
+from lsgm_eval.features.extractor import NetworkExtractor, check_features, last_line
 from lsgm_eval.features.own import OwnNetwork, load_script
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_network
 
@@ -45,7 +45,7 @@ SCHEMAS = (
 _fragments: list[Any] = []
 
 
-class FidelityInception(Network):
+class FidelityInception(NetworkExtractor):
     """Pooled features [N, 2048] of torch-fidelity's ``FeatureExtractorInceptionV3``.
 
     Images of any size are brought to 299x299 by TensorFlow 1's bilinear interpolation, inside its network.
@@ -137,7 +137,7 @@ def _plain_tensors(state: object) -> dict[str, Tensor]:
     return clean
 
 
-class CleanInception(Network):
+class CleanInception(NetworkExtractor):
     """Pooled features [N, 2048] of clean-fid's ``mode="clean"`` with its TorchScript file.
 
     Every image is resized to 299x299 by clean-fid's own function (see ``CleanResize``), moved to [-1, 1) and
