@@ -7,6 +7,8 @@ the networks' Lipschitz constants down; the twin lets gradients pass a network w
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -92,8 +94,10 @@ class NormPenalty(nn.Module):
         super().__init__()
         self.config = config
         # In plain lists: the layers are the network's, and no part of this module's state.
-        self._kernels = _by_shape(_convolutions(network)) if config.spectral else []
-        self._gains = _gains(network) if config.gain else []
+        kernels = _convolutions(network) if config.spectral else []
+        gains = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm) and m.affine]
+        self._kernels = _grouped(kernels, lambda m: (m.weight.shape, isinstance(m, WeightNormConv2d)))
+        self._gains = _grouped(gains if config.gain else [], lambda m: m.weight.numel())
         generator = torch.Generator().manual_seed(0)  # the same vectors in all processes
         for index, layers in enumerate(self._kernels):
             w = layers[0].weight
@@ -175,19 +179,11 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [m for m in network.modules() if isinstance(m, nn.Conv2d) and id(m) not in inside]
 
 
-def _by_shape(convolutions: list[nn.Conv2d]) -> list[list[nn.Conv2d]]:
-    """Return the convolutions that can be stacked, in the order in which the network names them."""
-    groups: dict[tuple[Any, ...], list[nn.Conv2d]] = {}
-    for conv in convolutions:
-        groups.setdefault((conv.weight.shape, isinstance(conv, WeightNormConv2d)), []).append(conv)
-    return list(groups.values())
-
-
-def _gains(network: nn.Module) -> list[list[nn.BatchNorm2d | nn.GroupNorm]]:
-    groups: dict[int, list[nn.BatchNorm2d | nn.GroupNorm]] = {}
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and module.affine:
-            groups.setdefault(module.weight.numel(), []).append(module)
+def _grouped(modules: Iterable[M], key: Callable[[M], Any]) -> list[list[M]]:
+    """Return the modules that can be stacked together, in the order in which the network names them."""
+    groups: dict[Any, list[M]] = defaultdict(list)
+    for module in modules:
+        groups[key(module)].append(module)
     return list(groups.values())
 
 

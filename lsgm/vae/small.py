@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -136,8 +136,9 @@ class FlatVAE(VAE):
         self.pixels = pixels
         self.decoder_name = config.decoder
         self.parameter_shape = (outputs_for(pixels, config.decoder), pixels.height, pixels.width)
-        self.encoder = MLPEncoder(math.prod(pixels.shape), config.hidden, config.latents)
-        self.decoder = MLPDecoder(config.latents, config.hidden, math.prod(self.parameter_shape))
+        # mu and log sigma of q(z | x) side by side; p(x | z) through the same layers in reverse.
+        self.encoder = MLP([math.prod(pixels.shape), *config.hidden], config.latents, config.latents)
+        self.decoder = MLP([config.latents, *reversed(config.hidden)], math.prod(self.parameter_shape))
         self.groups = LatentGroups(((config.latents, 1, 1),), top=1)
 
     @property
@@ -171,44 +172,20 @@ class FlatVAE(VAE):
         return pixel_distribution(parameters, self.pixels, self.decoder_name)
 
 
-class MLPEncoder(nn.Module):
-    """x [B, D] -> (mu, log sigma) of q(z | x), side by side: [B, 2 L].
+class MLP(nn.Module):
+    """x [B, D] -> [B, P]: layers of the ``widths``, from D on, each followed by tanh, and one without it.
 
-    Layers of the widths ``hidden``, from the image on, each followed by tanh; one layer for mu and one for
-    log sigma. Glorot uniform weights and zero biases.
+    Glorot uniform weights and zero biases. The last layer is several side by side, of so many outputs each.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], latents: int) -> None:
+    def __init__(self, widths: Sequence[int], *outputs: int) -> None:
         super().__init__()
-        self.layers = _hidden_layers([inputs, *hidden])
-        self.head = nn.Linear(hidden[-1], 2 * latents)
-        scaled_init(self.head, parts=(latents, latents))
+        hidden = ((linear(d_in, d_out), nn.Tanh()) for d_in, d_out in pairwise(widths))
+        self.layers = nn.Sequential(*chain.from_iterable(hidden))
+        self.head = nn.Linear(widths[-1], sum(outputs))
+        scaled_init(self.head, parts=outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the parameters of q(z | x)."""
+        """Return what the last layer makes of x."""
         out: Tensor = self.head(self.layers(x))
         return out
-
-
-class MLPDecoder(nn.Module):
-    """z [B, L] -> parameters of p(x | z), [B, D].
-
-    Layers of the widths ``hidden`` in reverse, each followed by tanh, and one without it. Glorot uniform
-    weights and zero biases.
-    """
-
-    def __init__(self, latents: int, hidden: Sequence[int], outputs: int) -> None:
-        super().__init__()
-        self.layers = _hidden_layers([latents, *reversed(hidden)])
-        self.head = linear(hidden[0], outputs)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return the pixel distribution's parameters."""
-        out: Tensor = self.head(self.layers(z))
-        return out
-
-
-def _hidden_layers(widths: Sequence[int]) -> nn.Sequential:
-    return nn.Sequential(
-        *(layer for d_in, d_out in pairwise(widths) for layer in (linear(d_in, d_out), nn.Tanh()))
-    )

@@ -7,11 +7,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lsgm.vae.small import MLPDecoder, MLPEncoder
+from lsgm.generative import Pixels
+from lsgm.nets.config import FlatVAEConfig
+from lsgm.vae.small import MLP, FlatVAE
 
 
 def dense(network: nn.Module) -> list[nn.Linear]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+
+
+def networks(height: int, width: int, hidden: tuple[int, ...], latents: int) -> tuple[MLP, MLP]:
+    vae = FlatVAE(FlatVAEConfig(hidden=hidden, latents=latents), Pixels(1, height, width, "binary", 1))
+    return vae.encoder, vae.decoder
 
 
 def count(network: nn.Module) -> int:
@@ -20,22 +27,23 @@ def count(network: nn.Module) -> int:
 
 def test_the_published_sizes() -> None:
     """784-200-200-(mu, sigma of 50) and 50-200-200-784 (arXiv:1509.00519, section 5)."""
-    encoder, decoder = MLPEncoder(784, (200, 200), 50), MLPDecoder(50, (200, 200), 784)
+    encoder, decoder = networks(28, 28, (200, 200), 50)
     assert count(encoder) == 784 * 200 + 200 + 200 * 200 + 200 + 2 * (200 * 50 + 50)
     assert count(decoder) == 50 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784
 
 
 def test_the_decoder_has_the_encoders_widths_in_reverse() -> None:
-    widths = [(layer.in_features, layer.out_features) for layer in dense(MLPEncoder(12, (7, 5, 3), 2))]
+    encoder, decoder = networks(3, 4, (7, 5, 3), 2)
+    widths = [(layer.in_features, layer.out_features) for layer in dense(encoder)]
     assert widths == [(12, 7), (7, 5), (5, 3), (3, 4)]
-    widths = [(layer.in_features, layer.out_features) for layer in dense(MLPDecoder(2, (7, 5, 3), 12))]
+    widths = [(layer.in_features, layer.out_features) for layer in dense(decoder)]
     assert widths == [(2, 3), (3, 5), (5, 7), (7, 12)]
 
 
 def test_hidden_layers_pass_tanh_and_the_last_one_does_not() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 12, dtype=torch.float64)
-    for network in (MLPEncoder(12, (7, 5), 2).double(), MLPDecoder(12, (5, 7), 6).double()):
+    for network in (MLP([12, 7, 5], 2, 2).double(), MLP([12, 7, 5], 6).double()):
         h = x
         *hidden, last = dense(network)
         for layer in hidden:
@@ -46,7 +54,7 @@ def test_hidden_layers_pass_tanh_and_the_last_one_does_not() -> None:
 def test_weights_start_uniform_after_glorot_and_biases_at_zero() -> None:
     """U(-a, a) with a^2 = 6 / (fan in + fan out); mu and log sigma are layers with fans of their own."""
     torch.manual_seed(0)
-    encoder, decoder = MLPEncoder(784, (200, 200), 50), MLPDecoder(50, (200, 200), 784)
+    encoder, decoder = networks(28, 28, (200, 200), 50)
     *hidden, head = dense(encoder)
     weights: list[Tensor] = [layer.weight for layer in (*hidden, *dense(decoder))]
     for weight in (*weights, *head.weight.split(50)):
