@@ -66,12 +66,9 @@ class Trackers:
 
         Raises ConfigError for a name that no package offers.
         """
+        check_names(names)
         opened: dict[str, Tracker] = {}
         points = offers("lsgm.trackers")
-        for each in dict.fromkeys(names):
-            if each not in points:
-                hint = did_you_mean(each, points) or f"; there are {', '.join(sorted(points))}"
-                raise ConfigError(f"there is no tracker '{each}'{hint}")
         for each in dict.fromkeys(names):
             try:
                 opened[each] = points[each].load()(folder, name, step)
@@ -116,6 +113,15 @@ class Trackers:
             except Exception as error:
                 del self._trackers[name]
                 _say(f"{name} tracks no further ({_why(error)}); what it follows goes on without")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ConfigError for a name of a tracker that no package offers."""
+    points = offers("lsgm.trackers")
+    for each in names:
+        if each not in points:
+            hint = did_you_mean(each, points) or f"; there are {', '.join(sorted(points))}"
+            raise ConfigError(f"there is no tracker '{each}'{hint}")
 
 
 def named(words: Sequence[str]) -> list[str]:

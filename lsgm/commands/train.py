@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
+from tyro.conf import UseAppendAction
+
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
@@ -59,10 +61,16 @@ class TrainOptions:
     """Start a fresh run from the averaged weights of another one."""
     init_vae_from: Path | None = None
     """The same from those of its VAE alone, which must have the recipe's sizes; its prior may have others."""
+    track: UseAppendAction[tuple[str, ...]] = ()
+    """Follow the run from elsewhere too: tensorboard, wandb, mlflow or what a package adds; may be repeated.
+    $LSGM_TRACK names some for every command, and none leaves them out."""
     tensorboard: bool = False
-    """Also write TensorBoard's event files (pip install 'lsgm-bench[tensorboard]')."""
+    """Short for --track tensorboard."""
+    sheet: int = 36
+    """Images that are drawn at every validation into OUT/sheets, for looking; 0 draws none."""
 
     def __post_init__(self) -> None:
+        require(self.sheet >= 0, f"sheet is {self.sheet}; give a number of images, or 0 for none")
         require(
             self.max_seconds is None or self.max_seconds > 0,
             f"max-seconds is {self.max_seconds}; it must be above 0",
@@ -93,6 +101,7 @@ def run(argv: list[str]) -> int:
 
 
 def _train(recipe: Any, options: Any, named: str) -> int:
+    from lsgm import trackers
     from lsgm.devices import pick_device
     from lsgm.train.loop import train_recipe
 
@@ -107,7 +116,8 @@ def _train(recipe: Any, options: Any, named: str) -> int:
         max_seconds=options.max_seconds,
         init_from=origins["init_from"],
         init_vae_from=origins["init_vae_from"],
-        tensorboard=options.tensorboard,
+        track=trackers.named([*options.track, *(["tensorboard"] if options.tensorboard else [])]),
+        sheet=options.sheet,
     )
     return outcome.exit_status
 

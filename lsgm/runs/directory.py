@@ -30,6 +30,7 @@ from lsgm.runs.checkpoint import checkpoints
 from lsgm.runs.provenance import provenance
 from lsgm.runs.records import RunManifest
 from lsgm.structure import differences, flat, worded
+from lsgm.trackers import Trackers
 
 
 class Run:
@@ -219,9 +220,10 @@ def _is_row(row: Any) -> bool:
 class MetricsLog:
     """Appends rows; on opening drops those after `step`, which the resumed run is about to write again."""
 
-    def __init__(self, path: Path, step: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, path: Path, step: int, trackers: Trackers | None = None) -> None:
         self._path = path
-        self._board: Any = tensorboard_writer(path.parent / "tensorboard", step) if tensorboard else None
+        self.trackers = trackers or Trackers({})
+        """What follows the run from elsewhere, told every row too."""
         try:
             kept = [row for row in read_metrics(path) if row["step"] <= step]
             write.replace_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
@@ -241,12 +243,8 @@ class MetricsLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise self._failed(error) from error
-        try:
-            for key, value in clean.items() if self._board is not None else ():
-                if isinstance(value, int | float) and key != "step":
-                    self._board.add_scalar(f"{row['stage']}/{key}", value, row["step"])
-        except OSError as error:
-            raise self._failed(error, self._path.parent / "tensorboard") from error
+        values = {f"{row['stage']}/{key}": value for key, value in clean.items() if key != "step"}
+        self.trackers.scalars(row["step"], values)
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
@@ -256,31 +254,17 @@ class MetricsLog:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Close the file and the TensorBoard writer.
+        """Close the file and the trackers.
 
         Every row was flushed when it was written, and a failure told then: what closing says of it once more
         must not stand in the place of that.
         """
         with contextlib.suppress(OSError):
             self._file.close()
-        if self._board is not None:
-            with contextlib.suppress(OSError):
-                self._board.close()
+        self.trackers.close()
 
-    def _failed(self, error: OSError, path: Path | None = None) -> CheckpointError:
+    def _failed(self, error: OSError) -> CheckpointError:
         return CheckpointError(
-            f"{path or self._path} could not be written ({error.strerror or error}); "
+            f"{self._path} could not be written ({error.strerror or error}); "
             f"the checkpoints are intact: {write.remedy(error)}, then run the same command again"
         )
-
-
-def tensorboard_writer(directory: Path, step: int) -> Any:
-    """Return a TensorBoard writer that goes on after `step`. Raises ConfigError where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            "TensorBoard is not installed; run: python -m pip install 'lsgm-bench[tensorboard]', "
-            "or train without it (metrics.jsonl holds the same numbers)"
-        ) from error
-    return SummaryWriter(str(write.make_folder(directory)), purge_step=step + 1)

@@ -8,8 +8,10 @@ follows the clock, so there it does not.)
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,8 @@ from torch import Tensor
 
 from lsgm.data import batch_indices
 from lsgm.devices import computes_bfloat16
-from lsgm.errors import CheckpointError
+from lsgm.errors import CheckpointError, UserError
+from lsgm.files.write import atomic_path, make_folder, writing
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
 from lsgm.runs.checkpoint import (
@@ -35,6 +38,7 @@ from lsgm.runs.checkpoint import (
 )
 from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
+from lsgm.sampling.keep import tiled
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Losses, Stage, TrainingSet
@@ -53,6 +57,8 @@ class StageContext:
     deadline: float | None
     last_step: int | None
     timer: StepTimer | None
+    draw: Callable[[str], Tensor] | None = None
+    """Images of a sheet of samples, drawn from the weights in place in a stage of that name."""
 
 
 class Agreed(NamedTuple):
@@ -243,6 +249,8 @@ class StageRunner:
             row.update({f"val_{name}": float(value) for name, value in scores.items()})
         if self.context.metrics is not None:
             self.context.metrics.write(row)
+        if validate and self.context.draw is not None:
+            self._world.on_main(self._sheet)
         # The bound, where a stage has one, is what a person follows; the total may be a surrogate of it.
         bound = f", nelbo {means['nelbo']:.4g}" if "nelbo" in means else ""
         return f"loss {means['total']:.4g}{bound}" if due else ""
@@ -262,12 +270,37 @@ class StageRunner:
 
     def _scores(self) -> dict[str, float]:
         """Return the scores of the averaged weights on held-out levels, in eval mode."""
-        module, levels = self.stage.module, self.context.val_levels
+        levels = self.context.val_levels
         assert levels is not None
+        with self._averaged():
+            return self.stage.validate(levels, self._seed)
+
+    def _sheet(self) -> None:
+        """Draw a sheet of samples by the averaged weights: for people and trackers, no number hangs on it."""
+        context, position = self.context, self.position
+        assert context.draw is not None
+        try:
+            with self._averaged():
+                images = context.draw(position.stage)
+        except UserError:
+            return  # weights of the first steps may send a sampler to infinity
+        picture = tiled(images, columns=math.isqrt(len(images) - 1) + 1)
+        path = context.run.directory / "sheets" / f"{position.stage}-{position.step:07d}.png"
+        with writing(path):
+            make_folder(path.parent)
+            with atomic_path(path) as temporary:
+                picture.save(temporary, format="PNG")
+        if context.metrics is not None:
+            context.metrics.trackers.picture(position.step, f"{position.stage}/samples", picture)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place, in eval mode."""
+        module = self.stage.module
         try:
             with torch.no_grad(), self.average.in_place():
                 module.eval()
-                return self.stage.validate(levels, self._seed)
+                yield
         finally:
             module.train()
 

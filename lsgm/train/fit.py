@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lsgm.devices import pick_device
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.recipes import load_recipe
+from lsgm.trackers import named
 from lsgm.train.loop import train_recipe
 from lsgm.trained import Model, load
 
@@ -44,7 +45,8 @@ def fit(
     max_seconds: float | None = None,
     init_from: str | os.PathLike[str] | None = None,
     init_vae_from: str | os.PathLike[str] | None = None,
-    tensorboard: bool = False,
+    track: Sequence[str] = (),
+    sheet: int = 36,
 ) -> Model:
     """Train a recipe in a run directory and return the model; the same call again goes on where it stopped.
 
@@ -57,7 +59,8 @@ def fit(
         max_seconds: End this call at a complete checkpoint after so many seconds.
         init_from: A run whose averaged weights a fresh run starts from.
         init_vae_from: The same of its VAE alone.
-        tensorboard: Also write TensorBoard's event files.
+        track: Trackers to follow the run: ``tensorboard``, ``wandb``, ``mlflow``, or what a package adds.
+        sheet: Images that are drawn at every validation into ``out/sheets``, for looking; 0 draws none.
 
     The returned model is that of the newest checkpoint, of whatever stage. Raises ConfigError, DataError,
     CheckpointError and TrainingError, each one sentence; KeyboardInterrupt after a checkpoint is saved.
@@ -74,7 +77,8 @@ def fit(
         max_seconds=max_seconds,
         init_from=None if init_from is None else Path(os.fspath(init_from)),
         init_vae_from=None if init_vae_from is None else Path(os.fspath(init_vae_from)),
-        tensorboard=tensorboard,
+        track=named(track),
+        sheet=sheet,
     )
     if outcome.exit_status:
         raise KeyboardInterrupt(f"training was interrupted; the same call goes on from {place}")

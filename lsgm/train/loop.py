@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, PixelPipeline, load, test_levels
 from lsgm.data.source import make_source
 from lsgm.distributed import World, join
@@ -26,6 +27,7 @@ from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.load import checkpoint_meta, fresh_networks, initialise_from, initialise_vae_from
 from lsgm.runs.records import Position
 from lsgm.structure import to_dict
+from lsgm.trackers import Trackers, check_names
 from lsgm.train.engine import Agreed, StageContext, StageRunner
 from lsgm.train.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
@@ -33,6 +35,8 @@ from lsgm.train.stage import BatchSource, Outcome, Pipeline, StageSpec, Training
 
 VALIDATION_LIMIT = 2000
 """Held-out images on which a run is validated while it trains."""
+SHEET_SAMPLER = SamplerConfig("heun", steps=10)
+"""Of the sheets: enough to see what a model has learnt, at little cost."""
 
 
 def load_images(recipe: Any) -> ImageSet:
@@ -71,7 +75,8 @@ def train_recipe(
     max_seconds: float | None = None,
     init_from: Path | None = None,
     init_vae_from: Path | None = None,
-    tensorboard: bool = False,
+    track: Sequence[str] = (),
+    sheet: int = 0,
     images: ImageSet | None = None,
     timer: StepTimer | None = None,
     max_steps: int | None = None,
@@ -79,9 +84,11 @@ def train_recipe(
     """Train a recipe in a run directory, going on from its newest checkpoint; return how that ended.
 
     ``init_from`` gives a fresh run the averaged weights of another checkpoint, with fresh optimisers;
-    ``init_vae_from`` those of its VAE alone, so that another prior can be trained on it.
+    ``init_vae_from`` those of its VAE alone, so that another prior can be trained on it. ``track`` names
+    trackers (`lsgm.trackers`); ``sheet`` is how many images are drawn at every validation, for looking.
     Raises ConfigError, DataError, CheckpointError and TrainingError, each one sentence.
     """
+    check_names(track)
     images = images if images is not None else load_images(recipe)
     dataset = {"name": images.name, "version": images.version, "sha256": images.sha256}
     run, changes = Run(out), None
@@ -121,11 +128,24 @@ def train_recipe(
         # Carved from the training data: test data are for evaluation only.
         val_levels=test_levels(images, "val", seed=0, bits=pixels.bits, limit=VALIDATION_LIMIT),
         meta=checkpoint_meta(recipe, pixels, images.identity),
-        tensorboard=tensorboard,
+        track=track,
+        draw=_drawing(recipe, networks, sheet) if sheet else None,
         timer=timer,
         remark=_splits_of(images),
         extended=is_extended(changes or {}),
     )
+
+
+def _drawing(recipe: Any, networks: nn.Module, count: int) -> Callable[[str], Tensor]:
+    """Return what draws ``count`` images of the networks as they are in a stage, always of the same seeds."""
+
+    def draw(stage: str) -> Tensor:
+        model = find_kind(recipe.kind).measurable(
+            recipe, networks, {"stage": stage, "name": "", "sha256": ""}
+        )
+        return model.sample(range(count), SHEET_SAMPLER).images
+
+    return draw
 
 
 # `train`: the stages of a run one after another, from wherever its newest checkpoint stands
@@ -143,7 +163,8 @@ def train(
     max_steps: int | None = None,
     val_levels: Tensor | None = None,
     meta: Mapping[str, Any] | None = None,
-    tensorboard: bool = False,
+    track: Sequence[str] = (),
+    draw: Callable[[str], Tensor] | None = None,
     timer: StepTimer | None = None,
     remark: str = "",
     extended: bool = False,
@@ -151,10 +172,11 @@ def train(
     """Train the stages in `run`, going on from its newest checkpoint, and return how that ended.
 
     `max_seconds` (wall clock) and `max_steps` end this call at a complete checkpoint; `meta` (JSON values)
-    goes into every checkpoint; `remark` is said before the first step. With `extended`, what the checkpoint
-    calls done is measured again, because the run has been given more: a larger budget of the stage it ended
-    in, or stages after that one. Raises ConfigError, CheckpointError, and TrainingError where a loss or a
-    gradient is not finite.
+    goes into every checkpoint; `track` names trackers; `draw` gives the images of a sheet of samples by the
+    averaged weights of a stage, at each validation; `remark` is said before the first step. With `extended`,
+    what the checkpoint calls done is measured again, because the run has been given more: a larger budget of
+    the stage it ended in, or stages after that one. Raises ConfigError, CheckpointError, and TrainingError
+    where a loss or a gradient is not finite.
     """
     specs, begun = _checked(stages), time.monotonic()
     with ExitStack() as stack:
@@ -184,14 +206,20 @@ def train(
         # Only the first process writes a log.
         logs: list[MetricsLog] = []
         world.on_main(
-            lambda: logs.append(MetricsLog(run.metrics_path, position.step, tensorboard=tensorboard))
+            lambda: logs.append(
+                MetricsLog(
+                    run.metrics_path,
+                    position.step,
+                    Trackers.open(track, run.directory, run.directory.resolve().name, position.step),
+                )
+            )
         )
         for log in logs:
             stack.callback(log.close)
         interrupt, metrics = stack.enter_context(Interrupt()), logs[0] if logs else None
         images = TrainingSet(source, pipeline, seed, world)
         context = StageContext(
-            run, images, interrupt, metrics, meta or {}, val_levels, deadline, last_step, timer
+            run, images, interrupt, metrics, meta or {}, val_levels, deadline, last_step, timer, draw
         )
         verdict = _run_stages(specs, context, position, checkpoint, state)
         outcome = _outcome(run, position, verdict)

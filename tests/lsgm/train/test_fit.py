@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import lsgm
 from lsgm.errors import ConfigError
@@ -39,6 +40,18 @@ def test_a_fitted_model_is_that_of_its_run_and_the_same_call_goes_on(tmp_path: P
     assert again.generative.sha256 == model.generative.sha256
 
 
+def test_sheets_of_samples_lie_in_the_run_and_no_weight_hangs_on_them(tmp_path: Path) -> None:
+    looked = lsgm.fit("glyphs", tmp_path / "looked", changes=SMALL, device="cpu", sheet=5)
+    blind = lsgm.fit("glyphs", tmp_path / "blind", changes=SMALL, device="cpu", sheet=0)
+    assert looked.generative.sha256 == blind.generative.sha256
+    found = sorted(path.name for path in (tmp_path / "looked" / "sheets").iterdir())
+    assert found == ["stage1-0000002.png", "stage2-0000004.png"]
+    assert not (tmp_path / "blind" / "sheets").exists()
+    # Those of the averaged weights, in rows of three.
+    drawn = lsgm.sheet(looked.sample(5, steps=10).images, columns=3)
+    assert Image.open(tmp_path / "looked/sheets/stage2-0000004.png").tobytes() == drawn.tobytes()
+
+
 @pytest.mark.parametrize(
     ("given", "settings", "message"),
     [
@@ -47,6 +60,7 @@ def test_a_fitted_model_is_that_of_its_run_and_the_same_call_goes_on(tmp_path: P
         ("glyphs", {"changes": {"seed.steps": 3}}, "leads through 'seed', which is a value"),
         ("glyphs", {"data": "no-such-set"}, "no-such-set"),
         (3, {}, "a int is no recipe"),
+        ("glyphs", {"track": ["wandbb"]}, "there is no tracker 'wandbb'; did you mean 'wandb'"),
     ],
 )
 def test_a_slip_is_one_sentence_and_leaves_nothing(
