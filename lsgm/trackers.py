@@ -71,7 +71,8 @@ class Trackers:
         points = offers("lsgm.trackers")
         for each in dict.fromkeys(names):
             try:
-                opened[each] = points[each].load()(folder, name, step)
+                opener: Opener = points[each].load()
+                opened[each] = opener(folder, name, step)
             except Exception as error:
                 _say(f"{each} does not track this run ({_why(error)}); it goes on without")
         return cls(opened)
