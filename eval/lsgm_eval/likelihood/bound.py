@@ -24,7 +24,6 @@ from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
 from lsgm_eval.images import ScoredImages
 from lsgm_eval.likelihood.scores import (
-    SCORED,
     Scores,
     SolverShift,
     mean_and_margin,
@@ -168,7 +167,7 @@ class Bound:
                 "code": code_version("lsgm", "lsgm_eval", *packages_of(self.model)),
             }
         )
-        return ScoreStore(out / "scores" / key[:16], SCORED)
+        return ScoreStore(out / "scores" / key[:16])
 
     def scored_before(self, out: Path, world: World) -> bool:
         """Return whether earlier calls have scored all its images; the same on all processes."""

@@ -30,10 +30,8 @@ from lsgm_eval.metrics.intervals import mean_interval
 Failure = tuple[int, str]
 """An image's row in its split, and the sentence that says what happened to it."""
 
-SCORED = ("rows", "nats", "nfe", "error", "probe_error", "seconds", "peak_bytes")
-"""Columns that every scored image has, beside the terms of its bound."""
 SPENT = ("seconds", "peak_bytes")
-"""Those of them that are of a process, and no numbers of an image."""
+"""Columns that are of a process, and no numbers of an image."""
 LISTED = 20
 """Failures that standard error names one by one."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from lsgm.data import dataset_names
 from lsgm.files.arrays import Arrays
 from lsgm.files.limits import ARRAYS, Limit
-from lsgm.files.names import file_name, shown
+from lsgm.files.names import file_name
 from lsgm.files.write import refuse_links
-from lsgm_eval.cache import read_kept, write_kept
+from lsgm_eval.cache import SEAL, read_kept, write_kept
 
 METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
 """What the rows of a method are called before their unit."""
@@ -27,10 +26,6 @@ METRIC = {"nelbo": "nelbo", "iw": "iw", "ode": "ode_nll"}
 Columns = Mapping[str, NDArray[Any]]
 """Numbers of N images by name, each [N]; ``rows`` holds the images' rows in their split."""
 
-WHOLE = ("rows", "nfe", "peak_bytes")
-"""Columns of whole numbers; the others are real ones."""
-UNTOLD = ("error", "probe_error")
-"""Columns that say NaN where they cannot be told."""
 BEYOND = 1e60
 """No score of an image: sums of squares of such numbers would be infinite."""
 DAMAGED = "the finished scores {path} are damaged ({why}); their images are measured again"
@@ -47,19 +42,16 @@ SOLVER = ("solver_rows", "solver_error")
 
 
 class ScoreStore:
-    """A folder with one file for each finished batch; several processes may add to it at once.
+    """A folder with one sealed file for each finished batch; several processes may add to it at once."""
 
-    A file without one of the columns ``needed``, or without one that others have, is damaged.
-    """
-
-    def __init__(self, folder: Path, needed: Collection[str] = ()) -> None:
-        self.folder, self.needed = folder, ("rows", *needed)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def add(self, columns: Columns) -> None:
         """Keep a finished batch: all of it or, after a crash, nothing."""
         # Names sort by age and no two processes, on no two machines, choose the same one.
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.npz"
-        write_kept(self.folder / name, columns)
+        write_kept(self.folder / name, columns, sealed=True)
 
     def finished(self) -> Columns:
         """Return the numbers of all finished images, each once, in the order of their rows.
@@ -84,47 +76,21 @@ class ScoreStore:
         return sorted(self.folder.glob("[0-9]*.npz"))
 
     def _parts(self, paths: Sequence[Path] | None = None) -> list[Columns]:
-        """Return the batches that are whole and fit together, the oldest first.
+        """Return the batches that are whole, the oldest first.
 
         Raises DataError for too many: what is too large is no damage, and never removed.
         """
-        found: list[tuple[Path, Columns]] = []
+        found: list[Columns] = []
         paths, size = self._paths() if paths is None else paths, 0
         SCORES.hold(self.folder, sum(os.lstat(path).st_size for path in paths if os.path.lexists(path)))
         for path in paths:
-            part = read_kept(path, self._columns, damaged=DAMAGED, limit=SCORES)
+            part = read_kept(path, dict, damaged=DAMAGED, limit=SCORES, sealed=True)
             if part is not None:
+                del part[SEAL]
                 size += sum(column.nbytes for column in part.values())
                 SCORES.hold(self.folder, size)
-                found.append((path, part))
-        names = set(max((part for _, part in found), key=len, default=()))
-        for path, part in found:
-            if part.keys() != names:
-                lacks = ", ".join(sorted(names ^ part.keys()))
-                said = DAMAGED.format(path=shown(str(path)), why=f"not all have {shown(lacks)}")
-                print(f"lsgm: {said}", file=sys.stderr)
-        return [part for _, part in found if part.keys() == names]
-
-    def _columns(self, arrays: Arrays) -> Columns:
-        """Return the columns of a batch. Raises DataError for what no batch has."""
-        for name in self.needed:
-            arrays.take(name, "i" if name in WHOLE else "f", 1)
-        rows = arrays["rows"]
-        if len(np.unique(rows)) < len(rows) or (len(rows) and rows.min() < 0):
-            raise arrays.refused("scores one image twice, or one that there cannot be")
-        return {name: _column(arrays, name, len(rows)) for name in arrays}
-
-
-def _column(arrays: Arrays, name: str, count: int) -> NDArray[Any]:
-    column, whole = arrays.take(name, "i" if name in WHOLE else "f", 1), name in WHOLE
-    if len(column) != count:
-        raise arrays.refused("has columns that differ in length")
-    if column.dtype != (np.int64 if whole else np.float64):
-        raise arrays.refused(f"has '{name}' in {column.dtype}")
-    told = column[np.isfinite(column)] if name in UNTOLD else column
-    if not (whole or (np.abs(told) < BEYOND).all()):
-        raise arrays.refused(f"has '{name}' that is not finite, or beyond {BEYOND:g}")
-    return column
+                found.append(part)
+        return found
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
