@@ -35,7 +35,6 @@ __all__ = [
     "edition_of",
     "editions",
     "kin_of",
-    "number_cell",
     "published",
     "published_ablations",
     "statement_on",
@@ -104,13 +103,35 @@ ABSENT = "–"
 """Stands where a number is not published, or may not be shown."""
 
 _BOUNDED = ("nats", "bits_per_dim")
-_RELATIONS = {"<=": "≤ ", "=": ""}
 _PRINTED = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _MILLIONS = re.compile(rf"{_PRINTED.pattern} M")
 
 
+class _Stated:
+    """What has published numbers, of which some may be from memory."""
+
+    recalled: tuple[str, ...]
+    relation: Literal["=", "<="] = "="
+
+    def cell(self, name: str, *, recalled: bool) -> Cell:
+        """Return a number as it may be shown: ``≤ 78.47`` with †, ``about 86.8`` with ‡, or `ABSENT`.
+
+        One from memory is shown only where ``recalled`` asks for it, and never as if exact.
+        """
+        number, unsure = str(getattr(self, name)), name in self.recalled
+        if not number or (unsure and not recalled):
+            return Cell(ABSENT)
+        digits, unit = number.removesuffix(" M"), " M" * number.endswith(" M")
+        value = float(digits)
+        if unsure:
+            text = f"about {value:.{min(1, len(digits.partition('.')[2]))}f}{unit}"
+            return Cell(text, mark=EVIDENCE["recalled"][0], sort=value)
+        bounded = name in _BOUNDED and self.relation == "<="
+        return Cell(f"{'≤ ' * bounded}{number}", mark=EVIDENCE["verified"][0], sort=value)
+
+
 @dataclass(frozen=True)
-class Published:
+class Published(_Stated):
     """What one source states of one model; numbers are text, with the digits that were printed."""
 
     dataset: Dataset
@@ -164,16 +185,9 @@ class Published:
         """What of `NUMBERS` is published -> the number as it was printed."""
         return {name: number for name in NUMBERS if (number := str(getattr(self, name)))}
 
-    def cell(self, name: str, *, recalled: bool) -> Cell:
-        """Return a number with the mark of its evidence; a recalled one is rounded, or left out."""
-        relation = _RELATIONS[self.relation] if name in _BOUNDED else ""
-        return number_cell(
-            self.numbers.get(name, ""), relation, unsure=name in self.recalled, recalled=recalled
-        )
-
 
 @dataclass(frozen=True)
-class PublishedAblation:
+class PublishedAblation(_Stated):
     """FID of one cell of an ablation of arXiv:2106.05931."""
 
     study: str
@@ -194,10 +208,6 @@ class PublishedAblation:
         if not set(self.recalled) <= {"fid"}:
             raise ConfigError(f"{said} recalls '{', '.join(self.recalled)}'; it has no number but fid")
 
-    def cell(self, *, recalled: bool) -> Cell:
-        """Return the FID with the mark of its evidence; a recalled one is rounded, or left out."""
-        return number_cell(self.fid, "", unsure="fid" in self.recalled, recalled=recalled)
-
 
 @dataclass(frozen=True)
 class Edition:
@@ -208,21 +218,6 @@ class Edition:
     """The data set that published numbers are of."""
     statement: str
     """One sentence on why they are not comparable, without its full stop."""
-
-
-def number_cell(number: str, relation: str, *, unsure: bool, recalled: bool) -> Cell:
-    """Return a published number as it may be shown: ``≤ 78.47`` with †, ``about 86.8`` with ‡, or `ABSENT`.
-
-    ``unsure`` marks one from memory, shown only where ``recalled`` asks for it, and never as if exact.
-    """
-    if not number or (unsure and not recalled):
-        return Cell(ABSENT)
-    value = float(number.removesuffix(" M"))
-    if not unsure:
-        return Cell(f"{relation}{number}", mark=EVIDENCE["verified"][0], sort=value)
-    decimals = min(1, len(number.removesuffix(" M").partition(".")[2]))
-    unit = " M" if number.endswith(" M") else ""
-    return Cell(f"about {value:.{decimals}f}{unit}", mark=EVIDENCE["recalled"][0], sort=value)
 
 
 def published(path: Path | None = None) -> Sequence[Published]:

@@ -194,7 +194,7 @@ def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recal
         ]
         for entry in published_ablations()
         if entry.study == study.name and len(entry.levels) == len(study.factors)
-        if (fid := entry.cell(recalled=recalled)).mark
+        if (fid := entry.cell("fid", recalled=recalled)).mark
     ]
     measured = [
         [

@@ -98,14 +98,12 @@ def to_markdown(table: Table) -> str:
             lines.append(["—"] * len(line))
         lines.append([shown(cell) for cell in line])
     # A rule of a colon alone would be no table: three places are what every renderer takes.
-    widths = _widths(lines, least=3)
+    widths, (head, *body) = _aligned(lines, table, least=3)
     rule = [
         "-" * (width - 1) + ":" if column.align == "right" else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
     ]
-    head, *body = (_padded(line, widths, table) for line in lines)
-    grid = [head, rule, *body]
-    parts = ["\n".join(f"| {' | '.join(line)} |" for line in grid)]
+    parts = ["\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))]
     if table.caption:
         parts.append(marked_up(table.caption))
     if table.notes:
@@ -124,9 +122,9 @@ def to_terminal(table: Table) -> str:
         [one_line(column.head) for column in table.columns],
         *([shown(cell) for cell in line] for line in table.lines),
     ]
-    widths = _widths(lines)
+    widths, padded = _aligned(lines, table)
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    head, *body = ["  ".join(_padded(line, widths, table)).rstrip() for line in lines]
+    head, *body = ["  ".join(line).rstrip() for line in padded]
     for index in sorted(table.rules, reverse=True):
         body.insert(index, rule)
     foot = [f"[{letter}] {one_line(text)}" for letter, text in table.notes]
@@ -151,44 +149,36 @@ def to_latex(table: Table) -> str:
     body = [joined([shown(cell) for cell in line]) for line in table.lines]
     for index in sorted(table.rules, reverse=True):
         body.insert(index, r"\midrule")
-    notes = [
-        rf"\par\footnotesize\textsuperscript{{{latex(letter)}}} {latex(text)}" for letter, text in table.notes
+    notes = [rf"\par\footnotesize\textsuperscript{{{latex(a)}}} {latex(text)}" for a, text in table.notes]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        joined([latex(column.head) for column in table.columns]),
+        r"\midrule",
+        *[*body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""],
     ]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            joined([latex(column.head) for column in table.columns]),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *notes,
-            r"\end{table}",
-            "",
-        ]
-    )
+    return "\n".join(lines)
 
 
 _WIDEST = 200
 """Columns to which a cell is filled up: one cell that is longer makes no other so."""
 
 
-def _widths(lines: Sequence[Sequence[str]], least: int = 0) -> list[int]:
-    return [
-        max(least, *(min(cell_len(text), _WIDEST) for text in column)) for column in zip(*lines, strict=True)
-    ]
-
-
-def _padded(line: Sequence[str], widths: Sequence[int], table: Table) -> list[str]:
-    out = []
-    for text, width, column in zip(line, widths, table.columns, strict=True):
-        gap = " " * (width - cell_len(text))
-        out.append(gap + text if column.align == "right" else text + gap)
-    return out
+def _aligned(
+    lines: Sequence[Sequence[str]], table: Table, least: int = 0
+) -> tuple[list[int], list[list[str]]]:
+    """Return the width of each column, and the cells of every line filled up to it on the column's side."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(least, *(min(cell_len(text), _WIDEST) for text in column)) for column in columns]
+    filled = []
+    for column, width, texts in zip(table.columns, widths, columns, strict=True):
+        gaps = [" " * (width - cell_len(text)) for text in texts]
+        pairs = zip(texts, gaps, strict=True)
+        filled.append([gap + text if column.align == "right" else text + gap for text, gap in pairs])
+    return widths, [list(line) for line in zip(*filled, strict=True)]
 
 
 # A report as Markdown, as GitHub renders it: ``report.md``
