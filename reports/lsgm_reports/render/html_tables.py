@@ -91,7 +91,6 @@ _TALL = 30
 """Lines from which on a table scrolls within a box of its own, under a head that stays."""
 _LONG = 28
 """Letters from which on a cell takes several lines."""
-_NUMBER = re.compile(r"\(?([-−+]?[\d,]*\.?\d+)(?: ±[^)]*\))?(e[-−+]?\d+)?")
 
 
 def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled: bool = True) -> str:
@@ -133,7 +132,7 @@ def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, 
     cells = []
     for index, (cell, column) in enumerate(zip(line, table.columns, strict=True)):
         name, extra = ("td", {}) if index else ("th", {"scope": "row"})
-        key = sort_key(cell, column)
+        key = sort_key(cell)
         other = _content(cell.other, letters, anchor, known) if cell.other else None
         inner = _in_units(_content(cell, letters, anchor, known), other, column)
         marks = {"right": column.align == "right", "best": cell.best, "long": len(cell.text) > _LONG}
@@ -166,19 +165,8 @@ def _notes(table: Table, anchor: str) -> str:
     return tag("ul", "".join(lines), cls="notes")
 
 
-def sort_key(cell: Cell, column: Column) -> str | None:
-    """Return what a page sorts a cell by where that is not its text: a number; "" of a gap, which is last.
-
-    Where a column keeps right and a cell does not say its number, that is read: ``1,024 (max 2,000)``.
-    """
+def sort_key(cell: Cell) -> str | None:
+    """Return what a page sorts a cell by where that is not its text: a number; "" of a gap, which is last."""
     if cell.sort is not None and math.isfinite(cell.sort):
         return repr(cell.sort)
-    if cell.text in (MISSING, ""):
-        return ""
-    if column.align == "left":
-        return None
-    found = _NUMBER.match(cell.text)
-    if found is None:
-        return None
-    number = float(f"{found[1]}{found[2] or ''}".replace(",", "").replace("−", "-"))
-    return repr(number) if math.isfinite(number) else None
+    return "" if cell.text in (MISSING, "") else None

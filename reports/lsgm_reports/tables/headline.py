@@ -315,7 +315,8 @@ def _differences(title: str, verdict: str, rows: Sequence[Row], caption: str) ->
             if row.value is not None:  # such as that the two were not estimated alike
                 difference = replace(difference, mark=notes.mark(row.note))
         said = _real(row) if quality else _excluded(row)
-        grid.append([Cell(row.model), Cell(head), difference, Cell(said), Cell(row.counted or "not stated")])
+        counted = Cell(row.counted or "not stated", sort=None if row.n is None else float(row.n))
+        grid.append([Cell(row.model), Cell(head), difference, Cell(said), counted])
     columns = [*left("Models", "Difference of"), Column("Difference"), *left(verdict), Column("n")]
     return Table(title, columns, grid, notes.notes, caption)
 

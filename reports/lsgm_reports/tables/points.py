@@ -285,8 +285,9 @@ def speedup_table(rows: Sequence[Row]) -> Table | None:
         if row.value is not None:
             ratio = Cell(f"{row.value:.3g}", row=row, sort=row.value)
         words = (target_label(row.target), each.first, each.second, each.noun)
-        ends = (_between(each.low, each.high), each.verdict)
-        grid.append([*map(Cell, words), ratio, *map(Cell, ends)])
+        known = None if each.verdict == "unknown" else each.low
+        between = Cell(_between(each.low, each.high), sort=known)
+        grid.append([*map(Cell, words), ratio, between, Cell(each.verdict)])
     columns = [*left("At", "Model", "Against", "Cost"), Column("Times cheaper ↑"), Column("95 % interval")]
     columns += left("Ahead")
     caption = "The other's cost over the model's at equal quality: above 1 the model is the cheaper one."

@@ -88,7 +88,7 @@ def _table(rows: list[Row]) -> Table:
     for distance, bound in zip(rows[::2], rows[1::2], strict=True):
         best = distance.model == "tiny"
         cells = [Cell(distance.model), cell_of(distance, notes, best=best), cell_of(bound, notes)]
-        grid.append([*cells, Cell("1,024"), Cell("heun" if best else "ddim")])
+        grid.append([*cells, Cell("1,024", sort=1024.0), Cell("heun" if best else "ddim")])
     published = Cell("recalled", mark=notes.mark("printed elsewhere, with `code` and **bold**"))
     for name, value in (("theirs", 3.5), ("others", 2.5)):
         grid.append([Cell(name), Cell(str(value), sort=value), Cell(MISSING), Cell(MISSING), published])
