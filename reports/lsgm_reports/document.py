@@ -134,7 +134,8 @@ def report(
     tasks = tasks_of(rows)
     ablations = find_ablations(sources)
     statuses = find_statuses(list(dict.fromkeys(source.parent for source in sources)))
-    opening = dict(list(pictures.curves.items())[:_OPENING])
+    # Two curves stand before all tables; those of further tasks stand with their tables.
+    opening = dict(list(pictures.curves.items())[:2])
     sections = [_outcome(tasks, opening, pictures.grids, statuses)]
     if (missing := not_finished(statuses)) is not None:
         sections.append(missing)
@@ -145,19 +146,19 @@ def report(
         curve = None if task in opening else pictures.curves.get(task)
         sections.append(_task(task, mine, curve, ablations, recalled))
     if pictures.neighbours:
-        blocks: list[Block] = [Picture(sheet, _pairs(sheet), drawn=False) for sheet in pictures.neighbours]
+        nearest = "each above the training image nearest to it: the nearest of all, and some at random"
+        blocks: list[Block] = [
+            Picture(sheet, f"Samples of {sheet.stem}, {nearest}", drawn=False)
+            for sheet in pictures.neighbours
+        ]
         sections.append(Section("Nearest training images", blocks))
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"
         sections.append(Section("Training", [Picture(pictures.training, caption)]))
     sections.append(_provenance(tasks, reading, sources, out))
     names = list(dict.fromkeys(row.task for row in rows))
-    more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return Report(f"Results: {', '.join(names[:_NAMED])}{more}", sections)
-
-
-_OPENING = 2
-"""Curves that stand before all tables; those of further tasks stand with their tables."""
+    more = f", and {len(names) - 12:,} more" if len(names) > 12 else ""
+    return Report(f"Results: {', '.join(names[:12])}{more}", sections)
 
 
 def _outcome(
@@ -178,12 +179,13 @@ def _outcome(
     if any(status.unfinished for status in statuses):
         blocks.append(Text("**Not finished**: measurements are missing, which the next section lists."))
     blocks += [Picture(curve, _CURVES) for curve in curves.values()]
-    grids = Section("Samples", [Picture(grid, _caption(grid), drawn=False) for grid in samples])
-    return Section("What came out", blocks, [grids] if samples else [])
-
-
-_NAMED = 12
-"""Tasks that the title names."""
+    grids: list[Block] = []
+    for grid in samples:
+        name, _, data = grid.stem.partition("@")
+        shown = f"Samples of {grid.stem}: the first seeds, not chosen"
+        caption = f"Images of the data {data}".strip() if name == "data" else shown
+        grids.append(Picture(grid, caption, drawn=False))
+    return Section("What came out", blocks, [Section("Samples", grids)] if samples else [])
 
 
 # The tables of a task
@@ -282,10 +284,12 @@ def _provenance(
     rows = [each.row for each in reading.placed]
     names = {source: relative(source, out) for source in sources}
     # Each checksum in full, so that it can be searched for.
+    keys = {"Data": "dataset", "Features": "extractor", "Reference sha256": "reference_sha256"}
+    keys["Bits scored sha256"] = "levels_sha256"
     measured_on = [
         line
         for task, mine in tasks.items()
-        for line in _named({f"{label} of {task}": key for label, key in _MEASURED_ON.items()}, mine)
+        for line in _named({f"{label} of {task}": key for label, key in keys.items()}, mine)
     ]
     blocks: list[Block] = [provenance_table(rows), *_bullets(measured_on)]
     if software := _versions(sources):
@@ -297,28 +301,6 @@ def _provenance(
     blocks.append(Text(said))
     table = rows_table(rows, [names[each.file] for each in reading.placed])
     return Section("Provenance", blocks, [Section(table.title, [table])])
-
-
-_MEASURED_ON = {
-    "Data": "dataset",
-    "Features": "extractor",
-    "Reference sha256": "reference_sha256",
-    "Bits scored sha256": "levels_sha256",
-}
-
-
-def _caption(grid: Path) -> str:
-    name, _, data = grid.stem.partition("@")
-    if name == "data":
-        return f"Images of the data {data}".strip()
-    return f"Samples of {grid.stem}: the first seeds, not chosen"
-
-
-def _pairs(sheet: Path) -> str:
-    return (
-        f"Samples of {sheet.stem}, each above the training image nearest to it: the nearest of all, "
-        "and some at random"
-    )
 
 
 @dataclass(frozen=True)

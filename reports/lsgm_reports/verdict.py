@@ -96,12 +96,8 @@ def _of_leads(leads: Sequence[Lead], names: Sequence[str]) -> str:
     if close == [names[0]]:
         why = "may be bias" if nearest.size > nearest.error else "does not exceed its error"
         return f"The lead of {size} {why}: the two are not told apart."
-    few = ", ".join(close[:_NAMED]) + (f" and {len(close) - _NAMED:,} more" if len(close) > _NAMED else "")
+    few = ", ".join(close[:3]) + (f" and {len(close) - 3:,} more" if len(close) > 3 else "")
     return f"The lead over {names[0]} is {size}; not told apart from the best: {few}."
-
-
-_NAMED = 3
-"""Models that a sentence names."""
 
 
 def _in_pairs(first: Row, lead: Lead, rows: Sequence[Row]) -> Lead | None:

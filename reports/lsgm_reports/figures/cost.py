@@ -181,18 +181,14 @@ def _height(models: int, metrics: int, lines: int) -> float:
     return max(3.4, 0.19 * models) * metrics + 0.2 * (1 + lines)
 
 
-_HIGHEST = 120
-"""Inches of a figure: at 200 dots to the inch matplotlib draws less than three times as many."""
-_MOST_POINTS = 20_000
-
-
 def crowded(rows: Sequence[Row]) -> str:
     """Return why the figure of these rows would have no room for what it shows, or "" where it has."""
     points = curve_rows(rows)
     models = len({row.model for row in rows if row.group != "reach"})
     metrics = len({row.metric for row in points})
     samplers = len({curve_name(row.sampler) for row in points})
-    if _height(models, metrics, samplers // 2) <= _HIGHEST and len(points) <= _MOST_POINTS:
+    # Inches: at 200 dots to the inch matplotlib draws less than three times as many.
+    if _height(models, metrics, samplers // 2) <= 120 and len(points) <= 20_000:
         return ""
     return (
         f"{len(points):,} points of {models:,} models, {metrics:,} metrics and {samplers:,} samplers have no "

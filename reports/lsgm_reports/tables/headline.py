@@ -171,7 +171,10 @@ def _table(chosen: Sequence[Row], title: str) -> Table:
     for metric in shown:
         if not comparable(columns[metric.key]):
             notes.mark(f"{metric.label}: the models were measured against different data, none is marked")
-    caption = _CAPTION
+    caption = (
+        "± is half the 95 % interval and sets the digits. Bold: the best of its column, where the lead over "
+        "every other model exceeds the error of the lead."
+    )
     if others:
         caption += f" {units_said(next(iter(others)).rpartition('_')[2])}"
     heads = left("Model", *(["Sampler"] if sampled else []))
@@ -194,17 +197,14 @@ def _other_units(metrics: Sequence[Shown], lines: Sequence[Line]) -> dict[str, S
     return found
 
 
-_BINARY = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
-"""Data sets whose literature counts in nats; images of many levels are compared in bits/dim."""
-
-
 UNITS = {"nats": "nats", "bpd": "bits/dim"}
 """Ends of the names of bounds, and what the units are called."""
 
 
 def units_of(dataset: str) -> tuple[str, str]:
     """Return the units of a bound, ``nats`` and ``bpd``, first that in which the literature counts."""
-    return ("nats", "bpd") if dataset in _BINARY else ("bpd", "nats")
+    binary = dataset in ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28")
+    return ("nats", "bpd") if binary else ("bpd", "nats")
 
 
 def units_said(unit: str) -> str:
@@ -212,12 +212,6 @@ def units_said(unit: str) -> str:
     if unit == "nats":
         return "Bounds in nats per image, as usual for binary images; results.csv has bits/dim too."
     return "Bounds in bits per dimension, as usual for images of many levels; results.csv has nats too."
-
-
-_CAPTION = (
-    "± is half the 95 % interval and sets the digits. Bold: the best of its column, "
-    "where the lead over every other model exceeds the error of the lead."
-)
 
 
 # What stands beside them: columns explained, and differences of two models
@@ -258,14 +252,10 @@ def explained(head: str, meaning: str, called: Sequence[tuple[str, Row]]) -> str
     shared = [part for part in noted[0][1] if part and often[part] == len(noted)]
     kept = [(name, [part for part in remarks if part and part not in shared]) for name, remarks in noted]
     own = [f"{name}: {', '.join(rest)}" for name, rest in kept if rest]
-    if len(own) > _OWN:
+    if len(own) > 6:  # more than a reader takes in
         own = [f"{len(own)} rows have remarks of their own, which stand with them in results.csv"]
     parts += [part[:1].upper() + part[1:] for part in shared] + (["; ".join(own)] if own else [])
     return f"- {'. '.join(parts)}."
-
-
-_OWN = 6
-"""Remarks of single rows that a reader still takes in; of more only the number is said."""
 
 
 def paired_table(rows: Sequence[Row]) -> Table | None:
@@ -373,22 +363,20 @@ def rows_table(rows: Sequence[Row], places: Sequence[str]) -> Table:
     notes, grid = Footnotes(), []
     columns: dict[str, list[str]] = {"Task": [row.task for row in rows], "File": list(places)}
     several = {head: words for head, words in columns.items() if len(set(words)) > 1}
+    why = "measured without a manifest: the command is put together from the row itself"
     for index, row in enumerate(rows):
-        kept = Cell(row.manifest) if row.manifest else Cell(MISSING, mark=notes.mark(_NO_MANIFEST))
+        kept = Cell(row.manifest) if row.manifest else Cell(MISSING, mark=notes.mark(why))
         words = [row_id(row), *(each[index] for each in several.values())]
         words += [row.model, row.metric, row.sampler or "none"]
         grid.append([*(Cell(word) for word in words), kept])
     heads = ["Row", *several, "Model", "Metric", "Sampler", "Manifest"]
     place = "FILE" if "File" in several else shlex.quote(place_word(places[0]))
-    caption = f"`lsgm reproduce {place}#ROW` {_AGAIN}"
+    caption = (
+        f"`lsgm reproduce {place}#ROW` in the folder of this report, with the id of a row, prints what must "
+        "hold and what to type to measure it again, and does so with `--run`. A manifest is the file "
+        "`manifests/MANIFEST.json` beside the rows."
+    )
     return Table(EVERY_ROW, left(*heads), grid, notes.notes, caption)
-
-
-_NO_MANIFEST = "measured without a manifest: the command is put together from the row itself"
-_AGAIN = (
-    "in the folder of this report, with the id of a row, prints what must hold and what to type to measure "
-    "it again, and does so with `--run`. A manifest is the file `manifests/MANIFEST.json` beside the rows."
-)
 
 
 def _joined(words: Iterable[str | None]) -> str:

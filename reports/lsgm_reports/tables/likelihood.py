@@ -24,7 +24,7 @@ from lsgm_reports.blocks import (
     short,
 )
 from lsgm_reports.digits import best_of, comparable, error_bar, fixed
-from lsgm_reports.published import calibration_table, kin_of
+from lsgm_reports.published import ABSENT, calibration_table, kin_of
 from lsgm_reports.read import ranks
 from lsgm_reports.tables.headline import UNITS, explained, headline_rows, units_of, units_said
 
@@ -55,8 +55,6 @@ TERMS = {
     "importance_gain": "by how much the importance-weighted bound is below the mean of its draws, at most 0",
 }
 """Terms in the order of a table, and what they are."""
-
-_ABSENT = "–"
 
 
 def decomposition_table(rows: Sequence[Row]) -> Table | None:
@@ -95,7 +93,7 @@ def _terms_table(rows: Sequence[Row], title: str, caption: str, *, split: bool) 
         model, checkpoint, bound, estimator = key
         words = (labels[model, checkpoint], BOUNDS.get(bound, bound), estimator_label(estimator))
         for group, mine in lines[key].items():
-            shown = [cell_of(mine[name], notes) if name in mine else Cell(_ABSENT) for name in names]
+            shown = [cell_of(mine[name], notes) if name in mine else Cell(ABSENT) for name in names]
             line = [*map(Cell, words), *([Cell(group or "")] if split else []), *shown]
             if not split:
                 total = whole.get((model, checkpoint, f"{bound}_nats", estimator))
@@ -216,7 +214,7 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
         values = [estimate.rows.get(unit) for unit in units]
         measured = any(value is not None and value.value is not None for value in values)
         # What stands beside a bound is missing for the bound's own reason, or was never written down.
-        why = _UNKNOWN if measured else row.note or "not measured"
+        why = "not recorded" if measured else row.note or "not measured"
         label = estimator_label(estimate.estimator) if estimate.estimator or measured else ""
         bounds = [cell_of(value, notes, best=id(value) in winners) for value in values]
         cells = [
@@ -253,8 +251,6 @@ def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False)
     return [table for table in found if table is not None]
 
 
-_UNKNOWN = "not recorded"
-
 _CAPTION = (
     "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets the "
     "digits. Bold: the lowest of its kind of bound (of IW bounds: of the same K), where the lead over every "
@@ -275,12 +271,10 @@ def _solver_error(row: Row, notes: Footnotes) -> Cell | None:
     error, margin = row.solver_error, row.solver_error_margin
     if error is None:
         flow = row.value is not None and "solver" in settings_of(row.sampler)
-        return None if flow or row.value is None else Cell(MISSING, mark=notes.mark(_NO_FLOW))
+        none = flow or row.value is None
+        return None if none else Cell(MISSING, mark=notes.mark("no flow is solved for it"))
     low, high = (None, None) if margin is None else (error - margin, error + margin)
     return Cell(error_bar(error, low, high), row=row, sort=error)
-
-
-_NO_FLOW = "no flow is solved for it"
 
 
 def _competitions(estimates: Sequence[Estimate]) -> list[tuple[str, list[Estimate]]]:

@@ -199,16 +199,14 @@ def reach_table(rows: Sequence[Row]) -> Table | None:
             if row.sampler
         )
         grid.append([Cell(target_label(target)), Cell(model), *cells, Cell("; ".join(samplers) or "none")])
-    heads = [Column(_HEADS[cost.key]) for cost in costs]
+    names = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "flops": "FLOPs ↓"}
+    heads = [Column(names[cost.key]) for cost in costs]
     columns = [*left("To reach", "Model"), *heads, *left("Best sampler")]
     caption = (
         "Per image, decoder included; interpolated between neighbouring points of each model's lower "
         "envelope over its samplers, logarithmic in both. Intervals: 95 %, from the errors of the points."
     )
     return Table("What a quality costs", columns, grid, notes.notes, caption)
-
-
-_HEADS = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "flops": "FLOPs ↓"}
 
 
 def _rough(row: Row | None, notes: Footnotes) -> Cell:
