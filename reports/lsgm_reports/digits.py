@@ -103,8 +103,6 @@ def _arm(row: Row, side: float) -> float | None:
 
 _LARGE, _SMALL = 1e15, 1e-9
 """Beyond these a number is shown with its power of ten."""
-_LOPSIDED = 1.5
-"""From this ratio of the two arms of an interval on, both are printed."""
 
 
 def decimals_for(error: float) -> int:
@@ -170,7 +168,7 @@ def error_bar(value: float, low: float | None, high: float | None) -> str:
         return plain(value)
     up, down = high - value, value - low
     half = (high - low) / 2
-    if min(up, down) <= 0 or max(up, down) > _LOPSIDED * min(up, down):
+    if min(up, down) <= 0 or max(up, down) > 1.5 * min(up, down):  # lopsided: both arms are printed
         smaller = min(arm for arm in (up, down) if arm > 0)
         # One arm may be next to nothing; digits follow the interval, not that arm.
         decimals = decimals_for(max(smaller, half / 10))

@@ -147,10 +147,8 @@ def report(
         sections.append(_task(task, mine, curve, ablations, recalled))
     if pictures.neighbours:
         nearest = "each above the training image nearest to it: the nearest of all, and some at random"
-        blocks: list[Block] = [
-            Picture(sheet, f"Samples of {sheet.stem}, {nearest}", drawn=False)
-            for sheet in pictures.neighbours
-        ]
+        captions = {sheet: f"Samples of {sheet.stem}, {nearest}" for sheet in pictures.neighbours}
+        blocks: list[Block] = [Picture(sheet, said, drawn=False) for sheet, said in captions.items()]
         sections.append(Section("Nearest training images", blocks))
     if pictures.training is not None:
         caption = "Training curves; dotted: a new stage begins"

@@ -102,7 +102,6 @@ EVIDENCE = {
 ABSENT = "–"
 """Stands where a number is not published, or may not be shown."""
 
-_BOUNDED = ("nats", "bits_per_dim")
 _PRINTED = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _MILLIONS = re.compile(rf"{_PRINTED.pattern} M")
 
@@ -126,7 +125,7 @@ class _Stated:
         if unsure:
             text = f"about {value:.{min(1, len(digits.partition('.')[2]))}f}{unit}"
             return Cell(text, mark=EVIDENCE["recalled"][0], sort=value)
-        bounded = name in _BOUNDED and self.relation == "<="
+        bounded = name in ("nats", "bits_per_dim") and self.relation == "<="
         return Cell(f"{'≤ ' * bounded}{number}", mark=EVIDENCE["verified"][0], sort=value)
 
 
@@ -322,7 +321,10 @@ def calibration_sentence(datasets: Sequence[str], *, recalled: bool = False) -> 
         if entry.dataset in datasets:
             places.setdefault((entry.dataset, entry.published_on), []).append(entry)
     if places and not recalled:
-        return _WITHHELD
+        return (
+            "Models of arXiv:1509.00519 were measured here too; what was published of them is recalled, "
+            "unverified: `lsgm report --recalled` shows how far they are from it."
+        )
     sentences = []
     for (dataset, published_on), entries in places.items():
         offsets = "; ".join(
@@ -336,12 +338,6 @@ def calibration_sentence(datasets: Sequence[str], *, recalled: bool = False) -> 
             "What a short training leaves is part of an offset."
         )
     return " ".join(sentences)
-
-
-_WITHHELD = (
-    "Models of arXiv:1509.00519 were measured here too; what was published of them is recalled, unverified: "
-    "`lsgm report --recalled` shows how far they are from it."
-)
 
 
 def calibration_table(datasets: Sequence[str]) -> Table | None:

@@ -250,14 +250,10 @@ _RING: Any = {"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "non
 
 def _axis(metric: Shown) -> str:
     if not metric.key.startswith(("frechet", "kernel")):
-        return clipped(metric.head, _AXIS)
+        return clipped(metric.head, 60)
     direction = {True: ", higher is better", False: ", lower is better", None: ""}[metric.higher_is_better]
     unit = f" [{clipped(metric.unit)}]" if metric.unit else ""
-    return f"{clipped(metric.label, _AXIS)} distance{unit}{direction}"
-
-
-_AXIS = 60
-"""Letters of a name beside an axis."""
+    return f"{clipped(metric.label, 60)} distance{unit}{direction}"
 
 
 def _quality_scale(axes: Axes, curves: Sequence[Curve], values: Sequence[float]) -> None:

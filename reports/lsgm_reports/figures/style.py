@@ -101,7 +101,7 @@ def nice_ticks(axis: Axis, low: float, high: float) -> None:
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]
         inside = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
-        if sum(len(_label(tick)) + 2 for tick in inside) <= _ROOM:
+        if sum(len(_label(tick)) + 2 for tick in inside) <= 40:  # letters that have room below a panel
             break
     axis.set_major_locator(FixedLocator(inside))
     axis.set_minor_locator(NullLocator())
@@ -115,10 +115,6 @@ def plain_labels(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: _label(value)))
 
 
-_ROOM = 40
-"""Letters that have room below a panel."""
-
-
 def _label(value: float) -> str:
     number = minus(f"{value:g}")
     mantissa, _, power = number.partition("e")
@@ -129,9 +125,6 @@ def clipped(name: str, room: int = 26) -> str:
     """Return a name on one line, or its beginning where it would take the room of the lines that it names."""
     name = one_line(name)
     return name if len(name) <= room else f"{name[: room - 1]}…"
-
-
-_LEADER: Any = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
 
 
 def _label_ends(axes: Axes) -> None:
@@ -148,6 +141,7 @@ def _label_ends(axes: Axes) -> None:
     height = axes.get_window_extent().height
     gap = 12.5 * axes.figure.dpi / 72 / height
     ends.sort()
+    leader: Any = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
     heights = _inside(_apart([end[0] for end in ends], gap), gap)
     for (bottom, left, name, colour), at in zip(ends, heights, strict=True):
         axes.annotate(
@@ -160,7 +154,7 @@ def _label_ends(axes: Axes) -> None:
             va="center",
             fontsize=9.5,
             annotation_clip=False,
-            arrowprops={"color": colour, **_LEADER},
+            arrowprops={"color": colour, **leader},
         )
 
 

@@ -43,7 +43,7 @@ def read_training(file: Path) -> Training | None:
     """
     run = Training(shown(file.parent.name), {}, [])
     before = last = 0.0
-    stage: object = _UNBEGUN
+    unbegun = stage = object()  # before the first step
     torn = None
     for count, line in enumerate(json_lines(file), start=1):
         LOGGED.hold(shown(str(file)), count)
@@ -55,7 +55,7 @@ def read_training(file: Path) -> Training | None:
             torn = error
             continue
         # The clock of a stage starts at 0, and goes on here where the one before ended.
-        seconds, new = row["seconds"], stage is not _UNBEGUN and row.get("stage") != stage
+        seconds, new = row["seconds"], stage is not unbegun and row.get("stage") != stage
         if new and len(run.boundaries) < _MOST_KEYS:
             run.boundaries.append(before + last)
         if new or seconds < last:
@@ -67,11 +67,7 @@ def read_training(file: Path) -> Training | None:
                 places, values = run.columns.setdefault(key, (array("d"), array("d")))
                 places.append(before + seconds)
                 values.append(value)
-    return None if stage is _UNBEGUN else run
-
-
-_UNBEGUN = object()
-"""Stands for the stage before the first step."""
+    return None if stage is unbegun else run
 
 
 def _step(line: str, where: str) -> dict[str, Any]:

@@ -121,12 +121,12 @@ def _value(key: str, value: str, prefix: str, name: str) -> str:
     if key != "style":
         return value
     kind = "fig-text" if name in ("text", "tspan") else "fig"
-    return re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _colour(found[0], kind), value)
 
+    def colour(found: re.Match[str]) -> str:
+        known = _COLOURS.get(found[0].lower())
+        return found[0] if known is None else f"var(--{kind}-{known})"
 
-def _colour(colour: str, kind: str) -> str:
-    known = _COLOURS.get(colour.lower())
-    return colour if known is None else f"var(--{kind}-{known})"
+    return re.sub(r"#[0-9a-fA-F]{6}\b", colour, value)
 
 
 # A report as one self-contained HTML page, ``report.html``: its pictures, its sections, its contents

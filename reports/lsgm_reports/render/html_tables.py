@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -53,14 +53,15 @@ def exact(text: str) -> str:
 
 
 _CODE = re.compile(r"`([^`]+)`")
-_BOLD = re.compile(r"\*\*(.+?)\*\*")
 
 
 def said(text: str) -> str:
     """Return markup of a text in which `code` and **bold** are marked up, and nothing else is."""
     parts = _CODE.split(one_line(text))  # every second part is code
     marked = (
-        f"<code>{escape(part)}</code>" if k % 2 else _BOLD.sub(r"<strong>\1</strong>", escape(part))
+        f"<code>{escape(part)}</code>"
+        if k % 2
+        else re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(part))
         for k, part in enumerate(parts)
     )
     return "".join(marked).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
@@ -87,11 +88,6 @@ class Anchors:
 
 # Tables as HTML: numbers lead to their provenance, marks to their notes, and a page sorts by columns
 
-_TALL = 30
-"""Lines from which on a table scrolls within a box of its own, under a head that stays."""
-_LONG = 28
-"""Letters from which on a cell takes several lines."""
-
 
 def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled: bool = True) -> str:
     """Return a table within a box that scrolls when the page is narrower, and its notes.
@@ -100,24 +96,50 @@ def table_html(table: Table, anchors: Anchors, known: Container[str], *, titled:
     `tbody` of their own, within which a page sorts. ``titled`` shows the title, which is read out anyway.
     """
     anchor = anchors.new(f"table {table.title}")
+    letters = frozenset(letter for letter, _ in table.notes)
+
+    def content(cell: Cell) -> str:
+        mark = words(cell.mark)
+        if cell.mark in letters:
+            mark = tag("a", mark, href=f"#{anchor}-{cell.mark}", aria_label=f"note {cell.mark}")
+        mark = tag("sup", mark) if cell.mark else ""
+        value, _, error = words(cell.text).partition(" ± ")
+        inner = value + (" " + tag("span", f"± {error}", cls="error") if error else "")
+        if cell.best:
+            inner = tag("strong", inner)
+        if cell.row is not None and (name := row_id(cell.row)) in known:
+            return tag("a", inner, href=f"#row-{name}", cls="number") + mark
+        return (tag("span", inner, cls="gap") if cell.text == MISSING else inner) + mark
+
+    def line(cells: Sequence[Cell]) -> str:
+        parts = []
+        for index, (cell, column) in enumerate(zip(cells, table.columns, strict=True)):
+            name, extra = ("td", {}) if index else ("th", {"scope": "row"})
+            inner = _in_units(content(cell), content(cell.other) if cell.other else None, column)
+            # A long cell takes several lines.
+            marks = {"right": column.align == "right", "best": cell.best, "long": len(cell.text) > 28}
+            kinds = " ".join(mark for mark, holds in marks.items() if holds) or None
+            parts.append(tag(name, inner, **extra, cls=kinds, data_sort=sort_key(cell)))
+        return tag("tr", "".join(parts))
+
     heads = ""
     for column in table.columns:
-        other = words(column.other.head) if column.other else None
-        head = _in_units(words(column.head), other, column)
+        head = _in_units(words(column.head), words(column.other.head) if column.other else None, column)
         heads += tag("th", head, scope="col", cls="right" if column.align == "right" else None)
-    letters = frozenset(letter for letter, _ in table.notes)
-    bodies = []
-    for first, last in pairwise([0, *table.rules, len(table.lines)]):
-        lines = [_line(line, table, letters, anchor, known) for line in table.lines[first:last]]
-        if lines:
-            bodies.append(tag("tbody", "".join(lines)))
+    between = pairwise([0, *table.rules, len(table.lines)])
+    parts = ["".join(map(line, table.lines[first:last])) for first, last in between]
     title = tag("caption", words(table.title), id=anchor, cls=None if titled else "unseen")
-    grid = tag("table", title + tag("thead", tag("tr", heads)) + "".join(bodies))
-    tall = " tall" if len(table.lines) >= _TALL else ""
-    # A box that scrolls must be reachable by keys, and say what it is.
-    box = tag("div", grid, cls=f"scroll{tall}", tabindex=0, role="region", aria_labelledby=anchor)
-    caption = tag("p", said(table.caption), cls="caption") if table.caption else ""
-    return tag("div", box + caption + _notes(table, anchor), cls="table")
+    inner = title + tag("thead", tag("tr", heads)) + "".join(tag("tbody", part) for part in parts if part)
+    # A long table scrolls under a head that stays; its box must be reachable by keys, and say what it is.
+    kinds = "scroll tall" if len(table.lines) >= 30 else "scroll"
+    box = tag("div", tag("table", inner), cls=kinds, tabindex=0, role="region", aria_labelledby=anchor)
+    if table.caption:
+        box += tag("p", said(table.caption), cls="caption")
+    notes = [
+        tag("li", f"{tag('sup', words(letter))} {said(text)}", id=f"{anchor}-{letter}")
+        for letter, text in table.notes
+    ]
+    return tag("div", box + (tag("ul", "".join(notes), cls="notes") if notes else ""), cls="table")
 
 
 def _in_units(first: str, other: str | None, column: Column) -> str:
@@ -126,43 +148,6 @@ def _in_units(first: str, other: str | None, column: Column) -> str:
         return first
     units = ((column.unit, first, False), (column.other.unit, other, True))
     return "".join(tag("span", inner, data_unit=unit, hidden=hidden) for unit, inner, hidden in units)
-
-
-def _line(line: list[Cell], table: Table, letters: Container[str], anchor: str, known: Container[str]) -> str:
-    cells = []
-    for index, (cell, column) in enumerate(zip(line, table.columns, strict=True)):
-        name, extra = ("td", {}) if index else ("th", {"scope": "row"})
-        key = sort_key(cell)
-        other = _content(cell.other, letters, anchor, known) if cell.other else None
-        inner = _in_units(_content(cell, letters, anchor, known), other, column)
-        marks = {"right": column.align == "right", "best": cell.best, "long": len(cell.text) > _LONG}
-        kinds = " ".join(mark for mark, holds in marks.items() if holds) or None
-        cells.append(tag(name, inner, **extra, cls=kinds, data_sort=key))
-    return tag("tr", "".join(cells))
-
-
-def _content(cell: Cell, letters: Container[str], anchor: str, known: Container[str]) -> str:
-    mark = words(cell.mark)
-    if cell.mark in letters:
-        mark = tag("a", mark, href=f"#{anchor}-{cell.mark}", aria_label=f"note {cell.mark}")
-    mark = tag("sup", mark) if cell.mark else ""
-    value, _, error = words(cell.text).partition(" ± ")
-    inner = value + (" " + tag("span", f"± {error}", cls="error") if error else "")
-    if cell.best:
-        inner = tag("strong", inner)
-    if cell.row is not None and (name := row_id(cell.row)) in known:
-        return tag("a", inner, href=f"#row-{name}", cls="number") + mark
-    return (tag("span", inner, cls="gap") if cell.text == MISSING else inner) + mark
-
-
-def _notes(table: Table, anchor: str) -> str:
-    if not table.notes:
-        return ""
-    lines = [
-        tag("li", f"{tag('sup', words(letter))} {said(text)}", id=f"{anchor}-{letter}")
-        for letter, text in table.notes
-    ]
-    return tag("ul", "".join(lines), cls="notes")
 
 
 def sort_key(cell: Cell) -> str | None:

@@ -86,7 +86,11 @@ def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:
     """
     for place in places:
         for checkpoint in reversed(_checkpoints(place)):
-            if _recorded(checkpoint) == sha256 and _weights_sha256(checkpoint) == sha256:
+            try:
+                recorded = read_table(checkpoint / "state.json")["files"]["ema.safetensors"]["sha256"]
+            except (UserError, KeyError, TypeError):
+                continue
+            if recorded == sha256 and _weights_sha256(checkpoint) == sha256:
                 return checkpoint
     return None
 
@@ -115,14 +119,6 @@ def _found(place: Path) -> Iterator[Path]:
         raise DataError(
             f"{shown(str(place))} cannot be looked through ({error.strerror}); make it readable"
         ) from error
-
-
-def _recorded(checkpoint: Path) -> object:
-    """Return the checksum that a checkpoint has for its averaged weights, None where it has none."""
-    try:
-        return read_table(checkpoint / "state.json")["files"]["ema.safetensors"]["sha256"]
-    except (UserError, KeyError, TypeError):
-        return None
 
 
 def _weights_sha256(checkpoint: Path) -> str | None:

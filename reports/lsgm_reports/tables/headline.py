@@ -363,7 +363,7 @@ def rows_table(rows: Sequence[Row], places: Sequence[str]) -> Table:
     notes, grid = Footnotes(), []
     columns: dict[str, list[str]] = {"Task": [row.task for row in rows], "File": list(places)}
     several = {head: words for head, words in columns.items() if len(set(words)) > 1}
-    why = "measured without a manifest: the command is put together from the row itself"
+    why = "measured without a manifest: no more is known of it than its own keys say"
     for index, row in enumerate(rows):
         kept = Cell(row.manifest) if row.manifest else Cell(MISSING, mark=notes.mark(why))
         words = [row_id(row), *(each[index] for each in several.values())]
