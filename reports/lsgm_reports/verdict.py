@@ -21,35 +21,26 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     `code` and **bold** are marked up. Empty where nothing was measured of which either way is better.
     """
     chosen = headline_rows(rows)
-    found = [_sentence(metric, chosen, rows) for metric in (_quality(chosen), _bound(chosen)) if metric]
+    measured = [row for row in chosen if row.value is not None]
+    quality = metrics_of([row for row in measured if row.group == "quality"])
+    keys = [metric.key for metric in quality if metric.higher_is_better is not None][:1]
+    bounds = grouped([row for row in measured if row.group == "likelihood"], lambda row: row.metric)
+    units = units_of(next(iter(bounds.values()))[0].dataset_name) if bounds else ()
+    known = [key for unit in units for bound in BOUNDS if (key := f"{bound}_{unit}") in bounds]
+    keys += sorted(known, key=lambda key: -len({row.model for row in bounds[key]}))[:1]
+    said = [sentence for key in keys if (sentence := _sentence(key, chosen, rows))]
     ratios = [row for row in rows if row.metric in _RATIOS]
-    ratios.sort(key=lambda row: (not _decided(row), _RATIOS.index(row.metric)))
-    ahead = [line.removeprefix("- ") for line in speedup_sentences(ratios[:1])]
-    return [*(said for said in found if said), *ahead]
+
+    def undecided(row: Row) -> bool:  # its interval contains 1
+        low, high = row.ci_low, row.ci_high
+        return (low is None or low <= 1) and (high is None or high >= 1)
+
+    ratios.sort(key=lambda row: (undecided(row), _RATIOS.index(row.metric)))
+    return said + [line.removeprefix("- ") for line in speedup_sentences(ratios[:1])]
 
 
 _RATIOS = ("speedup_nfe", "speedup_flops", "speedup_seconds")
 """How many times cheaper one model is at equal quality; evaluations and operations are exact, seconds not."""
-
-
-def _decided(row: Row) -> bool:
-    """Say whether the interval of a ratio excludes 1."""
-    return (row.ci_low is not None and row.ci_low > 1) or (row.ci_high is not None and row.ci_high < 1)
-
-
-def _quality(rows: Sequence[Row]) -> str | None:
-    measured = [row for row in rows if row.group == "quality" and row.value is not None]
-    return next((metric.key for metric in metrics_of(measured) if metric.higher_is_better is not None), None)
-
-
-def _bound(rows: Sequence[Row]) -> str | None:
-    measured = [row for row in rows if row.group == "likelihood" and row.value is not None]
-    if not measured:
-        return None
-    models = grouped(measured, lambda row: row.metric)
-    units = units_of(measured[0].dataset_name)
-    known = [key for unit in units for bound in BOUNDS if (key := f"{bound}_{unit}") in models]
-    return max(known, key=lambda key: len({row.model for row in models[key]}), default=None)
 
 
 def _sentence(key: str, chosen: Sequence[Row], rows: Sequence[Row]) -> str:

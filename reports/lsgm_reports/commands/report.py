@@ -177,8 +177,8 @@ def _curves(tasks: dict[str, list[Row]], out: Path, written: list[Path]) -> dict
     taken: set[str] = set()
     for task, mine in tasks.items():
         why = crowded(mine)
-        if len(curves) >= _MOST_FIGURES:
-            why = f"{_MOST_FIGURES} others are drawn; report fewer tasks at a time to see it"
+        if len(curves) >= 40:  # each takes seconds
+            why = "40 others are drawn; report fewer tasks at a time to see it"
         if why and curve_rows(mine):
             _warn([f"the figure of {task} is left out: {why}"])
         elif (figure := cost_figure(mine)) is not None:
@@ -189,10 +189,6 @@ def _curves(tasks: dict[str, list[Row]], out: Path, written: list[Path]) -> dict
             curves[task] = made[0]
             written += made
     return curves
-
-
-_MOST_FIGURES = 40
-"""Figures of quality against cost in one report, each of which takes seconds."""
 
 
 def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | None:

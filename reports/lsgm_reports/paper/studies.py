@@ -166,7 +166,11 @@ def study_tables(rows: Sequence[Row], ablation: Ablation, *, recalled: bool) -> 
 
 
 def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recalled: bool) -> Table | None:
-    mine = [row for row in headline_rows(rows) if row.model in study.models and _is_shown(row)]
+    # The NELBO in the unit of its data set's literature, and distances of samples.
+    mine = [row for row in headline_rows(rows) if row.model in study.models]
+    bounds = {f"nelbo_{units_of(row.dataset_name)[0]}" for row in mine}
+    distances = {row.metric for row in mine if (name := named(row.metric)) and name.family == "frechet"}
+    mine = [row for row in mine if row.metric in bounds | distances]
     if not mine:
         return None
     notes = Footnotes()
@@ -210,14 +214,6 @@ def _study_table(rows: Sequence[Row], ablation: Ablation, study: Study, *, recal
     title, paper = _STUDIES.get(study.name, (_capital(study.name.replace("-", " ")), ""))
     caption = f"{_CAPTION.format(recipe=ablation.recipe)} {paper}".strip()
     return ruled(f"Ablation: {title}", columns, measured, below, notes, caption)
-
-
-def _is_shown(row: Row) -> bool:
-    """Say whether a row is a NELBO in the unit of its data set's literature, or a distance of samples."""
-    name = named(row.metric)
-    return row.metric == f"nelbo_{units_of(row.dataset_name)[0]}" or (
-        name is not None and name.family == "frechet"
-    )
 
 
 def _level_cells(levels: Sequence[str], study: Study) -> list[Cell]:

@@ -161,10 +161,12 @@ def _sampling(rows: Sequence[Row], dataset: str) -> _Filled:
         if labels[key] not in settled:
             drawn.append((labels[key], said, point, point, {metric: point}))
     notes, best = Footnotes(), winner_of([_first(mine, _FIDS) for *_, mine in drawn])
-    measured = [
-        (label, [_evaluations(nfe, notes), _seconds(spent, notes), _fid_cell(mine, notes, best)], said)
-        for label, said, nfe, spent, mine in drawn
-    ]
+    measured = []
+    for label, said, nfe, spent, mine in drawn:
+        evaluations = cell_of(nfe, notes)
+        if nfe.group == "curve" and nfe.nfe_mean is not None:
+            evaluations = Cell(plain(nfe.nfe_mean), row=nfe, sort=nfe.nfe_mean)
+        measured.append((label, [evaluations, _seconds(spent, notes), _fid_cell(mine, notes, best)], said))
     title = "Sampling time and network evaluations"
     columns = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "fid": "FID ↓"}
     caption = (
@@ -173,12 +175,6 @@ def _sampling(rows: Sequence[Row], dataset: str) -> _Filled:
         "source, and hardware alone may be most of a difference. – is not published there, or not verified."
     )
     return _Filled(title, columns, ("nfe", "seconds"), measured, notes, caption)
-
-
-def _evaluations(row: Row, notes: Footnotes) -> Cell:
-    if row.group != "curve" or row.nfe_mean is None:
-        return cell_of(row, notes)
-    return Cell(plain(row.nfe_mean), row=row, sort=row.nfe_mean)
 
 
 def _seconds(row: Row | None, notes: Footnotes) -> Cell:

@@ -15,7 +15,6 @@ from lsgm.files.limits import PICTURES
 from lsgm.files.names import one_line, shown
 from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_text
-from lsgm.results.row import Row
 from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table, Text
 from lsgm_reports.figures.style import GRID, INK, PALETTE
 from lsgm_reports.read import Reading
@@ -154,7 +153,13 @@ def to_html(report: Report, reading: Reading, out: Path) -> str:
     body = "".join(page.section(section, 2) for section in report.sections)
     if not page.listed:
         body += page.section(Section(EVERY_ROW), 2)
-    lead = tag("p", _lead([each.row for each in reading.placed]), cls="lead")
+    rows = [each.row for each in reading.placed]
+    models = {row.model for row in rows if row.group != "reach" and not row.metric.startswith("paired_")}
+    numbers = sum(row.value is not None for row in rows)
+    count = f"{numbers:,} measured {'number' if numbers == 1 else 'numbers'}"
+    of = f"{len(models)} {'model' if len(models) == 1 else 'models'}"
+    more = "Select any number to see what it was measured on and how to measure it again."
+    lead = tag("p", f"{count} of {of}. {more}", cls="lead")
     return _TEMPLATE.format(
         policy=POLICY,
         icon=_ICON,
@@ -207,25 +212,13 @@ def _asset(name: str) -> str:
     return files("lsgm_reports.render").joinpath(name).read_text(encoding="utf-8")
 
 
-def _lead(rows: Sequence[Row]) -> str:
-    """Return what the page holds, in a sentence, and what can be done with it."""
-    numbers = sum(row.value is not None for row in rows)
-    models = len({row.model for row in rows if row.group != "reach" and not row.metric.startswith("paired_")})
-    count = f"{numbers:,} measured {'number' if numbers == 1 else 'numbers'}"
-    of = f"{models} {'model' if models == 1 else 'models'}"
-    return f"{count} of {of}. Select any number to see what it was measured on and how to measure it again."
-
-
-_LONG, _SHOWN = 9, 6
-"""Lists of at least so many lines show the first few, and the others on request."""
-
-
 def _bullets(lines: Sequence[str]) -> str:
+    """Return a list; of a long one the first few are shown, and the others on request."""
     items = [tag("li", said(line)) for line in lines]
-    if len(items) < _LONG:
+    if len(items) < 9:
         return tag("ul", "".join(items))
-    more = tag("summary", f"{len(items) - _SHOWN} more") + tag("ul", "".join(items[_SHOWN:]))
-    return tag("ul", "".join(items[:_SHOWN])) + tag("details", more, cls="more")
+    more = tag("summary", f"{len(items) - 6} more") + tag("ul", "".join(items[6:]))
+    return tag("ul", "".join(items[:6])) + tag("details", more, cls="more")
 
 
 _INCH = 72

@@ -57,14 +57,10 @@ _CODE = re.compile(r"`([^`]+)`")
 
 def said(text: str) -> str:
     """Return markup of a text in which `code` and **bold** are marked up, and nothing else is."""
-    parts = _CODE.split(one_line(text))  # every second part is code
-    marked = (
-        f"<code>{escape(part)}</code>"
-        if k % 2
-        else re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(part))
-        for k, part in enumerate(parts)
-    )
-    return "".join(marked).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    parts = [escape(part) for part in _CODE.split(one_line(text))]  # every second part is code
+    parts[::2] = [re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", part) for part in parts[::2]]
+    parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
+    return "".join(parts).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 class Anchors:

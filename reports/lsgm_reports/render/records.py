@@ -121,12 +121,6 @@ def _listed(values: dict[str, Any]) -> str:
 
 # The provenance of every number: a record per row, which a page opens where the number stands
 
-_INTRODUCTION = (
-    "Each number of this report, unrounded, with what it was measured on. The command, typed in the folder "
-    "of this report, says what must hold to measure it again and what to type, and does it with "
-    f"{tag('code', '--run')}."
-)
-
 
 class Records:
     """The records of the rows that were read, for a page in the folder ``out``."""
@@ -147,6 +141,11 @@ class Records:
 
         ``heading`` is the element of the headings within, ``h4``.
         """
+        introduction = (
+            "Each number of this report, unrounded, with what it was measured on. The command, typed in the "
+            "folder of this report, says what must hold to measure it again and what to type, and does it "
+            f"with {tag('code', '--run')}."
+        )
         records = "".join(self._record(name, each) for name, each in self._placed.items())
         found = [
             (f"Model, data and code ({number})", _list(facts), anchor)
@@ -160,7 +159,7 @@ class Records:
             tag("div", tag(heading, words(head)) + inner, cls="facts", id=anchor)
             for head, inner, anchor in found
         )
-        return tag("p", _INTRODUCTION) + tag("div", records, cls="records") + shared
+        return tag("p", introduction) + tag("div", records, cls="records") + shared
 
     def _record(self, name: str, placed: Placed) -> str:
         row, place = placed.row, placed.file

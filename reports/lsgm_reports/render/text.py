@@ -237,13 +237,10 @@ def tables_tex(report: Report) -> str:
     """Return the tables, with comments that say how each row is measured again: too long for a page."""
     parts = ["% needs \\usepackage{booktabs}\n"]
     for table in tables_of(report.sections):
-        parts.append(_comments(table) if table.title == EVERY_ROW else to_latex(table))
+        if table.title != EVERY_ROW:
+            parts.append(to_latex(table))
+            continue
+        lines = [[column.head for column in table.columns]]
+        lines += [[cell.text for cell in line] for line in table.lines]
+        parts.append("".join(f"% {' | '.join(map(one_line, line))}\n" for line in lines))
     return "\n".join(parts)
-
-
-def _comments(table: Table) -> str:
-    lines = [
-        [column.head for column in table.columns],
-        *([cell.text for cell in line] for line in table.lines),
-    ]
-    return "".join(f"% {' | '.join(one_line(word) for word in line)}\n" for line in lines)

@@ -141,12 +141,10 @@ def _threads(threads: int | None) -> dict[str, str]:
 
 # What must hold
 
-_REVISION = re.compile(r"[0-9a-f]{7,64}([+-]dirty)?")
-
 
 def check_code(recorded: str | None, here: str | None) -> Check:
     """Compare revisions; local changes leave open what the code was."""
-    if recorded is not None and _REVISION.fullmatch(recorded) is None:
+    if recorded is not None and not re.fullmatch(r"[0-9a-f]{7,64}([+-]dirty)?", recorded):
         return Check("code", "unknown", f"what is recorded is no revision of git: {recorded[:60]!r}")
     if recorded is None:
         return Check("code", "unknown", "measured outside of a git checkout: no revision is recorded")
@@ -156,8 +154,7 @@ def check_code(recorded: str | None, here: str | None) -> Check:
     if here[:40] != clean:
         said = f"measured at {clean[:12]}, this checkout is at {here[:12]}: `git checkout {clean}`"
         return Check("code", "differs", said)
-    changed = [where for where, it in (("then", recorded), ("now", here)) if it != clean]
-    if changed:
+    if changed := [where for where, it in (("then", recorded), ("now", here)) if it != clean]:
         said = f"at {clean[:12]} as recorded, with local changes {' and '.join(changed)}"
         return Check("code", "unknown", said)
     return Check("code", "ok", f"this checkout is at {clean[:12]}, as recorded")
@@ -165,12 +162,9 @@ def check_code(recorded: str | None, here: str | None) -> Check:
 
 def check_versions(recorded: Mapping[str, str | None]) -> Check:
     """Compare the versions of Python and of the packages that move numbers with those installed here."""
-    others = [
-        f"{name} {_version(name) or 'absent'} (was {version or 'absent'})"
-        for name, version in recorded.items()
-        if _version(name) != version
-    ]
-    if others:
+    here = {name: _version(name) for name in recorded}
+    both = ((name, version, here[name]) for name, version in recorded.items() if version != here[name])
+    if others := [f"{name} {now or 'absent'} (was {was or 'absent'})" for name, was, now in both]:
         return Check("versions", "differs", ", ".join(others))
     if not recorded:
         return Check("versions", "unknown", "none are recorded")

@@ -304,26 +304,21 @@ def _differences(title: str, verdict: str, rows: Sequence[Row], caption: str) ->
             head += f", {estimator_label(row.sampler)}" if row.sampler else ""
             if row.value is not None:  # such as that the two were not estimated alike
                 difference = replace(difference, mark=notes.mark(row.note))
-        said = _real(row) if quality else _excluded(row)
+        said = _judged(row, quality=quality is not None)
         counted = Cell(row.counted or "not stated", sort=None if row.n is None else float(row.n))
         grid.append([Cell(row.model), Cell(head), difference, Cell(said), counted])
     columns = [*left("Models", "Difference of"), Column("Difference"), *left(verdict), Column("n")]
     return Table(title, columns, grid, notes.notes, caption)
 
 
-def _excluded(row: Row) -> str:
-    if row.value is None or row.interval is None:
-        return "unknown"
-    if not row.solved_finely:
-        return "below the solver's error"
-    low, high = row.interval
-    return "contains 0" if low <= 0 <= high else "excludes 0"
-
-
-def _real(row: Row) -> str:
+def _judged(row: Row, *, quality: bool) -> str:
+    """Return whether a difference excludes 0: of bounds by more than a solver's error, else than biases."""
     if row.value is None or row.interval is None:
         return "unknown"
     low, high = row.interval
+    if not quality:
+        outcome = "contains 0" if low <= 0 <= high else "excludes 0"
+        return outcome if row.solved_finely else "below the solver's error"
     if low <= 0 <= high:
         return "no: contains 0"
     shift = DOUBT * row.upward_bias

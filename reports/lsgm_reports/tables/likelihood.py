@@ -237,8 +237,22 @@ def likelihood_table(rows: Sequence[Row], title: str) -> Table | None:
     columns += [replace(heads[0], other=heads[1])] if merged else heads
     columns += [Column(f"Solver error ({_UNITS[units[0]]})")] if solved else []
     columns += [Column("n"), Column("NFE/image"), Column("s/image")]
-    said = [_CAPTION, *([units_said(units[0])] if merged else []), *([_SOLVER] if solved else [])]
-    return Table(title, columns, grid, notes.notes, " ".join(said))
+    said = (
+        "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets "
+        "the digits. Bold: the lowest of its kind of bound (of IW bounds: of the same K), where the lead "
+        "over every other model exceeds the error of the lead; of several estimates of one model the last "
+        "competes. NFE: evaluations of the score network; s/image: wall-clock seconds on the machine of the "
+        "run."
+    )
+    if merged:
+        said += f" {units_said(units[0])}"
+    if solved:
+        said += (
+            " Solver error: how far a bound by the flow lies above that of the same images solved again more "
+            "finely, below 0 where it is too low; the bound holds to within it, and one with a solver error "
+            "above its ± is never bold."
+        )
+    return Table(title, columns, grid, notes.notes, said)
 
 
 def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False) -> list[Table]:
@@ -251,27 +265,11 @@ def likelihood_tables(rows: Sequence[Row], task: str, *, recalled: bool = False)
     return [table for table in found if table is not None]
 
 
-_CAPTION = (
-    "Upper bounds on −log P(x), means over n images; ± is half the 95 % interval over images and sets the "
-    "digits. Bold: the lowest of its kind of bound (of IW bounds: of the same K), where the lead over every "
-    "other model exceeds the error of the lead; of several estimates of one model the last competes. "
-    "NFE: evaluations of the score network; s/image: wall-clock seconds on the machine of the run."
-)
-
-
-_SOLVER = (
-    "Solver error: how far a bound by the flow lies above that of the same images solved again more finely, "
-    "below 0 where it is too low; the bound holds to within it, and one with a solver error above its ± is "
-    "never bold."
-)
-
-
 def _solver_error(row: Row, notes: Footnotes) -> Cell | None:
     """Return the shift of a finer solve with its error; a footnote where it leaves no bound."""
     error, margin = row.solver_error, row.solver_error_margin
     if error is None:
-        flow = row.value is not None and "solver" in settings_of(row.sampler)
-        none = flow or row.value is None
+        none = row.value is None or "solver" in settings_of(row.sampler)
         return None if none else Cell(MISSING, mark=notes.mark("no flow is solved for it"))
     low, high = (None, None) if margin is None else (error - margin, error + margin)
     return Cell(error_bar(error, low, high), row=row, sort=error)
