@@ -32,8 +32,6 @@ __all__ = [
     "transposed",
 ]
 
-# A table before it has a format: columns, cells and footnotes
-
 MISSING = "n/a"
 """What stands where there is no number; a footnote says why."""
 

@@ -17,7 +17,7 @@ from lsgm_reports.blocks import Block, Bullets, Picture, Report, Section, Table,
 from lsgm_reports.paper.studies import Ablation, find_ablations
 from lsgm_reports.paper.tables import paper_tables
 from lsgm_reports.published import statement_on
-from lsgm_reports.read import Reading, sentence_on
+from lsgm_reports.read import Reading, grouped, sentence_on
 from lsgm_reports.render.text import relative
 from lsgm_reports.tables.headline import (
     detail_explanations,
@@ -80,13 +80,10 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     Where a model has a number twice, of other data, by another extractor or to another reference, no table
     can hold both: each has a section of its own, ``image-folder@2/quick on photos (1a2b3c4d)``.
     """
-    tasks: dict[str, list[Row]] = {}
-    for row in rows:
-        tasks.setdefault(row.task, []).append(row)
+    tasks = grouped(rows, lambda row: row.task)
     for key, said in (("dataset", "on"), ("extractor", "by"), ("reference_sha256", "to the reference")):
-        tasks = {
-            name: part for task, mine in tasks.items() for name, part in _apart(task, mine, key, said).items()
-        }
+        parts = [_apart(task, mine, key, said) for task, mine in tasks.items()]
+        tasks = {name: part for each in parts for name, part in each.items()}
     return tasks
 
 
@@ -184,9 +181,6 @@ def _outcome(
         caption = f"Images of the data {data}".strip() if name == "data" else shown
         grids.append(Picture(grid, caption, drawn=False))
     return Section("What came out", blocks, [Section("Samples", grids)] if samples else [])
-
-
-# The tables of a task
 
 
 def main_table(rows: Sequence[Row], task: str) -> Table:

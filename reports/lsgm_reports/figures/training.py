@@ -91,8 +91,10 @@ def training_figure(runs: Sequence[Training]) -> Figure | None:
 
     Losses of different kinds of model are different quantities, which the panel of the loss says.
     """
-    keys = _keys(runs)
-    if not keys:
+    # The loss and one validation metric: the bound where a run logs it, else the commonest.
+    counts = Counter(key for run in runs for key in run.columns)
+    order = sorted(counts, key=lambda key: (key != "total", "nelbo" not in key, -counts[key], key))
+    if not (keys := order[:2]):
         return None
     with drawing(len(keys), 1) as (figure, panels):
         figure.set_size_inches(4.3 * len(keys), 3.2)
@@ -103,13 +105,6 @@ def training_figure(runs: Sequence[Training]) -> Figure | None:
             axes.set_xlabel("training seconds")
             axes.set_ylabel(_named(key))
     return figure
-
-
-def _keys(runs: Sequence[Training]) -> list[str]:
-    """Return the loss and one validation metric: the bound where a run logs it, else the commonest."""
-    counts = Counter(key for run in runs for key in run.columns)
-    order = sorted(counts, key=lambda key: (key != "total", "nelbo" not in key, -counts[key], key))
-    return order[:2]
 
 
 def _named(key: str) -> str:

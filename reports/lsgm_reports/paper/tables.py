@@ -160,13 +160,13 @@ def _sampling(rows: Sequence[Row], dataset: str) -> _Filled:
         said = f"{sampler_label(point.sampler)}: the lowest {metric_of(point).label} of its curve"
         if labels[key] not in settled:
             drawn.append((labels[key], said, point, point, {metric: point}))
-    notes, best = Footnotes(), winner_of([_first(mine, _FIDS) for *_, mine in drawn])
+    notes, best = Footnotes(), winner_of([_first(found, _FIDS) for *_, found in drawn])
     measured = []
-    for label, said, nfe, spent, mine in drawn:
+    for label, said, nfe, spent, found in drawn:
         evaluations = cell_of(nfe, notes)
         if nfe.group == "curve" and nfe.nfe_mean is not None:
             evaluations = Cell(plain(nfe.nfe_mean), row=nfe, sort=nfe.nfe_mean)
-        measured.append((label, [evaluations, _seconds(spent, notes), _fid_cell(mine, notes, best)], said))
+        measured.append((label, [evaluations, _seconds(spent, notes), _fid_cell(found, notes, best)], said))
     title = "Sampling time and network evaluations"
     columns = {"nfe": "NFE ↓", "seconds": "Seconds ↓", "fid": "FID ↓"}
     caption = (

@@ -20,8 +20,6 @@ from lsgm_reports.reproduce.apart import copied, place_word
 
 __all__ = ["Records"]
 
-# What is known of a row and of the call that measured it, as names with values
-
 Facts = list[tuple[str, str | None, bool]]
 """(name, value, whether the value is code: a checksum, a command); what has no value is not shown."""
 

@@ -181,9 +181,6 @@ def _aligned(
     return widths, [list(line) for line in zip(*filled, strict=True)]
 
 
-# A report as Markdown, as GitHub renders it: ``report.md``
-
-
 def markdown(report: Report, out: Path) -> str:
     """Return the page; pictures are named relative to the folder ``out`` that it will lie in."""
     parts = [f"# {literal(report.title)}"]
@@ -221,9 +218,6 @@ def relative(path: Path, out: Path) -> str:
         return Path(os.path.relpath(whole, os.path.realpath(out))).as_posix()
     except ValueError:  # another drive
         return Path(whole).as_uri()
-
-
-# All tables of a report as LaTeX, for a paper: ``tables.tex``
 
 
 def tables_of(sections: Sequence[Section]) -> Iterator[Table]:

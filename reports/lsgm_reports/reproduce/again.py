@@ -272,7 +272,12 @@ def training_again(folder: Path, out: Path, device: str = "") -> Again:
     for key in ORIGINS:
         if not isinstance(origin := config.get(key) or "", str):
             raise DataError(f"{place}: '{key}' is {origin!r:.60}, not a path; restore it from a copy")
-        checks += [_origin(origin)] if origin else []
+        if origin:
+            begun = Path(os.path.expanduser(os.path.expandvars(origin)))
+            found = newest_checkpoint(begun)
+            said = f"now at {found.name}, whose checksum was not recorded" if found else ""
+            said = f"it was begun from {begun}, {said or 'which holds no checkpoint here'}"
+            checks.append(Check("weights", "unknown" if found else "missing", said))
     data = config.get("data")
     named = data.get("dataset") if isinstance(data, dict) else None
     read_from = named if isinstance(named, str) else "what its recipe says"
@@ -289,16 +294,6 @@ def training_again(folder: Path, out: Path, device: str = "") -> Again:
     argv = ["lsgm", "train", no_option(str(place)), "--out", str(out)]
     argv += ["--device", device] if device else []
     return Again(tuple(argv), Path.cwd(), _threads(run.hardware.threads), 1, checks, remarks)
-
-
-def _origin(name: str) -> Check:
-    """Say whether the run is still there that another one was begun from."""
-    place = Path(os.path.expanduser(os.path.expandvars(name)))
-    found = newest_checkpoint(place)
-    if found is None:
-        return Check("weights", "missing", f"it was begun from {place}, which holds no checkpoint here")
-    said = f"it was begun from {place}, now at {found.name}, whose checksum was not recorded"
-    return Check("weights", "unknown", said)
 
 
 # Whether the number came out again

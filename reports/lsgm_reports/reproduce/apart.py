@@ -186,7 +186,10 @@ def run_apart(
     from lsgm.cli import main
 
     here = Path.cwd()
-    pinned = {name: _absolute(os.environ[name]) for name in _PLACES if os.environ.get(name)}
+    pinned = {}
+    for name in _PLACES:
+        if parts := [part for part in os.environ.get(name, "").split(os.pathsep) if part]:
+            pinned[name] = os.pathsep.join(os.path.abspath(os.path.expanduser(part)) for part in parts)
     foreign = [directory, *strangers] if directory != here else list(strangers)
     with _surroundings(pinned | dict(environment), foreign), only(agreed, here):
         try:
@@ -200,12 +203,6 @@ def run_apart(
             return main(list(argv[1:]))
         finally:
             os.chdir(here)
-
-
-def _absolute(value: str) -> str:
-    """Return paths between colons, each as it is meant here."""
-    parts = [part for part in value.split(os.pathsep) if part]
-    return os.pathsep.join(os.path.abspath(os.path.expanduser(part)) for part in parts)
 
 
 @contextlib.contextmanager

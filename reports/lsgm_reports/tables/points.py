@@ -72,9 +72,6 @@ def costs_of(points: Sequence[Row]) -> list[Cost]:
     return found
 
 
-# Which measured points are worth their cost: the Pareto front over (cost, quality)
-
-
 def front_of(points: Sequence[Row], cost: Cost) -> list[Row]:
     """Return the points of one metric that no other beats or equals in both cost and quality, by cost.
 
