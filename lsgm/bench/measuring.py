@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lsgm.bench.options import OnDevice
 from lsgm.config import StageConfig, require
@@ -39,7 +40,7 @@ def time_in_turn(
     *,
     desc: str,
     before: Callable[[], object] | None = None,
-) -> dict[str, list[float]]:
+) -> dict[str, NDArray[np.float64]]:
     """Return each way's seconds by round; ``before`` runs ahead of every one and is not timed.
 
     A round times every way once and each round begins with another one, so that a machine that gets slower
@@ -57,10 +58,10 @@ def time_in_turn(
             took = clock(device) - started
             if index >= WARM_UP:
                 seconds[name].append(took)
-    return seconds
+    return {name: np.array(each) for name, each in seconds.items()}
 
 
-def quartiles(name: str, values: Sequence[float]) -> dict[str, float]:
+def quartiles(name: str, values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     """Return the median of at least one value as ``name``, its quartiles as ``name_q1`` and ``name_q3``.
 
     A busy machine's outliers leave them alone.

@@ -111,12 +111,11 @@ def _speed(
         device,
         desc=desc,
     )
-    shares = [part / whole for part, whole in zip(seconds["decoder"], seconds["all"], strict=True)]
     return {
         "nfe": nfe,
-        **quartiles("images_per_second", [size / value for value in seconds["all"]]),
-        **quartiles("decoder_ms_per_image", [1e3 * value / size for value in seconds["decoder"]]),
-        **quartiles("decoder_share", shares),
+        **quartiles("images_per_second", size / seconds["all"]),
+        **quartiles("decoder_ms_per_image", 1e3 * seconds["decoder"] / size),
+        **quartiles("decoder_share", seconds["decoder"] / seconds["all"]),
     }
 
 
@@ -153,8 +152,8 @@ def overhead_rows(
                 "network": partial(_evaluate, prior, noise().normal(*shape), sampler.nfe_per_step),
             }
             seconds = time_in_turn(ways, rounds, device, desc=f"{label} {config.name} {size}")
-            own = [value / config.steps for value in seconds["own"]]
-            bare = [value * evaluations / sampler.nfe_per_step / config.steps for value in seconds["network"]]
+            own = seconds["own"] / config.steps
+            bare = seconds["network"] * evaluations / sampler.nfe_per_step / config.steps
             rows.append(
                 {
                     "what": "overhead",
@@ -164,9 +163,9 @@ def overhead_rows(
                     "nfe": evaluations,
                     "batch_size": size,
                     "rounds": rounds,
-                    **quartiles("own_ms", [1e3 * value for value in own]),
-                    **quartiles("network_ms", [1e3 * value for value in bare]),
-                    **quartiles("overhead", [a / b for a, b in zip(own, bare, strict=True)]),
+                    **quartiles("own_ms", 1e3 * own),
+                    **quartiles("network_ms", 1e3 * bare),
+                    **quartiles("overhead", own / bare),
                 }
             )
     return rows

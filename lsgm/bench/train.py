@@ -296,10 +296,9 @@ def compare_passes(
         "largest_difference": difference,
     }
     for name, times in seconds.items():
-        row |= quartiles(f"{name}_ms", [1e3 * value for value in times])
+        row |= quartiles(f"{name}_ms", 1e3 * times)
         if name != "one":
-            ratios = [value / one for value, one in zip(times, seconds["one"], strict=True)]
-            row |= quartiles(f"{name}_over_one", ratios)
+            row |= quartiles(f"{name}_over_one", times / seconds["one"])
     return row
 
 

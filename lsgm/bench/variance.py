@@ -158,26 +158,14 @@ class _Bare(ScoreModel):
         return self.law
 
 
-class _Estimate(NamedTuple):
-    """One draw's value [B] float64, and its gradient with respect to z_0, shaped like it, if asked for."""
-
-    value: Tensor
-    gradient: Tensor | None
-
-    def plus(self, other: _Estimate, sign: float = 1.0) -> _Estimate:
-        if self.gradient is None or other.gradient is None:
-            return _Estimate(self.value + sign * other.value, None)
-        return _Estimate(self.value + sign * other.value, self.gradient + sign * other.gradient)
-
-
-def _estimate(
+def _draw(
     objective: Objective, score: ScoreModel, z_0: Tensor, times: Times, eps: Tensor, gradient: bool
-) -> _Estimate:
+) -> Tensor:
+    """Return one draw: the value [B] float64, or its gradient with respect to z_0, shaped like it."""
     with torch.set_grad_enabled(gradient):
         z_0 = z_0.detach().requires_grad_(gradient)
         value = objective.vae_loss(score, z_0, times, eps).sum(dim=1)
-        found = torch.autograd.grad(value.sum(), z_0)[0].double() if gradient else None
-    return _Estimate(value.detach(), found)
+        return torch.autograd.grad(value.sum(), z_0)[0].double() if gradient else value
 
 
 def paired_draws(
@@ -203,14 +191,12 @@ def paired_draws(
         for index in range(STRATA):
             times = objective.draw((offset + index) / STRATA)
             eps = noise.normal(*z_0.shape[1:])
-            before = _estimate(plain, score, z_0, times, eps.to(z_0.dtype), gradient)
-            exact = z_0.double(), times, eps.double()
-            rest = before.plus(_estimate(plain, standard, *exact, gradient), -1.0)
-            forms = {PLAIN: before}
+            before = _draw(plain, score, z_0, times, eps.to(z_0.dtype), gradient)
+            exact = z_0.double(), times, eps.double(), gradient
+            rest = before - _draw(plain, standard, *exact)
+            found[PLAIN].append(before)
             for name, prior in bare.items():
-                forms[name] = rest.plus(_estimate(objective, prior, *exact, gradient))
-            for name, form in forms.items():
-                found[name].append(form.value if form.gradient is None else form.gradient)
+                found[name].append(rest + _draw(objective, prior, *exact))
     return {
         name: torch.stack(draws).reshape(groups, STRATA, *draws[0].shape) for name, draws in found.items()
     }
