@@ -21,10 +21,11 @@ def test_it_is_short_and_names_both_commands() -> None:
         assert command in README
 
 
-def test_its_ten_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_ten_lines_of_python_run(glyphs_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(block.splitlines()) <= 10
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LSGM_CACHE", str(glyphs_cache))
     known: dict[str, object] = {}
     exec(block, known)
     frame = known["found"].frame()  # type: ignore[attr-defined]

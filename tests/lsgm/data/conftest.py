@@ -19,11 +19,9 @@ def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def glyph_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageSet]:
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+def glyph_set(glyphs_cache: Path) -> Iterator[ImageSet]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LSGM_CACHE", str(shared / "glyphs-cache"))
+        patch.setenv("LSGM_CACHE", str(glyphs_cache))
         yield load("glyphs")
 
 
