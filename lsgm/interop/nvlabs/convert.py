@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -69,8 +70,12 @@ def _refuse_larger(recipe: LSGMRecipe, official: Official) -> None:
         refuse_larger("the checkpoint's arguments", "score network", blocks, len(official.prior))
 
 
+@lru_cache(maxsize=8)
 def empty_networks(recipe: LSGMRecipe, pixels: Pixels) -> LSGM:
-    """Return the recipe's networks as shapes alone. Raises CheckpointError where there are none such."""
+    """Return the recipe's networks as shapes alone, which are only read: they are built once.
+
+    Raises CheckpointError where there are none such.
+    """
     try:
         networks = sketch(recipe, pixels)
     except (ConfigError, ValueError, TypeError) as error:
