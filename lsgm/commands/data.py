@@ -212,7 +212,7 @@ def _verify(argv: list[str]) -> int:
     for finding in chain.from_iterable(
         verify_weights(name, weights[name], required=named)
         if name in weights
-        else verify([name], required=named)
+        else verify(name, required=named)
         for name in names
     ):
         broken += bool(finding.problem)

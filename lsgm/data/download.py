@@ -187,20 +187,19 @@ class Checked:
     problem: str = ""
 
 
-def verify(names: Sequence[str], *, required: bool = True) -> Iterator[Checked]:
-    """Yield a finding for every file of every dataset named, then one for its pixels.
+def verify(name: str, *, required: bool = True) -> Iterator[Checked]:
+    """Yield a finding for every file of a dataset, then, where these are good, one for its pixels.
 
     An absent dataset is passed over unless it is ``required``.
     """
     search = roots()
-    for name in names:
-        found = find_dataset(name, search)
-        if found is None and not DATASETS[name].bundled and not required:
-            continue
-        files = list(_files(name, found, search))
-        yield from files
-        if not any(finding.problem for finding in files):
-            yield _pixels(name, search)
+    found = find_dataset(name, search)
+    if found is None and not DATASETS[name].bundled and not required:
+        return
+    files = list(_files(name, found, search))
+    yield from files
+    if not any(finding.problem for finding in files):
+        yield _pixels(name, search)
 
 
 def _files(name: str, found: Path | None, search: list[Path]) -> Iterator[Checked]:
