@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import pickle
 import re
@@ -116,25 +115,21 @@ def classes_in(labels: Any, where: str) -> NDArray[np.int64]:
 
 # The pickles inside of the archive
 
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"): ("numpy", "ndarray"),
-    ("numpy", "dtype"): ("numpy", "dtype"),
+_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
 }
-"""Every name a pickle may refer to, and where it lives today."""
+"""Every name a pickle may refer to, and what it is today."""
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(f"refers to {module}.{name}, which a file of arrays has no use for")
-        home, attribute = _ALLOWED[module, name]
-        try:
-            found = importlib.import_module(home)
-        except ModuleNotFoundError:  # NumPy 1
-            found = importlib.import_module(home.replace("._core.", ".core."))
-        return getattr(found, attribute)
+        return _ALLOWED[module, name]
 
 
 def load_arrays(contents: bytes, source: str) -> dict[bytes, Any]:

@@ -191,14 +191,9 @@ def cache_key() -> str:
     matplotlib = import_matplotlib()
     from PIL import __version__, features
 
-    parts = [
-        matplotlib.__version__,
-        __version__,
-        str(features.version("freetype2")),
-        unicodedata.unidata_version,
-    ]
+    versions = matplotlib.__version__, __version__, features.version("freetype2"), unicodedata.unidata_version
     constants = (SIDE, OVERSAMPLING, MARGIN, REFERENCE_SIZE, LARGEST_SIZE, RARE)
-    digest = hashlib.sha256("/".join([*parts, *map(str, constants)]).encode()).hexdigest()
+    digest = hashlib.sha256("/".join(map(str, (*versions, *constants))).encode()).hexdigest()
     return f"glyphs-1-{digest[:16]}"
 
 

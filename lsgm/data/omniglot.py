@@ -65,8 +65,9 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
         content: dict[str, Any] = scipy.io.loadmat(stream, variable_names=_VARIABLES)
     except Exception as error:  # scipy raises many kinds on a damaged file, zlib.error and TypeError too
         raise DataError(f"{path} is truncated or not a MATLAB file ({error}); {_AGAIN}") from error
-    arrays = []
-    for name, count in zip(("data", "testdata"), counts, strict=True):
+    arrays, labels = [], []
+    for prefix, count in zip(("", "test"), counts, strict=True):
+        name = f"{prefix}data"
         values = content.get(name)
         if not (isinstance(values, np.ndarray) and values.dtype.kind in "biuf"):
             raise DataError(f"{path} has no array of numbers for '{name}'; {_AGAIN}")
@@ -78,10 +79,7 @@ def read_chardata(path: Path, version: str, *, counts: tuple[int, int] = OFFICIA
             raise DataError(f"{path}: '{name}' has values outside [0, 1]; {_AGAIN}")
         upright = np.rint(values.T.reshape(-1, 28, 28).swapaxes(1, 2) * 255).astype(np.uint8)
         arrays.append(torch.from_numpy(np.ascontiguousarray(upright))[:, None])
-    labels = [
-        _chardata_labels(content, prefix, count, path)
-        for prefix, count in zip(("", "test"), counts, strict=True)
-    ]
+        labels.append(_chardata_labels(content, prefix, count, path))
     return carved_set("omniglot", version, "binary", (arrays[0], arrays[1]), (labels[0], labels[1]), {})
 
 
