@@ -57,8 +57,7 @@ class CompareOptions:
 def run(argv: list[str]) -> int:
     """Compare two runs; 0, or with --fail-if-worse 1 where the second one is worse."""
     options = parse(CompareOptions, argv, prog="lsgm compare", description=DESCRIPTION, examples=EXAMPLES)
-    from lsgm_eval.compare.facts import compare_runs
-    from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
+    from lsgm_eval.compare.facts import compare_runs, to_json_rows, to_markdown, to_text
 
     found = compare_runs(options.run_a, options.run_b, options.model)
     if options.json:

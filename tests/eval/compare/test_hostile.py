@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from lsgm.errors import DataError, UserError
 from lsgm.results.row import KEYS, Row
 from lsgm_eval.commands.compare import run
-from lsgm_eval.compare.facts import compare_runs
-from lsgm_eval.compare.render import to_json_rows, to_markdown, to_text
+from lsgm_eval.compare.facts import compare_runs, to_json_rows, to_markdown, to_text
 from lsgm_eval.compare.sides import open_side
 
 ROW = row("nelbo_nats", 90.0, ci_low=89.0, ci_high=91.0, n=100, split="test", note="x").as_dict()
