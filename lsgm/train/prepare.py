@@ -6,6 +6,7 @@ goes on, find the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,8 @@ from lsgm.vae.base import VAE
 
 ENCODED = 256
 """Images that are encoded at a time."""
+FLOAT32 = 4
+"""Bytes of a number."""
 SHARE = 0.5
 """Share of the memory now free that the training set's latents may take."""
 
@@ -118,10 +121,9 @@ class LatentCache:
     @classmethod
     def fitting(cls, vae: VAE, images: TrainingSet, draws: int) -> int:
         """Return how many draws of every image, at most ``draws``, memory has room for."""
-        once = _bytes((len(images.source), len(_ways(images.pipeline)), *vae.groups.z_0))
-        return int(
-            min(draws, max(SHARE * free_bytes(place) // once for place in _places(images.world.device)))
-        )
+        once = FLOAT32 * math.prod((len(images.source), len(_ways(images.pipeline)), *vae.groups.z_0))
+        free = max(free_bytes(place) for place in (images.world.device, torch.device("cpu")))
+        return int(min(draws, SHARE * free // once))
 
     def __len__(self) -> int:
         return len(self._latents)
@@ -176,20 +178,10 @@ def _encode(vae: VAE, images: TrainingSet, ways: list[Pipeline]) -> Tensor:
     return latents
 
 
-def _bytes(shape: tuple[int, ...]) -> int:
-    """Return the size of a float32 tensor."""
-    return 4 * torch.Size(shape).numel()
-
-
-def _places(device: torch.device) -> tuple[torch.device, ...]:
-    """Return where latents may lie, the best place first."""
-    return device, torch.device("cpu")
-
-
 def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Return float32 memory on the device, or on the CPU where it does not fit there."""
-    size = _bytes(shape)
-    for place in _places(device):
+    size = FLOAT32 * math.prod(shape)
+    for place in (device, torch.device("cpu")):
         if size <= SHARE * free_bytes(place):
             return torch.empty(shape, device=place)
     raise ConfigError(
