@@ -63,7 +63,7 @@ def test_error_of_the_kernel_difference_is_the_leave_one_out_jackknife(paired: b
 def test_kernel_interval_covers_the_difference_of_the_populations(shift_a: float, shift_b: float) -> None:
     truth = 0.0
     if shift_a != shift_b:
-        populations = world(90, 4000, shift_a), world(91, 4000, shift_b), world(92, 4000)
+        populations = world(90, 2500, shift_a), world(91, 2500, shift_b), world(92, 2500)
         truth = compare_kernel(*populations).difference.value
     found = [
         compare_kernel(world(3 * s, 100, shift_a), world(3 * s + 1, 100, shift_b), world(3 * s + 2, 120))
@@ -120,7 +120,7 @@ def test_a_lead_that_bias_alone_makes_is_no_verdict(n: int) -> None:
     By intervals alone the narrower model is called nearer than the truth, always at n = 60 and 150.
     """
     rng = np.random.default_rng(11)
-    for _ in range(6):
+    for _ in range(3):
         narrow, true = (stats(scale * rng.normal(size=(n, WIDE))) for scale in (0.9, 1.0))
         found = compare_frechet(narrow, true, EXACT)
         assert not (found.real and found.difference.value < 0)
@@ -135,7 +135,7 @@ def test_a_lead_that_bias_alone_makes_is_no_verdict(n: int) -> None:
 def test_a_model_that_is_farther_by_more_than_bias_is_told(scale: float, n: int) -> None:
     """Wider models are farther and more biased, narrower ones farther though less biased."""
     rng = np.random.default_rng(12)
-    for _ in range(3):
+    for _ in range(2):
         other, true = stats(scale * rng.normal(size=(n, WIDE))), stats(rng.normal(size=(n, WIDE)))
         assert compare_frechet(other, true, EXACT).verdict("other", "true").startswith("true is nearer")
 

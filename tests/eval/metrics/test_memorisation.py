@@ -68,8 +68,10 @@ def test_interval_of_closer_covers_another_worlds_probability() -> None:
     )
 
 
-@pytest.mark.parametrize(("samples", "held_out"), [(5000, 500), (2000, 2000), (500, 100)])
-@pytest.mark.parametrize("copied", [0.0, 0.01, 0.2])
+@pytest.mark.parametrize(
+    ("samples", "held_out", "copied"),
+    [(5000, 500, 0.0), (5000, 500, 0.2), (2000, 2000, 0.01), (500, 100, 0.0), (500, 100, 0.2)],
+)
 def test_the_excess_counts_the_error_of_the_threshold(samples: int, held_out: int, copied: float) -> None:
     """A model that copies a share p and is honest otherwise has P = p + (1 - p) P of held-out images."""
     rng = np.random.default_rng(6)
