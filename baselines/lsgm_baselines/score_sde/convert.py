@@ -28,7 +28,7 @@ from lsgm.interop.taken import Native, count_of, named, plain_tensor, refuse_lar
 from lsgm.model.lsgm import sketch
 from lsgm.nets.ncsnpp import NCSNpp
 from lsgm.pickled.foreign import read_pickle
-from lsgm.score import ScoreModel, per_sample
+from lsgm.score import per_sample
 from lsgm_baselines.recipe import SGMRecipe
 from lsgm_baselines.score_sde.settings import (
     TIME_SCALE,
@@ -239,14 +239,6 @@ def _same_levels(sigmas: Tensor | None, config: ScoreSDEConfig) -> None:
 SETTINGS = "config.toml"
 
 
-@dataclass(frozen=True)
-class ScoreSDEModel:
-    """The model of a folder in float64, by the weights that it has."""
-
-    config: ScoreSDEConfig
-    priors: Mapping[str, ScoreModel]
-
-
 def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
     """Return the result of every stage that the folder has values for.
 
@@ -259,11 +251,6 @@ def conform(folder: Path, tolerances: Tolerances) -> list[Result]:
                 f"{folder} has no {name}; the folder of a checkpoint of score_sde_pytorch holds "
                 f"checkpoint.pth, {SETTINGS} and {EXPECTED}"
             )
-    golden = GoldenFolder(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
-    return examine(golden, _load(folder), (STAGES,), tolerances, given=lambda name: name in ("x", "t"))
-
-
-def _load(folder: Path) -> ScoreSDEModel:
     config = find_config(str(folder / SETTINGS))
     native = convert(read_checkpoint(folder / "checkpoint.pth"), config)
     priors = {}
@@ -271,22 +258,21 @@ def _load(folder: Path) -> ScoreSDEModel:
         networks = SGM(native.recipe.prior, native.pixels)
         networks.load_state_dict(state)
         priors[weights] = networks.double().eval().prior
-    return ScoreSDEModel(config, priors)
 
+    def run(golden: GoldenFolder, model: None, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return ours in their terms, in units of their pixels; theirs on [0, 1] are ours on [-1, 1]."""
+        x = golden.take_shaped("x", names[0], native.pixels.shape)
+        t = golden.take_shaped("t", names[0], ())
+        unit, exploding = unit_of(config), config.sde == "vesde"
+        z = unit * x - (unit - 1)
+        std = priors["ema"].sde.sigma(t) / unit
+        values = {"std": std, "labels": std if exploding else TIME_SCALE * t}
+        with torch.no_grad():
+            for weights, prior in priors.items():
+                score = unit * prior.score(z, t)
+                values[f"{weights}/output"] = score if exploding else -score * per_sample(std, score)
+        return values
 
-def _run(golden: GoldenFolder, model: ScoreSDEModel, names: Sequence[str]) -> Mapping[str, Tensor]:
-    """Return ours in their terms, in units of their pixels; theirs on [0, 1] are ours on [-1, 1]."""
-    x = golden.take_shaped("x", names[0], pixels_of(model.config).shape)
-    t = golden.take_shaped("t", names[0], ())
-    unit, exploding = unit_of(model.config), model.config.sde == "vesde"
-    z = unit * x - (unit - 1)
-    std = model.priors["ema"].sde.sigma(t) / unit
-    values = {"std": std, "labels": std if exploding else TIME_SCALE * t}
-    with torch.no_grad():
-        for weights, prior in model.priors.items():
-            score = unit * prior.score(z, t)
-            values[f"{weights}/output"] = score if exploding else -score * per_sample(std, score)
-    return values
-
-
-STAGES = Family[ScoreSDEModel](lambda name: True, _run)
+    golden = GoldenFolder(folder, {}, Averages(), read_values(folder / EXPECTED), EXPECTED)
+    stages = Family[None](lambda name: True, run)
+    return examine(golden, None, (stages,), tolerances, given=lambda name: name in ("x", "t"))

@@ -101,21 +101,18 @@ def accuracy(net: GlyphNet, images: ImageSet, split: str, seed: int) -> dict[str
 
 
 def _card(net: GlyphNet, images: ImageSet, config: TrainGlyphs) -> dict[str, Any]:
+    splits = ("train", "test")
+    shares = {split: accuracy(net, images, split, config.seed) for split in splits}
     return {
         "name": "glyphs-features",
         "what": "penultimate layer of a classifier of binarised glyphs by script and style; not FID",
         "dim": FEATURES,
         "parameters": sum(p.numel() for p in net.parameters()),
         "dataset": images.identity,
-        "train_images": len(images.splits["train"]),
-        "test_images": len(images.splits["test"]),
-        "test_accuracy": {k: round(v, 4) for k, v in accuracy(net, images, "test", config.seed).items()},
-        "train_accuracy": {k: round(v, 4) for k, v in accuracy(net, images, "train", config.seed).items()},
+        **{f"{split}_images": len(images.splits[split]) for split in splits},
+        **{f"{split}_accuracy": {k: round(v, 4) for k, v in shares[split].items()} for split in splits},
         "classes": {name: len(images.classes[name]) for name in LABELS},
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "lr": config.lr,
+        **{name: getattr(config, name) for name in ("seed", "epochs", "batch_size", "lr")},
         "note": "test characters are code points of which no typeface was seen in training",
         "command": "python -m lsgm_eval.features.train_glyphs",
     }
@@ -132,13 +129,13 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(TrainGlyphs, args=argv, description=TrainGlyphs.__doc__)
     images = load("glyphs")
     net = train(images, config)
-    card = _card(net, images, config)
+    card = json.dumps(_card(net, images, config), indent=1)
     state = {name: t for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     with atomic_path(config.out / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"dataset": images.identity})
     with atomic_path(config.out / "glyphs-features.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(card, indent=1))
+        temporary.write_text(f"{card}\n", encoding="utf-8")
+    print(card)
     return 0
 
 
