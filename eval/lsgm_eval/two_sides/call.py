@@ -25,8 +25,7 @@ from lsgm_eval.measure.space import Space
 from lsgm_eval.rows import Context, value_cells
 from lsgm_eval.run.manifest import describe_call, write_manifest
 from lsgm_eval.task import Task, Tier
-from lsgm_eval.two_sides.networks import Network, open_networks, size_remark
-from lsgm_eval.two_sides.sides import SideLike, Taken, open_side, take
+from lsgm_eval.two_sides.sides import Network, SideLike, Taken, open_networks, open_side, size_remark, take
 
 if TYPE_CHECKING:
     import pandas as pd

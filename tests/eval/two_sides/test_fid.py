@@ -29,7 +29,6 @@ from lsgm_eval.features.statistics import write_statistics
 from lsgm_eval.metrics.kernel import kernel_distance
 from lsgm_eval.metrics.moments import Moments
 from lsgm_eval.metrics.precision_recall import precision_recall
-from lsgm_eval.two_sides import networks
 from lsgm_eval.two_sides import sides as side
 
 
@@ -66,7 +65,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Corners]:
             raise DataError(f"{word}.pth is not here; looked for /data/{word}.pth; run `curl {word}`")
         return found[word]
 
-    monkeypatch.setattr(networks, "load_extractor", load)
+    monkeypatch.setattr(side, "load_extractor", load)
     return found
 
 
@@ -278,8 +277,8 @@ def test_two_files_of_the_size_of_inception_are_of_the_protocol_that_they_are_na
     tmp_path: Path, opened: dict[str, Corners], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.clear()
-    assert networks.INCEPTION_DIM == 2048
-    monkeypatch.setattr(networks, "INCEPTION_DIM", 128)  # which is as good, and sooner done
+    assert side.INCEPTION_DIM == 2048
+    monkeypatch.setattr(side, "INCEPTION_DIM", 128)  # which is as good, and sooner done
     draw = np.random.default_rng(0)
     for name, shift in (("real", 0.0), ("made", 1.0), ("made_clean", 1.0)):
         rows = draw.normal(size=(40, 128)) + shift
