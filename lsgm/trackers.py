@@ -294,8 +294,8 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
         value = row.get("value")
         if isinstance(value, int | float) and math.isfinite(value):
             parts = [row.get("task"), row.get("model"), row.get("metric")]
-            if row.get("nfe"):
-                parts.append(f"nfe {row['nfe']:g}")
+            if row.get("nfe_mean"):
+                parts.append(f"nfe {row['nfe_mean']:g}")
             found["/".join(str(part) for part in parts if part)] = float(value)
     return list(found.items())
 

@@ -18,8 +18,8 @@ from lsgm.errors import ConfigError
 from lsgm.trackers import MLflow, TensorBoard, Trackers, WeightsAndBiases, named
 
 PICTURE = Image.new("L", (6, 4), 200)
-ROW = {"task": "glyphs@3/quick", "model": "mine", "metric": "nelbo", "value": 1.5, "nfe": None}
-AT_COST = {"task": "glyphs@3/quick", "model": "mine", "metric": "frechet", "value": 2.5, "nfe": 20.0}
+ROW = {"task": "glyphs@3/quick", "model": "mine", "metric": "nelbo", "value": 1.5, "nfe_mean": None}
+AT_COST = {"task": "glyphs@3/quick", "model": "mine", "metric": "frechet", "value": 2.5, "nfe_mean": 20.0}
 
 
 def tell(tracker: Any, step: int, folder: Path) -> None:

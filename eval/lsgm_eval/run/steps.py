@@ -262,6 +262,11 @@ class Protocol:
         """Return why a model has no such bound under it, or an empty string where it has one."""
         if not callable(getattr(model, "density", None)):
             return f"{model.name} has no density: it draws images and bounds no likelihood"
+        known = getattr(model, "methods", METHODS)
+        if self.method not in known:
+            return (
+                f"{model.name} bounds -log P(x) in one way of its own, which stands as {' and '.join(known)}"
+            )
         if self.method == "ode" and not model.has_prior:
             return f"{model.name} has a Normal prior, which has no probability flow: ask for nelbo or iw"
         if self.counts[index] == 0:
