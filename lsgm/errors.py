@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "UserError", "did_you_mean"]
-
 
 class UserError(Exception):
     """Something the user can put right. The command line prints it on one line and exits with status 2."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lsgm.generative import GenerativeModel, Pixels
     from lsgm.train.stage import StageSpec
 
-__all__ = ["SGM_KIND", "VAE_KIND"]
-
 
 def _build_sgm(recipe: SGMRecipe, pixels: Pixels) -> nn.Module:
     from lsgm_baselines.sgm import SGM

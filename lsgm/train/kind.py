@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lsgm.generative import GenerativeModel, Pixels
     from lsgm.train.stage import StageSpec
 
-__all__ = ["LSGM_KIND"]
-
 
 def _build(recipe: LSGMRecipe, pixels: Pixels) -> nn.Module:
     from lsgm.model.lsgm import build_lsgm

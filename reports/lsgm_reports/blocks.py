@@ -11,27 +11,6 @@ from lsgm.files.names import shown
 from lsgm.results.row import Row
 from lsgm_reports.digits import error_bar, plain
 
-__all__ = [
-    "COARSE",
-    "MISSING",
-    "Block",
-    "Bullets",
-    "Cell",
-    "Column",
-    "Footnotes",
-    "Picture",
-    "Report",
-    "Section",
-    "Table",
-    "Text",
-    "cell_of",
-    "evaluations",
-    "hold_table",
-    "left",
-    "short",
-    "transposed",
-]
-
 MISSING = "n/a"
 """What stands where there is no number; a footnote says why."""
 

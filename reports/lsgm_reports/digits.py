@@ -9,20 +9,6 @@ from dataclasses import dataclass
 from lsgm.results.metrics import metric_of
 from lsgm.results.row import Row
 
-__all__ = [
-    "DOUBT",
-    "Lead",
-    "best_of",
-    "comparable",
-    "decimals_for",
-    "error_bar",
-    "fixed",
-    "leads_of",
-    "minus",
-    "plain",
-    "scaled",
-]
-
 DOUBT = 1.25
 """How many times larger than estimated a difference of biases may be, as `lsgm eval` has it."""
 

@@ -40,15 +40,6 @@ from lsgm_reports.tables.likelihood import (
 from lsgm_reports.tables.points import cost_tables, speedup_sentences
 from lsgm_reports.verdict import verdict
 
-__all__ = [
-    "Pictures",
-    "main_table",
-    "not_finished",
-    "only_costs",
-    "report",
-    "tasks_of",
-]
-
 
 @dataclass(frozen=True)
 class Pictures:

@@ -17,29 +17,6 @@ from lsgm.structure import from_dict
 from lsgm_reports.blocks import Cell, Column, Table, left
 from lsgm_reports.digits import decimals_for, error_bar, fixed
 
-__all__ = [
-    "ABSENT",
-    "DATASETS",
-    "EVIDENCE",
-    "FILE",
-    "FILE_CALIBRATION",
-    "KINDS",
-    "NUMBERS",
-    "Calibration",
-    "Edition",
-    "Published",
-    "PublishedAblation",
-    "calibration_sentence",
-    "calibration_table",
-    "calibrations",
-    "edition_of",
-    "editions",
-    "kin_of",
-    "published",
-    "published_ablations",
-    "statement_on",
-]
-
 Entry = TypeVar("Entry")
 
 

@@ -19,21 +19,6 @@ from lsgm.results.row import Row, row_id
 from lsgm.results.status import FILE_NAME, Status, read_status
 from lsgm_reports.reproduce.apart import copied
 
-__all__ = [
-    "Placed",
-    "Reading",
-    "distinct",
-    "grouped",
-    "one_protocol",
-    "ranks",
-    "read_placed",
-    "results_of",
-    "rows_at",
-    "sentence_on",
-    "unknown_metrics",
-]
-
-
 Key = TypeVar("Key", bound=Hashable)
 
 

@@ -11,8 +11,6 @@ from lsgm_reports.read import grouped
 from lsgm_reports.tables.headline import headline_rows, lines_of, metrics_of, units_of
 from lsgm_reports.tables.points import speedup_sentences
 
-__all__ = ["verdict"]
-
 
 def verdict(rows: Sequence[Row]) -> list[str]:
     """Return what the rows of one task say: a sentence on sample quality, on likelihood, and on cost.

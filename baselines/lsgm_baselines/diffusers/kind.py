@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lsgm.generative import GenerativeModel, Pixels
     from lsgm.train.stage import StageSpec
 
-__all__ = ["DDPM_KIND"]
-
 
 def _build(recipe: DDPMRecipe, pixels: Pixels) -> nn.Module:
     from lsgm_baselines.diffusers.model import DDPM

@@ -31,8 +31,6 @@ from lsgm_eval.features.extractor import last_line
 from lsgm_eval.features.own import Bounded, OwnNetwork, bound_numbers
 from lsgm_eval.features.weights import open_network
 
-__all__ = ["ExportedExtractor"]
-
 MODEL = "models/model.json"
 INPUTS = "data/sample_inputs/model.pt"
 TENSORS = {"data/weights/": "weight_", "data/constants/": "tensor_"}

@@ -17,8 +17,6 @@ from lsgm.files.limits import NETWORK
 from lsgm.files.regular import read_bytes
 from lsgm_eval.features.extractor import NetworkExtractor
 
-__all__ = ["GlyphExtractor", "read_card"]
-
 FEATURES = 64
 
 

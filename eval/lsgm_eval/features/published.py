@@ -30,8 +30,6 @@ from lsgm_eval.features.extractor import NetworkExtractor, check_features, last_
 from lsgm_eval.features.own import OwnNetwork, load_script
 from lsgm_eval.features.weights import CLEAN_INCEPTION, FIDELITY_INCEPTION, open_network
 
-__all__ = ["CleanInception", "DinoV2", "FidelityInception"]
-
 SPATIAL_CHANNELS = 7
 SIDE = 299
 

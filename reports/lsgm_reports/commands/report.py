@@ -39,8 +39,6 @@ from lsgm_reports.tables.headline import quality_tables
 from lsgm_reports.tables.likelihood import only_bounds
 from lsgm_reports.tables.points import cost_tables
 
-__all__ = ["HELP", "Options", "run"]
-
 HELP = "turn result files into tables, figures and a document"
 
 _FORMATS = ("md", "csv", "tex", "html")

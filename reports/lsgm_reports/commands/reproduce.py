@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lsgm_reports.read import Placed
     from lsgm_reports.reproduce.again import Again
 
-__all__ = ["HELP", "Options", "run"]
-
 HELP = "print, or run, the command that measures a row or trains a run again"
 
 DESCRIPTION = """Print what must hold for a number to come out again, and the command that measures it.

@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = [
-    "Curve",
-    "Level",
-    "cost_figure",
-    "crowded",
-    "curve_rows",
-    "curves_of",
-    "envelopes_of",
-    "levels_of",
-    "save",
-]
-
 _NFE = COSTS[0]
 
 

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = [
-    "GRID",
-    "INK",
-    "MARKERS",
-    "PALETTE",
-    "STYLE",
-    "clipped",
-    "drawing",
-    "is_drawable",
-    "nice_ticks",
-    "plain_labels",
-]
-
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours (Color Universal Design, 2008), those of strong contrast first."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MOST_RUNS", "Training", "read_training", "training_figure"]
-
 MOST_RUNS = 100
 """Runs that have room in a figure."""
 

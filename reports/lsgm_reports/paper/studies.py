@@ -19,17 +19,6 @@ from lsgm_reports.digits import best_of
 from lsgm_reports.published import ABSENT, EVIDENCE, published_ablations
 from lsgm_reports.tables.headline import headline_rows, metrics_of, units_of
 
-__all__ = [
-    "FILE_NAME",
-    "Ablation",
-    "Study",
-    "find_ablations",
-    "read_ablation",
-    "ruled",
-    "study_tables",
-    "winner_of",
-]
-
 # ``ablation.json`` beside the rows: which model has which level of which factor, and what failed
 
 FILE_NAME = "ablation.json"

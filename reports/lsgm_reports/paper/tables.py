@@ -17,8 +17,6 @@ from lsgm_reports.read import grouped
 from lsgm_reports.tables.headline import detail_rows, headline_rows, lines_of
 from lsgm_reports.tables.likelihood import estimates_of, labels_of, winners_of
 
-__all__ = ["paper_tables"]
-
 
 @dataclass(frozen=True)
 class _Filled:

@@ -22,8 +22,6 @@ from lsgm_reports.render.html_tables import Anchors, said, table_html, tag, word
 from lsgm_reports.render.records import Records
 from lsgm_reports.tables.headline import EVERY_ROW
 
-__all__ = ["POLICY", "inline_svg", "to_html"]
-
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _KEPT = frozenset(

@@ -13,8 +13,6 @@ from lsgm.files.names import one_line, shown
 from lsgm.results.row import row_id
 from lsgm_reports.blocks import MISSING, Cell, Column, Table
 
-__all__ = ["Anchors", "exact", "said", "sort_key", "table_html", "tag", "words"]
-
 
 def tag(name: str, inner: str = "", /, **attributes: str | int | bool | None) -> str:
     """Return an element around markup, `inner`; attribute values are plain text.

@@ -18,8 +18,6 @@ from lsgm_reports.render.html_tables import exact, tag, words
 from lsgm_reports.render.text import relative
 from lsgm_reports.reproduce.apart import copied, place_word
 
-__all__ = ["Records"]
-
 Facts = list[tuple[str, str | None, bool]]
 """(name, value, whether the value is code: a checksum, a command); what has no value is not shown."""
 

@@ -14,20 +14,6 @@ from lsgm.files.names import one_line
 from lsgm_reports.blocks import Block, Bullets, Cell, Picture, Report, Section, Table, Text
 from lsgm_reports.tables.headline import EVERY_ROW
 
-__all__ = [
-    "latex",
-    "literal",
-    "markdown",
-    "marked_up",
-    "relative",
-    "tables_of",
-    "tables_tex",
-    "to_latex",
-    "to_markdown",
-    "to_terminal",
-]
-
-
 _TAGS = r"<(?=[A-Za-z/!?])|&(?=#?\w+;)"
 """What Markdown takes for HTML; other < and & stand for themselves."""
 _WORD_ENDS = r"(?<!\w)_|_(?!\w)"

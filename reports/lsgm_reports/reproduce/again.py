@@ -26,20 +26,6 @@ from lsgm_reports.reproduce.allowed import CommandLine
 from lsgm_reports.reproduce.apart import Foreign, foreign_code, no_option, shell_line
 from lsgm_reports.reproduce.weights import Check, locate, newest_checkpoint
 
-__all__ = [
-    "NUMERICS",
-    "Again",
-    "check_code",
-    "check_data",
-    "check_hardware",
-    "check_versions",
-    "is_training_run",
-    "row_again",
-    "same_measurement",
-    "training_again",
-    "verdict",
-]
-
 
 @dataclass(frozen=True)
 class Again:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from lsgm.errors import DataError
 from lsgm.files.names import shown
 
-__all__ = ["DATASETS", "OPTIONS", "WORDS", "CommandLine"]
-
 _KINDS = {
     "flag": "allow-failures json control-variate sampler.denoise",
     "text": "tier save convert only report method step-control solver divergence dequantise samplers metric "

@@ -19,17 +19,6 @@ from lsgm.files.names import shown
 from lsgm.files.text import read_toml
 from lsgm_reports.reproduce.allowed import DATASETS, CommandLine
 
-__all__ = [
-    "Copied",
-    "Foreign",
-    "copied",
-    "foreign_code",
-    "no_option",
-    "place_word",
-    "run_apart",
-    "shell_line",
-]
-
 
 @dataclass(frozen=True)
 class Foreign:

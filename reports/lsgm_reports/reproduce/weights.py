@@ -17,8 +17,6 @@ from lsgm.files.regular import open_regular
 from lsgm.files.text import read_table
 from lsgm.results.manifest import MeasuredModel
 
-__all__ = ["Check", "find_weights", "locate", "newest_checkpoint", "same_weights"]
-
 
 @dataclass(frozen=True)
 class Check:

@@ -17,28 +17,6 @@ from lsgm_reports.digits import DOUBT, best_of, comparable
 from lsgm_reports.read import grouped
 from lsgm_reports.reproduce.apart import place_word
 
-__all__ = [
-    "EVERY_ROW",
-    "UNITS",
-    "Line",
-    "detail_explanations",
-    "detail_rows",
-    "detail_table",
-    "difference_table",
-    "explained",
-    "explanations",
-    "headline",
-    "headline_rows",
-    "lines_of",
-    "metrics_of",
-    "paired_table",
-    "provenance_table",
-    "quality_tables",
-    "rows_table",
-    "units_of",
-    "units_said",
-]
-
 
 @dataclass(frozen=True)
 class Line:

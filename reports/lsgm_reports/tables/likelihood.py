@@ -28,21 +28,6 @@ from lsgm_reports.published import ABSENT, calibration_table, kin_of
 from lsgm_reports.read import ranks
 from lsgm_reports.tables.headline import UNITS, explained, headline_rows, units_of, units_said
 
-__all__ = [
-    "Estimate",
-    "bound_explanations",
-    "decomposition_table",
-    "estimates_of",
-    "group_table",
-    "is_bound",
-    "labels_of",
-    "likelihood_table",
-    "likelihood_tables",
-    "only_bounds",
-    "term_explanations",
-    "winners_of",
-]
-
 TERMS = {
     "reconstruction": "−log P(x | z), the nats that the decoder leaves to the pixels",
     "negative_entropy": "E log q(z | x), what the posterior knows of the latents",

@@ -25,20 +25,6 @@ from lsgm_reports.digits import error_bar, plain, scaled
 from lsgm_reports.read import grouped, ranks
 from lsgm_reports.tables.headline import metrics_of
 
-__all__ = [
-    "COSTS",
-    "Cost",
-    "cost_tables",
-    "costs_of",
-    "curve_table",
-    "front_of",
-    "front_tables",
-    "reach_table",
-    "speedup_sentences",
-    "speedup_table",
-    "target_label",
-]
-
 
 @dataclass(frozen=True)
 class Cost:
