@@ -22,6 +22,7 @@ from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.files.regular import last_read
 from lsgm.files.write import cache_dir
+from lsgm.logs import heed, log, speaking
 
 
 def told(error: BaseException, argv: Sequence[str]) -> str:
@@ -81,11 +82,14 @@ Train latent score-based generative models and measure them: quality, likelihood
 commands:
 {list}
 
-`lsgm COMMAND --help` explains a command with worked examples; `lsgm --version` is the version."""
+`lsgm COMMAND --help` explains a command with worked examples; `lsgm --version` is the version.
+Any command takes -q (warnings and errors alone, no progress) and -v (what is read, from where, when); so
+does every process where LSGM_LOG is debug, info, warning or error."""
 
 
 def _dispatch(argv: list[str]) -> int:
     """Run one command line; UserError is for the caller."""
+    argv = heed(argv)
     if argv[:1] in (["-V"], ["--version"]):
         print(f"lsgm {__version__}")
         return 0
@@ -124,7 +128,7 @@ def _streams() -> None:
 def _ended(status: int, sentence: str) -> int:
     """Return the status once a sentence is told and what was printed has left, where anybody listens."""
     try:
-        print(f"lsgm: {sentence}", file=sys.stderr, flush=True)
+        log.error(sentence)
     except OSError:
         _hush(sys.stderr)
     try:
@@ -183,6 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     line = list(sys.argv[1:] if argv is None else argv)
     _streams()
+    with speaking():
+        return _run(line)
+
+
+def _run(line: list[str]) -> int:
+    """Run a command line whose records are shown, and return what `main` does."""
     leaving: SystemExit | None = None
     status = 0
     try:

@@ -117,10 +117,10 @@ def peak_bytes(device: torch.device | None = None) -> int | None:
     with contextlib.suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()):
             return int(found[1]) * 1024
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows has none
         return None
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

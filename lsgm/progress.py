@@ -1,4 +1,4 @@
-"""What a terminal shows: progress on standard error (LSGM_PROGRESS=0 silences it), sentences, tables.
+"""What a terminal shows: progress on standard error (LSGM_PROGRESS=0 or -q silences it), sentences, tables.
 
 Whoever shows progress in another way listens: bars then draw nothing, and what they would show are events.
 """
@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from tqdm import tqdm
 
 from lsgm.files.names import shown
+from lsgm.logs import log, quiet
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Told(tqdm):  # type: ignore[type-arg]
 
 def silent() -> bool:
     """Whether this process shows no progress."""
-    return os.environ.get("LSGM_PROGRESS") == "0" or os.environ.get("RANK", "0") != "0"
+    return os.environ.get("LSGM_PROGRESS") == "0" or os.environ.get("RANK", "0") != "0" or quiet()
 
 
 def bar(
@@ -78,9 +79,15 @@ def bar(
 
 
 def say(sentence: str) -> None:
-    """Print a sentence for the user on standard error, on the first process only."""
+    """Log a sentence for the user, of the level ``info``, on the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"lsgm: {shown(sentence)}", file=sys.stderr, flush=True)
+        log.info(sentence)
+
+
+def warn(sentence: str) -> None:
+    """Log a sentence of the level ``warning``, on the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        log.warning(sentence)
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:

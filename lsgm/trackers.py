@@ -12,7 +12,6 @@ import contextlib
 import math
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from lsgm.discovery import offers
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.files import write
 from lsgm.files.text import read_json
+from lsgm.logs import log
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +74,7 @@ class Trackers:
                 opener: Opener = points[each].load()
                 opened[each] = opener(folder, name, step)
             except Exception as error:
-                _say(f"{each} does not track this run ({_why(error)}); it goes on without")
+                log.warning(f"{each} does not track this run ({_why(error)}); it goes on without")
         return cls(opened)
 
     def __bool__(self) -> bool:
@@ -113,7 +113,7 @@ class Trackers:
                 what(tracker)
             except Exception as error:
                 del self._trackers[name]
-                _say(f"{name} tracks no further ({_why(error)}); what it follows goes on without")
+                log.warning(f"{name} tracks no further ({_why(error)}); what it follows goes on without")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -137,10 +137,6 @@ def _why(error: Exception) -> str:
         return f"{error.name} is not installed; python -m pip install {error.name}"
     line = str(error).strip().splitlines()
     return f"{type(error).__name__}: {line[0][:160]}" if line else type(error).__name__
-
-
-def _say(sentence: str) -> None:
-    print(f"lsgm: {sentence}", file=sys.stderr)
 
 
 class TensorBoard:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from lsgm.logs import speaking
+
 __all__ = ["begin", "two"]
 
 PATIENCE = 240.0
@@ -71,4 +73,5 @@ def _child(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), sys.stderr.fileno())
     os.environ.update(environment)
-    sys.exit(work(*arguments))
+    with speaking():
+        sys.exit(work(*arguments))

@@ -9,7 +9,6 @@ their ratios.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from lsgm.bench.measuring import Columns, Row, columns, measured, table
 from lsgm.bench.options import VarianceBench
 from lsgm.data import load, test_levels
 from lsgm.errors import ConfigError, DataError
+from lsgm.logs import log
 from lsgm.model.lsgm import LSGM
 from lsgm.objective.bound import Objective, Times
 from lsgm.progress import bar
@@ -380,7 +380,7 @@ def run(options: VarianceBench) -> int:
                     raise DataError("it is not here")
                 problem = lsgm_problem(path, device=device, **how)
             except DataError as error:
-                print(f"lsgm: {path} is skipped: {error}", file=sys.stderr)
+                log.warning(f"{path} is skipped: {error}")
                 continue
             found += [
                 {**row, "path": path} for row in measure(problem, draws=options.draws, seed=options.seed)

@@ -13,7 +13,7 @@ from lsgm.config import require
 from lsgm.errors import ConfigError, UserError
 from lsgm.files.write import claim, replace_file, writing
 from lsgm.options import Positional, arg, parse
-from lsgm.progress import say
+from lsgm.progress import warn
 from lsgm.recipes import load_recipe
 from lsgm.recipes.ablation import (
     SHARED,
@@ -219,7 +219,7 @@ class _Grid:
     def _note(self, cell: AblationCell, why: str) -> None:
         if why:
             self.failed[cell.name] = why
-            say(f"no {cell.name}: {why}")
+            warn(f"no {cell.name}: {why}")
 
     def _write(self) -> None:
         path = self.out / "ablation.json"

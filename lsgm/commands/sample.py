@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from lsgm.config import SamplerConfig, require, require_seeds
 from lsgm.files.names import file_name
 from lsgm.files.write import claim
+from lsgm.logs import log
 from lsgm.options import Positional, arg, given_options, parse
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ class _Drawing:
         asked = self.record.summary(self.options.seeds)
         if stopped:
             drawn = f"{asked['n']:,} of {self.options.n:,} images are drawn and kept for {self.place}"
-            print(f"lsgm: interrupted; {drawn}: run the same command again to go on", file=sys.stderr)
+            log.warning(f"interrupted; {drawn}: run the same command again to go on")
         elif self.options.json:
             line = {
                 "model": self.model.name,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lsgm.discovery import offers
 from lsgm.errors import UserError
-from lsgm.progress import say
+from lsgm.logs import log, quiet, speaking
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -87,11 +87,12 @@ def _child(argv: Sequence[str], jobs: int, answer: Connection) -> None:
 
     os.environ["LSGM_PROGRESS"] = "0"
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // jobs)))
-    try:
-        outcome = _attempt(argv)
-    except UserError as error:
-        say(str(error))
-        outcome = (2, "")
+    with speaking():
+        try:
+            outcome = _attempt(argv)
+        except UserError as error:
+            log.error(str(error))
+            outcome = (2, "")
     with contextlib.suppress(BrokenPipeError):  # the grid was ended, and with it this training
         answer.send(outcome)
 
@@ -121,5 +122,6 @@ def step(argv: Sequence[str]) -> int:
 
 
 def announce(argv: Sequence[str]) -> None:
-    """Print a command line as one would type it."""
-    print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)
+    """Print a command line as one would type it, unless only warnings are wanted."""
+    if not quiet():
+        print(f"\n$ lsgm {shlex.join(argv)}", file=sys.stderr, flush=True)

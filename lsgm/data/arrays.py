@@ -24,7 +24,7 @@ from lsgm.files.limits import IMAGE_PIXELS, IMAGES
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular, open_zip
 from lsgm.generative import Pixels
-from lsgm.progress import bar, say
+from lsgm.progress import bar, warn
 
 ARRAYS = (".npz", ".npy")
 
@@ -113,7 +113,7 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
     fitting = [name for name, array in arrays.items() if array.layout and array.dtype == np.uint8]
     if MAIN in archive.namelist():
         if beside := [shown(name) for name in fitting if f"{name}.npy" != MAIN]:
-            say(f"{path}: left out are arrays of images beside arr_0: {len(beside)} ({beside[0]})")
+            warn(f"{path}: left out are arrays of images beside arr_0: {len(beside)} ({beside[0]})")
         return MAIN
     if len(fitting) == 1:
         return f"{fitting[0]}.npy"

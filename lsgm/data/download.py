@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -36,6 +35,7 @@ from lsgm.files.limits import DOWNLOAD
 from lsgm.files.names import shown
 from lsgm.files.regular import refuse_special
 from lsgm.files.write import cache_dir, exclusive, open_append, unwritable
+from lsgm.logs import log
 from lsgm.progress import bar
 
 
@@ -156,7 +156,7 @@ def _wanted(dataset: Dataset, folder: Path, search: list[Path]) -> list[RemoteFi
         wrong = f"{path} is not the file that it should be"
         if not path.is_relative_to(cache_dir()):  # not ours to throw away
             raise DataError(f"{wrong}; delete it and run `lsgm data fetch {dataset.name}` again")
-        print(f"lsgm: {wrong}; it is fetched again", file=sys.stderr)
+        log.warning(f"{wrong}; it is fetched again")
         path.unlink()
     return wanted
 

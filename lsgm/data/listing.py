@@ -19,7 +19,7 @@ from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_FILE, IMAGES
 from lsgm.files.names import shown
 from lsgm.files.regular import open_zip, read_bytes, read_member
-from lsgm.progress import say
+from lsgm.progress import warn
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif",
@@ -113,7 +113,7 @@ class Listing:
         remark = self.remark()
         if remark and (line := f"{self.path}: {remark}") not in _SAID:
             _SAID.add(line)
-            say(line)
+            warn(line)
 
 
 _SAID: set[str] = set()

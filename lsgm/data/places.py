@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from lsgm.errors import DataError
 from lsgm.files.regular import open_regular
 from lsgm.files.text import read_record, record_of
 from lsgm.files.write import cache_dir
+from lsgm.logs import log
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def first_good(
             wrong[f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"] = None
         else:
             for sentence in wrong:
-                print(f"lsgm: another copy is used, because {sentence}", file=sys.stderr)
+                log.warning(f"another copy is used, because {sentence}")
             return found
     places = ", ".join(dict.fromkeys(map(str, nothing_in)))
     raise DataError("; ".join(wrong) + (f"; there is no other copy in {places}" if places else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lsgm.data.places import find_mirror, places_of, roots
 from lsgm.discovery import offers
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
+from lsgm.logs import log
 
 _OWN = (
     glyphs.GLYPHS,
@@ -106,6 +108,23 @@ def load(
     Raises DataError for no name, an unknown one, and a file that is absent, truncated, corrupted or
     unreadable; ConfigError for an unknown word in ``convert``, or any for a dataset by name.
     """
+    began = time.perf_counter()
+    images = _loaded(name, root=root, image_size=image_size, convert=convert, few=few)
+    counts = ", ".join(f"{len(pixels):,} {split}" for split, pixels in images.splits.items())
+    shape = " x ".join(map(str, images.image_shape))
+    took = time.perf_counter() - began
+    log.debug("dataset %s: %s of %s (%s), in %.2f s", images.name, counts, shape, images.version, took)
+    return images
+
+
+def _loaded(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None,
+    image_size: int | tuple[int, int] | None,
+    convert: str,
+    few: bool,
+) -> ImageSet:
     if name in DATASETS:
         if convert:
             raise ConfigError(f"--convert is for images of your own, and {name} is none: leave it out")

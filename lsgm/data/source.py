@@ -123,6 +123,10 @@ class Streaming:
         return rows.pin_memory() if self.device.type == "cuda" else rows
 
 
+UNTOLD = 2**31
+"""Bytes that are taken to be free on a system that does not tell, as Windows."""
+
+
 def free_bytes(device: torch.device | str = "cpu") -> int:
     """Return the memory free on a device; on the CPU what the system could give without swapping."""
     device = torch.device(device)
@@ -134,6 +138,8 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    if not hasattr(os, "sysconf"):
+        return UNTOLD
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 

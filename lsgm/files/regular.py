@@ -5,10 +5,12 @@ from __future__ import annotations
 import bz2
 import copy
 import io
+import logging
 import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -87,7 +89,11 @@ _KINDS = {
 }
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+_log = logging.getLogger("lsgm")
 _last: list[str] = []
+_NAMED = 5
+_told: Counter[str] = Counter()
+"""How many files of each folder a log has named: of a folder of photographs a few will do."""
 
 
 def last_read() -> str:
@@ -137,7 +143,18 @@ def open_regular(path: Path | str, error: type[UserError] = DataError) -> io.Buf
     except BaseException:
         os.close(handle)
         raise
+    if _log.isEnabledFor(logging.DEBUG):
+        _tell(path, os.fstat(handle).st_size)
     return os.fdopen(handle, "rb")
+
+
+def _tell(path: Path | str, size: int) -> None:
+    folder = os.path.dirname(path)
+    _told[folder] += 1
+    if _told[folder] <= _NAMED:
+        _log.debug("read: %s (%s bytes)", os.path.abspath(path), f"{size:,}")
+    elif _told[folder] == _NAMED + 1:
+        _log.debug("read: further files of %s, which are not named", os.path.abspath(folder))
 
 
 def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataError) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -16,6 +17,7 @@ from typing import IO
 from lsgm.errors import ConfigError, DataError
 from lsgm.files.names import shown
 
+_log = logging.getLogger("lsgm")
 TEMPORARY = ".tmp-"
 """Prefix of everything unfinished; `sweep` removes what a kill has left."""
 
@@ -93,6 +95,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             temporary.chmod(0o644)
             temporary.replace(path)
+            _log.debug("wrote: %s", path)
         except OSError as error:  # a folder of that name
             raise unwritable(path, error) from error
     except OSError as error:
@@ -115,6 +118,7 @@ def replace_file(path: Path, content: bytes) -> None:
             _synced(file, content)
         temporary.chmod(0o644)
         os.replace(temporary, path)
+        _log.debug("wrote: %s", path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -137,6 +141,7 @@ def directory(final: Path) -> Iterator[Path]:
         yield temporary
         _sync_directory(temporary)
         os.rename(temporary, final)
+        _log.debug("wrote: %s", final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

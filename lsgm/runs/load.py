@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from lsgm.errors import CheckpointError, ConfigError
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.kinds import find_kind, recipe_from
+from lsgm.logs import log
 from lsgm.model.lsgm import sketch
 from lsgm.nets.folding import fold
 from lsgm.runs.checkpoint import (
@@ -67,10 +69,15 @@ def load_model(
     which changes results by roundings alone; its parameters are counted before. Raises CheckpointError where
     the checkpoint is missing, damaged, of a newer format or not described by its own recipe.
     """
+    began = time.perf_counter()
     opened = open_checkpoint(path, weights)
     model = measurable(opened, device, weights)
     if folded:
         fold(opened.networks)
+    took = time.perf_counter() - began
+    log.debug(
+        "model %s: %s weights of %s on %s, in %.2f s", model.name, weights, opened.checkpoint, device, took
+    )
     return model
 
 

@@ -20,7 +20,7 @@ from lsgm.files import write
 from lsgm.files.names import shown
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind
-from lsgm.progress import say
+from lsgm.progress import say, warn
 from lsgm.rng import derive_seed
 from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import MetricsLog, Run
@@ -223,7 +223,7 @@ def train(
         )
         verdict = _run_stages(specs, context, position, checkpoint, state)
         outcome = _outcome(run, position, verdict)
-        say(_ending(outcome, verdict))
+        (say if verdict is None else warn)(_ending(outcome, verdict))
         return outcome
 
 

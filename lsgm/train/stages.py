@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lsgm.logs import log
 from lsgm.objective.bound import Objective
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.score import ScoreModel
@@ -119,10 +119,7 @@ class PriorStep(Stage):
         draws = int(-fitting[0])
         if draws < asked and images.world.main:
             instead = f"{draws} of each image are" if draws else "each batch is encoded anew: none is"
-            print(
-                f"lsgm: memory has no room for {asked} latents of every training image; {instead} kept",
-                file=sys.stderr,
-            )
+            log.warning(f"memory has no room for {asked} latents of every training image; {instead} kept")
         return LatentCache.of(self.vae, images, draws) if draws else None
 
 
