@@ -28,7 +28,7 @@ def present(path: Path) -> bool:
     Raises DataError where its folder does not let one look.
     """
     try:
-        path.lstat()
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
