@@ -96,7 +96,7 @@ class Trackers:
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Tell rows of results."""
         if rows:
-            self._tell(lambda tracker: tracker.rows(rows))
+            self._tell(lambda tracker: tracker.rows([dict(row) for row in rows]))
 
     def file(self, path: Path) -> None:
         """Tell a file."""

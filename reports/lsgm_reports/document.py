@@ -52,6 +52,19 @@ class Pictures:
     """Samples of each model, and images of the data."""
     neighbours: list[Path] = field(default_factory=list)
     """Samples of each model beside their nearest training images."""
+    sheets: list[Path] = field(default_factory=list)
+    """What training runs drew at the end of each of their stages."""
+
+
+def _training(pictures: Pictures) -> list[Block]:
+    """Return the curves of training runs, and what their stages drew last."""
+    caption = "Training curves; dotted: a new stage begins"
+    curves: list[Block] = [] if pictures.training is None else [Picture(pictures.training, caption)]
+    for sheet in pictures.sheets:
+        stage, _, step = sheet.stem.rpartition("-")
+        said = f"Samples of {sheet.parent.parent.name} in {stage} at step {step.lstrip('0') or step}"
+        curves.append(Picture(sheet, said, drawn=False))
+    return curves
 
 
 def not_finished(statuses: Sequence[Status]) -> Section | None:
@@ -138,9 +151,8 @@ def report(
         captions = {sheet: f"Samples of {sheet.stem}, {nearest}" for sheet in pictures.neighbours}
         blocks: list[Block] = [Picture(sheet, said, drawn=False) for sheet, said in captions.items()]
         sections.append(Section("Nearest training images", blocks))
-    if pictures.training is not None:
-        caption = "Training curves; dotted: a new stage begins"
-        sections.append(Section("Training", [Picture(pictures.training, caption)]))
+    if training := _training(pictures):
+        sections.append(Section("Training", training))
     sections.append(_provenance(tasks, reading, sources, out))
     names = list(dict.fromkeys(row.task for row in rows))
     more = f", and {len(names) - 12:,} more" if len(names) > 12 else ""

@@ -68,7 +68,8 @@ def write_plugin(folder: Path) -> None:
 def run(script: str, folder: Path, *before: Path) -> str:
     """Run a script in a folder, with further places to look for packages first."""
     paths = [*map(str, before), *filter(None, sys.path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "LSGM_CACHE": str(folder / "cache")}
+    known = {"LSGM_CACHE": str(folder / "cache"), "LSGM_TRACK": "diary"}
+    environment = os.environ | known | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -107,11 +108,17 @@ def test_the_metric_is_a_row_with_an_interval_and_a_column_under_its_label(
     assert any("Gap of means" in page for page in pages)
 
 
-def test_the_tracker_is_told_of_every_row(walked: tuple[Path, dict[str, Any]]) -> None:
+def test_the_tracker_is_told_of_training_of_every_row_and_of_the_page(
+    walked: tuple[Path, dict[str, Any]],
+) -> None:
     folder, _ = walked
     rows = [json.loads(line) for line in (folder / "results" / "results.jsonl").read_text().splitlines()]
-    told = {line.split()[1] for line in (folder / "diary.txt").read_text().splitlines()}
-    assert told == {row["metric"] for row in rows}
+    told = (folder / "results" / "diary.txt").read_text().splitlines()
+    assert {line.split()[1] for line in told if " " in line} == {row["metric"] for row in rows}
+    assert "report.html" in told
+    trained = (folder / "run" / "diary.txt").read_text()
+    assert "stage1/samples" in trained
+    assert "stage2/nelbo" in trained
 
 
 COLUMN = """

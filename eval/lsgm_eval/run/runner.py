@@ -19,13 +19,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from lsgm.discovery import offers
 from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
-from lsgm.files.names import shown
+from lsgm.files.regular import listed
 from lsgm.results import Row
 from lsgm.results.files import merge_rows, read_rows, write_rows
 from lsgm.results.status import CallState, Planned, Status, now, write_status
+from lsgm.trackers import Trackers, check_names, named
 from lsgm_eval.cache import CellStore
 from lsgm_eval.live import Board, Draw, Entry, Screen, open_screen
 from lsgm_eval.run.manifest import MeasuringCall
@@ -80,7 +80,7 @@ class Runner:
     board: Board | None = None
     """Of the last plan; None before there is one, when nothing is told and no status is written."""
     _started: str = field(default_factory=now)
-    _trackers: dict[str, Callable[[dict[str, Any]], object]] | None = None
+    _trackers: Trackers | None = None
 
     def run(
         self,
@@ -136,27 +136,21 @@ class Runner:
         return [replace(row, manifest=manifest) for row, manifest in zip(rows, found, strict=True)]
 
     def track(self, rows: Sequence[Row]) -> None:
-        """Tell measured rows to the installed trackers; one that raises is named and switched off."""
+        """Tell measured rows to the trackers of ``$LSGM_TRACK``, none of which can end the call."""
         if self.out is None or not self.world.main:
             return
         if self._trackers is None:
-            self._trackers = {}
-            for name, point in offers("lsgm.row_trackers").items():
-                with self._tolerated(name):
-                    self._trackers[name] = point.load()
-        for row in rows:
-            for name, tracker in list(self._trackers.items()):
-                with self._tolerated(name):
-                    tracker(dict(row))
+            self._trackers = Trackers.open(named([]), self.out, self.out.resolve().name)
+        self._trackers.rows([dict(row) for row in rows])
 
-    @contextlib.contextmanager
-    def _tolerated(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            (self._trackers or {}).pop(name, None)
-            why = f"{type(error).__name__}: {error}"
-            print(shown(f"lsgm: the row tracker '{name}' is switched off: {why}"), file=sys.stderr)
+    def end_tracking(self) -> None:
+        """Tell the trackers the pictures, the figures and the page that the folder holds, and close them."""
+        if self.out is None or not self._trackers:
+            return
+        for pattern in ("samples/*.png", "figures/*.png", "report.html"):
+            for path in listed(self.out, pattern):
+                self._trackers.file(path)
+        self._trackers.close()
 
     def close(self, error: BaseException | None) -> None:
         """Say in the status file how the call ended: by an error or an interruption, or by itself."""
@@ -246,6 +240,7 @@ def measuring(
     of what is finished is written where one is wanted; an error goes on its way after that. SIGTERM ends the
     block as Ctrl-C does, with status 143. Processes other than the first one tell and write nothing.
     """
+    check_names(named([]))
     if not world.main:
         yield Runner(out, world, call=call)
         return
@@ -259,10 +254,12 @@ def measuring(
             runner.close(error)
         if report == "yes" and runner.board is not None:
             write_report(out)
+        runner.end_tracking()
         raise
     runner.close(None)
     if report == "yes":
         write_report(out)
+    runner.end_tracking()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import file_name, one_line, shown
@@ -42,6 +42,8 @@ from lsgm_reports.tables.points import cost_tables
 HELP = "turn result files into tables, figures and a document"
 
 _FORMATS = ("md", "csv", "tex", "html")
+_LOGS = ("metrics.jsonl", "*/metrics.jsonl")
+"""Where a training run lies among the places, or directly below one of them."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,26 @@ def run(argv: list[str]) -> int:
     )
     if not options.places:
         raise ConfigError("RUN_OR_DIR is missing; give a results.jsonl or a folder that holds one")
+    made = make(options)
+    _print(made.tasks, made.files, options.recalled)
+    for path in made.written:
+        print(f"wrote {shown(str(path))}")
+    return 0
+
+
+class Made(NamedTuple):
+    """A report that was written."""
+
+    written: list[Path]
+    """Its files, in the order in which they were written."""
+    tasks: dict[str, list[Row]]
+    """What it is of, task by task."""
+    files: list[Path]
+    """The result files."""
+
+
+def make(options: Options) -> Made:
+    """Write the report of result files. Raises DataError for what cannot be read or written."""
     bare = [place for place in options.places if is_bare_run(place)]
     holding = [place for place in options.places if place not in bare] or bare
     files = list(dict.fromkeys(file for place in holding for file in results_of(place)))
@@ -106,11 +128,7 @@ def run(argv: list[str]) -> int:
         why = f"cannot write to {shown(str(error.filename or out))}: {error.strerror}"
         raise DataError(f"{why}; choose another folder with --out") from None
     tasks = tasks_of([each.row for each in reading.placed])
-    written = _write(reading, tasks, files, options, out)
-    _print(tasks, files, options.recalled)
-    for path in written:
-        print(f"wrote {shown(str(path))}")
-    return 0
+    return Made(_write(reading, tasks, files, options, out), tasks, files)
 
 
 def _read(files: Sequence[Path], options: Options) -> Reading:
@@ -159,7 +177,7 @@ def _write(
         for name in ("samples", "neighbours")
     )
     grids.sort(key=lambda grid: grid.stem.partition("@")[0] != "data")
-    pictures = Pictures(curves, training, grids, neighbours)
+    pictures = Pictures(curves, training, grids, neighbours, _sheets(options.places))
     page = report(reading, pictures, files, out, recalled=options.recalled)
     if "md" in options.formats:
         put("report.md", markdown(page, out))
@@ -191,12 +209,7 @@ def _curves(tasks: dict[str, list[Row]], out: Path, written: list[Path]) -> dict
 
 def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | None:
     """Draw the training curves of the runs among the places, and directly below them."""
-    logs = {
-        log
-        for place in places
-        for name in ("metrics.jsonl", "*/metrics.jsonl")
-        for log in listed(place, name)
-    }
+    logs = {log for place in places for name in _LOGS for log in listed(place, name)}
     runs = [run for log in sorted(logs) if (run := read_training(log)) is not None]
     if len(runs) > MOST_RUNS:
         _warn([f"the figure of {len(runs):,} training runs is left out: it has room for {MOST_RUNS}"])
@@ -205,6 +218,17 @@ def _training(places: Sequence[Path], out: Path, written: list[Path]) -> Path | 
         written += made
         return made[0]
     return None
+
+
+def _sheets(places: Sequence[Path]) -> list[Path]:
+    """Return the last sheet of samples that each stage of a training run has drawn."""
+    runs = {log.parent for place in places for name in _LOGS for log in listed(place, name)}
+    last = {
+        (run, sheet.stem.rpartition("-")[0]): sheet
+        for run in sorted(runs)
+        for sheet in sorted(listed(run, "sheets/*.png"))
+    }
+    return list(last.values())[:MOST_RUNS]
 
 
 # What is printed: the tables of every task

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from eval.live.boards import Clock, Toy, row
 
+from lsgm import trackers
 from lsgm.errors import UserError
-from lsgm_eval.run import runner as module
 from lsgm_eval.run.runner import Runner, Terminated
 
 NAMES = ("quality", "nelbo", "ode")
@@ -172,43 +172,57 @@ def test_a_library_call_measures_in_silence(tmp_path: Path, capsys: pytest.Captu
     assert not captured.err + captured.out
 
 
-class Trackers:
-    """Two installed trackers of rows, one of which raises at its second row, and one that is not there."""
+class Steady:
+    """A tracker that notes the metrics of the rows that it is told."""
 
-    def __init__(self) -> None:
-        self.told: dict[str, list[str]] = {"steady": [], "tired": []}
+    def __init__(self, folder: Path, name: str, step: int) -> None:
+        self.told: list[str] = []
+        OPENED.append(self)
 
-    def offers(self, group: str) -> dict[str, Any]:
-        assert group == "lsgm.row_trackers"
-        names = ("absent", "steady", "tired")
-        return {name: SimpleNamespace(load=lambda name=name: self._load(name)) for name in names}
+    def rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.told += [each["metric"] for each in rows]
+        for each in rows:
+            each.clear()  # which changes nothing for anybody else
 
-    def _load(self, name: str) -> Any:
-        if name == "absent":
-            raise ImportError("no module")
+    def file(self, path: Path) -> None:
+        self.told.append(path.name)
 
-        def track(row: dict[str, Any]) -> None:
-            self.told[name].append(row["metric"])
-            row.clear()
-            if name == "tired" and len(self.told[name]) == 2:
-                raise ValueError("no network")
-
-        return track
+    def close(self) -> None:
+        self.told.append("closed")
 
 
-def test_every_measured_row_is_told_to_the_trackers_and_one_that_raises_is_switched_off(
+class Tired(Steady):
+    """One that raises at its second rows."""
+
+    def rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        super().rows(rows)
+        if len(self.told) > 1:
+            raise ValueError("no network")
+
+
+OPENED: list[Steady] = []
+
+
+def test_measured_rows_and_pictures_are_told_to_trackers_and_one_that_raises_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trackers, plan = Trackers(), toys()
-    monkeypatch.setattr(module, "offers", trackers.offers)
+    OPENED.clear()
+    points = {"steady": SimpleNamespace(load=lambda: Steady), "tired": SimpleNamespace(load=lambda: Tired)}
+    monkeypatch.setattr(trackers, "offers", lambda group: points)
+    monkeypatch.setenv(trackers.VARIABLE, "steady,tired")
+    plan = toys()
     plan[0].before = True
     plan.append(Toy("a", "more", [row("more", 2.0), row("last", 3.0)]))
     runner = runner_of(tmp_path)
     assert run(runner, plan) == [*NAMES, "more", "last"]
-    assert trackers.told == {"steady": ["nelbo", "ode", "more", "last"], "tired": ["nelbo", "ode"]}
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "a.png").touch()
+    runner.end_tracking()
+    steady, tired = OPENED
+    assert steady.told == ["nelbo", "ode", "more", "last", "a.png", "closed"]
+    assert tired.told == ["nelbo", "ode"]
     assert capsys.readouterr().err.splitlines() == [
-        "lsgm: the row tracker 'absent' is switched off: ImportError: no module",
-        "lsgm: the row tracker 'tired' is switched off: ValueError: no network",
+        "lsgm: tired tracks no further (ValueError: no network); what it follows goes on without"
     ]
 
 
