@@ -107,6 +107,9 @@ def main(words: Sequence[str]) -> int:
         options.kind = [json.loads((options.repeat / "case.json").read_text())["kind"]]
     options.keep = options.keep.absolute()
     scratch = Path(tempfile.mkdtemp(prefix="lsgm-fuzz-"))
+    sys.dont_write_bytecode = (
+        True  # bytecode of a module that an input imports first is no misdeed of the input
+    )
     os.environ["MPLCONFIGDIR"] = str(scratch / "fonts")  # searched for once, not by every input
     try:
         names = _names(options)
