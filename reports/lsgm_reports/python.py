@@ -41,10 +41,10 @@ def report(
     place = Path(os.fspath(out)).expanduser()
     if isinstance(source, str | os.PathLike):
         places = [Path(os.fspath(source))]
-    elif hasattr(source, "columns"):
-        places = [_kept(source, place)]
-    else:
+    elif isinstance(source, Sequence):
         places = [Path(os.fspath(each)) for each in source]
+    else:
+        places = [_kept(source, place)]
     options = Options(tuple(places), ",".join(formats), place, recalled=recalled, separate=separate)
     return make(options).written
 

@@ -147,9 +147,9 @@ class Runner:
         """Tell the trackers the pictures, the figures and the page that the folder holds, and close them."""
         if self.out is None or not self._trackers:
             return
-        for pattern in ("samples/*.png", "figures/*.png", "report.html"):
-            for path in listed(self.out, pattern):
-                self._trackers.file(path)
+        pictures = [path for name in ("samples", "figures") for path in listed(self.out / name, "*.png")]
+        for path in [*pictures, *listed(self.out, "report.html")]:
+            self._trackers.file(path)
         self._trackers.close()
 
     def close(self, error: BaseException | None) -> None:

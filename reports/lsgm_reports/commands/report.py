@@ -226,7 +226,7 @@ def _sheets(places: Sequence[Path]) -> list[Path]:
     last = {
         (run, sheet.stem.rpartition("-")[0]): sheet
         for run in sorted(runs)
-        for sheet in sorted(listed(run, "sheets/*.png"))
+        for sheet in listed(run / "sheets", "*.png")
     }
     return list(last.values())[:MOST_RUNS]
 
