@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
@@ -26,6 +25,7 @@ from lsgm.files.limits import ARRAYS, Limit
 from lsgm.files.names import shown
 from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path, claim, refuse_links
+from lsgm.logs import log
 from lsgm.results.manifest import digest_of
 from lsgm.results.row import Row, row_from
 
@@ -78,8 +78,7 @@ def read_kept(
     except UserError as error:
         # Another process may remove a file in the meantime, and a link may lead nowhere.
         if damaged and not isinstance(error.__cause__, FileNotFoundError):
-            said = damaged.format(path=shown(str(path)), why=reason_of(error, path))
-            print(f"lsgm: {said}", file=sys.stderr)
+            log.warning(damaged.format(path=shown(str(path)), why=reason_of(error, path)))
         return None
 
 
@@ -111,7 +110,7 @@ def make_way(path: Path) -> None:
         refuse_links(path)
         aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")
         os.rename(path, aside)
-        print(f"lsgm: {shown(str(path))} is a folder and is called {shown(aside.name)} now", file=sys.stderr)
+        log.warning(f"{shown(str(path))} is a folder and is called {shown(aside.name)} now")
 
 
 def reason_of(error: UserError, path: Path) -> str:
@@ -197,10 +196,9 @@ class CellStore:
                 raise DataError(f"{path} is the cell of another measurement")
             rows = [row_from(row, keep=True) for row in cell["rows"]]
         except DataError as error:
-            print(
-                f"lsgm: the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
-                "measuring again",
-                file=sys.stderr,
+            log.warning(
+                f"the finished measurement {shown(str(path))} is damaged ({reason_of(error, path)}); "
+                "measuring again"
             )
             return None
         there = all(os.path.exists(self.folder.parent / name) for name in cell["files"])

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.progress import Progress, listening, silent
 from lsgm.results import Row
 from lsgm.results.row import pareto_front
@@ -397,7 +397,7 @@ class Lines(Screen):
     def changed(self, entry: Entry) -> None:
         """Tell of an entry that is finished."""
         if self._board is not None and entry.state == "done":
-            print(f"lsgm: {shown(measured_line(self._board, entry))}", file=sys.stderr, flush=True)
+            log.info(measured_line(self._board, entry))
 
 
 class Terminal(Screen):

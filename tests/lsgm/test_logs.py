@@ -15,7 +15,8 @@ from lsgm import cli
 from lsgm.logs import log, speaking
 from lsgm.progress import say, silent, warn
 
-CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "glyphs-vae"
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "checkpoints" / "glyphs-vae"
 
 
 @pytest.fixture
@@ -143,3 +144,12 @@ def test_a_handler_of_the_root_prints_nothing_once_more(capsys: pytest.CaptureFi
     finally:
         logging.getLogger().removeHandler(handler)
     assert capsys.readouterr().err == "lsgm: once\n"
+
+
+def test_no_code_says_anything_but_by_the_logger() -> None:
+    sources = [
+        path for home in ("lsgm", "eval", "baselines", "reports") for path in (ROOT / home).rglob("*.py")
+    ]
+    printing = {path.name for path in sources if "file=sys.stderr" in path.read_text(encoding="utf-8")}
+    # The handler itself, and lines that begin with a dollar.
+    assert printing == {"logs.py", "steps.py"}

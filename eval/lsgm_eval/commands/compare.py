@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lsgm.config import require
-from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
@@ -81,11 +80,8 @@ def _judge(found: Compared) -> int:
         gap = line.difference
         if gap is not None and gap.low is not None:
             names = line.models[0] if line.models[0] == line.models[1] else " and ".join(line.models)
-            print(
-                shown(
-                    f"lsgm: worse: {line['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
-                    f"[{gap.low:+.3g}, {gap.high:+.3g}]"
-                ),
-                file=sys.stderr,
+            log.error(
+                f"worse: {line['task']} {line.metric} of {names}: B - A is {gap.value:+.3g} "
+                f"[{gap.low:+.3g}, {gap.high:+.3g}]"
             )
     return 1 if found.worse else 0

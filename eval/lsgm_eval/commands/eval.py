@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.errors import ConfigError
 from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ def run(argv: list[str]) -> int:
     lines = (json.dumps(row.as_dict()) for row in rows) if options.json else map(shown, aligned(cells))
     print("\n".join(lines))
     for why in dict.fromkeys(row.note or "" for row in rows if row.value is None and row.group == "quality"):
-        print(f"lsgm: not measured: {shown(why)}", file=sys.stderr)
-    print(f"lsgm: rows in {out / 'results.jsonl'}, sample grids in {out / 'samples'}", file=sys.stderr)
+        log.warning(f"not measured: {why}")
+    log.info(f"rows in {out / 'results.jsonl'}, sample grids in {out / 'samples'}")
     return 0
 
 

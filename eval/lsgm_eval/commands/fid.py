@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.config import SamplerConfig, require
 from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 
 HELP = "two sets of images, or statistics: FID by both protocols, KID, precision, recall, sFID"
@@ -116,7 +116,7 @@ def run(argv: list[str]) -> int:
         lines = [f"{found.samples} against {found.reference}", "", *found.table(), "", *found.notes()]
         print("\n".join(map(shown, lines)))
     for why in found.not_measured:
-        print(f"lsgm: not measured: {shown(why)}", file=sys.stderr)
+        log.warning(f"not measured: {why}")
     if options.out is not None:
-        print(f"lsgm: rows in {options.out / 'results.jsonl'}", file=sys.stderr)
+        log.info(f"rows in {options.out / 'results.jsonl'}")
     return 0

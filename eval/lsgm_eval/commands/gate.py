@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lsgm.config import require
 from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 
 if TYPE_CHECKING:
@@ -119,11 +119,13 @@ def _check(options: GateOptions) -> int:
         print("\n".join(_table(outcome.verdicts)))
     if options.junit is not None:
         write_junit(options.junit, f"lsgm gate {outcome.golden.model}", outcome.verdicts)
-    for sentence in (*outcome.remarks, *(verdict.sentence for verdict in outcome.failing)):
-        print(f"lsgm: {shown(sentence)}", file=sys.stderr)
+    for remark in outcome.remarks:
+        log.warning(remark)
+    for verdict in outcome.failing:
+        log.error(verdict.sentence)
     total, failing = len(outcome.verdicts), len(outcome.failing)
     said = f"{failing} of {total} golden rows do not stand" if failing else f"all {total} golden rows stand"
-    print(f"lsgm: {said} ({shown(outcome.golden.model)}, {shown(outcome.golden.task)})", file=sys.stderr)
+    (log.error if failing else log.info)(f"{said} ({outcome.golden.model}, {outcome.golden.task})")
     return 1 if failing else 0
 
 
@@ -143,7 +145,7 @@ def _update(options: GateOptions) -> int:
     write_golden(path, golden)
     for line in moves(previous, golden) or ["no row moved"]:
         print(shown(line))
-    print(f"lsgm: {len(golden.rows)} golden rows in {shown(str(path))}", file=sys.stderr)
+    log.info(f"{len(golden.rows)} golden rows in {path}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import UseAppendAction, arg
 
 from lsgm.config import require
 from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import parse
 
 HELP = "quality against evaluations, seconds and FLOPs for every sampler, and speed-ups between models"
@@ -163,5 +163,5 @@ def run(argv: list[str]) -> int:
         found = point_lines([row for row in rows if row.group == "curve"])
         derived = reach_lines([row for row in rows if row.group == "reach"])
         print("\n".join(map(shown, [*found, "", *derived])))
-    print(f"lsgm: rows in {out / 'results.jsonl'}", file=sys.stderr)
+    log.info(f"rows in {out / 'results.jsonl'}")
     return 0

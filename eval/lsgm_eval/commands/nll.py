@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import UseAppendAction
 
 from lsgm.config import DensityConfig, require
 from lsgm.files.names import shown
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 from lsgm.results import Row
 
@@ -180,7 +180,7 @@ def run(argv: list[str]) -> int:
     if world.main:
         print("\n".join((json.dumps(row.as_dict()) for row in rows) if options.json else table(rows)))
         kept = f"rows in {out / 'results.jsonl'}, every image's numbers in {out / 'per-image'}"
-        print(f"lsgm: {kept}", file=sys.stderr)
+        log.info(kept)
     return 0
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lsgm.errors import CheckpointError, DataError, UserError, did_you_mean
-from lsgm.files.names import shown
 from lsgm.files.regular import listed
-from lsgm.progress import say
+from lsgm.progress import warn
 from lsgm.results import Row
 from lsgm.results.files import read_rows
 from lsgm.results.manifest import Manifest, manifest_of
@@ -76,7 +75,7 @@ class RunSide:
             try:
                 self._manifests[name] = manifest_of(row, self.place)
             except DataError as error:
-                say(shown(f"{error}; without it, fewer things are compared"))
+                warn(f"{error}; without it, fewer things are compared")
         return self._manifests[name]
 
     def ran_on(self, row: Row) -> RanOn:
@@ -190,7 +189,7 @@ def _of_run(run: Run) -> RunTraining:
     try:
         state: Mapping[str, Any] = {} if newest is None else read_state(newest)
     except CheckpointError as error:
-        say(shown(f"{error}; without it, fewer things are compared"))
+        warn(f"{error}; without it, fewer things are compared")
         state = {}
     told = [row for row in read_metrics(run.metrics_path) if any(key.startswith(VALIDATION) for key in row)]
     return RunTraining(

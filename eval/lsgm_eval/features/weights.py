@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from lsgm.files.limits import NETWORK
 from lsgm.files.names import shown
 from lsgm.files.regular import read_bytes, refuse_shared_folder, refuse_special, zip_of
 from lsgm.files.write import cache_dir
+from lsgm.logs import log
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ def find_weights(remote: RemoteFile, *, attempts: int = 2, timeout: float = 20.0
         reason = str(error).partition(";")[0]
         raise MissingWeightsError([remote], reason, wrong) from error
     if wrong:
-        print(f"lsgm: {target} is downloaded, because {wrong.removesuffix('; ')}", file=sys.stderr)
+        log.warning(f"{target} is downloaded, because {wrong.removesuffix('; ')}")
     return target
 
 

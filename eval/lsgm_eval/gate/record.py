@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lsgm.errors import UserError
+from lsgm.logs import log
 from lsgm.progress import bar
 from lsgm.results.metrics import entry_of
 from lsgm.runs.provenance import git_revision, versions
@@ -104,10 +104,9 @@ def _replayable(name: str, spread: float) -> bool:
     """Return whether a row is known well enough to be replayed; one that is not is named."""
     if spread <= LOOSEST:
         return True
-    print(
-        f"lsgm: {name} is left out: ways of computing it differ by {spread:.1g} of its size, which is more "
-        "than a replay could tell a fault from",
-        file=sys.stderr,
+    log.warning(
+        f"{name} is left out: ways of computing it differ by {spread:.1g} of its size, which is more than a "
+        "replay could tell a fault from"
     )
     return False
 
@@ -141,7 +140,7 @@ def _tried(name: str, way: Callable[[], Measured]) -> Measured | None:
     try:
         return _whole(way())
     except (RuntimeError, TypeError, UserError) as error:
-        print(f"lsgm: this model is not computed by way of {name} ({error})", file=sys.stderr)
+        log.warning(f"this model is not computed by way of {name} ({error})")
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,6 +19,7 @@ from lsgm.distributed import World
 from lsgm.errors import UserError
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.logs import log
 from lsgm.ode import SolverError
 from lsgm.progress import bar
 from lsgm_eval.cache import write_kept
@@ -115,9 +115,9 @@ def score_images(
         )
     if world.main:
         for _, sentence in failures[:LISTED]:
-            print(f"lsgm: {config.method} of {shown(model.name)} failed at {sentence}", file=sys.stderr)
+            log.warning(f"{config.method} of {shown(model.name)} failed at {sentence}")
         if len(failures) > LISTED:
-            print(f"lsgm: ... and at {len(failures) - LISTED:,} more images", file=sys.stderr)
+            log.warning(f"... and at {len(failures) - LISTED:,} more images")
     world.on_main(store.compact)
     return Scores(columns, tuple(failures))
 

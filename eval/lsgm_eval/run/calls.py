@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -13,8 +12,8 @@ from typing import Literal
 from lsgm.config import SamplerConfig, require
 from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
-from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.logs import log
 from lsgm.results import Row
 from lsgm.sampling.keep import save_grid
 from lsgm_eval.cost_curve.points import check_fit
@@ -235,6 +234,5 @@ def sweep(
     runner.keep(rows + derived, gone)
     runner.track(derived)
     if world.main and runner.board is not None and (left := len(runner.board.left)):
-        said = f"time is up: {left} points are left, the same command goes on with them"
-        print(f"lsgm: {shown(said)}", file=sys.stderr, flush=True)
+        log.warning(f"time is up: {left} points are left, the same command goes on with them")
     return rows + derived

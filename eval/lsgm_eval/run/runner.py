@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Literal
 from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
 from lsgm.files.regular import listed
+from lsgm.logs import log
 from lsgm.results import Row
 from lsgm.results.files import merge_rows, read_rows, write_rows
 from lsgm.results.status import CallState, Planned, Status, now, write_status
@@ -298,6 +298,6 @@ def write_report(out: Path) -> None:
         status, why = 1, [f"{type(error).__name__}: {error}"]
     if status:
         reason = why[0].removeprefix("lsgm: ") if why else "the command failed"
-        print(f"lsgm: no report: {reason}", file=sys.stderr)
+        log.warning(f"no report: {reason}")
     else:
-        print(f"lsgm: report in {out / 'report.html'} and {out / 'report.md'}", file=sys.stderr)
+        log.info(f"report in {out / 'report.html'} and {out / 'report.md'}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from lsgm.errors import UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import shown
 from lsgm.generative import GenerativeModel
+from lsgm.logs import log
 from lsgm.progress import bar
 from lsgm.results.manifest import digest_of
 from lsgm.sampling.keep import Output, open_output
@@ -354,10 +354,9 @@ class StateFile:
         def ours(arrays: Arrays) -> T | None:
             if arrays.text("key") == self.key:
                 return use(arrays)
-            print(
-                f"lsgm: the interrupted pass {shown(str(self.path))} is of another pass: its model, seeds, "
-                "sampler, extractors or code differ; beginning again",
-                file=sys.stderr,
+            log.warning(
+                f"the interrupted pass {shown(str(self.path))} is of another pass: its model, seeds, "
+                "sampler, extractors or code differ; beginning again"
             )
             return None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from lsgm.files.arrays import Arrays
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.files.write import atomic_path, cache_dir
+from lsgm.logs import log
 from lsgm.progress import bar
 from lsgm.rng import derive_seed
 from lsgm_eval.cache import code_version, make_way, read_kept, reason_of, room_for, write_kept
@@ -293,10 +293,7 @@ def open_rows(path: Path, shape: tuple[int, int]) -> RowFile | None:
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             why = reason_of(error, path)
-            print(
-                f"lsgm: the cached features {shown(str(path))} are damaged ({why}); computing them again",
-                file=sys.stderr,
-            )
+            log.warning(f"the cached features {shown(str(path))} are damaged ({why}); computing them again")
         return None
     return rows
 

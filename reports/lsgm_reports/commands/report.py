@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import file_name, one_line, shown
 from lsgm.files.regular import listed
 from lsgm.files.write import atomic_path, claim, make_folder
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 from lsgm.results.files import is_bare_run, to_csv
 from lsgm.results.row import Row
@@ -148,7 +148,7 @@ def _read(files: Sequence[Path], options: Options) -> Reading:
 
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
-        print(f"lsgm: {shown(sentence)}", file=sys.stderr)
+        log.warning(sentence)
 
 
 # What is written: the rows as a table, then figures and the documents that show them

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from lsgm.errors import ConfigError, UserError
 from lsgm.files.names import file_name, shown
 from lsgm.files.write import claim
+from lsgm.logs import log
 from lsgm.options import Positional, arg, parse
 from lsgm.progress import aligned
 
@@ -150,7 +151,7 @@ def _carry_out(again: Again, out: Path, received: Path, options: Options, compar
     if again.missing:
         raise UserError(f"cannot run it: {'; '.join(again.missing)}; bring that here first")
     if again.processes > 1:
-        print(f"lsgm: in one process, where {again.processes} shared the images", file=sys.stderr)
+        log.warning(f"in one process, where {again.processes} shared the images")
     from lsgm_reports.reproduce.apart import run_apart
 
     claim(out)

@@ -19,6 +19,7 @@ from scoring import KnownModel, known_images
 from lsgm.config import DensityConfig
 from lsgm.distributed import World, join
 from lsgm.errors import UserError
+from lsgm.logs import speaking
 from lsgm.results.row import KEYS
 from lsgm_eval.likelihood.bound import Bound, estimator_label
 from lsgm_eval.likelihood.scores import Scores, finer, score_images, solves_flow
@@ -556,4 +557,5 @@ def test_two_processes_share_the_images_and_give_the_numbers_of_one(tmp_path: Pa
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[2]), Path(sys.argv[1]))
+    with speaking():
+        worker(int(sys.argv[2]), Path(sys.argv[1]))
