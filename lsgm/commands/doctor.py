@@ -23,7 +23,18 @@ from lsgm.options import parse
 
 HELP = "say what this machine has: Python, torch, devices, data, weights, disk"
 
-_PACKAGES = ("numpy", "scipy", "matplotlib", "safetensors", "torch-fidelity", "clean-fid", "tensorboard")
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "safetensors",
+    "torch-fidelity",
+    "clean-fid",
+    "tensorboard",
+    "wandb",
+    "mlflow-skinny",
+    "huggingface-hub",
+)
 
 
 @dataclass(frozen=True)
