@@ -54,7 +54,7 @@ def as_model(
     elif all(hasattr(given, needed) for needed in ("name", "sha256", "pixels", "parameters", "has_prior")):
         model = given
     elif callable(getattr(given, "sample", None)) and not inspect.isclass(given):
-        model = cast(GenerativeModel, Foreign(given, pixels))
+        model = cast(GenerativeModel, ForeignModel(given, pixels))
     else:
         kind = given.__name__ if inspect.isclass(given) else type(given).__name__
         what = "an instance of it" if inspect.isclass(given) else "a run, or an object with sample(seeds)"
@@ -65,7 +65,7 @@ def as_model(
     return model
 
 
-class Foreign:
+class ForeignModel:
     """An object with ``sample(seeds)``, or ``sample(seeds, sampler)``, as a `GenerativeModel`."""
 
     methods = ("nelbo",)

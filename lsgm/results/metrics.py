@@ -23,7 +23,7 @@ from lsgm.results.row import Row
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedName:
     """The name under which the numbers of one feature space are published: FID only where it is FID."""
 
     space: str
@@ -50,7 +50,7 @@ class Metric:
     """What a reader must know; of a family with ``{space}`` in it."""
     in_space: bool = False
     """Whether it is a family of feature spaces."""
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedName, ...] = ()
     statistic: str = ""
     """What a task calls the statistic that gives a family, perhaps with others."""
     headline: bool = False
@@ -68,10 +68,16 @@ _BETTER_LOW, _BETTER_HIGH = False, True
 
 
 def _family(
-    name: str, unit: str, better: bool | None, label: str, meaning: str, statistic: str, *published: Published
+    name: str,
+    unit: str,
+    better: bool | None,
+    label: str,
+    meaning: str,
+    statistic: str,
+    *published: PublishedName,
 ) -> Metric:
     """Return a family; without another name its own is what is published of it in the Inception's space."""
-    published = published or (Published("inception", name, label, meaning.format(space="inception")),)
+    published = published or (PublishedName("inception", name, label, meaning.format(space="inception")),)
     return Metric(name, unit, better, "quality", label, meaning, True, published, statistic)
 
 
@@ -84,8 +90,8 @@ _FAMILIES = (
         "Fréchet distance to the reference images in the feature space '{space}', plug-in estimate: "
         "comparable at the same n only, and not a FID",
         "frechet",
-        Published("inception", "fid", "FID", f"Fréchet distance {_INCEPTION}; {_SMALL}"),
-        Published(
+        PublishedName("inception", "fid", "FID", f"Fréchet distance {_INCEPTION}; {_SMALL}"),
+        PublishedName(
             "inception-clean",
             "fid_clean",
             "FID (clean-fid)",
@@ -99,13 +105,13 @@ _FAMILIES = (
         "Kernel",
         "squared maximum mean discrepancy in the feature space '{space}' (polynomial, unbiased: may be < 0)",
         "kernel",
-        Published(
+        PublishedName(
             "inception",
             "kid",
             "KID",
             f"squared maximum mean discrepancy {_INCEPTION}, over all pairs (unbiased: may be < 0)",
         ),
-        Published(
+        PublishedName(
             "inception-clean",
             "kid_clean",
             "KID (clean-fid)",
@@ -120,7 +126,7 @@ _FAMILIES = (
         "exp of the mean KL from the average class probabilities to an image's, classified by '{space}': "
         "knows no reference, and is not an Inception Score",
         "inception-score",
-        Published(
+        PublishedName(
             "inception",
             "inception_score",
             "Inception Score",
@@ -172,7 +178,7 @@ _FAMILIES = (
         "Fréchet distance in the feature space '{space}' extrapolated to infinitely many samples "
         "(arXiv:1911.07023), and not a FID",
         "frechet-infinity",
-        Published(
+        PublishedName(
             "inception",
             "fid_infinity",
             "FID∞",
@@ -187,7 +193,7 @@ _FAMILIES = (
         "Fréchet distance of features that keep their place in the image, in the feature space '{space}', "
         "and not an sFID",
         "spatial-frechet",
-        Published(
+        PublishedName(
             "inception",
             "sfid",
             "sFID",
@@ -310,7 +316,7 @@ def families_of(statistic: str) -> tuple[str, ...]:
 
 
 @cache
-def _published() -> Mapping[str, tuple[Metric, Published]]:
+def _published() -> Mapping[str, tuple[Metric, PublishedName]]:
     return {each.name: (metric, each) for metric in families().values() for each in metric.published}
 
 

@@ -12,7 +12,7 @@ from lsgm.errors import DataError
 from lsgm.files.names import shown
 from lsgm.files.write import claim, make_folder
 from lsgm.results.files import read_rows, write_rows
-from lsgm_reports.commands.report import Options, make
+from lsgm_reports.commands.report import ReportOptions, make
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def report(
         places = [Path(os.fspath(each)) for each in source]
     else:
         places = [_kept(source, place)]
-    options = Options(tuple(places), ",".join(formats), place, recalled=recalled, separate=separate)
+    options = ReportOptions(tuple(places), ",".join(formats), place, recalled=recalled, separate=separate)
     return make(options).written
 
 

@@ -19,7 +19,7 @@ from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, load, sha256_of, test_levels
 from lsgm.errors import UserError
 from lsgm.generative import Pixels, Samples
-from lsgm_eval.foreign import Foreign
+from lsgm_eval.foreign import ForeignModel
 
 LSGM = Path(__file__).parents[2] / "checkpoints/glyphs-lsgm"
 SHARE = 0.2
@@ -121,7 +121,7 @@ def test_a_model_without_a_hash_is_known_by_what_it_draws() -> None:
         def sample(self, seeds: list[int]) -> NDArray[np.uint8]:
             return super().sample([seed + 1 for seed in seeds])
 
-    assert Foreign(Noise()).sha256 == Foreign(Noise()).sha256 != Foreign(Other()).sha256
+    assert ForeignModel(Noise()).sha256 == ForeignModel(Noise()).sha256 != ForeignModel(Other()).sha256
 
 
 def test_a_sampler_is_passed_on_to_whom_takes_one() -> None:

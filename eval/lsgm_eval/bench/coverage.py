@@ -25,7 +25,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
+class CoverageOptions:
     """Options of ``lsgm bench coverage``."""
 
     repeats: int = 400
@@ -48,7 +48,9 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Count, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench coverage", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(
+        CoverageOptions, argv, prog="lsgm bench coverage", description=DESCRIPTION, examples=EXAMPLES
+    )
     from lsgm.bench.measuring import columns, publish
     from lsgm.progress import bar
     from lsgm_eval.bench.laws import coverage, worlds, worlds_of

@@ -27,7 +27,7 @@ PARTS = ("distance", "memory", "pass", "packages")
 
 
 @dataclass(frozen=True)
-class Options:
+class FidBenchOptions:
     """Options of ``lsgm bench fid``."""
 
     only: str = ",".join(PARTS)
@@ -80,7 +80,7 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Measure, then print; the exit status is 0."""
-    options = parse(Options, argv, prog="lsgm bench fid", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(FidBenchOptions, argv, prog="lsgm bench fid", description=DESCRIPTION, examples=EXAMPLES)
     import torch
 
     from lsgm.bench.measuring import describe, machine, publish

@@ -38,7 +38,7 @@ from lsgm_eval.models import open_model
 from lsgm_eval.samples.gather import run_pass
 
 if TYPE_CHECKING:
-    from lsgm_eval.bench.fid import Options
+    from lsgm_eval.bench.fid import FidBenchOptions
 
 PACKAGES = ("numpy", "scipy", "torch-fidelity", "clean-fid")
 OURS = "this package"
@@ -56,7 +56,7 @@ SPECTRA: dict[str, Callable[[int], Array]] = {
 10⁻⁶ in equal ratios."""
 
 
-def measure_distance(options: Options) -> list[dict[str, Any]]:
+def measure_distance(options: FidBenchOptions) -> list[dict[str, Any]]:
     """Return a row for each spectrum and way: seconds, processor seconds, how many times as long as ours,
     and the relative difference of its value from that of singular values."""
     found = []
@@ -105,7 +105,7 @@ def _trace_by_sqrtm(product: Array) -> float:
         return float(np.trace(scipy.linalg.sqrtm(product)).real)
 
 
-def measure_pass(options: Options) -> list[dict[str, Any]]:
+def measure_pass(options: FidBenchOptions) -> list[dict[str, Any]]:
     """Return for each extractor the seconds of extraction alone and of a pass over the same ready images."""
     with _state_file(options) as state:
         extractors: list[tuple[Extractor, int]] = [(FidelityInception(str(state)), options.images)]
@@ -129,7 +129,7 @@ def measure_pass(options: Options) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_packages(options: Options) -> list[dict[str, Any]]:
+def measure_packages(options: FidBenchOptions) -> list[dict[str, Any]]:
     """Return the seconds of each package and of this one: files to features, with the network at hand, and
     files and weights to a distance.
 
@@ -146,7 +146,9 @@ def measure_packages(options: Options) -> list[dict[str, Any]]:
         return rows + _package_distances(state, folders, options)
 
 
-def _package_features(state: Path, script: Path, folder: Path, options: Options) -> list[dict[str, Any]]:
+def _package_features(
+    state: Path, script: Path, folder: Path, options: FidBenchOptions
+) -> list[dict[str, Any]]:
     """Return rows of torch-fidelity's and clean-fid's features beside ours, each network run before."""
     from cleanfid.fid import get_folder_features
     from cleanfid.inception_torchscript import InceptionV3W
@@ -183,7 +185,7 @@ def _package_features(state: Path, script: Path, folder: Path, options: Options)
     return rows
 
 
-def _package_distances(state: Path, folders: list[Path], options: Options) -> list[dict[str, Any]]:
+def _package_distances(state: Path, folders: list[Path], options: FidBenchOptions) -> list[dict[str, Any]]:
     from torch_fidelity import calculate_metrics
 
     def by_us() -> float:
@@ -199,7 +201,9 @@ def _package_distances(state: Path, folders: list[Path], options: Options) -> li
     return _beside({OURS: by_us, "torch-fidelity": by_torch_fidelity}, "distance", options)
 
 
-def _beside(pair: dict[str, Callable[[], Any]], result: str, options: Options) -> list[dict[str, Any]]:
+def _beside(
+    pair: dict[str, Callable[[], Any]], result: str, options: FidBenchOptions
+) -> list[dict[str, Any]]:
     ours, theirs = pair
     timed = take_turns(pair, options.repeats, desc=f"{theirs}, {result}")
     mine, others = (np.asarray(timed[name].value, dtype=np.float64) for name in pair)
@@ -209,7 +213,7 @@ def _beside(pair: dict[str, Callable[[], Any]], result: str, options: Options) -
     return [head | {"way": name, **times.as_row(timed[ours]), **difference} for name, times in timed.items()]
 
 
-def _rows_of(extractor: Extractor, folder: Path, options: Options) -> Any:
+def _rows_of(extractor: Extractor, folder: Path, options: FidBenchOptions) -> Any:
     return _pass_over(open_model(str(folder)), options.images, extractor, options.batch).rows
 
 
@@ -293,7 +297,7 @@ def _pass_over(model: GenerativeModel, count: int, extractor: Extractor, batch: 
 
 
 @contextmanager
-def _state_file(options: Options) -> Iterator[Path]:
+def _state_file(options: FidBenchOptions) -> Iterator[Path]:
     """Yield the file of Inception's weights: those given, or random ones in a folder that goes at the end."""
     if options.weights is not None:
         yield Path(options.weights)

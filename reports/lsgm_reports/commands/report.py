@@ -47,7 +47,7 @@ _LOGS = ("metrics.jsonl", "*/metrics.jsonl")
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """Options of ``lsgm report``."""
 
     places: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN_OR_DIR")]
@@ -82,7 +82,7 @@ class Options:
 def run(argv: list[str]) -> int:
     """Write the report, print the table of every task, and say where everything lies."""
     options = parse(
-        Options,
+        ReportOptions,
         argv,
         prog="lsgm report",
         description="Read result rows (JSON lines); write a document, a page for the browser, a CSV, tables "
@@ -103,7 +103,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-class Made(NamedTuple):
+class WrittenReport(NamedTuple):
     """A report that was written."""
 
     written: list[Path]
@@ -114,7 +114,7 @@ class Made(NamedTuple):
     """The result files."""
 
 
-def make(options: Options) -> Made:
+def make(options: ReportOptions) -> WrittenReport:
     """Write the report of result files. Raises DataError for what cannot be read or written."""
     bare = [place for place in options.places if is_bare_run(place)]
     holding = [place for place in options.places if place not in bare] or bare
@@ -128,10 +128,10 @@ def make(options: Options) -> Made:
         why = f"cannot write to {shown(str(error.filename or out))}: {error.strerror}"
         raise DataError(f"{why}; choose another folder with --out") from None
     tasks = tasks_of([each.row for each in reading.placed])
-    return Made(_write(reading, tasks, files, options, out), tasks, files)
+    return WrittenReport(_write(reading, tasks, files, options, out), tasks, files)
 
 
-def _read(files: Sequence[Path], options: Options) -> Reading:
+def _read(files: Sequence[Path], options: ReportOptions) -> Reading:
     """Return the rows that the report is of; what was dropped or is not known goes to standard error."""
     reading = read_placed(files, skip_malformed=options.skip_malformed)
     if not reading.placed:
@@ -155,7 +155,7 @@ def _warn(sentences: Sequence[str]) -> None:
 
 
 def _write(
-    reading: Reading, tasks: dict[str, list[Row]], files: Sequence[Path], options: Options, out: Path
+    reading: Reading, tasks: dict[str, list[Row]], files: Sequence[Path], options: ReportOptions, out: Path
 ) -> list[Path]:
     written: list[Path] = []
 

@@ -45,7 +45,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """Options of ``lsgm reproduce``."""
 
     row: Annotated[Positional[str], arg(metavar="ROW")] = ""
@@ -68,7 +68,7 @@ class Options:
 
 def run(argv: list[str]) -> int:
     """Print the command; with --run 0 where the number came out again, 1 where it did not."""
-    options = parse(Options, argv, prog="lsgm reproduce", description=DESCRIPTION, examples=EXAMPLES)
+    options = parse(ReproduceOptions, argv, prog="lsgm reproduce", description=DESCRIPTION, examples=EXAMPLES)
     if not options.row:
         raise ConfigError("ROW is missing; give PLACE#ID as a report shows it, or a folder of results")
     if options.device and not re.fullmatch(r"[a-z]{1,20}(:[0-9]{1,3})?", options.device):
@@ -97,7 +97,7 @@ def run(argv: list[str]) -> int:
     raise UserError(f"{len(found)} rows fit; name one by PLACE#ID, or by --model, --metric and --sampler")
 
 
-def _folder(options: Options, default: Path, received: Path) -> Path:
+def _folder(options: ReproduceOptions, default: Path, received: Path) -> Path:
     """Return the folder to write into, which holds nothing: what it holds would be reused.
 
     Raises ConfigError for another, and where a link in the folder that was given leads the default elsewhere.
@@ -124,7 +124,9 @@ def _say(line: str) -> None:
     print(shown(line))
 
 
-def _carry_out(again: Again, out: Path, received: Path, options: Options, compare: Callable[[], int]) -> int:
+def _carry_out(
+    again: Again, out: Path, received: Path, options: ReproduceOptions, compare: Callable[[], int]
+) -> int:
     """Print what must hold and the command; run it where asked to, and return what ``compare`` says of it.
 
     Raises UserError where it runs code of others that is not trusted, or needs what is not here.
@@ -159,7 +161,7 @@ def _carry_out(again: Again, out: Path, received: Path, options: Options, compar
     return run_apart(again.argv, again.directory, again.environment, words, [received]) or compare()
 
 
-def _measure(placed: Placed, name: str, options: Options) -> int:
+def _measure(placed: Placed, name: str, options: ReproduceOptions) -> int:
     from lsgm.results.manifest import manifest_of
     from lsgm_reports.reproduce.again import row_again
 
@@ -212,7 +214,7 @@ def _compare(row: Row, folder: Path, out: Path) -> int:
     return 0 if outcome.reproduced else 1
 
 
-def _train(folder: Path, options: Options) -> int:
+def _train(folder: Path, options: ReproduceOptions) -> int:
     from lsgm_reports.reproduce.again import training_again
     from lsgm_reports.reproduce.weights import same_weights
 

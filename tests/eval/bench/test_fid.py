@@ -13,7 +13,7 @@ from inception import Script, random_script
 
 from lsgm.errors import ConfigError
 from lsgm_eval.bench import fid_ways
-from lsgm_eval.bench.fid import PARTS, Options, run
+from lsgm_eval.bench.fid import PARTS, FidBenchOptions, run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
 from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, random_state, take_turns
 from lsgm_eval.features.published import FidelityInception
@@ -123,6 +123,6 @@ def test_a_round_takes_every_way_and_the_next_begins_with_another() -> None:
     ],
 )
 def test_bad_options_are_refused_with_what_to_give(option: str, value: Any, said: str) -> None:
-    assert Options().parts == list(PARTS)
+    assert FidBenchOptions().parts == list(PARTS)
     with pytest.raises(ConfigError, match=said):
-        Options(**{option: value})
+        FidBenchOptions(**{option: value})
