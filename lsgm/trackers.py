@@ -284,14 +284,14 @@ class MLflow:
 
 
 def _values(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Return the value of each row under task, model and metric, with evaluations where several are told."""
+    """Return the value of each row under task, model and metric; of a point of a curve also its sampler."""
     found: dict[str, float] = {}
     for row in rows:
         value = row.get("value")
         if isinstance(value, int | float) and math.isfinite(value):
             parts = [row.get("task"), row.get("model"), row.get("metric")]
-            if row.get("nfe_mean"):
-                parts.append(f"nfe {row['nfe_mean']:g}")
+            if row.get("group") == "curve":
+                parts.append(row.get("sampler"))
             found["/".join(str(part) for part in parts if part)] = float(value)
     return list(found.items())
 

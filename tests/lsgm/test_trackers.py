@@ -18,8 +18,15 @@ from lsgm.errors import ConfigError
 from lsgm.trackers import MLflow, TensorBoard, Trackers, WeightsAndBiases, named
 
 PICTURE = Image.new("L", (6, 4), 200)
-ROW = {"task": "glyphs@3/quick", "model": "mine", "metric": "nelbo", "value": 1.5, "nfe_mean": None}
-AT_COST = {"task": "glyphs@3/quick", "model": "mine", "metric": "frechet", "value": 2.5, "nfe_mean": 20.0}
+ROW = {"task": "glyphs@3/quick", "model": "mine", "metric": "nelbo", "value": 1.5, "group": "nelbo"}
+AT_COST = {
+    "task": "glyphs@3/quick",
+    "model": "mine",
+    "metric": "frechet",
+    "value": 2.5,
+    "group": "curve",
+    "sampler": "heun(steps=10)",
+}
 
 
 def tell(tracker: Any, step: int, folder: Path) -> None:
@@ -41,7 +48,7 @@ def test_tensorboard_holds_scalars_pictures_and_rows(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(each.step, each.value) for each in events.Scalars("stage1/nelbo")] == [(3, 97.0)]
-    assert events.Scalars("glyphs@3/quick/mine/frechet/nfe 20")[0].value == 2.5
+    assert events.Scalars("glyphs@3/quick/mine/frechet/heun(steps=10)")[0].value == 2.5
     assert (events.Images("samples")[0].width, events.Images("samples")[0].height) == (6, 4)
     assert events.Images("curve")
 
@@ -60,7 +67,7 @@ def test_mlflow_holds_them_in_files_and_goes_on(tmp_path: Path, monkeypatch: pyt
     assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
     history = client.get_metric_history(run.info.run_id, "stage1/nelbo")
     assert [(each.step, each.value) for each in history] == [(3, 97.0), (4, 96.0)]
-    assert run.data.metrics["glyphs_3/quick/mine/frechet/nfe 20"] == 2.5
+    assert run.data.metrics["glyphs_3/quick/mine/frechet/heun_steps_10_"] == 2.5
     kept = {each.path for each in client.list_artifacts(run.info.run_id)}
     assert {"samples", "results.json", "curve.png", "notes.txt"} <= kept
 
@@ -76,7 +83,7 @@ def test_wandb_holds_them_without_a_server(tmp_path: Path, monkeypatch: pytest.M
     logs = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{first._run.id}.wandb"))
     assert len(logs) == 2
     content = b"".join(path.read_bytes() for path in logs)
-    for word in (b"stage1/nelbo", b"97", b"glyphs@3/quick/mine/frechet/nfe 20", b"2.5"):
+    for word in (b"stage1/nelbo", b"97", b"glyphs@3/quick/mine/frechet/heun(steps=10)", b"2.5"):
         assert word in content
     kept = {path.name for path in (tmp_path / "wandb").rglob("*") if path.is_file()}
     assert "notes.txt" in kept
