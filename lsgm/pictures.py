@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from lsgm.config import require
-from lsgm.data import load, test_levels
+from lsgm.data import dataset_names, load, test_levels
 from lsgm.sampling.keep import tiled
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def images(source: str, *, limit: int | None = None, seed: int = 0, convert: str = "") -> Tensor:
+def images(
+    source: str,
+    *,
+    limit: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    convert: str = "",
+) -> Tensor:
     """Return images uint8 [N, C, H, W] in 0..255.
 
     Args:
         source: A dataset and one of its splits, ``glyphs:test`` (``test`` unless given), or the path of a
-            folder, zip, npz or npy of images, ``./photos`` or ``./photos:train``.
+            folder, zip, npz or npy of images, all of them unless a split is named (``./photos:train``).
         limit: A uniform subset of so many, drawn in one order: fewer are the first of more.
+        size: A side, or (height, width), to which images by path are cropped and reduced; None leaves them.
         seed: Of the pixels of a binary set, which are drawn from its grey values.
         convert: What is allowed for images of your own that are not plain greyscale or RGB.
 
@@ -28,10 +36,11 @@ def images(source: str, *, limit: int | None = None, seed: int = 0, convert: str
     """
     name, found, split = source.rpartition(":")
     if not found or "/" in split:
-        name, split = source, "test"
+        name, split = source, ""
     require(limit is None or limit >= 1, f"limit is {limit}; it must be at least 1")
-    known = load(name, image_size=None, convert=convert)
-    levels = test_levels(known, split, seed, bits=8, limit=limit)
+    known = load(name, image_size=size, convert=convert, few=True)
+    every = "test" if name in dataset_names() else "+".join(known.splits)
+    levels = test_levels(known, split or every, seed, bits=8, limit=limit)
     return levels * 255 if known.pixels == "binary" else levels
 
 

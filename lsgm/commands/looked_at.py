@@ -28,7 +28,8 @@ class LookOptions:
     model: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory or one of its checkpoints."""
     images: Annotated[Positional[str], arg(metavar="IMAGES")]
-    """A dataset and its split (glyphs:test), or a folder, zip, npz or npy of images of the model's size."""
+    """A dataset and its split (glyphs:test), or a folder, zip, npz or npy of images, which are cropped and
+    reduced to the model's size."""
     limit: int = 16
     """Images, a uniform subset that is the first of a larger one."""
     seed: int = 0
@@ -62,7 +63,8 @@ class LookOptions:
         """Return ``count`` images for the model, uint8 [N, C, H, W], or as many as there are."""
         from lsgm.pictures import images
 
-        found = images(self.images, limit=count, seed=self.seed, convert=self.convert)
+        _, height, width = model.pixels.shape
+        found = images(self.images, limit=count, size=(height, width), seed=self.seed, convert=self.convert)
         if model.pixels.kind == "binary" and found.shape[1] == 1:
             found = (found > 127).to(found.dtype) * 255
         return found

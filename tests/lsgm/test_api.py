@@ -15,7 +15,7 @@ SIGNATURES = {
     "fit": "(recipe, out=None, *, changes=None, data=None, device='auto', max_seconds=None, init_from=None, "
     "init_vae_from=None, track=(), sheet=36)",
     "recipe": "(name, changes=None)",
-    "images": "(source, *, limit=None, seed=0, convert='')",
+    "images": "(source, *, limit=None, size=None, seed=0, convert='')",
     "sheet": "(images, *, columns=None, scale=None)",
     "Model.sample": "(self, seeds, sampler='heun', *, at_once=100, **settings)",
     "Model.density": "(self, images, method='nelbo', *, seeds=None, at_once=100, **settings)",

@@ -25,10 +25,13 @@ def test_images_of_a_folder_are_its_own(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
     for k, picture in enumerate(pixels):
         Image.fromarray(picture).save(tmp_path / f"{k:02}.png")
-    kept = lsgm.images(f"{tmp_path}:train")
-    assert kept.shape[1:] == (3, 8, 6)
+    every, training = lsgm.images(str(tmp_path)), lsgm.images(f"{tmp_path}:train")
     stored = {picture.tobytes() for picture in pixels}
-    assert {picture.permute(1, 2, 0).contiguous().numpy().tobytes() for picture in kept} <= stored
+    assert {picture.permute(1, 2, 0).contiguous().numpy().tobytes() for picture in every} == stored
+    assert every.shape == (12, 3, 8, 6)
+    assert len(training) < 12
+    assert lsgm.images(str(tmp_path), size=4, limit=2).shape == (2, 3, 4, 4)
+    assert lsgm.images(str(tmp_path / "03.png")).shape == (1, 3, 8, 6)
 
 
 def test_a_name_or_a_split_that_is_none_is_one_sentence() -> None:
