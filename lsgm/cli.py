@@ -84,7 +84,8 @@ commands:
 
 `lsgm COMMAND --help` explains a command with worked examples; `lsgm --version` is the version.
 Any command takes -q (warnings and errors alone, no progress) and -v (what is read, from where, when); so
-does every process where LSGM_LOG is debug, info, warning or error."""
+does every process where LSGM_LOG is debug, info, warning or error. `lsgm --print-completion bash`, or zsh or
+tcsh, is a script that completes commands and options."""
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -92,6 +93,11 @@ def _dispatch(argv: list[str]) -> int:
     argv = heed(argv)
     if argv[:1] in (["-V"], ["--version"]):
         print(f"lsgm {__version__}")
+        return 0
+    if argv[:1] == ["--print-completion"]:
+        from lsgm.completion import script
+
+        print(script(argv[1:]), end="")
         return 0
     commands = offers("lsgm.commands")
     kind = "option" if argv and argv[0].startswith("-") else "command"

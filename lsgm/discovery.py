@@ -31,6 +31,19 @@ def _installed(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda p: p.name)}
 
 
+_surveys: list[dict[str, str]] = []
+
+
+@contextmanager
+def surveying() -> Iterator[dict[str, str]]:
+    """Give the words, and what they are, of whatever `choose` explains within the block."""
+    _surveys.append({})
+    try:
+        yield _surveys[-1]
+    finally:
+        _surveys.pop()
+
+
 def choose(
     argv: Sequence[str], known: Mapping[str, EntryPoint | str], *, page: str, what: str, otherwise: str = ""
 ) -> tuple[str, list[str]]:
@@ -44,6 +57,8 @@ def choose(
     if not argv or argv[0] in ("-h", "--help", "help"):
         width = max(map(len, known), default=0)
         helps = {name: at if isinstance(at, str) else help_line(at.value) for name, at in known.items()}
+        for survey in _surveys:
+            survey.update(helps)
         lines = (f"  {name:<{width}}  {line}".rstrip() for name, line in helps.items())
         print(page.format(list="\n".join(lines)))
         return "", []

@@ -23,7 +23,7 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-WORDS = {"-q": "warning", "--quiet": "warning", "-v": "debug", "--verbose": "debug"}
+WORDS = {"-q": "warning", "-v": "debug"}
 """Words of any command line, and the levels they stand for."""
 
 log = logging.getLogger("lsgm")
@@ -84,10 +84,9 @@ def heed(argv: Sequence[str]) -> list[str]:
     is in that variable, make no sense.
     """
     end = argv.index("--") if "--" in argv else len(argv)
-    asked = [word for word in argv[:end] if word in WORDS]
-    wanted = {WORDS[word] for word in asked}
+    wanted = {WORDS[word] for word in argv[:end] if word in WORDS}
     if len(wanted) > 1:
-        raise ConfigError(f"{' and '.join(dict.fromkeys(asked))} contradict each other; give one of them")
+        raise ConfigError("-q and -v contradict each other; give one of them")
     given = os.environ.get(VARIABLE, "")
     if given and given.lower() not in LEVELS:
         hint = did_you_mean(given.lower(), LEVELS) or f"; give {', '.join(LEVELS)}"

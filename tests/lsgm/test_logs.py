@@ -49,7 +49,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     [
         (["probe", "x"], ["a sentence", "a warning"], ["x", "bars"]),
         (["-q", "probe", "x"], ["a warning"], ["x", "silent"]),
-        (["probe", "x", "--quiet"], ["a warning"], ["x", "silent"]),
+        (["probe", "x", "-q"], ["a warning"], ["x", "silent"]),
         (["probe", "-v", "x"], ["s: details", "a sentence", "a warning"], ["x", "bars"]),
         (["probe", "--", "-q"], ["a sentence", "a warning"], ["--", "-q", "bars"]),
     ],
@@ -85,8 +85,8 @@ def test_the_variable_sets_the_level_and_words_set_another(
 def test_what_makes_no_sense_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["ls", "-q", "--verbose"]) == 2
-    assert capsys.readouterr().err == "lsgm: -q and --verbose contradict each other; give one of them\n"
+    assert cli.main(["ls", "-q", "-v"]) == 2
+    assert capsys.readouterr().err == "lsgm: -q and -v contradict each other; give one of them\n"
     monkeypatch.setenv("LSGM_LOG", "debugg")
     assert cli.main(["ls"]) == 2
     assert capsys.readouterr().err == "lsgm: LSGM_LOG is 'debugg', which is no level; did you mean 'debug'?\n"
