@@ -16,13 +16,13 @@ from lsgm import cli
 from lsgm.data import ImageSet, sha256_of
 from lsgm.kinds import recipe_from
 from lsgm.runs.checkpoint import (
-    WEIGHTS,
     find_checkpoint,
     load_into,
     read_entries,
     read_state,
     read_weights,
     refuse_other,
+    weights_file,
 )
 from lsgm.structure import to_dict
 
@@ -65,9 +65,10 @@ spaces = [{ extractor = "glyphs", name = "glyphs" }]
 def load_weights(module: torch.nn.Module, path: Path) -> dict[str, Any]:
     """Load the averaged weights of a checkpoint, or of a run's newest one; return its `state.json`."""
     checkpoint = find_checkpoint(path)
-    refuse_other(module, read_entries(checkpoint), checkpoint / WEIGHTS["ema"])
-    load_into(module, read_weights(checkpoint), checkpoint / WEIGHTS["ema"])
-    return read_state(checkpoint)
+    state = read_state(checkpoint)
+    refuse_other(module, read_entries(checkpoint), checkpoint / weights_file(state))
+    load_into(module, read_weights(checkpoint), checkpoint / weights_file(state))
+    return state
 
 
 def merged(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

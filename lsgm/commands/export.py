@@ -15,15 +15,16 @@ from lsgm.options import Positional, arg, parse
 
 HELP = "keep a run's averaged weights, small, with a model card"
 
-DESCRIPTION = """Write a run's averaged weights, `state.json` and MODEL_CARD.md into a new folder.
+DESCRIPTION = """Write a run's averaged weights, `state.json`, model card and `config.json` into a new folder.
 
-Every command takes the folder for a model. It holds neither optimisers nor raw weights: a new run may start
-from it (`lsgm train RECIPE --init-from OUT`), but the old one goes on in its own directory alone."""
+Every command takes the folder for a model; its files are named for the Hugging Face Hub. It holds neither
+optimisers nor raw weights: a new run may start from it (`lsgm train RECIPE --init-from OUT`), but the old one
+goes on in its own directory alone."""
 
 EXAMPLES = (
     "lsgm export runs/mnist-small checkpoints/mnist-small/lsgm",
     "lsgm export runs/mnist-small checkpoints/mnist-small/vae --stage stage1 --name mnist-small-vae",
-    "lsgm export --card checkpoints/mnist-small/lsgm --measured results.jsonl",
+    "lsgm export --card checkpoints/mnist-small/lsgm --measured results.jsonl --license apache-2.0",
 )
 
 
@@ -47,6 +48,8 @@ class ExportOptions:
     """Result files (JSON lines); the card shows their rows of these very weights."""
     limit: UseAppendAction[tuple[str, ...]] = ()
     """A sentence for the card on what the model is not good for; may be repeated."""
+    license: str = ""
+    """The licence of the weights, by the Hub's identifier (apache-2.0); the card has none unless given."""
     json: bool = False
     """Print what was written as one JSON line on standard output."""
 
@@ -69,7 +72,7 @@ def run(argv: list[str]) -> int:
     if options.card is not None:
         from lsgm.runs.export import write_card
 
-        card = write_card(options.card, options.measured, options.limit)
+        card = write_card(options.card, options.measured, options.limit, options.license)
         print(json.dumps({"card": str(card)}) if options.json else f"{card} written")
         return 0
     assert options.model is not None
@@ -79,15 +82,22 @@ def run(argv: list[str]) -> int:
 
 
 def _export(options: ExportOptions, source: Path, out: Path) -> None:
-    from lsgm.runs.checkpoint import WEIGHTS
+    from lsgm.runs.checkpoint import weights_file
     from lsgm.runs.export import checkpoint_to_export, export, write_card
 
     claim(out)
     checkpoint = checkpoint_to_export(source, options.stage)
-    state = export(checkpoint, out, dtype=options.dtype, name=options.name, limits=options.limit)
+    state = export(
+        checkpoint,
+        out,
+        dtype=options.dtype,
+        name=options.name,
+        limits=options.limit,
+        license=options.license,
+    )
     if options.measured:
         write_card(out, options.measured)
-    file = state["files"][WEIGHTS["ema"]]
+    file = state["files"][weights_file(state)]
     if options.json:
         print(json.dumps({"name": state["name"], "out": str(out), "step": state["step"], **file}))
     else:

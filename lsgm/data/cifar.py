@@ -218,4 +218,12 @@ def _set(
     return carved_set("cifar10", version, "uint8", *pairs, {"class": CLASSES}, mirror=mirror)
 
 
-CIFAR10 = Dataset("cifar10", "CIFAR-10, 8 bits", "uint8", (3, 32, 32), read_cifar10, CIFAR_FILES)
+CIFAR10 = Dataset(
+    "cifar10",
+    "CIFAR-10, 8 bits",
+    "uint8",
+    (3, 32, 32),
+    read_cifar10,
+    CIFAR_FILES,
+    hub="uoft-cs/cifar10",
+)

@@ -112,6 +112,7 @@ class Dataset:
         together: Whether the official files must lie in one place; each may lie in another otherwise.
         carved: Whether ``val`` is a part of what was published as training images.
         find: Returns where it lies in a folder, for one that is neither official files nor a mirror.
+        hub: Its name on the Hugging Face Hub, where its official images are there.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Dataset:
     together: bool = False
     carved: bool = True
     find: Callable[[Path], Path | None] | None = None
+    hub: str = ""
 
 
 def carved_set(

@@ -146,7 +146,15 @@ def _fixed(splits: dict[str, Tensor], version: str, *, mirror: bool, source: Pat
     return ImageSet("mnist-fixed", version, sha256_of(splits.values()), "binary", splits, mirror=mirror)
 
 
-MNIST = Dataset("mnist", "MNIST, dynamically binarised", "binary", (1, 28, 28), read_mnist, MNIST_FILES)
+MNIST = Dataset(
+    "mnist",
+    "MNIST, dynamically binarised",
+    "binary",
+    (1, 28, 28),
+    read_mnist,
+    MNIST_FILES,
+    hub="ylecun/mnist",
+)
 MNIST_FIXED = Dataset(
     "mnist-fixed",
     "MNIST in Larochelle's fixed binarisation",

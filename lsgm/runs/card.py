@@ -15,7 +15,7 @@ from lsgm.files.names import shown
 from lsgm.kinds import recipe_from
 from lsgm.progress import markdown_table
 from lsgm.recipes import find_recipes, read_toml
-from lsgm.runs.checkpoint import WEIGHTS
+from lsgm.runs.checkpoint import weights_file
 from lsgm.structure import completed_as_then, differences, to_dict
 
 SHOWN_GROUPS = ("likelihood", "quality")
@@ -44,9 +44,9 @@ def render_card(state: Mapping[str, Any], place: str, rows: Sequence[Mapping[str
         "## Measured",
         *_measured(rows),
         "## Limits",
-        "\n".join(f"- {shown(line)}" for line in limits(state, measured=bool(_shown(rows)))),
+        "\n".join(f"- {shown(line)}" for line in limits(state, measured=bool(shown_rows(rows)))),
         "## Use",
-        _usage(state, place),
+        usage_lines(state, place),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -91,7 +91,7 @@ def _reached(state: Mapping[str, Any]) -> str:
 
 
 def _facts(state: Mapping[str, Any]) -> str:
-    pixels, meta, file = state["meta"]["pixels"], state["meta"], state["files"][WEIGHTS["ema"]]
+    pixels, meta, file = state["meta"]["pixels"], state["meta"], state["files"][weights_file(state)]
     levels = "binary" if pixels["kind"] == "binary" else f"{2 ** pixels['bits']} levels"
     data = dict(zip(("name", "version", "sha256"), meta["dataset"].rsplit("@", 2), strict=False))
     parameters = [f"{count:,} ({part})" for part, count in state["parameters"].items()]
@@ -104,7 +104,7 @@ def _facts(state: Mapping[str, Any]) -> str:
             ("trained on", ", ".join(filter(None, (data["name"], data.get("version"))))),
             ("data sha256", f"`{data['sha256']}`" if "sha256" in data else "not recorded"),
             ("mirrored in training", "yes" if (meta["recipe"].get("data") or {}).get("flip") else "no"),
-            ("weights", f"`{WEIGHTS['ema']}`, averaged over the steps, {_precision(state)}"),
+            ("weights", f"`{weights_file(state)}`, averaged over the steps, {_precision(state)}"),
             ("size", f"{file['bytes']:,} bytes"),
             ("weights sha256", f"`{file['sha256']}`"),
         ],
@@ -190,12 +190,13 @@ def _validation(state: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def shown_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows that a card prints."""
     return [row for row in rows if row.get("group") in SHOWN_GROUPS and row.get("value") is not None]
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    printed = _shown(rows)
+    printed = shown_rows(rows)
     if not printed:
         return [
             "No results are printed here; `lsgm export --card FOLDER --measured results.jsonl` adds them."
@@ -255,7 +256,8 @@ def _decimals(half: float) -> int:
     return max(0, -exponent + (half < 2 * 10.0**exponent))
 
 
-def _usage(state: Mapping[str, Any], place: str) -> str:
+def usage_lines(state: Mapping[str, Any], place: str) -> str:
+    """Return the commands that take the model, which lies at ``place``."""
     task = _task(str(state["meta"]["dataset"]).split("@")[0])
     return "\n".join(
         [

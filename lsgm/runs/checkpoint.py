@@ -2,7 +2,8 @@
 
 ``step-NNNNNNN/`` holds `model.safetensors` and `ema.safetensors` (both complete), `optimizer.pt`, and
 `state.json`: format, step, stage, training seconds, shapes, size and sha256 of the other files, and the
-caller's `meta` (what the model is made of).
+caller's `meta` (what the model is made of). An exported checkpoint has averaged weights alone, in
+`model.safetensors`, where the Hub looks for weights; those of early versions in `ema.safetensors`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
 
 WEIGHTS = {"raw": "model.safetensors", "ema": "ema.safetensors"}
-"""The file that each kind of weights is in."""
+"""The file of a run's checkpoint that each kind of weights is in."""
+
+EXPORTED = "model.safetensors"
+"""The file of averaged weights in an exported checkpoint."""
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """What weights are, as the format of safetensors calls it."""
@@ -110,6 +114,13 @@ def find_checkpoint(path: Path | str) -> Path:
     return found[-1]
 
 
+def weights_file(state: Mapping[str, Any], weights: Literal["ema", "raw"] = "ema") -> str:
+    """Return the name of the file of averaged or raw weights in the checkpoint that ``state`` describes."""
+    if weights == "ema" and "exported" in state and WEIGHTS["ema"] not in state.get("files", {}):
+        return EXPORTED
+    return WEIGHTS[weights]
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return `state.json`, which is what `CheckpointState` says; keys of later versions are in it as well.
 
@@ -168,10 +179,11 @@ def read_weights(checkpoint: Path, weights: Literal["ema", "raw"] = "ema") -> di
 
 
 def _weights_file(checkpoint: Path, weights: Literal["ema", "raw"]) -> tuple[Path, dict[str, Any]]:
-    path, state = checkpoint / WEIGHTS[weights], read_state(checkpoint)
-    if "exported" in state and path.name not in state.get("files", {}):
+    state = read_state(checkpoint)
+    path = checkpoint / weights_file(state, weights)
+    if "exported" in state and weights == "raw":
         raise CheckpointError(
-            f"{checkpoint} was exported with its averaged weights alone and has no {weights} ones; ask for "
+            f"{checkpoint} was exported with its averaged weights alone and has no raw ones; ask for "
             "the averaged weights, or give the run it was exported from"
         )
     if path.name not in state.get("files", {}):

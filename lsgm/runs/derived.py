@@ -23,7 +23,7 @@ from lsgm.generative import GenerativeModel
 from lsgm.kinds import recipe_from
 from lsgm.nets.layers import BatchNorm
 from lsgm.rng import derive_seed
-from lsgm.runs.checkpoint import WEIGHTS, save_checkpoint
+from lsgm.runs.checkpoint import save_checkpoint, weights_file
 from lsgm.runs.directory import Run
 from lsgm.runs.load import OpenedCheckpoint, averaged_weights
 from lsgm.runs.records import Position
@@ -80,7 +80,7 @@ def write_recalibrated(out: Path, opened: OpenedCheckpoint, how: dict[str, Any],
     """
     source = {
         "checkpoint": str(opened.checkpoint.resolve()),
-        "sha256": opened.state["files"][WEIGHTS["ema"]]["sha256"],
+        "sha256": opened.state["files"][weights_file(opened.state)]["sha256"],
         **how,
     }
     decoder = opened.networks.get_submodule(DECODER)

@@ -1,7 +1,8 @@
-"""From a run to a small folder that describes itself: averaged weights, `state.json`, a model card.
+"""From a run to a small folder that describes itself: averaged weights, `state.json`, card and config.
 
 The folder is a checkpoint, which every command takes as it is. It has neither optimisers nor raw weights, so
-nothing can go on from it bit for bit, and none of its texts names a path or the machine.
+nothing can go on from it bit for bit, and none of its texts names a path or the machine. Its files have the
+names by which the Hugging Face Hub shows them; `state.json` is what commands read.
 """
 
 from __future__ import annotations
@@ -17,24 +18,29 @@ from torch import Tensor
 
 from lsgm.errors import CheckpointError, UserError, did_you_mean
 from lsgm.files import write
+from lsgm.files.limits import DOCUMENT
+from lsgm.files.regular import read_bytes
 from lsgm.results.files import read_rows
-from lsgm.runs.card import render_card
 from lsgm.runs.checkpoint import (
+    EXPORTED,
     FORMAT,
     STATE,
-    WEIGHTS,
     checkpoints,
     find_checkpoint,
     read_state,
     serialise,
+    weights_file,
     write_described,
 )
 from lsgm.runs.derived import refuse_existing
 from lsgm.runs.directory import Run, read_metrics
+from lsgm.runs.hub_card import check_license, is_ours, render_config, render_readme
 from lsgm.runs.load import averaged_weights, described, measurable, open_checkpoint, run_name
 from lsgm.runs.records import Position
 
-CARD = "MODEL_CARD.md"
+CARD, CONFIG = "README.md", "config.json"
+EARLIER_CARD = "MODEL_CARD.md"
+"""What the card of a folder was called before the Hub showed it."""
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -72,32 +78,40 @@ def checkpoint_to_export(path: Path, stage: str = "") -> Path:
 
 
 def export(
-    checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16", name: str = "", limits: Sequence[str] = ()
+    checkpoint: Path,
+    out: Path,
+    *,
+    dtype: Dtype = "bfloat16",
+    name: str = "",
+    limits: Sequence[str] = (),
+    license: str = "",
 ) -> dict[str, Any]:
     """Write a checkpoint's averaged weights and what is known of them into ``out``; return its `state.json`.
 
     The model's name is ``name``, else that of the run, with the stage where that is not the end of the run.
-    ``limits`` are sentences for the card on what the model is not good for. The same checkpoint gives the
-    same bytes. Raises CheckpointError where the checkpoint does not load, and
-    where ``out`` exists or cannot be written; then nothing of it is there.
+    ``limits`` are sentences for the card on what the model is not good for, ``license`` is the Hub's name of
+    the terms under which others may use it. The same checkpoint gives the same bytes. Raises CheckpointError
+    where the checkpoint does not load, and where ``out`` exists or cannot be written; then nothing of it is
+    there.
     """
     refuse_existing(out)
     state = _state(checkpoint, dtype, name)
-    state["exported"]["limits"] = list(limits)
+    state["exported"] |= {"limits": list(limits), "license": check_license(license)}
     return write_folder(out, state, rounded(averaged_weights(checkpoint), dtype))
 
 
 def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write weights, `state.json` with their hash, and a card into ``out``; return the state as written.
+    """Write weights, `state.json` with their hash, card and config into ``out``; return the state as written.
 
     Raises CheckpointError where ``out`` cannot be written; then nothing of it is there.
     """
     try:
         with write.directory(out) as temporary:
-            written = write_described(temporary / WEIGHTS["ema"], serialise(tensors))
-            state = {**state, "files": {WEIGHTS["ema"]: written}}
+            written = write_described(temporary / EXPORTED, serialise(tensors))
+            state = {**state, "files": {EXPORTED: written}}
             write.write_synced(temporary / STATE, (json.dumps(state, indent=1) + "\n").encode())
-            write.write_synced(temporary / CARD, render_card(state, _shown(out)).encode())
+            write.write_synced(temporary / CONFIG, render_config(state))
+            write.write_synced(temporary / CARD, render_readme(state, _shown(out)).encode())
     except OSError as error:
         raise CheckpointError(
             f"{out} could not be written ({error.strerror or error}); {write.remedy(error)} or choose "
@@ -106,21 +120,24 @@ def write_folder(out: Path, state: Mapping[str, Any], tensors: Mapping[str, Tens
     return dict(state)
 
 
-def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str] = ()) -> Path:
+def write_card(
+    folder: Path, measured: Sequence[Path] = (), limits: Sequence[str] = (), license: str = ""
+) -> Path:
     """Write an exported checkpoint's model card anew, with the rows of result files that measured it.
 
-    ``limits`` take the place of the sentences that `state.json` keeps of what the model is not good for. Rows
-    of other weights are passed over. Raises CheckpointError where the folder is not an exported
-    checkpoint, UserError for a result file that cannot be read or has no row of this one.
+    ``limits`` take the place of the sentences that `state.json` keeps of what the model is not good for,
+    ``license`` that of its licence. Rows of other weights are passed over. A card under its earlier name is
+    superseded and removed. Raises CheckpointError where the folder is not an exported checkpoint or has a
+    README.md of somebody else's, UserError for a result file that cannot be read or has no row of this one.
     """
     state = read_state(folder)
     if "exported" not in state:
         raise CheckpointError(
             f"{folder} was not exported; `lsgm export {folder} OUT` makes a folder with a card"
         )
-    _refuse_incomplete(folder, state)
+    refuse_incomplete(folder, state)
     write.claim(folder)
-    sha256 = state["files"][WEIGHTS["ema"]]["sha256"]
+    sha256 = state["files"][weights_file(state)]["sha256"]
     rows: list[dict[str, Any]] = []
     for path in measured:
         own = [row.as_dict() for row in read_rows(path) if row.checkpoint_sha256 == sha256]
@@ -130,11 +147,17 @@ def write_card(folder: Path, measured: Sequence[Path] = (), limits: Sequence[str
             )
         rows += own
     card = folder / CARD
+    if card.exists() and not is_ours(read_bytes(card, DOCUMENT, CheckpointError).decode(errors="replace")):
+        raise CheckpointError(f"{card} is not a card that `lsgm export` wrote; move it away first")
+    kept = {"limits": list(limits), "license": check_license(license)}
+    changed = {key: value for key, value in kept.items() if value}
     with write.writing(card):
-        if limits:
-            state["exported"]["limits"] = list(limits)
+        if changed:
+            state["exported"] |= changed
             write.replace_file(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
-        write.replace_file(card, render_card(state, _shown(folder), rows).encode())
+        write.replace_file(folder / CONFIG, render_config(state))
+        write.replace_file(card, render_readme(state, _shown(folder), rows).encode())
+        (folder / EARLIER_CARD).unlink(missing_ok=True)
     return card
 
 
@@ -164,14 +187,14 @@ def _shown(folder: Path) -> str:
     return place.relative_to(here).as_posix() if place.is_relative_to(here) else place.name
 
 
-def _refuse_incomplete(folder: Path, state: Mapping[str, Any]) -> None:
+def refuse_incomplete(folder: Path, state: Mapping[str, Any]) -> None:
     """Raise CheckpointError where an exported checkpoint does not say all that a card prints."""
     Position.of(state)
     meta, exported, files = state.get("meta") or {}, state["exported"] or {}, state.get("files") or {}
     said = {
         "name": state.get("name"),
         "parameters": state.get("parameters"),
-        f"files.{WEIGHTS['ema']}": files.get(WEIGHTS["ema"]),
+        f"files.{weights_file(state)}": files.get(weights_file(state)),
         "meta.recipe": meta.get("recipe"),
         "meta.pixels": meta.get("pixels"),
         "meta.dataset": meta.get("dataset"),
@@ -207,7 +230,7 @@ def describe_origin(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any
         "run": run_name(checkpoint),
         "run_id": manifest.get("run_id"),
         "checkpoint": checkpoint.resolve().name,
-        "sha256": state["files"][WEIGHTS["ema"]]["sha256"],
+        "sha256": state["files"][weights_file(state)]["sha256"],
         "started": manifest.get("time"),
         "git_revisions": _revisions(run),
         "hardware": list(dict.fromkeys(map(hardware_line, hardware))),

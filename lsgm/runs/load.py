@@ -19,13 +19,13 @@ from lsgm.logs import log
 from lsgm.model.lsgm import sketch
 from lsgm.nets.folding import fold
 from lsgm.runs.checkpoint import (
-    WEIGHTS,
     find_checkpoint,
     load_into,
     read_entries,
     read_state,
     read_weights,
     refuse_other,
+    weights_file,
 )
 from lsgm.structure import from_dict, to_dict
 
@@ -108,8 +108,8 @@ def open_checkpoint(path: Path | str, weights: Literal["ema", "raw"]) -> OpenedC
     needed = find_kind(recipe.kind).parts(state, outline)
     if absent := sorted(needed - parts):
         raise CheckpointError(
-            f"{checkpoint / WEIGHTS[weights]} has no tensor of the part '{absent[0]}', which would be as it "
-            "was before training; restore it from a copy"
+            f"{checkpoint / weights_file(state, weights)} has no tensor of the part '{absent[0]}', which "
+            "would be as it was before training; restore it from a copy"
         )
     networks = _built(recipe, pixels)
     load_present(networks, checkpoint, weights)
@@ -123,7 +123,7 @@ def measurable(
     opened.networks.to(device)
     identity = {
         "name": opened.state.get("name") or run_name(opened.checkpoint),
-        "sha256": opened.state["files"][WEIGHTS[weights]]["sha256"],
+        "sha256": opened.state["files"][weights_file(opened.state, weights)]["sha256"],
     }
     kind = find_kind(opened.recipe.kind)
     return kind.measurable(opened.recipe, opened.networks, {**opened.state, **identity})
@@ -145,7 +145,7 @@ def initialise_vae_from(networks: nn.Module, path: Path | str) -> Path:
     Raises CheckpointError where the checkpoint, or the networks, have no VAE, and where tensors do not fit.
     """
     checkpoint = find_checkpoint(path)
-    origin = checkpoint / WEIGHTS["ema"]
+    origin = checkpoint / weights_file(read_state(checkpoint))
     vae = dict(networks.named_children()).get("vae")
     if vae is None:
         raise CheckpointError(f"{origin}: the model to train has no VAE to load; name a recipe that has one")
@@ -166,15 +166,16 @@ def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
 def load_present(networks: nn.Module, checkpoint: Path, weights: Literal["ema", "raw"]) -> None:
     """Load the parts of the networks that a checkpoint holds, each whole, and nothing that it should not."""
     parts = _fitting(networks, checkpoint, weights)
+    origin = checkpoint / weights_file(read_state(checkpoint), weights)
     tensors, children = read_weights(checkpoint, weights), dict(networks.named_children())
     for part in sorted(parts):
-        load_into(children[part], _part(tensors, part), checkpoint / WEIGHTS[weights])
+        load_into(children[part], _part(tensors, part), origin)
 
 
 def _fitting(networks: nn.Module, checkpoint: Path, weights: Literal["ema", "raw"]) -> set[str]:
     """Return the parts of the networks that a checkpoint holds, after types and shapes in its header."""
     entries = read_entries(checkpoint, weights)
-    origin = checkpoint / WEIGHTS[weights]
+    origin = checkpoint / weights_file(read_state(checkpoint), weights)
     parts = {key.split(".", 1)[0] for key in entries} - TRAINING_PARTS
     children = dict(networks.named_children())
     if foreign := sorted(parts - children.keys()):

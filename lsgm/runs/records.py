@@ -148,6 +148,7 @@ class ExportedState:
     earlier: tuple[EarlierRun, ...] = ()
     validation: dict[str, float | None] | None = None
     limits: tuple[str, ...] = ()
+    license: str = ""
 
 
 @dataclass(frozen=True)

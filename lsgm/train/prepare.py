@@ -22,7 +22,7 @@ from lsgm.model.lsgm import LSGM
 from lsgm.objective.kl import ACTIVE_NATS, normal_kl
 from lsgm.progress import bar
 from lsgm.rng import StepNoise
-from lsgm.runs.checkpoint import WEIGHTS, read_weights
+from lsgm.runs.checkpoint import read_weights, weights_file
 from lsgm.runs.derived import refuse_existing, write_derived
 from lsgm.runs.export import rounded, write_folder
 from lsgm.runs.load import OpenedCheckpoint
@@ -245,7 +245,7 @@ def write_fitted(out: Path, opened: OpenedCheckpoint, images: int, argv: Sequenc
         f"prior.reference.{name}": value
         for name, value in opened.networks.get_submodule("prior.reference").state_dict().items()
     }
-    source = {"sha256": opened.state["files"][WEIGHTS["ema"]]["sha256"], "images": images}
+    source = {"sha256": opened.state["files"][weights_file(opened.state)]["sha256"], "images": images}
     if "exported" not in opened.state:
         return write_derived(out, opened, {"moments": source}, own, argv)
     tensors = {**read_weights(opened.checkpoint, "ema"), **own}

@@ -24,7 +24,7 @@ from lsgm.config import OptimConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError, DataError
 from lsgm.kinds import recipe_from
 from lsgm.recipes import ORIGINS
-from lsgm.runs.checkpoint import WEIGHTS, find_checkpoint, read_state, require_optimizers
+from lsgm.runs.checkpoint import find_checkpoint, read_state, require_optimizers, weights_file
 from lsgm.runs.directory import Run
 from lsgm.structure import completed_as_then, differences, to_dict, worded
 from lsgm.train.stage import StageSpec
@@ -204,7 +204,7 @@ class Origin:
         """Look at what is there."""
         try:
             state = read_state(find_checkpoint(path))
-            return cls(option, path, state["files"][WEIGHTS["ema"]]["sha256"])
+            return cls(option, path, state["files"][weights_file(state)]["sha256"])
         except (CheckpointError, KeyError):
             return cls(option, path, None)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lsgm.errors import DataError, UserError
 from lsgm.files.limits import WEIGHTS
@@ -85,7 +85,8 @@ def find_weights(sha256: str, places: Sequence[Path]) -> Path | None:
     for place in places:
         for checkpoint in reversed(_checkpoints(place)):
             try:
-                recorded = read_table(checkpoint / "state.json")["files"]["ema.safetensors"]["sha256"]
+                state = read_table(checkpoint / "state.json")
+                recorded = state["files"][_weights_file(state)]["sha256"]
             except (UserError, KeyError, TypeError):
                 continue
             if recorded == sha256 and _weights_sha256(checkpoint) == sha256:
@@ -119,13 +120,19 @@ def _found(place: Path) -> Iterator[Path]:
         ) from error
 
 
+def _weights_file(state: Mapping[str, Any]) -> str:
+    """Return the file of averaged weights, as `lsgm.runs.checkpoint.weights_file` knows it."""
+    exported = "exported" in state and "ema.safetensors" not in state["files"]
+    return "model.safetensors" if exported else "ema.safetensors"
+
+
 def _weights_sha256(checkpoint: Path) -> str | None:
     """Return the sha256 of a checkpoint's averaged weights, None where they cannot be read."""
-    path = checkpoint / "ema.safetensors"
     try:
+        path = checkpoint / _weights_file(read_table(checkpoint / "state.json"))
         about = os.stat(path)
         return _sha256(path, about.st_size, about.st_mtime_ns)
-    except (UserError, OSError):
+    except (UserError, OSError, KeyError, TypeError):
         return None
 
 

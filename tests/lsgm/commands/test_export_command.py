@@ -46,7 +46,7 @@ def test_a_run_becomes_a_folder(run: Path, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "checkpoints" / "bars" / "lsgm"
     assert export(run, out) == 0
     said = capsys.readouterr().out
-    size = (out / "ema.safetensors").stat().st_size
+    size = (out / "model.safetensors").stat().st_size
     assert said == f"bars, step 12, in {size:,} bytes: {out}; `lsgm sample {out}`\n"
     assert load_model(out).name == "bars"
 
@@ -60,7 +60,7 @@ def test_json_says_what_was_written(run: Path, tmp_path: Path, capsys: pytest.Ca
         "name": "bars-vae",
         "out": str(tmp_path / "vae"),
         "step": 6,
-        **state["files"]["ema.safetensors"],
+        **state["files"]["model.safetensors"],
     }
     assert state["exported"]["dtype"] == "float32"
     assert not load_model(tmp_path / "vae").has_prior
@@ -71,7 +71,7 @@ def test_the_card_is_written_again_with_results_of_these_weights(
 ) -> None:
     out = tmp_path / "lsgm"
     assert export(run, out) == 0
-    card, before = out / "MODEL_CARD.md", (out / "state.json").read_bytes()
+    card, before = out / "README.md", (out / "state.json").read_bytes()
     assert "No results are printed here" in card.read_text()
     mine = results(tmp_path, load_model(out).sha256)
     more = results(tmp_path, load_model(out).sha256, "more.jsonl")
@@ -90,19 +90,19 @@ def test_results_may_come_with_the_export(run: Path, tmp_path: Path) -> None:
     rows = results(tmp_path, load_model(tmp_path / "first").sha256)
     # The same bytes, so the same sha256.
     assert export(run, tmp_path / "again", "--measured", rows) == 0
-    assert "11.0 to 13.0" in (tmp_path / "again" / "MODEL_CARD.md").read_text()
+    assert "11.0 to 13.0" in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_results_of_other_weights_are_refused(run: Path, tmp_path: Path) -> None:
     assert export(run, tmp_path / "out") == 0
-    before = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    before = (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(UserError, match=r"results.jsonl has no row of the weights in .*; measure them first"):
         export("--card", tmp_path / "out", "--measured", results(tmp_path, "ff" * 32))
     (tmp_path / "torn.jsonl").write_text("{")
     for name in ("torn.jsonl", "absent.jsonl"):
         with pytest.raises(UserError, match=f"{name}.*(remove the line or the file|check the path)"):
             export("--card", tmp_path / "out", "--measured", tmp_path / name)
-    assert (tmp_path / "out" / "MODEL_CARD.md").read_text() == before
+    assert (tmp_path / "out" / "README.md").read_text() == before
 
 
 def test_the_card_names_the_folder_as_seen_from_here(
@@ -110,7 +110,7 @@ def test_the_card_names_the_folder_as_seen_from_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert export(run, tmp_path / "checkpoints" / "bars") == 0
-    card = tmp_path / "checkpoints" / "bars" / "MODEL_CARD.md"
+    card = tmp_path / "checkpoints" / "bars" / "README.md"
     assert "$ lsgm sample checkpoints/bars --out" in card.read_text()
     monkeypatch.chdir(run)
     assert export("--card", tmp_path / "checkpoints" / "bars") == 0
@@ -146,7 +146,7 @@ def test_options_that_do_not_go_together_are_refused(words: list[str], sentence:
 def test_limits_written_down_stay_with_the_folder(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "lsgm"
     assert export(run, out, "--limit", "It has seen bars alone.", "--limit", "It is small.") == 0
-    card = out / "MODEL_CARD.md"
+    card = out / "README.md"
     assert "- It has seen bars alone.\n- It is small.\n" in card.read_text()
     assert export("--card", out) == 0
     assert "- It has seen bars alone.\n- It is small.\n" in card.read_text()

@@ -168,7 +168,7 @@ def test_the_file_is_about_half_as_large(run: Path, tmp_path: Path) -> None:
     sizes = {}
     for dtype in ("bfloat16", "float32"):
         state = export(checkpoint, tmp_path / dtype, dtype=dtype)
-        sizes[dtype] = state["files"]["ema.safetensors"]["bytes"]
+        sizes[dtype] = state["files"]["model.safetensors"]["bytes"]
         tensors = read_weights(tmp_path / dtype)
         held = sum(value.numel() * value.element_size() for value in tensors.values())
         header = sizes[dtype] - held
@@ -181,21 +181,19 @@ def test_the_file_is_about_half_as_large(run: Path, tmp_path: Path) -> None:
     )
     assert sizes["tensors of float32"] - sizes["tensors of bfloat16"] == 2 * arrays
     assert {path.name for path in (tmp_path / "bfloat16").iterdir()} == {
-        "ema.safetensors",
-        "state.json",
-        CARD,
+        *("model.safetensors", "config.json", "state.json", CARD)
     }
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(run: Path, exported: Path, tmp_path: Path) -> None:
     export(find_checkpoint(run), tmp_path / "again")
-    for name in ("ema.safetensors", "state.json"):
+    for name in ("model.safetensors", "config.json", "state.json"):
         assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
 
 
 def test_it_is_a_checkpoint_under_a_name_of_its_own(run: Path, exported: Path, tmp_path: Path) -> None:
     model = load_model(exported)
-    content = (exported / "ema.safetensors").read_bytes()
+    content = (exported / "model.safetensors").read_bytes()
     assert (model.name, model.sha256) == ("bars", hashlib.sha256(content).hexdigest())
     assert model.parameters == load_model(run).parameters == read_state(exported)["parameters"]
     assert model.sample([0, 1], SamplerConfig(steps=2)).images.shape == (2, 1, 8, 8)
@@ -294,7 +292,7 @@ def test_a_checkpoint_outside_of_a_run_says_what_it_knows(run: Path, tmp_path: P
 
 
 def test_no_path_of_this_machine_is_in_it(run: Path, exported: Path, tmp_path: Path) -> None:
-    texts = [(exported / name).read_text() for name in ("state.json", CARD)]
+    texts = [(exported / name).read_text() for name in ("state.json", "config.json", CARD)]
     for text in texts:
         for secret in (str(run.parent), str(tmp_path.parent), platform.node() or "?", platform.platform()):
             assert secret not in text
@@ -360,7 +358,7 @@ def test_a_failed_write_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: p
 
 def test_damage_is_noticed(run: Path, tmp_path: Path) -> None:
     export(find_checkpoint(run), tmp_path / "out")
-    file = tmp_path / "out" / "ema.safetensors"
+    file = tmp_path / "out" / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
