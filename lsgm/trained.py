@@ -63,6 +63,7 @@ def load(
 ) -> Model:
     """Return the trained model in a run directory (its newest checkpoint) or in a checkpoint directory.
 
+    ``hf://owner/name``, perhaps with ``@revision``, is one of the Hugging Face Hub, which is fetched once.
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``, the first GPU where there is one. Raises
     CheckpointError where there is no checkpoint, a damaged one, or one of a newer format.
     """

@@ -19,7 +19,7 @@ from lsgm.data import is_images, open_images, parse_convert, sha256_of
 from lsgm.data.splits import subset
 from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels, Samples, SamplingFlops
-from lsgm.runs.checkpoint import find_checkpoint, is_checkpoint, read_state
+from lsgm.runs.checkpoint import find_checkpoint, is_checkpoint, located, read_state
 
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which endings need some."""
@@ -53,7 +53,8 @@ def trained_on(spec: str) -> str:
     ``spec`` is a word that `open_model` takes.
     """
     name, found, rest = spec.partition("=")
-    path = Path(rest if found and "/" not in name and not Path(spec).exists() else spec).expanduser()
+    word = rest if found and "/" not in name and not Path(spec).exists() else spec
+    path = located(Path(word).expanduser())
     if not (path.is_dir() and (is_run(path) or is_checkpoint(path))):
         return ""
     meta = read_state(find_checkpoint(path)).get("meta")
@@ -80,10 +81,10 @@ def open_models(
 def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = "") -> GenerativeModel:
     """Return the model of ``DIR``, ``package.module:factory``, or any after ``NAME=``.
 
-    ``DIR`` is a run, a checkpoint, or a folder of ready images, which may also come as a zip, npz or npy file
-    (`lsgm_eval.models`), for which ``convert`` allows what is not plain greyscale or RGB. A factory is
-    called without arguments; modules are also looked for in the working directory. Raises UserError, or
-    whatever the checkpoint's or the images' reader says of them.
+    ``DIR`` is a run, a checkpoint (``hf://owner/name`` is one of the Hub), or a folder of ready images, which
+    may also come as a zip, npz or npy file (`lsgm_eval.models`), for which ``convert`` allows what is not
+    plain greyscale or RGB. A factory is called without arguments; modules are also looked for in the working
+    directory. Raises UserError, or whatever the checkpoint's or the images' reader says of them.
     """
     name, found, rest = spec.partition("=")
     if not spec.strip() or (found and not rest.strip() and not Path(spec).exists()):
@@ -93,7 +94,7 @@ def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = 
         model: GenerativeModel | ImageModel = open_model(rest, device=device, convert=convert)
         renamed = model.renamed(name) if isinstance(model, ImageModel) else Renamed(model, name)
         return cast(GenerativeModel, renamed)
-    path = Path(spec).expanduser()
+    path = located(Path(spec).expanduser())
     if is_source(path):
         # The harness asks whether a density can be called; the type has no word for a model without.
         return cast(GenerativeModel, open_source(path, convert=convert))

@@ -17,9 +17,9 @@ HELP = "keep a run's averaged weights, small, with a model card"
 
 DESCRIPTION = """Write a run's averaged weights, `state.json`, model card and `config.json` into a new folder.
 
-Every command takes the folder for a model; its files are named for the Hugging Face Hub. It holds neither
-optimisers nor raw weights: a new run may start from it (`lsgm train RECIPE --init-from OUT`), but the old one
-goes on in its own directory alone."""
+Every command takes the folder for a model, and `lsgm push` puts it on the Hugging Face Hub, for which its
+files are named. It holds neither optimisers nor raw weights: a new run may start from it (`lsgm train RECIPE
+--init-from OUT`), but the old one goes on in its own directory alone."""
 
 EXAMPLES = (
     "lsgm export runs/mnist-small checkpoints/mnist-small/lsgm",

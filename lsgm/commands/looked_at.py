@@ -26,7 +26,7 @@ class LookOptions:
     """Options of a command that looks at images through a model."""
 
     model: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory or one of its checkpoints."""
+    """A run directory, one of its checkpoints, or hf://OWNER/NAME of the Hub."""
     images: Annotated[Positional[str], arg(metavar="IMAGES")]
     """A dataset and its split (glyphs:test), or a folder, zip, npz or npy of images, which are cropped and
     reduced to the model's size."""

@@ -30,7 +30,7 @@ class RecalibrateOptions:
     """Options of `lsgm recalibrate`."""
 
     model: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory or one of its checkpoints."""
+    """A run directory, one of its checkpoints, or hf://OWNER/NAME of the Hub."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The run directory to write, of an exported model a folder like it; every other command takes it."""
     moments: bool = False

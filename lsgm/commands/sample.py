@@ -54,7 +54,7 @@ class SampleOptions:
     """Options of `lsgm sample`."""
 
     model: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory or one of its checkpoints."""
+    """A run directory, one of its checkpoints, or hf://OWNER/NAME of the Hub."""
     n: int = 64
     """Number of images."""
     first_seed: int = 0

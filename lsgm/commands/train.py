@@ -58,7 +58,7 @@ class TrainOptions:
     max_seconds: float | None = None
     """End this call at a complete checkpoint after so many seconds."""
     init_from: Path | None = None
-    """Start a fresh run from the averaged weights of another one."""
+    """Start a fresh run from the averaged weights of another one, or of hf://OWNER/NAME."""
     init_vae_from: Path | None = None
     """The same from those of its VAE alone, which must have the recipe's sizes; its prior may have others."""
     track: UseAppendAction[tuple[str, ...]] = ()

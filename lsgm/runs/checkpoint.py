@@ -30,6 +30,7 @@ from lsgm.files.limits import WEIGHTS as LIMIT
 from lsgm.files.names import shown
 from lsgm.files.regular import absent, open_regular, read_bytes
 from lsgm.files.text import parse_json
+from lsgm.hub import ListedFile, fetch, hub_name
 from lsgm.runs.optimizers import StoredFile, state_for
 from lsgm.runs.records import CheckpointState
 from lsgm.structure import from_dict
@@ -103,9 +104,30 @@ def is_checkpoint(path: Path) -> bool:
     return (path / STATE).is_file() or (named and not (path / "checkpoints").is_dir())
 
 
+def located(path: Path | str) -> Path:
+    """Return a path of this machine as it is, and where a model of the Hub (``hf://owner/name``) now lies.
+
+    Raises CheckpointError as `lsgm.hub.fetch` does.
+    """
+    name = hub_name(path)
+    return Path(path) if name is None else fetch(name, STATE, _listed)
+
+
+def _listed(folder: Path) -> dict[str, ListedFile]:
+    """Return the weights that a folder of the Hub must hold, as its `state.json` describes them."""
+    state = read_state(folder)
+    files, name = state.get("files") or {}, weights_file(state)
+    if "exported" not in state or name not in files:
+        raise CheckpointError(f"{folder / STATE} is not of an exported checkpoint; push one")
+    return {name: ListedFile(files[name]["bytes"], files[name]["sha256"])}
+
+
 def find_checkpoint(path: Path | str) -> Path:
-    """Return the checkpoint directory that `path` is, or the newest one of the run directory that it is."""
-    path = Path(path)
+    """Return the checkpoint directory that `path` is, or the newest one of the run directory that it is.
+
+    ``hf://owner/name[@revision]`` is one of the Hub (`located`).
+    """
+    path = located(path)
     if is_checkpoint(path):
         return path
     found = checkpoints(path / "checkpoints")
@@ -394,6 +416,8 @@ def _read(path: Path, state: Mapping[str, Any]) -> bytearray:
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
+    if path.parent.parent.name == "snapshots":  # of the Hub's cache
+        return CheckpointError(f"{path} {what}; remove {path.parents[2]}, and it is fetched again")
     return CheckpointError(
         f"{path} {what}; restore it from a copy, or delete {path.parent} to go on from the one before"
     )

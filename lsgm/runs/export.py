@@ -20,6 +20,7 @@ from lsgm.errors import CheckpointError, UserError, did_you_mean
 from lsgm.files import write
 from lsgm.files.limits import DOCUMENT
 from lsgm.files.regular import read_bytes
+from lsgm.hub import hub_name
 from lsgm.results.files import read_rows
 from lsgm.runs.checkpoint import (
     EXPORTED,
@@ -325,7 +326,7 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
     """Return the runs behind a run with their budgets, without those that nobody finds any more."""
     found: list[dict[str, Any]] = []
     here, seen = run, {run.directory.resolve()}
-    while (origin := _origin(here)) is not None:
+    while (origin := _origin(here)) is not None and hub_name(origin) is None:
         try:
             checkpoint = find_checkpoint(origin)
         except CheckpointError:
@@ -362,6 +363,8 @@ def _revisions(run: Run | None) -> list[Any]:
 
 def _name_of(origin: Path) -> str:
     """Return a checkpoint's name: the one it was exported under, if it is still there, else its run's."""
+    if (there := hub_name(origin)) is not None:
+        return str(there)
     try:
         exported_as = read_state(find_checkpoint(origin)).get("name")
     except CheckpointError:

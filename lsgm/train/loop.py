@@ -99,8 +99,8 @@ def train_recipe(
     # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
     stages = kind.stages(recipe, networks)
     starts = (("init_from", init_from), ("init_vae_from", init_vae_from))
-    origin = next((Origin.of(option, path) for option, path in starts if path is not None), None)
-    origins = {} if origin is None else {origin.option: str(origin.path)}
+    origin = next((Origin(option, path) for option, path in starts if path is not None), None)
+    origins = {} if origin is None else {origin.option: origin.word}
     if begun:
         recipe, changes = goes_on(recipe, begun, stages, dataset)
         origins, moved = same_origin(begun, origin)

@@ -17,11 +17,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.errors import CheckpointError, ConfigError, DataError
+from lsgm.hub import hub_name
 from lsgm.kinds import recipe_from
 from lsgm.recipes import ORIGINS
 from lsgm.runs.checkpoint import find_checkpoint, read_state, require_optimizers, weights_file
@@ -196,21 +198,24 @@ class Origin:
 
     option: str
     path: Path
-    sha256: str | None
-    """None where nothing is at the path any more."""
 
-    @classmethod
-    def of(cls, option: str, path: Path) -> Origin:
-        """Look at what is there."""
+    @cached_property
+    def sha256(self) -> str | None:
+        """The weights' hash, looked at when it is asked for; None where nothing is at the path any more."""
         try:
-            state = read_state(find_checkpoint(path))
-            return cls(option, path, state["files"][weights_file(state)]["sha256"])
+            state = read_state(find_checkpoint(self.path))
+            return str(state["files"][weights_file(state)]["sha256"])
         except (CheckpointError, KeyError):
-            return cls(option, path, None)
+            return None
+
+    @property
+    def word(self) -> str:
+        """The path as it is typed: that of a model on the Hub has two slashes."""
+        return str(hub_name(self.path) or self.path)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the manifest says."""
-        return {"option": self.option, "path": str(self.path), "sha256": self.sha256}
+        return {"option": self.option, "path": self.word, "sha256": self.sha256}
 
 
 def same_origin(begun: Begun, asked: Origin | None) -> tuple[dict[str, str], Changes]:
@@ -224,15 +229,16 @@ def same_origin(begun: Begun, asked: Origin | None) -> tuple[dict[str, str], Cha
         if saved is not None and begun.state is None:
             raise begun.another(saved[0], saved[1], None)
         return dict(begun.origins), {}
-    name, path = asked.option, str(asked.path)
+    name, path = asked.option, asked.word
     if saved is None or saved[0] != name:
         raise begun.another(name, None, path)
     before = str(saved[1])
     recorded = begun.run.manifest().get("origin", {}) if begun.run.manifest_path.exists() else {}
-    known = recorded.get("sha256") or Origin.of(name, Path(before)).sha256
-    alike = Path(before).expanduser().resolve() == asked.path.resolve()
-    if not alike and (asked.sha256 is None or asked.sha256 != known):
-        raise begun.another(name, before, path)
+    alike = before == path or Path(before).expanduser().resolve() == asked.path.resolve()
+    if not alike:
+        known = recorded.get("sha256") or Origin(name, Path(before)).sha256
+        if asked.sha256 is None or asked.sha256 != known:
+            raise begun.another(name, before, path)
     return {name: path}, {name: (before, path)} if before != path else {}
 
 

@@ -37,7 +37,8 @@ class CompareOptions:
     """CompareOptions of ``lsgm compare``."""
 
     run_a: Annotated[Positional[Path], arg(metavar="RUN_A")]
-    """A training run, a checkpoint, or a folder of results (results.jsonl); or all in one."""
+    """A training run, a checkpoint (hf://OWNER/NAME is one), or a folder of results (results.jsonl); or all
+    in one."""
     run_b: Annotated[Positional[Path], arg(metavar="RUN_B")]
     """Another one; differences are B - A."""
     model: str = ""

@@ -41,8 +41,8 @@ class EvalOptions:
     task: Annotated[Positional[str], arg(metavar="TASK")]
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
     model: UseAppendAction[tuple[str, ...]] = ()
-    """Run directory, checkpoint, package.module:factory (code that is run), or ready images (a folder, zip,
-    npz or npy); named by NAME= before it; repeat for more."""
+    """Run directory, checkpoint, hf://OWNER/NAME of the Hub, package.module:factory (code that is run), or
+    ready images (a folder, zip, npz or npy); named by NAME= before it; repeat for more."""
     tier: str = "quick"
     """How much is measured: smoke, quick or full; numbers of different tiers are never comparable."""
     out: Path | None = None

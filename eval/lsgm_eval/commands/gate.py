@@ -40,7 +40,7 @@ class GateOptions:
     """Options of ``lsgm gate``."""
 
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
-    """A run directory, a checkpoint, or package.module:factory."""
+    """A run directory, a checkpoint, hf://OWNER/NAME of the Hub, or package.module:factory."""
     golden: Path | None = None
     """The golden rows (default: reports/golden/NAME.json, NAME being the checkpoint's folder)."""
     retrained: bool = False

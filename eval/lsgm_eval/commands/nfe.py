@@ -35,8 +35,8 @@ class NfeOptions:
     """NfeOptions of ``lsgm nfe``."""
 
     model: UseAppendAction[tuple[str, ...]] = ()
-    """Run directory, checkpoint, package.module:factory (code that is run) or ready images, named by NAME=
-    before it; repeat for more. Ratios are of the first over the later ones."""
+    """Run directory, checkpoint, hf://OWNER/NAME of the Hub, package.module:factory (code that is run) or
+    ready images, named by NAME= before it; repeat for more. Ratios are of the first over the later ones."""
     task: str = ""
     """A task of `lsgm ls tasks`, or a TOML file of your own."""
     samplers: str = "ddim,heun,dpmpp-2m,unipc-3,ancestral"

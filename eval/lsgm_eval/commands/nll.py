@@ -50,8 +50,8 @@ class NllOptions:
     """NllOptions of ``lsgm nll``. What is None stays as the task's tier has it."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
-    """Run directories, checkpoints or package.module:factory (code that is run), each named by NAME= before
-    it."""
+    """Run directories, checkpoints, hf://OWNER/NAME of the Hub or package.module:factory (code that is run),
+    each named by NAME= before it."""
     task: str = ""
     """A task of `lsgm ls tasks`, or a TOML file of your own (with --data: image-folder)."""
     data: str = ""

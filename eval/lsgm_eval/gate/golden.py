@@ -29,6 +29,7 @@ from lsgm.files.limits import Limit
 from lsgm.files.names import shown
 from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path
+from lsgm.hub import hub_name
 from lsgm.structure import from_dict, to_dict
 
 LARGEST = 100_000
@@ -267,8 +268,9 @@ def default_golden(checkpoint: Path) -> Path:
 
     Raises UserError for links that lead round in a circle.
     """
+    on_hub = hub_name(checkpoint)
     try:
-        name = checkpoint.resolve().name
+        name = checkpoint.resolve().name if on_hub is None else on_hub.repo.partition("/")[2]
     except (OSError, RuntimeError) as error:
         raise UserError(f"{shown(str(checkpoint))} leads nowhere ({error}); name a checkpoint") from error
     return Path("reports") / "golden" / f"{name}.json"

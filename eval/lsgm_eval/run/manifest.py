@@ -20,6 +20,7 @@ from lsgm.files.text import read_table
 from lsgm.files.write import atomic_path
 from lsgm.generative import GenerativeModel
 from lsgm.results.manifest import FOLDER, FORMAT, Manifest, MeasuredModel, MeasuredTask, digest_of
+from lsgm.runs.checkpoint import located
 from lsgm.runs.provenance import git_revision, hardware, versions
 from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
@@ -144,7 +145,7 @@ def _described(spec: str, model: GenerativeModel) -> MeasuredModel:
     """
     name, found, rest = spec.partition("=")
     named = found and "/" not in name and not os.path.exists(spec)
-    path = Path(os.path.abspath(os.path.expanduser(rest if named else spec)))
+    path = Path(os.path.abspath(located(os.path.expanduser(rest if named else spec))))
     there, run_id, config_sha256 = os.path.exists(path), None, None
     if os.path.isdir(path):
         run = path.parent.parent if path.parent.name == "checkpoints" else path

@@ -23,6 +23,7 @@ from lsgm.files.regular import listed, open_regular
 from lsgm.files.write import cache_dir
 from lsgm.generative import GenerativeModel, Pixels
 from lsgm.results.manifest import digest_of
+from lsgm.runs.checkpoint import located
 from lsgm.structure import to_dict
 from lsgm_eval.cache import code_version
 from lsgm_eval.features.extractor import Extractor, ImageShape, check_spec, load_extractor
@@ -152,7 +153,7 @@ def _named(what: str | Path, device: torch.device | str, convert: str) -> Side:
     named = bool(equals) and "/" not in called and not Path(word).exists()
     if named:
         check_name(called)
-    path = Path(rest if named else word).expanduser()
+    path = located(Path(rest if named else word).expanduser())
     if path.suffix.lower() == ".npz" and path.is_file() and (held := statistics_in(path)):
         label = called if named else path.stem
         return _ready(open_source(path, label, convert), path) if "arr_0" in held else Side(label, None, path)

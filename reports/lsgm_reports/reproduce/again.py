@@ -18,6 +18,7 @@ from typing import Any
 from lsgm.config import require
 from lsgm.errors import DataError
 from lsgm.files.text import read_record, read_toml
+from lsgm.hub import hub_name
 from lsgm.recipes import ORIGINS
 from lsgm.results.manifest import MOST, Manifest
 from lsgm.results.row import Row
@@ -258,7 +259,9 @@ def training_again(folder: Path, out: Path, device: str = "") -> Again:
     for key in ORIGINS:
         if not isinstance(origin := config.get(key) or "", str):
             raise DataError(f"{place}: '{key}' is {origin!r:.60}, not a path; restore it from a copy")
-        if origin:
+        if origin and (on_hub := hub_name(origin)):
+            checks.append(Check("weights", "unknown", f"it was begun from {on_hub}, which is fetched again"))
+        elif origin:
             begun = Path(os.path.expanduser(os.path.expandvars(origin)))
             found = newest_checkpoint(begun)
             said = f"now at {found.name}, whose checksum was not recorded" if found else ""

@@ -15,6 +15,7 @@ from lsgm.files.limits import WEIGHTS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.files.text import read_table
+from lsgm.hub import hub_name
 from lsgm.results.manifest import MeasuredModel
 
 
@@ -44,7 +45,8 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> tup
     """
     name, sha256 = model.name, model.sha256
     was = Path(model.path) if model.path is not None else None
-    if was is None and ":" in model.spec:
+    on_hub = hub_name(model.spec.rpartition("=")[2])
+    if was is None and ":" in model.spec and not on_hub:
         said = f"{name} is made by {model.spec.rpartition('=')[2]}"
         return model.spec, Check("weights", "unknown", said)
     here = was is not None and os.path.exists(was)
@@ -60,6 +62,9 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> tup
         return word, Check("weights", "ok", said)
     if (found := find_weights(sha256, [_place_of(model.spec, directory), *places])) is not None:
         return _named(name, found), Check("weights", "ok", f"{name} is {found} now, sha256 {sha256[:12]}")
+    if on_hub:
+        said = f"{name} is {on_hub}: its weights are checked when measured"
+        return model.spec, Check("weights", "unknown", said)
     there = f"{was} has others" if here else f"not at {was}" if was else "nowhere"
     return None, Check("weights", "missing", f"{name} with weights of sha256 {sha256[:12]}: {there}")
 
