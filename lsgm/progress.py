@@ -5,6 +5,7 @@ Whoever shows progress in another way listens: bars then draw nothing, and what 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import sys
@@ -65,7 +66,9 @@ def bar(
     iterable: Iterable[Any] | None = None, *, total: float | None = None, desc: str, unit: str = "it"
 ) -> tqdm[Any]:
     """Return a progress bar named ``desc``; ``set_postfix_str`` shows the current loss beside it."""
-    kind, stream = (_Told, io.StringIO()) if _listeners else (tqdm, sys.stderr)
+    kind, stream = (_Told, io.StringIO()) if _listeners else (_drawn(), sys.stderr)
+    # In a log file a bar that redraws ten times a second is noise: one line every ten seconds is news.
+    watched = _listeners or sys.stderr.isatty() or _in_notebook()
     return kind(
         iterable,
         total=total,
@@ -73,9 +76,26 @@ def bar(
         unit=unit,
         disable=silent(),
         file=stream,
-        # In a log file a bar that redraws ten times a second is noise: one line every ten seconds is news.
-        mininterval=0.2 if _listeners or sys.stderr.isatty() else 10.0,
+        mininterval=0.2 if watched else 10.0,
     )
+
+
+def _in_notebook() -> bool:
+    """Whether this is the process of a notebook: IPython is loaded then, and its shell is a kernel's."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _drawn() -> type[tqdm[Any]]:
+    """Return the bar for this place: a widget in a notebook that can show them, text everywhere else.
+
+    `tqdm.auto` alone would warn in a notebook without ipywidgets, and load asyncio in every terminal.
+    """
+    if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.auto import tqdm as automatic
+
+        return automatic
+    return tqdm
 
 
 def say(sentence: str) -> None:
