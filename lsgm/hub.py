@@ -26,7 +26,8 @@ T = TypeVar("T")
 _PREFIX = re.compile(r"hf:/+")
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(rf"(?:hf:/+)?({_PART}/{_PART})(?:@([\w.-]+(?:/[\w.-]+)*))?/?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A whole one."""
 _SIGN_IN = "sign in by `hf auth login`, or set HF_TOKEN"
 _OURS = frozenset({".gitattributes"})
 """Files that the Hub itself puts into a new repository."""
@@ -85,7 +86,7 @@ def fetch(name: HubName, document: str, listed: Callable[[Path], Mapping[str, Li
     """
     _library(name)
     try:
-        if name.revision and _COMMIT.fullmatch(name.revision) and (kept := _kept(name, document, listed)):
+        if name.revision and COMMIT.fullmatch(name.revision) and (kept := _kept(name, document, listed)):
             return kept  # what a commit holds does not change
         return _fetched(name, document, listed)
     except _UnreachableError as error:
@@ -261,6 +262,8 @@ def _ask(name: HubName, what: Callable[[], T]) -> T:
         raise _refused(name, error) from error
     except ValueError as error:  # what the Hub finds wrong with the first lines of a card
         raise CheckpointError(f"{name}: the Hub does not take it ({said(error)}); correct it") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise _UnreachableError(f"{name} cannot be asked for, as HF_HUB_OFFLINE is set; unset it") from error
     # A list of what libraries of the network raise would change with them: refused, reset, no such host.
     except Exception as error:
         where = f"{constants.ENDPOINT} is not reached"

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hub_server import TOKEN, Hub, serving
@@ -102,10 +104,11 @@ def test_branches_tags_and_commits_are_revisions(hub: Hub, exported: Path) -> No
 def test_commands_take_a_name_where_they_take_a_folder(
     hub: Hub, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lsgm_eval.compare.sides import open_side as run_side
+    from lsgm_eval.compare.facts import compare_runs
     from lsgm_eval.models import open_model, trained_on
     from lsgm_eval.run.manifest import _described
     from lsgm_eval.two_sides.sides import open_side
+    from lsgm_reports.reproduce.weights import Check, locate
 
     hub.holding("me/vae", files_of(exported))
     monkeypatch.chdir(tmp_path)
@@ -113,11 +116,13 @@ def test_commands_take_a_name_where_they_take_a_folder(
     assert (model.name, model.sha256) == ("mine", load_model(exported).sha256)
     assert trained_on("mine=hf://me/vae") == trained_on(str(exported)) != ""
     assert open_side("hf://me/vae").name == "glyphs-vae"
-    training = run_side(Path("hf://me/vae")).training
-    assert training is not None
-    assert training.run_id == read_state(exported)["exported"]["run_id"]
+    assert compare_runs(Path("hf://me/vae"), exported).places[1] == exported
     said = _described("mine=hf://me/vae", model)
-    assert (said.spec, said.run_id) == ("mine=hf://me/vae", training.run_id)
+    assert (said.spec, said.run_id) == ("mine=hf://me/vae", read_state(exported)["exported"]["run_id"])
+    word = f"mine=hf://me/vae@{hub.repositories['me/vae'].refs['main']}"
+    assert locate(said, tmp_path, []) == (word, Check("weights", "ok", ANY))
+    elsewhere = replace(said, path=str(said.path).replace(str(tmp_path), "/of/somebody/else"))
+    assert locate(elsewhere, tmp_path, []) == (word, Check("weights", "unknown", ANY))
     assert cli.main(["sample", "hf://me/vae", "--n", "2", "--out", "drawn", "--device", "cpu"]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lsgm.files.names import shown
 from lsgm.progress import aligned
 from lsgm.results import Row
+from lsgm.runs.checkpoint import located
 from lsgm.structure import flat
 from lsgm_eval.compare.numbers import LEVEL, MEASURED_ON, OTHERWISE, NumberLine, compare_numbers
 from lsgm_eval.compare.sides import RanOn, RunSide, RunTraining, choose_models, open_side, trained_as
@@ -80,11 +81,12 @@ class Compared:
 
 
 def compare_runs(a: Path, b: Path, model: str = "") -> Compared:
-    """Return what changed from run A to run B; ``model`` as in `choose_models`.
+    """Return what changed from run A to run B; ``model`` as in `choose_models`. Either may be on the Hub.
 
     Raises UserError where either holds nothing, where it is not clear which models are meant, and what the
     readers say of damaged files.
     """
+    a, b = located(a), located(b)
     sides = first, second = open_side(a), open_side(b)
     models = choose_models(first, second, model)
     runs = first.training, second.training

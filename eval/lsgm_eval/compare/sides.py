@@ -15,7 +15,7 @@ from lsgm.progress import warn
 from lsgm.results import Row
 from lsgm.results.files import read_rows
 from lsgm.results.manifest import Manifest, manifest_of
-from lsgm.runs.checkpoint import located, read_state
+from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import Run, read_metrics
 
 STATE, RESULTS = "state.json", "results.jsonl"
@@ -86,12 +86,11 @@ class RunSide:
 
 
 def open_side(place: Path) -> RunSide:
-    """Return what a folder holds, or a model of the Hub.
+    """Return what a folder holds.
 
     Raises UserError for a folder with neither a training run nor results, and what the readers of both say
     of damaged files.
     """
-    place = located(place)
     if not os.path.isdir(place):
         raise UserError(f"{place} is no folder: give a training run, or a folder with {RESULTS}")
     # What lies in a folder that cannot be looked into would be said not to exist.

@@ -15,7 +15,7 @@ from lsgm.files.limits import WEIGHTS
 from lsgm.files.names import shown
 from lsgm.files.regular import open_regular
 from lsgm.files.text import read_table
-from lsgm.hub import hub_name
+from lsgm.hub import COMMIT, HubName, hub_name
 from lsgm.results.manifest import MeasuredModel
 
 
@@ -45,8 +45,9 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> tup
     """
     name, sha256 = model.name, model.sha256
     was = Path(model.path) if model.path is not None else None
-    on_hub = hub_name(model.spec.rpartition("=")[2])
-    if was is None and ":" in model.spec and not on_hub:
+    if (on_hub := hub_name(model.spec.rpartition("=")[2])) is not None:
+        return _on_hub(model, on_hub, was)
+    if was is None and ":" in model.spec:
         said = f"{name} is made by {model.spec.rpartition('=')[2]}"
         return model.spec, Check("weights", "unknown", said)
     here = was is not None and os.path.exists(was)
@@ -62,11 +63,19 @@ def locate(model: MeasuredModel, directory: Path, places: Sequence[Path]) -> tup
         return word, Check("weights", "ok", said)
     if (found := find_weights(sha256, [_place_of(model.spec, directory), *places])) is not None:
         return _named(name, found), Check("weights", "ok", f"{name} is {found} now, sha256 {sha256[:12]}")
-    if on_hub:
-        said = f"{name} is {on_hub}: its weights are checked when measured"
-        return model.spec, Check("weights", "unknown", said)
     there = f"{was} has others" if here else f"not at {was}" if was else "nowhere"
     return None, Check("weights", "missing", f"{name} with weights of sha256 {sha256[:12]}: {there}")
+
+
+def _on_hub(model: MeasuredModel, asked: HubName, was: Path | None) -> tuple[str, Check]:
+    """Return what to write for a model of the Hub: at its commit, by which its folder was called."""
+    commit = was.name if was is not None and was.parent.name == "snapshots" else ""
+    there = HubName(asked.repo, commit) if COMMIT.fullmatch(commit) else asked
+    here = was is not None and model.sha256 is not None and find_weights(model.sha256, [was]) is not None
+    said = f"{model.name} is {there}"
+    said += f", sha256 {model.sha256[:12]}" if here and model.sha256 else ": it is checked when measured"
+    word = str(there) if "/" in model.name or "=" in model.name else f"{model.name}={there}"
+    return word, Check("weights", "ok" if here else "unknown", said)
 
 
 def _word(model: MeasuredModel, place: Path, directory: Path) -> str:
