@@ -126,7 +126,8 @@ def _dataset_of(row: Mapping[str, Any], task: str, split: str) -> dict[str, Any]
 
 
 def _metric(row: Mapping[str, Any]) -> dict[str, Any]:
-    named = metric_of(Row("", "", row["metric"], None))
+    named = metric_of(Row("", "", row["metric"], None, unit=row.get("unit")))
+    detail = named.space or named.unit
     said = {
         "task": row.get("task"),
         "unit": row.get("unit"),
@@ -138,7 +139,7 @@ def _metric(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "type": row["metric"],
-        "name": f"{named.label} ({named.space})" if named.space else named.label,
+        "name": f"{named.label} ({detail})" if detail else named.label,
         "value": row["value"],
         "args": {key: value for key, value in said.items() if value not in (None, "")},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,16 @@ def test_commands_take_a_name_where_they_take_a_folder(
     assert locate(elsewhere, tmp_path, []) == (word, Check("weights", "unknown", ANY))
     assert cli.main(["sample", "hf://me/vae", "--n", "2", "--out", "drawn", "--device", "cpu"]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+
+
+def test_the_python_of_the_page_runs_as_it_stands(hub: Hub) -> None:
+    page = (SHIPPED.parent / "docs" / "hub.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    found = hub.holding("me/glyphs-lsgm", {})
+    found.commit(files_of(SHIPPED / "glyphs-lsgm"), "v1")
+    known: dict[str, Any] = {}
+    exec(code, known)
+    assert known["model"].name == "glyphs-lsgm"
 
 
 def test_a_run_may_begin_from_a_name(hub: Hub, exported: Path, tmp_path: Path) -> None:

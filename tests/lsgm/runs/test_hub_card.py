@@ -35,7 +35,14 @@ def test_the_library_of_the_hub_reads_what_is_written() -> None:
     repocard = pytest.importorskip("huggingface_hub.repocard", reason="huggingface_hub is not installed")
     state = read_state(SHIPPED / "glyphs-lsgm")
     state["exported"]["license"] = "apache-2.0"
-    bound = {**ROW, "metric": "nelbo_nats", "value": 80.5, "split": "test", "group": "likelihood"}
+    bound = {
+        **ROW,
+        "metric": "nelbo_nats",
+        "unit": "nats/image",
+        "value": 80.5,
+        "split": "test",
+        "group": "likelihood",
+    }
     rows = [ROW, bound, {**ROW, "group": "cost"}, {**ROW, "value": None}]
     data = repocard.ModelCard(front_matter(state, rows) + "# x\n").data
     assert (data.license, data.library_name) == ("apache-2.0", "lsgm-bench")
@@ -48,7 +55,7 @@ def test_the_library_of_the_hub_reads_what_is_written() -> None:
     assert found["frechet_glyphs"].metric_value == 1e-05
     assert found["frechet_glyphs"].dataset_split == "train"
     assert found["frechet_glyphs"].metric_args["n"] == 500
-    assert found["nelbo_nats"].metric_value == 80.5
+    assert (found["nelbo_nats"].metric_name, found["nelbo_nats"].metric_value) == ("NELBO (nats)", 80.5)
 
 
 def test_a_strangers_words_do_not_leave_their_line() -> None:
