@@ -36,7 +36,7 @@ from lsgm.config import StageConfig, require
 from lsgm.data.registry import DATASETS
 from lsgm.generative import Pixels
 from lsgm.kinds import recipe_from
-from lsgm.model.lsgm import operations, parameter_counts, sketch
+from lsgm.model.lsgm import ShapesAlone, operations, parameter_counts, sketch
 from lsgm.recipes import (
     TrainingCost,
     find_recipes,
@@ -84,7 +84,7 @@ def counted(recipe: Any) -> tuple[Forward, dict[str, int]]:
     """Return the operations of a recipe's networks on one image, and the numbers of their parameters."""
     pixels = recipe_pixels(recipe)
     networks = sketch(recipe, pixels)
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), ShapesAlone(), torch.no_grad():
         parameters = parameter_counts(networks)
         unknown = sorted(parameters.keys() - PARTS)
         require(not unknown, f"the cost of a part '{unknown and unknown[0]}' of a model is not known")

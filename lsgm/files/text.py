@@ -20,6 +20,7 @@ NESTING = 64
 """Lists and tables within one another."""
 DIGITS = 308
 """Of a whole number: more is beyond the largest float."""
+_TOO_LONG = 10**DIGITS
 REPAIR = "restore it from a copy"
 
 _PART = r"""(?:[^\s.=\[\]{},"']+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
@@ -175,7 +176,7 @@ def _sane(content: Any, where: object, error: type[UserError], repair: str) -> N
 
 
 def _refused(value: Any) -> str:
-    if isinstance(value, int) and abs(value) >= 10**DIGITS:
+    if isinstance(value, int) and abs(value) >= _TOO_LONG:
         return f"holds a whole number of more than {DIGITS} digits"
     if isinstance(value, str) and not value.isascii():
         try:

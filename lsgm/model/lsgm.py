@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lsgm.errors import ConfigError
@@ -174,12 +176,34 @@ def sketch(recipe: Any, pixels: Pixels) -> nn.Module:
     sizes are beyond what a tensor can have.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _counted():
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), ShapesAlone(), _counted():
             networks: nn.Module = find_kind(recipe.kind).build(recipe, pixels)
             return networks
     except (RuntimeError, OverflowError, MemoryError, RecursionError) as error:
         why = str(error).split("\n")[0][:160] or type(error).__name__
         raise ConfigError(f"networks of these sizes cannot be built ({why}); give smaller ones") from error
+
+
+class ShapesAlone(TorchFunctionMode):
+    """Have what keeps a tensor's shape leave a tensor of the meta device as it is.
+
+    There it would say the same, and take up to a millisecond for it: torch puts a norm together there from
+    what it is made of, in Python. No operation is counted of these (`operations`).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what a function of torch returns, or its first argument."""
+        if func in _KEEP_THE_SHAPE and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_KEEP_THE_SHAPE = frozenset(
+    {
+        *(torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.zero_, torch.Tensor.fill_),
+        *(functional.group_norm, functional.batch_norm, functional.silu, functional.elu),
+    }
+)
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class WeightNormConv2d(nn.Conv2d):
 
 def normalised(w: Tensor, log_norm: Tensor) -> Tensor:
     """Return exp(g) w / (||w|| + 1e-5) for kernels [..., C_out, C_in, k, k] and g [..., C_out, 1, 1, 1]."""
+    if w.is_meta:  # of the same shape
+        return w
     return w * (log_norm.exp() / (_norm(w) + NORM_EPS))
 
 

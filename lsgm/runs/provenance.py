@@ -18,13 +18,15 @@ _PACKAGES = ("lsgm-bench", "torch", "numpy", "scipy", "safetensors", "pillow", "
 
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that move numbers."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:

@@ -26,6 +26,7 @@ from lsgm.runs.checkpoint import read_weights, weights_file
 from lsgm.runs.derived import refuse_existing, write_derived
 from lsgm.runs.export import rounded, write_folder
 from lsgm.runs.load import OpenedCheckpoint
+from lsgm.score import NormalReference
 from lsgm.train.stage import Pipeline, TrainingSet
 from lsgm.vae.base import VAE
 
@@ -205,8 +206,10 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def training_levels(opened: OpenedCheckpoint, count: int) -> Tensor:
     """Return the levels of ``count`` training images of a checkpoint's dataset, drawn at random, or of all.
 
-    Raises DataError where the dataset is not at hand.
+    Raises DataError where the dataset is not at hand, and before it is read UserError for a model that is no
+    LSGM: of the latents of others no moments are taken.
     """
+    _reference(opened)
     recipe = opened.recipe
     images = load(recipe.data.dataset, image_size=recipe.data.size, convert=recipe.data.convert)
     return test_levels(images, "train", seed=0, bits=opened.pixels.bits, limit=count)
@@ -218,10 +221,7 @@ def fit_moments(opened: OpenedCheckpoint, levels: Tensor, *, seed: int = 0) -> N
 
     Raises UserError for a model that is no LSGM.
     """
-    networks = opened.networks
-    if not isinstance(networks, LSGM) or networks.prior.reference is None:
-        raise UserError(f"{opened.checkpoint} is no LSGM: there are no latents to take moments of")
-    reference = networks.prior.reference
+    networks, reference = _reference(opened)
     law = reference.latents()
     mean, square = torch.zeros_like(law.mean), torch.zeros_like(law.mean)
     for index, batch in enumerate(bar(torch.split(levels, ENCODED), desc="moments", unit="batch")):
@@ -232,6 +232,13 @@ def fit_moments(opened: OpenedCheckpoint, levels: Tensor, *, seed: int = 0) -> N
         square += coefficients.square().sum(dim=0) / len(levels)
     reference.fit(mean, square)
     reference.seen.fill_(-(-len(levels) // ENCODED))
+
+
+def _reference(opened: OpenedCheckpoint) -> tuple[LSGM, NormalReference]:
+    networks = opened.networks
+    if not isinstance(networks, LSGM) or networks.prior.reference is None:
+        raise UserError(f"{opened.checkpoint} is no LSGM: there are no latents to take moments of")
+    return networks, networks.prior.reference
 
 
 def write_fitted(out: Path, opened: OpenedCheckpoint, images: int, argv: Sequence[str]) -> Path:
