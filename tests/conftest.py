@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import tyro._docstrings
 from hypothesis import HealthCheck, settings
 
 from lsgm.logs import speaking
@@ -18,6 +22,18 @@ CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("busy", max_examples=50, **CALM)
 settings.register_profile("thorough", max_examples=1000, **CALM)
 settings.load_profile("busy")
+
+
+# The source of a class of options stays as it is while tests run; tyro reads it anew for every command line.
+_options = tyro._docstrings._ClassTokenization
+_options.make = staticmethod(functools.cache(_options.make))  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unplugged() -> Iterator[None]:
+    """Leave out the waiting for the disk: what tests kill are processes, and never the system."""
+    with mock.patch.object(os, "fsync", return_value=None):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +48,9 @@ def glyphs_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache in which the glyphs are rendered once for all workers."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "glyphs-cache"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what importing and collecting made out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import shlex
@@ -27,6 +29,9 @@ __all__ = ["BATCH", "Found", "drawn", "repeat", "run", "valid", "world_of"]
 
 BATCH = 10
 """Inputs of a kind that come from one seed of Hypothesis."""
+
+DEAR = ("matplotlib.pyplot", "scipy.stats", "torch.export", "diffusers.models", "lsgm.train.loop")
+"""What takes seconds to import, and is imported once for the valid files and the inputs."""
 
 Found = dict[str, Any]
 """What is known of one input: kind, seed, number, words, verdict, said, wrong, seconds, memory."""
@@ -54,6 +59,8 @@ def drawn(kind: Kind, world: Mapping[str, Path], number: int, count: int) -> lis
 
 def world_of(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """Write the valid files of some kinds, in a process that ends: threads do not live through a fork."""
+    for module in DEAR:
+        importlib.import_module(module)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = sorted({part for name in names for part in KINDS[name].parts})
     child = os.fork()
@@ -104,7 +111,7 @@ def _judged(case: Case, world: Mapping[str, Path], scratch: Path) -> Found:
     base = Path(tempfile.mkdtemp(dir=scratch, prefix="input-"))
     try:
         outcome = judge(case, build(case, world, base, KINDS[case.kind].seal))
-        if len(outcome.modules) > 20:
+        if outcome.modules:
             warm(outcome)
     finally:
         shutil.rmtree(base, ignore_errors=True)
@@ -119,6 +126,9 @@ def run(
     keep: Path | None = None,
 ) -> Iterator[Found]:
     """Yield what came of the inputs of ``plan``: kind, seed and number of them."""
+    # A search for garbage in a child would have it copy every page that it shares with this process.
+    gc.collect()
+    gc.freeze()
     for name, number, count in plan:
         for case in drawn(KINDS[name], world, number, count):
             found = {**_judged(case, world, scratch), "seed": number, "number": case.number}

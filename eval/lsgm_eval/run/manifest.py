@@ -104,7 +104,6 @@ def describe_call(
     dataset: str | None = None,
     device: torch.device | str = "cpu",
     images: Images | None = None,
-    seed: int | None = None,
 ) -> Manifest:
     """Return the manifest of a whole call, but for its id and the time.
 
@@ -130,7 +129,7 @@ def describe_call(
         device=str(device),
         models=tuple(_described(spec, model) for spec, model in models.items()),
         task=MeasuredTask(
-            task.identity(tier, images=images, seed=seed),
+            task.identity(tier, images=images),
             digest_of(to_dict(task)),
             task.dataset,
             dataset,
