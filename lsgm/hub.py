@@ -111,7 +111,7 @@ def _fetched(name: HubName, document: str, listed: Callable[[Path], Mapping[str,
         return Path(_ask(name, lambda: api.hf_hub_download(name.repo, file, revision=revision)))
 
     folder = download(document, name.revision).parent
-    if folder.name != info.sha:  # a commit has come in between
+    if folder.name not in (info.sha, name.revision):  # a commit has come in between
         return _fetched(HubName(name.repo, folder.name), document, listed)
     files = listed(folder)
     for file, (size, sha256) in files.items():

@@ -219,6 +219,36 @@ def test_weights_that_are_not_those_of_the_state_are_not_fetched(hub: Hub, expor
     assert not [path for _, path in hub.asked if path.endswith("main/model.safetensors")]
 
 
+def test_no_more_is_fetched_than_is_read(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.holding("me/vae", files_of(exported))
+    for limit, file in (("LSGM_LARGEST_WEIGHTS", "model.safetensors"), ("LSGM_LARGEST_JSON", "state.json")):
+        monkeypatch.setenv(limit, "8000" if file == "model.safetensors" else "100")
+        hub.asked.clear()
+        with pytest.raises(CheckpointError, match=rf"hf://me/vae: {file} has .* set {limit}="):
+            find_checkpoint("hf://me/vae")
+        assert not [path for method, path in hub.asked if method == "GET" and path.endswith(file)]
+
+
+def test_a_commit_in_between_is_the_one_that_is_taken(
+    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    found = hub.holding("me/vae", files_of(SHIPPED / "glyphs-frozen"))
+    ask = HfApi.model_info
+
+    def then_commit(*words: Any, **options: Any) -> Any:
+        info = ask(*words, **options)
+        if len(found.commits) == 1:
+            found.commit(files_of(exported))
+        return info
+
+    monkeypatch.setattr(HfApi, "model_info", then_commit)
+    folder = find_checkpoint("hf://me/vae")
+    assert folder.name == found.refs["main"]
+    assert read_weights(folder)
+
+
 def test_without_the_extra_a_name_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     forget()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -307,6 +337,24 @@ def test_what_is_there_stays(signed_in: Hub, exported: Path, name: str, files: A
         assert sent(exported, name, "--replace") == 0
         assert json.loads(before.files["state.json"])["name"] == "glyphs-vae"
         assert held in before.commits.values()
+
+
+def test_what_somebody_else_has_just_put_there_stays(
+    signed_in: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    found = signed_in.holding("me/vae", {})
+    commit = HfApi.create_commit
+
+    def overtaken(*words: Any, **options: Any) -> Any:
+        found.commit({"theirs": b"0"})
+        return commit(*words, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", overtaken)
+    with pytest.raises(CheckpointError, match=r"has just changed \(412: .*\); look, and try again"):
+        sent(exported, "me/vae")
+    assert set(found.files) == {"theirs"}
 
 
 def test_only_what_export_wrote_goes_up(hub: Hub, exported: Path, tmp_path: Path) -> None:
