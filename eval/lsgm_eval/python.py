@@ -41,6 +41,7 @@ def evaluate(
     only: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     images: int | None = None,
+    first_seed: int | None = None,
     data: str | os.PathLike[str] | None = None,
     extractor: str | Sequence[str] = (),
     batch_size: int = 250,
@@ -57,6 +58,7 @@ def evaluate(
         out: A folder that keeps rows, sheets and what is finished, so that the same call goes on; a passing
             one unless given.
         images: Draw so many in the place of the tier's number.
+        first_seed: Of the drawn images, in the place of the tier's: others, which the rows' task says.
         data: A folder, zip, npz or npy in the place of the task's images.
         extractor: A feature space, or several, in the place of the task's.
         batch_size: Images at a time.
@@ -68,7 +70,7 @@ def evaluate(
     chosen = changed_task(_task(task), _words(extractor), "" if data is None else os.fspath(data))
     if unknown := sorted(set(only) - set(MEASUREMENTS)):
         raise ConfigError(f"there is no measurement '{unknown[0]}'; there are {', '.join(MEASUREMENTS)}")
-    chosen.tier(tier).drawing(images)
+    chosen.tier(tier).drawing(images, chosen.tier(tier).other_seed(first_seed))
     opened = _opened(models, chosen, pick_device(device))
     with _place(out) as place:
         rows = calls.evaluate(
@@ -80,6 +82,7 @@ def evaluate(
             batch_size=batch_size,
             insist=bool(extractor),
             images=images,
+            first_seed=first_seed,
             runner=Runner(place),
         )
     return results.frame(rows)
@@ -96,6 +99,7 @@ def nfe_curve(
     metric: str = "frechet",
     reach: Iterable[float] = (),
     images: int | None = None,
+    first_seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
     extractor: str | Sequence[str] = (),
@@ -114,6 +118,7 @@ def nfe_curve(
         metric: ``frechet``, ``kernel``, ``precision``, ...
         reach: Qualities whose costs are told; the best that every model attains unless given.
         images: Of every point.
+        first_seed: As of `evaluate`.
         out: As of `evaluate`.
         data: As of `evaluate`.
         extractor: As of `evaluate`.
@@ -142,6 +147,7 @@ def nfe_curve(
             targets=tuple(dict.fromkeys(reach)),
             batch_size=batch_size,
             insist=bool(extractor),
+            first_seed=first_seed,
             runner=Runner(place),
         )
     return results.frame(rows)

@@ -130,20 +130,32 @@ class Tier:
         )
         require(self.sampler not in self.curve, "the headline sampler is a point of the curve already")
 
-    def drawing(self, images: Images | None) -> Tier:
-        """Return the tier with another number of drawn images; a curve's points are of no more than that.
+    def drawing(self, images: Images | None, first_seed: int | None = None) -> Tier:
+        """Return the tier with another number of drawn images, from another seed on.
 
-        Raises ConfigError for too few of them, and where the tier draws none.
+        A curve's points are of no more images than that. Raises ConfigError for too few of them, a seed that
+        cannot be, and where the tier draws none.
         """
-        if images is None:
+        for given, option in ((images, "--images"), (first_seed, "--first-seed")):
+            require(
+                given is None or self.n_samples > 0,
+                f"the task measures likelihoods only and draws no images: leave {option} out",
+            )
+        if images is None and first_seed is None:
             return self
-        require(
-            self.n_samples > 0, "the task measures likelihoods only and draws no images: leave --images out"
-        )
         if images == "all":
+            require(first_seed is None, "--images all takes every ready image: leave --first-seed out")
             return self
-        require(images >= FEWEST, f"images is {images}; distances need at least {FEWEST} images")
-        return replace(self, n_samples=images, curve_samples=min(self.curve_samples, images))
+        count = self.n_samples if images is None else images
+        require(
+            images is None or count >= FEWEST, f"images is {count}; distances need at least {FEWEST} images"
+        )
+        points, seed = min(self.curve_samples, count), self.first_seed if first_seed is None else first_seed
+        return replace(self, n_samples=count, curve_samples=points, first_seed=seed)
+
+    def other_seed(self, first_seed: int | None) -> int | None:
+        """Return the first seed where it is not the tier's own, None where it is."""
+        return None if first_seed == self.first_seed else first_seed
 
     def config_for(self, method: Method, has_prior: bool) -> DensityConfig:
         """Return how a bound is estimated for a model with a diffusion (``has_prior``) or a Normal prior."""
@@ -209,16 +221,24 @@ class Task:
         return self.tiers[name]
 
     def identity(
-        self, tier: str, *, limit: int | None = None, custom: bool = False, images: Images | None = None
+        self,
+        tier: str,
+        *,
+        limit: int | None = None,
+        custom: bool = False,
+        images: Images | None = None,
+        seed: int | None = None,
     ) -> str:
         """Return ``glyphs@2/quick``, the task column of a result row.
 
-        Fewer scored images than the tier's (``limit``), another number of drawn ones (``images``) and other
-        settings of the estimator (``custom``) are other protocols: ``glyphs@2/full-limit-100``,
-        ``glyphs@2/quick-images-500``, ``glyphs@2/quick-images-all``, ``glyphs@2/quick-custom``.
+        Fewer scored images than the tier's (``limit``), another number of drawn ones (``images``), another
+        first seed of these (``seed``) and other settings of the estimator (``custom``) are other protocols:
+        ``glyphs@2/full-limit-100``, ``glyphs@2/quick-images-500``, ``glyphs@2/quick-images-all``,
+        ``glyphs@2/quick-seed-1000``, ``glyphs@2/quick-custom``.
         """
         fewer = "" if limit is None else f"-limit-{limit}"
         drawn = "" if images is None else f"-images-{images}"
+        drawn += "" if seed is None else f"-seed-{seed}"
         return f"{self.name}@{self.version}/{tier}{fewer}{drawn}{'-custom' * custom}"
 
 

@@ -101,13 +101,13 @@ def read_placed(files: Iterable[Path], *, skip_malformed: bool = False) -> Readi
 def one_protocol(placed: Sequence[Placed]) -> None:
     """Raise DataError where a task occurs at two versions or tiers, whose numbers do not compare.
 
-    ``-limit-N``, ``-images-N`` and ``-custom`` behind a tier are the same protocol on other numbers of images
-    or with other samplers.
+    ``-limit-N``, ``-images-N``, ``-seed-N`` and ``-custom`` behind a tier are the same protocol on other
+    numbers of images, on others of the same models, or with other samplers.
     """
     first: dict[str, tuple[str, Placed]] = {}
     for each in placed:
         task = each.row.task
-        protocol = re.sub(r"(-limit-\d+)?(-images-(\d+|all))?(-custom)?$", "", task)
+        protocol = re.sub(r"(-limit-\d+)?(-images-(\d+|all))?(-seed-\d+)?(-custom)?$", "", task)
         known, other = first.setdefault(task.partition("@")[0], (protocol, each))
         if known != protocol:
             raise DataError(

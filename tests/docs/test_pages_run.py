@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 ALL_OF_IT = ("tutorials/measure.md",)
 """Pages whose commands are run too."""
-PYTHON = ("index.md", "api/lsgm.md", "howto/recipes.md", "howto/compare.md")
+PYTHON = ("index.md", "api/lsgm.md", "api/lsgm_reports.md", "howto/recipes.md", "howto/compare.md")
 
 
 @pytest.mark.parametrize("page", [*ALL_OF_IT, *PYTHON])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -64,3 +65,15 @@ def test_links_of_the_repository_are_links_of_the_site(
     hook: ModuleType, source: str, page: str, target: str, leads_to: str
 ) -> None:
     assert hook.site_link(source, page, target, REPOSITORY) == leads_to
+
+
+@pytest.mark.parametrize("package", ["lsgm", "lsgm_eval", "lsgm_reports", "lsgm.results"])
+def test_every_public_name_stands_in_the_reference(package: str) -> None:
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    listed = {
+        name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    module = importlib.import_module(package)
+    for name in set(module.__all__) - {"__version__"}:
+        offered = getattr(module, name)
+        assert {f"{package}.{name}", f"{offered.__module__}.{name}"} & listed, name

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import lsgm
 import lsgm_eval
 from lsgm import results
+from lsgm.cli import main
 from lsgm.config import SamplerConfig
 from lsgm.data import ImageSet, load, sha256_of, test_levels
 from lsgm.errors import UserError
@@ -78,6 +79,62 @@ def test_a_class_of_ones_own_is_measured_beside_a_run(tmp_path: Path, letters: t
     # The rows of the command: those that the folder keeps, and the same call measures nothing anew.
     assert results.rows(frame) == results.rows(results.read(tmp_path))
     assert values(measured()) == found
+
+
+class Later(Noise):
+    """The same images, under seeds that are smaller by 1000."""
+
+    def sample(self, seeds: list[int]) -> NDArray[np.uint8]:
+        return super().sample([seed + 1000 for seed in seeds])
+
+
+def test_another_first_seed_draws_other_images_under_another_protocol(
+    tmp_path: Path, letters: torch.Tensor
+) -> None:
+    def measured(first: Any, second: Any = None, **seeds: Any) -> dict[tuple[str, str], dict[str, Any]]:
+        models = {"a": first} | ({} if second is None else {"b": second})
+        words = {"only": ["quality", "nelbo"], "out": tmp_path, "device": "cpu"}
+        frame = lsgm_eval.evaluate(models, "glyphs", "smoke", **words, **seeds)
+        return {(row["model"], row["metric"]): row for row in frame.to_dict("records")}
+
+    def numbers(rows: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], tuple[Any, ...]]:
+        told = {key: row for key, row in rows.items() if "seconds" not in key[1] and row["group"] != "cost"}
+        return {key: tuple(row[each] for each in ("value", "ci_low", "n")) for key, row in told.items()}
+
+    usual, same = measured(Noise()), measured(Noise(), first_seed=0)
+    assert numbers(usual) == numbers(same)
+    assert {row["task"] for row in same.values()} == {"glyphs@3/smoke"}
+
+    other, oracle = measured(Noise(), LSGM, first_seed=1000), measured(Later())
+    distance = ("a", "frechet_glyphs")
+    assert numbers(other)[distance] == numbers(oracle)[distance] != numbers(usual)[distance]
+    assert other[distance]["task"] == "glyphs@3/smoke-seed-1000"
+    assert str(other[distance]["seeds"]).startswith("1000-")
+    # A difference is of the same seeds of both; bounds know nothing of seeds of images.
+    paired = other["a - b", "paired_frechet_glyphs"]
+    apart = other[distance]["value"] - other["b", "frechet_glyphs"]["value"]
+    assert paired["task"] == "glyphs@3/smoke-seed-1000"
+    assert paired["value"] == pytest.approx(apart, rel=0.05)  # less the bias, which is that of few images
+    bound = ("a", "nelbo_nats")
+    assert other[bound]["task"] == "glyphs@3/smoke"
+    assert numbers(other)[bound] == numbers(usual)[bound]
+    # All of them stay, and a report takes them together.
+    tasks = set(results.read(tmp_path)["task"])
+    assert tasks == {"glyphs@3/smoke", "glyphs@3/smoke-seed-1000"}
+    assert main(["report", str(tmp_path), "--format", "md"]) == 0
+
+
+def test_seeds_that_cannot_be_are_refused(letters: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="first-seed is -1; it cannot be negative"):
+        lsgm_eval.evaluate(Noise(), "glyphs", "smoke", first_seed=-1)
+    with pytest.raises(UserError, match="first-seed is -1; it cannot be negative"):
+        lsgm_eval.nfe_curve(Noise(), "glyphs", "smoke", images=40, first_seed=-1)
+
+
+def test_a_curve_begins_at_another_seed_too(letters: torch.Tensor) -> None:
+    frame = lsgm_eval.nfe_curve(Noise(), "glyphs", "smoke", images=40, first_seed=7)
+    (row,) = frame[frame.metric == "frechet_glyphs"].to_dict("records")
+    assert (row["task"], row["seeds"]) == ("glyphs@3/smoke-limit-40-seed-7", "7-46")
 
 
 def test_what_a_model_cannot_be_asked_is_said_in_its_row(letters: torch.Tensor) -> None:
@@ -176,9 +233,11 @@ def test_signatures_are_as_promised() -> None:
     assert lsgm_eval.__all__ == ["as_model", "evaluate", "fid", "nfe_curve"]
     evaluate = list(inspect.signature(lsgm_eval.evaluate).parameters)
     assert evaluate[:3] == ["models", "task", "tier"]
-    assert evaluate[3:] == ["only", "out", "images", "data", "extractor", "batch_size", "device"]
+    assert evaluate[3:] == [
+        *("only", "out", "images", "first_seed", "data", "extractor", "batch_size", "device"),
+    ]
     curve = list(inspect.signature(lsgm_eval.nfe_curve).parameters)
     assert curve[3:] == [
-        *("samplers", "nfe", "tolerances", "metric", "reach", "images", "out", "data", "extractor"),
-        *("batch_size", "device"),
+        *("samplers", "nfe", "tolerances", "metric", "reach", "images", "first_seed", "out", "data"),
+        *("extractor", "batch_size", "device"),
     ]

@@ -97,8 +97,11 @@ def test_errors_are_said_at_every_level(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "lsgm: there is no command 'trian'; did you mean 'train'?\n"
 
 
-def test_details_say_which_files_are_read_and_when(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["sample", "-v", str(CHECKPOINT), "--n", "1", "--json", "--device", "cpu"]) == 0
+def test_details_say_which_files_are_read_and_when(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "drawn.npz")]
+    assert cli.main(["sample", "-v", str(CHECKPOINT), "--n", "1", *out, "--device", "cpu"]) == 0
     said = capsys.readouterr().err
     assert f"read: {CHECKPOINT / 'ema.safetensors'} (" in said
     assert "s: model glyphs-vae: ema weights of" in said

@@ -62,6 +62,9 @@ class EvalOptions:
     images: str = ""
     """Draw this many images in the place of the tier's number, or all of ready images; the rows' task says so
     (glyphs@2/quick-images-500), and they stand apart from the tier's."""
+    first_seed: int | None = None
+    """Draw the images from this seed on in the place of the tier's first one: others of the same models, and
+    the rows' task says so (glyphs@3/quick-seed-1000). Likelihoods do not depend on it."""
     data: str = ""
     """A folder, zip, npz or npy of images in the place of the task's, cropped and reduced to the models'
     size."""
@@ -117,7 +120,8 @@ def run(argv: list[str]) -> int:
         load_task(options.task), options.extractor, options.data, options.convert, alone=bool(references)
     )
     images = number_of_images(options.images)
-    task.tier(options.tier).drawing(images)
+    seed = task.tier(options.tier).other_seed(options.first_seed)
+    task.tier(options.tier).drawing(images, seed)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
     out = claim_results(options.out or Path("results") / f"{file_name(task.name)}-{options.tier}")
@@ -130,7 +134,7 @@ def run(argv: list[str]) -> int:
     def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
         return ["lsgm", "eval", *words_of(replace(plain, model=tuple(words), **changes), "task")]
 
-    about = describe_call(command, named, task, options.tier, None, world.device, images)
+    about = describe_call(command, named, task, options.tier, None, world.device, images, seed)
     call = MeasuringCall(out, about, again)
     with measuring(out, command, measurement_table, world=world, call=call, report=options.report) as runner:
         rows = evaluate(
@@ -147,6 +151,7 @@ def run(argv: list[str]) -> int:
             save=options.save,
             export_reference=options.export_reference,
             images=images,
+            first_seed=seed,
             runner=runner,
         )
     if not world.main:

@@ -47,6 +47,8 @@ class NfeOptions:
     """Tolerances of adaptive samplers (dopri5 where none is named), by decades or between commas; or none."""
     images: int | None = None
     """Images of every point (default: the tier's number of a curve)."""
+    first_seed: int | None = None
+    """Draw them from this seed on in the place of the tier's first one, as in `lsgm eval`."""
     metric: str = "frechet"
     """What is measured of the images: frechet, kernel, precision, ..."""
     reach: str = ""
@@ -126,6 +128,7 @@ def run(argv: list[str]) -> int:
     points = plan_points(samplers, budgets, tolerances_of(options.tol))
     n = options.images or tier.curve_samples or tier.n_samples
     require(n >= 40, f"task {task.name} draws no images in the tier {options.tier}: say how many by --images")
+    seed = tier.other_seed(options.first_seed)
     targets, references = targets_of(options.reach), dict(named_file(word) for word in options.reference)
     world = join(pick_device(options.device))
     models = open_models(options.model, device=world.device, convert=options.convert)
@@ -137,7 +140,8 @@ def run(argv: list[str]) -> int:
     def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
         return ["lsgm", "nfe", *words_of(replace(plain, model=tuple(words), **changes))]
 
-    call = MeasuringCall(out, describe_call(command, named, task, options.tier, device=world.device), again)
+    about = describe_call(command, named, task, options.tier, device=world.device, seed=seed)
+    call = MeasuringCall(out, about, again)
     with measuring(out, command, sweep_table, world=world, call=call, report=options.report) as runner:
         rows = sweep(
             models,
@@ -153,6 +157,7 @@ def run(argv: list[str]) -> int:
             insist=bool(options.extractor),
             references=references,
             seconds=options.time_budget,
+            first_seed=seed,
             runner=runner,
         )
     if not world.main:

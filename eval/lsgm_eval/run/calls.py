@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from lsgm.config import SamplerConfig, require
+from lsgm.config import SamplerConfig, require, require_seeds
 from lsgm.distributed import ALONE, World
 from lsgm.errors import UserError
 from lsgm.generative import GenerativeModel
@@ -53,6 +53,7 @@ def evaluate(
     save: Literal["", "png", "npz"] = "",
     export_reference: Path | None = None,
     images: Images | None = None,
+    first_seed: int | None = None,
     runner: Runner | None = None,
 ) -> list[Row]:
     """Measure models under one task and return their rows, which ``out/results.jsonl`` holds then.
@@ -63,14 +64,16 @@ def evaluate(
     With ``allow_failures`` images whose likelihood cannot be told are left out, which their rows state.
     ``references`` and ``insist`` are those of `open_task`. With ``save`` all images of the headline's numbers
     are kept below ``out/images``; ``export_reference`` is a folder for the references' statistics. ``images``
-    draws that many in the place of the tier's number, or all of ready images, which the rows' task says.
+    draws that many in the place of the tier's number, or all of ready images, and ``first_seed`` begins at
+    another seed: the task of rows of drawn images says both, and bounds know nothing of either.
 
     Raises UserError for models that make other images than the task's, for two models of one name, for too
     few images, and for distances alone of a task without a feature space.
     """
     task = load_task(task) if isinstance(task, str) else task
     unlike_names(models)
-    wanted = task.tier(tier).drawing(images)
+    seed = task.tier(tier).other_seed(first_seed)
+    wanted = task.tier(tier).drawing(images, seed)
     methods = [method for method in METHODS if method in only]
     if not wanted.n_samples and not methods:
         raise UserError(
@@ -96,14 +99,15 @@ def evaluate(
         world=world, references=references, insist=insist,
     )  # fmt: skip
     bench = Evaluation(
-        task, tier, wanted, data, spaces, closed, Path(out), batch_size, world, allow_failures, save, images
-    )
+        task, tier, wanted, data, spaces, closed, Path(out), batch_size, world,
+        allow_failures, save, images, seed,
+    )  # fmt: skip
     if world.main:
         if bench.draws and data.images is not None and data.reference_split is not None:
             # Some images of the data, drawn at random, to stand beside the samples.
-            seed = task.binarisation_seed
-            found = data_images(data.images, data.reference_split, seed)
-            save_grid(found[choose(len(found), 100, seed)], bench.out / "samples" / f"data{bench.tag}.png")
+            found = data_images(data.images, data.reference_split, task.binarisation_seed)
+            some = found[choose(len(found), 100, task.binarisation_seed)]
+            save_grid(some, bench.out / "samples" / f"data{bench.tag}.png")
         if export_reference is not None:
             export_references(spaces, f"{data.dataset} {data.reference_split}", export_reference)
     steps, contexts = [], [bench.context(model) for model in fitted]
@@ -118,7 +122,7 @@ def evaluate(
             steps += [curve_step(model, bench, drawn, sampler) for sampler in wanted.curve]
     for pair, both in zip(combinations(fitted, 2), combinations(contexts, 2), strict=True):
         steps.append(pair_step(pair, bench, both, quality="quality" in only))
-    title = f"lsgm eval {task.identity(tier, images=images)}"
+    title = f"lsgm eval {task.identity(tier, images=images, seed=seed)}"
     return (runner or Runner(bench.out, world)).run(title, steps)
 
 
@@ -178,6 +182,7 @@ def sweep(
     insist: bool = False,
     references: Mapping[str, Path] | None = None,
     seconds: float | None = None,
+    first_seed: int | None = None,
     runner: Runner | None = None,
 ) -> list[Row]:
     """Measure ``n`` images of every model at every point, by the same seeds, and what follows from them.
@@ -185,7 +190,7 @@ def sweep(
     The cheapest points of all models come first, so that an interrupted sweep is a coarse one of all models.
     Points of earlier calls are taken from their cells. After ``seconds`` no further point is begun, what was
     measured so far is derived from, and the same call goes on later. All processes of ``world`` take part.
-    ``references`` and ``insist`` are those of `open_task`.
+    ``references`` and ``insist`` are those of `open_task`, ``first_seed`` is that of `evaluate`.
 
     Whatever is wrong is said before a feature is computed or an image drawn. Raises UserError for two models
     of one name or of other images than the task's, ConfigError for one model twice and for a sampler that the
@@ -204,14 +209,16 @@ def sweep(
     if not task.spaces:
         raise UserError(f"task {task.name} has no feature space: name one with --extractor")
     require(n >= 40, f"n is {n}; a distance needs at least 40 images")
-    limits = task.tier(tier)
+    seed = task.tier(tier).other_seed(first_seed)
+    limits = task.tier(tier) if seed is None else replace(task.tier(tier), first_seed=seed)
+    require_seeds(limits.first_seed, n, "first-seed")
     seeds = range(limits.first_seed, limits.first_seed + n)
     fitted, data, spaces, closed = open_task(
         models, task, limits, seeds=lambda _: seeds, scores=0, draws=True, alone=True,
         world=world, references=references, insist=insist,
     )  # fmt: skip
     bench = Evaluation(task, tier, limits, data, spaces, closed, out, batch_size, world)
-    protocol = task.identity(tier, limit=None if n == limits.curve_samples else n)
+    protocol = task.identity(tier, limit=None if n == limits.curve_samples else n, seed=seed)
     contexts = {model.name: bench.context(model, protocol) for model in fitted}
     names = {*contexts, *(" / ".join(pair) for pair in combinations(contexts, 2))}
     measured = {(space.metric(family), space.label, space.reference.sha256) for space in spaces}

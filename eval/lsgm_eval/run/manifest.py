@@ -104,6 +104,7 @@ def describe_call(
     dataset: str | None = None,
     device: torch.device | str = "cpu",
     images: Images | None = None,
+    seed: int | None = None,
 ) -> Manifest:
     """Return the manifest of a whole call, but for its id and the time.
 
@@ -129,7 +130,7 @@ def describe_call(
         device=str(device),
         models=tuple(_described(spec, model) for spec, model in models.items()),
         task=MeasuredTask(
-            task.identity(tier, images=images),
+            task.identity(tier, images=images, seed=seed),
             digest_of(to_dict(task)),
             task.dataset,
             dataset,

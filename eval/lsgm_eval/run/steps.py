@@ -74,6 +74,8 @@ class Evaluation:
     """``png``, ``npz`` or nothing: how the headline's images are kept."""
     images: Images | None = None
     """How many images are drawn where it is not the tier that says so."""
+    seed: int | None = None
+    """The first of their seeds, likewise."""
 
     @property
     def draws(self) -> bool:
@@ -109,7 +111,7 @@ class Evaluation:
         return reference_pixels(self.data.images, self.data.training_split, self.task.binarisation_seed, rows)
 
     def context(self, model: GenerativeModel, task: str = "") -> Context:
-        """Return what rows of a model share, those of drawn images of another number excepted.
+        """Return what rows of a model share, those of drawn images of another number or seed excepted.
 
         ``task`` is the protocol where it is not the tier's.
         """
@@ -123,9 +125,10 @@ class Evaluation:
 
     def of_drawn(self, context: Context) -> Context:
         """Return what a model's rows of drawn images share: as many as the call asks for, under its name."""
-        if self.images is None:
+        if self.images is None and self.seed is None:
             return context
-        return replace(context, task=self.task.identity(self.tier_name, images=self.images))
+        task = self.task.identity(self.tier_name, images=self.images, seed=self.seed)
+        return replace(context, task=task)
 
     def key(
         self, models: Sequence[GenerativeModel], kind: str, settings: Mapping[str, Any]

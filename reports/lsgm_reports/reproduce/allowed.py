@@ -36,11 +36,11 @@ words, ``side`` may name code."""
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 _TAKEN = {
     "eval": "model tier out extractor reference export-reference save images data convert only batch-size "
-    "device allow-failures json report",
+    "device allow-failures json report first-seed",
     "nll": "task data convert method tier limit samples times control-variate tol rtol atol step-control "
     "solver steps probes divergence dequantise out batch-size at-once device json allow-failures",
     "nfe": "model task samplers nfe tol images metric reach extractor reference tier data convert out "
-    "time-budget batch-size device json report",
+    "time-budget batch-size device json report first-seed",
     "fid": "images reference-images seed extractor out batch-size convert device json first-seed",
 }
 _TEXTS = {"nfe": ("nfe", "tol")}
