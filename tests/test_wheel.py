@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 CLONE = Path(__file__).parents[1]
+BUILDING = ("pip", "hatchling", "hatch_fancy_pypi_readme")
 
 SCRIPT = """
 import json, sys
@@ -42,11 +44,12 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the wheel holds: of a wheel built now, or of the one that is installed."""
-    if any(importlib.util.find_spec(tool) is None for tool in ("pip", "hatchling")):
+    if any(importlib.util.find_spec(tool) is None for tool in BUILDING):
         installed = Path(str(distribution("lsgm-bench").locate_file("")))
         if not (installed / "lsgm" / "__init__.py").is_file() or installed == CLONE:
             pytest.skip(
-                "hatchling is not here to build a wheel, and none is installed: pip install hatchling"
+                "hatchling is not here to build a wheel, and none is installed: "
+                "pip install hatchling hatch-fancy-pypi-readme"
             )
         return installed
     folder = tmp_path_factory.mktemp("wheel")
@@ -94,3 +97,12 @@ def test_the_command_of_the_wheel_answers(home: Path, tmp_path: Path) -> None:
     page = isolated(home, tmp_path, script + "from lsgm.cli import main; main(['--help'])")
     for command in ("train", "sample", "road", "eval", "report"):
         assert f"\n  {command} " in page
+
+
+def test_the_page_of_the_index_has_the_readme_with_links_that_lead_out(home: Path) -> None:
+    (about,) = home.glob("lsgm_bench-*.dist-info/METADATA")
+    page = about.read_text(encoding="utf-8")
+    assert "Description-Content-Type: text/markdown" in page
+    targets = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert len(targets) > 20
+    assert all(target.startswith(("https://", "#")) for target in targets)

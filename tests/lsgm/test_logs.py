@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -129,11 +130,12 @@ assert lsgm.progress.silent()
 
 
 def test_a_library_configures_nothing_and_an_application_decides() -> None:
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("LSGM_")}
     done = subprocess.run(
         [sys.executable, "-c", LIBRARY],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env=surroundings | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stderr) == (0, "lsgm|INFO|somebody listens\n")
 
