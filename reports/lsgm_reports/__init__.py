@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,5 @@ __all__ = ["report"]
 def __getattr__(name: str) -> Any:
     """Load what the package offers when it is asked for."""
     if name == "report":
-        from lsgm_reports.python import report
-
-        return report
+        return importlib.import_module("lsgm_reports.python").report
     raise AttributeError(f"module 'lsgm_reports' has no attribute '{name}'")
