@@ -10,7 +10,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -92,8 +92,8 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 _log = logging.getLogger("lsgm")
 _last: list[str] = []
 _NAMED = 5
-_told: Counter[str] = Counter()
-"""How many files of each folder a log has named: of a folder of photographs a few will do."""
+_told: defaultdict[str, set[str]] = defaultdict(set)
+"""The files of each folder that a log has named: of a folder of photographs a few will do."""
 
 
 def last_read() -> str:
@@ -149,12 +149,15 @@ def open_regular(path: Path | str, error: type[UserError] = DataError) -> io.Buf
 
 
 def _tell(path: Path | str, size: int) -> None:
-    folder = os.path.dirname(path)
-    _told[folder] += 1
-    if _told[folder] <= _NAMED:
-        _log.debug("read: %s (%s bytes)", os.path.abspath(path), f"{size:,}")
-    elif _told[folder] == _NAMED + 1:
-        _log.debug("read: further files of %s, which are not named", os.path.abspath(folder))
+    folder, name = os.path.split(path)
+    told = _told[folder]
+    if name in told or len(told) > _NAMED:
+        return
+    told.add(name)
+    if len(told) <= _NAMED:
+        _log.debug("read: %s (%s bytes)", path, f"{size:,}")
+    else:
+        _log.debug("read: further files of %s, which are not named", folder or "this folder")
 
 
 def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataError) -> bytes:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from lsgm import cli
+from lsgm.files.regular import open_regular
 from lsgm.logs import log, speaking
 from lsgm.progress import say, silent, warn
 
@@ -91,6 +92,39 @@ def test_what_makes_no_sense_is_one_sentence(
     monkeypatch.setenv("LSGM_LOG", "debugg")
     assert cli.main(["ls"]) == 2
     assert capsys.readouterr().err == "lsgm: LSGM_LOG is 'debugg', which is no level; did you mean 'debug'?\n"
+
+
+def test_a_command_within_a_command_speaks_as_the_outer_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(argv: list[str]) -> int:
+        say(f"within, {argv}")
+        warn("a warning")
+        return cli.main(["probe"]) if argv else 0
+
+    point = SimpleNamespace(value="lsgm.commands.ls", load=lambda: SimpleNamespace(run=command))
+    monkeypatch.setattr(cli, "offers", lambda group: {"probe": point})
+    assert cli.main(["probe", "-q", "again"]) == 0
+    assert capsys.readouterr().err == "lsgm: a warning\n" * 2
+    assert "LSGM_LOG" not in os.environ
+
+
+def test_of_a_folder_of_many_files_a_few_are_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(8):
+        (tmp_path / str(k)).write_text("x")
+    log.setLevel(logging.DEBUG)
+    try:
+        for k in [0, 0, *range(8)]:
+            open_regular(tmp_path / str(k)).close()
+    finally:
+        log.setLevel(logging.INFO)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" s: ")[2] for line in lines] == [
+        *(f"read: {tmp_path / str(k)} (1 bytes)" for k in range(5)),
+        f"read: further files of {tmp_path}, which are not named",
+    ]
 
 
 def test_errors_are_said_at_every_level(capsys: pytest.CaptureFixture[str]) -> None:
