@@ -12,6 +12,8 @@ from lsgm.kinds import recipe_from
 from lsgm.train.loop import train_recipe
 
 PENALTY = {"spectral": 1e-3, "gain": 1e-3}
+STEPS = {"stage1": {"steps": 3}, "stage2": {"steps": 3}}
+"""Of which a third and two thirds are no end of a stage."""
 RISING = {"start": 0.5, "end": 1.0, "portion": 0.8, "balance": True}
 # fmt: off
 MODES: dict[str, dict[str, Any]] = {
@@ -29,16 +31,16 @@ MODES: dict[str, dict[str, Any]] = {
             "encoder_cells": 1, "decoder_cells": 1, "recompute": True,
         },
         "prior": {"network": {"recompute": True}},
-        "stage1": {"steps": 3, "kl": RISING, "vae_penalty": PENALTY},
+        "stage1": {"kl": RISING, "vae_penalty": PENALTY},
         "stage2": {
-            "steps": 3, "vae_times": "disjoint", "ema_prior": True, "drop_inactive": True,
+            "vae_times": "disjoint", "ema_prior": True, "drop_inactive": True,
             "precision": "bfloat16", "kl": RISING, "vae_penalty": PENALTY, "prior_penalty": PENALTY,
         },
     },
     "prior first, velocity": {
         "prior": {"parameterisation": "velocity"},
         "prior_stage": {
-            "steps": 6, "batch_size": 4, "ema": 0.8, "log_every": 1, "val_every": 3, "drop_inactive": True,
+            "steps": 3, "batch_size": 4, "ema": 0.8, "log_every": 1, "val_every": 3, "drop_inactive": True,
             "prior": {"lr": 5e-3}, "prior_penalty": PENALTY,
         },
         "data": {"flip": True},
@@ -50,7 +52,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def recipe(mode: str, *, dropout: float = 0.1) -> Any:
-    changes = {"prior": {"network": {"dropout": dropout}, "objective": {"weighting": "re"}}}
+    changes = {"prior": {"network": {"dropout": dropout}, "objective": {"weighting": "re"}}} | STEPS
     tables = tiny.merged(changes, MODES[mode])
     if "vae" in tables:  # tiny's own is of the other kind
         others = {key: value for key, value in tiny.TABLES.items() if key != "vae"}

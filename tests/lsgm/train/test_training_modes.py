@@ -176,5 +176,5 @@ def test_two_processes_give_the_loss_curve_of_one_in_every_mode(tmp_path: Path) 
         for a, b in zip(one, both, strict=True):
             assert a.keys() == b.keys()
             for key in a.keys() - {"stage"}:
-                # float32 sums in another order, grown over twelve steps of Adam.
+                # float32 sums in another order, grown over steps of Adam.
                 assert b[key] == pytest.approx(a[key], rel=2e-4, abs=1e-5), (mode, key)
