@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 
 from lsgm import cli
 from lsgm.commands import ablate
@@ -204,10 +205,21 @@ def weights(out: Path, name: str) -> str:
     return str(read_state(find_checkpoint(out / "models" / name))["files"]["ema.safetensors"]["sha256"])
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Add in one order here and in processes that are started, which have their share of the cores each."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_cells_train_alone_side_by_side_and_not_twice(
     recipe: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [recipe(), "--study", "frozen", "--device", "cpu"]
+    words = [recipe({"stage1": {"steps": 3}, "stage2": {"steps": 3}}), "--study", "frozen", "--device", "cpu"]
     assert ablate.run([*words, "--out", "one"]) == 0
     capsys.readouterr()
     assert ablate.run([*words, "--out", "one"]) == 0
