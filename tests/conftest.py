@@ -7,7 +7,6 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import tyro._docstrings
@@ -25,14 +24,17 @@ settings.load_profile("busy")
 
 
 # The source of a class of options stays as it is while tests run; tyro reads it anew for every command line.
-_options = tyro._docstrings._ClassTokenization
-_options.make = staticmethod(functools.cache(_options.make))  # type: ignore[method-assign]
+# What does so is its own affair, and in another version of another name.
+_options = getattr(tyro._docstrings, "_ClassTokenization", None)
+if hasattr(_options, "make"):
+    _options.make = staticmethod(functools.cache(_options.make))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _unplugged() -> Iterator[None]:
     """Leave out the waiting for the disk: what tests kill are processes, and never the system."""
-    with mock.patch.object(os, "fsync", return_value=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
