@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_the_reports_read_what_is_written(
     assert typed(found) == "lsgm eval glyphs --model a"
     assert (found.directory, found.environment["LSGM_DATA"]) == (str(tmp_path), "/somewhere")
     assert (found.threads, found.processes, found.device) == (torch.get_num_threads(), 1, "cpu")
-    assert found.versions["torch"] == torch.__version__
+    assert found.versions["torch"] == version("torch")
     assert {"python", "numpy", "scipy", "torch-fidelity", "clean-fid"} <= set(found.versions)
     assert (found.task.identity, found.task.dataset) == ("glyphs@3/smoke", "glyphs@1@ef")
     assert (found.task.data, found.task.extractors) == ("glyphs", ("glyphs",))
