@@ -11,14 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lsgm_eval.foreign import as_model
+    from lsgm_eval.models import as_model
     from lsgm_eval.python import evaluate, nfe_curve
     from lsgm_eval.two_sides.call import fid
 
 __all__ = ["as_model", "evaluate", "fid", "nfe_curve"]
 
 _PLACES = {
-    "as_model": "lsgm_eval.foreign",
+    "as_model": "lsgm_eval.models",
     "evaluate": "lsgm_eval.python",
     "fid": "lsgm_eval.two_sides.call",
     "nfe_curve": "lsgm_eval.python",

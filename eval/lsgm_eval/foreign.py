@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,45 +23,10 @@ from torch import Tensor
 
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.errors import UserError
-from lsgm.generative import Density, GenerativeModel, Pixels, Samples
-from lsgm.trained import Model
-from lsgm_eval.models import Renamed, check_name, open_model
+from lsgm.generative import Density, Pixels, Samples
 
 KNOWN_BY = 8
 """Images by which a model is known that does not name a sha256 of its own."""
-
-
-def as_model(
-    given: Any, *, name: str = "", pixels: Pixels | None = None, device: torch.device | str = "cpu"
-) -> GenerativeModel:
-    """Return anything that draws images as the harness sees models.
-
-    Args:
-        given: A run, a checkpoint, ready images (a path, or the words of `open_model`), what `lsgm.load`
-            returns, a `lsgm.generative.GenerativeModel`, or an object with ``sample(seeds)``.
-        name: What tables call it; its own name unless given.
-        pixels: What the images of an object are, where it does not say so itself.
-        device: Where a model that is opened here runs.
-
-    Raises UserError for anything else, and for an object whose ``sample`` gives no images.
-    """
-    model: GenerativeModel
-    if isinstance(given, str | os.PathLike):
-        model = open_model(os.fspath(given), device=device)
-    elif isinstance(given, Model):
-        model = given.generative
-    elif all(hasattr(given, needed) for needed in ("name", "sha256", "pixels", "parameters", "has_prior")):
-        model = given
-    elif callable(getattr(given, "sample", None)) and not inspect.isclass(given):
-        model = cast(GenerativeModel, ForeignModel(given, pixels))
-    else:
-        kind = given.__name__ if inspect.isclass(given) else type(given).__name__
-        what = "an instance of it" if inspect.isclass(given) else "a run, or an object with sample(seeds)"
-        raise UserError(f"{kind} is no model; give {what}")
-    if name and name != model.name:
-        check_name(name)
-        return Renamed(model, name)
-    return model
 
 
 class ForeignModel:
@@ -74,7 +38,6 @@ class ForeignModel:
     def __init__(self, given: Any, pixels: Pixels | None = None) -> None:
         self._given = given
         self.name: str = str(getattr(given, "name", type(given).__name__))
-        check_name(self.name)
         self._takes_sampler = len(_positional(given.sample)) > 1
         self.has_prior: bool = bool(getattr(given, "has_prior", self._takes_sampler))
         self.costs_known = self.has_prior

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,11 @@ from lsgm.data.splits import subset
 from lsgm.errors import CheckpointError, DataError, UserError
 from lsgm.generative import GenerativeModel, Pixels, Samples, SamplingFlops
 from lsgm.runs.checkpoint import find_checkpoint, is_checkpoint, located, read_state
+from lsgm.trained import Model
+from lsgm_eval.foreign import ForeignModel
 
+_SAID = ("name", "sha256", "pixels", "parameters", "has_prior", "density")
+"""What a `GenerativeModel` says of itself besides ``sample``."""
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which endings need some."""
 
@@ -110,6 +116,46 @@ def open_model(spec: str, *, device: torch.device | str = "cpu", convert: str = 
     return load_model(path, device=device)
 
 
+def as_model(
+    given: Any, *, name: str = "", pixels: Pixels | None = None, device: torch.device | str = "cpu"
+) -> GenerativeModel:
+    """Return anything that draws images as the harness sees models.
+
+    Args:
+        given: A run, a checkpoint, ready images (a path, or the words of `open_model`), what `lsgm.load`
+            returns, a `lsgm.generative.GenerativeModel`, or an object with ``sample(seeds)``.
+        name: What tables call it; its own name unless given.
+        pixels: What the images of an object are, where it does not say so itself.
+        device: Where a model that is opened here runs.
+
+    Raises UserError for anything else, and for an object whose ``sample`` gives no images.
+    """
+    model: GenerativeModel
+    if isinstance(given, str | os.PathLike):
+        model = open_model(os.fspath(given), device=device)
+    elif isinstance(given, Model):
+        model = given.generative
+    elif callable(getattr(given, "sample", None)) and not inspect.isclass(given):
+        model = _drawing(given, pixels)
+    else:
+        kind = given.__name__ if inspect.isclass(given) else type(given).__name__
+        what = "an instance of it" if inspect.isclass(given) else "a run, or an object with sample(seeds)"
+        raise UserError(f"{kind} is no model; give {what}")
+    if name and name != model.name:
+        check_name(name)
+        return Renamed(model, name)
+    return model
+
+
+def _drawing(given: Any, pixels: Pixels | None = None) -> GenerativeModel:
+    """Return an object that draws images: itself where it says all that the harness asks, else as foreign."""
+    if all(hasattr(given, needed) for needed in _SAID):
+        return cast(GenerativeModel, given)
+    foreign = ForeignModel(given, pixels)
+    check_name(foreign.name)
+    return cast(GenerativeModel, foreign)
+
+
 def check_name(name: str) -> None:
     """Raise UserError unless files can be called after a model of this name."""
     if not name.strip(" .") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
@@ -135,11 +181,7 @@ def _from_factory(spec: str) -> GenerativeModel:
         raise UserError(f"the module {module_name} has no '{attribute}' for the model {spec}") from error
     finally:
         sys.path.remove(here)
-    model: GenerativeModel = factory()
-    for needed in ("name", "sha256", "pixels", "parameters", "has_prior", "sample", "density"):
-        if not hasattr(model, needed):
-            raise UserError(f"the model of {spec} has no '{needed}': see lsgm.generative.GenerativeModel")
-    return model
+    return as_model(factory())
 
 
 # Ready images as a model: image k is what seed k draws, and what it cost is not known

@@ -19,8 +19,8 @@ from lsgm.generative import GenerativeModel, Pixels
 from lsgm_eval.cache import claim_results
 from lsgm_eval.commands.eval import changed_task
 from lsgm_eval.cost_curve.points import check_metric, plan_points, samplers_of
-from lsgm_eval.foreign import as_model
 from lsgm_eval.images import task_data
+from lsgm_eval.models import as_model
 from lsgm_eval.run import calls
 from lsgm_eval.run.plan import task_images
 from lsgm_eval.run.runner import Runner
@@ -51,7 +51,7 @@ def evaluate(
 
     Args:
         models: One model, several, or a mapping from their names to them: whatever
-            `lsgm_eval.foreign.as_model` takes, from a run's path to an object with ``sample(seeds)``.
+            `lsgm_eval.models.as_model` takes, from a run's path to an object with ``sample(seeds)``.
         task: A name of `lsgm ls tasks`, the path of a task file, or a task.
         tier: ``smoke``, ``quick`` or ``full``; numbers of different tiers are never comparable.
         only: ``quality``, ``nelbo``, ``iw``, ``ode``, ``curve``; whatever applies unless given.

@@ -216,7 +216,7 @@ def test_a_factory_in_the_working_directory_is_found_and_checked(
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
     assert open_model("my_factory:whole").name == "mine"
-    with pytest.raises(UserError, match="has no 'name'"):
+    with pytest.raises(UserError, match="object is no model; give a run, or an object with sample"):
         open_model("my_factory:half")
     assert sys.path == path
 
