@@ -58,7 +58,7 @@ def hub_name(word: Path | str) -> HubName | None:
     A path has one slash where a person types two. Raises CheckpointError for ``hf:/`` and no name after it.
     """
     text = word.as_posix() if isinstance(word, Path) else word
-    return parse_name(text) if _PREFIX.match(text) else None
+    return parse_name(_PREFIX.sub("hf://", text)) if _PREFIX.match(text) else None
 
 
 def parse_name(text: str) -> HubName:
