@@ -21,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from lsgm.errors import DataError, UserError
-from lsgm.files.limits import ACTIVATIONS, FEATURES
+from lsgm.files.limits import ACTIVATIONS, FEATURES, WEIGHTS
 from lsgm.files.names import shown
+from lsgm.files.regular import read_member, zip_of
 from lsgm_eval.features.extractor import ImageShape, NetworkExtractor, last_line
 from lsgm_eval.features.weights import open_network
 
@@ -120,6 +121,7 @@ def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.Scrip
     Raises DataError where they hold none.
     """
     try:
+        _hold_checksums(raw, path)
         with warnings.catch_warnings():
             # torch.jit is deprecated in favour of torch.export, which does not read these files.
             for category in (DeprecationWarning, FutureWarning):
@@ -132,6 +134,17 @@ def load_script(path: Path, raw: bytes, device: torch.device) -> torch.jit.Scrip
         ) from error
     script: torch.jit.ScriptModule = module.eval()
     return script
+
+
+def _hold_checksums(raw: bytes, path: Path) -> None:
+    """Raise BadZipFile for a part with a wrong checksum, which torch's reader does not look at.
+
+    It may end the process over what stands there. Where a checksum is 0 torch was asked to write none.
+    """
+    with zip_of(raw, str(path)) as archive:
+        for part in archive.infolist():
+            if part.CRC:
+                read_member(archive, part, f"{path}: {part.filename}", WEIGHTS)
 
 
 class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
