@@ -174,6 +174,8 @@ def _plain(value: Any) -> Any:
 
 def _join(path: str, key: str) -> str:
     key = key if len(key) <= LONGEST else f"{key[:LONGEST]}..."
+    if not key.isprintable():  # a line end would make two of the sentence
+        key = key.encode("unicode_escape").decode("ascii")
     return f"{path}.{key}" if path else key
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from fuzz.kinds import KINDS
 
-EACH = 2
+EACH = 4
 """Inputs of a kind, and one of a dear kind: an input costs a sixth of a second."""
 SEED = 17
 PENDING: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hostile_files import json_values, outcome, says
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsgm.config import require
@@ -95,6 +95,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*PLAIN, "other"]), json_values, max_size=4))
+@example({"seconds": {"\n": None}})
 def test_any_values_of_its_keys_are_a_record_or_a_sentence(change: dict[str, Any]) -> None:
     found, refused = outcome(lambda: record_of(Record, PLAIN | change, "state.json"))
     assert refused.endswith("; restore it from a copy") if refused else isinstance(found, Record)
