@@ -26,7 +26,8 @@ from lsgm.recipes.recipe import ObjectiveConfig, PriorConfig
 from lsgm.rng import StepNoise
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE
-from lsgm.train.stage import Losses, ParamGroup, Stage
+from lsgm.train.optim import ParamGroup
+from lsgm.train.stage import Losses, Stage
 from lsgm.train.stages import make_objective
 from lsgm.vae.base import LOG_2PI, Noise, repeated, sum_per_sample
 from lsgm_baselines.recipe import ScoreStage, SGMRecipe

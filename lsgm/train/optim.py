@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from torch.optim import Adam, Adamax, AdamW, Optimizer
 
 from lsgm.config import OptimConfig
-from lsgm.train.stage import ParamGroup
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share an optimiser, a schedule and a gradient norm."""
+
+    name: str
+    params: Sequence[nn.Parameter]
+    config: OptimConfig
 
 
 def learning_rate(config: OptimConfig, warmup: float, progress: float) -> float:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lsgm.config import OptimConfig, StageConfig
+from lsgm.config import StageConfig
 from lsgm.devices import device_of
 from lsgm.distributed import World
 from lsgm.rng import StepNoise
-
-if TYPE_CHECKING:
-    from lsgm.train.optim import WeightAverage
+from lsgm.train.optim import ParamGroup, WeightAverage
 
 VALIDATION_BATCH = 256
 """Held-out images that are looked at together."""
@@ -29,15 +27,6 @@ class Losses(NamedTuple):
     """The scalar that `backward` is called on."""
     terms: dict[str, Tensor]
     """Scalars to log, in an order that blames the cause first when one of them is not finite."""
-
-
-@dataclass(frozen=True)
-class ParamGroup:
-    """Parameters that share an optimiser, a schedule and a gradient norm."""
-
-    name: str
-    params: Sequence[nn.Parameter]
-    config: OptimConfig
 
 
 class Stage:

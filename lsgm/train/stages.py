@@ -10,9 +10,9 @@ from lsgm.objective.bound import Objective
 from lsgm.recipes.recipe import JointStage, KLConfig, ObjectiveConfig, PriorStage, VAEStage
 from lsgm.score import ScoreModel
 from lsgm.train.losses import FrozenVAELoss, JointLoss, NormalPriorLoss
-from lsgm.train.optim import WeightAverage
+from lsgm.train.optim import ParamGroup, WeightAverage
 from lsgm.train.prepare import LatentCache, inactive_channels, largest_squared_distance, pixel_means
-from lsgm.train.stage import ParamGroup, Stage, TrainingSet
+from lsgm.train.stage import Stage, TrainingSet
 from lsgm.vae.base import VAE
 from lsgm.vae.small import FlatVAE
 

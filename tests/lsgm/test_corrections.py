@@ -24,8 +24,7 @@ from lsgm.recipes.recipe import NormPenaltyConfig
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.sde import VPSDE
 from lsgm.train.loop import train_recipe
-from lsgm.train.optim import build_optimizer
-from lsgm.train.stage import ParamGroup
+from lsgm.train.optim import ParamGroup, build_optimizer
 from lsgm.vae.hierarchical import HierarchicalVAE
 
 

@@ -38,7 +38,7 @@ from lsgm_eval.models import open_model
 from lsgm_eval.samples.gather import run_pass
 
 if TYPE_CHECKING:
-    from lsgm_eval.bench.fid import FidBenchOptions
+    from lsgm_eval.bench.options import FidBenchOptions
 
 PACKAGES = ("numpy", "scipy", "torch-fidelity", "clean-fid")
 OURS = "this package"

@@ -13,9 +13,10 @@ from inception import Script, random_script
 
 from lsgm.errors import ConfigError
 from lsgm_eval.bench import fid_ways
-from lsgm_eval.bench.fid import PARTS, FidBenchOptions, run
+from lsgm_eval.bench.fid import run
 from lsgm_eval.bench.fid_memory import FreeFeatures, FreeImages
 from lsgm_eval.bench.fid_ways import SPECTRA, feature_moments, random_state, take_turns
+from lsgm_eval.bench.options import PARTS, FidBenchOptions
 from lsgm_eval.features.published import FidelityInception
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

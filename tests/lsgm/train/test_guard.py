@@ -13,8 +13,9 @@ from train_toy import CONFIG, Toy, run_toy, two_stages, weights
 
 from lsgm.config import StageConfig
 from lsgm.rng import StepNoise
+from lsgm.train.optim import ParamGroup
 from lsgm.train.signals import FiniteGuard, TrainingError
-from lsgm.train.stage import Losses, ParamGroup, StageSpec
+from lsgm.train.stage import Losses, StageSpec
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

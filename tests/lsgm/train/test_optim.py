@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lsgm.config import OptimConfig
-from lsgm.train.optim import build_optimizer, clip_gradients, freeze_all_but, learning_rate
-from lsgm.train.stage import ParamGroup
+from lsgm.train.optim import ParamGroup, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 
 shares = st.floats(0.0, 1.0)
 warmups = st.floats(0.0, 0.9)

@@ -14,7 +14,8 @@ from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.runs.directory import read_metrics
 from lsgm.train import engine
-from lsgm.train.stage import Losses, ParamGroup, StageSpec
+from lsgm.train.optim import ParamGroup
+from lsgm.train.stage import Losses, StageSpec
 
 
 class Spy(nn.Module):

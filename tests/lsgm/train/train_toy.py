@@ -20,7 +20,8 @@ from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint
 from lsgm.runs.directory import Run, read_metrics
 from lsgm.train.loop import train
-from lsgm.train.stage import Losses, Outcome, ParamGroup, Stage, StageSpec
+from lsgm.train.optim import ParamGroup
+from lsgm.train.stage import Losses, Outcome, Stage, StageSpec
 
 IMAGES = 24
 CONFIG = StageConfig(
