@@ -126,6 +126,9 @@ def _training(state: Mapping[str, Any]) -> list[str]:
     table = [[name, *map(_count, budget)] for name, budget in stages]
     if len(stages) > 1:
         table.append(["all", *map(_count, map(_sum, zip(*(budget for _, budget in stages), strict=True)))])
+    header: tuple[str, ...] = ("stage", "steps", "images seen", "training seconds", "of one core")
+    if all(row[-1] == _count(None) for row in table):  # trained by a version that did not count them
+        header, table = header[:-1], [row[:-1] for row in table]
     facts = [
         f"step {state['step']:,}, {_reached(state)}; seed {state.get('seed')}",
         f"begun: {exported.get('started') or 'not recorded'}",
@@ -141,7 +144,7 @@ def _training(state: Mapping[str, Any]) -> list[str]:
         f"{key}: see `meta` in `state.json`" for key in ("recalibrated", "imported") if key in state["meta"]
     ]
     return [
-        markdown_table(("stage", "steps", "images seen", "training seconds"), table),
+        markdown_table(header, table),
         "\n".join(f"- {shown(fact)}" for fact in facts),
     ]
 
@@ -160,7 +163,7 @@ def _revisions(exported: Mapping[str, Any]) -> str:
 
 
 def _budget(stage: Mapping[str, Any]) -> tuple[float | None, ...]:
-    return stage.get("steps"), stage.get("images"), stage.get("seconds")
+    return stage.get("steps"), stage.get("images"), stage.get("seconds"), stage.get("cpu_seconds")
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -291,7 +291,9 @@ def _stages(checkpoint: Path, state: Mapping[str, Any]) -> list[dict[str, Any]]:
         after = end.get("images") if end is not None else None
         images = after - before if after is not None and before is not None else None
         steps = end.get("stage_step") if end is not None else None
-        rows.append({"name": name, "steps": steps, "images": images or None, "seconds": spent})
+        cpu = (state.get("cpu_seconds_by_stage") or {}).get(name)
+        row = {"name": name, "steps": steps, "images": images or None, "seconds": spent, "cpu_seconds": cpu}
+        rows.append(row)
         before = after
     return rows
 

@@ -15,7 +15,11 @@ from lsgm.errors import CheckpointError
 
 @dataclass
 class Position:
-    """The counters of a run: `step` goes on over the stages, `stage_step` and `seconds` start anew."""
+    """The counters of a run: `step` and `images` go on over the stages, the others start anew.
+
+    ``cpu_seconds`` are those of the training steps, of all threads and processes together; None where a part
+    of the stage was trained by a version that did not count them.
+    """
 
     step: int = 0
     stage: str = ""
@@ -25,17 +29,21 @@ class Position:
     stage_done: bool = False
     finished: bool = False
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: float | None = 0.0
+    cpu_seconds_by_stage: dict[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Position:
         """Return the position in a checkpoint's `state.json`; CheckpointError where it is incomplete."""
-        absent = [name for name in cls.__dataclass_fields__ if state.get(name) is None]
+        later: dict[str, Any] = {"cpu_seconds": None, "cpu_seconds_by_stage": {}}
+        known = {**later, **{name: value for name, value in state.items() if value is not None}}
+        absent = [name for name in cls.__dataclass_fields__ if name not in known]
         if absent:
             raise CheckpointError(
                 f"the checkpoint's state.json does not say '{absent[0]}', without which nothing goes on from "
                 "it; restore it from a copy"
             )
-        return cls(**{name: copy(state[name]) for name in cls.__dataclass_fields__})
+        return cls(**{name: copy(known[name]) for name in cls.__dataclass_fields__})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counters as JSON values."""
@@ -44,6 +52,7 @@ class Position:
     def enter(self, stage: str) -> None:
         """Begin a stage."""
         self.stage, self.stage_step, self.seconds, self.stage_done = stage, 0, 0.0, False
+        self.cpu_seconds = 0.0
 
     def progress(self, config: StageConfig) -> float:
         """Return the share of the stage's schedules that is done, in [0, 1]."""
@@ -64,6 +73,10 @@ class Position:
         self.seconds = seconds
         self.seconds_by_stage[self.stage] = seconds
         self.stage_done = self.is_over(config)
+
+    def count_cpu(self, seconds: float | None) -> None:
+        """Take note of the processor's seconds of the stage up to now."""
+        self.cpu_seconds = self.cpu_seconds_by_stage[self.stage] = seconds
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -115,6 +128,7 @@ class StageBudget:
     steps: int | None = None
     images: int | None = None
     seconds: float | None = None
+    cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         _refuse_negative(self)
@@ -165,6 +179,8 @@ class CheckpointState:
     stage_done: bool = False
     finished: bool = False
     seconds_by_stage: dict[str, float] | None = None
+    cpu_seconds: float | None = None
+    cpu_seconds_by_stage: dict[str, float | None] | None = None
     seed: int | None = None
     ema_updates: int = 0
     log: Logged | None = None
@@ -179,6 +195,8 @@ class CheckpointState:
         _refuse_negative(self)
         for stage, seconds in (self.seconds_by_stage or {}).items():
             require(_counts(seconds), f"seconds-by-stage of '{stage}' is {seconds}")
+        for stage, cpu in (self.cpu_seconds_by_stage or {}).items():
+            require(cpu is None or _counts(cpu), f"cpu-seconds-by-stage of '{stage}' is {cpu}")
         for part, count in (self.parameters or {}).items():
             require(_counts(count), f"parameters of '{part}' is {count}")
         require(len(self.name or "") <= _LONGEST, f"name has more than {_LONGEST} characters")

@@ -96,7 +96,7 @@ class StageRunner:
         self._names: list[str] = []
         self._count = 0
         self._mark = (position.images, position.seconds)
-        self._clock = TrainingClock(position.seconds)
+        self._clock, self._cpu_before = TrainingClock(position.seconds), position.cpu_seconds
         self._saved = time.monotonic()
 
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ class StageRunner:
     def run(self) -> Agreed:
         """Train until the stage is done or the call has to end; the last thing done is a checkpoint."""
         self.stage.module.train()
-        self._clock = TrainingClock(self.position.seconds)
+        self._clock, self._cpu_before = TrainingClock(self.position.seconds), self.position.cpu_seconds
         by_clock = self.config.seconds is not None
         total, unit = (self.config.seconds, "s") if by_clock else (self.config.steps, "step")
         with bar(total=total, desc=self.stage.name, unit=unit) as progress:
@@ -243,6 +243,8 @@ class StageRunner:
         row["images"] = position.images
         means = self._means() if due else {}
         row.update(means)
+        if due and position.cpu_seconds is not None:
+            row["cpu_seconds"] = position.cpu_seconds
         if validate:
             self._settle()
             scores = self._world.on_main(self._scores)
@@ -260,6 +262,7 @@ class StageRunner:
         assert self._sums is not None  # a step has been made
         position = self.position
         means = [value / self._count for value in self._world.mean(self._sums.tolist())]
+        self._count_cpu()
         self._sums, self._count = None, 0
         # The rate in force in the step just made, whose progress the position has left behind.
         rates = {f"lr/{name}": float(o.param_groups[0]["lr"]) for name, o in self.optimizers.items()}
@@ -267,6 +270,11 @@ class StageRunner:
         self._mark = (position.images, position.seconds)
         speed = {"images_per_second": images / seconds if seconds > 0 else 0.0}
         return {**rates, **dict(zip(self._names, means, strict=True)), **speed}
+
+    def _count_cpu(self) -> None:
+        """Add what the processors of all processes spent on steps; a sum that begins unknown stays so."""
+        spent = self._world.size * self._world.mean([self._clock.cpu()])[0]
+        self.position.count_cpu(None if self._cpu_before is None else self._cpu_before + spent)
 
     def _scores(self) -> dict[str, float]:
         """Return the scores of the averaged weights on held-out levels, in eval mode."""
@@ -316,6 +324,7 @@ class StageRunner:
         self._saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
+        self._count_cpu()
         sums = [] if self._sums is None else self._world.mean(self._sums.tolist())
         return {
             **self.position.as_dict(),

@@ -164,21 +164,32 @@ class StepTimer:
 
 
 class TrainingClock:
-    """Seconds spent on training steps: stands still while validating, logging and saving."""
+    """Seconds spent on training steps: stands still while validating, logging and saving.
+
+    It goes on from ``elapsed`` seconds of the wall clock; ``cpu()`` counts this process's processor time, all
+    threads together, from 0.
+    """
 
     def __init__(self, elapsed: float = 0.0) -> None:
-        self._elapsed = elapsed
-        self._since = time.perf_counter()
+        self._elapsed, self._cpu_elapsed = elapsed, 0.0
+        self._since, self._cpu_since = time.perf_counter(), time.process_time()
+        self._stands = False
 
     def read(self) -> float:
         """Return the training seconds up to now."""
-        return self._elapsed + time.perf_counter() - self._since
+        return self._elapsed + (0.0 if self._stands else time.perf_counter() - self._since)
+
+    def cpu(self) -> float:
+        """Return the processor's seconds of training since this clock was made."""
+        return self._cpu_elapsed + (0.0 if self._stands else time.process_time() - self._cpu_since)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do something that is not training."""
-        self._elapsed = self.read()
+        self._elapsed, self._cpu_elapsed = self.read(), self.cpu()
+        self._stands = True
         try:
             yield
         finally:
-            self._since = time.perf_counter()
+            self._since, self._cpu_since = time.perf_counter(), time.process_time()
+            self._stands = False

@@ -36,7 +36,8 @@ sampler = { name = "heun", steps = 2 }
 """
 
 CLOCK = {
-    "seconds", "decoder_seconds", "images_per_second", "peak_bytes", "run_id", "manifest", "date",
+    "seconds", "cpu_seconds", "decoder_seconds", "images_per_second", "peak_bytes", "run_id",
+    "manifest", "date",
 }  # fmt: skip
 """What differs from one run of a command to the next."""
 

@@ -14,6 +14,7 @@ import torch
 from train_toy import run_toy
 
 from lsgm.errors import CheckpointError
+from lsgm.runs.checkpoint import read_state
 from lsgm.runs.directory import MetricsLog, read_metrics
 from lsgm.trackers import Trackers
 from lsgm.train.signals import PHASES, StepTimer, TrainingClock
@@ -77,6 +78,7 @@ def test_a_row_has_rates_norms_terms_and_speed(tmp_path: Path) -> None:
         "step",
         "stage",
         "seconds",
+        "cpu_seconds",
         "images",
         "size",
         "error",
@@ -116,12 +118,45 @@ def test_the_timer_splits_the_steps_it_counts(tmp_path: Path) -> None:
 
 
 def test_the_training_clock_stands_still_while_paused(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
+    now, spent = [100.0], [30.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.process_time", lambda: spent[0])
     clock = TrainingClock(5.0)
     now[0] += 2.0
-    assert clock.read() == 7.0
+    spent[0] += 4.0
+    assert (clock.read(), clock.cpu()) == (7.0, 4.0)
     with clock.paused():
         now[0] += 50.0
+        spent[0] += 60.0
+        assert (clock.read(), clock.cpu()) == (7.0, 4.0)
     now[0] += 1.0
-    assert clock.read() == 8.0
+    spent[0] += 0.5
+    assert (clock.read(), clock.cpu()) == (8.0, 4.5)
+
+
+def test_the_processors_seconds_go_on_over_a_stop_and_are_told_by_stage(tmp_path: Path) -> None:
+    first = run_toy(tmp_path, max_steps=7).checkpoint
+    assert first is not None
+    before = read_state(first)
+    last = run_toy(tmp_path).checkpoint
+    assert last is not None
+    after = read_state(last)
+    assert list(after["cpu_seconds_by_stage"]) == list(after["seconds_by_stage"])
+    assert 0 < before["cpu_seconds"] < after["cpu_seconds_by_stage"][before["stage"]]
+    assert after["cpu_seconds"] == after["cpu_seconds_by_stage"][after["stage"]] > 0
+
+
+def test_a_stage_begun_before_they_were_counted_says_nothing_of_the_processors_seconds(
+    tmp_path: Path,
+) -> None:
+    first = run_toy(tmp_path, max_steps=7).checkpoint
+    assert first is not None
+    state = json.loads((first / "state.json").read_text())
+    begun = state["stage"]
+    del state["cpu_seconds"], state["cpu_seconds_by_stage"]
+    (first / "state.json").write_text(json.dumps(state))
+    last = run_toy(tmp_path).checkpoint
+    assert last is not None
+    spent = read_state(last)["cpu_seconds_by_stage"]
+    assert spent.pop(begun) is None
+    assert all(seconds > 0 for seconds in spent.values())

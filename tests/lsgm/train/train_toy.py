@@ -141,7 +141,7 @@ def weights(directory: Path) -> tuple[bytes, bytes]:
 
 def timeless(directory: Path) -> list[dict[str, object]]:
     """Return the rows of the log without the clock's readings."""
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "cpu_seconds", "images_per_second")
     return [
         {k: v for k, v in row.items() if k not in clock} for row in read_metrics(directory / "metrics.jsonl")
     ]
