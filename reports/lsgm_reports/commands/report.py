@@ -23,6 +23,7 @@ from lsgm_reports.blocks import Table, transposed
 from lsgm_reports.document import Pictures, main_table, only_costs, report, tasks_of
 from lsgm_reports.figures.cost import cost_figure, crowded, curve_rows, save
 from lsgm_reports.figures.training import MOST_RUNS, read_training, training_figure
+from lsgm_reports.pages import refresh
 from lsgm_reports.published import statement_on
 from lsgm_reports.read import (
     Reading,
@@ -50,7 +51,7 @@ _LOGS = ("metrics.jsonl", "*/metrics.jsonl")
 class ReportOptions:
     """Options of ``lsgm report``."""
 
-    places: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN_OR_DIR")]
+    places: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN_OR_DIR")] = ()
     """Result files, or folders that hold them; training runs beside or below them add their curves."""
     format: str = "md,csv,tex,html"
     """What to write, separated by commas: md, csv, tex, html (one page that needs nothing else)."""
@@ -64,6 +65,9 @@ class ReportOptions:
     """Leave out lines that cannot be read, and name each."""
     keep_last: bool = False
     """Of rows that measure the same thing with different outcomes take the last."""
+    refresh: tuple[Path, ...] = ()
+    """Write nothing but the tables of these Markdown pages: each block between the lines
+    <!-- lsgm report RESULTS --table "..." --> and <!-- end of lsgm report --> from the rows that it names."""
 
     def __post_init__(self) -> None:
         for word in self.formats:
@@ -72,6 +76,11 @@ class ReportOptions:
                 raise ConfigError(f"there is no format '{word}'{hint}")
         if not self.formats:
             raise ConfigError(f"--format names nothing; there are {', '.join(_FORMATS)}")
+        if bool(self.places) == bool(self.refresh):
+            both = "not both" if self.places else "RUN_OR_DIR is missing"
+            raise ConfigError(
+                f"give a results.jsonl or a folder that holds one, or pages to --refresh: {both}"
+            )
 
     @property
     def formats(self) -> list[str]:
@@ -92,10 +101,14 @@ def run(argv: list[str]) -> int:
             "lsgm report runs/a runs/b/results.jsonl --format md,tex --out report",
             "lsgm report results/glyphs-quick runs/glyphs   # with the training curves of the run",
             "lsgm report runs/smoke runs/quick --separate --out report",
+            "lsgm report --refresh README.md docs/results.md   # the tables that stand in pages of your own",
         ],
     )
-    if not options.places:
-        raise ConfigError("RUN_OR_DIR is missing; give a results.jsonl or a folder that holds one")
+    if options.refresh:
+        for page in options.refresh:
+            said = "wrote the tables of" if refresh(page) else "nothing to change in"
+            print(f"{said} {shown(str(page))}")
+        return 0
     made = make(options)
     _print(made.tasks, made.files, options.recalled)
     for path in made.written:
