@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +109,7 @@ def measured(
     ``page`` takes the rows, and ``about`` the machine. That a file can be put there is seen to before minutes
     are spent on what it shall say.
     """
-    out: Path | None = getattr(options, "out", None)
+    out = options.out
     if out is not None:
         require(
             not out.is_dir(), f"--out is {out}, which is a folder; give the path of a file, bench.md for one"
@@ -144,6 +145,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         # What else kept the processor busy when the benchmark began: shared machines are slower.
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        **(_gpu(device) if on_gpu else {}),
         "system": found["system"],
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -153,14 +155,42 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """Return what moves the times of a GPU: memory, driver where nvidia-smi tells it, CUDA's versions."""
+    question = [
+        "nvidia-smi",
+        f"--id={device.index or 0}",
+        "--query-gpu=driver_version",
+        "--format=csv,noheader",
+    ]
+    try:
+        done = subprocess.run(question, capture_output=True, text=True, check=True, timeout=20)
+        driver = done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        driver = ""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu_gib": round(properties.total_memory / 2**30, 1),
+        "gpu_capability": f"{properties.major}.{properties.minor}",
+        "driver": driver or None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "tf32": torch.backends.cudnn.allow_tf32,
+    }
+
+
 def describe(about: Row) -> str:
     """Return a machine as one sentence under a table."""
     load = f", load {about['load']} at the start" if about["load"] is not None else ""
     commit, dirty, _ = (about["git_revision"] or "").partition("+")
+    device = str(about["device"])
+    if "gpu_gib" in about:
+        driver = f", driver {about['driver']}" if about["driver"] else ""
+        device += f" ({about['gpu_gib']:g} GiB{driver}, CUDA {about['cuda']}, cuDNN {about['cudnn']})"
     revision = f" at {commit[:12]}{dirty and '+dirty'}" if commit else ""
     return (
         f"{about['processor']}, {about['cores']} cores, torch threads {about['threads']}{load}; "
-        f"device {about['device']}; torch {about['torch']}, Python {about['python']}, "
+        f"device {device}; torch {about['torch']}, Python {about['python']}, "
         f"lsgm-bench {about['lsgm']}{revision}; {about['time']}."
     )
 

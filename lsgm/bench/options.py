@@ -45,12 +45,6 @@ class OnDevice(BenchOptions):
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Written(OnDevice):
-    """What those take whose page and rows can be files."""
-
     out: Path | None = None
     """Write the Markdown page here, and the rows beside it as .jsonl."""
 
@@ -62,7 +56,7 @@ class _Written(OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBench(_Written):
+class TrainBench(OnDevice):
     """Options of ``lsgm bench train``."""
 
     help = "steps and images per second of each stage; one backward pass against two"
@@ -142,6 +136,7 @@ one batch, after a check in float64 that they compute the same. Nothing is train
     """Images in the batch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.rounds >= 1, f"rounds is {self.rounds}; give at least 1")
 
 
@@ -212,6 +207,7 @@ for it."""
     """Seed of what is scored and of all probes."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.batch >= 1, f"batch is {self.batch}; give at least 1 image")
         require(self.repeats >= 1, f"repeats is {self.repeats}; give at least 1")
         require(self.truth_tol > 0, f"truth-tol is {self.truth_tol}; it must be above 0")
@@ -226,7 +222,7 @@ for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleBench(_Written):
+class SampleBench(OnDevice):
     """Options of ``lsgm bench sample``."""
 
     help = "images per second against batch size at equal evaluations; a sampler's own time per step"
@@ -302,6 +298,7 @@ measured whose dataset is at hand."""
     """Seed of latents, times and noise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.images is None or self.images >= 2, f"images is {self.images}; give at least 2")
         require(
             self.draws >= 16 and self.draws % 8 == 0,
@@ -310,7 +307,40 @@ measured whose dataset is at hand."""
         require(self.fit >= 2, f"fit is {self.fit}; give at least 2 images")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AllBench(BenchOptions):
+    """Options of ``lsgm bench all``."""
+
+    help = "every benchmark and the tests of the device within a budget; the targets, met or missed"
+    description = """\
+Run the tests of the device (`pytest -m cuda` in a clone) and then each benchmark, in a process of
+its own with its share of the budget, with sizes that suit the device and the budget. A part that overruns is
+stopped, and said to be. What is done is kept: the same command goes on with what is missing or failed. All
+pages are one in FOLDER/all.md, all rows in FOLDER/all.jsonl, with the machine and a table of targets."""
+    examples = (
+        "lsgm bench all --device cuda --budget 480 --out results/h100",
+        "lsgm bench all --device cpu --budget 240",
+        "lsgm bench all --only tests,train --anew",
+    )
+    may_be_empty = ("--only",)
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
+    budget: float = 480.0
+    """Seconds for all parts that are not done yet."""
+    out: Path = Path("results/bench")
+    """Folder of pages, rows and what the parts said."""
+    only: str = ""
+    """Parts to measure, between commas; empty: all."""
+    anew: bool = False
+    """Measure also what is done."""
+
+    def __post_init__(self) -> None:
+        require(self.budget > 0, f"budget is {self.budget:g}; give the seconds of all parts, 480 for one")
+
+
 BENCHMARKS: dict[str, type[BenchOptions]] = {
+    "all": AllBench,
     "train": TrainBench,
     "cost": CostBench,
     "fold": FoldBench,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from lsgm.options import parse
 from lsgm_eval.bench.options import FidBenchOptions
 
@@ -10,9 +14,9 @@ HELP = "time and memory of Frechet distances and of the pass, beside torch-fidel
 DESCRIPTION = """Measure four parts in one run. `distance`: the Frechet distance of given moments, by this
 package, by SciPy's sqrtm of the product of covariances (clean-fid, pytorch-fid), and by numpy's eigvals of it
 (torch-fidelity). `memory`: the peak of a pass over a model of free images, by their number, each in a process
-of its own. `pass`: a pass over ready images against its extractor alone. `packages`: the same PNG files end
-to end with torch-fidelity and clean-fid. Ways are taken in turn. Inception's weights are random unless
-given, which costs the same."""
+of its own. `pass`: a pass over ready images against its extractor alone, on --device; the other parts are
+the processor's. `packages`: the same PNG files end to end with torch-fidelity and clean-fid. Ways are taken
+in turn. Inception's weights are random unless given, which costs the same."""
 
 EXAMPLES = (
     "lsgm bench fid",
@@ -26,18 +30,19 @@ def run(argv: list[str]) -> int:
     options = parse(FidBenchOptions, argv, prog="lsgm bench fid", description=DESCRIPTION, examples=EXAMPLES)
     import torch
 
-    from lsgm.bench.measuring import describe, machine, publish
+    from lsgm.bench.measuring import measured
     from lsgm_eval.bench.fid_memory import measure_memory
     from lsgm_eval.bench.fid_ways import installed, measure_distance, measure_packages, measure_pass, page
 
-    measures = {
-        "distance": measure_distance,
-        "memory": lambda options: measure_memory(options.image_counts),
+    measures: dict[str, Callable[[FidBenchOptions, torch.device], list[dict[str, Any]]]] = {
+        "distance": lambda options, device: measure_distance(options),
+        "memory": lambda options, device: measure_memory(options.image_counts),
         "pass": measure_pass,
-        "packages": measure_packages,
+        "packages": lambda options, device: measure_packages(options),
     }
-    about = machine(torch.device("cpu")) | installed()
-    rows = [{"part": part, **row} for part in options.parts for row in measures[part](options)]
-    told = page(rows, about=describe(about), versions=installed())
-    publish("fid", [row | about for row in rows], told, as_json=options.json)
-    return 0
+
+    def rows(device: torch.device) -> list[dict[str, Any]]:
+        found = ((part, row) for part in options.parts for row in measures[part](options, device))
+        return [{"part": part, **row, **installed()} for part, row in found]
+
+    return measured("fid", options, rows, partial(page, versions=installed()))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lsgm.bench.options import OnDevice
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 
 PARTS = ("distance", "memory", "pass", "packages")
 
 
-@dataclass(frozen=True)
-class FidBenchOptions:
+@dataclass(frozen=True, kw_only=True)
+class FidBenchOptions(OnDevice):
     """Options of ``lsgm bench fid``."""
 
     only: str = ",".join(PARTS)
@@ -36,10 +37,9 @@ class FidBenchOptions:
     """Rounds of every part but memory."""
     seed: int = 1
     """Seed of features, images and random weights."""
-    json: bool = False
-    """Print the rows as JSON lines instead of the page."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("dim", "rows", "images", "size", "batch"):
             require(getattr(self, name) >= 2, f"{name} is {getattr(self, name)}; give at least 2")
         require(self.repeats >= 1, f"repeats is {self.repeats}; give at least 1")
