@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +70,13 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 def pick_device(name: str) -> torch.device:
     """Return the device of that name; ``auto`` is this process's GPU where there is one, else the CPU.
 
-    Raises ConfigError where the name is not a device or the device is not here.
+    On a GPU float32 is float32 from here on (`round_to_tf32`). Raises ConfigError where the name is not a
+    device or the device is not here.
     """
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
+        round_to_tf32(False)
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     try:
         device = torch.device(name)
@@ -84,7 +87,39 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ConfigError(f"there is no device '{name}' here ({reason}); try --device cpu") from None
+    if device.type == "cuda":
+        round_to_tf32(False)
     return device
+
+
+def round_to_tf32(on: bool) -> None:
+    """Let GPUs round float32 to TF32, which keeps 10 of its 23 bits, in convolutions and products, or not.
+
+    torch's own setting rounds convolutions and leaves products of matrices alone. Where speed is asked for,
+    a stage or a sampler names bfloat16, which is recorded beside its results; float32 is what it says.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Round nothing to TF32 meanwhile, whatever a program has set: for features, which others compute too."""
+    convolutions: Any = torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    name: str = "allow_tf32"
+    exact: bool | str = False
+    try:
+        before = getattr(convolutions, name), getattr(products, name)
+    except RuntimeError:  # the program has set torch's newer switches, after which these cannot be read
+        convolutions, name, exact = convolutions.conv, "fp32_precision", "ieee"
+        before = getattr(convolutions, name), getattr(products, name)
+    try:
+        for switch in (convolutions, products):
+            setattr(switch, name, exact)
+        yield
+    finally:
+        setattr(convolutions, name, before[0])
+        setattr(products, name, before[1])
 
 
 def clock(device: torch.device) -> float:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from lsgm.devices import full_float32
 from lsgm.discovery import ask, offers
 from lsgm.errors import UserError, did_you_mean
 from lsgm.files.names import shown, spelt
@@ -160,7 +161,9 @@ class NetworkExtractor:
                 f"the extractor {self.name} takes uint8 images of {want} and was given {images.dtype} of "
                 f"{'x'.join(map(str, shape))}: choose a task whose images are of that shape"
             )
-        return check_features(self.name, self._features(images)).cpu()
+        with full_float32():
+            features = self._features(images)
+        return check_features(self.name, features).cpu()
 
     def _features(self, images: Tensor) -> Tensor:
         raise NotImplementedError
