@@ -2,94 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import bars, recipe
+from parity import SINGLE, Carried, compare, in_both_dtypes, levels, nvae, tiny_lsgm
+from tiny import recipe
 from torch import Tensor
 
-from lsgm.config import SDEConfig
-from lsgm.generative import Pixels
-from lsgm.model.lsgm import LSGM, VAECoder
-from lsgm.nets.config import NVAEConfig
+from lsgm.config import DensityConfig, SamplerConfig, SDEConfig
+from lsgm.devices import round_to_tf32
+from lsgm.model.diffusion import measure_lsgm
+from lsgm.model.lsgm import VAECoder
 from lsgm.objective.bound import Objective
-from lsgm.rng import SeededNoise, StepNoise
-from lsgm.runs.load import fresh_networks
+from lsgm.rng import SeededNoise
+from lsgm.sampling import draw, sampler_names
 from lsgm.sde import make_sde
-from lsgm.vae.hierarchical import HierarchicalVAE
-
-EXACT = 1e-10
-"""Of float64: a few thousand roundings of 1e-16, in another order, times what a tiny network amplifies."""
-SINGLE = 1e-4
-"""Of float32: sums of some hundred products, in a dozen layers, each off by a few roundings of 6e-8, and
-amplified by normalisations of groups whose spread is small beside their mean."""
-
-DTYPES = [(torch.float64, EXACT), (torch.float32, SINGLE)]
-in_both_dtypes = pytest.mark.parametrize(("dtype", "tolerance"), DTYPES, ids=["float64", "float32"])
-
-
-class Carried(StepNoise):
-    """The CPU's noise of a step, on another device: generators of two devices draw different numbers."""
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        super().__init__(1, 0, global_batch=size)
-        self._to = device
-
-    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return super().normal(*shape, dtype=dtype).to(self._to)
-
-    def stratified(self) -> Tensor:
-        return super().stratified().to(self._to)
-
-
-def moved(networks: Any, seed: int = 0) -> Any:
-    """Return networks whose parameters are off their start, where layers that begin at zero hide others."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in networks.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return networks
-
-
-def tiny_lsgm() -> LSGM:
-    networks = moved(fresh_networks(recipe(), Pixels(1, 8, 8, "binary", 1)))
-    assert isinstance(networks, LSGM)
-    return networks.eval()
-
-
-def nvae() -> HierarchicalVAE:
-    torch.manual_seed(0)
-    config = NVAEConfig(width=8, latents=2, pre_cells=1, post_cells=1)
-    vae: HierarchicalVAE = moved(HierarchicalVAE(config, Pixels(1, 16, 16, "binary")))
-    return vae.eval()
-
-
-def levels(count: int = 8) -> Tensor:
-    return (bars().split("train")[:count] > 100).to(torch.uint8)
-
-
-def distance(found: Tensor, truth: Tensor) -> float:
-    """Return the largest difference relative to the largest entry."""
-    found, truth = found.detach().double().cpu(), truth.detach().double()
-    return float((found - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
-
-
-def compare(
-    compute: Callable[[Any, torch.device], dict[str, Tensor]],
-    networks: Any,
-    device: torch.device,
-    dtype: torch.dtype,
-    tolerance: float,
-) -> None:
-    """Hold what networks compute on a device in a dtype to the same on the CPU in float64."""
-    truth = compute(copy.deepcopy(networks).double(), torch.device("cpu"))
-    found = compute(copy.deepcopy(networks).to(device, dtype), device)
-    assert found.keys() == truth.keys()
-    far = {name: distance(found[name], truth[name]) for name in truth}
-    assert max(far.values()) <= tolerance, {name: value for name, value in far.items() if value > tolerance}
+from lsgm_eval.bench.fid_ways import random_state
+from lsgm_eval.features.glyphs import GlyphExtractor
+from lsgm_eval.features.published import FidelityInception
+from lsgm_eval.metrics.frechet import frechet_distance
+from lsgm_eval.metrics.moments import Moments
 
 
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "geometric"])
@@ -153,3 +87,60 @@ def test_the_objective_and_its_gradients(
         return {"value": ce.value, "score_loss": ce.score_loss, **gradients}
 
     compare(compute, tiny_lsgm(), device, dtype, tolerance)
+
+
+ADAPTIVE = {"dopri5"}
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_every_sampler_draws_the_same(device: torch.device, name: str) -> None:
+    """Noise comes from the CPU by seeds. An adaptive solver may take another step at the edge of one, whose
+    error its tolerance bounds; stochastic ones see the same noise."""
+
+    def compute(networks: Any, device: torch.device) -> dict[str, Tensor]:
+        noise = SeededNoise(range(4), device=device)
+        config = SamplerConfig(name, steps=4, time_end=0.01, rtol=1e-3, atol=1e-3)
+        return {"z": draw(networks.prior, networks.vae.groups.z_0, noise, config).z}
+
+    tolerance = 1e-2 if name in ADAPTIVE else SINGLE
+    compare(compute, tiny_lsgm(), device, torch.float32, tolerance, truth=torch.float32)
+
+
+@pytest.mark.parametrize("method", ["nelbo", "ode", "iw"])
+def test_bounds_are_the_same(device: torch.device, method: Any) -> None:
+    """Sums of 64 pixels and 32 latents; fixed steps, since an adaptive one may be at the edge of two."""
+
+    def compute(networks: Any, device: torch.device) -> dict[str, Tensor]:
+        state = {"name": "tiny", "sha256": "0" * 64, "stage": "stage2", "step": 1, "meta": {}}
+        model = measure_lsgm(recipe().prior.objective, networks, state)
+        config = DensityConfig(method=method, samples=2, draws=2, solver="rk4", steps=2)
+        return {"nats": model.density(levels(2).to(device), range(2), config).nats}
+
+    compare(compute, tiny_lsgm(), device, torch.float32, SINGLE, truth=torch.float32)
+
+
+def test_features_and_their_moments_are_the_same(device: torch.device) -> None:
+    """A few layers of float32; moments are summed in float64 on the processor, from features on it."""
+    images = torch.randint(0, 256, (24, 1, 28, 28), generator=torch.Generator().manual_seed(1)).to(
+        torch.uint8
+    )
+    there, here = (GlyphExtractor(device=where)(images) for where in (device, "cpu"))
+    assert there.device.type == "cpu"
+    torch.testing.assert_close(there, here, rtol=SINGLE, atol=SINGLE)
+    a, b = Moments.of(there.numpy()), Moments.of(here.numpy())
+    assert a.count == b.count
+    # 24 rows span 23 of 64 dimensions; the distance of two such sets is their shift alone.
+    assert frechet_distance(a, b) < 1e-6 * b.covariance.trace()
+
+
+@pytest.mark.cuda
+def test_inception_is_exact_whatever_a_program_has_set(gpu: torch.device, tmp_path: Path) -> None:
+    """94 layers of float32, with random weights; TF32 would be off by 1e-3."""
+    weights = tmp_path / "random.pth"
+    torch.save(random_state(1), weights)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    here = FidelityInception(str(weights))(images)
+    round_to_tf32(True)
+    there = FidelityInception(str(weights), device=gpu)(images)
+    assert float((there - here).abs().max() / here.abs().max()) < 5e-5
