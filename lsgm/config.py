@@ -229,11 +229,19 @@ class StageConfig:
     """Decay of the exponential moving average of the weights."""
     clip: float = 1.0
     """Largest norm of each parameter group's gradient; 0 switches clipping off."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Autocast dtype of the networks, bfloat16 where the device has arithmetic for it and float32 elsewhere;
-    latents, log-densities and losses stay float32."""
+    accumulate: int = 1
+    """Parts that each process cuts its share of the batch into, one in memory at a time. The gradient is that
+    of the batch; batch normalisation and kl.balance alone see the parts by themselves."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Autocast dtype of the networks, bfloat16 or float16 where the device has arithmetic for it and float32
+    elsewhere; latents, log-densities and losses stay float32. float16, for GPUs that lack bfloat16, comes
+    with a scaled loss."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Order of images and kernels in memory; auto takes channels_last on a GPU."""
     compile: bool = False
-    """Compile the networks with torch.compile."""
+    """Compile the networks with torch.compile, each sort of block once."""
+    cuda_graphs: bool = False
+    """With compile, on a GPU: record what is compiled and replay it, without launches kernel by kernel."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
     val_every: int = 500
@@ -248,6 +256,15 @@ class StageConfig:
         require(self.seconds is None or self.seconds > 0, f"seconds is {self.seconds}; it must be above 0")
         require(self.horizon is None or self.horizon > 0, f"horizon is {self.horizon}; it must be above 0")
         require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        require(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            f"accumulate is {self.accumulate}, and a batch of {self.batch_size} cannot be cut into so many "
+            "equal parts; give a divisor of batch-size",
+        )
+        require(
+            self.compile or not self.cuda_graphs,
+            "cuda-graphs records what is compiled; set compile as well, or leave it out",
+        )
         require(0 <= self.warmup < 1, f"warmup is {self.warmup}; give a share of the stage in [0, 1)")
         require(0 <= self.ema < 1, f"ema is {self.ema}; give a decay in [0, 1)")
         require(self.clip >= 0, f"clip is {self.clip}; give a norm of at least 0")

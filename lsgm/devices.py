@@ -41,11 +41,18 @@ def computes_bfloat16(device: torch.device) -> bool:
     long as in float32 there (measured on AVX2).
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type == "cpu":
-        built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return bool(built and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type != "cpu" or _mkldnn("bf16")
+
+
+def computes_float16(device: torch.device) -> bool:
+    """Return whether a device has arithmetic for float16, as every GPU has and hardly a CPU."""
+    return device.type != "cpu" or _mkldnn("fp16")
+
+
+def _mkldnn(kind: str) -> bool:
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(built and getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported")())
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

@@ -79,11 +79,19 @@ class TabulatedVPSDE(BetaVP):
         left, right = slope[:-1], slope[1:]
         return torch.stack([start, left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1)
 
+    def _cubics_on(self, device: torch.device) -> Tensor:
+        # Kept there: a copy in every step is one that the host waits for.
+        return self._copies.setdefault(device, self._cubics.to(device))
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cubic of each t, [..., 4], and the place x in its interval."""
         place = t.double() * self.steps
         index = place.floor().clamp(0, self.steps - 1)
-        return self._cubics.to(t.device)[index.long()], place - index
+        return self._cubics_on(t.device)[index.long()], place - index
 
     def beta(self, t: Tensor) -> Tensor:
         """B'(t), in 1/time."""
@@ -98,7 +106,7 @@ class TabulatedVPSDE(BetaVP):
     def inv_var(self, v: Tensor) -> Tensor:
         """B(t) = -log(1 - v) solved for t by bisection within its interval; v in [0, sigma_1^2]."""
         total = -torch.log1p(-v.double())
-        cubics = self._cubics.to(v.device)
+        cubics = self._cubics_on(v.device)
         index = torch.searchsorted(cubics[:, 0].contiguous(), total, right=True).sub(1).clamp(min=0)
         chosen = cubics[index]
         low, high = torch.zeros_like(total), torch.ones_like(total)

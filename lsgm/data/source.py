@@ -74,6 +74,13 @@ class ImageSource(Protocol):
         ...
 
 
+def on_device(indices: Tensor, device: torch.device) -> Tensor:
+    """Return indices on a device, without the host's waiting for what it has been given to do before."""
+    if device.type == "cuda":
+        return indices.pin_memory().to(device, non_blocking=True)
+    return indices.to(device)
+
+
 class Resident:
     """All images in one uint8 tensor on the training device."""
 
@@ -85,7 +92,7 @@ class Resident:
 
     def batch(self, indices: Tensor) -> Tensor:
         """Return rows, gathered on the device."""
-        return self.images.index_select(0, indices.to(self.images.device))
+        return self.images.index_select(0, on_device(indices, self.images.device))
 
     def prefetch(self, indices: Tensor) -> None:
         """Do nothing: the images are there."""

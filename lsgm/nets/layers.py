@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import local
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,7 @@ class WeightNormConv2d(nn.Conv2d):
     broadcasts against w multiplies it before the norm is taken; it is a constant, kept in no checkpoint.
     """
 
+    is_block: ClassVar[bool] = True
     mask: Tensor | None
 
     def __init__(
@@ -217,6 +218,8 @@ class ResBlock(nn.Module):
     The last convolution starts at zero. Without a shift it is the VAE's block.
     """
 
+    is_block: ClassVar[bool] = True
+
     def __init__(
         self,
         c_in: int,
@@ -341,6 +344,14 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
     return nullcontext(), statistics_frozen()
 
 
+def in_micro_batches(module: nn.Module, count: int) -> None:
+    """Tell the parts of a network and its loss that care how many forward passes make up a training step."""
+    part: Any
+    for part in module.modules():
+        if isinstance(getattr(type(part), "micro_batches", None), int):
+            part.micro_batches = count
+
+
 # Of one thread: the backward pass, where activations are recomputed, runs in threads of its own.
 _frozen = local()
 
@@ -372,8 +383,12 @@ class BatchNorm(nn.BatchNorm2d):
     all processes. They are accumulated in float32 or better, whatever the activations' type. In evaluation
     the running statistics take their place, r <- (1 - momentum) r + momentum batch's, with the unbiased
     variance; without a momentum they are the mean over all batches seen.
+
+    With several ``micro_batches`` to a step each is normalised by itself, and all of a step together move the
+    running statistics by the momentum.
     """
 
+    micro_batches = 1
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -403,6 +418,8 @@ class BatchNorm(nn.BatchNorm2d):
     def _track(self, mean: Tensor, var: Tensor) -> None:
         self.num_batches_tracked += 1
         share = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        if self.micro_batches > 1 and self.momentum is not None:
+            share = 1.0 - (1.0 - share) ** (1 / self.micro_batches)
         self.running_mean.lerp_(mean.to(self.running_mean), share)
         self.running_var.lerp_(var.to(self.running_var), share)
 

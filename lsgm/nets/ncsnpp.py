@@ -12,7 +12,7 @@ residual variants.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +146,8 @@ class Stack(nn.Module):
 
     On the way up the features first meet those of the way down, stacked under them.
     """
+
+    is_block: ClassVar[bool] = True
 
     def __init__(self, block: ResBlock, *, attend: bool, meets: bool) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -285,12 +286,17 @@ class Objective:
     def _known(self, normal: NormalLatents | None, z_0: Tensor, terminal: Tensor) -> Tensor:
         """Return what of the cross entropy needs no estimate, by channels: [B, C] float64."""
         if normal is None:
-            return self.sde.entropy_const(self.time_eps) * z_0[0, 0].numel() + terminal
+            return self._entropies[0] * z_0[0, 0].numel() + terminal
         start, end = self._time(self.time_eps, z_0), self._time(1.0, z_0)
         # CE(q_1 || p(z_1)) is the terminal KL and the entropy of q_1.
-        at_end = terminal + self.sde.entropy_const(1.0) * z_0[0, 0].numel()
+        at_end = terminal + self._entropies[1] * z_0[0, 0].numel()
         at_end = at_end - normal.cross_entropy(self.sde, z_0, end)
         return normal.cross_entropy(self.sde, z_0, start) + at_end
+
+    @cached_property
+    def _entropies(self) -> tuple[float, float]:
+        """Return the entropies of q(z_t | z_0) at the smallest time and at 1, nats per dimension."""
+        return self.sde.entropy_const(self.time_eps), self.sde.entropy_const(1.0)
 
     def _terminal(self, z_0: Tensor) -> Tensor:
         """Return KL(q(z_1 | z_0) || p(z_1)) by channels: [B, C] float64."""

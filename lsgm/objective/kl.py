@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lsgm.nets.compiled import compile_as
 from lsgm.nets.layers import Attention, WeightNormConv2d, normalised
 from lsgm.recipes.recipe import NormPenaltyConfig
 from lsgm.vae.base import LatentDraw, LatentGroups, normal_log_prob
@@ -73,8 +75,14 @@ def balanced(kl: Tensor, shares: list[float], *, everywhere: bool) -> Tensor:
     over the batches of all processes, which must all come here.
     """
     used = batch_mean(kl.detach().abs(), everywhere=everywhere) + 0.01
-    gamma = used / torch.tensor(shares, dtype=used.dtype, device=used.device)
+    gamma = used / _constants(tuple(shares), used.dtype, used.device)
     return (kl * (gamma / gamma.mean()).to(kl.dtype)).sum(dim=1)
+
+
+@lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept where they are used: a copy in every step is one that the host waits for.
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 class NormPenalty(nn.Module):
@@ -85,9 +93,11 @@ class NormPenalty(nn.Module):
 
     sigma_max(W) is u^T W v for unit vectors u, v that follow W by one power iteration per step, all kernels
     of one shape at once; they are constants to the gradient, which is u v^T, that of the singular value
-    itself. The vectors are part of the checkpoint. In eval mode they stay as they are.
+    itself. The vectors are part of the checkpoint. In eval mode they stay as they are. Of several
+    ``micro_batches`` of a step the first moves them: the weights are the same for all.
     """
 
+    micro_batches = 1
     warm: Tensor
 
     def __init__(self, network: nn.Module, config: NormPenaltyConfig) -> None:
@@ -107,6 +117,7 @@ class NormPenalty(nn.Module):
         self.register_buffer("warm", torch.tensor(False))
         # The same as a Python truth: asking the device in every step would make the host wait for it.
         self._warm = False
+        self._passes = 0
         self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
 
     def forward(self, k: float, kl_end: float) -> Tensor:
@@ -126,10 +137,12 @@ class NormPenalty(nn.Module):
     def singular_values(self) -> Tensor:
         """Return an estimate of each kernel's largest singular value, kernels of one shape together."""
         found = []
+        follows = self.training and self._passes % self.micro_batches == 0
+        self._passes += self.training
         with torch.autocast(self.warm.device.type, enabled=False):
             for index, layers in enumerate(self._kernels):
                 w = _matrices(layers)
-                if self.training:
+                if follows:
                     self._follow(index, w.detach())
                 # Copies: the next step moves the buffers, and a backward pass may come after it.
                 u, v = self.get_buffer(f"u{index}").clone(), self.get_buffer(f"v{index}").clone()
@@ -219,7 +232,5 @@ def _twin(module: M) -> M:
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     twin = copy.deepcopy(module, memo)
-    for own, other in zip(module.modules(), twin.modules(), strict=True):
-        if own._compiled_call_impl is not None:
-            other.compile()
+    compile_as(twin, module)
     return twin

@@ -127,7 +127,8 @@ def _moment(name: str, stored: Any, param: Tensor, file: StoredFile) -> Tensor:
     value = file.tensor(stored)
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"'{name}' has numbers that are not finite")
-    return value
+    # Fused kernels walk parameter and moments side by side, in one order of memory.
+    return torch.empty_like(param, device=value.device).copy_(value)
 
 
 def _step(stored: Any, file: StoredFile, largest: int) -> Tensor | float:

@@ -108,6 +108,18 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class LossScale:
+    """The factor on the loss of a stage in float16, and the steps since it last overflowed or grew."""
+
+    scale: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        require(_counts(self.scale) and self.scale > 0, f"scale is {self.scale}; it must be above 0")
+        require(self.steps >= 0, f"steps is {self.steps}; it cannot be negative")
+
+
+@dataclass(frozen=True)
 class ModelMeta:
     """What the model is made of and from; further keys are the caller's own."""
 
@@ -184,6 +196,7 @@ class CheckpointState:
     seed: int | None = None
     ema_updates: int = 0
     log: Logged | None = None
+    scaler: LossScale | None = None
     shapes: dict[str, tuple[int, ...]] | None = None
     name: str | None = None
     parameters: dict[str, int] | None = None

@@ -1,9 +1,10 @@
 """One stage in training: step, log, validate, save, each in its place.
 
-A step: noise addressed by (seed, step), data, forward, one backward, clip, finite check, optimisers at the
-rate that progress gives, average. Everything random is drawn anew from (seed, step), so that a resumed run
-repeats the uninterrupted one bit for bit on the CPU, dropout included. (With a budget in seconds the schedule
-follows the clock, so there it does not.)
+A step: noise addressed by (seed, step), data, forward, one backward (both in parts, where a batch is cut into
+some), clip, finite check, optimisers at the rate that progress gives, average. Everything random is drawn
+anew from (seed, step), so that a resumed run repeats the uninterrupted one bit for bit on the CPU, dropout
+included. (With a budget in seconds the schedule follows the clock, so there it does not.) Nothing in a step
+makes the host wait for the device; float16 does, once, where an optimiser has no fused form.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 from lsgm.data import batch_indices
-from lsgm.devices import computes_bfloat16
 from lsgm.errors import CheckpointError, UserError
 from lsgm.files.write import atomic_path, make_folder, writing
+from lsgm.nets.compiled import compile_blocks, new_step, release, require_compiler, uncompiled
 from lsgm.progress import bar
 from lsgm.rng import StepNoise, derive_seed, seed_global
 from lsgm.runs.checkpoint import (
@@ -39,6 +42,16 @@ from lsgm.runs.checkpoint import (
 from lsgm.runs.directory import MetricsLog, Run
 from lsgm.runs.records import Position
 from lsgm.sampling.keep import tiled
+from lsgm.train.computing import (
+    LEAST_SCALE,
+    lay_out,
+    low_precision,
+    mean_of,
+    parts_of,
+    restored,
+    saved,
+    tell_parts,
+)
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Losses, Stage, TrainingSet
@@ -79,18 +92,23 @@ class StageRunner:
         self._last = last
         self._images, self._seed, self._world = context.images, context.images.seed, context.images.world
         self._rows = self._world.rows(stage.config.batch_size)
+        self._parts = parts_of(self._rows, stage.config.accumulate)
         stage.module.to(self._world.device)
+        lay_out(stage.module, self.config.memory_format, self._world.device)
+        tell_parts(stage.module, stage.name, len(self._parts))
         self._groups = stage.groups()
         freeze_all_but(stage.module, self._groups)
         self.optimizers = {group.name: build_optimizer(group) for group in self._groups}
         self.average = WeightAverage(stage.module, stage.ema_of, self.config.ema)
         stage.attach(self.average)
+        release(stage.module)  # as a stage before this one may have left it
         if self.config.compile:
+            require_compiler(self._world.device, cuda_graphs=self.config.cuda_graphs)
             for name in stage.compile_of:
-                stage.module.get_submodule(name).compile()
+                compile_blocks(stage.module.get_submodule(name), cuda_graphs=self.config.cuda_graphs)
         self._module = self._world.wrap(stage.module)
-        # Asked for where it is fast: float32 says the same more precisely.
-        self._low = self.config.precision == "bfloat16" and computes_bfloat16(self._world.device)
+        self._low = low_precision(self.config.precision, self._world.device)
+        self._scaler = GradScaler(self._world.device.type) if self._low is torch.float16 else None
         self._guard = FiniteGuard([group.name for group in self._groups])
         self._sums: Tensor | None = None
         self._names: list[str] = []
@@ -116,10 +134,12 @@ class StageRunner:
         self.average.load(averaged, _said(state, "ema_updates", checkpoint))
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         load_optimizers(checkpoint, self.optimizers, names, self.position.stage_step)
-        log = _said(state, "log", checkpoint)
-        self._count = log["count"]
+        if self._scaler is not None and (scale := state.get("scaler")):
+            restored(self._scaler, scale)
+        logged = _said(state, "log", checkpoint)
+        self._count = logged["count"]
         if self._count:
-            self._sums = torch.tensor(log["sums"], dtype=torch.float64).to(self._world.device)
+            self._sums = torch.tensor(logged["sums"], dtype=torch.float64).to(self._world.device)
 
     def prepare(self, *, fresh: bool) -> None:
         """Let the stage look through the training set, if it wants to, before its first step."""
@@ -151,33 +171,53 @@ class StageRunner:
         return min(round(self.position.seconds, 1), self.config.seconds)
 
     def _step(self) -> Agreed:
-        position, size, device = self.position, self.config.batch_size, self._world.device
+        position = self.position
         self._time(None)
         # Everything random is addressed by (seed, step): dropout's generator, the step's noise, its images.
-        seed_global(derive_seed("global", self._seed, position.step, self._world.rank), device)
-        noise = StepNoise(self._seed, position.step, global_batch=size, rows=self._rows, device=device)
+        seed_global(derive_seed("global", self._seed, position.step, self._world.rank), self._world.device)
         # The step's images become levels, while those of the next one are read.
         raw = self._images.source.batch(self._indices(position.step))
         self._images.source.prefetch(self._indices(position.step + 1))
-        levels = self._images.pipeline.levels(raw, noise)
-        self._time("data")
-        # Forward, at the share of the stage that is done: annealing follows it, as the rates do.
+        # Forward, at the share of the stage that is done: annealing follows it, as the rates do. One backward
+        # pass for all groups of parameters; processes average their gradients in it.
         progress = position.progress(self.config)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._low):
-            losses: Losses = self._module(levels, noise, progress)
-        self._time("forward")
-        # One backward pass for all groups of parameters; processes average their gradients in it.
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self._time("backward")
+        losses = mean_of([self._part(raw, part, progress) for part in range(len(self._parts))])
         # Clip, and let no weight move before all processes know that every number is finite.
         verdict = self._check(losses)
         # Step the optimisers at the rate that progress gives, then take the weights into the average.
         self._update(progress)
         self._time("optimiser")
         # Count the step; its last is the one that uses the budget up.
-        position.advance(size, verdict.seconds, self.config)
+        position.advance(self.config.batch_size, verdict.seconds, self.config)
         position.finished = position.stage_done and self._last
         return verdict
+
+    def _part(self, raw: Tensor, part: int, progress: float) -> Losses:
+        """Go forward and backward through one part of this process's rows, all of them where there is one."""
+        device, count, rows = self._world.device, len(self._parts), self._parts[part]
+        # Rows of the batch have the noise that they would have in one piece.
+        size = self.config.batch_size
+        noise = StepNoise(self._seed, self.position.step, global_batch=size, rows=rows, device=device)
+        own = raw if count == 1 else raw[rows.start - self._rows.start : rows.stop - self._rows.start]
+        levels = self._images.pipeline.levels(own, noise)
+        self._time("data")
+        if self.config.cuda_graphs:
+            new_step()
+        with self._apart(part + 1 < count):
+            with torch.autocast(device.type, dtype=self._low or torch.bfloat16, enabled=bool(self._low)):
+                losses: Losses = self._module(levels, noise, progress)
+            self._time("forward")
+            total = losses.total if count == 1 else losses.total / count
+            total = total if self._scaler is None else self._scaler.scale(total)
+            total.backward()  # type: ignore[no-untyped-call]
+        self._time("backward")
+        return Losses(losses.total.detach(), losses.terms)
+
+    def _apart(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """Let processes average their gradients only when the last part of a batch has added its own."""
+        if more and isinstance(self._module, DistributedDataParallel):
+            return self._module.no_sync()
+        return contextlib.nullcontext()
 
     def _indices(self, step: int) -> Tensor:
         """Return this process's images of a step."""
@@ -185,7 +225,13 @@ class StageRunner:
 
     def _check(self, losses: Losses) -> Agreed:
         """Clip, add up what is logged, and agree with the other processes before any weight moves."""
+        if self._scaler is not None:
+            for optimizer in self.optimizers.values():
+                self._scaler.unscale_(optimizer)
         norms = [clip_gradients(group.params, self.config.clip) for group in self._groups]
+        if self._scaler is not None:
+            # An overflow is the scale's fault, and the scaler lets such a step go by.
+            norms = [norm.where(norm.isfinite(), 0.0) for norm in norms]
         values = self._guard.watch(self.position.step + 1, losses, norms)
         norm_names = [f"grad_norm/{group.name}" for group in self._groups]
         self._names = [*losses.terms, "total", *norm_names]
@@ -226,8 +272,13 @@ class StageRunner:
             optimizer = self.optimizers[group.name]
             for settings in optimizer.param_groups:
                 settings["lr"] = learning_rate(group.config, self.config.warmup, progress)
-            optimizer.step()
+            if self._scaler is None:
+                optimizer.step()
+            else:
+                self._scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        if self._scaler is not None:
+            self._scaler.update()
         self.average.update()
 
     def _log(self) -> str:
@@ -269,7 +320,8 @@ class StageRunner:
         images, seconds = position.images - self._mark[0], position.seconds - self._mark[1]
         self._mark = (position.images, position.seconds)
         speed = {"images_per_second": images / seconds if seconds > 0 else 0.0}
-        return {**rates, **dict(zip(self._names, means, strict=True)), **speed}
+        scale = {} if self._scaler is None else {"loss_scale": self._scaler.get_scale()}
+        return {**rates, **dict(zip(self._names, means, strict=True)), **speed, **scale}
 
     def _count_cpu(self) -> None:
         """Add what the processors of all processes spent on steps; a sum that begins unknown stays so."""
@@ -308,7 +360,8 @@ class StageRunner:
         try:
             with torch.no_grad(), self.average.in_place():
                 module.eval()
-                yield
+                with uncompiled() if self.config.compile else contextlib.nullcontext():
+                    yield
         finally:
             module.train()
 
@@ -316,6 +369,11 @@ class StageRunner:
         """Make sure that the step just made was finite, before its weights are measured or saved."""
         if self._agree(self._guard.bad(wait=True)).bad:
             self._fail()
+        if self._scaler is not None and self._scaler.get_scale() < LEAST_SCALE:
+            raise TrainingError(
+                f"training stopped: up to step {self.position.step} gradients overflow float16, whatever the "
+                "loss is scaled by; start another run with precision bfloat16 or float32"
+            )
 
     def _save(self) -> None:
         self._settle()
@@ -326,12 +384,14 @@ class StageRunner:
     def _state(self) -> dict[str, Any]:
         self._count_cpu()
         sums = [] if self._sums is None else self._world.mean(self._sums.tolist())
+        scaled = {} if self._scaler is None else {"scaler": saved(self._scaler)}
         return {
             **self.position.as_dict(),
             "seed": self._seed,
             "ema_updates": self.average.updates,
             "log": {"count": self._count, "sums": sums},
             "meta": dict(self.context.meta),
+            **scaled,
         }
 
     def _write(self, state: dict[str, Any]) -> None:

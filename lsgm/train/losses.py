@@ -117,8 +117,11 @@ class JointLoss(Penalised):
     reweighted; ``own``, a second draw of t with the same eps; ``disjoint``, a second draw of both. With
     ``vae_objective`` the second draw's proposal. A second draw takes a second forward pass through a prior
     whose parameters need no gradient, and the prior's half sees a z_0 that is detached, so that one backward
-    pass of the sum gives each part the gradient of its own loss.
+    pass of the sum gives each part the gradient of its own loss. All ``micro_batches`` of a step are compared
+    with one Normal law of the latents.
     """
+
+    micro_batches = 1
 
     def __init__(
         self,
@@ -141,6 +144,7 @@ class JointLoss(Penalised):
         self.times = times
         self._frozen = Frozen(prior)
         self._average: WeightAverage | None = None
+        self._moments: list[Tensor] = []
         self.add_penalty("vae", vae_penalty or NormPenaltyConfig())
         self.add_penalty("prior", prior_penalty or NormPenaltyConfig())
 
@@ -181,7 +185,10 @@ class JointLoss(Penalised):
         reference = self.prior.reference
         if self.training and reference is not None:
             z = reference.latents().rotate(z_0.detach().double())
-            reference.update(*batch_mean(torch.stack([z, z.square()], dim=1), everywhere=True))
+            self._moments.append(batch_mean(torch.stack([z, z.square()], dim=1), everywhere=True))
+            if len(self._moments) == self.micro_batches:
+                reference.update(*torch.stack(self._moments).mean(dim=0))
+                self._moments.clear()
 
     def _draw(self, levels: Tensor, noise: StepNoise) -> _Encoding:
         groups = self.vae.encode(levels, noise.normal)

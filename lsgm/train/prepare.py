@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.data import PixelPipeline, batch_indices, load, test_levels
-from lsgm.data.source import free_bytes
+from lsgm.data.source import free_bytes, on_device
 from lsgm.errors import ConfigError, UserError
 from lsgm.model.lsgm import LSGM
 from lsgm.objective.kl import ACTIVE_NATS, normal_kl
@@ -131,7 +131,7 @@ class LatentCache:
 
     def batch(self, indices: Tensor, /) -> Tensor:
         """Return the images' places, int64 [b], where the latents lie."""
-        return indices.to(self._latents.device)
+        return on_device(indices, self._latents.device)
 
     def prefetch(self, indices: Tensor, /) -> None:
         """Do nothing: the latents are there."""

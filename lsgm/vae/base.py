@@ -125,7 +125,8 @@ def repeated(x: Tensor, draws: int) -> Tensor:
 
 def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_sigma: Tensor | float = 0.0) -> Tensor:
     """Return log N(z; mean, sigma^2) per variable, in nats."""
-    log_sigma = torch.as_tensor(log_sigma, dtype=z.dtype, device=z.device)
+    if not isinstance(log_sigma, Tensor):
+        log_sigma = z.new_full((), log_sigma)  # on the device, without a copy that the host would wait for
     return -0.5 * ((z - mean) * torch.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * LOG_2PI
 
 

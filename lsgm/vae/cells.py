@@ -8,7 +8,7 @@ A shift is volume-preserving and autoregressive (arXiv:1606.04934).
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,8 @@ class SqueezeExcite(nn.Module):
 class ResidualCell(nn.Module):
     """out = skip(x) + 0.1 SE(branch(x)), [B, c_in, h, w] -> [B, c_out, h', w'] with h' = h, h / 2 or 2 h."""
 
+    is_block: ClassVar[bool] = True
+
     def __init__(
         self, branch: Branch, c_in: int, c_out: int, resampling: Resampling = "keep", *, squeeze_excite: bool
     ) -> None:
@@ -118,6 +120,8 @@ class BNSwishConv(nn.Module):
 
     Halving is the convolution's stride; doubling repeats every pixel before the convolution.
     """
+
+    is_block: ClassVar[bool] = True
 
     def __init__(self, c_in: int, c_out: int, resampling: Resampling = "keep") -> None:
         super().__init__()
@@ -194,6 +198,8 @@ class Shift(nn.Module):
 
 class ShiftPair(nn.Module):
     """A shift in raster order and one against it, so that pixels depend on those on all sides; log-det 0."""
+
+    is_block: ClassVar[bool] = True
 
     def __init__(self, latents: int) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ MODES: dict[str, dict[str, Any]] = {
         "data": {"flip": True},
     },
     "without control variate": {"prior": {"objective": {"control_variate": False}}},
+    "in parts": {"stage1": {"accumulate": 2}, "stage2": {"accumulate": 4, "prior_penalty": PENALTY}},
     "largest variance from the data": {"prior": {"sde": {"kind": "ve", "sigma2_max": "data"}}},
 }
 # fmt: on
@@ -67,6 +68,7 @@ SHARED = [
     "VAE stays, cached",
     "prior first, velocity",
     "hierarchical, all at once",
+    "in parts",
 ]
 
 

@@ -13,7 +13,7 @@ from train_toy import CONFIG, IMAGES, Images, Toy, run_toy, two_stages
 from lsgm.rng import StepNoise
 from lsgm.runs.checkpoint import find_checkpoint, read_weights
 from lsgm.runs.directory import read_metrics
-from lsgm.train import engine
+from lsgm.train import computing, engine
 from lsgm.train.optim import ParamGroup
 from lsgm.train.stage import Losses, StageSpec
 
@@ -53,7 +53,7 @@ def spied(tmp_path: Path, **changes: object) -> Spy:
 def test_networks_compute_in_the_precision_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(engine, "computes_bfloat16", lambda _: True)
+    monkeypatch.setattr(computing, "computes_bfloat16", lambda _: True)
     assert {seen[0] for seen in spied(tmp_path, precision=precision).seen} == {dtype}
     stored = read_weights(find_checkpoint(tmp_path), "raw")
     assert {value.dtype for value in stored.values()} == {torch.float32}
@@ -62,7 +62,7 @@ def test_networks_compute_in_the_precision_asked_for(
 def test_a_device_without_arithmetic_for_bfloat16_computes_in_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "computes_bfloat16", lambda _: False)
+    monkeypatch.setattr(computing, "computes_bfloat16", lambda _: False)
     assert {seen[0] for seen in spied(tmp_path, precision="bfloat16").seen} == {torch.float32}
 
 
@@ -74,7 +74,7 @@ def test_progress_is_the_share_of_steps_done(tmp_path: Path) -> None:
 
 def test_only_the_named_networks_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(engine, "compile_blocks", lambda network, **_: compiled.append(network))
     spy = spied(tmp_path / "yes", compile=True)
     assert compiled == [spy.net]
     spied(tmp_path / "no")

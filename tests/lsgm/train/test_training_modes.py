@@ -175,6 +175,7 @@ def test_two_processes_give_the_loss_curve_of_one_in_every_mode(tmp_path: Path) 
         one, both = (timeless(tmp_path / name / str(index)) for name in ("one", "two"))
         for a, b in zip(one, both, strict=True):
             assert a.keys() == b.keys()
-            for key in a.keys() - {"stage"}:
+            # Channels in use are counted over the images of a part, which are others on two processes.
+            for key in a.keys() - {"stage", "active_channels" if mode == "in parts" else ""}:
                 # float32 sums in another order, grown over steps of Adam.
                 assert b[key] == pytest.approx(a[key], rel=2e-4, abs=1e-5), (mode, key)
