@@ -41,8 +41,11 @@ def time_in_turn(
     *,
     desc: str,
     before: Callable[[], object] | None = None,
+    switch: Callable[[str], object] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return each way's seconds by round; ``before`` runs ahead of every one and is not timed.
+
+    No more is ``switch``, which takes the name of the way to come.
 
     A round times every way once and each round begins with another one, so that a machine that gets slower
     slows all of them.
@@ -54,6 +57,8 @@ def time_in_turn(
         for name in names[shift:] + names[:shift]:
             if before is not None:
                 before()
+            if switch is not None:
+                switch(name)
             started = clock(device)
             ways[name]()
             took = clock(device) - started

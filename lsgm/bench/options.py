@@ -59,17 +59,20 @@ class OnDevice(BenchOptions):
 class TrainBench(OnDevice):
     """Options of ``lsgm bench train``."""
 
-    help = "steps and images per second of each stage; one backward pass against two"
+    help = "seconds of a training step: of each stage, by every way, where they go"
     description = """\
 Train each stage of some recipes for a few steps in a temporary directory and say what a step
 costs: steps and images per second, and the shares of data, forward, backward and optimiser. For an LSGM, also
 time a joint step with one backward pass against the two of algorithm 3 of arXiv:2106.05931, after checking
-that they give the same gradients. Nothing is kept but the numbers."""
+that they give the same gradients; time whole steps by every way that the device has (dtypes, orders of
+memory, in parts, compiled, CUDA graphs); and say where the time of one goes and what its floor is. Nothing is
+kept but the numbers."""
     examples = (
         "lsgm bench train",
         "lsgm bench train --recipes glyphs,glyphs-sgm --steps 50 --out bench.md",
         "lsgm bench train --recipes omniglot,cifar10-fid --width 0.125 --batch 8 --steps 5",
         "lsgm bench train --recipes mine.toml --device cuda --json > bench.jsonl",
+        "lsgm bench train --recipes mnist-small --measure ways --ways two,one,compiled",
     )
 
     recipes: str = "glyphs"
@@ -80,10 +83,27 @@ that they give the same gradients. Nothing is kept but the numbers."""
     """Share of the networks' widths that is kept; depth, latents and resolutions stay."""
     batch: int | None = None
     """Images per step; the recipe's own number unless given."""
+    measure: str = "stages,passes,ways,profile"
+    """What is measured, between commas."""
+    ways: str = "auto"
+    """Ways to make a joint step, between commas: two, one, parts, channels-last, bfloat16, float16, compiled,
+    bfloat16-compiled, graphs. auto takes those of the device, on a CPU none that is compiled; the first is
+    what others are compared with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.steps >= 1, f"steps is {self.steps}; give at least 1")
+        known = ("stages", "passes", "ways", "profile")
+        wrong = [what for what in self.measures if what not in known]
+        require(
+            bool(self.measures) and not wrong,
+            f"measure is '{self.measure}'; give some of {', '.join(known)}",
+        )
+
+    @property
+    def measures(self) -> list[str]:
+        """What is measured, each once."""
+        return list(dict.fromkeys(word.strip() for word in self.measure.split(",") if word.strip()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lsgm.bench.floor import class_of
 from lsgm.bench.measuring import quartiles
 from lsgm.bench.options import BENCHMARKS, TrainBench
-from lsgm.bench.train import largest_difference
+from lsgm.bench.passes import largest_difference
+from lsgm.bench.ways import WAYS, Stepper
 from lsgm.cli import main
 from lsgm.config import SDEConfig
 from lsgm.discovery import help_line, offers
@@ -74,8 +76,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def bench(*argv: object) -> int:
-    return main(["bench", "train", "--device", "cpu", *map(str, argv)])
+def bench(*argv: object, measure: str = "stages,passes") -> int:
+    return main(["bench", "train", "--device", "cpu", "--measure", measure, *map(str, argv)])
 
 
 def test_rows_count_the_steps_asked_for_and_shares_sum_to_one(
@@ -119,7 +121,10 @@ def test_the_page_and_the_rows_are_written_side_by_side(
     assert "| tiny | stage1 | 4 | float32 |" in page
     assert "| tiny | stage2 | 6 | bfloat16 |" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
-    assert [line.count("|") for line in tables] == [12] * 4 + [11] * 3
+    assert [line.count("|") for line in tables] == [12] * 4 + [11] * 3 + [6] * 3
+    assert (
+        "joint step, the paper's two backward passes over one | tiny, forward and backward, batch 6" in page
+    )
     assert len(out.with_suffix(".jsonl").read_text().splitlines()) == 3
 
 
@@ -132,6 +137,67 @@ def test_a_model_without_two_objectives_is_timed_and_not_compared(
     assert bench("--recipes", recipe, "--steps", 1, "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["stage"] == "stage1"
+
+
+def test_ways_are_timed_beside_one_another_and_the_profile_says_where_time_goes(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe's batch of 6 has no four parts."""
+    asked = ["two", "one", "channels-last", "bfloat16"]
+    said = ["--recipes", recipe, "--steps", 2, "--json", "--ways", ",".join(asked)]
+    assert bench(*said, measure="ways,profile") == 0
+    *rows, profile = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["way"] for row in rows] == [
+        WAYS[name].says for name in ("two", "one", "channels-last", "bfloat16")
+    ]
+    assert all(row["step_ms"] > 0 and row["flops"] == rows[0]["flops"] > 0 for row in rows)
+    assert rows[0]["over"] == 1.0
+    assert profile["total_ms"] == pytest.approx(sum(profile["classes_ms"].values()))
+    assert profile["classes_ms"]["convolutions"] > 0
+    assert min(profile["rates"].values()) > 0
+    assert 0 < profile["floor_share"] < 1
+    assert bench("--recipes", recipe, "--steps", 1, "--batch", 4, measure="ways") == 0
+    page = capsys.readouterr().out
+    assert f"| {WAYS['parts'].says} |" in page
+    assert "compiled |" not in page
+
+
+def test_every_way_has_the_gradient_of_one_backward_pass() -> None:
+    recipe = LSGMRecipe(
+        vae=ConvVAEConfig(width=8, multipliers=(1,), latent_channels=4),
+        prior=PriorConfig(network=ScoreNetConfig(width=8, blocks=1, embedding=8)),
+    )
+    levels = (torch.arange(8 * 64) * 37 % 5 < 2).to(torch.uint8).reshape(8, 1, 8, 8)
+    found: dict[str, Tensor] = {}
+    for name in ("one", "two", "parts", "channels-last"):
+        stepper = Stepper(recipe, Pixels(1, 8, 8, "binary"), levels, last=WAYS[name].last)
+        stepper.become(WAYS[name])
+        kept: list[Tensor] = []
+        for optimizer in stepper.optimizers:
+            optimizer.register_step_pre_hook(
+                lambda o, *_, kept=kept: kept.extend(
+                    p.grad.flatten().clone() for g in o.param_groups for p in g["params"]
+                )
+            )
+        stepper.step(WAYS[name])
+        found[name] = torch.cat(kept)
+    for name, gradient in found.items():
+        # Sums in another order, in float32.
+        assert (gradient - found["one"]).norm() <= 1e-4 * found["one"].norm(), name
+
+
+def test_operations_are_told_apart_by_name() -> None:
+    told = {
+        "aten::upsample_bilinear2d_backward": "resampling",
+        "aten::convolution_backward": "convolutions",
+        "aten::addmm": "products",
+        "aten::native_group_norm": "normalisation",
+        "aten::_fused_adamw_": "optimiser",
+        "aten::silu_backward": "elementwise",
+        "aten::copy_": "copies",
+        "triton_poi_fused_silu_0": "compiled",
+    }
+    assert {name: class_of(name) for name in told} == told
 
 
 def test_an_objective_with_the_wrong_gradient_is_not_timed(
@@ -236,6 +302,7 @@ assert not {{"torch", "numpy", "matplotlib", "scipy"}} & sys.modules.keys()
         (["train", "--recipes", "glyhps"], ["no recipe 'glyhps'", "did you mean 'glyphs'?"]),
         (["train", "--recipes", " , "], ["--recipes names no recipe"]),
         (["train", "--steps", "0"], ["steps is 0"]),
+        (["train", "--measure", "stages,all"], ["measure is 'stages,all'", "passes"]),
         (["train", "--out", "bench.jsonl"], ["name the page"]),
         (["train", "--out", "/"], ["/, which is a folder"]),
         (["train", "--out", "/dev/null/bench.md"], ["cannot write /dev/null/bench.md"]),
