@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction
 
-from lsgm.config import require
+from lsgm.config import StageConfig, require
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.options import Positional, arg, parse
@@ -35,6 +35,7 @@ EXAMPLES = (
     "lsgm train mnist-tiny --stage2.steps 9000    # more of a finished one",
     "lsgm train --recipe image-folder-64 --data ./photos",
     "lsgm train glyphs --out runs/more --init-from runs/glyphs --stage1.steps 0",
+    "lsgm train cifar10-fid --accumulate auto     # the recipe's batch, in as many parts as memory wants",
     "lsgm train celebahq256-qualitative-stage3 --init-vae-from runs/celebahq256-qualitative",
 )
 
@@ -53,6 +54,11 @@ class TrainOptions:
     """Short for --data.convert: what is allowed for images that are not plain greyscale or RGB (all, ...)."""
     out: Path | None = None
     """Run directory; runs/RECIPE unless given, or the run itself where RECIPE is its config.toml."""
+    batch_size: str = ""
+    """Short for every stage's: a number of images, or auto, the largest power of two whose step fits into
+    memory. What is found stands in the run's config.toml, and the run goes on with it."""
+    accumulate: str = ""
+    """Short for every stage's: a number of parts, or auto, the fewest whose steps fit into memory."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
     max_seconds: float | None = None
@@ -70,6 +76,11 @@ class TrainOptions:
     """Images that are drawn at every validation into OUT/sheets, for looking; 0 draws none."""
 
     def __post_init__(self) -> None:
+        for name, value in self.everywhere().items():
+            require(
+                value == "auto" or (value.isascii() and value.isdecimal() and 0 < int(value) < 2**31),
+                f"{name.replace('_', '-')} is '{value[:40]}'; give a number of at least 1, or auto",
+            )
         require(self.sheet >= 0, f"sheet is {self.sheet}; give a number of images, or 0 for none")
         require(
             self.max_seconds is None or self.max_seconds > 0,
@@ -79,6 +90,11 @@ class TrainOptions:
             self.init_from is None or self.init_vae_from is None,
             "--init-from loads the VAE too; give either that or --init-vae-from",
         )
+
+    def everywhere(self) -> dict[str, str]:
+        """Return what is given for every stage by the name of its setting."""
+        given = {"batch_size": self.batch_size, "accumulate": self.accumulate}
+        return {name: value for name, value in given.items() if value}
 
 
 def run(argv: list[str]) -> int:
@@ -97,6 +113,10 @@ def run(argv: list[str]) -> int:
     given = {"dataset": options.data, "convert": options.convert}
     if short := {key: value for key, value in given.items() if value}:
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **short))
+    numbers: Any = {name: int(value) for name, value in options.everywhere().items() if value != "auto"}
+    for field in dataclasses.fields(recipe) if numbers else ():
+        if isinstance(stage := getattr(recipe, field.name), StageConfig):
+            recipe = dataclasses.replace(recipe, **{field.name: dataclasses.replace(stage, **numbers)})
     return _train(recipe, options, named)
 
 
@@ -118,6 +138,7 @@ def _train(recipe: Any, options: Any, named: str) -> int:
         init_vae_from=origins["init_vae_from"],
         track=trackers.named([*options.track, *(["tensorboard"] if options.tensorboard else [])]),
         sheet=options.sheet,
+        auto=[name for name, value in options.everywhere().items() if value == "auto"],
     )
     return outcome.exit_status
 

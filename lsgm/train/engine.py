@@ -154,7 +154,7 @@ class StageRunner:
         with bar(total=total, desc=self.stage.name, unit=unit) as progress:
             progress.initial = progress.n = self._done_so_far()
             while True:
-                verdict = self._step()
+                verdict = self.step()
                 progress.update(self._done_so_far() - progress.n)
                 with self._clock.paused():
                     if loss := self._log():
@@ -170,7 +170,8 @@ class StageRunner:
             return self.position.stage_step
         return min(round(self.position.seconds, 1), self.config.seconds)
 
-    def _step(self) -> Agreed:
+    def step(self) -> Agreed:
+        """Make a step; return what the processes have agreed on in it."""
         position = self.position
         self._time(None)
         # Everything random is addressed by (seed, step): dropout's generator, the step's noise, its images.

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lsgm.config import require
 from lsgm.devices import pick_device
 from lsgm.errors import ConfigError
 from lsgm.kinds import recipe_from
 from lsgm.recipes import load_recipe
 from lsgm.trackers import named
+from lsgm.train.fitting import AUTO
 from lsgm.train.loop import train_recipe
 from lsgm.trained import Model, load
 
@@ -47,6 +49,7 @@ def fit(
     init_vae_from: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
     sheet: int = 36,
+    auto: Sequence[str] = (),
 ) -> Model:
     """Train a recipe in a run directory and return the model; the same call again goes on where it stopped.
 
@@ -61,6 +64,7 @@ def fit(
         init_vae_from: The same of its VAE alone.
         track: Trackers to follow the run: ``tensorboard``, ``wandb``, ``mlflow``, or what a package adds.
         sheet: Images that are drawn at every validation into ``out/sheets``, for looking; 0 draws none.
+        auto: What is found for each stage by trying what fits into memory: ``batch_size``, or ``accumulate``.
 
     The returned model is that of the newest checkpoint, of whatever stage. Raises ConfigError, DataError,
     CheckpointError and TrainingError, each one sentence; KeyboardInterrupt after a checkpoint is saved.
@@ -79,10 +83,18 @@ def fit(
         init_vae_from=None if init_vae_from is None else Path(os.fspath(init_vae_from)),
         track=named(track),
         sheet=sheet,
+        auto=_found(auto),
     )
     if outcome.exit_status:
         raise KeyboardInterrupt(f"training was interrupted; the same call goes on from {place}")
     return load(place, device=device)
+
+
+def _found(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of what can be found. Raises ConfigError for another."""
+    for name in names:
+        require(name in AUTO, f"auto has no '{name}'; there is {', '.join(AUTO)}")
+    return names
 
 
 def _typed(given: Any, settings: Mapping[str, Any]) -> Any:

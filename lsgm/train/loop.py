@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lsgm.runs.records import Position
 from lsgm.structure import to_dict
 from lsgm.trackers import Trackers, check_names
 from lsgm.train.engine import Agreed, StageContext, StageRunner
+from lsgm.train.fitting import as_begun, settled
 from lsgm.train.resume import Begun, Origin, goes_on, is_extended, same_origin, tell
 from lsgm.train.signals import Interrupt, StepTimer, signal_name
 from lsgm.train.stage import BatchSource, Outcome, Pipeline, StageSpec, TrainingSet
@@ -77,6 +78,7 @@ def train_recipe(
     init_vae_from: Path | None = None,
     track: Sequence[str] = (),
     sheet: int = 0,
+    auto: Collection[str] = (),
     images: ImageSet | None = None,
     timer: StepTimer | None = None,
     max_steps: int | None = None,
@@ -85,7 +87,8 @@ def train_recipe(
 
     ``init_from`` gives a fresh run the averaged weights of another checkpoint, with fresh optimisers;
     ``init_vae_from`` those of its VAE alone, so that another prior can be trained on it. ``track`` names
-    trackers (`lsgm.trackers`); ``sheet`` is how many images are drawn at every validation, for looking.
+    trackers (`lsgm.trackers`); ``sheet`` is how many images are drawn at every validation, for looking;
+    ``auto`` names what is found by trying for each stage (`lsgm.train.fitting`).
     Raises ConfigError, DataError, CheckpointError and TrainingError, each one sentence.
     """
     check_names(track)
@@ -93,8 +96,13 @@ def train_recipe(
     dataset = {"name": images.name, "version": images.version, "sha256": images.sha256}
     run, changes = Run(out), None
     if begun := Begun.of(run):
-        recipe = begun.completed(recipe)
+        recipe = begun.completed(as_begun(recipe, begun.recipe, auto) if auto else recipe)
     pixels = pixels_of(images, recipe.data.bits)
+    source = make_source(images.split("train"), device)
+    pipeline = PixelPipeline.of(images, bits=pixels.bits, flip=recipe.data.flip)
+    if auto and not begun:
+        alone = World(0, 1, torch.device(device))
+        recipe = settled(recipe, auto, TrainingSet(source, pipeline, recipe.seed, alone), pixels)
     networks, kind = fresh_networks(recipe, pixels), find_kind(recipe.kind)
     # Before the run directory is touched, so that a recipe that cannot be trained leaves none behind.
     stages = kind.stages(recipe, networks)
@@ -119,8 +127,8 @@ def train_recipe(
     return train(
         run,
         stages,
-        make_source(images.split("train"), device),
-        PixelPipeline.of(images, bits=pixels.bits, flip=recipe.data.flip),
+        source,
+        pipeline,
         seed=recipe.seed,
         device=device,
         max_seconds=max_seconds,

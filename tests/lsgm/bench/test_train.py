@@ -298,7 +298,7 @@ assert not {{"torch", "numpy", "matplotlib", "scipy"}} & sys.modules.keys()
     ("argv", "words"),
     [
         (["trian"], ["no benchmark 'trian'", "did you mean 'train'?"]),
-        (["xyz"], ["no benchmark 'xyz'", "there is train"]),
+        (["xyz"], ["no benchmark 'xyz'", "there is all, train"]),
         (["train", "--recipes", "glyhps"], ["no recipe 'glyhps'", "did you mean 'glyphs'?"]),
         (["train", "--recipes", " , "], ["--recipes names no recipe"]),
         (["train", "--steps", "0"], ["steps is 0"]),

@@ -69,11 +69,22 @@ def test_a_recipe_trains_and_the_same_command_says_it_is_finished(folder: Path, 
 
 def test_every_value_of_a_recipe_is_an_option(folder: Path, lsgm: tiny.Command) -> None:
     tiny.folder_of_images(folder / "others", 30)
-    options = ("--stage1.steps", 2, "--stage2.steps=0", "--seed", 9, "--stage1.vae.lr", 1e-4)
+    options = (
+        "--stage1.steps",
+        2,
+        "--stage2.steps=0",
+        "--seed",
+        9,
+        "--stage1.vae.lr",
+        1e-4,
+        "--batch-size",
+        6,
+    )
     assert lsgm("--recipe", recipe(folder), "--data", "./others", "--out", "mine", *options)[0] == 0
     config = Run(folder / "mine").config()
     assert (config["seed"], config["data"]["dataset"]) == (9, "./others")
     assert (config["stage1"]["steps"], config["stage1"]["vae"]["lr"]) == (2, 1e-4)
+    assert {config[stage]["batch_size"] for stage in ("stage1", "prior_stage", "stage2")} == {6}
     assert read_state(find_checkpoint(folder / "mine"))["seconds_by_stage"].keys() == {"stage1"}
     assert not load_model(folder / "mine").has_prior
 
@@ -120,7 +131,7 @@ def test_two_processes_give_the_loss_curve_of_one(folder: Path, lsgm: tiny.Comma
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 13))
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
-        for key in a.keys() - {"stage", "seconds", "images_per_second"}:
+        for key in a.keys() - {"stage", "seconds", "cpu_seconds", "images_per_second"}:
             # The same float32 sums over the batch in another order, 6e-8 each; Adam divides a gradient by its
             # own size, so where one is all but zero its rounding moves a weight by up to the learning rate.
             assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-6), key
@@ -207,6 +218,8 @@ def complaint(lsgm: tiny.Command, *words: object) -> str:
         (["small.toml", "--stage1.steps", "many"], "--stage1.steps is 'many', not a whole number"),
         (["small.toml", "--stage1.ema", "2"], "ema is 2.0; give a decay in [0, 1)"),
         (["small.toml", "--max-seconds", "0"], "max-seconds is 0.0; it must be above 0"),
+        (["small.toml", "--batch-size", "most"], "batch-size is 'most'; give a number of at least 1"),
+        (["small.toml", "--batch-size", "8", "--accumulate", "3"], "accumulate is 3, and a batch of 8"),
         (["small.toml", "--data", "./absent"], "absent does not exist: give a folder, zip, npz or npy"),
         (["small.toml", "--data", "mnst"], "unknown dataset 'mnst'; did you mean 'mnist'?"),
         (["small.toml", "--vae.multipliers", *"1111"], "4 levels of the VAE cannot halve a side of 8"),

@@ -263,14 +263,14 @@ def test_a_compiled_run_is_the_run_and_compiles_nothing_after_its_first_step(
     tables = tiny.merged(tables, {"prior": {"network": {"dropout": 0.1}}})
     asked = recipe_from(tables, "the small hierarchical recipe")
     counts: list[int] = []
-    step = StageRunner._step
+    step = StageRunner.step
 
     def counted(self: StageRunner) -> Any:
         verdict = step(self)
         counts.append(graphs())
         return verdict
 
-    monkeypatch.setattr(StageRunner, "_step", counted)
+    monkeypatch.setattr(StageRunner, "step", counted)
     monkeypatch.setattr("lsgm.train.stage.VALIDATION_BATCH", 5)
     train_recipe(asked, tmp_path / "eager", images=tiny.bars())
     eager = graphs()
@@ -342,7 +342,7 @@ def test_a_step_reads_no_number_but_the_guards(
 ) -> None:
     found: Counter[str] = Counter()
     steps = 0
-    original = StageRunner._step
+    original = StageRunner.step
 
     def step(self: StageRunner) -> Any:
         nonlocal steps
@@ -352,7 +352,7 @@ def test_a_step_reads_no_number_but_the_guards(
         with Reads(found):
             return original(self)
 
-    monkeypatch.setattr(StageRunner, "_step", step)
+    monkeypatch.setattr(StageRunner, "step", step)
     train_recipe(recipe(mode), tmp_path / "run", images=tiny.bars())
     assert found == {"signals.py": steps}
     assert math.isfinite(

@@ -77,3 +77,8 @@ def test_a_recipe_of_ones_own_needs_a_place() -> None:
         lsgm.fit(recipe)
     with pytest.raises(ConfigError, match=r"give them to lsgm\.recipe"):
         lsgm.fit(recipe, "somewhere", changes={"seed": 1})
+
+
+def test_only_what_can_be_found_may_be_auto(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="auto has no 'steps'; there is batch_size, accumulate"):
+        lsgm.fit("glyphs", tmp_path / "run", auto=["steps"])
