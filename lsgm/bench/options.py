@@ -290,6 +290,18 @@ change what a fixed number of evaluations costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleBench(BenchOptions):
+    """Options of ``lsgm bench scale``."""
+
+    help = "hours, memory and traffic of the published recipes on up to 64 GPUs, counted and not run"
+    description = """\
+Count what the published recipes of CelebA-HQ-256 and CIFAR-10 take on 1, 8 and 64 GPUs: hours
+at published rates, memory, checkpoints, the traffic of DDP and FSDP; and what many samples take. Nothing is
+run: the tables are those of docs/scale.md. A minute of one core."""
+    examples = ("lsgm bench scale",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class VarianceBench(OnDevice):
     """Options of ``lsgm bench variance``."""
 
@@ -367,6 +379,7 @@ BENCHMARKS: dict[str, type[BenchOptions]] = {
     "memory": MemoryBench,
     "nll": NLLBench,
     "sample": SampleBench,
+    "scale": ScaleBench,
     "variance": VarianceBench,
 }
 """The benchmarks of this package by name, in the order of their lists."""

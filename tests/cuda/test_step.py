@@ -14,9 +14,15 @@ from beside import begin
 from parity import SINGLE, Carried, Stepper, compare, gradients, levels, one_rank, tiny_lsgm
 from torch import Tensor, nn
 
+from lsgm.bench.cost import recipe_pixels
+from lsgm.bench.measuring import narrowed, read_recipes
+from lsgm.bench.scale import kept
 from lsgm.config import OptimConfig
+from lsgm.devices import peak_bytes, reset_peak
 from lsgm.rng import StepNoise
+from lsgm.runs.load import fresh_networks
 from lsgm.train.optim import ParamGroup, WeightAverage, build_optimizer, clip_gradients
+from lsgm.train.stages import second_step
 
 BFLOAT16 = 0.1
 """Of bfloat16: products off by 2^-9 of themselves, which a dozen layers forward and backward add up to a few
@@ -123,3 +129,23 @@ def test_memory_does_not_grow_with_steps(gpu: torch.device) -> None:
         stepper.step(images, Carried(8, gpu))
         held.append(torch.cuda.memory_allocated(gpu))
     assert len(set(held[3:])) == 1, held
+
+
+@pytest.mark.cuda
+def test_the_peak_is_what_is_estimated(gpu: torch.device) -> None:
+    """Gradients and what forward keeps, and no more than as much again in passing and for workspaces."""
+    images = 32
+    settings = narrowed(read_recipes("cifar10-fid")["cifar10-fid"], 0.25, images)
+    pixels = recipe_pixels(settings)
+    networks: Any = fresh_networks(settings, pixels).to(gpu).train()
+    weights = sum(4 * p.numel() for p in networks.parameters())
+    held = kept(settings)
+    loss = second_step(networks.vae, networks.prior, settings.prior.objective, settings.stage2).module.to(gpu)
+    batch = torch.zeros(images, *pixels.shape, dtype=torch.uint8, device=gpu)
+    before = reset_peak(gpu) or 0
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        total = loss(batch, StepNoise(1, 0, global_batch=images, device=gpu), 0.5).total
+    total.backward()
+    rise = (peak_bytes(gpu) or 0) - before
+    estimate = weights + held.fixed + images * held.image
+    assert 0.5 * estimate < rise < 2 * estimate, (rise, estimate)
