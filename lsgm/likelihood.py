@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from lsgm.config import DensityConfig, require
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.generative import Density
-from lsgm.ode import METHODS, odeint, odeint_fixed
+from lsgm.ode import METHODS, Field, ODESolution, SolverError, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import make_grid, time_end_of
 from lsgm.sampling.registry import CountedScore, ScoreFunction
+from lsgm.score import per_sample
 from lsgm.sde import SDE
 
 LARGEST_EXACT = 4096
@@ -69,6 +70,7 @@ def ode_log_prob(
     probes: int = 1,
     solver: Literal["dopri5", "rk4", "heun", "euler"] = "dopri5",
     steps: int = 50,
+    coordinate: Literal["time", "angle"] = "time",
 ) -> LogProb:
     """Return log p(z0) per row of z0 [B, ...], the density that the flow gives z at ``time_eps``.
 
@@ -85,12 +87,16 @@ def ode_log_prob(
     besides that of the state. None leaves the steps to the state alone. Fixed probes make the integrand a
     smooth function of time, so that their noise, however large, is no error to the control.
 
+    ``coordinate`` angle has dopri5 step along arctan(sigma_t / m_t), by the last two errors (`Angle`): as
+    exact at a fifth fewer evaluations or more, for SDEs that preserve unit variance.
+
     Raises ConfigError for bad options, SolverError naming the sample and t where the solver cannot go on.
     """
     require(probes >= 1, f"probes is {probes}; it must be at least 1")
     require(steps >= 1, f"steps is {steps}; it must be at least 1")
     _require_known("divergence", divergence, ("hutchinson", "exact"))
     _require_known("solver", solver, ("dopri5", *METHODS))
+    _require_known("coordinate", coordinate, ("time", "angle"))
     start = time_end_of(score.sde, time_eps)
     exact = divergence == "exact"
     vectors = _basis(z0) if exact else _probes(z0, seeds, probes)
@@ -103,7 +109,9 @@ def ode_log_prob(
         return velocity, forms.sum(dim=1, keepdim=True) if exact else forms
 
     with _parameters_frozen(score):
-        if solver == "dopri5":
+        if solver == "dopri5" and coordinate == "angle":
+            solution = Angle(score.sde).odeint(field, z0.detach(), start, rtol, atol, nats)
+        elif solver == "dopri5":
             solution = odeint(field, z0.detach(), start, 1.0, rtol=rtol, atol=atol, passenger_atol=nats)
         else:
             solution = odeint_fixed(field, z0.detach(), flow_times(score.sde, steps, start), method=solver)
@@ -117,6 +125,58 @@ def ode_log_prob(
     log_prior = score.sde.log_prior(solution.y)
     steps_taken = solution.accepted, solution.rejected
     return LogProb(log_prior + trace, log_prior, trace, error, counted.nfe, *steps_taken)
+
+
+class Angle:
+    r"""The angle phi_t = arctan(s_t), s_t = sigma_t / m_t, in the place of the time.
+
+    Where m_t^2 + \sigma_t^2 = 1 and z_0 has unit variance, z_t turns from the data to the noise by this
+    angle,
+
+    .. math:: dt / d\phi = \frac{2 (s_t + 1 / s_t) \sigma_t^2}{g^2(t)},
+
+    and under a Normal prior it does not move at all. Against time the path is crowded where g^2 is large.
+    Raises ConfigError for an SDE that does not preserve unit variance.
+    """
+
+    DAMPING = 0.04
+
+    def __init__(self, sde: SDE) -> None:
+        require(
+            sde.is_vp_like,
+            f"the angle is of SDEs that preserve unit variance, which {type(sde).__name__} does not; "
+            "leave the coordinate at time",
+        )
+        self.sde = sde
+
+    def odeint(
+        self, field: Field, z0: Tensor, start: float, rtol: float, atol: float, nats: float | None
+    ) -> ODESolution:
+        """Integrate a field of times from ``start`` to 1. Raises SolverError with the time, not the angle."""
+        ends = self.angle(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
+
+        def turned(z: Tensor, angle: Tensor, rows: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            t = self.time(angle, start)
+            s, var = torch.tan(angle), self.sde.var(t)
+            rate = 2 * (s + 1 / s) * var / self.sde.g2(t)
+            velocity, forms = field(z, t, rows)
+            return per_sample(rate, velocity) * velocity, forms * rate[:, None]
+
+        try:
+            return odeint(turned, z0, *ends, rtol=rtol, atol=atol, passenger_atol=nats, damping=self.DAMPING)
+        except SolverError as error:
+            at = self.time(torch.tensor([error.t], dtype=torch.float64), start)
+            raise SolverError(error.row, float(at), error.reason) from error
+
+    def angle(self, t: Tensor) -> Tensor:
+        """Return phi_t, float64."""
+        return torch.atan2(self.sde.sigma(t), self.sde.mean(t))
+
+    def time(self, angle: Tensor, start: float) -> Tensor:
+        """Return the time in [start, 1] at which phi_t = ``angle``: sigma_t^2 = s^2 / (s^2 + 1 -
+        sigma2_0)."""
+        s2 = torch.tan(angle).square()
+        return self.sde.inv_var(s2 / (s2 + 1.0 - self.sde.sigma2_0)).clamp(start, 1.0)
 
 
 def flow_times(sde: SDE, steps: int, start: float) -> Tensor:

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
-from lsgm.likelihood import flow_times, ode_log_prob
+from lsgm.likelihood import Angle, flow_times, ode_log_prob
 from lsgm.ode import METHODS, SolverError, odeint
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import time_end_of
@@ -169,6 +169,44 @@ def test_image_k_has_the_same_density_alone_and_in_company() -> None:
         one = ode_log_prob(world, z0[k : k + 1], [100 + k], rtol=1e-5, atol=1e-5, probes=2)
         torch.testing.assert_close(one.log_p[0], many.log_p[k], rtol=1e-12, atol=1e-12)
         assert one.nfe.item() == many.nfe[k].item()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, sde in SDES.items() if sde.is_vp_like])
+def test_along_the_angle_the_density_is_the_same_at_fewer_evaluations(kind: str) -> None:
+    world, z0 = mixture_world(SDES[kind]), points(32, 2)
+    truth = ode_log_prob(world, z0, range(32), rtol=1e-9, atol=1e-9, divergence="exact")
+    exact = ode_log_prob(world, z0, range(32), rtol=1e-9, atol=1e-9, divergence="exact", coordinate="angle")
+    torch.testing.assert_close(exact.log_p, truth.log_p, rtol=0, atol=1e-6)
+    assert float(exact.nfe.double().mean()) < 0.9 * float(truth.nfe.double().mean())
+    many = ode_log_prob(world, z0, range(32), rtol=1e-4, atol=1e-4, coordinate="angle")
+    for k in (0, 13):
+        one = ode_log_prob(world, z0[k : k + 1], [k], rtol=1e-4, atol=1e-4, coordinate="angle")
+        torch.testing.assert_close(one.log_p[0], many.log_p[k], rtol=1e-12, atol=1e-12)
+        assert one.nfe.item() == many.nfe[k].item()
+
+
+def test_the_angle_and_the_time_are_one_anothers_inverse() -> None:
+    for sde in (VPSDE(), VPSDE(sigma2_0=1e-2), GeometricVPSDE()):
+        turn, start = Angle(sde), time_end_of(sde)
+        t = torch.linspace(start, 1.0, 50, dtype=torch.float64)
+        # 1 - sigma_t^2 is 5e-5 at the end of the VP SDE: a rounding of sigma_t^2 moves t by 1e-12.
+        torch.testing.assert_close(turn.time(turn.angle(t), start), t, rtol=1e-9, atol=1e-12)
+    with pytest.raises(
+        ConfigError, match="unit variance, which VESDE does not; leave the coordinate at time"
+    ):
+        Angle(SDES["ve"])
+
+
+def test_along_the_angle_a_sample_that_cannot_go_on_is_named_with_its_time() -> None:
+    class Broken(GaussianWorld):
+        def drift(self, z: Tensor, t: Tensor) -> Tensor:
+            return super().drift(z, t) * torch.where(t > 0.5, torch.nan, 1.0)[:, None]
+
+    world, z0 = gaussian_world(VPSDE()), points(2, 3)
+    broken = Broken(world.sde, world.mu, world.s2)
+    with pytest.raises(SolverError, match="not finite") as caught:
+        ode_log_prob(broken, z0, range(2), rtol=1e-3, atol=1e-3, coordinate="angle")
+    assert caught.value.t == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", SDES)
@@ -335,6 +373,8 @@ def test_bad_options_are_named() -> None:
         ode_log_prob(world, z0, range(2), rtol=1e-3, atol=1e-3, divergence="exakt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown solver 'rk5'; did you mean 'rk4'"):
         ode_log_prob(world, z0, range(2), solver="rk5")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown coordinate 'angel'; did you mean 'angle'"):
+        ode_log_prob(world, z0, range(2), coordinate="angel")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="steps is 0"):
         ode_log_prob(world, z0, range(2), solver="rk4", steps=0)
     with pytest.raises(ConfigError, match="3 seeds for 2 samples"):

@@ -72,6 +72,16 @@ def test_float32_agrees_with_scipy_within_its_tolerance() -> None:
     assert abs(solution.nfe.item() - nfev) <= 12
 
 
+def test_damped_steps_arrive_at_the_same_place_and_fewer_are_rejected() -> None:
+    y0 = torch.tensor([[1.0, 2.0], [0.5, 3.0]], dtype=torch.float64)
+    plain = odeint(predator_prey, y0, 0.0, 6.0, rtol=1e-6, atol=1e-6)
+    damped = odeint(predator_prey, y0, 0.0, 6.0, rtol=1e-6, atol=1e-6, damping=0.04)
+    assert bool((damped.rejected < plain.rejected).all())
+    exact, _, _ = scipy_rk45([1.0, 2.0], 0.0, 6.0, 1e-11)
+    # The flow amplifies an error of 1e-6 in a step by less than a hundred.
+    np.testing.assert_allclose(damped.y[0].numpy(), exact, rtol=1e-4)
+
+
 def test_torchdiffeq_arrives_at_the_same_place() -> None:
     y0 = torch.rand(5, 2, dtype=torch.float64) + 0.5
     ours = odeint(predator_prey, y0, 0.0, 4.0, rtol=1e-10, atol=1e-10).y
