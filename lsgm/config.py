@@ -287,6 +287,11 @@ class StageConfig:
         return self.budget if self.horizon is None else self.horizon
 
 
+Execution = Literal["eager", "compiled", "graphs", "compiled-graphs"]
+"""How a score network runs (`lsgm.model.running`)."""
+Precision = Literal["float32", "bfloat16"]
+
+
 @dataclass(frozen=True)
 class SamplerConfig:
     """How noise becomes samples."""
@@ -326,6 +331,8 @@ class SamplerConfig:
     """Langevin steps of predictor-corrector before each step of the predictor."""
     snr: float = 0.16
     """Signal-to-noise ratio that sets the length of these (arXiv:2011.13456, algorithm 4)."""
+    precision: Precision = "float32"
+    """What the score network computes in; samples and everything else stay in float32."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps is {self.steps}; a sampler needs at least 1")
@@ -384,6 +391,9 @@ class DensityConfig:
     step_control: Literal["auto", "state", "density"] = "auto"
     """What dopri5's steps follow: the state z alone, or the log-density too, whose error over a step is then
     below ``atol`` nats per dimension; auto: the density on the pixels themselves, the state in latents."""
+    coordinate: Literal["time", "angle"] = "time"
+    """What dopri5 steps along: the time, or arctan(sigma_t / m_t), in which the flow of a variance preserving
+    SDE moves more evenly; there steps also follow the error of the step before."""
     probes: int = 1
     """Hutchinson probes per draw, fixed over the solve."""
     divergence: Literal["hutchinson", "exact"] = "hutchinson"

@@ -1,4 +1,4 @@
-"""Where numbers live and in which dtype; the clock of a device, and the most memory that was held there."""
+"""Where numbers live and in which dtype; the clock of a device, its memory, and how many rows go at once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lsgm.errors import ConfigError
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+T = TypeVar("T")
+
+_STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -164,6 +166,72 @@ def peak_bytes(device: torch.device | None = None) -> int | None:
     except ImportError:  # Windows has none
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+GAIN = 1.05
+"""A batch twice as large counts as faster from so many times the rows a second on."""
+PATIENCE = 2.0
+"""Seconds of one call beyond which no larger batch is tried."""
+
+
+def fastest_batch(work: Callable[[int], object], device: torch.device, *, most: int = 4096) -> int:
+    """Return how many rows ``work(rows)`` takes at once where it does most of them a second, in powers of 2.
+
+    Sizes grow until memory ends or no more is gained. It is the smallest one that is as fast as the fastest
+    but for `GAIN`: what is larger takes memory for nothing. Raises torch.OutOfMemoryError where one row is
+    too many.
+    """
+    rates: dict[int, float] = {}
+    best, rows = 1, 1
+    while rows <= most:
+        held = reset_peak(device)
+        try:
+            work(rows)  # libraries choose their kernels
+            started = clock(device)
+            work(rows)
+            took = clock(device) - started
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            break
+        rates[rows] = rows / took
+        best = rows if rates[rows] > GAIN * rates[best] else best
+        if rows >= 4 * best or took > PATIENCE or not _has_room(device, held):
+            break
+        rows *= 2
+    _release(device)
+    return next(rows for rows, rate in rates.items() if GAIN * rate >= max(rates.values()))
+
+
+def backing_off(work: Callable[[int], T], size: int, device: torch.device) -> tuple[T, int]:
+    """Return ``work(size)`` at the largest of size, size / 2, ... that memory is enough for, and that
+    size."""
+    while True:
+        try:
+            return work(size), size
+        except torch.OutOfMemoryError:
+            if size <= 1:
+                raise
+        # Here the error holds no tensors any more.
+        size = -(-size // 2)
+        _release(device)
+
+
+def _has_room(device: torch.device, held: int | None) -> bool:
+    """Return whether twice what was taken above ``held`` is there; on a GPU only trying tells."""
+    peak = peak_bytes(device)
+    if _on_gpu(device) or held is None or peak is None:
+        return True
+    with contextlib.suppress(OSError):
+        if found := re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()):
+            return 2 * (peak - held) < int(found[1]) * 1024
+    return True
+
+
+def _release(device: torch.device) -> None:
+    """Give back what torch keeps of freed memory, which other sizes of tensors have no use for."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _on_gpu(device: torch.device | None) -> bool:

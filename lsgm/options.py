@@ -38,6 +38,10 @@ _REWORDED = (
         r"^Error parsing (\S+): no type matching \{None\}\|FLOAT could be instantiated from \[(.*)\]$",
         r"\1 is \2; give a number",
     ),
+    (
+        r"^Error parsing (\S+): no type matching INT\|\{auto\} could be instantiated from \[(.*)\]$",
+        r"\1 is \2; give a whole number, or auto",
+    ),
     (r"^Error parsing (\S+): could not convert string to float: (.*)$", r"\1 is \2; give a number"),
     (r"^Missing value for argument '?([^']+)'?\..*$", r"\1 needs a value"),
     (r"^Missing from [^:]*: ((?:--\S+ )?\S+)\s*(.*?)\.?\s*\(required\).*$", r"\1 is missing (\2)"),

@@ -13,7 +13,7 @@ cross entropy's control variate compares the network with (`lsgm.objective.bound
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,22 @@ Parameterisation = Literal["mixed", "velocity"]
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Return one number per sample, shaped and typed to multiply ``like`` [B, ...]."""
     return values.to(like.dtype).reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def coefficient(name: str, of: Callable[[Tensor], Tensor], sde: SDE, t: Tensor, like: Tensor) -> Tensor:
+    """Return ``per_sample(of(t), like)``, a coefficient of an SDE.
+
+    Times that samplers come back to, batch after batch, keep what was computed for them in the tensor's own
+    ``kept`` (`lsgm.sampling.registry.node_times`): these numbers, each of a handful of tiny operations, would
+    take longer than all else that a step does outside of the network.
+    """
+    kept: dict[object, tuple[SDE, Tensor]] | None = getattr(t, "kept", None)
+    if kept is None:
+        return per_sample(of(t), like)
+    key = name, id(sde), like.dtype, like.ndim
+    if key not in kept:
+        kept[key] = sde, per_sample(of(t), like)
+    return kept[key][1]
 
 
 def cosines(size: int) -> Tensor:
@@ -220,6 +236,8 @@ class ScoreModel(nn.Module):
     """The SDE's largest variance, float64 []; only with an SDE that `fits_data`."""
     logit: nn.Parameter | None
     """Of the share a, [1, C, 1, 1]; only of a mixed score."""
+    precision: str = "float32"
+    """What the network computes in for samples (`lsgm.model.running`)."""
     reference: NormalReference | None
 
     def __init__(
@@ -297,7 +315,7 @@ class ScoreModel(nn.Module):
         raw = self._network(z_t, t)
         if not self.has_normal_part:
             return raw
-        normal = per_sample(self.sde.unit_eps_coef(t), z_t) * z_t
+        normal = self._known("unit", self.sde.unit_eps_coef, t, z_t) * z_t
         if self.logit is None:
             return normal + self._velocity_part(raw, t)
         a = self._share(self.logit, z_t)
@@ -326,23 +344,26 @@ class ScoreModel(nn.Module):
         the geometric SDE, where g^2 exceeds 10^4, subtracting them numerically would leave rounding noise
         only. For the others a velocity's linear part is f + g^2 / (2 V_t), one number per sample.
         """
-        half_g2 = per_sample(self.sde.g2(t) / 2, z_t)
-        sigma = per_sample(self.sde.sigma(t), z_t)
+        sde, known = self.sde, self._known
         if self._is_velocity:
             # One factor, in float64: near t = 1 of the geometric SDE g^2 is large and m_t small.
-            factor = per_sample(self.sde.g2(t) * self.sde.mean(t) / (2 * self.sde.sigma(t)), z_t)
+            factor = known("factor", lambda t: sde.g2(t) * sde.mean(t) / (2 * sde.sigma(t)), t, z_t)
             flow = factor * (self._network(z_t, t) * self.active)
-            if self.sde.is_vp_like:
+            if sde.is_vp_like:
                 return flow
-            linear = self.sde.f(t) + self.sde.g2(t) / (2 * self.sde.marginal_var(t))
-            return per_sample(linear, z_t) * z_t + flow
-        if not self.sde.is_vp_like:
-            return per_sample(self.sde.f(t), z_t) * z_t + half_g2 * self.eps(z_t, t) / sigma
+            linear = known("linear", lambda t: sde.f(t) + sde.g2(t) / (2 * sde.marginal_var(t)), t, z_t)
+            return linear * z_t + flow
+        half_g2, sigma = known("half", lambda t: sde.g2(t) / 2, t, z_t), known("sigma", sde.sigma, t, z_t)
+        if not sde.is_vp_like:
+            return known("f", sde.f, t, z_t) * z_t + half_g2 * self.eps(z_t, t) / sigma
         flow = half_g2 * (self._network(z_t, t) / sigma - z_t)
         return flow if self.logit is None else self._share(self.logit, z_t) * flow
 
     def _velocity_part(self, raw: Tensor, t: Tensor) -> Tensor:
-        return per_sample(self.sde.mean(t), raw) * (raw * self.active)
+        return self._known("mean", self.sde.mean, t, raw) * (raw * self.active)
+
+    def _known(self, name: str, of: Callable[[Tensor], Tensor], t: Tensor, like: Tensor) -> Tensor:
+        return coefficient(name, of, self.sde, t, like)
 
     def _share(self, logit: Tensor, like: Tensor) -> Tensor:
         # Pinned through the mask: weight decay moves the logit itself, and averages of weights lag behind it.

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Generator, Tensor
 
+from lsgm.bench.options import Coordinate
 from lsgm.errors import UserError
-from lsgm.likelihood import LogProb, flow_times, ode_log_prob, velocity_and_forms
+from lsgm.likelihood import Angle, LogProb, flow_times, ode_log_prob, velocity_and_forms
 from lsgm.ode import ODESolution, odeint, odeint_fixed
 from lsgm.rng import SeededNoise
 from lsgm.sampling.registry import CountedScore, ScoreFunction
@@ -203,16 +204,17 @@ def reference(tol: float) -> Way:
     return way
 
 
-def adaptive(tol: float, probes: int) -> Way:
+def adaptive(tol: float, probes: int, coordinate: Coordinate = "time") -> Way:
     """Return this package's log-density: a step size per image, fixed probes that have no say in it."""
 
     def smooth(flow: Flow) -> ODESolution:
+        if coordinate == "angle":
+            return Angle(flow.score.sde).odeint(flow.field, flow.z0, flow.start, tol, tol, None)
         return odeint(flow.field, flow.z0, flow.start, 1.0, rtol=tol, atol=tol)
 
     def solve(flow: Flow, noise: SeededNoise) -> LogProb:
-        return ode_log_prob(
-            flow.score, flow.z0, noise, rtol=tol, atol=tol, time_eps=flow.start, probes=probes
-        )
+        how: dict[str, Any] = {"time_eps": flow.start, "probes": probes, "coordinate": coordinate}
+        return ode_log_prob(flow.score, flow.z0, noise, rtol=tol, atol=tol, **how)
 
     return _own(solve, smooth, probes)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from lsgm.config import require
 from lsgm.errors import ConfigError
 from lsgm.options import Positional, arg
 
+Coordinate = Literal["time", "angle"]
 Number = TypeVar("Number", int, float)
 
 
@@ -209,12 +210,14 @@ for it."""
     """Images scored together; the reference procedure shares one step size among them."""
     tols: str = "1e-3,1e-4,1e-5"
     """Tolerances, rtol = atol, of the reference procedure, between commas."""
-    own_tols: str = "1e-3,1e-4,1e-5,1e-6,1e-7,1e-8,1e-9"
+    own_tols: str = "1e-3,1e-4,1e-5,1e-6,3e-7,1e-7,1e-8,1e-9"
     """Tolerances of this package's way, between commas; where --tols has one too, with all --probes."""
     probes: str = "1,2,4,8,16,32"
     """Probes per image and solve of this package's way, between commas."""
     steps: str = "10,20,40"
     """Steps of RK4 over a fixed grid, between commas."""
+    coordinates: str = "time,angle"
+    """What this package's adaptive steps go along, between commas."""
     truth_tol: float = 1e-10
     """Tolerance of the truth."""
     truth_probes: int = 16
@@ -239,6 +242,14 @@ for it."""
         for name in ("probes", "steps"):
             counts = numbers(getattr(self, name), name, float)
             require(all(n >= 1 and n % 1 == 0 for n in counts), f"{name} must be whole numbers of at least 1")
+        require(bool(self.along), f"coordinates is '{self.coordinates}'; give time, angle, or both")
+
+    @property
+    def along(self) -> list[Coordinate]:
+        """The coordinates that are named; none where a word is neither of them."""
+        words = [word.strip() for word in self.coordinates.split(",")]
+        known: tuple[Coordinate, ...] = ("time", "angle")
+        return [name for name in known if name in words] if set(words) <= set(known) else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +259,9 @@ class SampleBench(OnDevice):
     help = "images per second against batch size at equal evaluations; a sampler's own time per step"
     description = """\
 Draw images by the networks of some recipes, with weights as they are initialised, all with
-the same number of network evaluations: images per second against batch size, eager and compiled, the
-decoder's pass timed apart. Then the time that a sampler spends outside the network: the same steps with a
-score that costs nothing, as a share of the network's time at the first recipe of --overhead. Weights do not
-change what a fixed number of evaluations costs."""
+the same number of network evaluations: images per second against batch size, by each way to run the network,
+the decoder's pass timed apart. Then the share of a run that a sampler spends outside the network, at the
+recipes of --overhead. Weights do not change what a fixed number of evaluations costs."""
     examples = (
         "lsgm bench sample",
         "lsgm bench sample --recipes glyphs-small,glyphs-small-sgm --nfe 20 --batches 1,16,64",
@@ -265,14 +275,16 @@ change what a fixed number of evaluations costs."""
     """A fixed-step sampler of `lsgm ls samplers`."""
     nfe: int = 20
     """Network evaluations per image; the most steps that they pay for are taken."""
-    batches: str = "1,8,64"
+    batches: str = "1,16,64"
     """Images drawn together, between commas."""
     rounds: int = 5
     """Times that every way is timed, in turn."""
     compiled: bool = True
     """Also time networks under torch.compile, where that works."""
+    bfloat16: bool = True
+    """Also time networks in bfloat16, where it is computed."""
     overhead: str = "omniglot-small"
-    """Recipe at whose size the samplers' own time is measured; empty: not at all."""
+    """Recipes at whose size the time outside the network is measured, between commas; empty: not at all."""
     samplers: str = "heun,euler,ancestral"
     """Samplers of which it is measured, between commas."""
     width: float = 1.0

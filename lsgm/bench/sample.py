@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsgm.bench.cost import recipe_pixels
 from lsgm.bench.measuring import (
+    WARM_UP,
     Columns,
     Row,
     columns,
@@ -21,35 +26,52 @@ from lsgm.bench.measuring import (
     time_in_turn,
 )
 from lsgm.bench.options import SampleBench
-from lsgm.config import SamplerConfig, require
+from lsgm.bench.targets import towards, verdicts
+from lsgm.config import Execution, Precision, SamplerConfig, require
+from lsgm.devices import clock, computes_bfloat16
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import find_kind
+from lsgm.model.running import prepare
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.sampling import draw, find_sampler
-from lsgm.score import per_sample
-from lsgm.sde import SDE
+
+LARGE = 16
+"""Images from which on the target for time outside of networks holds."""
 
 
-class FreeScore:
-    """A score function without a network: eps(z, t) = z sigma_t / (1 + sigma_t^2), which keeps z finite.
+class Stopwatch:
+    """Seconds within the calls of a network, and of everything.
 
-    What ``draw`` takes with it is the time outside the network: coefficients, steps, noise, counting, and
-    of a velocity the arithmetic that makes it of eps.
+    On a CPU they are the processor's, which other work on the machine leaves alone; on a GPU the clock's, and
+    the device is waited for around every call: what it would do meanwhile counts as time outside.
     """
 
-    def __init__(self, sde: SDE) -> None:
-        self.sde = sde
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.now = time.process_time if device.type == "cpu" else partial(clock, device)
+        self.inside = self._began = 0.0
+        self._hooks = (
+            network.register_forward_pre_hook(lambda *_: self._start()),
+            network.register_forward_hook(lambda *_: self._stop()),
+        )
 
-    def eps(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Return the predicted noise, of as little work as can be."""
-        sigma = self.sde.sigma(t[:1])
-        return z_t * (sigma / (1 + sigma**2)).to(z_t.dtype)
+    def _start(self) -> None:
+        self._began = self.now()
 
-    def drift(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity f z + g^2 eps / (2 sigma_t), arXiv:2106.05931 section 2."""
-        f, weight = self.sde.f(t), self.sde.g2(t) / (2 * self.sde.sigma(t))
-        return per_sample(f, z_t) * z_t + per_sample(weight, z_t) * self.eps(z_t, t)
+    def _stop(self) -> None:
+        self.inside += self.now() - self._began
+
+    def around(self, work: Callable[[], object]) -> tuple[float, float]:
+        """Return the seconds of some work and those of them that the network took."""
+        self.inside = 0.0
+        began = self.now()
+        work()
+        return self.now() - began, self.inside
+
+    def remove(self) -> None:
+        """Leave the network alone."""
+        for hook in self._hooks:
+            hook.remove()
 
 
 def speed_rows(
@@ -59,32 +81,40 @@ def speed_rows(
     *,
     label: str,
     compiled: bool,
+    low: bool,
     rounds: int,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Return a row for each batch size and way (eager, compiled): images per second and the decoder's share.
+    """Return a row for each batch size and way to run the network: images per second and the decoder's share.
 
-    Where compiling fails the row has no numbers and says why. Raises ConfigError for a recipe without a
+    Where a way cannot be had the row has no numbers and says why. Raises ConfigError for a recipe without a
     diffusion.
     """
     rows = []
-    for way in ("eager", "compiled") if compiled else ("eager",):
-        model, networks = _model(recipe, label, device)
-        if way == "compiled":
-            # A score model is asked through its methods, and only a call of a module is compiled.
-            networks.prior.network.compile()
+    for execution, precision in ways_on(device, compiled=compiled, low=low):
+        model, _ = _model(recipe, label, device)
+        config = replace(sampler, precision=precision)
+        way = execution if precision == "float32" else f"{execution}, {precision}"
         for size in sizes:
             row: dict[str, Any] = {"what": "speed", "recipe": label, "kind": recipe.kind, "way": way}
             row |= {"batch_size": size, "sampler": sampler.name, "steps": sampler.steps, "rounds": rounds}
-            try:
-                rows.append(row | _speed(model, sampler, size, rounds, device, f"{label} {way} {size}"))
-            except Exception as error:
-                if way == "eager":
-                    raise
-                # Compilers fail in ways of their own, on machines without one for a start.
-                rows.append(row | {"note": f"torch.compile fails: {str(error).strip().splitlines()[0]}"})
+            if why := prepare(model, execution, size):
+                rows.append(row | {"note": why})
                 break
+            rows.append(row | _speed(model, config, size, rounds, device, f"{label} {way} {size}"))
     return rows
+
+
+def ways_on(device: torch.device, *, compiled: bool, low: bool) -> list[tuple[Execution, Precision]]:
+    """Return how networks are run on a device: as written first, and in bfloat16 where that is computed."""
+    graphs = device.type == "cuda"
+    executions: list[Execution] = ["eager", "graphs"] if graphs else ["eager"]
+    if compiled:
+        executions += ["compiled", "compiled-graphs"] if graphs else ["compiled"]
+    ways: list[tuple[Execution, Precision]] = [(each, "float32") for each in executions]
+    if low and computes_bfloat16(device):
+        ways += [(each, "bfloat16") for each in (executions[1:] if graphs else executions[:1])]
+    return ways
 
 
 def _model(recipe: Any, label: str, device: torch.device) -> tuple[Any, Any]:
@@ -134,55 +164,45 @@ def overhead_rows(
     rounds: int,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Return a row for each sampler and batch size: its own milliseconds per step, and the network's.
+    """Return a row for each sampler and batch size: milliseconds per evaluation in the network and outside.
 
-    ``overhead`` is the sampler's own time over the time of as many bare evaluations of the network as it
-    makes, within each round. Raises ConfigError for a recipe without a diffusion.
+    ``overhead`` is the share of a whole run, from the grid of its times to the samples, that is spent outside
+    of the network, within each round. The largest one at a batch of at least `LARGE` says whether the target
+    is met. Raises ConfigError for a recipe without a diffusion.
     """
     model, networks = _model(recipe, label, device)
     prior, shape = networks.prior, model.coder.latent_shape
-    rows = []
-    for config in samplers:
-        sampler = find_sampler(config.name)
-        evaluations = sampler.evaluations(config) or 0
-        for size in sizes:
-            noise = partial(SeededNoise, list(range(size)), device=device, stream="prior")
-            ways: dict[str, Callable[[], object]] = {
-                "own": partial(_draw_free, prior.sde, shape, noise, config),
-                "network": partial(_evaluate, prior, noise().normal(*shape), sampler.nfe_per_step),
+    watch = Stopwatch(prior.network, device)
+    rows: list[dict[str, Any]] = []
+    for config, size in product(samplers, sizes):
+        evaluations = find_sampler(config.name).evaluations(config) or 1
+
+        def work(config: SamplerConfig = config, size: int = size) -> None:
+            draw(prior, shape, SeededNoise(range(size), device=device, stream="prior"), config)
+
+        found = np.array([watch.around(work) for _ in range(WARM_UP + rounds)])[WARM_UP:]
+        whole, inside = found.T
+        rows.append(
+            {
+                "what": "overhead",
+                "recipe": label,
+                "sampler": config.name,
+                "steps": config.steps,
+                "nfe": evaluations,
+                "batch_size": size,
+                "rounds": rounds,
+                **quartiles("own_ms", 1e3 * (whole - inside) / evaluations),
+                **quartiles("network_ms", 1e3 * inside / evaluations),
+                **quartiles("overhead", (whole - inside) / whole),
             }
-            seconds = time_in_turn(ways, rounds, device, desc=f"{label} {config.name} {size}")
-            own = seconds["own"] / config.steps
-            bare = seconds["network"] * evaluations / sampler.nfe_per_step / config.steps
-            rows.append(
-                {
-                    "what": "overhead",
-                    "recipe": label,
-                    "sampler": config.name,
-                    "steps": config.steps,
-                    "nfe": evaluations,
-                    "batch_size": size,
-                    "rounds": rounds,
-                    **quartiles("own_ms", 1e3 * own),
-                    **quartiles("network_ms", 1e3 * bare),
-                    **quartiles("overhead", own / bare),
-                }
-            )
+        )
+    watch.remove()
+    if large := [row for row in rows if row["batch_size"] >= LARGE]:
+        worst = max(large, key=lambda row: row["overhead"])
+        of = f"{label}, {worst['sampler']}, batch {worst['batch_size']}, the largest of {len(large)}"
+        why = f"an evaluation takes {worst['network_ms']:.2g} ms, beside which any operation is long"
+        worst |= towards("sampling-overhead", worst["overhead"], of, why)
     return rows
-
-
-def _draw_free(
-    sde: SDE, shape: Sequence[int], noise: Callable[[], SeededNoise], config: SamplerConfig
-) -> None:
-    draw(FreeScore(sde), shape, noise(), config)
-
-
-@torch.no_grad()
-def _evaluate(prior: Any, z: Tensor, times: int) -> None:
-    """Evaluate the network as often as one step does."""
-    t = torch.full((len(z),), 0.5, dtype=torch.float64, device=z.device)
-    for _ in range(times):
-        prior.eps(z, t)
 
 
 def _speed_cell(text: Callable[[Row], str]) -> Callable[[Row], str]:
@@ -205,9 +225,9 @@ _OVERHEADS: Columns = {
     "sampler": "{sampler}",
     "steps": "{steps}",
     "batch": "{batch_size}",
-    "own, ms/step": lambda row: spread(row, "own_ms", ".1f"),
-    "network, ms/step": lambda row: spread(row, "network_ms", ".1f"),
-    "own / network": lambda row: spread(row, "overhead", ".1%"),
+    "outside, ms/evaluation": lambda row: spread(row, "own_ms", ".1f"),
+    "network, ms/evaluation": lambda row: spread(row, "network_ms", ".1f"),
+    "share outside": lambda row: spread(row, "overhead", ".1%"),
 }
 
 
@@ -229,8 +249,10 @@ def page(rows: Sequence[Row], *, about: str) -> str:
         parts += [
             "## Outside the network",
             columns(_OVERHEADS, overheads),
-            "A sampler's own time per step, with a score that costs nothing, against bare evaluations of the "
-            "network as many as the step makes; the last column is the ratio of the two.",
+            "Whole runs, of which outside is all but the network's own forward passes: times, coefficients, "
+            "noise, the score made of the network's output, and the steps. Processor's time on a CPU; on a "
+            "GPU the clock's, with the device waited for around every pass.",
+            verdicts(rows, every=False),
         ]
     return "\n\n".join(parts)
 
@@ -260,7 +282,13 @@ def run(options: SampleBench) -> int:
         how: dict[str, Any] = {"rounds": options.rounds, "device": device}
         found: list[dict[str, Any]] = []
         for name, recipe in recipes.items():
-            found += speed_rows(recipe, sampler, options.sizes, label=name, compiled=options.compiled, **how)
+            found += speed_rows(
+                *(recipe, sampler, options.sizes),
+                label=name,
+                compiled=options.compiled,
+                low=options.bfloat16,
+                **how,
+            )
         for name, recipe in sized.items():
             found += overhead_rows(recipe, others, options.sizes, label=name, **how)
         return found

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from lsgm.config import SamplerConfig, require, require_seeds
+from lsgm.config import Execution, SamplerConfig, require, require_seeds
 from lsgm.files.names import file_name
 from lsgm.files.write import claim
 from lsgm.logs import log
@@ -59,8 +59,9 @@ class SampleOptions:
     """Number of images."""
     first_seed: int = 0
     """Image k is drawn from seed first-seed + k alone."""
-    batch: int = 64
-    """Images drawn at once by each process; it changes nothing but the speed."""
+    batch: int | Literal["auto"] = 64
+    """Images drawn at once by each process; it changes nothing but the speed. auto tries which is fastest of
+    those that memory is enough for."""
     out: Path | None = None
     """Folder, or file of .npz, to write to. Unless given, a name made of model, sampler and a hash of both,
     in RUN/samples, or in ./samples for a checkpoint that lies outside of a run."""
@@ -69,6 +70,9 @@ class SampleOptions:
     order of the seeds; auto takes npz where --out ends with it, else png."""
     images: bool = True
     """Images are always written; earlier versions wrote them only when this was given."""
+    execution: Execution = "eager"
+    """How the score network runs: eager; compiled, by torch.compile, which changes roundings; graphs,
+    recorded as CUDA graphs, bit for bit as eager on a GPU; compiled-graphs, both."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the first GPU where there is one."""
     json: bool = False
@@ -77,7 +81,7 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"n is {self.n}; ask for at least 1 image")
-        require(self.batch >= 1, f"batch is {self.batch}; it must be at least 1")
+        require(self.batch == "auto" or self.batch >= 1, f"batch is {self.batch}; it must be at least 1")
         require_seeds(self.first_seed, self.n, "first-seed")
         require(
             self.images,
@@ -108,6 +112,7 @@ def run(argv: list[str]) -> int:
     options = parse(SampleOptions, argv, prog="lsgm sample", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.devices import pick_device
     from lsgm.distributed import join
+    from lsgm.model.running import settle
     from lsgm.runs.checkpoint import find_checkpoint
     from lsgm.runs.load import load_model
     from lsgm.sampling import check_options
@@ -116,7 +121,9 @@ def run(argv: list[str]) -> int:
     checkpoint = find_checkpoint(options.model.expanduser())
     world = join(pick_device(options.device))
     model = load_model(checkpoint, device=world.device)
-    job = _Drawing.of(options, model, checkpoint, world)
+    job = _Drawing.of(
+        options, model, checkpoint, world, settle([model], options.execution, options.batch, world)
+    )
     stopped = job.draw()
     if world.main:
         job.tell(stopped)
@@ -154,9 +161,12 @@ class _Drawing:
     place: Path
     output: Output
     record: Record
+    batch: int
 
     @classmethod
-    def of(cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World) -> _Drawing:
+    def of(
+        cls, options: SampleOptions, model: GenerativeModel, checkpoint: Path, world: World, batch: int
+    ) -> _Drawing:
         from lsgm.sampling.keep import open_output
         from lsgm.sampling.record import Identity, Record
 
@@ -170,7 +180,7 @@ class _Drawing:
         place = _place(options, checkpoint, identity)
         note = place.with_name(f".{place.name}.samples.jsonl") if options.npz else place / ".samples.jsonl"
         output = open_output(place, identity.key, options.seeds, model.pixels, digits=6)
-        return cls(options, model, world, place, output, Record(note, identity, place))
+        return cls(options, model, world, place, output, Record(note, identity, place), batch)
 
     @property
     def sheet(self) -> Path:
@@ -242,7 +252,7 @@ class _Drawing:
         from lsgm.errors import UserError
         from lsgm.progress import bar
 
-        total, world, size = self.options.n, self.world, self.options.batch * self.world.size
+        total, world, size = self.options.n, self.world, self.batch * self.world.size
         with bar(total=total, desc="sampling", unit="image") as progress:
             for start in range(0, total, size):
                 block = range(start, min(start + size, total))

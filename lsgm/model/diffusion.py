@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.devices import clock, device_of
+from lsgm.devices import backing_off, clock, device_of
 from lsgm.errors import UserError
 from lsgm.generative import Density, Pixels, Samples, SamplingFlops
 from lsgm.likelihood import Draws, bound, ode_log_prob
 from lsgm.model.lsgm import LSGM, Coder, Encoded, VAECoder, operations, parameter_counts
+from lsgm.model.running import Running
 from lsgm.objective.bound import Objective
 from lsgm.ode import SolverError
 from lsgm.pixels import pixels_from, require_mass
 from lsgm.recipes.recipe import ObjectiveConfig
 from lsgm.rng import RepeatedNoise, SeededNoise
-from lsgm.sampling import draw
+from lsgm.sampling import draw, find_sampler
 from lsgm.sampling.grids import GridCache, time_end_of
 from lsgm.score import ScoreModel
 from lsgm.vae.base import VAE, normal_log_prob, repeated, sum_per_sample
@@ -44,6 +45,8 @@ class ScoreBasedModel:
     """The coder by uniform noise on each level's cell; None where there are no levels to make continuous."""
     grids: GridCache = field(default_factory=GridCache, init=False, compare=False, repr=False)
     """What grids made for this model share, so that they are paid for once."""
+    running: Running = field(default_factory=Running, init=False, compare=False, repr=False)
+    """How its networks run (`lsgm.model.running.prepare`)."""
 
     @property
     def pixels(self) -> Pixels:
@@ -58,13 +61,29 @@ class ScoreBasedModel:
         device, shape = device_of(self.prior), self.coder.latent_shape
         sampler = self.grids.resolve(self.prior, shape, sampler, device)
         started = clock(device)
-        drawn = draw(self.prior, shape, SeededNoise(seeds, device=device, stream="prior"), sampler)
+        score = self.running.score(self.prior, sampler, adaptive=find_sampler(sampler.name).adaptive)
+        drawn = draw(score, shape, SeededNoise(seeds, device=device, stream="prior"), sampler)
         solved = clock(device)
-        images = self._decoded(drawn.z, seeds)
+        images = self.decoded(drawn.z, seeds)
         ended = clock(device)
         return Samples(images, drawn.nfe.cpu(), ended - started, ended - solved)
 
-    def _decoded(self, z: Tensor, seeds: Sequence[int]) -> Tensor:
+    def decoded(self, z: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the pixels of latents: so many at a time as the decoder has memory for."""
+        size = min(self.running.decoder_batch or len(z), len(z)) or 1
+
+        def decode(at_once: int) -> Tensor:
+            starts = range(0, max(len(z), 1), at_once)
+            return torch.cat(
+                [self._decoded_together(z[k : k + at_once], seeds[k : k + at_once]) for k in starts]
+            )
+
+        images, taken = backing_off(decode, size, z.device)
+        if taken < size:
+            self.running.decoder_batch = taken
+        return images
+
+    def _decoded_together(self, z: Tensor, seeds: Sequence[int]) -> Tensor:
         lower = SeededNoise(seeds, device=z.device, stream="lower latents")
         return pixels_from(self.coder.decode(z, lower.normal), self.pixels, seeds, z.device)
 
@@ -73,7 +92,7 @@ class ScoreBasedModel:
         z = torch.zeros(1, *self.coder.latent_shape, device=device_of(self.prior))
         t = torch.ones(1, dtype=torch.float64, device=z.device)
         return SamplingFlops(
-            operations(lambda: self.prior.eps(z, t)), operations(lambda: self._decoded(z, [0]))
+            operations(lambda: self.prior.eps(z, t)), operations(lambda: self.decoded(z, [0]))
         )
 
     def density(self, levels: Tensor, seeds: Sequence[int], config: DensityConfig) -> Density:
@@ -112,7 +131,7 @@ class ScoreBasedModel:
                 flow = self._flow(encoded, probes.take(count), coder.ode_start, config)
             return _joined(encoded, encoded.log_q, flow)
 
-        with torch.no_grad():
+        with torch.no_grad(), self.running.of_any_size():
             return bound(evaluate, len(levels), config)
 
     def step_control(self, config: DensityConfig) -> Literal["state", "density"]:
@@ -170,6 +189,7 @@ class ScoreBasedModel:
             probes=config.probes,
             solver=config.solver,
             steps=config.steps,
+            coordinate=config.coordinate,
         )
         known = config.divergence == "exact" or config.probes > 1
         terms = {"cross_entropy": -result.log_p}

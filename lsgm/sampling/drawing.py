@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from lsgm.errors import UserError
 from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import GridCache, make_grid, time_end_of
-from lsgm.sampling.registry import CountedScore, Sampler, ScoreFunction, find_sampler
+from lsgm.sampling.registry import CountedScore, Sampler, ScoreFunction, find_sampler, node_times
 from lsgm.sde import SDE
 
 
@@ -53,6 +54,12 @@ def draw(
     config = replace(config, grid=grid) if grid else config
     sampler = find_sampler(config.name)
     check_sampler(sampler, score.sde, config)
+    precision = getattr(score, "precision", "float32")
+    require(
+        config.precision == precision,
+        f"precision is {config.precision}, and the score function given computes in {precision}; draw by its "
+        "model's sample, or give what lsgm.model.running.in_bfloat16 makes of it",
+    )
     # What is drawn is decided by the noise of each row and the times that all share.
     if isinstance(seeds, SeededNoise):
         noise = seeds
@@ -60,16 +67,16 @@ def draw(
         noise = SeededNoise(seeds, device=device or "cpu", stream="sampler")
     device = noise.device
     config = GridCache().resolve(score, shape, config, device)
-    times = _times(score.sde, sampler, config)
+    times = _times(score.sde, config, sampler.adaptive, device)
     counted = CountedScore(score, len(noise), device)
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
     # From the prior down to the last time, and there perhaps to E[z_0 | z_t] (Tweedie).
     started = clock(device)
-    result = sampler.run(counted, z, times.to(device), noise, config)
+    result = sampler.run(counted, z, times, noise, config)
     z = result.y if isinstance(result, ODESolution) else result
     if config.denoise and not sampler.denoises:
-        t = times[-1].to(device)
-        z = (z - score.sde.sigma(t) * counted.eps(z, t.expand(len(z)))) / score.sde.mean(t)
+        t = times[-1]
+        z = (z - score.sde.sigma(t) * counted.eps(z, node_times(times, len(z))[-1])) / score.sde.mean(t)
     seconds = clock(device) - started
     _refuse_infinite(z, sampler)
     if isinstance(result, ODESolution):
@@ -78,13 +85,16 @@ def draw(
     return Drawn(z, counted.nfe, accepted, torch.zeros_like(accepted), seconds)
 
 
-def _times(sde: SDE, sampler: Sampler, config: SamplerConfig) -> Tensor:
-    """Return the times of a run: those given, or a grid of so many steps."""
+@lru_cache(16)
+def _times(sde: SDE, config: SamplerConfig, adaptive: bool, device: torch.device) -> Tensor:
+    """Return the times of a run: those given, or a grid of so many steps; the same tensor for every batch."""
     if config.times:
         time_end_of(sde, config.times[-1])
-        return torch.tensor(config.times, dtype=torch.float64)
+        return torch.tensor(config.times, dtype=torch.float64, device=device)
     end = time_end_of(sde, config.time_end)
-    return make_grid(sde, config.grid or sde.grid, 1 if sampler.adaptive else config.steps, end, config.rho)
+    return make_grid(sde, config.grid or sde.grid, 1 if adaptive else config.steps, end, config.rho).to(
+        device
+    )
 
 
 def check_sampler(sampler: Sampler, sde: SDE, config: SamplerConfig) -> None:

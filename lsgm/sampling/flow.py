@@ -16,7 +16,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from lsgm.sampling.registry import Descent, Nodes, register
+from lsgm.sampling.registry import Descent, Nodes, kept, register
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,8 @@ CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
 @register("euler", paper="Euler (1768); arXiv:2011.13456", order=1, nfe_per_step=1)
 def euler(descent: Descent, z: Tensor) -> Tensor:
     """Probability flow, explicit Euler steps."""
-    for t, t_next in pairwise(descent.times):
-        z = z + (t_next - t) * descent.score.drift(z, t.expand(len(z)))
+    for h, t in zip(lengths(descent.times), descent.nodes_of(z), strict=False):
+        z = z + h * descent.score.drift(z, t)
     return z
 
 
@@ -45,12 +45,16 @@ def heun(descent: Descent, z: Tensor) -> Tensor:
 
     Every step takes both evaluations, the last one too: sampling ends where sigma_t > 0.
     """
-    for t, t_next in pairwise(descent.times):
-        h = t_next - t
-        slope = descent.score.drift(z, t.expand(len(z)))
-        slope_next = descent.score.drift(z + h * slope, t_next.expand(len(z)))
+    for h, (t, t_next) in zip(lengths(descent.times), pairwise(descent.nodes_of(z)), strict=True):
+        slope = descent.score.drift(z, t)
+        slope_next = descent.score.drift(z + h * slope, t_next)
         z = z + 0.5 * h * (slope + slope_next)
     return z
+
+
+def lengths(times: Tensor) -> tuple[Tensor, ...]:
+    """Return the steps from time to time, numbers of float64 [], below 0 on the way down."""
+    return kept(times, "lengths", lambda: times.diff().unbind())
 
 
 @register(
@@ -130,6 +134,8 @@ def _churned(descent: Descent) -> Tensor:
     from lsgm.sampling.grids import log_snr, times_at
 
     sde, times, config = descent.score.sde, descent.times, descent.config
+    if config.churn == 0:
+        return times[:-1]
     gamma = min(config.churn / (len(times) - 1), math.sqrt(2) - 1)
     log_s = -0.5 * log_snr(sde, times)
     s, high = log_s.exp(), math.inf if config.churn_max is None else config.churn_max
@@ -161,7 +167,7 @@ def euler_maruyama(descent: Descent, z: Tensor) -> Tensor:
     sde, times, temperature = descent.score.sde, descent.times, descent.config.temperature
     f, g2, sigma = (values.tolist() for values in (sde.f(times), sde.g2(times), sde.sigma(times)))
     for k, h in enumerate((-times.diff()).tolist()):
-        eps = descent.score.eps(z, times[k].expand(len(z)))
+        eps = descent.score.eps(z, descent.nodes_of(z)[k])
         fresh = descent.fresh(z)
         z = (1.0 - h * f[k]) * z - (h * g2[k] / sigma[k]) * eps
         z = z + (temperature * math.sqrt(h * g2[k])) * fresh

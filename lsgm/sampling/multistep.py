@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lsgm.sampling.registry import Descent, Nodes, register
+from lsgm.sampling.registry import Descent, Nodes, kept, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,9 @@ of a mixture of Gaussians of size 1 by 1.8 without this rule and by 0.03 with it
 
 POINTS = 24
 """Of Gauss-Legendre: exp over an interval of length 15 to 1e-13."""
+
+CACHED = 1024
+"""Weights of steps that are kept: those of one grid serve batch after batch."""
 
 PNDM = "arXiv:2202.09778"
 """Improved: Adams-Bashforth in (u, s), on up to four predictions of the noise."""
@@ -216,8 +219,15 @@ def deis_3(descent: Descent, z: Tensor) -> Tensor:
 
 def _deis(descent: Descent, z: Tensor, order: int) -> Tensor:
     nodes = descent.nodes
-    rules, t = _rules(nodes), descent.times.tolist()
-    return walk_on_eps(nodes, z, order, lambda k, p: interpolation_weights(history_at(t, k, p), rules[k]))
+    # Kept with the times of a grid, whose integrals take a bisection and many small sums.
+    rules: list[Rule] = kept(descent.times, "rules", partial(_rules, nodes))
+    t: list[float] = kept(descent.times, "list", descent.times.tolist)
+
+    def weights(k: int, p: int) -> Sequence[float]:
+        how = partial(interpolation_weights, history_at(t, k, p), rules[k])
+        return kept(descent.times, ("deis", k, p), how)
+
+    return walk_on_eps(nodes, z, order, weights)
 
 
 def _rules(nodes: Nodes) -> list[Rule]:
@@ -271,7 +281,8 @@ def dpmpp_2m_sde(descent: Descent, z: Tensor) -> Tensor:
     return walk_on_clean(nodes, z, 2, weights, power=2, disturb=disturb)
 
 
-def _third_order(lam: Sequence[float], k: int) -> tuple[float, float, float]:
+@lru_cache(CACHED)
+def _third_order(lam: tuple[float, ...], k: int) -> tuple[float, float, float]:
     r"""Return the published weights of the last three predictions.
 
     With tau in [0, 1] the share of the step done, r_0 and r_1 the lengths of the last two steps in units of
@@ -317,14 +328,16 @@ def _unipc(descent: Descent, z: Tensor, order: int) -> Tensor:
     return z
 
 
-def _predictor(lam: Sequence[float], k: int, p: int) -> Sequence[float]:
+@lru_cache(CACHED)
+def _predictor(lam: tuple[float, ...], k: int, p: int) -> Sequence[float]:
     """Return the weights of the predictions at k, ..., k-p+1 in UniP-p's step from k."""
     if p < 3:
         return extrapolated_middle(lam, k, p)
     return interpolation_weights(history_at(lam, k, p), exponential_rule(lam[k], lam[k + 1]))
 
 
-def _corrector(lam: Sequence[float], k: int, p: int) -> Sequence[float]:
+@lru_cache(CACHED)
+def _corrector(lam: tuple[float, ...], k: int, p: int) -> Sequence[float]:
     """Return the weights of the predictions at k+1, k, ..., k-p+1 in UniC-p's step from k."""
     if p == 1:
         return 0.5, 0.5

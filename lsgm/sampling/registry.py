@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from lsgm.config import require
 from lsgm.discovery import offers
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lsgm.rng import SeededNoise
     from lsgm.sde import SDE
 
+    T = TypeVar("T")
     Walk: TypeAlias = Callable[["Descent", Tensor], Tensor | ODESolution]
 
 
@@ -50,14 +51,20 @@ class ScoreFunction(Protocol):
 
 
 class CountedScore:
-    """A score function that counts its evaluations, sample by sample, in ``nfe`` (int64 [B])."""
+    """A score function that counts its evaluations, sample by sample (`nfe`, int64 [B])."""
 
     def __init__(self, score: ScoreFunction, batch: int, device: torch.device | str = "cpu") -> None:
         import torch
 
         self._score = score
         self.sde = score.sde
-        self.nfe = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._whole = 0
+        self._nfe = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    @property
+    def nfe(self) -> Tensor:
+        """Evaluations of each sample so far."""
+        return self._nfe + self._whole
 
     def eps(self, z_t: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the predicted noise of the batch, or of its ``rows`` only."""
@@ -71,9 +78,29 @@ class CountedScore:
 
     def _count(self, rows: Tensor | None) -> None:
         if rows is None:
-            self.nfe += 1
+            self._whole += 1
         else:
-            self.nfe[rows] += 1
+            self._nfe[rows] += 1
+
+
+def kept(times: Tensor, key: object, make: Callable[[], T]) -> T:
+    """Return what ``make`` gives, once for a tensor of times, which keeps it for the batches to come."""
+    found: dict[object, T] = times.__dict__.setdefault("kept", {})
+    if key not in found:
+        found[key] = make()
+    return found[key]
+
+
+def node_times(times: Tensor, batch: int) -> tuple[Tensor, ...]:
+    """Return each of the times [N + 1] for a batch, [B]; they keep a model's coefficients (`lsgm.score`)."""
+
+    def make() -> tuple[Tensor, ...]:
+        found = tuple(t.expand(batch) for t in times)
+        for t in found:
+            t.__dict__["kept"] = {}
+        return found
+
+    return kept(times, ("nodes", batch), make)
 
 
 @dataclass(frozen=True)
@@ -92,8 +119,13 @@ class Nodes:
     @classmethod
     def of(cls, score: CountedScore, times: Tensor) -> Nodes:
         """Return the nodes at ``times``, float64 [N + 1]."""
-        m, sigma = score.sde.mean(times), score.sde.sigma(times)
-        return cls(score, times, *(tuple(values.tolist()) for values in (m, sigma, sigma / m)))
+        sde = score.sde
+
+        def values() -> tuple[SDE, tuple[tuple[float, ...], ...]]:
+            m, sigma = sde.mean(times), sde.sigma(times)
+            return sde, tuple(tuple(each.tolist()) for each in (m, sigma, sigma / m))
+
+        return cls(score, times, *kept(times, ("values", id(sde)), values)[1])
 
     @cached_property
     def lam(self) -> tuple[float, ...]:
@@ -107,7 +139,7 @@ class Nodes:
 
     def eps(self, z: Tensor, k: int) -> Tensor:
         """Return eps_theta(z, t_k) of a batch: one evaluation."""
-        return self.score.eps(z, self.times[k].expand(len(z)))
+        return self.score.eps(z, node_times(self.times, len(z))[k])
 
     def clean(self, z: Tensor, k: int, eps: Tensor) -> Tensor:
         """Return the prediction of z_0 from z at t_k: (z - sigma_k eps) / m_k."""
@@ -132,6 +164,10 @@ class Descent:
     def nodes(self) -> Nodes:
         """What solvers in (u, s) need at each of the times."""
         return Nodes.of(self.score, self.times)
+
+    def nodes_of(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return each of the times for a batch, [B]."""
+        return node_times(self.times, len(z))
 
     def fresh(self, z: Tensor) -> Tensor:
         """Return the next N(0, 1) noise, shape and dtype of z; row k's from seed k alone."""

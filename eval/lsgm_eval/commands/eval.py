@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
+from lsgm.config import Execution
 from lsgm.errors import ConfigError
 from lsgm.files.names import shown
 from lsgm.logs import log
@@ -73,8 +74,12 @@ class EvalOptions:
     grey,palette,alpha, or all."""
     only: UseAppendAction[tuple[Literal["quality", "nelbo", "iw", "ode", "curve"], ...]] = ()
     """Measure this alone; may be repeated."""
-    batch_size: int = 250
-    """Images at a time; no number but the seconds depends on it."""
+    batch_size: int | Literal["auto"] = 250
+    """Images at a time; no number but the seconds depends on it. auto tries which is fastest of those that
+    memory is enough for."""
+    execution: Execution = "eager"
+    """How the score network runs: eager; compiled, by torch.compile, which changes roundings; graphs,
+    recorded as CUDA graphs, bit for bit as eager on a GPU; compiled-graphs, both."""
     device: str = "auto"
     """Where the model runs, such as cpu or cuda."""
     allow_failures: bool = False
@@ -100,6 +105,7 @@ def run(argv: list[str]) -> int:
     from lsgm.errors import UserError
     from lsgm.files.names import file_name
     from lsgm.files.write import claim
+    from lsgm.model.running import settle
     from lsgm.progress import aligned
     from lsgm_eval.cache import claim_results
     from lsgm_eval.live import count_words, measurement_table
@@ -113,7 +119,7 @@ def run(argv: list[str]) -> int:
 
     if not options.model:
         raise UserError("there is nothing to measure; name a run with --model DIR")
-    if options.batch_size < 1:
+    if options.batch_size != "auto" and options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
     references = dict(named_file(word) for word in options.reference)
     task = changed_task(
@@ -143,7 +149,7 @@ def run(argv: list[str]) -> int:
             options.tier,
             out,
             only=options.only or MEASUREMENTS,
-            batch_size=options.batch_size,
+            batch_size=settle(models, options.execution, options.batch_size, world),
             world=world,
             allow_failures=options.allow_failures,
             references=references,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from lsgm.config import require
+from lsgm.config import Execution, require
 from lsgm.files.names import shown
 from lsgm.logs import log
 from lsgm.options import parse
@@ -68,8 +68,12 @@ class NfeOptions:
     """Folder of results.jsonl and of the finished points (default: results/TASK-TIER-nfe)."""
     time_budget: Annotated[float | None, arg(metavar="SECONDS")] = None
     """Begin no further point that would end later; the same command goes on."""
-    batch_size: int = 250
-    """Images at a time, which seconds depend on."""
+    batch_size: int | Literal["auto"] = 250
+    """Images at a time, which seconds depend on; auto tries which is fastest of those that memory is enough
+    for."""
+    execution: Execution = "eager"
+    """How the score network runs: eager; compiled, by torch.compile, which changes roundings; graphs,
+    recorded as CUDA graphs, bit for bit as eager on a GPU; compiled-graphs, both."""
     device: str = "auto"
     """Where the model runs, such as cpu or cuda."""
     json: bool = False
@@ -78,7 +82,10 @@ class NfeOptions:
     """Whether `lsgm report OUT`, which draws the curves, is run in the end, also when something fails."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        require(
+            self.batch_size == "auto" or self.batch_size >= 1,
+            f"batch-size is {self.batch_size}; it must be at least 1",
+        )
         require(
             self.images is None or self.images >= 40,
             f"images is {self.images}; a distance needs at least 40 images",
@@ -104,6 +111,7 @@ def run(argv: list[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.files.names import file_name
+    from lsgm.model.running import settle
     from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task, named_file
     from lsgm_eval.cost_curve.points import (
@@ -152,7 +160,7 @@ def run(argv: list[str]) -> int:
             out,
             family=family,
             targets=targets,
-            batch_size=options.batch_size,
+            batch_size=settle(models, options.execution, options.batch_size, world),
             world=world,
             insist=bool(options.extractor),
             references=references,

@@ -41,7 +41,7 @@ EXAMPLES = (
     "lsgm nll runs/photos --data one.png               # a single image, which has no interval",
 )
 
-FLOW = ("rtol", "atol", "step_control", "solver", "steps", "probes", "divergence")
+FLOW = ("rtol", "atol", "step_control", "coordinate", "solver", "steps", "probes", "divergence")
 """Settings of the probability flow, which the score-matching bound does without."""
 
 
@@ -81,6 +81,9 @@ class NllOptions:
     """Absolute tolerance of dopri5."""
     step_control: Literal["auto", "state", "density"] | None = None
     """What the steps of dopri5 follow: the state, or its log-density too, to --atol nats per dimension."""
+    coordinate: Literal["time", "angle"] | None = None
+    """What dopri5 steps along: time, or the angle arctan(sigma_t / m_t), for fewer evaluations of a variance
+    preserving SDE's flow."""
     solver: Literal["dopri5", "rk4", "heun", "euler"] | None = None
     """Of the probability flow: adaptive, or one with fixed steps."""
     steps: int | None = None
@@ -93,8 +96,9 @@ class NllOptions:
     """How a data-space model's levels become continuous; others need neither."""
     out: Path | None = None
     """Folder of results.jsonl, per-image/ and scores/ (default: results/TASK-TIER)."""
-    batch_size: int = 250
-    """Images at a time; no number but the seconds depends on it."""
+    batch_size: int | Literal["auto"] = 250
+    """Images at a time; no number but the seconds depends on it. auto tries which is fastest of those that
+    memory is enough for, and sets --at-once too."""
     at_once: int | None = None
     """Draws at a time, over all images of a batch: memory and speed, never a number."""
     device: str = "auto"
@@ -106,7 +110,10 @@ class NllOptions:
 
     def __post_init__(self) -> None:
         require(self.limit is None or self.limit >= 2, f"limit is {self.limit}; an error needs 2 images")
-        require(self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1")
+        require(
+            self.batch_size == "auto" or self.batch_size >= 1,
+            f"batch-size is {self.batch_size}; it must be at least 1",
+        )
         clash = self.tol is not None and (self.rtol is not None or self.atol is not None)
         require(not clash, "--tol sets both --rtol and --atol: give it or them")
         methods = self.method or ("nelbo",)
@@ -131,6 +138,7 @@ def run(argv: list[str]) -> int:
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.files.names import file_name
+    from lsgm.model.running import settle
     from lsgm_eval.cache import claim_results
     from lsgm_eval.commands.eval import changed_task
     from lsgm_eval.images import scored_images_of
@@ -153,6 +161,9 @@ def run(argv: list[str]) -> int:
     if options.data:
         task, whole = _scored_task(task, found, options)
     images = scored_images_of(task, found)
+    batch = settle(models, "eager", options.batch_size, world, flow=set(methods) != {"nelbo"})
+    if options.batch_size == "auto" and options.at_once is None:
+        options = replace(options, at_once=batch)
     protocols = [_protocol(task, options, method, models, images, whole=whole) for method in methods]
     named = dict(zip(options.models, models, strict=True))
     command = ["lsgm", "nll", *argv]
@@ -173,7 +184,7 @@ def run(argv: list[str]) -> int:
             protocols,
             out,
             world=world,
-            batch_size=options.batch_size,
+            batch_size=batch,
             allow_failures=options.allow_failures,
             runner=runner,
         )
@@ -212,6 +223,8 @@ def estimator(base: DensityConfig, options: NllOptions) -> DensityConfig:
     require(
         not controlled, f"{config.solver} has fixed steps, which follow nothing: leave out --step-control"
     )
+    along = flow and not adaptive and options.coordinate is not None
+    require(not along, f"{config.solver} has times of its own: leave out --coordinate")
     exact = flow and config.divergence == "exact" and options.probes is not None
     require(not exact, "--probes is of the hutchinson divergence: an exact one has none")
     return config

@@ -250,6 +250,8 @@ def estimator_label(config: DensityConfig, model: GenerativeModel) -> str:
             settings |= {"rtol": f"{config.rtol:g}", "atol": f"{config.atol:g}"}
         else:
             settings["steps"] = config.steps
+        if config.solver == "dopri5" and config.coordinate != "time":
+            settings["coordinate"] = config.coordinate
         if step_control(config, model) == "density":
             settings["step_control"] = "density"
         exact = config.divergence == "exact"

@@ -16,7 +16,7 @@ from lsgm.files.names import shown
 _KINDS = {
     "flag": "allow-failures json control-variate sampler.denoise",
     "text": "tier save convert only report method step-control solver divergence dequantise samplers metric "
-    "reach sampler.name sampler.grid",
+    "reach sampler.name sampler.grid sampler.precision execution coordinate",
     "count": "images batch-size limit samples times steps probes at-once reference-images sampler.steps "
     "sampler.corrector-steps",
     "seed": "seed first-seed",
@@ -36,11 +36,12 @@ words, ``side`` may name code."""
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 _TAKEN = {
     "eval": "model tier out extractor reference export-reference save images data convert only batch-size "
-    "device allow-failures json report first-seed",
+    "execution device allow-failures json report first-seed",
     "nll": "task data convert method tier limit samples times control-variate tol rtol atol step-control "
-    "solver steps probes divergence dequantise out batch-size at-once device json allow-failures",
+    "coordinate solver steps probes divergence dequantise out batch-size at-once device json "
+    "allow-failures",
     "nfe": "model task samplers nfe tol images metric reach extractor reference tier data convert out "
-    "time-budget batch-size device json report first-seed",
+    "time-budget batch-size execution device json report first-seed",
     "fid": "images reference-images seed extractor out batch-size convert device json first-seed",
 }
 _TEXTS = {"nfe": ("nfe", "tol")}
@@ -67,7 +68,7 @@ DATASETS = ("glyphs", "mnist", "mnist-fixed", "omniglot", "omniglot-lake28", "ci
 """Names that stand before a colon and are no module: ``cifar10:train`` is a split."""
 
 _PATTERNS = {
-    "count": (r"[0-9]{1,9}|all", "a number of at most 9 digits"),
+    "count": (r"[0-9]{1,9}|all|auto", "a number of at most 9 digits"),
     "seed": (r"[0-9]{1,19}", "a whole number"),
     "number": (r"[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?|inf", "a number"),
     "numbers": (r"[0-9.eE+-]{1,40}( [0-9.eE+-]{1,40})*", "numbers"),

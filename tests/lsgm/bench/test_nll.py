@@ -137,6 +137,9 @@ def test_costs_are_compared_with_the_cheapest_setting_that_is_as_good() -> None:
     assert (number["at"], steps["at"]) == ("error", "step_error")
     assert number["own"]["evaluations"] == 20
     assert (number["evaluations_ratio"], number["seconds_ratio"]) == (5.0, 5.0)
+    assert "target" not in steps
+    assert (number["target"], number["target_value"]) == ("adaptive-nll", 0.2)
+    assert "target_of" not in at_equal_error(rows[:2])[0]
     assert at_equal_error([*rows[:2]])[0]["own"] is None
     # A truth too coarse for a number's error says nothing of it; the steps' error is not touched.
     unknown = [{**each, "error": None} for each in rows]
@@ -188,6 +191,7 @@ def test_an_error_that_the_truth_would_hide_is_not_given(world: MixtureScore) ->
             own_tols=[1e-2],
             probes=[1],
             steps=[4],
+            coordinates=["time"],
             isolate=False,
             repeats=2,
             seed=1,
@@ -223,8 +227,9 @@ def test_every_way_has_a_row_and_a_line(
     assert bench(*SMALL, "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ways = [row for row in rows if row["what"] == "way"]
-    # Two of the reference, two and one of our own, one of fixed steps, and four isolated ones twice.
-    assert len(ways) == 2 + 3 + 1 + 8
+    # Two of the reference, two and one of our own by either coordinate, one of fixed steps, and four isolated
+    # ones twice.
+    assert len(ways) == 2 + 2 * 3 + 1 + 8
     assert {row["what"] for row in rows} == {"way", "equal"}
     assert all(row["evaluations"] > 0 and math.isfinite(row["error"]) for row in ways)
     assert all(row["gradients"] == row["evaluations"] * row["probes"] for row in ways)
@@ -233,6 +238,8 @@ def test_every_way_has_a_row_and_a_line(
     assert "# Log-densities by probability flow: mixture, 8x4x4, batch of 2" in printed
     assert "| rk4, fixed steps | 4 steps, 1 probe | 16 | 16 |" in printed
     assert "redrawn probe" not in printed
+    assert "adaptive NLL over the authors' procedure at equal measured error, seconds" in printed
+    assert "| this package | tol 1e-03, 2 probes, by the angle |" in printed
 
 
 @pytest.mark.parametrize(
@@ -243,6 +250,7 @@ def test_every_way_has_a_row_and_a_line(
         (("--own-tols", "1e-12"), "must lie above truth-tol"),
         (("--probes", "1.5"), "whole numbers"),
         (("--batch", 0), "batch is 0"),
+        (("--coordinates", "time,log"), "give time, angle, or both"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

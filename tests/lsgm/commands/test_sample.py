@@ -131,10 +131,10 @@ def test_images_are_named_by_their_seeds_and_are_the_models_own(
 def test_the_batch_changes_nothing_but_the_speed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for batch in (5, 2, 1):
+    for batch in (5, 2, 1, "auto"):
         sampled(capsys, run, "--n", 5, "--batch", batch, "--out", tmp_path / str(batch))
     together = pictures(tmp_path / "5")
-    for folder in (tmp_path / "2", tmp_path / "1"):
+    for folder in (tmp_path / "2", tmp_path / "1", tmp_path / "auto"):
         pieces = pictures(folder)
         assert pieces.keys() == together.keys()
         different = sum(int((pieces[name] != together[name]).sum()) for name in pieces)
@@ -469,6 +469,8 @@ def test_one_process_at_a_time_draws_into_a_place(
     [
         (["--n", "0"], "n is 0; ask for at least 1 image"),
         (["--batch", "0"], "batch is 0; it must be at least 1"),
+        (["--batch", "most"], "--batch is 'most'; give a whole number, or auto"),
+        (["--execution", "fast"], "--execution is 'fast'; give 'eager', 'compiled', 'graphs'"),
         (["--first-seed", "-1"], "first-seed is -1; it cannot be negative"),
         (["--sampler.name", "huen"], "did you mean 'heun'?"),
         (["--sampler.stpes", "3"], "did you mean '--sampler.steps'?"),
