@@ -6,46 +6,32 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from lsgm.data.cache import cached_set
 from lsgm.data.dataset import Dataset
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.discovery import import_matplotlib
 from lsgm.progress import bar
+from lsgm.typefaces import (
+    FACES,
+    LARGEST_SIZE,
+    MARGIN,
+    OVERSAMPLING,
+    REFERENCE_SIZE,
+    SIDE,
+    Face,
+    draw_letters,
+    load_faces,
+)
 
-SIDE, OVERSAMPLING, MARGIN = 28, 8, 3
-"""Pixels of an image, rendered pixels per pixel and side, pixels left free on every side."""
-REFERENCE_SIZE, LARGEST_SIZE = 128, 640
-"""Font size at which a glyph is measured, and the largest at which it is drawn (a dot stays a dot)."""
 RARE = 150
 """Scripts with fewer images than this share the class ``other``."""
-
-FACES: dict[str, tuple[str, str]] = {
-    "DejaVuSans": ("sans", "regular"),
-    "DejaVuSans-Bold": ("sans", "bold"),
-    "DejaVuSans-Oblique": ("sans", "italic"),
-    "DejaVuSans-BoldOblique": ("sans", "bold italic"),
-    "DejaVuSansMono": ("mono", "regular"),
-    "DejaVuSansMono-Bold": ("mono", "bold"),
-    "DejaVuSansMono-Oblique": ("mono", "italic"),
-    "DejaVuSansMono-BoldOblique": ("mono", "bold italic"),
-    "DejaVuSerif": ("serif", "regular"),
-    "DejaVuSerif-Bold": ("serif", "bold"),
-    "DejaVuSerif-Italic": ("serif", "italic"),
-    "DejaVuSerif-BoldItalic": ("serif", "bold italic"),
-    "STIXGeneral": ("stix", "regular"),
-    "STIXGeneralBol": ("stix", "bold"),
-    "STIXGeneralItalic": ("stix", "italic"),
-    "STIXGeneralBolIta": ("stix", "bold italic"),
-}
-"""Font file -> (typeface, style); obliques count as italics."""
 TYPEFACES = ("sans", "mono", "serif", "stix")
 STYLES = ("regular", "bold", "italic", "bold italic")
 
@@ -59,72 +45,23 @@ class Glyph:
     pixels: NDArray[np.uint8]
 
 
-@dataclass
-class Face:
-    """A font file, the letters it covers, and the sizes at which it has been opened."""
-
-    name: str
-    path: Path
-    letters: tuple[int, ...]
-    _sizes: dict[int, ImageFont.FreeTypeFont] = field(default_factory=dict)
-
-    def at(self, size: int) -> ImageFont.FreeTypeFont:
-        """Return the font at a size, laid out by Pillow alone: no shaping library changes the picture."""
-        if size not in self._sizes:
-            self._sizes[size] = ImageFont.truetype(self.path, size, layout_engine=ImageFont.Layout.BASIC)
-        return self._sizes[size]
+def installed_faces() -> list[Face]:
+    """Return the faces of the matplotlib that is installed."""
+    return load_faces(Path(import_matplotlib().get_data_path()) / "fonts" / "ttf")
 
 
-def load_faces() -> list[Face]:
-    """Return the sixteen faces with the letters (general category L*) that each maps to a real glyph."""
-    matplotlib = import_matplotlib()
-    from fontTools.ttLib import TTFont  # type: ignore[import-untyped,unused-ignore]
-
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    faces = []
-    for name in FACES:
-        with TTFont(folder / f"{name}.ttf", lazy=True) as font:
-            cmap: dict[int, str] = font.getBestCmap()
-        letters = (
-            c for c, glyph in cmap.items() if unicodedata.category(chr(c))[0] == "L" and glyph != ".notdef"
-        )
-        faces.append(Face(name, folder / f"{name}.ttf", tuple(sorted(letters))))
-    return faces
-
-
-def draw_ink(font: ImageFont.FreeTypeFont, text: str) -> Image.Image | None:
-    """Return a letter cropped to its ink, or None where it has none."""
-    # The font's own box also spans the origin and the advance; only the picture knows where the ink is.
-    left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
-    image = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
-    ImageDraw.Draw(image).text((-left, -top), text, font=font, fill=255)
-    box = image.getbbox()
-    return image.crop(box) if box else None
-
-
-def render(face: Face, codepoint: int) -> NDArray[np.uint8] | None:
-    """Return a letter's image, uint8 ``[28, 28]``, or None where the glyph has no ink.
-
-    The letter is drawn at eight times the final resolution, at the font size at which its longer side spans
-    22 pixels, its ink centred; the mean over each 8 x 8 block is a pixel.
-    """
-    measured = draw_ink(face.at(REFERENCE_SIZE), chr(codepoint))
-    if measured is None:
-        return None
-    span = (SIDE - 2 * MARGIN) * OVERSAMPLING
-    ink = draw_ink(face.at(min(LARGEST_SIZE, REFERENCE_SIZE * span // max(measured.size))), chr(codepoint))
-    if ink is None:
-        return None
-    canvas = Image.new("L", (SIDE * OVERSAMPLING,) * 2)
-    canvas.paste(ink, ((canvas.width - ink.width) // 2, (canvas.height - ink.height) // 2))
-    return np.asarray(canvas.reduce(OVERSAMPLING), dtype=np.uint8)
-
-
-def render_face(face: Face, letters: Sequence[int] | None = None) -> list[Glyph]:
-    """Return the glyphs of a face with ink, in order of code point; ``letters`` restricts them."""
-    wanted = face.letters if letters is None else sorted(set(letters) & set(face.letters))
-    drawn = ((codepoint, render(face, codepoint)) for codepoint in wanted)
-    return [Glyph(codepoint, face.name, pixels) for codepoint, pixels in drawn if pixels is not None]
+def render_faces(faces: Sequence[Face], *, processes: int | None = None) -> list[Glyph]:
+    """Return the glyphs with ink, face by face in order of code point; ``processes`` as `draw_letters`."""
+    with bar(
+        total=sum(len(face.letters) for face in faces), desc="rendering glyphs", unit="glyph"
+    ) as progress:
+        drawn = draw_letters(faces, progress.update, processes=processes)
+    return [
+        Glyph(codepoint, face.name, np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE))
+        for face, pictures in zip(faces, drawn, strict=True)
+        for codepoint, pixels in zip(face.letters, pictures, strict=True)
+        if pixels is not None
+    ]
 
 
 def split_of(codepoint: int) -> str:
@@ -178,12 +115,8 @@ def assemble(glyphs: Sequence[Glyph]) -> ImageSet:
 
 
 def build() -> ImageSet:
-    """Return the whole set, freshly rendered: about 27,000 images in about ten seconds on one core."""
-    faces = load_faces()
-    glyphs = [
-        glyph for face in bar(faces, desc="rendering glyphs", unit="face") for glyph in render_face(face)
-    ]
-    return assemble(glyphs)
+    """Return the whole set, freshly rendered: about 27,000 images in about four seconds of one core."""
+    return assemble(render_faces(installed_faces()))
 
 
 def cache_key() -> str:

@@ -9,9 +9,11 @@ import contextlib
 import io
 import os
 import re
+import struct
 import sys
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,6 +128,8 @@ def inspect(raw: bytes, where: str, convert: Convert) -> ImageHeader:
     GIF, which has no other form), other colours than grey and RGB, more than 8 bits per channel, several
     frames or an EXIF rotation, unless ``convert`` has the word for it.
     """
+    if plain := _plain_png(raw):
+        return plain.header
     _refuse_pages(raw, where)
     if (most := IMAGE_PIXELS.value) > IMAGE_PIXELS.default:  # Pillow has a bound of its own, of twice this
         Image.MAX_IMAGE_PIXELS = max(most // 2, Image.MAX_IMAGE_PIXELS or most)
@@ -147,6 +151,63 @@ def inspect(raw: bytes, where: str, convert: Convert) -> ImageHeader:
         with reading(where), Image.open(io.BytesIO(raw), formats=_FORMATS) as again:
             again.verify()
     return header
+
+
+@dataclass(frozen=True)
+class _PlainPng:
+    """A PNG that is grey or RGB, 8 bits deep, not interlaced, and says nothing that moves its pixels."""
+
+    header: ImageHeader
+    packed: bytes
+    """Its pixels, filtered and deflated."""
+
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """Return the pixels uint8 [C, H, W] by Pillow's own decoder, or None where it is damaged."""
+        channels, height, width = self.header.shape
+        mode = "L" if channels == 1 else "RGB"
+        try:
+            raw = Image.frombytes(mode, (width, height), self.packed, "zip", mode).tobytes()
+        except (ValueError, OSError, MemoryError):
+            return None
+        return np.frombuffer(raw, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+_CHUNK, _IHDR = struct.Struct(">I4s"), struct.Struct(">8sI4sIIBBBBB")
+_IGNORED = {b"gAMA": 4, b"sRGB": 1, b"cHRM": 32, b"pHYs": 9, b"tIME": 7}
+"""Chunks that a plain PNG may have, and their lengths; a reader that corrects no colours passes over them."""
+_PLAIN_PIXELS = 2**24
+
+
+def _plain_png(raw: bytes) -> _PlainPng | None:
+    """Return what a PNG of the kind that programs write by the thousand holds, None of any other file.
+
+    Pillow takes several times as long to find out the same. Every checksum is verified. What is unusual or
+    damaged is left to Pillow, which knows what is wrong with it.
+    """
+    if len(raw) < _IHDR.size:
+        return None
+    signature, length, kind, width, height, depth, colour, *rest = _IHDR.unpack_from(raw)
+    channels = {0: 1, 2: 3}.get(colour, 0)
+    most = min(_PLAIN_PIXELS, IMAGE_PIXELS.value, Image.MAX_IMAGE_PIXELS or _PLAIN_PIXELS)
+    if (signature, length, kind, depth, rest) != (_PNG, 13, b"IHDR", 8, [0, 0, 0]):
+        return None
+    if not (channels and 0 < width * height <= most):
+        return None
+    at, data, view = len(_PNG), [], memoryview(raw)
+    while at + 12 <= len(raw):
+        length, kind = _CHUNK.unpack_from(raw, at)
+        end = at + 8 + length
+        if zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != raw[end : end + 4]:
+            return None
+        if kind == b"IDAT":
+            data.append(view[at + 8 : end])
+        elif kind == b"IEND":
+            header = ImageHeader(channels, height, width, lossy=False)
+            return _PlainPng(header, b"".join(data)) if data and not length else None
+        elif data or not (_IGNORED.get(kind) == length or at == len(_PNG)):
+            return None
+        at = end + 4
+    return None
 
 
 def _refuse_pages(raw: bytes, where: str) -> None:
@@ -254,6 +315,12 @@ def decode(raw: bytes, where: str, convert: Convert, channels: int) -> NDArray[n
 
     Raises DataError that begins with ``where`` for a file that is damaged inside.
     """
+    if (
+        (plain := _plain_png(raw))
+        and plain.header.channels == channels
+        and (found := plain.pixels()) is not None
+    ):
+        return found
     with reading(where), Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
         # A TIFF is turned by Pillow as it is decoded.
         turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lsgm.bench.measuring import narrowed
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.data.glyphs import assemble, load_faces, render_face
+from lsgm.data.glyphs import assemble, installed_faces, render_faces
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.recipes import find_recipes, load_recipe, read_costs
@@ -118,7 +119,10 @@ def test_a_plain_vae_ends_at_the_bound_itself(name: str) -> None:
 @cache
 def letters() -> Tensor:
     """Latin letters of four typefaces: binary levels, or what binarisation gives of grey, [N, 1, 28, 28]."""
-    drawn = [glyph for face in load_faces()[:4] for glyph in render_face(face, range(0x41, 0x7B))]
+    faces = [
+        replace(face, letters=(*range(0x41, 0x5B), *range(0x61, 0x7B))) for face in installed_faces()[:4]
+    ]
+    drawn = render_faces(faces, processes=1)
     return (assemble(drawn).splits["train"] > 127).to(torch.uint8)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
 
+import pytest
 import torch
+from PIL import Image, ImageDraw
 
+from lsgm import typefaces
 from lsgm.data import ImageSet, sha256_of
 from lsgm.data import glyphs as module
 
@@ -56,21 +61,20 @@ def test_ink_is_centred(glyph_set: ImageSet) -> None:
 
 def test_no_image_is_the_box_of_a_missing_glyph(glyph_set: ImageSet) -> None:
     unassigned = 0x10FFFD
-    boxes = [module.render(face, unassigned) for face in module.load_faces()]
+    boxes = [typefaces.draw(face, unassigned) for face in module.installed_faces()]
     known = {row.numpy().tobytes() for rows in glyph_set.splits.values() for row in rows}
-    assert not any(box is not None and box.tobytes() in known for box in boxes)
+    assert not any(box in known for box in boxes)
 
 
 def test_an_image_is_the_rendering_of_its_labels(glyph_set: ImageSet) -> None:
-    faces = {module.FACES[face.name]: face for face in module.load_faces()}
+    faces = {typefaces.FACES[face.name]: face for face in module.installed_faces()}
     labels = glyph_set.labels["test"]
     for row in range(0, 4000, 500):
         typeface = glyph_set.classes["typeface"][int(labels["typeface"][row])]
         style = glyph_set.classes["style"][int(labels["style"][row])]
         codepoint = int(labels["codepoint"][row])
-        drawn = module.render(faces[typeface, style], codepoint)
-        assert drawn is not None
-        assert torch.equal(torch.from_numpy(drawn.copy()), glyph_set.splits["test"][row, 0])
+        drawn = typefaces.draw(faces[typeface, style], codepoint)
+        assert drawn == glyph_set.splits["test"][row].numpy().tobytes()
         script = glyph_set.classes["script"][int(labels["script"][row])]
         assert script in ("other", unicodedata.name(chr(codepoint)).split()[0].lower())
 
@@ -87,19 +91,56 @@ def test_the_version_carries_the_hash_of_the_pixels(glyph_set: ImageSet) -> None
     assert glyph_set.version == f"1+{glyph_set.sha256[:12]}"
 
 
+def named(name: str, letters: Iterable[int]) -> typefaces.Face:
+    """Return a face of that name as if it had these letters alone."""
+    face = next(face for face in module.installed_faces() if face.name == name)
+    return replace(face, letters=tuple(letters))
+
+
 def test_latin_a_and_greek_alpha_are_one_picture() -> None:
-    face = next(face for face in module.load_faces() if face.name == "DejaVuSans")
-    drawn = module.render_face(face, [0x41, 0x391])
+    drawn = module.render_faces([named("DejaVuSans", [0x41, 0x391])], processes=1)
     assert [glyph.codepoint for glyph in drawn] == [0x41, 0x391]
     assert [glyph.codepoint for glyph in module.drop_duplicates(drawn)] == [0x41]
 
 
 def test_a_letter_without_ink_is_not_drawn() -> None:
-    face = next(face for face in module.load_faces() if face.name == "DejaVuSans")
-    assert module.render(face, 0x20) is None
+    assert typefaces.draw(named("DejaVuSans", ()), 0x20) is None
+
+
+def plainly(face: typefaces.Face, codepoint: int) -> bytes:
+    """Return a letter as Pillow's own functions draw it onto images, one after the other."""
+
+    def ink(size: int) -> Image.Image:
+        left, top, right, bottom = (int(edge) for edge in face.at(size).getbbox(chr(codepoint)))
+        image = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(image).text((-left, -top), chr(codepoint), font=face.at(size), fill=255)
+        return image.crop(image.getbbox())
+
+    letter = ink(min(640, 128 * 176 // max(ink(128).size)))
+    canvas = Image.new("L", (224, 224))
+    canvas.paste(letter, ((224 - letter.width) // 2, (224 - letter.height) // 2))
+    return canvas.reduce(8).tobytes()
+
+
+def test_letters_are_those_of_pillows_own_drawing_to_the_bit() -> None:
+    for face in module.installed_faces():
+        for codepoint in face.letters[:: len(face.letters) // 10]:
+            assert typefaces.draw(face, codepoint) == plainly(face, codepoint)
+
+
+def test_several_processes_draw_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = [named("DejaVuSans", [0x41, 0x20, 0x391, 0x62]), named("STIXGeneral", [0x41])]
+    told: list[int] = []
+    alone = typefaces.draw_letters(faces, processes=1)
+    assert [letter is None for letter in alone[0]] == [False, True, False, False]
+    assert typefaces.draw_letters(faces, told.append, processes=2) == alone
+    assert sum(told) == 5
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    assert typefaces.draw_letters(faces, processes=2) == alone
 
 
 def test_assembling_does_not_depend_on_the_order_of_rendering() -> None:
-    faces = module.load_faces()[:3]
-    drawn = [glyph for face in faces for glyph in module.render_face(face, range(0x41, 0x60))]
+    drawn = module.render_faces(
+        [named(name, range(0x41, 0x5B)) for name in list(typefaces.FACES)[:3]], processes=1
+    )
     assert module.assemble(drawn).sha256 == module.assemble(drawn[::-1]).sha256

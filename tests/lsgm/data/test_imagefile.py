@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pictures import deep_png, deep_tiff, encoded, photo, photos, turned, zipped
 from PIL import Image, ImageOps
 
 from lsgm.config import CONVERSIONS, DataConfig
-from lsgm.data import load, open_images, parse_convert
+from lsgm.data import imagefile, load, open_images, parse_convert
 from lsgm.data.imagefile import decode, fitted, inspect
 from lsgm.errors import ConfigError, DataError
 
@@ -134,6 +135,80 @@ def test_whatever_bytes_are_damaged_it_is_an_image_or_one_sentence(
     said = outcome(bytes(damaged))
     assert said.startswith("x.png ")
     assert "\n" not in said
+
+
+def chunks_of(raw: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the kind and content of every chunk of a PNG."""
+    found, at = [], 8
+    while at < len(raw):
+        length = int.from_bytes(raw[at : at + 4], "big")
+        found.append((raw[at + 4 : at + 8], raw[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a PNG of chunks, each with its checksum."""
+    parts = [kind + content for kind, content in chunks]
+    sized = (len(part[4:]).to_bytes(4, "big") + part + zlib.crc32(part).to_bytes(4, "big") for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(sized)
+
+
+def read_whole(raw: bytes) -> object:
+    """Return header and pixels of an image file, or what is wrong with it."""
+    try:
+        header = inspect(raw, "x.png", parse_convert(""))
+        pixels = decode(raw, "x.png", parse_convert(""), header.channels)
+    except DataError as error:
+        return str(error)
+    return header, pixels.shape, pixels.tobytes()
+
+
+PLAIN = [encoded(RGB), encoded(GREY), encoded(RGB, dpi=(72, 72)), encoded(Image.new("RGB", (1, 1)))]
+EXTRA = [
+    *((b"gAMA", bytes(4)), (b"gAMA", bytes(3)), (b"sRGB", b"\0"), (b"pHYs", bytes(9)), (b"tEXt", b"a\0b")),
+    *((b"tRNS", bytes(6)), (b"tRNS", bytes(2)), (b"PLTE", bytes(6)), (b"IEND", b""), (b"IEND", b"more")),
+    *((b"IHDR", bytes(13)), (b"IDAT", b""), (b"IDAT", b"abc"), (b"acTL", bytes(8)), (b"quIt", b"")),
+]
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(PLAIN),
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(EXTRA)), max_size=2),
+    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1), st.integers(0, 255)), max_size=2),
+    st.integers(0, 5),
+    st.integers(0, 9),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_png_read_the_short_way_is_what_pillow_makes_of_it_down_to_the_words_of_errors(
+    raw: bytes,
+    more: list[tuple[int, tuple[bytes, bytes]]],
+    changes: list[tuple[int, float, int]],
+    without: int,
+    cut: int,
+) -> None:
+    chunks = chunks_of(raw)
+    for place, chunk in more:
+        chunks.insert(place, chunk)
+    for place, share, value in changes:
+        kind, content = chunks[place % len(chunks)]
+        if content:
+            changed = bytearray(content)
+            changed[int(share * (len(content) - 1))] = value
+            chunks[place % len(chunks)] = (kind, bytes(changed))
+    if without < len(chunks) and more:
+        del chunks[without]
+    raw = png_of(chunks)[: -cut or None]
+    quick = read_whole(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imagefile, "_plain_png", lambda raw: None)
+        assert quick == read_whole(raw)
+
+
+def test_the_short_way_is_taken_by_what_pillow_writes() -> None:
+    assert all(imagefile._plain_png(raw) is not None for raw in PLAIN)
+    assert imagefile._plain_png(encoded(RGB.convert("RGBA"))) is None
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
