@@ -59,8 +59,8 @@ def coefficient(name: str, of: Callable[[Tensor], Tensor], sde: SDE, t: Tensor, 
 
 
 def cosines(size: int) -> Tensor:
-    """Return the orthonormal DCT-II matrix [size, size], float64: row k is the k-th frequency."""
-    place = torch.arange(size, dtype=torch.float64)
+    """Return the orthonormal DCT-II matrix [size, size], float64, on the CPU: row k is the k-th frequency."""
+    place = torch.arange(size, dtype=torch.float64, device="cpu")
     rows = torch.cos(math.pi / size * place[:, None] * (place + 0.5)) * math.sqrt(2 / size)
     rows[0] /= math.sqrt(2)
     return rows
@@ -165,8 +165,8 @@ class NormalReference(nn.Module):
         }
         for name, value in self._start.items():
             self.register_buffer(name, value.to(torch.get_default_device(), copy=True))
-        self.register_buffer("rows", cosines(height), persistent=False)
-        self.register_buffer("columns", cosines(width), persistent=False)
+        for name, size in (("rows", height), ("columns", width)):
+            self.register_buffer(name, cosines(size).to(torch.get_default_device()), persistent=False)
 
     def latents(self) -> NormalLatents:
         """Return the law as it stands: float64, and copies, for the buffers move on in place."""

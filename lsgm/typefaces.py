@@ -118,8 +118,9 @@ def draw_letters(
     count = min(workers.cores(), MOST_PROCESSES, len(faces)) if processes is None else processes
     calls = [(faces[place],) for place in order]
     team = workers.Workers(f"{__name__}:{draw_face.__name__}", count) if count > 1 else None
+    drawn = workers.in_order(team.submit, calls, len(calls)) if team else starmap(draw_face, calls)
     found: dict[int, list[bytes | None]] = {}
-    for place, letters in zip(order, team.map(calls) if team else starmap(draw_face, calls), strict=True):
+    for place, letters in zip(order, drawn, strict=True):
         found[place] = letters
         done(len(letters))
     if team is not None:

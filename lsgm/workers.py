@@ -7,6 +7,7 @@ them, and run neither its script again, as ``multiprocessing`` would, nor what i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -14,8 +15,9 @@ import queue
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,9 +48,9 @@ class Workers:
         self._pool = ThreadPoolExecutor(count, "lsgm-workers")
         self.close = weakref.finalize(self, _end, self._pool, [each for each in processes if each])
 
-    def map(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield the results of the calls with these arguments, in their order."""
-        return self._pool.map(self._call, calls)
+    def submit(self, *arguments: Any) -> Future[Any]:
+        """Return the call with these arguments, which the first process that is free makes."""
+        return self._pool.submit(self._call, arguments)
 
     def _call(self, arguments: tuple[Any, ...]) -> Any:
         process = self._idle.get()
@@ -63,6 +65,21 @@ class Workers:
         if error is not None:
             raise error
         return result
+
+
+def in_order(submit: Callable[..., Future[Any]], calls: Iterable[Sequence[Any]], lead: int) -> Iterator[Any]:
+    """Yield the results of calls with these arguments in their order, ``lead`` of them made ahead."""
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for arguments in calls:
+            waiting.append(submit(*arguments))
+            if len(waiting) > lead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for left in waiting:
+            left.cancel()
 
 
 def _function(target: str) -> Callable[..., Any]:
@@ -108,7 +125,8 @@ def _end(pool: ThreadPoolExecutor, processes: list[subprocess.Popen[bytes]]) -> 
     for process in processes:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # of a process that has ended before
+                    pipe.close()
         process.wait()
 
 

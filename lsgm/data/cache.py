@@ -12,8 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shutil import disk_usage
@@ -26,7 +25,6 @@ from PIL import __version__ as pillow_version
 from torch import Tensor
 
 from lsgm.config import require
-from lsgm.data.imagefile import BLOCK, fitted, threads
 from lsgm.data.images import ImageSet, PixelKind, sha256_of
 from lsgm.errors import DataError
 from lsgm.files.arrays import map_array
@@ -67,13 +65,11 @@ class PixelNote:
 
 
 class Rows(Protocol):
-    """Images in an order, checked, each decoded when it is asked for."""
+    """Images in an order, checked, decoded when they are asked for."""
 
     channels: int
     how: str
     """The words of ``--convert`` by which their pixels are what they are, none where they need none."""
-    in_order: bool
-    """Whether a row is slow to get after a later one, as in a compressed array."""
 
     def __len__(self) -> int: ...
 
@@ -89,8 +85,8 @@ class Rows(Protocol):
         """Return a text that two images share only where their pixels are the same."""
         ...
 
-    def row(self, row: int) -> NDArray[np.uint8]:
-        """Return image ``row``, uint8 [C, H, W]."""
+    def each(self, rows: Iterable[int], size: Size | None = None) -> Iterator[NDArray[np.uint8]]:
+        """Yield images ``rows`` uint8 [C, H, W], brought to ``size`` where one is given (`fitted`)."""
         ...
 
 
@@ -213,18 +209,10 @@ def _decode_all(
             with temporary.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, max(1, temporary.stat().st_size))
 
-        def one(pair: tuple[int, int]) -> None:
-            row, place = pair
-            out[place] = fitted(rows.row(row), size)
-
-        with (
-            ThreadPoolExecutor(1 if rows.in_order else threads()) as pool,
-            bar(total=len(walk), desc="decoding images") as progress,
-        ):
-            for start in range(0, len(walk), BLOCK):  # bounded, so that a bad file stops the work soon
-                block = walk[start : start + BLOCK]
-                list(pool.map(one, block))
-                progress.update(len(block))
+        with bar(total=len(walk), desc="decoding images") as progress:
+            for (_, place), image in zip(walk, rows.each((row for row, _ in walk), size), strict=True):
+                out[place] = image
+                progress.update()
         out.flush()
         return sha256_of(torch.split(torch.from_numpy(out), counts))
 

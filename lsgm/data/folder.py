@@ -6,8 +6,9 @@ A set of image files is checked whole before anything else, and each file decode
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,8 @@ from lsgm.data.cache import (
     file_stamp,
     size_words,
 )
-from lsgm.data.imagefile import (
-    BLOCK,
-    ImageHeader,
-    Room,
-    decode,
-    fitted,
-    inspect,
-    is_binary,
-    reading,
-    threads,
-)
+from lsgm.data.decoding import Asked, Team
+from lsgm.data.imagefile import fitted, is_binary, reading
 from lsgm.data.images import ImageSet, sha256_of
 from lsgm.data.listing import ImageFile, Listing, holds_images, list_files, list_one, once
 from lsgm.data.splits import Role, Split, TooFewError, role_in, split_files, split_rows
@@ -45,9 +37,6 @@ from lsgm.progress import bar
 
 RULES = 1
 """Raised whenever files are checked, split or decoded by other rules."""
-_ROOM = Room(2**29)
-_COPIES = 16
-"""Bytes for each pixel while an image is decoded, several copies of up to four channels."""
 
 
 class CheckedFiles:
@@ -60,8 +49,6 @@ class CheckedFiles:
     greyscale and RGB, unless ``convert`` has ``grey``: then all are RGB.
     """
 
-    in_order = False
-
     def __init__(self, listing: Listing, files: Sequence[ImageFile], convert: Convert) -> None:
         self.listing, self.files, self.convert = listing, list(files), convert
         self.sizes: list[tuple[int, int]] = []
@@ -71,19 +58,23 @@ class CheckedFiles:
         """Whether any of the images is not as its file has it."""
         self._first_of: dict[int, int] = {}
         counts = {1: 0, 3: 0}
-        progress = bar(total=len(self.files), desc=f"checking {shown(listing.path.name)}", unit="image")
-        with progress, ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(self.files), BLOCK):
-                rows = range(start, min(start + BLOCK, len(self.files)))
-                for row, (header, digest) in zip(rows, pool.map(self._check, rows), strict=True):
-                    self.sizes.append((header.height, header.width))
-                    self.hashes.append(digest)
-                    self.lossy += header.lossy
-                    self.converted |= header.converted
-                    counts[header.channels] += 1
-                    self._first_of.setdefault(header.channels, row)
-                    self.accept(row)
-                progress.update(len(rows))
+        # Where a folder's files lie other processes can open them; of a zip there is one reader.
+        self._sources = [file.real or file.read for file in self.files]
+        self._names = [listing.place(file) for file in self.files]
+        total, moved = sum(file.size for file in self.files), all(file.real for file in self.files)
+        self._team = Team(str(listing.path), len(self.files), total, movable=moved)
+        asked = map(Asked, self._sources, self._names, (file.size for file in self.files))
+        desc = f"checking {shown(listing.path.name)}"
+        with bar(total=len(self.files), desc=desc, unit="image") as progress:
+            for row, (header, digest) in enumerate(self._team.look(asked, convert)):
+                self.sizes.append((header.height, header.width))
+                self.hashes.append(digest)
+                self.lossy += header.lossy
+                self.converted |= header.converted
+                counts[header.channels] += 1
+                self._first_of.setdefault(header.channels, row)
+                self.accept(row)
+                progress.update()
         self.channels = self._one_kind(counts)
         self.how = str(convert) if self.converted else ""
 
@@ -109,14 +100,32 @@ class CheckedFiles:
         """Return a text that two images share only where their files' bytes are the same."""
         return self.hashes[row].hex()
 
+    def each(self, rows: Iterable[int], size: Size | None = None) -> Iterator[NDArray[np.uint8]]:
+        """Yield images ``rows`` uint8 [C, H, W], brought to ``size`` where one is given, several at a time.
+
+        Raises DataError for a damaged or changed file.
+        """
+        return chain.from_iterable(self.pixels_of(rows, size))
+
     def row(self, row: int) -> NDArray[np.uint8]:
         """Return image ``row``, uint8 [C, H, W]. Raises DataError for a damaged or changed file."""
-        height, width = self.sizes[row]
-        with _ROOM.taken(self.files[row].size + _COPIES * height * width):
-            raw = self._bytes(row)
-            if hashlib.sha256(raw).digest() != self.hashes[row]:
-                raise DataError(f"{self.label(row)} has changed since it was checked: run the command again")
-            return decode(raw, self.label(row), self.convert, self.channels)
+        return next(self.each([row]))
+
+    def pixels_of(
+        self, rows: Iterable[int], size: Size | None = None
+    ) -> Iterator[Sequence[NDArray[np.uint8]]]:
+        """Yield what `each` yields, some images together."""
+        asked = (
+            Asked(
+                self._sources[row],
+                self._names[row],
+                self.files[row].size,
+                self.hashes[row],
+                math.prod(self.sizes[row]),
+            )
+            for row in rows
+        )
+        return self._team.pixels(asked, self.convert, self.channels, size)
 
     def _one_kind(self, counts: dict[int, int]) -> int:
         if not (counts[1] and counts[3]):
@@ -129,22 +138,6 @@ class CheckedFiles:
             f"{self.listing.path} mixes greyscale and RGB: {counts[1]:,} grey ({grey}) and {counts[3]:,} RGB "
             f"({colour}): write all images alike, or give --convert grey, which makes all RGB"
         )
-
-    def _bytes(self, row: int) -> bytes:
-        label = self.label(row)
-        try:
-            with reading(label):
-                return self.files[row].read()
-        except DataError as error:
-            if str(error).startswith(label):
-                raise
-            why = str(error).partition(";")[0]
-            raise DataError(f"{label} cannot be read ({why}): replace it") from error
-
-    def _check(self, row: int) -> tuple[ImageHeader, bytes]:
-        with _ROOM.taken(2 * self.files[row].size):
-            raw = self._bytes(row)
-            return inspect(raw, self.label(row), self.convert), hashlib.sha256(raw).digest()
 
 
 class FileImages(CheckedFiles):
@@ -162,8 +155,8 @@ class FileImages(CheckedFiles):
         super().__init__(listing, files, convert)
         self.grey_row: int | None = None
         if self.channels == 1:
-            rows = range(len(self))
-            self.grey_row = next((row for row in rows if not is_binary(self.row(row))), None)
+            images = enumerate(self.each(range(len(self))))
+            self.grey_row = next((row for row, pixels in images if not is_binary(pixels)), None)
         binary = self.channels == 1 and self.grey_row is None
         shape = (self.channels, *self.sizes[0])
         self.pixels = Pixels(*shape, "binary", 1) if binary else Pixels(*shape, "discrete")
@@ -184,8 +177,7 @@ class FileImages(CheckedFiles):
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """Return images uint8 [len(rows), C, H, W]. Raises DataError for a damaged or changed file."""
-        with ThreadPoolExecutor(threads()) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(self.row, rows))))
+        return torch.from_numpy(np.concatenate(list(self.pixels_of(rows))))
 
 
 def is_images(path: Path) -> bool:
@@ -288,7 +280,7 @@ def _image_set(path: Path, splits: dict[str, Tensor], sha256: str, split: Split,
 class _Arrays:
     """Arrays of one file, one after the other."""
 
-    how, in_order = "", True
+    how = ""
 
     def __init__(self, arrays: Sequence[ArrayImages]) -> None:
         self.arrays = arrays
@@ -317,9 +309,9 @@ class _Arrays:
         array, at = self.places[row]
         return array.content(at)
 
-    def row(self, row: int) -> NDArray[np.uint8]:
-        array, at = self.places[row]
-        return array.row(at)
+    def each(self, rows: Iterable[int], size: Size | None = None) -> Iterator[NDArray[np.uint8]]:
+        for array, at in map(self.places.__getitem__, rows):
+            yield array.row(at) if size is None else fitted(array.row(at), size)
 
 
 def _read_arrays(path: Path, size: Size | None, *, few: bool) -> ImageSet:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import struct
 import sys
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,38 +44,6 @@ def reading(where: str) -> Iterator[None]:
         raise DataError(f"{where} cannot be read ({why}): replace it") from error
 
 
-# Files that threads read and decode side by side: large images wait for each other's memory
-
-BLOCK = 1024
-"""Files looked at before the next are begun, so that a bad one stops the work soon."""
-
-
-def threads() -> int:
-    """Return how many files are read at once; Pillow decodes and hashlib hashes outside of Python's lock."""
-    return min(16, max(4, os.cpu_count() or 1))
-
-
-class Room:
-    """A number of bytes that those at work share; one that needs more than there is works alone."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self._used, self._changed = size, 0, threading.Condition()
-
-    @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        """Hold ``count`` bytes, after those who hold too many have given them back."""
-        count = min(count, self.size)
-        with self._changed:
-            self._changed.wait_for(lambda: self._used + count <= self.size)
-            self._used += count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= count
-                self._changed.notify_all()
-
-
 # What a file says of its image before it is decoded
 
 # What Pillow warns of is refused here or means nothing for pixels, and a hostile file makes thousands of it.
@@ -103,8 +68,7 @@ _TAGGED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _LFS = b"version https://git-lfs"
 
 
-@dataclass(frozen=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """What a file says of its image before it is decoded, as it will be once that is done."""
 
     channels: int
@@ -178,26 +142,27 @@ _IGNORED = {b"gAMA": 4, b"sRGB": 1, b"cHRM": 32, b"pHYs": 9, b"tIME": 7}
 _PLAIN_PIXELS = 2**24
 
 
-def _plain_png(raw: bytes) -> _PlainPng | None:
+def _plain_png(raw: bytes, *, known: bool = False) -> _PlainPng | None:
     """Return what a PNG of the kind that programs write by the thousand holds, None of any other file.
 
-    Pillow takes several times as long to find out the same. Every checksum is verified. What is unusual or
-    damaged is left to Pillow, which knows what is wrong with it.
+    Pillow takes several times as long to find out the same. Every checksum is verified, unless they are
+    ``known`` to be right. What is unusual or damaged is left to Pillow, which knows what is wrong with it.
     """
     if len(raw) < _IHDR.size:
         return None
     signature, length, kind, width, height, depth, colour, *rest = _IHDR.unpack_from(raw)
     channels = {0: 1, 2: 3}.get(colour, 0)
-    most = min(_PLAIN_PIXELS, IMAGE_PIXELS.value, Image.MAX_IMAGE_PIXELS or _PLAIN_PIXELS)
     if (signature, length, kind, depth, rest) != (_PNG, 13, b"IHDR", 8, [0, 0, 0]):
         return None
-    if not (channels and 0 < width * height <= most):
+    if not (channels and 0 < width * height <= min(_PLAIN_PIXELS, Image.MAX_IMAGE_PIXELS or _PLAIN_PIXELS)):
+        return None
+    if not known and width * height > IMAGE_PIXELS.value:
         return None
     at, data, view = len(_PNG), [], memoryview(raw)
     while at + 12 <= len(raw):
         length, kind = _CHUNK.unpack_from(raw, at)
         end = at + 8 + length
-        if zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != raw[end : end + 4]:
+        if not known and zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != raw[end : end + 4]:
             return None
         if kind == b"IDAT":
             data.append(view[at + 8 : end])
@@ -315,11 +280,8 @@ def decode(raw: bytes, where: str, convert: Convert, channels: int) -> NDArray[n
 
     Raises DataError that begins with ``where`` for a file that is damaged inside.
     """
-    if (
-        (plain := _plain_png(raw))
-        and plain.header.channels == channels
-        and (found := plain.pixels()) is not None
-    ):
+    png = _plain_png(raw, known=True)
+    if png and png.header.channels == channels and (found := png.pixels()) is not None:
         return found
     with reading(where), Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
         # A TIFF is turned by Pillow as it is decoded.

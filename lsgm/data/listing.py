@@ -228,8 +228,11 @@ def _walk(listing: Listing) -> Iterator[ImageFile]:
             found = sorted(os.scandir(place.real), key=lambda entry: entry.name)
         for entry in found:
             name = f"{place.name}/{entry.name}" if place.name else entry.name
-            with reading(listing.label(name)):
+            try:
                 met = _visit(listing, entry, name, place, seen)
+            except Exception:
+                with reading(listing.label(name)):
+                    raise
             if isinstance(met, _Place):
                 places.append(met)
             elif met is not None:

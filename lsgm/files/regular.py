@@ -89,6 +89,9 @@ _KINDS = {
 }
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+_AT_ONCE = 2**24
+"""Bytes up to which the system gives a file in one piece; larger ones take a file object."""
+
 _log = logging.getLogger("lsgm")
 _last: list[str] = []
 _NAMED = 5
@@ -126,6 +129,11 @@ def open_regular(path: Path | str, error: type[UserError] = DataError) -> io.Buf
     Raises ``error`` for a folder, a pipe, a device or a socket, at once and without opening it, and for what
     cannot be opened.
     """
+    return os.fdopen(_handle(path, error), "rb")
+
+
+def _handle(path: Path | str, error: type[UserError]) -> int:
+    """Return the descriptor of a regular file that is open for reading."""
     _last[:] = [str(path)]
     try:
         # A pipe or a device is looked at before it is opened, and again through what was opened.
@@ -145,7 +153,7 @@ def open_regular(path: Path | str, error: type[UserError] = DataError) -> io.Buf
         raise
     if _log.isEnabledFor(logging.DEBUG):
         _tell(path, os.fstat(handle).st_size)
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def _tell(path: Path | str, size: int) -> None:
@@ -162,20 +170,30 @@ def _tell(path: Path | str, size: int) -> None:
 
 def read_bytes(path: Path | str, limit: Limit, error: type[UserError] = DataError) -> bytes:
     """Return what a regular file holds. Raises ``error`` for one that cannot be read, or is too large."""
-    with open_regular(path, error) as file:
-        try:
-            # The file's own word is not taken for it: it may grow while it is read.
-            size = os.fstat(file.fileno()).st_size
+    handle = _handle(path, error)
+    try:
+        # The file's own word is not taken for it: it may grow while it is read.
+        size = os.fstat(handle).st_size
+        if size > limit.value:
             limit.hold(shown(str(path)), size, error)
-            content = file.read(size + 1)
-            # More than it said comes of one that grows, or has no size of its own, as those of /proc.
-            while size < len(content) <= limit.value and (more := file.read(2**20)):
-                content += more
-        except OSError as problem:
-            raise error(
-                f"{shown(str(path))} cannot be read ({problem.strerror}); restore it from a copy"
-            ) from problem
-    limit.hold(shown(str(path)), len(content), error)
+        if size > _AT_ONCE:
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                content = file.read(size + 1)
+        else:
+            content = os.read(handle, size + 1)
+        # More than it said comes of one that grows, or has no size of its own, as those of /proc.
+        while content and len(content) != size and len(content) <= limit.value:
+            if not (more := os.read(handle, 2**20)):
+                break
+            content += more
+    except OSError as problem:
+        raise error(
+            f"{shown(str(path))} cannot be read ({problem.strerror}); restore it from a copy"
+        ) from problem
+    finally:
+        os.close(handle)
+    if len(content) > size:
+        limit.hold(shown(str(path)), len(content), error)
     return content
 
 

@@ -297,8 +297,10 @@ class TimeEmbedding(nn.Module):
             self.register_buffer("frequencies", scale * torch.randn(half))
         else:
             self.unit = 1.0
-            exponents = torch.arange(half, dtype=torch.float64) / max(half - 1, 1)
-            self.register_buffer("frequencies", scale * 10000.0**-exponents, persistent=False)
+            # On the CPU: for arithmetic on the meta device torch imports its compiler, which takes a second.
+            exponents = torch.arange(half, dtype=torch.float64, device="cpu") / max(half - 1, 1)
+            frequencies = (scale * 10000.0**-exponents).to(torch.get_default_device())
+            self.register_buffer("frequencies", frequencies, persistent=False)
         width = 4 * size if hidden is None else hidden
         self.first = linear(size, width)
         self.second = linear(width, width)

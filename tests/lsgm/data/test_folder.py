@@ -17,8 +17,7 @@ from pictures import photos as write_photos
 from pictures import zipped
 from PIL import Image
 
-from lsgm.data import ImageSet, arrays, cache, celeba, load
-from lsgm.data import folder as files
+from lsgm.data import ImageSet, arrays, cache, celeba, decoding, load
 from lsgm.data.listing import list_files
 from lsgm.data.splits import split_files
 from lsgm.errors import ConfigError, DataError
@@ -68,13 +67,13 @@ def test_a_zip_of_a_folder_is_the_same_dataset(photos: Path, tmp_path: Path) -> 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded."""
     names: list[str] = []
-    original = files.decode
+    original = decoding.decode
 
     def counting(raw: bytes, where: str, *how: object) -> np.ndarray:
         names.append(where)
         return original(raw, where, *how)
 
-    monkeypatch.setattr(files, "decode", counting)
+    monkeypatch.setattr(decoding, "decode", counting)
     return names
 
 
@@ -135,13 +134,13 @@ def test_a_file_written_over_and_dated_back_is_seen(tmp_path: Path, monkeypatch:
 def test_files_left_alone_are_not_even_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = _twins(tmp_path)
     looked: list[str] = []
-    original = files.inspect
+    original = decoding.inspect
 
     def counting(raw: bytes, where: str, *how: object) -> object:
         looked.append(where)
         return original(raw, where, *how)
 
-    monkeypatch.setattr(files, "inspect", counting)
+    monkeypatch.setattr(decoding, "inspect", counting)
     first = read(one).sha256
     read(one)
     assert len(looked) == 12  # they are too new for their dates to stand for their content

@@ -37,7 +37,8 @@ from lsgm.config import Convert
 from lsgm.data import ImageSet, cache, load, open_images, sha256_of
 from lsgm.data.cache import cached_set
 from lsgm.data.cifar import load_arrays, read_archive, read_cifar10
-from lsgm.data.imagefile import Room, inspect
+from lsgm.data.decoding import Room
+from lsgm.data.imagefile import inspect
 from lsgm.data.listing import list_files
 from lsgm.data.mnist import read_amat, read_idx, read_mnist_fixed
 from lsgm.data.omniglot import read_chardata, read_lake28
