@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsgm import workers
-from lsgm.config import Convert
+from lsgm.config import Convert, require
 from lsgm.data.imagefile import ImageHeader, decode, fitted, inspect, reading
 from lsgm.errors import DataError
 from lsgm.files.limits import IMAGE_FILE
@@ -40,7 +40,11 @@ _chosen: list[int] = []
 
 
 def set_workers(count: int) -> None:
-    """Have ``count`` files read at once by this process, as many as there are cores where it is 0."""
+    """Have ``count`` files read at once by this process, as many as there are cores where it is 0.
+
+    Raises ConfigError for a negative count.
+    """
+    require(count >= 0, f"workers is {count}; give how many files are decoded at once, or 0")
     _chosen[:] = [count] if count else []
 
 

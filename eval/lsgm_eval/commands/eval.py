@@ -80,6 +80,8 @@ class EvalOptions:
     execution: Execution = "eager"
     """How the score network runs: eager; compiled, by torch.compile, which changes roundings; graphs,
     recorded as CUDA graphs, bit for bit as eager on a GPU; compiled-graphs, both."""
+    workers: int = 0
+    """Image files that are decoded at once; 0: as many as there are cores. No number depends on it."""
     device: str = "auto"
     """Where the model runs, such as cpu or cuda."""
     allow_failures: bool = False
@@ -100,6 +102,7 @@ def run(argv: list[str]) -> int:
         examples=list(EXAMPLES),
         may_be_empty=("--save",),
     )
+    from lsgm.data.decoding import set_workers
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm.errors import UserError
@@ -121,6 +124,7 @@ def run(argv: list[str]) -> int:
         raise UserError("there is nothing to measure; name a run with --model DIR")
     if options.batch_size != "auto" and options.batch_size < 1:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
+    set_workers(options.workers)
     references = dict(named_file(word) for word in options.reference)
     task = changed_task(
         load_task(options.task), options.extractor, options.data, options.convert, alone=bool(references)
@@ -135,7 +139,7 @@ def run(argv: list[str]) -> int:
         claim(options.export_reference)
     named = dict(zip(options.model, models, strict=True))
     command = ["lsgm", "eval", *argv]
-    plain = replace(options, out=None, json=False, report="yes", save="", export_reference=None)
+    plain = replace(options, out=None, json=False, report="yes", save="", export_reference=None, workers=0)
 
     def again(words: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
         return ["lsgm", "eval", *words_of(replace(plain, model=tuple(words), **changes), "task")]

@@ -57,6 +57,8 @@ class FidOptions:
     """Folder for results.jsonl and a manifest, which `lsgm report` reads."""
     batch_size: int = 64
     """Images at a time; no number depends on it but for rounding."""
+    workers: int = 0
+    """Image files that are decoded at once; 0: as many as there are cores. No number depends on it."""
     convert: str = ""
     """Allow files that are not plain 8-bit greyscale or RGB: words such as grey,palette,alpha, or all."""
     device: str = "auto"
@@ -76,6 +78,7 @@ def run(argv: list[str]) -> int:
     """Measure and print; 0 where there is at least one distance."""
     options = parse(FidOptions, argv, prog="lsgm fid", description=DESCRIPTION, examples=EXAMPLES)
     from lsgm.data import parse_convert
+    from lsgm.data.decoding import set_workers
     from lsgm.devices import pick_device
     from lsgm.distributed import join
     from lsgm_eval.cache import claim_results
@@ -93,10 +96,11 @@ def run(argv: list[str]) -> int:
         options.sampler,
     )
     parse_convert(options.convert)  # a slip is told before anything is read
+    set_workers(options.workers)
     if options.out is not None:
         claim_results(options.out)
     world = join(pick_device(options.device))
-    plain = replace(options, out=None, json=False)
+    plain = replace(options, out=None, json=False, workers=0)
     found = compare(
         options.reference,
         options.samples,

@@ -179,6 +179,7 @@ class Means(torch.nn.Module):
         (["glyphs", "--model", "x", "--tier", "huge"], "no tier 'huge'"),
         (["glyphs", "--modle", "x"], "did you mean '--model'?"),
         (["glyphs", "--model", "x", "--batch-size", "0"], "batch-size is 0"),
+        (["glyphs", "--model", "x", "--workers", "-1"], "workers is -1"),
         (["glyphs", "--model", "no_such_module:factory"], "cannot import 'no_such_module'"),
         (["glyphs", "--model", "lsgm.errors:nothing"], "has no 'nothing'"),
         (["glyphs", "--model", "lsgm.progress:bar_of"], "has no 'bar_of'"),
