@@ -38,15 +38,15 @@ TESTS = "tests"
 
 @dataclass(frozen=True)
 class Part:
-    """A benchmark with its arguments, those after ``lsgm bench``."""
+    """A benchmark and its arguments, the words after ``lsgm bench``."""
 
     name: str
     full: str
     """On a GPU with at least `FULL` seconds for all parts."""
     short: str
-    """On a GPU with fewer."""
+    """On a GPU with fewer; none: as with them."""
     cpu: str
-    """On one core, a minute at most."""
+    """On one core, a minute at most; none: not on a CPU."""
     share: float
     """Its weight in the budget, of which it gets as much as its share of the weights of all that are left."""
 
@@ -55,48 +55,55 @@ FULL = 300.0
 """Seconds from which a GPU gets the full sizes."""
 
 PARTS = (
-    Part(TESTS, "", "", "", 100),
+    Part(TESTS, "", "", "", 110),
     Part(
         "train",
-        "train --recipes cifar10-small --steps 20",
-        "train --recipes cifar10-small --steps 5",
-        "train --recipes mnist-small --width 0.25 --batch 8 --steps 2",
-        100,
+        "train --recipes cifar10-fid --batch 32 --steps 8 --measure passes,profile",
+        "train --recipes cifar10-fid --batch 32 --steps 3 --measure passes,profile",
+        "train --recipes mnist-small --width 0.25 --batch 4 --steps 2",
+        60,
+    ),
+    Part(
+        "ways",
+        "train --recipes cifar10-fid --batch 32 --steps 8 --measure ways",
+        "train --recipes cifar10-small --batch 64 --steps 5 --measure ways",
+        "",
+        110,
     ),
     Part(
         "sample",
         "sample --recipes cifar10-small,cifar10-small-sgm --batches 16,256 --overhead cifar10-small",
         "sample --recipes cifar10-small --batches 64 --rounds 3 --overhead cifar10-small --no-compiled",
         "sample --recipes glyphs-small --batches 1,16 --rounds 2 --nfe 4 --overhead glyphs --no-compiled",
-        80,
+        70,
     ),
     Part(
         "nll",
         "nll --batch 64",
         "nll --batch 16 --tols 1e-3,1e-4 --own-tols 1e-3,1e-4,1e-5 --no-isolate",
         "nll --batch 8 --tols 1e-3 --own-tols 1e-3 --probes 1,4 --repeats 1 --truth-tol 1e-7 --no-isolate",
-        60,
+        40,
     ),
     Part(
         "fold",
         "fold --recipes omniglot,cifar10-fid --batch 64",
         "fold --recipes omniglot --batch 64",
         "fold --recipes omniglot --width 0.125 --batch 4 --rounds 3",
-        40,
+        20,
     ),
     Part(
         "memory",
         "memory --recipes omniglot,cifar10-fid --batch 16",
         "memory --recipes omniglot --batch 16",
         "memory --recipes omniglot --width 0.125 --batch 8",
-        50,
+        30,
     ),
     Part(
         "fid",
         "fid --only distance,pass --repeats 2 --images 1024 --batch 128 --rows 3000",
         "fid --only distance,pass --repeats 1 --images 256 --batch 128 --dim 1024 --rows 1500",
         "fid --only distance,memory --repeats 1 --dim 256 --rows 500 --counts 1000,4000",
-        50,
+        40,
     ),
 )
 """All parts, in the order in which they are measured."""
@@ -107,8 +114,8 @@ def sizes(part: Part, device: torch.device, budget: float) -> list[list[str]]:
     if part.name == TESTS:
         return [["-m", "not cuda" if device.type == "cpu" else "cuda", "tests/cuda"]]
     if device.type == "cpu":
-        return [shlex.split(part.cpu)]
-    both = [shlex.split(part.full), shlex.split(part.short)]
+        return [shlex.split(part.cpu)] if part.cpu else []
+    both = [shlex.split(part.full), shlex.split(part.short or part.full)]
     return both if budget >= FULL else both[::-1]
 
 
@@ -166,8 +173,9 @@ class Place:
 
 def run(options: AllBench) -> int:
     """Measure what is not there yet, then print; the exit status is 1 where a part failed or overran."""
-    parts = _chosen(options.only)
-    device = pick_device(options.device)
+    chosen, device = _chosen(options.only), pick_device(options.device)
+    parts = [part for part in chosen if sizes(part, device, options.budget)]
+    require(bool(parts), f"none of {options.only} is measured on a {device.type}; name others")
     about = machine(device)
     place = Place(options.out)
     with writing(options.out):
@@ -262,8 +270,8 @@ def _measure(
 def _command(part: Part, words: list[str], place: Place, device: torch.device) -> tuple[list[str], str]:
     """Return the command line of a part, and why there is none."""
     if part.name != TESTS:
-        if part.name not in {*BENCHMARKS, *offers("lsgm.bench")}:
-            return [], f"no installed package has the benchmark '{part.name}'"
+        if words[0] not in {*BENCHMARKS, *offers("lsgm.bench")}:
+            return [], f"no installed package has the benchmark '{words[0]}'"
         out = str(place.file(part.name, ".md").resolve())
         return [sys.executable, "-m", "lsgm", "bench", *words, "--device", str(device), "--out", out], ""
     root = Path(__file__).parents[2]

@@ -87,9 +87,9 @@ kept but the numbers."""
     measure: str = "stages,passes,ways,profile"
     """What is measured, between commas."""
     ways: str = "auto"
-    """Ways to make a joint step, between commas: two, one, parts, channels-last, bfloat16, float16, compiled,
-    bfloat16-compiled, graphs. auto takes those of the device, on a CPU none that is compiled; the first is
-    what others are compared with."""
+    """Ways to make a joint step, between commas: two, two-tf32, one, parts, channels-last, bfloat16, float16,
+    compiled, bfloat16-compiled, graphs. auto takes those of the device, on a CPU none that is compiled; the
+    first is what others are compared with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -305,7 +305,7 @@ recipes of --overhead. Weights do not change what a fixed number of evaluations 
 class ScaleBench(BenchOptions):
     """Options of ``lsgm bench scale``."""
 
-    help = "hours, memory and traffic of the published recipes on up to 64 GPUs, counted and not run"
+    help = "hours, memory and traffic of published recipes on up to 64 GPUs"
     description = """\
 Count what the published recipes of CelebA-HQ-256 and CIFAR-10 take on 1, 8 and 64 GPUs: hours
 at published rates, memory, checkpoints, the traffic of DDP and FSDP; and what many samples take. Nothing is
@@ -355,7 +355,7 @@ measured whose dataset is at hand."""
 class AllBench(BenchOptions):
     """Options of ``lsgm bench all``."""
 
-    help = "every benchmark and the tests of the device within a budget; the targets, met or missed"
+    help = "all of these and the tests of the device, within a budget"
     description = """\
 Run the tests of the device (`pytest -m cuda` in a clone) and then each benchmark, in a process of
 its own with its share of the budget, with sizes that suit the device and the budget. A part that overruns is

@@ -124,13 +124,14 @@ def largest_difference(
 ) -> float:
     """Return how far the other ways' gradients lie from the first's, relative to the largest gradient.
 
-    The networks must be a float64 copy on the CPU, without dropout, which this function changes: layers that
+    The networks must be a float64 copy, without dropout, which this function changes: layers that
     start at zero would hide mistakes behind zero gradients, so every parameter is moved a little first.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in networks.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+            shift = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(0.05 * shift.to(parameter.device))
     backward = Backward(joint_loss(networks, weighting, time_eps=time_eps), levels, seed)
     reference, *others = PASSES.values()
     first, largest = _gradients(networks, backward, reference), 0.0
@@ -179,9 +180,9 @@ def compare_passes(
     weighting = weighting_of(recipe)
     levels = first_levels(recipe, images, config.batch_size, device)
     difference = largest_difference(
-        copy.deepcopy(networks).double().eval(),
+        copy.deepcopy(networks).to(device, torch.float64).eval(),
         weighting,
-        levels[:CHECKED].cpu(),
+        levels[:CHECKED],
         time_eps=objective.time_eps,
         seed=recipe.seed,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
@@ -17,7 +18,7 @@ from lsgm.bench.measuring import Columns, quartiles, spread, time_in_turn
 from lsgm.bench.passes import Backward, joint_loss, weighting_of
 from lsgm.bench.targets import towards
 from lsgm.config import require
-from lsgm.devices import clock, computes_bfloat16, computes_float16, peak_bytes, reset_peak
+from lsgm.devices import clock, computes_bfloat16, computes_float16, peak_bytes, reset_peak, round_to_tf32
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.generative import Pixels
 from lsgm.model.lsgm import LSGM
@@ -48,10 +49,13 @@ class Way:
     compiled: bool = False
     graphs: bool = False
     parts: int = 1
+    tf32: bool = False
+    """Whether a GPU may round float32 to TF32 in convolutions and products."""
 
 
 WAYS: Mapping[str, Way] = {
     "two": Way("float32, two backward passes", two=True),
+    "two-tf32": Way("TF32, two backward passes", two=True, tf32=True),
     "one": Way("float32, one backward pass"),
     "parts": Way(f"float32, in {PARTS} parts", parts=PARTS),
     "channels-last": Way("float32, channels_last", last=True),
@@ -61,14 +65,16 @@ WAYS: Mapping[str, Way] = {
     "bfloat16-compiled": Way("bfloat16, compiled", torch.bfloat16, compiled=True),
     "graphs": Way("bfloat16, compiled, CUDA graphs", torch.bfloat16, compiled=True, graphs=True),
 }
-"""All ways by name. On a GPU all but the first three take channels_last, as training does there."""
+"""All ways by name."""
+PLAIN = ("two", "two-tf32", "one", "parts")
+"""Those that keep torch's order of kernels on a GPU; others take channels_last, as training does there."""
 
 
 def chosen(names: str, device: torch.device, batch: int) -> dict[str, Way]:
     """Return the ways between commas; ``auto`` takes what a device is for, ``none`` none.
 
-    On a CPU ``auto`` leaves out what is compiled: that takes minutes. Raises ConfigError for a way that there
-    is not, or that the device cannot go.
+    On a CPU ``auto`` leaves out what is compiled, which takes minutes, and TF32, which it has not. Raises
+    ConfigError for a way that there is not, or that the device cannot go.
     """
     on_gpu = device.type == "cuda"
     if names == "none":
@@ -88,7 +94,7 @@ def chosen(names: str, device: torch.device, batch: int) -> dict[str, Way]:
         way = WAYS[name]
         if way.compiled:
             require_compiler(device, cuda_graphs=way.graphs)
-        found[name] = dataclasses.replace(way, last=way.last or (on_gpu and list(WAYS).index(name) > 2))
+        found[name] = dataclasses.replace(way, last=way.last or (on_gpu and name not in PLAIN))
     return found
 
 
@@ -120,6 +126,7 @@ class Stepper:
 
     def become(self, way: Way) -> None:
         """Have the networks as a way wants them: compiled, or as they are."""
+        round_to_tf32(way.tf32)
         release(self.loss)
         in_micro_batches(self.loss, way.parts)
         if not way.compiled:
@@ -201,13 +208,19 @@ def compare_ways(
         desc=f"{label} ways",
         switch=lambda name: steppers[ways[name].last].become(ways[name]),
     )
+    round_to_tf32(False)
     slowest = next(iter(seconds))
     for name, times in seconds.items():
         rows[name] |= quartiles("step_ms", 1e3 * times) | {"first_seconds": first[name]}
         rows[name] |= quartiles("over", seconds[slowest] / times)
     if device.type == "cuda" and {"two", "bfloat16-compiled"} <= seconds.keys():
         fast = rows["bfloat16-compiled"]
-        rows["bfloat16-compiled"] |= towards("gpu-step", fast["over"], f"{label}, batch {len(levels)}")
+        of = f"{label}, batch {len(levels)}"
+        rows["bfloat16-compiled"] |= towards("gpu-step", fast["over"], of)
+        if "two-tf32" in seconds:
+            # torch's own setting rounds convolutions: the harder one to beat.
+            ratio = float(np.median(seconds["two-tf32"] / seconds["bfloat16-compiled"]))
+            rows["two-tf32"] |= towards("gpu-step", ratio, f"{of}, over TF32")
     return list(rows.values())
 
 

@@ -321,3 +321,19 @@ def test_a_mistake_is_one_line_before_anything_is_measured(
 
 def test_the_default_recipe_needs_no_download() -> None:
     assert TrainBench().recipes == "glyphs"
+
+
+def test_noise_stands_in_for_a_dataset_that_is_not_at_hand(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine that is lent for minutes has no datasets."""
+    monkeypatch.setenv("LSGM_DATA", str(recipe.parent / "empty"))
+    folder = f'dataset = "{recipe.parent / "images"}"\nimage_size = 8'
+    recipe.write_text(recipe.read_text().replace(folder, 'dataset = "cifar10"'))
+    assert bench("--recipes", recipe, "--steps", 1, "--json", measure="passes") == 0
+    said = capsys.readouterr()
+    assert "random images stand in" in said.err
+    assert json.loads(said.out)["batch_size"] == 6
+    missing = recipe.read_text().replace("cifar10", str(recipe.parent / "none"))
+    recipe.write_text(missing)
+    assert bench("--recipes", recipe, "--steps", 1, measure="passes") == 2
