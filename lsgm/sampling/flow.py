@@ -199,7 +199,8 @@ def _reverse_step(descent: Descent, z: Tensor, k: int) -> Tensor:
 def ancestral(descent: Descent, z: Tensor) -> Tensor:
     """Discretised reverse diffusion, noise variance that of unit-variance data (beta)."""
     nodes = descent.nodes
-    grown = [float(late / early) for late, early in pairwise(descent.score.sde.marginal_var(descent.times))]
+    var = descent.score.sde.marginal_var(descent.times)
+    grown = (var[:-1] / var[1:]).tolist()
     return _ancestors(descent, z, [transition(nodes, k)[1] / grown[k] for k in range(nodes.steps)])
 
 
