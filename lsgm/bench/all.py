@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import torch
 
@@ -173,6 +174,7 @@ class Place:
 
 def run(options: AllBench) -> int:
     """Measure what is not there yet, then print; the exit status is 1 where a part failed or overran."""
+    deadline = time.monotonic() + options.budget - GRACE
     chosen, device = _chosen(options.only), pick_device(options.device)
     parts = [part for part in chosen if sizes(part, device, options.budget)]
     require(bool(parts), f"none of {options.only} is measured on a {device.type}; name others")
@@ -181,7 +183,6 @@ def run(options: AllBench) -> int:
     with writing(options.out):
         make_folder(options.out)
     kept = {} if options.anew else _kept(place, parts, device, options.budget, about)
-    deadline = time.monotonic() + options.budget
     records = dict(kept)
     for index, part in enumerate(parts):
         if part.name in kept:
@@ -249,7 +250,7 @@ def _measure(
         warn(f"{part.name} is left out: {missing}")
         return Record(**head, outcome="absent", seconds=0.0, note=missing)
     say(f"{part.name}: {seconds:.0f} s at most")
-    for ending in (".md", ".jsonl", ".xml"):
+    for ending in (".md", ".jsonl"):
         place.file(part.name, ending).unlink(missing_ok=True)
     log = place.file(part.name, ".log")
     started = time.monotonic()
@@ -277,8 +278,7 @@ def _command(part: Part, words: list[str], place: Place, device: torch.device) -
     root = Path(__file__).parents[2]
     if not (root / "tests" / "cuda").is_dir():
         return [], "the tests are not part of an installed package; run it in a clone of the repository"
-    junit = f"--junitxml={place.file(part.name, '.xml').resolve()}"
-    options = ["--rootdir", str(root), "-p", "no:cacheprovider", "-rfEs", junit]
+    options = ["--rootdir", str(root), "-p", "no:cacheprovider", "-vv", "-rfEs"]
     return [sys.executable, "-m", "pytest", *words[:-1], str(root / words[-1]), *options], ""
 
 
@@ -289,6 +289,8 @@ GRACE = 5.0
 def _in_time(command: Sequence[str], log: Path, seconds: float) -> int | None:
     """Run a command with its children, all it says into a file; return its status, None where it overran."""
     group: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
+    # What is said is a file's, whole lines as they come.
+    group["env"] = os.environ | {"PYTHONUNBUFFERED": "1", "LSGM_PROGRESS": "0", "COLUMNS": "240"}
     with writing(log), log.open("wb") as said:
         child = subprocess.Popen(
             command, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **group
@@ -322,7 +324,7 @@ def _last_line(log: Path) -> str:
 def _results(part: Part, place: Place) -> tuple[list[dict[str, Any]], str]:
     """Return the rows and the page that a part has written, as far as it came."""
     if part.name == TESTS:
-        return _tested(place.file(part.name, ".xml"))
+        return _tested(place.file(part.name, ".log"))
     rows, page = place.file(part.name, ".jsonl"), place.file(part.name, ".md")
     if not rows.is_file() or not page.is_file():
         return [], ""
@@ -330,24 +332,39 @@ def _results(part: Part, place: Place) -> tuple[list[dict[str, Any]], str]:
     return [json.loads(line) for line in lines], page.read_text(encoding="utf-8").strip()
 
 
-def _tested(junit: Path) -> tuple[list[dict[str, Any]], str]:
-    """Return a row for each test, and their page."""
-    if not junit.is_file():
+_OUTCOME = re.compile(r"^(\S+?::.+?)(?: (PASSED|FAILED|ERROR|SKIPPED)\b.*)?$")
+_WHY = re.compile(r"^(?:FAILED|ERROR) (\S+?::.+?) - (.*)$")
+
+
+def _tested(log: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return a row for each test that pytest began, and their page; one without an outcome was stopped."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    told = {found[1]: found[2] for found in map(_WHY.match, lines) if found}
+    found = {each[1].rpartition("/")[2]: each for each in map(_OUTCOME.match, lines) if each}
+    outcomes = {
+        "PASSED": "passed",
+        "SKIPPED": "skipped",
+        "FAILED": "failed",
+        "ERROR": "failed",
+        None: "stopped",
+    }
+    rows = [
+        {
+            "bench": TESTS,
+            "test": name.strip(),
+            "outcome": outcomes[each[2]],
+            "note": told.get(each[1], "")[:200],
+        }
+        for name, each in found.items()
+    ]
+    if not rows:
         return [], ""
-    rows = []
-    for case in ElementTree.parse(junit).getroot().iter("testcase"):
-        told = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        outcome = "passed" if told is None else {"skipped": "skipped"}.get(told.tag, "failed")
-        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}"
-        said = "" if told is None else (told.get("message") or "").partition("\n")[0][:200]
-        row = {"bench": TESTS, "test": name, "outcome": outcome, "seconds": float(case.get("time", 0))}
-        rows.append({**row, "note": said})
-    counts = {way: sum(row["outcome"] == way for row in rows) for way in ("passed", "failed", "skipped")}
-    lines = [
-        [str(row[key]) for key in ("test", "outcome", "note")] for row in rows if row["outcome"] != "passed"
+    counts = Counter(row["outcome"] for row in rows)
+    shown = [
+        [row["test"], row["outcome"], row["note"]] for row in rows if row["outcome"] in ("failed", "stopped")
     ]
     page = "# Tests of the device\n\n" + ", ".join(f"{count} {way}" for way, count in counts.items()) + "."
-    return rows, page + ("\n\n" + table(["test", "", "what it said"], lines, 3) if lines else "")
+    return rows, page + ("\n\n" + table(["test", "", "what it said"], shown, 3) if shown else "")
 
 
 def _publish(place: Place, records: Sequence[Record], about: Row) -> tuple[str, str]:

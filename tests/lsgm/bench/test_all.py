@@ -84,7 +84,7 @@ def test_a_second_call_goes_on_with_what_failed(bench: Bench, tmp_path: Path) ->
 
 def test_a_part_that_overruns_is_stopped_with_its_children(bench: Bench) -> None:
     began = time.monotonic()
-    status, said = bench("--budget", 1.0, "--only", "train", train=f"{HANGS}; time.sleep(60)")
+    status, said = bench("--budget", 6.0, "--only", "train", train=f"{HANGS}; time.sleep(60)")
     assert status == 1
     assert time.monotonic() - began < 20
     assert "train overran its 1 s" in said
@@ -124,16 +124,21 @@ def test_a_part_that_is_not_there_is_refused(bench: Bench, monkeypatch: pytest.M
 
 
 def test_outcomes_of_tests_are_rows_and_failures_are_told(tmp_path: Path) -> None:
-    junit = tmp_path / "tests.xml"
-    junit.write_text(
-        '<testsuites><testsuite><testcase classname="tests.cuda.test_parity" name="test_a[cuda]" time="1.5"/>'
-        '<testcase classname="tests.cuda.test_parity" name="test_b[cuda]" time="0.5">'
-        '<failure message="assert 1 == 2&#10;and more">where</failure></testcase></testsuite></testsuites>'
+    log = tmp_path / "tests.log"
+    log.write_text(
+        "collecting ... collected 4 items\n\n"
+        "tests/cuda/test_step.py::test_a[cuda-bfloat16, compiled] PASSED          [ 25%]\n"
+        "tests/cuda/test_step.py::test_b[cuda] FAILED  [ 50%]\n"
+        "tests/cuda/test_step.py::test_c SKIPPED (not here) [ 75%]\n"
+        "tests/cuda/test_step.py::test_d[cuda] \n"
+        "FAILED tests/cuda/test_step.py::test_b[cuda] - assert 1 == 2\n"
     )
-    rows, page = every._tested(junit)
-    assert [row["outcome"] for row in rows] == ["passed", "failed"]
-    assert "1 passed, 1 failed, 0 skipped." in page
-    assert "| test_parity::test_b[cuda] | failed | assert 1 == 2 |" in page
+    rows, page = every._tested(log)
+    assert [row["outcome"] for row in rows] == ["passed", "failed", "skipped", "stopped"]
+    assert "1 passed, 1 failed, 1 skipped, 1 stopped." in page
+    assert "| test_step.py::test_b[cuda] | failed | assert 1 == 2 |" in page
+    assert "| test_step.py::test_d[cuda] | stopped |  |" in page
+    assert every._tested(tmp_path / "none.log") == ([], "")
 
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part.name != TESTS], ids=lambda part: part.name)
