@@ -24,6 +24,7 @@ from lsgm.recipes.recipe import JointStage, LSGMRecipe
 from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.structure import to_dict
+from lsgm.train.computing import lay_out, low_precision
 from lsgm.train.stages import second_step
 
 
@@ -72,7 +73,8 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     config = dataclasses.replace(recipe.stage2, steps=1)
     loss = second_step(networks.vae, networks.prior, recipe.prior.objective, config).module.train()
     levels = torch.randint(pixels.levels, (batch, *pixels.shape), dtype=torch.uint8, device=device)
-    dtype = torch.bfloat16 if config.precision == "bfloat16" else None
+    lay_out(loss, config.memory_format, device)
+    dtype = low_precision(config.precision, device)
     # A small step first: libraries load and gradients come into being, which are not what is asked about.
     _step(loss, levels[:2], recipe.seed, dtype)
     before = reset_peak(device) or 0

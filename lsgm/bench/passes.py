@@ -157,7 +157,7 @@ def _distance(a: dict[str, Tensor], b: dict[str, Tensor], part: str) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in names) / scale
 
 
-CHECKED = 4
+CHECKED = 2
 """Images on which the gradients are compared, in float64."""
 MOST = "5/3 is the most that there is, of steps that are convolutions and nothing else"
 """Why two passes may cost less than is asked: a forward pass and two of twice its work, over one and one."""
