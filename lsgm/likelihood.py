@@ -88,7 +88,7 @@ def ode_log_prob(
     smooth function of time, so that their noise, however large, is no error to the control.
 
     ``coordinate`` angle has dopri5 step along arctan(sigma_t / m_t), by the last two errors (`Angle`): as
-    exact at a fifth fewer evaluations or more, for SDEs that preserve unit variance.
+    exact at an eighth to a quarter fewer evaluations, for SDEs that preserve unit variance.
 
     Raises ConfigError for bad options, SolverError naming the sample and t where the solver cannot go on.
     """

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+
+NUMBERS_PER_THREAD = 2**16
+"""Random numbers that are worth a thread: a millisecond of them."""
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -45,11 +51,11 @@ class SeededNoise:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return N(0, 1) noise of shape ``[len(self), *shape]``."""
-        return self._rows(lambda row, g: row.normal_(generator=g), shape, dtype).to(self.device)
+        return self._rows(lambda row, g: row.normal_(generator=g), shape, dtype, carried=True)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return noise uniform on [0, 1) of shape ``[len(self), *shape]``."""
-        return self._rows(lambda row, g: row.uniform_(generator=g), shape, dtype).to(self.device)
+        return self._rows(lambda row, g: row.uniform_(generator=g), shape, dtype, carried=True)
 
     def rademacher(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return fair signs in {-1, 1} of shape ``[len(self), *shape]``."""
@@ -57,12 +63,27 @@ class SeededNoise:
         return (bits.to(dtype) * 2 - 1).to(self.device)
 
     def _rows(
-        self, fill: Callable[[Tensor, Generator], Any], shape: tuple[int, ...], dtype: torch.dtype
+        self,
+        fill: Callable[[Tensor, Generator], Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        *,
+        carried: bool = False,
     ) -> Tensor:
-        out = torch.empty(len(self), *shape, dtype=dtype)
-        for row, generator in zip(out.unbind(), self._streams(), strict=True):
-            fill(row, generator)
-        return out
+        """Fill each row from its own stream; ``carried`` to the device, which need not be waited for then."""
+        pinned = carried and self.device.type == "cuda"
+        out = torch.empty(len(self), *shape, dtype=dtype, pin_memory=pinned)
+        rows = zip(out.unbind(), self._streams(), strict=True)
+        threads = min(torch.get_num_threads(), out.numel() // NUMBERS_PER_THREAD)
+        if threads > 1:
+            # Rows of one stream are filled one after the other, in their order.
+            runs = [list(run) for _, run in groupby(rows, lambda row: id(row[1]))]
+            with ThreadPoolExecutor(threads) as pool:
+                deque(pool.map(lambda run: [fill(*row) for row in run], runs), maxlen=0)
+        else:
+            for row, generator in rows:
+                fill(row, generator)
+        return out.to(self.device, non_blocking=pinned) if carried else out
 
     def _streams(self) -> Sequence[Generator]:
         """Return the generator of each row for one call."""

@@ -13,7 +13,8 @@ cross entropy's control variate compares the network with (`lsgm.objective.bound
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -264,6 +265,17 @@ class ScoreModel(nn.Module):
         if sde.fits_data:
             self.register_buffer("sigma2_max", torch.tensor(sde.prior_var, dtype=torch.float64))
         self.reference = None if reference_shape is None else NormalReference(reference_shape, sde)
+        self._fixed: dict[torch.dtype, tuple[Tensor, Tensor]] | None = None
+        self._is_whole = False
+
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """Compute only once, within the block, what depends on the weights alone: they stay as they are."""
+        self._fixed, self._is_whole = {}, self.has_normal_part and bool(self.active.all())
+        try:
+            yield
+        finally:
+            self._fixed, self._is_whole = None, False
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         super()._load_from_state_dict(*arguments, **keywords)
@@ -318,8 +330,8 @@ class ScoreModel(nn.Module):
         normal = self._known("unit", self.sde.unit_eps_coef, t, z_t) * z_t
         if self.logit is None:
             return normal + self._velocity_part(raw, t)
-        a = self._share(self.logit, z_t)
-        return (1 - a) * normal + a * raw
+        a, rest = self._shares(self.logit, z_t)
+        return rest * normal + a * raw
 
     def excess(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Return eps(z_t, t) - c(t) z_t, what the network adds to the Normal prior's prediction.
@@ -330,7 +342,7 @@ class ScoreModel(nn.Module):
         if self._is_velocity:
             return self._velocity_part(raw, t)
         difference = raw - per_sample(self.sde.unit_eps_coef(t), z_t) * z_t
-        return difference if self.logit is None else self._share(self.logit, z_t) * difference
+        return difference if self.logit is None else self._shares(self.logit, z_t)[0] * difference
 
     def score(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Return grad log p(z_t) = -eps(z_t, t) / sigma_t."""
@@ -357,7 +369,7 @@ class ScoreModel(nn.Module):
         if not sde.is_vp_like:
             return known("f", sde.f, t, z_t) * z_t + half_g2 * self.eps(z_t, t) / sigma
         flow = half_g2 * (self._network(z_t, t) / sigma - z_t)
-        return flow if self.logit is None else self._share(self.logit, z_t) * flow
+        return flow if self.logit is None else self._shares(self.logit, z_t)[0] * flow
 
     def _velocity_part(self, raw: Tensor, t: Tensor) -> Tensor:
         return self._known("mean", self.sde.mean, t, raw) * (raw * self.active)
@@ -365,12 +377,21 @@ class ScoreModel(nn.Module):
     def _known(self, name: str, of: Callable[[Tensor], Tensor], t: Tensor, like: Tensor) -> Tensor:
         return coefficient(name, of, self.sde, t, like)
 
-    def _share(self, logit: Tensor, like: Tensor) -> Tensor:
+    def _shares(self, logit: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a and 1 - a, each [1, C, 1, 1]."""
+        known = self._fixed
+        if known is not None and like.dtype in known:
+            return known[like.dtype]
         # Pinned through the mask: weight decay moves the logit itself, and averages of weights lag behind it.
-        return torch.sigmoid(logit.where(self.active, DEAD_LOGIT)).to(like.dtype)
+        a = torch.sigmoid(logit.where(self.active, DEAD_LOGIT)).to(like.dtype)
+        shares = a, 1 - a
+        if known is not None and not a.requires_grad:
+            known[like.dtype] = shares
+        return shares
 
     def _network(self, z_t: Tensor, t: Tensor) -> Tensor:
-        raw: Tensor = self.network(z_t * self.active if self.has_normal_part else z_t, t)
+        masked = z_t * self.active if self.has_normal_part and not self._is_whole else z_t
+        raw: Tensor = self.network(masked, t)
         return raw.to(z_t.dtype)
 
 

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsgm.config import DensityConfig, SamplerConfig, require
+from lsgm.config import DensityConfig, Execution, SamplerConfig, require
 from lsgm.devices import device_of, pick_device
+from lsgm.distributed import ALONE
 from lsgm.errors import UserError
 from lsgm.generative import Density, GenerativeModel, Pixels, Samples
 from lsgm.model.diffusion import NormalPriorModel, ScoreBasedModel
 from lsgm.model.lsgm import VAECoder
+from lsgm.model.running import settle
 from lsgm.ode import odeint
 from lsgm.pixels import PixelDistribution, pixels_from
 from lsgm.rng import SeededNoise
@@ -117,6 +119,18 @@ class Model:
     def sde(self) -> SDE | None:
         """The forward diffusion that the score model reverses; None of a VAE alone."""
         return None if self.prior is None else self.prior.sde
+
+    def prepare(self, execution: Execution = "eager", *, at_once: int | Literal["auto"] = AT_ONCE) -> int:
+        """Have the score network run in another way from now on; return how many images go at once.
+
+        Args:
+            execution: ``eager``; ``compiled``, by torch.compile, which changes roundings; ``graphs``, CUDA
+                graphs, bit for bit as eager on a GPU; or ``compiled-graphs``, both.
+            at_once: What `sample` will be told; ``auto`` tries which number is fastest and has the memory.
+
+        What cannot be had here is a warning, and the network runs as it is written.
+        """
+        return settle([self.generative], execution, at_once, ALONE)
 
     def sample(
         self,

@@ -73,7 +73,7 @@ PARTS = (
     ),
     Part(
         "sample",
-        "sample --recipes cifar10-small,cifar10-small-sgm --batches 16,256 --overhead cifar10-small",
+        "sample --recipes cifar10-small --batches 16,256 --rounds 3 --overhead cifar10-small",
         "sample --recipes cifar10-small --batches 64 --rounds 3 --overhead cifar10-small --no-compiled",
         "sample --recipes glyphs-small --batches 1,16 --rounds 2 --nfe 4 --overhead glyphs --no-compiled",
         70,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.bench.cost import recipe_pixels
+from lsgm.bench.floor import rates
 from lsgm.bench.measuring import (
     WARM_UP,
     Columns,
@@ -93,6 +94,7 @@ def speed_rows(
     rows = []
     for execution, precision in ways_on(device, compiled=compiled, low=low):
         model, _ = _model(recipe, label, device)
+        flops, best = model.sampling_flops(), _best_rate(device, getattr(torch, precision))
         config = replace(sampler, precision=precision)
         way = execution if precision == "float32" else f"{execution}, {precision}"
         for size in sizes:
@@ -101,20 +103,31 @@ def speed_rows(
             if why := prepare(model, execution, size):
                 rows.append(row | {"note": why})
                 break
-            rows.append(row | _speed(model, config, size, rounds, device, f"{label} {way} {size}"))
+            row |= _speed(model, config, size, rounds, device, f"{label} {way} {size}")
+            rate = (row["nfe"] * flops.evaluation + flops.decoder) * row["images_per_second"]
+            rows.append(row | {"flops_per_second": rate, "floor_share": rate / best})
     return rows
 
 
 def ways_on(device: torch.device, *, compiled: bool, low: bool) -> list[tuple[Execution, Precision]]:
-    """Return how networks are run on a device: as written first, and in bfloat16 where that is computed."""
-    graphs = device.type == "cuda"
-    executions: list[Execution] = ["eager", "graphs"] if graphs else ["eager"]
-    if compiled:
-        executions += ["compiled", "compiled-graphs"] if graphs else ["compiled"]
-    ways: list[tuple[Execution, Precision]] = [(each, "float32") for each in executions]
-    if low and computes_bfloat16(device):
-        ways += [(each, "bfloat16") for each in (executions[1:] if graphs else executions[:1])]
-    return ways
+    """Return how networks are run on a device: as written first, in bfloat16 where that is computed.
+
+    On a GPU all but the first are graphs, without which small networks wait for Python.
+    """
+    plain: Execution = "graphs" if device.type == "cuda" else "eager"
+    fast: list[Execution] = ["compiled-graphs" if device.type == "cuda" else "compiled"] if compiled else []
+    lowered: Sequence[Precision] = ["bfloat16"] if low and computes_bfloat16(device) else []
+    ways: list[tuple[Execution, Precision]] = [("eager", "float32"), (plain, "float32")]
+    ways += [(plain, precision) for precision in lowered]
+    ways += [(each, precision) for each in fast for precision in ("float32", *lowered)]
+    return list(dict.fromkeys(ways))
+
+
+@cache
+def _best_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the better of a device's rates of products and convolutions, in FLOP/s."""
+    found = rates(device, dtype)
+    return max(found["product"], found["convolution"])
 
 
 def _model(recipe: Any, label: str, device: torch.device) -> tuple[Any, Any]:
@@ -218,6 +231,8 @@ _SPEEDS: Columns = {
     "batch": "{batch_size}",
     "images/s": _speed_cell(lambda row: spread(row, "images_per_second", ".3g")),
     "decoder, ms/image": _speed_cell(lambda row: f"{row['decoder_ms_per_image']:.3g}"),
+    "GFLOP/s": _speed_cell(lambda row: f"{row['flops_per_second'] / 1e9:.3g}"),
+    "of the best rate": _speed_cell(lambda row: f"{row['floor_share']:.0%}"),
     "decoder's share": _speed_cell(lambda row: f"{row['decoder_share']:.1%}"),
 }
 _OVERHEADS: Columns = {
@@ -242,7 +257,9 @@ def page(rows: Sequence[Row], *, about: str) -> str:
         columns(_SPEEDS, speeds),
         "Medians with quartiles, whole batches from noise to pixels; weights as initialised, which does not "
         "change the cost of a fixed number of evaluations. One evaluation in latents and one of whole "
-        "images are different amounts of work: compare images per second, not evaluations.",
+        "images are different amounts of work: compare images per second, not evaluations. GFLOP/s are of "
+        "convolutions and products, and the best rate is what a large one of these reaches here, in float32 "
+        "or bfloat16 as the network: the share is that of the least possible time in the time taken.",
         *sorted({f"{row['recipe']}: {row['note']}." for row in speeds if "note" in row}),
     ]
     if overheads:

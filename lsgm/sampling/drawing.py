@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from lsgm.ode import ODESolution
 from lsgm.rng import SeededNoise
 from lsgm.sampling.grids import GridCache, make_grid, time_end_of
 from lsgm.sampling.registry import CountedScore, Sampler, ScoreFunction, find_sampler, node_times
+from lsgm.score import ScoreModel
 from lsgm.sde import SDE
 
 
@@ -72,11 +74,12 @@ def draw(
     z = noise.normal(*shape, dtype=dtype) * (config.temperature * score.sde.prior_var**0.5)
     # From the prior down to the last time, and there perhaps to E[z_0 | z_t] (Tweedie).
     started = clock(device)
-    result = sampler.run(counted, z, times, noise, config)
-    z = result.y if isinstance(result, ODESolution) else result
-    if config.denoise and not sampler.denoises:
-        t = times[-1]
-        z = (z - score.sde.sigma(t) * counted.eps(z, node_times(times, len(z))[-1])) / score.sde.mean(t)
+    with score.fixed() if isinstance(score, ScoreModel) else nullcontext():
+        result = sampler.run(counted, z, times, noise, config)
+        z = result.y if isinstance(result, ODESolution) else result
+        if config.denoise and not sampler.denoises:
+            t = times[-1]
+            z = (z - score.sde.sigma(t) * counted.eps(z, node_times(times, len(z))[-1])) / score.sde.mean(t)
     seconds = clock(device) - started
     _refuse_infinite(z, sampler)
     if isinstance(result, ODESolution):

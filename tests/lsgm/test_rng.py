@@ -28,6 +28,19 @@ def test_streams_and_neighbouring_seeds_share_nothing() -> None:
     assert derive_seed("sample", 1, 2) != derive_seed("sample", 12)
 
 
+def test_threads_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def noise() -> list[torch.Tensor]:
+        rows, draws = SeededNoise(range(7)), RepeatedNoise(range(3))
+        parts = [draws.take(2), draws.take(3)]
+        return [rows.normal(3), rows.uniform(2), rows.rademacher(2), *(part.normal(4) for part in parts)]
+
+    alone = noise()
+    monkeypatch.setattr("lsgm.rng.NUMBERS_PER_THREAD", 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for found, expected in zip(noise(), alone, strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_signs_are_fair() -> None:
     signs = SeededNoise(range(20)).rademacher(500)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lsgm.errors import ConfigError
 from lsgm.nets.config import ScoreNetConfig
 from lsgm.nets.ncsnpp import NCSNpp
+from lsgm.sampling.registry import node_times
 from lsgm.score import ScoreModel
 from lsgm.sde import SDE, VESDE, VPSDE, GeometricVPSDE, SubVPSDE
 
@@ -71,6 +72,36 @@ def test_the_share_is_learned_per_channel() -> None:
     assert model.logit.grad is not None
     assert model.logit.grad.shape == (1, 3, 1, 1)
     assert bool((model.logit.grad != 0).all())
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("form", ["mixed", "velocity"])
+def test_weights_that_stay_as_they_are_change_no_bit(form: str, dropped: bool) -> None:
+    z, t = latents()
+    z = z.float()
+    model = ScoreModel(VPSDE(), Wave().float(), channels=3, parameterisation=form, mixing_init=0.3)  # type: ignore[arg-type]
+    model.drop_channels(torch.tensor([False, dropped, False]))
+    with torch.no_grad():
+        before = model.eps(z, t), model.drift(z, t)
+        with model.fixed():
+            for _ in range(2):
+                assert torch.equal(model.eps(z, t), before[0])
+                assert torch.equal(model.drift(z, t), before[1])
+        model.drop_channels(torch.tensor([True, False, False]))
+        assert not torch.equal(model.eps(z, t), before[0])
+
+
+def test_times_that_are_come_back_to_change_no_bit() -> None:
+    z, _ = latents()
+    times = torch.tensor([1.0, 0.4, 0.01], dtype=torch.float64)
+    for sde in SDES:
+        for form in ("mixed", "velocity"):
+            model = ScoreModel(sde, Wave(), channels=3, parameterisation=form).double()  # type: ignore[arg-type]
+            for k, t in enumerate(node_times(times, len(z))):
+                plain = times[k].expand(len(z))
+                for _ in range(2):
+                    assert torch.equal(model.eps(z, t), model.eps(z, plain))
+                    assert torch.equal(model.drift(z, t), model.drift(z, plain))
 
 
 def test_low_precision_networks_leave_the_latent_in_its_dtype() -> None:

@@ -83,10 +83,10 @@ def test_ways_are_those_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lsgm.bench.sample.computes_bfloat16", lambda device: True)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     plain = ways_on(cpu, compiled=True, low=True)
-    assert plain == [("eager", "float32"), ("compiled", "float32"), ("eager", "bfloat16")]
+    assert plain == [(each, of) for each in ("eager", "compiled") for of in ("float32", "bfloat16")]
     every = ways_on(gpu, compiled=True, low=True)
     assert every[:2] == [("eager", "float32"), ("graphs", "float32")]
-    assert ("compiled-graphs", "bfloat16") in every
+    assert every[2:] == [("graphs", "bfloat16"), *(("compiled-graphs", of) for _, of in plain[:2])]
     assert ways_on(gpu, compiled=False, low=False) == every[:2]
 
 
