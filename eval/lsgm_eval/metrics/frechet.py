@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -25,6 +25,10 @@ EPS = float(np.finfo(np.float64).eps)
 ROUNDING, MARGIN = 10.0, 100.0
 ACCURACY = 1e-7
 """Part of the distance that rounding may take unasked, a tenth of what other packages agree to."""
+LEAST_SHARE = 0.4
+"""Part of all dimensions that a rank has where `dsygst` of a square triangle costs less than products."""
+SMALL_PIVOT = 1e-10
+"""Part of the largest pivot, a variance, below which those of a covariance close to singular are cut off."""
 SMALL = 256
 """Dimensions below which singular values cost nothing worth saving."""
 PARTITIONS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -51,8 +55,8 @@ def frechet_to(reference: Moments, *, accuracy: float | None = None) -> Callable
     the largest is the error itself, serve elsewhere: for distributions very close and spectra very steep.
     Unless given, ``accuracy`` is 1e-7, and 0 in few dimensions.
 
-    Factors are Cholesky's. Those of covariances close to singular come from eigenvectors, and those of N <= D
-    images from N - 1 pivots: what follows then has their size, as if from the N x N Gram matrix.
+    Factors are Cholesky's, with the largest pivots first where a covariance is close to singular. Those of
+    N <= D images have N - 1 pivots: what follows then has their size, as if from the N x N Gram matrix.
     """
     if accuracy is None:
         accuracy = ACCURACY if reference.dim >= SMALL else 0.0
@@ -73,37 +77,87 @@ class _DistanceTo:
         if np.array_equal(a.mean, b.mean) and np.array_equal(cov_a, self.cov):
             return 0.0  # the same statistics: spare the caller the rounding of tr(A) - tr((A A)^1/2)
         found = self._by_eigenvalues(a, cov_a) if self.accuracy else None
-        if found is not None:
-            return found
-        # Singular values, not eigenvalues of the squared product: squaring would leave half the digits.
-        factor, shift = _factor(a), a.mean - b.mean
-        overlap = factor.T @ self.factor
+        return self._by_singular_values(a) if found is None else found
+
+    def _by_singular_values(self, a: Moments) -> float:
+        # Not by eigenvalues of the squared product: squaring would leave half the digits.
+        factor, shift = _factor(a), a.mean - self.reference.mean
+        overlap = factor.rows.T @ self.factor.rows
         common = float(np.linalg.svd(overlap, compute_uv=False).sum()) if overlap.size else 0.0
-        squared = float(shift @ shift) + float((factor**2).sum()) + float((self.factor**2).sum()) - 2 * common
-        return max(squared, 0.0)
+        traces = float((factor.rows**2).sum()) + float((self.factor.rows**2).sum())
+        return max(float(shift @ shift) + traces - 2 * common, 0.0)
 
     def _by_eigenvalues(self, a: Moments, cov_a: Array) -> float | None:
         """Return the distance, or None where eigenvalues are not known well enough for it."""
-        fewer = a.count - 1 < self.factor.shape[1]
-        factor, middle = (_factor(a), self.cov) if fewer else (self.factor, cov_a)
-        if not factor.size:
+        factor, middle, other = self.factor, cov_a, a
+        if a.count - 1 < factor.rank:
+            factor, middle, other = _factor(a), self.cov, self.reference
+        if not factor.rank:
             return None
-        squared = np.maximum(_eigenvalues(middle, factor), 0.0)
+        kept, left = _kept(factor), None
+        if kept < factor.rank:
+            left = _factor(other)
+            if left.rank < factor.rank:
+                return None
+            squared, log_det, missed = _by_triangle(left, factor, kept)
+        else:
+            squared, log_det, missed = np.maximum(_eigenvalues(middle, factor), 0.0), None, 0.0
         shift = a.mean - self.reference.mean
         traces = float(np.trace(cov_a) + np.trace(self.cov))
         found = float(shift @ shift) + traces - 2 * float(np.sqrt(squared).sum())
-        wanted = self.accuracy * found
+        wanted = self.accuracy * found - 2 * missed
         if _uniform_error(squared, ROUNDING * EPS * self.norm * float(np.linalg.norm(cov_a))) < wanted:
             return found
-        log_det = None if fewer else self._log_det(cov_a)
+        log_det = _log_det(_factor(other), factor) if left is None else log_det
         return found if log_det is not None and _graded_error(squared, log_det) < wanted else None
 
-    def _log_det(self, cov_a: Array) -> float | None:
-        """Return log det(A B), or None where either is close to singular."""
-        lower = _cholesky(cov_a) if _triangular(self.factor) else None
-        if lower is None:
-            return None
-        return 2 * float(np.log(lower.diagonal()).sum() + np.log(self.factor.diagonal()).sum())
+
+def _kept(factor: _Factor) -> int:
+    """Return how many columns a factor has without its last pivots, where few are next to nothing.
+
+    Eigenvalues of a product are not known there: the root of eps of the largest is 1e-8 of it.
+    """
+    pivots = np.square(factor.rows[factor.order[: factor.rank], range(factor.rank)])
+    kept = int((pivots > SMALL_PIVOT * pivots.max()).sum())
+    falling = bool((pivots[kept:] <= SMALL_PIVOT * pivots.max()).all())
+    return kept if falling and factor.rank - kept <= factor.rank // 4 else factor.rank
+
+
+def _by_triangle(left: _Factor, right: _Factor, kept: int) -> tuple[Array, float | None, float]:
+    """Return the eigenvalues of T T^T, the logarithm of their product, and what singular values they miss.
+
+    Of F^T G = Q R, T are the first ``kept`` rows of R. The rest of R, what the last columns of G have beyond
+    the span of the others, adds no more to the sum of singular values than its own sum.
+    """
+    packed, _, _, _ = lapack.dgeqrf(left.rows.T @ right.rows, overwrite_a=True)
+    triangle = np.triu(packed)[: right.rank]
+    top, rest = triangle[:kept], triangle[kept:, kept:]
+    squared = scipy.linalg.eigvalsh(top @ top.T, driver="evr", overwrite_a=True, check_finite=False)
+    missed = float(np.linalg.norm(rest, "nuc"))
+    pivots = np.abs(top.diagonal())
+    if not pivots.all():
+        return np.maximum(squared, 0.0), None, missed
+    # det(S S^T + W W^T) of the square S and the rest W of T, by a small determinant beside that of S.
+    beside = scipy.linalg.solve_triangular(top[:, :kept], top[:, kept:], check_finite=False)
+    small = np.linalg.slogdet(np.eye(right.rank - kept) + beside.T @ beside)[1]
+    return np.maximum(squared, 0.0), 2 * float(np.log(pivots).sum()) + float(small), missed
+
+
+def _log_det(left: _Factor, right: _Factor) -> float | None:
+    """Return log det(G^T F F^T G) of the factors F ``left`` and G ``right``, None where it is singular.
+
+    By triangles alone, which no eigenvalue has gone through: where both factors are square their own, else
+    that of F^T G.
+    """
+    if left.rank < right.rank:
+        return None
+    if left.rank == right.rank == len(left.rows):
+        pivots = np.concatenate([np.abs(each.rows[each.order].diagonal()) for each in (left, right)])
+    else:
+        overlap = left.rows.T @ right.rows
+        triangle, _, _, _ = lapack.dgeqrf(overlap, overwrite_a=True)
+        pivots = np.abs(triangle.diagonal())
+    return 2 * float(np.log(pivots).sum()) if pivots.all() else None
 
 
 def _uniform_error(squared: Array, delta: float) -> float:
@@ -137,7 +191,7 @@ def frechet_note(moments: Moments) -> str:
     With N <= D the rank is at most N - 1; above, the eigenvalues decide by the rule of `frechet_distance`.
     """
     dim, few = moments.dim, moments.count <= moments.dim
-    rank = moments.count - 1 if few else _factor(moments).shape[1]
+    rank = moments.count - 1 if few else _factor(moments).rank
     if rank >= dim:
         return ""
     cause = f"{moments.count} images in {dim} dimensions" if few else f"features without spread among {dim}"
@@ -177,7 +231,7 @@ def transport_map(a: Moments, b: Moments) -> Array:
     I - T is the derivative of the squared distance with respect to A. Directions in which A has no spread
     have no derivative and get 0 (a pseudo-inverse).
     """
-    factor = _factor(b)
+    factor = _factor(b).rows
     values, vectors = np.linalg.eigh(factor.T @ a.covariance @ factor)
     kept = values > values.max(initial=0.0) * len(values) * EPS
     moved = factor @ vectors[:, kept]
@@ -290,51 +344,64 @@ def _fit(k: NDArray[np.int64], rise: Array) -> tuple[float, float, float]:
     return step, float(coefficients.sum()), unshared * (1 + 1 / float(excess.sum()))
 
 
-def _factor(moments: Moments) -> Array:
-    """Return F [D, rank] with F F^T = covariance; directions without spread are dropped.
+class _Factor(NamedTuple):
+    """F [D, rank] with F F^T = covariance; in another order of its rows it is lower triangular."""
 
-    Lower triangular where the covariance is far from singular.
-    """
+    rows: Array
+    order: NDArray[np.int64]
+    """By which they are taken then; in it the pivots fall, unless it is the order of the features."""
+
+    @property
+    def rank(self) -> int:
+        """Number of columns."""
+        return int(self.rows.shape[1])
+
+
+def _factor(moments: Moments) -> _Factor:
+    """Return the factor of a covariance; directions without spread are dropped."""
     covariance = moments.covariance
-    if moments.count <= moments.dim:
-        return _pivoted(covariance, moments.count - 1)
-    lower = _cholesky(covariance)
-    if lower is not None:
-        return lower
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > values.max(initial=0.0) * len(values) * EPS
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+    if moments.count > moments.dim:
+        lower = _cholesky(covariance)
+        if lower is not None:
+            return _Factor(lower, np.arange(moments.dim))
+    return _pivoted(covariance, min(moments.count - 1, moments.dim))
 
 
 def _cholesky(covariance: Array) -> Array | None:
-    """Return the lower triangular factor [D, D], or None where pivots are of the size of rounding."""
+    """Return the lower triangular factor [D, D], or None where a pivot is close to the size of rounding."""
     # A symmetric matrix is its own transpose, and LAPACK reads by columns.
     lower, failed = lapack.dpotrf(covariance.T, lower=1, clean=1)
+    if failed:
+        return None
+    pivots = np.square(lower.diagonal())
     least = ROUNDING * len(covariance) * EPS * covariance.diagonal().max(initial=0.0)
-    return np.asarray(lower) if not failed and np.square(lower.diagonal()).min() > least else None
+    return np.asarray(lower) if pivots.min() > max(least, SMALL_PIVOT * pivots.max()) else None
 
 
-def _pivoted(covariance: Array, most: int) -> Array:
+def _pivoted(covariance: Array, most: int) -> _Factor:
     """Return the first columns, at most ``most``, of the Cholesky factor with the largest pivots first."""
-    factor = np.zeros((len(covariance), 0))
-    if covariance.any():
-        found, order, rank, _ = lapack.dpstrf(covariance.T, lower=1)
-        factor = np.zeros((len(covariance), min(rank, most)))
-        factor[order - 1] = np.tril(found)[:, : factor.shape[1]]
-    return factor
+    if not covariance.any():
+        return _Factor(np.zeros((len(covariance), 0)), np.arange(len(covariance)))
+    found, order, rank, _ = lapack.dpstrf(covariance.T, lower=1)
+    factor = np.zeros((len(covariance), min(rank, most)))
+    factor[order - 1] = np.tril(found)[:, : factor.shape[1]]
+    return _Factor(factor, order - 1)
 
 
-def _triangular(factor: Array) -> bool:
-    return factor.shape[0] == factor.shape[1] and not factor[0, 1:].any()
-
-
-def _eigenvalues(middle: Array, factor: Array) -> Array:
+def _eigenvalues(middle: Array, factor: _Factor) -> Array:
     """Return the eigenvalues of G^T S G for symmetric S ``middle`` [D, D] and ``factor`` G [D, rank]."""
-    if _triangular(factor):
+    dim, rank = factor.rows.shape
+    if rank > LEAST_SHARE * dim:
         # The lower triangle alone, at a quarter of the work of two products.
-        inner, _ = lapack.dsygst(middle.T, factor, itype=2, lower=1)
+        lower = factor.rows
+        if rank < dim or (factor.order[1:] < factor.order[:-1]).any():
+            middle = middle[np.ix_(factor.order, factor.order)]
+            lower = np.zeros((dim, dim), order="F")
+            lower[:, :rank] = factor.rows[factor.order]
+        inner, _ = lapack.dsygst(middle.T, lower, itype=2, lower=1)
+        inner = inner[:rank, :rank]
     else:
-        inner = factor.T @ middle @ factor
+        inner = factor.rows.T @ middle @ factor.rows
     # `evr` is the fastest of LAPACK's drivers where no vectors are asked for.
     return np.asarray(
         scipy.linalg.eigvalsh(inner, lower=True, driver="evr", overwrite_a=True, check_finite=False)

@@ -14,6 +14,7 @@ from lsgm_eval.features.published import ensure_torchvision
 from lsgm_eval.metrics.frechet import (
     EPS,
     SMALL,
+    _DistanceTo,
     _eigenvalues,
     _factor,
     _graded_error,
@@ -146,7 +147,7 @@ def test_spectra_like_those_of_features_are_spared_singular_values(
     power: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = Moments.of(falling(30, power)), Moments.of(1.1 * falling(31, power))
-    monkeypatch.delattr(np.linalg, "svd")
+    monkeypatch.setattr(_DistanceTo, "_by_singular_values", None)
     assert frechet_distance(a, b) > 0
 
 
@@ -154,13 +155,61 @@ def test_spectra_like_those_of_features_are_spared_singular_values(
 def test_either_estimate_of_the_rounding_of_eigenvalues_is_above_it(power: float) -> None:
     a, b = Moments.of(falling(32, power)), Moments.of(falling(33, power))
     factors = _factor(a), _factor(b)
-    values = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False)
+    values = np.linalg.svd(factors[0].rows.T @ factors[1].rows, compute_uv=False)
     squared = np.maximum(_eigenvalues(a.covariance, factors[1]), 0.0)
     error = 2 * abs(np.sqrt(squared).sum() - values.sum())
     norms = np.linalg.norm(a.covariance) * np.linalg.norm(b.covariance)
-    log_det = 2 * sum(np.linalg.slogdet(factor)[1] for factor in factors)
+    log_det = 2 * sum(np.linalg.slogdet(factor.rows)[1] for factor in factors)
     assert error < _uniform_error(squared, 10 * EPS * norms) + 4 * len(values) * EPS * values.sum()
     assert error < _graded_error(squared, float(log_det))
+
+
+def nearly_singular(dim: int = SMALL + 4) -> Array:
+    """Standard deviations that fall as 1 / k, and an eighth of them to 1e-7 of the largest."""
+    spread = 1 / np.arange(1, dim + 1)
+    spread[-dim // 8 :] = 1e-7
+    return spread
+
+
+def test_covariances_close_to_singular_are_spared_singular_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation = scipy.linalg.qr(np.random.default_rng(50).normal(size=(SMALL + 4,) * 2))[0]
+    s, t = nearly_singular(), 1.1 * nearly_singular()[np.r_[1, 0, 2 : SMALL + 4]]
+    zero = np.zeros(SMALL + 4)
+    a, b = (gaussian(zero, (rotation * each**2) @ rotation.T) for each in (s, t))
+    exact = frechet_to(b, accuracy=0.0)(a)
+    # They commute, so that the distance is known: 32 standard deviations of 1e-7 are 1e-8 off at the most.
+    assert exact == pytest.approx(((s - t) ** 2).sum(), rel=1e-7)
+    monkeypatch.setattr(_DistanceTo, "_by_singular_values", None)
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-7)
+
+
+def test_a_spread_that_one_side_alone_has_is_not_cut_off() -> None:
+    rotation = scipy.linalg.qr(np.random.default_rng(54).normal(size=(SMALL + 4,) * 2))[0]
+    s, t, zero = nearly_singular(), nearly_singular(), np.zeros(SMALL + 4)
+    s[-20:] = 3.0  # in directions where the other has next to none, but for what a root makes of it
+    a, b = (gaussian(zero, (rotation * each**2) @ rotation.T) for each in (s, t))
+    assert frechet_distance(a, b) == pytest.approx(((s - t) ** 2).sum(), rel=1e-7)
+
+
+@pytest.mark.parametrize("n", [SMALL // 2, SMALL - 20])
+def test_few_images_are_spared_singular_values_of_the_whole(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = falling(51, 1.0, n=n), 1.1 * falling(52, 1.0)
+    expected = frechet_of_features(few, many)
+    monkeypatch.setattr(_DistanceTo, "_by_singular_values", None)
+    assert frechet_distance(Moments.of(few), Moments.of(many)) == pytest.approx(expected, rel=1e-7)
+
+
+def test_pivots_make_a_factor_of_any_covariance() -> None:
+    rng = np.random.default_rng(53)
+    for n in (3, 40, 200):
+        x = rng.normal(size=(n, 60)) @ rng.normal(size=(60, 60))
+        factor, covariance = _factor(Moments.of(x)), Moments.of(x).covariance
+        np.testing.assert_allclose(factor.rows @ factor.rows.T, covariance, atol=1e-12 * covariance.max())
+        triangle = factor.rows[factor.order]
+        assert np.array_equal(triangle, np.tril(triangle))
+        found = np.sort(_eigenvalues(covariance, factor))
+        plain = np.linalg.eigvalsh(factor.rows.T @ covariance @ factor.rows)
+        np.testing.assert_allclose(found, plain, atol=1e-11 * plain.max())
 
 
 def test_eigenvalues_are_refused_where_their_rounding_would_show() -> None:
@@ -173,7 +222,7 @@ def test_eigenvalues_are_refused_where_their_rounding_would_show() -> None:
 @pytest.mark.parametrize("n", [2, 40, SMALL])
 def test_few_images_in_many_dimensions_are_measured_in_the_size_of_their_number(n: int) -> None:
     few, many = falling(35, 1.0, n=n), falling(36, 1.0)
-    assert _factor(Moments.of(few)).shape[1] == n - 1
+    assert _factor(Moments.of(few)).rank == n - 1
     a, b = Moments.of(few), Moments.of(many)
     expected = frechet_of_features(few, many)  # by singular values of the rows themselves
     # Rank-deficient: pivots below eps of the largest are dropped, which is sqrt(eps) in the factor.
