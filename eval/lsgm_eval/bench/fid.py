@@ -11,12 +11,13 @@ from lsgm_eval.bench.options import FidBenchOptions
 
 HELP = "time and memory of Frechet distances and of the pass, beside torch-fidelity and clean-fid"
 
-DESCRIPTION = """Measure four parts in one run. `distance`: the Frechet distance of given moments, by this
+DESCRIPTION = """Measure five parts in one run. `distance`: the Frechet distance of given moments, by this
 package, by SciPy's sqrtm of the product of covariances (clean-fid, pytorch-fid), and by numpy's eigvals of it
-(torch-fidelity). `memory`: the peak of a pass over a model of free images, by their number, each in a process
-of its own. `pass`: a pass over ready images against its extractor alone, on --device; the other parts are
-the processor's. `packages`: the same PNG files end to end with torch-fidelity and clean-fid. Ways are taken
-in turn. Inception's weights are random unless given, which costs the same."""
+(torch-fidelity). `reading`: folders of PNG files by a loop over Pillow, and by one and two workers. `memory`:
+the peak of a pass over a model of free images, by their number, each in a process of its own. `pass`: a pass
+over ready images against its extractor alone, on --device; the other parts are the processor's. `packages`:
+the same PNG files end to end with torch-fidelity and clean-fid. Ways are taken in turn. Inception's weights
+are random unless given, which costs the same."""
 
 EXAMPLES = (
     "lsgm bench fid",
@@ -32,10 +33,12 @@ def run(argv: list[str]) -> int:
 
     from lsgm.bench.measuring import measured
     from lsgm_eval.bench.fid_memory import measure_memory
+    from lsgm_eval.bench.fid_reading import measure_reading
     from lsgm_eval.bench.fid_ways import installed, measure_distance, measure_packages, measure_pass, page
 
     measures: dict[str, Callable[[FidBenchOptions, torch.device], list[dict[str, Any]]]] = {
         "distance": lambda options, device: measure_distance(options),
+        "reading": lambda options, device: measure_reading(options),
         "memory": lambda options, device: measure_memory(options.image_counts),
         "pass": measure_pass,
         "packages": lambda options, device: measure_packages(options),

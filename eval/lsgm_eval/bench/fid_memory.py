@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsgm.bench.targets import towards
 from lsgm.config import DensityConfig, SamplerConfig
 from lsgm.devices import peak_bytes, reset_peak
 from lsgm.errors import ConfigError
@@ -83,6 +84,9 @@ def measure_memory(counts: Sequence[int]) -> list[dict[str, Any]]:
             last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise ConfigError(f"a pass of {count:,} images failed ({last}); give smaller --counts")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
+    if len(rows) > 1 and rows[0]["images"] < rows[-1]["images"]:
+        of = f"{rows[-1]['images']:,} over {rows[0]['images']:,} free images, peak of the process"
+        rows[-1] |= towards("flat-memory", rows[-1]["peak_bytes"] / rows[0]["peak_bytes"], of)
     return rows
 
 

@@ -8,7 +8,7 @@ from lsgm.bench.options import OnDevice
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 
-PARTS = ("distance", "memory", "pass", "packages")
+PARTS = ("distance", "reading", "memory", "pass", "packages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class FidBenchOptions(OnDevice):
     """Feature rows behind each of its two covariances."""
     counts: str = "1000,10000,50000"
     """Numbers of images whose peak memory is measured, between commas."""
+    files: int = 50_000
+    """Files of 32 x 32 pixels that are read, and a hundredth as many of 256 x 256."""
     images: int = 64
     """Images of the pass and of the packages."""
     size: int = 32
@@ -40,7 +42,7 @@ class FidBenchOptions(OnDevice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("dim", "rows", "images", "size", "batch"):
+        for name in ("dim", "rows", "files", "images", "size", "batch"):
             require(getattr(self, name) >= 2, f"{name} is {getattr(self, name)}; give at least 2")
         require(self.repeats >= 1, f"repeats is {self.repeats}; give at least 1")
         for part in self.parts:

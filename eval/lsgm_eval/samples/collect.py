@@ -177,8 +177,9 @@ class Collector:
         self._kept.add(other._kept.rows, other._kept.index)
 
     def stats(self) -> FeatureStats:
-        """Return the moments and the rows in the order of their images."""
-        return FeatureStats(self.moments, self._kept.rows[np.argsort(self._kept.index, kind="stable")])
+        """Return the moments and the rows in the order of their images, which hold until the next `add`."""
+        self._kept.sort()
+        return FeatureStats(self.moments, self._kept.rows)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all that `load` needs to go on as if nothing had happened, bit for bit."""
@@ -221,6 +222,19 @@ class _LowestHashes:
         numbers = np.concatenate([self.index, np.empty(len(stay) - held, np.int64)])
         numbers[places] = every[new]
         self.index = numbers
+
+    def sort(self) -> None:
+        """Bring the rows into the order of their index where they lie: a copy would be as large again."""
+        order = np.argsort(self.index, kind="stable")
+        self.index = self.index[order]
+        for first in np.flatnonzero(order != np.arange(len(order))):
+            if order[first] == first:  # by now
+                continue
+            held, place = self._store[first].copy(), first
+            while order[place] != first:
+                self._store[place] = self._store[order[place]]
+                order[place], place = place, order[place]
+            self._store[place], order[place] = held, place
 
 
 def kept_numbers(count: int, *, capacity: int = CAPACITY) -> NDArray[np.int64]:

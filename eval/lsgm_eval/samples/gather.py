@@ -402,13 +402,19 @@ def ahead(items: Iterable[T], device: torch.device, *, depth: int = DEPTH) -> It
     """Yield an iterator of ``items`` that a thread makes while earlier ones are used, ``depth`` ahead.
 
     What goes wrong in the thread is raised where the item would have come; when the block is left, for
-    whatever reason, the thread stops after the item it is making.
+    whatever reason, the thread stops after the item it is making. On a GPU it has a stream of its own, so
+    that kernels of both run side by side; what it hands over must be made, as images on the CPU are.
     """
     source, waiting = iter(items), deque[Future[list[T]]]()
+    new_stream: Any = torch.cuda.Stream
+    stream = new_stream(device) if device.type == "cuda" else None
+    if stream is not None:
+        stream.wait_stream(torch.cuda.current_stream(device))  # what is under way makes the networks' weights
 
     def enter() -> None:
-        if device.type == "cuda":  # the current device belongs to a thread
+        if stream is not None:  # device and stream belong to a thread
             torch.cuda.set_device(device)
+            torch.cuda.set_stream(stream)
 
     def one() -> list[T]:
         return list(islice(source, 1))
@@ -424,3 +430,5 @@ def ahead(items: Iterable[T], device: torch.device, *, depth: int = DEPTH) -> It
         yield taken()
     finally:
         pool.shutdown(cancel_futures=True)
+        if stream is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
