@@ -6,15 +6,16 @@ Free of torch and numpy, so that processes that draw side by side start in momen
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import starmap
 from pathlib import Path
 
 from PIL import Image, ImageFont
 
 from lsgm import workers
+from lsgm.discovery import import_matplotlib
+from lsgm.files.write import cache_dir
 
 SIDE, OVERSAMPLING, MARGIN = 28, 8, 3
 """Pixels of an image, rendered pixels per pixel and side, pixels left free on every side."""
@@ -64,8 +65,12 @@ def _opened(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def load_faces(folder: Path) -> list[Face]:
-    """Return the sixteen faces with the letters (general category L*) that each maps to a real glyph."""
+def installed_faces() -> list[Face]:
+    """Return the sixteen faces of the matplotlib that is installed.
+
+    With the letters (general category L*) that each maps to a real glyph.
+    """
+    folder = Path(import_matplotlib().get_data_path()) / "fonts" / "ttf"
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped,unused-ignore]
 
     faces = []
@@ -107,22 +112,52 @@ def draw_face(face: Face) -> list[bytes | None]:
     return [draw(face, codepoint) for codepoint in face.letters]
 
 
+class _Drawing:
+    """Faces that are being drawn, the largest ones first, by processes where there are several."""
+
+    def __init__(self, faces: Sequence[Face], processes: int | None) -> None:
+        self.faces = list(faces)
+        count = min(workers.cores(), MOST_PROCESSES, len(faces)) if processes is None else processes
+        self.order = sorted(range(len(faces)), key=lambda place: -len(faces[place].letters))
+        calls = [(self.faces[place],) for place in self.order]
+        self._team = workers.Workers(f"{__name__}:{draw_face.__name__}", count) if count > 1 else None
+        self._begun = [self._team.submit(*call) for call in calls] if self._team else []
+
+    def results(self) -> Iterator[tuple[int, list[bytes | None]]]:
+        """Yield the number of each face and its letters."""
+        if self._team is None:
+            yield from ((place, draw_face(self.faces[place])) for place in self.order)
+            return
+        for place, begun in zip(self.order, self._begun, strict=True):
+            yield place, begun.result()
+        self._team.close()
+
+
+_under_way: list[_Drawing] = []
+
+
+def begin() -> None:
+    """Have every letter drawn by processes from now on, unless a set of them lies in the cache.
+
+    Whoever is about to import torch has them drawn meanwhile; `draw_letters` of all faces takes them.
+    """
+    kept = any((cache_dir() / "derived").glob("glyphs-*.safetensors"))
+    if not kept and workers.cores() > 1 and not _under_way:
+        _under_way.append(_Drawing(installed_faces(), None))
+
+
 def draw_letters(
     faces: Sequence[Face], done: Callable[[int], object] = lambda count: None, *, processes: int | None = None
 ) -> list[list[bytes | None]]:
     """Return `draw_face` of each face; ``done`` is told after each of how many letters it has.
 
-    As many processes as there are cores, unless told how many, draw a face each, the largest ones first.
+    As many processes as there are cores, unless told how many, draw a face each.
     """
-    order = sorted(range(len(faces)), key=lambda place: -len(faces[place].letters))
-    count = min(workers.cores(), MOST_PROCESSES, len(faces)) if processes is None else processes
-    calls = [(faces[place],) for place in order]
-    team = workers.Workers(f"{__name__}:{draw_face.__name__}", count) if count > 1 else None
-    drawn = workers.in_order(team.submit, calls, len(calls)) if team else starmap(draw_face, calls)
+    drawing = _under_way.pop() if _under_way and processes is None else None
+    if drawing is None or drawing.faces != list(faces):
+        drawing = _Drawing(faces, processes)
     found: dict[int, list[bytes | None]] = {}
-    for place, letters in zip(order, drawn, strict=True):
+    for place, letters in drawing.results():
         found[place] = letters
         done(len(letters))
-    if team is not None:
-        team.close()
     return [found[place] for place in range(len(faces))]

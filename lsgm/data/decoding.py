@@ -139,7 +139,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {"look": look, "pixels_of": pixels_o
 def some(function: str, chunk: Sequence[Asked], common: Sequence[Any]) -> tuple[Any, Exception | None]:
     """Return what a function of this module makes of files up to the first that fails, and how that failed.
 
-    Images of one shape come as one array [N, C, H, W].
+    Images of one shape come as one array [N, H, W, C], in which colours lie side by side as decoders leave
+    them: what lies otherwise is packed byte by byte on its way to another process.
     """
     found: list[Any] = []
     failed = None
@@ -150,7 +151,7 @@ def some(function: str, chunk: Sequence[Asked], common: Sequence[Any]) -> tuple[
             failed = error
             break
     if function == "pixels_of" and len({each.shape for each in found}) == 1:
-        return np.stack(found), failed
+        return np.stack([each.transpose(1, 2, 0) for each in found]), failed
     return found, failed
 
 
@@ -189,7 +190,8 @@ class Team:
         self, files: Iterable[Asked], convert: Convert, channels: int, size: tuple[int, int] | None
     ) -> Iterator[Sequence[NDArray[np.uint8]]]:
         """Yield what `pixels_of` returns of each file, some at a time in order; raise where it does."""
-        return self._chunks("pixels_of", files, (self.where, convert, channels, size))
+        for found in self._chunks("pixels_of", files, (self.where, convert, channels, size)):
+            yield found.transpose(0, 3, 1, 2) if isinstance(found, np.ndarray) else found
 
     def _chunks(self, function: str, files: Iterable[Asked], common: tuple[Any, ...]) -> Iterator[Any]:
         submit, lead = self._submit, 2 * self.count

@@ -27,7 +27,7 @@ from lsgm.typefaces import (
     SIDE,
     Face,
     draw_letters,
-    load_faces,
+    installed_faces,
 )
 
 RARE = 150
@@ -43,11 +43,6 @@ class Glyph:
     codepoint: int
     face: str
     pixels: NDArray[np.uint8]
-
-
-def installed_faces() -> list[Face]:
-    """Return the faces of the matplotlib that is installed."""
-    return load_faces(Path(import_matplotlib().get_data_path()) / "fonts" / "ttf")
 
 
 def render_faces(faces: Sequence[Face], *, processes: int | None = None) -> list[Glyph]:

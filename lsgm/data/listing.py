@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lsgm.data.imagefile import reading
 from lsgm.errors import DataError
@@ -38,8 +39,7 @@ _READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZI
 _KINDS_SHOWN = 6
 
 
-@dataclass(frozen=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """A file of a set: its name inside the folder or zip, its size in bytes, and how to get its bytes.
 
     Attributes:
@@ -154,8 +154,10 @@ def list_files(path: Path) -> Listing:
         raise DataError(_nothing(listing))
     listing.files.sort(key=lambda file: file.name)
     _unwrap(listing)
+    most = IMAGE_FILE.value
     for file in listing.files:
-        IMAGE_FILE.hold(listing.label(listing.place(file)), file.size)
+        if file.size > most:
+            IMAGE_FILE.hold(listing.label(listing.place(file)), file.size)
     return listing
 
 
@@ -222,6 +224,7 @@ def _walk(listing: Listing) -> Iterator[ImageFile]:
     """Yield the image files below a folder, any order, and note the rest."""
     real = os.path.realpath(listing.path)
     seen, places, count = {real}, [_Place("", real, frozenset([real]), False)], 0
+    most = IMAGES.value
     while places:
         place = places.pop()
         with reading(listing.label(place.name) if place.name else str(listing.path)):
@@ -237,7 +240,8 @@ def _walk(listing: Listing) -> Iterator[ImageFile]:
                 places.append(met)
             elif met is not None:
                 count += 1
-                IMAGES.hold(shown(str(listing.path)), count)
+                if count > most:
+                    IMAGES.hold(shown(str(listing.path)), count)
                 yield met
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lsgm.bench.measuring import narrowed
 from lsgm.config import DensityConfig, SamplerConfig
-from lsgm.data.glyphs import assemble, installed_faces, render_faces
+from lsgm.data.glyphs import assemble, render_faces
 from lsgm.generative import Pixels
 from lsgm.kinds import find_kind, recipe_from
 from lsgm.recipes import find_recipes, load_recipe, read_costs
@@ -23,6 +23,7 @@ from lsgm.runs.load import fresh_networks, load_model
 from lsgm.score import EDMPreconditioned
 from lsgm.train.loop import train_recipe
 from lsgm.train.optim import build_optimizer
+from lsgm.typefaces import installed_faces
 
 FAMILIES = [
     "glyphs-small-sgm",

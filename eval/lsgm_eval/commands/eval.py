@@ -102,6 +102,11 @@ def run(argv: list[str]) -> int:
         examples=list(EXAMPLES),
         may_be_empty=("--save",),
     )
+    from lsgm import typefaces
+    from lsgm_eval.task import load_task
+
+    if load_task(options.task).dataset == "glyphs":
+        typefaces.begin()  # while torch is imported
     from lsgm.data.decoding import set_workers
     from lsgm.devices import pick_device
     from lsgm.distributed import join
@@ -118,7 +123,6 @@ def run(argv: list[str]) -> int:
     from lsgm_eval.run.manifest import MeasuringCall, describe_call, words_of
     from lsgm_eval.run.runner import measuring
     from lsgm_eval.run.steps import MEASUREMENTS
-    from lsgm_eval.task import load_task
 
     if not options.model:
         raise UserError("there is nothing to measure; name a run with --model DIR")

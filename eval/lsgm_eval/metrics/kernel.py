@@ -29,13 +29,17 @@ class BlockDistance:
     size: int
 
 
-def cubic_kernel(x: Array, y: Array) -> Array:
-    """Return k(x, y) = (x . y / D + 1)^3 for all pairs, shape [N, M]: the kernel of KID, arXiv:1801.01401."""
-    gram = x @ y.T
-    # In place: matrices of these sizes are new memory each time, which takes longer than to multiply them.
+def cubic_kernel(x: Array, y: Array, room: Array | None = None) -> Array:
+    """Return k(x, y) = (x . y / D + 1)^3 for all pairs, shape [N, M]: the kernel of KID, arXiv:1801.01401.
+
+    ``room`` [2, at least N, M] is written over. Matrices of these sizes are new memory each time, which takes
+    longer than to multiply them.
+    """
+    gram, cube = np.empty((2, len(x), len(y))) if room is None else room[:, : len(x)]
+    np.matmul(x, y.T, out=gram)
     gram /= x.shape[1]
     gram += 1.0
-    cube = gram * gram
+    np.multiply(gram, gram, out=cube)
     cube *= gram
     return np.asarray(cube)
 
@@ -53,8 +57,9 @@ def cross_sums(x: NDArray[Any], y: NDArray[Any]) -> tuple[Array, Array]:
     """
     a, b = finite(x), finite(y)
     rows, columns = np.zeros(len(a)), np.zeros(len(b))
+    room = np.empty((2, min(BLOCK, len(a)), len(b)))
     for start in range(0, len(a), BLOCK):
-        block = cubic_kernel(a[start : start + BLOCK], b)
+        block = cubic_kernel(a[start : start + BLOCK], b, room)
         rows[start : start + BLOCK] = block.sum(axis=1)
         columns += block.sum(axis=0)
     return rows, columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,13 +62,13 @@ def test_ink_is_centred(glyph_set: ImageSet) -> None:
 
 def test_no_image_is_the_box_of_a_missing_glyph(glyph_set: ImageSet) -> None:
     unassigned = 0x10FFFD
-    boxes = [typefaces.draw(face, unassigned) for face in module.installed_faces()]
+    boxes = [typefaces.draw(face, unassigned) for face in typefaces.installed_faces()]
     known = {row.numpy().tobytes() for rows in glyph_set.splits.values() for row in rows}
     assert not any(box in known for box in boxes)
 
 
 def test_an_image_is_the_rendering_of_its_labels(glyph_set: ImageSet) -> None:
-    faces = {typefaces.FACES[face.name]: face for face in module.installed_faces()}
+    faces = {typefaces.FACES[face.name]: face for face in typefaces.installed_faces()}
     labels = glyph_set.labels["test"]
     for row in range(0, 4000, 500):
         typeface = glyph_set.classes["typeface"][int(labels["typeface"][row])]
@@ -93,7 +94,7 @@ def test_the_version_carries_the_hash_of_the_pixels(glyph_set: ImageSet) -> None
 
 def named(name: str, letters: Iterable[int]) -> typefaces.Face:
     """Return a face of that name as if it had these letters alone."""
-    face = next(face for face in module.installed_faces() if face.name == name)
+    face = next(face for face in typefaces.installed_faces() if face.name == name)
     return replace(face, letters=tuple(letters))
 
 
@@ -123,7 +124,7 @@ def plainly(face: typefaces.Face, codepoint: int) -> bytes:
 
 
 def test_letters_are_those_of_pillows_own_drawing_to_the_bit() -> None:
-    for face in module.installed_faces():
+    for face in typefaces.installed_faces():
         for codepoint in face.letters[:: len(face.letters) // 10]:
             assert typefaces.draw(face, codepoint) == plainly(face, codepoint)
 
@@ -137,6 +138,22 @@ def test_several_processes_draw_what_one_does(monkeypatch: pytest.MonkeyPatch) -
     assert sum(told) == 5
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     assert typefaces.draw_letters(faces, processes=2) == alone
+
+
+def test_letters_that_were_begun_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSGM_CACHE", str(tmp_path))
+    faces = [named("STIXGeneral", [0x41, 0x62])]
+    monkeypatch.setattr(typefaces, "installed_faces", lambda: faces)
+    monkeypatch.setattr("lsgm.workers.cores", lambda: 2)
+    typefaces.begin()
+    (begun,) = typefaces._under_way
+    assert typefaces.draw_letters(faces) == [[typefaces.draw(faces[0], 0x41), typefaces.draw(faces[0], 0x62)]]
+    assert begun.faces == faces
+    assert not typefaces._under_way
+    (tmp_path / "derived").mkdir()
+    (tmp_path / "derived" / "glyphs-1-x.safetensors").touch()
+    typefaces.begin()
+    assert not typefaces._under_way
 
 
 def test_assembling_does_not_depend_on_the_order_of_rendering() -> None:
