@@ -66,7 +66,8 @@ def frechet_to(reference: Moments, *, accuracy: float | None = None) -> Callable
 class _DistanceTo:
     def __init__(self, reference: Moments, accuracy: float) -> None:
         self.reference, self.accuracy = reference, accuracy
-        self.cov, self.factor = reference.covariance, _factor(reference)
+        self.cov = reference.covariance
+        self.factor = _factor(reference, self.cov)
         self.norm = float(np.linalg.norm(self.cov))
 
     def __call__(self, a: Moments) -> float:
@@ -89,33 +90,37 @@ class _DistanceTo:
 
     def _by_eigenvalues(self, a: Moments, cov_a: Array) -> float | None:
         """Return the distance, or None where eigenvalues are not known well enough for it."""
-        factor, middle, other = self.factor, cov_a, a
+        factor, middle, other, cov_other = self.factor, cov_a, a, cov_a
         if a.count - 1 < factor.rank:
-            factor, middle, other = _factor(a), self.cov, self.reference
+            factor, middle, other, cov_other = _factor(a, cov_a), self.cov, self.reference, self.cov
         if not factor.rank:
             return None
-        kept, left = _kept(factor), None
-        if kept < factor.rank:
-            left = _factor(other)
-            if left.rank < factor.rank:
-                return None
-            squared, log_det, missed = _by_triangle(left, factor, kept)
-        else:
-            squared, log_det, missed = np.maximum(_eigenvalues(middle, factor), 0.0), None, 0.0
+        inner, kept = _inner(middle, factor), _kept(factor)
+        split = _split(inner, kept) if kept < factor.rank else None
+        squared = np.maximum(_eigenvalues(inner[:kept, :kept]), 0.0)
+        common, missed = float(np.sqrt(squared).sum()), 0.0
+        if split is not None:
+            # The roots of the rest, and how far both parts are off beside one another: see `_split`.
+            least = max(float(squared.min()), EPS**2)
+            missed = split.spread / least * (math.sqrt(least) + split.roots)
+            common += split.roots
         shift = a.mean - self.reference.mean
         traces = float(np.trace(cov_a) + np.trace(self.cov))
-        found = float(shift @ shift) + traces - 2 * float(np.sqrt(squared).sum())
-        wanted = self.accuracy * found - 2 * missed
+        found = float(shift @ shift) + traces - 2 * common
+        wanted = self.accuracy * found - missed
         if _uniform_error(squared, ROUNDING * EPS * self.norm * float(np.linalg.norm(cov_a))) < wanted:
             return found
-        log_det = _log_det(_factor(other), factor) if left is None else log_det
+        if split is None:
+            log_det = _log_det(_factor(other, cov_other), factor) if kept == factor.rank else None
+        else:
+            log_det = split.log_det
         return found if log_det is not None and _graded_error(squared, log_det) < wanted else None
 
 
 def _kept(factor: _Factor) -> int:
     """Return how many columns a factor has without its last pivots, where few are next to nothing.
 
-    Eigenvalues of a product are not known there: the root of eps of the largest is 1e-8 of it.
+    Eigenvalues of a whole product are not known there: the root of eps of the largest is 1e-8 of it.
     """
     pivots = np.square(factor.rows[factor.order[: factor.rank], range(factor.rank)])
     kept = int((pivots > SMALL_PIVOT * pivots.max()).sum())
@@ -123,24 +128,32 @@ def _kept(factor: _Factor) -> int:
     return kept if falling and factor.rank - kept <= factor.rank // 4 else factor.rank
 
 
-def _by_triangle(left: _Factor, right: _Factor, kept: int) -> tuple[Array, float | None, float]:
-    """Return the eigenvalues of T T^T, the logarithm of their product, and what singular values they miss.
+class _Split(NamedTuple):
+    """What a symmetric M = [[A, B], [B^T, D]] with a tiny D tells beside the eigenvalues of A."""
 
-    Of F^T G = Q R, T are the first ``kept`` rows of R. The rest of R, what the last columns of G have beyond
-    the span of the others, adds no more to the sum of singular values than its own sum.
+    roots: float
+    """Sum of the roots of the eigenvalues of S = D - B^T A^-1 B."""
+    spread: float
+    """Trace of D."""
+    log_det: float
+    """Logarithm of det(A)."""
+
+
+def _split(inner: Array, kept: int) -> _Split | None:
+    """Return the parts of a matrix whose lower triangle is given, None where A is singular to rounding.
+
+    The largest eigenvalues of M are above those of A (Cauchy), in sum by no more than tr D; the others are
+    below those of S. As det M = det A det S, they are so by a factor of exp(-tr D / min eig A) at the least.
     """
-    packed, _, _, _ = lapack.dgeqrf(left.rows.T @ right.rows, overwrite_a=True)
-    triangle = np.triu(packed)[: right.rank]
-    top, rest = triangle[:kept], triangle[kept:, kept:]
-    squared = scipy.linalg.eigvalsh(top @ top.T, driver="evr", overwrite_a=True, check_finite=False)
-    missed = float(np.linalg.norm(rest, "nuc"))
-    pivots = np.abs(top.diagonal())
-    if not pivots.all():
-        return np.maximum(squared, 0.0), None, missed
-    # det(S S^T + W W^T) of the square S and the rest W of T, by a small determinant beside that of S.
-    beside = scipy.linalg.solve_triangular(top[:, :kept], top[:, kept:], check_finite=False)
-    small = np.linalg.slogdet(np.eye(right.rank - kept) + beside.T @ beside)[1]
-    return np.maximum(squared, 0.0), 2 * float(np.log(pivots).sum()) + float(small), missed
+    root, failed = lapack.dpotrf(inner[:kept, :kept], lower=1, clean=1)
+    if failed:
+        return None
+    beside = scipy.linalg.solve_triangular(root, inner[kept:, :kept].T, lower=True, check_finite=False)
+    rest = inner[kept:, kept:]
+    rest = np.tril(rest) + np.tril(rest, -1).T
+    values = np.linalg.eigvalsh(rest - beside.T @ beside)
+    roots = float(np.sqrt(np.maximum(values, 0.0)).sum())
+    return _Split(roots, float(np.trace(rest)), 2 * float(np.log(root.diagonal()).sum()))
 
 
 def _log_det(left: _Factor, right: _Factor) -> float | None:
@@ -357,9 +370,9 @@ class _Factor(NamedTuple):
         return int(self.rows.shape[1])
 
 
-def _factor(moments: Moments) -> _Factor:
-    """Return the factor of a covariance; directions without spread are dropped."""
-    covariance = moments.covariance
+def _factor(moments: Moments, covariance: Array | None = None) -> _Factor:
+    """Return the factor of a covariance, where it is at hand; directions without spread are dropped."""
+    covariance = moments.covariance if covariance is None else covariance
     if moments.count > moments.dim:
         lower = _cholesky(covariance)
         if lower is not None:
@@ -388,21 +401,22 @@ def _pivoted(covariance: Array, most: int) -> _Factor:
     return _Factor(factor, order - 1)
 
 
-def _eigenvalues(middle: Array, factor: _Factor) -> Array:
-    """Return the eigenvalues of G^T S G for symmetric S ``middle`` [D, D] and ``factor`` G [D, rank]."""
+def _inner(middle: Array, factor: _Factor) -> Array:
+    """Return the lower triangle of G^T S G for symmetric S ``middle`` [D, D] and ``factor`` G [D, rank]."""
     dim, rank = factor.rows.shape
-    if rank > LEAST_SHARE * dim:
-        # The lower triangle alone, at a quarter of the work of two products.
-        lower = factor.rows
-        if rank < dim or (factor.order[1:] < factor.order[:-1]).any():
-            middle = middle[np.ix_(factor.order, factor.order)]
-            lower = np.zeros((dim, dim), order="F")
-            lower[:, :rank] = factor.rows[factor.order]
-        inner, _ = lapack.dsygst(middle.T, lower, itype=2, lower=1)
-        inner = inner[:rank, :rank]
-    else:
-        inner = factor.rows.T @ middle @ factor.rows
+    if rank <= LEAST_SHARE * dim:
+        return np.asarray(factor.rows.T @ middle @ factor.rows)
+    # At a quarter of the work of two products.
+    lower = factor.rows
+    if rank < dim or (factor.order[1:] < factor.order[:-1]).any():
+        middle = middle[np.ix_(factor.order, factor.order)]
+        lower = np.zeros((dim, dim), order="F")
+        lower[:, :rank] = factor.rows[factor.order]
+    inner, _ = lapack.dsygst(middle.T, lower, itype=2, lower=1)
+    return np.asarray(inner[:rank, :rank])
+
+
+def _eigenvalues(inner: Array) -> Array:
+    """Return the eigenvalues of a symmetric matrix, of which the lower triangle is read."""
     # `evr` is the fastest of LAPACK's drivers where no vectors are asked for.
-    return np.asarray(
-        scipy.linalg.eigvalsh(inner, lower=True, driver="evr", overwrite_a=True, check_finite=False)
-    )
+    return np.asarray(scipy.linalg.eigvalsh(inner, lower=True, driver="evr", check_finite=False))

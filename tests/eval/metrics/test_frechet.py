@@ -18,6 +18,7 @@ from lsgm_eval.metrics.frechet import (
     _eigenvalues,
     _factor,
     _graded_error,
+    _inner,
     _uniform_error,
     frechet_distance,
     frechet_note,
@@ -156,7 +157,7 @@ def test_either_estimate_of_the_rounding_of_eigenvalues_is_above_it(power: float
     a, b = Moments.of(falling(32, power)), Moments.of(falling(33, power))
     factors = _factor(a), _factor(b)
     values = np.linalg.svd(factors[0].rows.T @ factors[1].rows, compute_uv=False)
-    squared = np.maximum(_eigenvalues(a.covariance, factors[1]), 0.0)
+    squared = np.maximum(_eigenvalues(_inner(a.covariance, factors[1])), 0.0)
     error = 2 * abs(np.sqrt(squared).sum() - values.sum())
     norms = np.linalg.norm(a.covariance) * np.linalg.norm(b.covariance)
     log_det = 2 * sum(np.linalg.slogdet(factor.rows)[1] for factor in factors)
@@ -179,6 +180,18 @@ def test_covariances_close_to_singular_are_spared_singular_values(monkeypatch: p
     exact = frechet_to(b, accuracy=0.0)(a)
     # They commute, so that the distance is known: 32 standard deviations of 1e-7 are 1e-8 off at the most.
     assert exact == pytest.approx(((s - t) ** 2).sum(), rel=1e-7)
+    monkeypatch.setattr(_DistanceTo, "_by_singular_values", None)
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-7)
+
+
+def test_what_is_next_to_nothing_counts_where_axes_are_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    dim, rng = SMALL + 4, np.random.default_rng(55)
+    first = scipy.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    second = scipy.linalg.qr(first + 0.1 / np.sqrt(dim) * rng.normal(size=(dim, dim)))[0]
+    s = nearly_singular()
+    a, b = (gaussian(np.zeros(dim), (axes * s**2) @ axes.T) for axes in (first, second))
+    exact = frechet_to(b, accuracy=0.0)(a)
+    # 32 standard deviations of 1e-7 lie across axes along which the other has some 1e-2: 1e-8 each.
     monkeypatch.setattr(_DistanceTo, "_by_singular_values", None)
     assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-7)
 
@@ -207,7 +220,7 @@ def test_pivots_make_a_factor_of_any_covariance() -> None:
         np.testing.assert_allclose(factor.rows @ factor.rows.T, covariance, atol=1e-12 * covariance.max())
         triangle = factor.rows[factor.order]
         assert np.array_equal(triangle, np.tril(triangle))
-        found = np.sort(_eigenvalues(covariance, factor))
+        found = np.sort(_eigenvalues(_inner(covariance, factor)))
         plain = np.linalg.eigvalsh(factor.rows.T @ covariance @ factor.rows)
         np.testing.assert_allclose(found, plain, atol=1e-11 * plain.max())
 
