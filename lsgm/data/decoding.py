@@ -188,7 +188,7 @@ class Team:
 
     def pixels(
         self, files: Iterable[Asked], convert: Convert, channels: int, size: tuple[int, int] | None
-    ) -> Iterator[Sequence[NDArray[np.uint8]]]:
+    ) -> Iterator[Any]:
         """Yield what `pixels_of` returns of each file, some at a time in order; raise where it does."""
         for found in self._chunks("pixels_of", files, (self.where, convert, channels, size)):
             yield found.transpose(0, 3, 1, 2) if isinstance(found, np.ndarray) else found

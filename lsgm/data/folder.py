@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,10 +112,8 @@ class CheckedFiles:
         """Return image ``row``, uint8 [C, H, W]. Raises DataError for a damaged or changed file."""
         return next(self.each([row]))
 
-    def pixels_of(
-        self, rows: Iterable[int], size: Size | None = None
-    ) -> Iterator[Sequence[NDArray[np.uint8]]]:
-        """Yield what `each` yields, some images together."""
+    def pixels_of(self, rows: Iterable[int], size: Size | None = None) -> Iterator[Any]:
+        """Yield what `each` does, some together: arrays [N, C, H, W], or lists where sizes differ."""
         asked = (
             Asked(
                 self._sources[row],

@@ -27,7 +27,7 @@ ACCURACY = 1e-7
 """Part of the distance that rounding may take unasked, a tenth of what other packages agree to."""
 LEAST_SHARE = 0.4
 """Part of all dimensions that a rank has where `dsygst` of a square triangle costs less than products."""
-SMALL_PIVOT = 1e-10
+SMALL_PIVOT = 1e-8
 """Part of the largest pivot, a variance, below which those of a covariance close to singular are cut off."""
 SMALL = 256
 """Dimensions below which singular values cost nothing worth saving."""
