@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from lsgm import __version__
+from lsgm import __version__, peers
 from lsgm.discovery import choose, offers
 from lsgm.errors import UserError
 from lsgm.files.names import shown
@@ -213,6 +213,8 @@ def _run(line: list[str]) -> int:
         _hush(sys.stdout)
         return 141
     except Exception as error:  # what no reader has foreseen, too, is one sentence
+        foreseen = isinstance(error, UserError)
+        peers.failed(" ".join(str(error).split()) or type(error).__name__, foreseen=foreseen)
         return _ended(2, _sentence(error, line))
     if leaving is not None:
         raise leaving

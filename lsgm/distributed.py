@@ -6,16 +6,21 @@ import atexit
 import gc
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lsgm import peers
 from lsgm.errors import ConfigError, UserError
 
 T = TypeVar("T")
@@ -46,6 +51,19 @@ class World:
         share = batch // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
+    def deal(self, count: int, batch: int) -> NDArray[np.int64]:
+        """Return which of ``count`` things this process does, to be done ``batch`` at a time in that order.
+
+        Whole batches, those that one process would make, in turns: what is computed of a batch is then the
+        same to the last bit however many processes there are. Where that would leave the busiest with over a
+        tenth more than its equal part, as of few batches, things are dealt singly.
+        """
+        batches = -(-count // batch)
+        busiest = -(-batches // self.size) * batch
+        if self.size > 1 and busiest * self.size > 1.1 * count:
+            return np.arange(self.rank, count, self.size)
+        return np.flatnonzero(np.arange(count) // batch % self.size == self.rank)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module with its gradients averaged over the processes.
 
@@ -55,7 +73,18 @@ class World:
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Newer versions of torch have another name for it, which older ones do not know.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Gradients are added up where they are sent from, which saves copying all of them. gloo sends
+            # pieces that a processor's cache holds twice as fast as larger ones.
+            return DistributedDataParallel(
+                module,
+                device_ids=ids,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                bucket_cap_mb=None if ids else 4,
+            )
 
     def largest(self, values: Sequence[float]) -> list[float]:
         """Return the maximum of each value over the processes."""
@@ -72,6 +101,14 @@ class World:
         items: list[Any] = [None] * self.size
         dist.all_gather_object(items, item, group=self.control)
         return items
+
+    def hand_in(self, item: T) -> list[T]:
+        """Return every process's item in the order of their ranks to the first one, nothing to the others."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.gather_object(item, items if self.main else None, group=self.control)
+        return items if self.main else []
 
     def on_main(self, action: Callable[[], T]) -> T:
         """Run `action` on the first process; all wait for it, get its result, or raise its UserError."""
@@ -122,7 +159,10 @@ def join(device: torch.device | str) -> World:
         # Not left before the process ends: torchrun's store still holds the addresses of the first time,
         # and a second one would call them.
         atexit.register(leave)
-    return World(dist.get_rank(), dist.get_world_size(), device, _control())
+    world = World(dist.get_rank(), dist.get_world_size(), device, _control())
+    if not joined and world.size > 1:
+        peers.watch(world.rank, world.size, os.environ.get("MASTER_ADDR", "localhost"), world.gather)
+    return world
 
 
 def _number(variable: str, default: int) -> int:
@@ -133,9 +173,16 @@ def _number(variable: str, default: int) -> int:
     return int(given)
 
 
+PATIENCE = timedelta(hours=4)
+"""How long a process waits for a decision of another one, which may measure or fetch something meanwhile.
+
+Processes that die are found at once (`lsgm.peers`); this is for one that lives and never comes.
+"""
+
+
 @cache
 def _control() -> Any:
-    return dist.new_group(backend="gloo")
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 _SETTLING = 0.3
@@ -149,6 +196,7 @@ def leave() -> None:
     thread that frees a tensor while Python finalises is ended within C++ code that must not be left, and
     the process aborts. So what can be dropped is dropped, and the threads that stay are given time to idle.
     """
+    peers.leave()
     if dist.is_initialized():
         _control.cache_clear()
         dist.destroy_process_group()

@@ -18,7 +18,7 @@ from unittest import mock
 
 from lsgm.logs import speaking
 
-__all__ = ["begin", "two"]
+__all__ = ["begin", "together", "two"]
 
 PATIENCE = 240.0
 """Seconds that two processes may take on a busy machine."""
@@ -46,24 +46,31 @@ def begin(work: Callable[..., int | None], *arguments: Any, said: Path, **enviro
     return process
 
 
-def two(work: Callable[..., int | None], *arguments: Any, folder: Path) -> None:
-    """Have two processes do the same work in the environment that torchrun gives them, and wait for both."""
+def together(
+    work: Callable[..., int | None], *arguments: Any, folder: Path, size: int = 2
+) -> list[tuple[BaseProcess, Path]]:
+    """Start processes in the environment that torchrun gives them; the files hold their standard errors."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     folder.mkdir(parents=True, exist_ok=True)
-    places = [folder / f"stderr-{rank}.txt" for rank in range(2)]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        begin(work, *arguments, said=said, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+    places = [folder / f"stderr-{rank}.txt" for rank in range(size)]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
+    return [
+        (begin(work, *arguments, said=said, RANK=str(rank), LOCAL_RANK=str(rank), **place), said)
         for rank, said in enumerate(places)
     ]
-    for process in processes:
+
+
+def two(work: Callable[..., int | None], *arguments: Any, folder: Path) -> None:
+    """Have two processes do the same work in the environment that torchrun gives them, and wait for both."""
+    started = together(work, *arguments, folder=folder)
+    for process, _ in started:
         process.join(PATIENCE)
-    status = [process.exitcode for process in processes]
-    for process in processes:
+    status = [process.exitcode for process, _ in started]
+    for process, _ in started:
         process.kill()
-    assert status == [0, 0], "\n".join(said.read_text() for said in places)
+    assert status == [0, 0], "\n".join(said.read_text() for _, said in started)
 
 
 def _child(

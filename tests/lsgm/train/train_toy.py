@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from lsgm.cli import main
 from lsgm.config import OptimConfig, StageConfig
 from lsgm.errors import UserError
 from lsgm.rng import StepNoise
@@ -164,6 +166,27 @@ def long(folder: Path, pause: float, every: float) -> int:
     """Train two stages of 60 steps with a checkpoint every `every` seconds; return the exit status."""
     stages = two_stages(replace(LONG, checkpoint_every=every), hook=patient(pause))
     return run_toy(folder, stages).exit_status
+
+
+def exact(folder: Path, pause: float, every: float) -> int:
+    """Train as `long` does, without what differs between numbers of processes: dropout's stream."""
+    stages = two_stages(replace(LONG, checkpoint_every=every), dropout=0.0, hook=patient(pause))
+    return run_toy(folder, stages).exit_status
+
+
+def fails_alone(folder: Path) -> int:
+    """Train until the second process runs into an error that no other has."""
+
+    def hook(call: int) -> float:
+        if call == 3 and os.environ["RANK"] == "1":
+            raise MemoryError("no room for the images")
+        return 1.0
+
+    def command(argv: list[str]) -> int:
+        return run_toy(folder, two_stages(LONG, hook=hook)).exit_status
+
+    with mock.patch("lsgm.cli._dispatch", command):
+        return main([])
 
 
 def stuck(folder: Path) -> int:
