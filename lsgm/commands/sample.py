@@ -219,7 +219,7 @@ class _Drawing:
         self._refuse_foreign()
         # A folder says itself which images it holds; of an npz the record does.
         whole = self.options.npz and all(seed in self.record.costs for seed in self.options.seeds)
-        kept = self.output.prepare(self.options.n if whole else 0)
+        kept = self.output.prepare(range(self.options.n) if whole else ())
         stack.enter_context(self.record.open(fresh=not kept))
 
     def _leave(self) -> None:
@@ -257,7 +257,8 @@ class _Drawing:
             for start in range(0, total, size):
                 block = range(start, min(start + size, total))
                 missing = world.on_main(partial(self._missing, block))
-                shares = world.gather(self._draw_share(missing[world.rank :: world.size]))
+                dealt = world.deal(len(missing), self.batch).tolist()
+                shares = world.gather(self._draw_share([missing[place] for place in dealt]))
                 if refused := [share for share in shares if isinstance(share, str)]:
                     raise UserError(refused[0])
                 world.on_main(partial(self._note, shares))

@@ -9,7 +9,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -44,8 +44,8 @@ class Output:
     Number k is the image of the k-th seed that the place was opened with.
     """
 
-    def prepare(self, done: int) -> bool:
-        """Make the place ready, by one process; return whether it holds the first ``done`` images of its key.
+    def prepare(self, done: Collection[int]) -> bool:
+        """Make the place ready, by one process; return whether it holds the images of those numbers.
 
         Raises UserError for a place that holds other images.
         """
@@ -113,12 +113,12 @@ class _Folder(Output):
     def __init__(self, folder: Path, key: str, seeds: Sequence[int], pixels: Pixels, digits: int) -> None:
         self.folder, self.key, self.seeds, self.pixels, self.digits = folder, key, seeds, pixels, digits
 
-    def prepare(self, done: int) -> bool:
+    def prepare(self, done: Collection[int]) -> bool:
         note = self.folder / f".{KEY}"
         with keeping(self.folder):
             if note.is_file() and read_bytes(note, DOCUMENT) == self.key.encode():
                 self._sweep()
-                return all(self.holds(number) for number in range(done))
+                return all(self.holds(number) for number in done)
             if self.folder.exists() and not self.folder.is_dir():
                 raise UserError(f"{self.folder} is a file and PNGs need a folder: name another place")
             if self.folder.exists() and any(self.folder.iterdir()):
@@ -186,7 +186,7 @@ class _Npz(Output):
         self.partial = path.with_name(f".{path.name}.{key[:16]}.partial")
         self._row_bytes = math.prod(self.shape[1:])
 
-    def prepare(self, done: int) -> bool:
+    def prepare(self, done: Collection[int]) -> bool:
         if math.prod(self.shape) >= LARGEST:
             raise UserError(
                 f"{self.shape[0]:,} images are more than one file can hold: name a folder for PNGs, or draw "
@@ -196,7 +196,7 @@ class _Npz(Output):
             if self.partial.is_file():
                 return self._grow()
             if self._is_finished():
-                return done >= self.shape[0] or self._reopen()
+                return len(done) >= self.shape[0] or self._reopen()
             if self.path.exists():
                 raise UserError(
                     f"{self.path} is there and is of other images: name another place, or remove it"

@@ -97,7 +97,8 @@ def score_images(
     done = world.on_main(lambda: select_rows(store.finished(), wanted))
     rest = wanted[~np.isin(wanted, done["rows"])] if done else wanted
     job = _Job(model, images, config, store, batch_size, allow_failures)
-    share = job.run(rest[world.rank :: world.size], done, title or f"{model.name}: {config.method}")
+    own = rest[world.deal(len(rest), job.images_at_once)]
+    share = job.run(own, done, title or f"{model.name}: {config.method}")
     finished, failed, stopped = zip(*world.gather(share), strict=True)
     if any(stopped):
         raise UserError(next(filter(None, stopped)))
@@ -185,7 +186,7 @@ class _Job:
         reset_peak()
         with bar(total=earlier + len(rows), desc=title, unit="image") as progress:
             progress.n = progress.initial = earlier
-            for batch in np.split(rows, range(self._images_at_once, len(rows), self._images_at_once)):
+            for batch in np.split(rows, range(self.images_at_once, len(rows), self.images_at_once)):
                 try:
                     columns, failed = self._score(batch)
                 except UserError as error:
@@ -202,7 +203,7 @@ class _Job:
         return join_columns(parts[1:]), failures, stopped
 
     @property
-    def _images_at_once(self) -> int:
+    def images_at_once(self) -> int:
         """Images of a batch: fewer where each has many draws, so that finished ones are stored often."""
         return max(1, min(self.batch_size, 4 * self.config.at_once // self.config.samples))
 

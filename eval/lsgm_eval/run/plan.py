@@ -26,7 +26,13 @@ from lsgm_eval.measure.space import Space, measure_space
 from lsgm_eval.metrics.moments import FeatureStats, Moments
 from lsgm_eval.models import fit
 from lsgm_eval.samples.collect import Gathered
-from lsgm_eval.samples.reference import Reference, all_features, given_reference, reference_features
+from lsgm_eval.samples.reference import (
+    Reference,
+    all_features,
+    extract_together,
+    given_reference,
+    reference_features,
+)
 from lsgm_eval.task import Closed, SpaceSpec, Task, Tier
 
 Opened = tuple[list[GenerativeModel], TaskImages, list[Space], list[Closed]]
@@ -273,7 +279,15 @@ def _with_reference(
             return found
         return replace(found, floor=_floor(found, held_out().stats, task.likelihood_split))
 
-    # Rows are made of a pass by the first process alone: the others need the network and nothing more.
+    # The images are extracted by all processes. Rows are made by the first one alone: the others need the
+    # network and nothing more.
+    together = partial(extract_together, images, seed=seed, extractor=extractor, world=world)
+    memorised = "memorisation" in space.spec.statistics
+    if memorised:
+        together(trained, rows=rows, every=True)
+    together(split, rows=rows)
+    if memorised or (tier.floor_images and split == trained):
+        together(task.likelihood_split, rows=tier.floor_images or None)
     measured: list[Space] = []
     world.on_main(lambda: measured.append(measure()))
     return measured[0] if measured else space

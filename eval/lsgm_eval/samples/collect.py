@@ -17,6 +17,9 @@ from lsgm_eval.features.extractor import Classifies, Extractor, Spatial, label_o
 from lsgm_eval.metrics.inception_score import SPLITS, ClassSums
 from lsgm_eval.metrics.moments import FeatureStats, Moments, finite
 
+Extracted = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Pooled features [B, D] and spatial ones."""
+
 CAPACITY = 10_000
 """Rows of features kept: all of a quick run's, a sample of a full one's."""
 BLOCK = 1024
@@ -56,12 +59,20 @@ class Branch:
 
         What is returned are the pooled features [B, D].
         """
+        return self.put(self.extract(images), index)
+
+    def extract(self, images: Tensor) -> Extracted:
+        """Return the pooled features [B, D] of images and, where they are gathered, the spatial ones."""
         if self.spatial is not None and isinstance(self.extractor, Spatial):
             pooled, spatial = self.extractor.with_spatial(images)
+            return np.asarray(pooled), np.asarray(spatial)
+        return np.asarray(self.extractor(images)), None
+
+    def put(self, extracted: Extracted, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give every accumulator its rows, and return the pooled features."""
+        features, spatial = extracted
+        if self.spatial is not None and spatial is not None:
             self.spatial.add(spatial, index)
-        else:
-            pooled = self.extractor(images)
-        features = np.asarray(pooled)
         self.features.add(features, index)
         if self.classes is not None:
             self.classes.add(features, index)

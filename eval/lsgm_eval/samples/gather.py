@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
 import time
@@ -88,10 +89,11 @@ def run_pass(
     """Draw one image for each seed and return what all extractors make of them, without keeping the images.
 
     A thread draws the next batches while one is extracted (not with ``overlap=False``: the numbers are the
-    same). Image number k of the pass is that of ``seeds[k]``; process r takes every world.size-th from r and
-    the parts are merged exactly. What is done so far is written to ``state_path`` now and then, and the same
-    call goes on from there; a file of another pass, or a damaged one, is named and begun again. ``save``
-    keeps the images, in a folder as PNGs or in an npz as ADM does (arr_0 uint8 [N, H, W, C]).
+    same). Image number k of the pass is that of ``seeds[k]``; the processes share the batches (`World.deal`)
+    and the parts are merged exactly. What is done so far is written to ``state_path`` now and then, by each
+    process beside it, and the same call goes on from there, in as many processes as there then are; a file
+    of another pass, or a damaged one, is named and begun again. ``save`` keeps the images, in a folder as
+    PNGs or in an npz as ADM does (arr_0 uint8 [N, H, W, C]).
 
     Raises UserError, on all processes, for a model that returns fewer images than seeds, other shapes or
     floats, for features that are not finite, and for a place to save that holds other images.
@@ -99,22 +101,23 @@ def run_pass(
     if not len(seeds) or batch_size < 1:
         raise ValueError("a pass needs seeds and batches of at least one image")
     world = world or World(0, 1, torch.device("cpu"))
-    numbers = np.arange(world.rank, len(seeds), world.size)
 
     def fresh() -> Share:
-        return Share(numbers, model.pixels.shape, branches(extractors, len(seeds)))
+        return Share(model.pixels.shape, branches(extractors, len(seeds)), len(seeds))
 
     key = _pass_key(model, seeds, sampler, fresh().plan, world, save)
     output = open_output(save, key, seeds, model.pixels)
+    share, rest = _resumed(fresh, state_path, key, output, world, len(seeds))
+    numbers = rest[world.deal(len(rest), batch_size)]
     state = StateFile(_of_process(state_path, world), key) if state_path else None
-    share = _resumed(fresh, state, output, world, len(seeds))
-    rest = draw_batches(model, seeds[world.rank :: world.size], sampler, batch_size, start=share.done)
+    drawn = draw_batches(model, seeds, numbers, sampler, batch_size)
     said = ""
     try:
-        if share.done < len(numbers):
+        if len(numbers):
             with ExitStack() as stack:
-                batches = stack.enter_context(ahead(rest, world.device)) if overlap else rest
-                _take_all(batches, model.name, share, output, state, save_every)
+                batches = stack.enter_context(ahead(drawn, world.device)) if overlap else drawn
+                total = share.done + len(numbers)
+                _take_all(batches, total, model.name, share, output, state, save_every)
     except UserError as error:
         said = str(error)
     # What stopped one process is raised by all together.
@@ -139,7 +142,6 @@ def _pass_key(
             "model": model.sha256,
             "sampler": to_dict(sampler),
             "seeds": hashlib.sha256(np.asarray(seeds, dtype=np.int64).tobytes()).hexdigest(),
-            "processes": world.size,
             "device": world.device.type,
             "branches": {
                 label: [branch.extractor.dim, branch.extractor.resize, sorted(branch.parts)]
@@ -158,28 +160,59 @@ def _of_process(path: Path, world: World) -> Path:
     return path.with_name(f"{path.stem}-{world.rank}-of-{world.size}{path.suffix}")
 
 
+def _of_all(path: Path) -> list[Path]:
+    """Return the files of a pass that are there, of however many processes: the merged one's first."""
+    stem, end = glob.escape(path.stem), glob.escape(path.suffix)
+    return [path for path in [path, *sorted(path.parent.glob(f"{stem}-*-of-*{end}"))] if path.exists()]
+
+
 def _resumed(
-    fresh: Callable[[], Share], state: StateFile | None, output: Output, world: World, total: int
-) -> Share:
-    """Return the share that the state tells of, unless images that it says are kept are there no more."""
+    fresh: Callable[[], Share], path: Path | None, key: str, output: Output, world: World, total: int
+) -> tuple[Share, NDArray[np.int64]]:
+    """Return this process's share of what was done before, and the numbers of the images that are not done.
+
+    The first process takes what all processes of the interrupted call had done, unless images that they say
+    are kept are there no more. What it took is in its own file before the others' go, and a file of images
+    that are in another one counts for nothing: no image is ever counted twice.
+    """
+
+    def look() -> NDArray[np.int64]:
+        files = _of_all(path) if path else []
+        for file in files:
+            found = StateFile(file, key).read((other := fresh()).load, room=other.room)
+            if found is not None and not np.isin(found.numbers, share.numbers).any():
+                share.merge(found)
+        if not output.prepare(share.numbers.tolist()):
+            share.clear(fresh())
+        mine = _of_process(path, world) if path else None
+        if path is not None and mine is not None and files != [mine] and share.done:
+            StateFile(mine, key).write(share.state())
+            for file in files:
+                if file != mine:
+                    file.unlink(missing_ok=True)
+        return share.numbers
+
     share = fresh()
-    found = state.read(share.load, room=share.room) if state else None
-    done = world.gather(found.done if found is not None else 0)
-    complete = sum(done) == total
-    kept = world.on_main(lambda: output.prepare(total if complete else min(done) * world.size))
-    return found if found is not None and kept else fresh()
+    done = world.on_main(look)
+    return share, np.setdiff1d(np.arange(total), done)
 
 
 def _take_all(
-    batches: Iterable[Batch], name: str, share: Share, output: Output, state: StateFile | None, every: float
+    batches: Iterable[Batch],
+    total: int,
+    name: str,
+    share: Share,
+    output: Output,
+    state: StateFile | None,
+    every: float,
 ) -> None:
     """Extract, keep and count every batch of the model ``name``, and write the state now and then."""
     due = time.monotonic() + every
     reset_peak()
-    with bar(total=share.count, desc=f"{name}: samples", unit="image") as progress:
+    with bar(total=total, desc=f"{name}: samples", unit="image") as progress:
         progress.n = progress.initial = share.done
         for batch in batches:
-            number = share.numbers[batch.start : batch.start + len(batch.images)]
+            number = batch.numbers
             begun = time.perf_counter()
             for branch in share.plan.values():
                 try:
@@ -192,9 +225,9 @@ def _take_all(
             seconds = time.perf_counter() - begun
             output.write(number, batch.images)
             share.note(batch, number, seconds, peak_bytes())
-            progress.set_postfix_str(f"nfe {share.told.nfe[: share.done].mean():.1f}", refresh=False)
+            progress.set_postfix_str(f"nfe {share.told.nfe.mean():.1f}", refresh=False)
             progress.update(len(batch.images))
-            if state and (time.monotonic() >= due or share.done == share.count):
+            if state and (time.monotonic() >= due or share.done == total):
                 begun = time.monotonic()
                 state.write(share.state())
                 ended = time.monotonic()
@@ -214,8 +247,8 @@ def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped:
     told = world.gather(share.told)
     order = np.argsort(np.concatenate([t.preview_numbers for t in told]))
     nfe = torch.zeros(sum(len(t.nfe) for t in told), dtype=torch.float64)
-    for rank, part in enumerate(told):
-        nfe[rank :: world.size] = torch.from_numpy(part.nfe)
+    for part in told:
+        nfe[torch.from_numpy(part.numbers)] = torch.from_numpy(part.nfe)
     decoder = sum(float(t.decoder_seconds.sum()) for t in told)
     return Pass(
         gathered={label: branch.gathered for label, branch in share.plan.items()},
@@ -237,8 +270,8 @@ def _merged(share: Share, spare: Mapping[str, Branch], world: World, overlapped:
 class Batch:
     """Images uint8 [B, C, H, W] from some seeds, their evaluations int64 [B], and the seconds they took."""
 
-    start: int
-    """Which of the seeds given is the first of these."""
+    numbers: NDArray[np.int64]
+    """Of the images in the pass, [B]."""
     seeds: Sequence[int]
     images: Tensor
     nfe: Tensor
@@ -251,8 +284,10 @@ class Batch:
 class Told:
     """What the other processes must know of a share, beside its accumulators; arrays of its file by name."""
 
+    numbers: NDArray[np.int64]
+    """Of the images that are done, in the order in which they were."""
     nfe: Array
-    """Of every image, those that are done first."""
+    """Of each of these."""
     preview: NDArray[np.uint8]
     preview_numbers: NDArray[np.int64]
     seconds: Array
@@ -261,30 +296,29 @@ class Told:
     """NaN for batches of which it is not known."""
     counts: NDArray[np.int64]
     """Images of every batch."""
-    done: int = 0
     extraction_seconds: float = 0.0
     peak_bytes: int = 0
     """0 where it is not known."""
 
 
 class Share:
-    """Progress through the images numbered ``numbers`` in the pass: everything that a resumed one needs.
+    """What is done of a pass of ``total`` images [C, H, W]: everything that a resumed one needs."""
 
-    They are of a shape (C, H, W), and done in the order of ``numbers``.
-    """
-
-    def __init__(
-        self, numbers: NDArray[np.int64], image_shape: tuple[int, int, int], plan: Mapping[str, Branch]
-    ) -> None:
-        self.numbers, self.plan, self.count = numbers, plan, len(numbers)
+    def __init__(self, image_shape: tuple[int, int, int], plan: Mapping[str, Branch], total: int) -> None:
+        self.plan, self._total = plan, total
         none, whole = np.empty(0), np.empty(0, np.int64)
         preview = np.empty((0, *image_shape), np.uint8)
-        self.told = Told(np.zeros(self.count), preview, whole, none, none, whole)
+        self.told = Told(whole, none, preview, whole, none, none, whole)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Numbers of the images that are done."""
+        return self.told.numbers
 
     @property
     def done(self) -> int:
         """How many images are done."""
-        return self.told.done
+        return len(self.told.numbers)
 
     @property
     def room(self) -> int:
@@ -292,15 +326,36 @@ class Share:
         dims = [branch.extractor.dim for branch in self.plan.values()]
         dims += [branch.spatial.moments.dim for branch in self.plan.values() if branch.spatial is not None]
         image = math.prod(self.told.preview.shape[1:])
-        return sum(map(room_of, dims)) + 32 * self.count + PREVIEW * image
+        return sum(map(room_of, dims)) + 40 * self._total + PREVIEW * image
+
+    def merge(self, other: Share) -> None:
+        """Take everything that another share of the pass has done."""
+        if not self.done:  # as it is, to the last bit
+            self.plan, self.told = other.plan, other.told
+            return
+        for label, branch in self.plan.items():
+            branch.merge(other.plan[label])
+        ours, theirs = vars(self.told), vars(other.told)
+        both: dict[str, Any] = {
+            name: np.concatenate([value, theirs[name]])
+            for name, value in ours.items()
+            if isinstance(value, np.ndarray)
+        }
+        both["extraction_seconds"] = self.told.extraction_seconds + other.told.extraction_seconds
+        both["peak_bytes"] = max(self.told.peak_bytes, other.told.peak_bytes)
+        self.told = Told(**both)
+
+    def clear(self, empty: Share) -> None:
+        """Forget everything, for what an ``empty`` share has."""
+        self.plan, self.told = empty.plan, empty.told
 
     def note(
         self, batch: Batch, number: NDArray[np.int64], extraction_seconds: float, peak: int | None
     ) -> None:
         """Count a batch, whose images are numbered ``number`` [B] in the pass, as done."""
-        told, end = self.told, self.done + len(batch.images)
-        told.nfe[self.done : end] = batch.nfe.numpy()
-        told.done = end
+        told = self.told
+        told.numbers = np.append(told.numbers, number)
+        told.nfe = np.append(told.nfe, batch.nfe.numpy())
         told.seconds = np.append(told.seconds, batch.seconds)
         decoder = math.nan if batch.decoder_seconds is None else batch.decoder_seconds
         told.decoder_seconds = np.append(told.decoder_seconds, decoder)
@@ -368,16 +423,21 @@ class StateFile:
 
 
 def draw_batches(
-    model: GenerativeModel, seeds: Sequence[int], sampler: SamplerConfig, batch_size: int, *, start: int = 0
+    model: GenerativeModel,
+    seeds: Sequence[int],
+    numbers: NDArray[np.int64],
+    sampler: SamplerConfig,
+    batch_size: int,
 ) -> Iterator[Batch]:
-    """Yield the images of ``seeds[start:]`` in batches.
+    """Yield the images of the seeds numbered ``numbers``, in batches.
 
     Raises UserError where the model returns fewer images than seeds, images of another shape than it says,
     or images that are not uint8: how floats become levels is the model's affair and part of what is
     measured, and features of unrounded images would be of images that nobody can write to a file.
     """
-    for at in range(start, len(seeds), batch_size):
-        chosen = list(seeds[at : at + batch_size])
+    for at in range(0, len(numbers), batch_size):
+        own = numbers[at : at + batch_size]
+        chosen = [seeds[number] for number in own.tolist()]
         drawn = model.sample(chosen, sampler)
         if len(drawn.images) != len(chosen) or len(drawn.nfe) != len(chosen):
             raise UserError(
@@ -394,7 +454,7 @@ def draw_batches(
             got, said = "x".join(map(str, shape)), "x".join(map(str, model.pixels.shape))
             raise UserError(f"{model.name} returned images of {got} and says it makes {said}: correct either")
         images, nfe = drawn.images.cpu(), drawn.nfe.cpu()
-        yield Batch(at, chosen, images, nfe, drawn.seconds, drawn.decoder_seconds)
+        yield Batch(own, chosen, images, nfe, drawn.seconds, drawn.decoder_seconds)
 
 
 @contextmanager

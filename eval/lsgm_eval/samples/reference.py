@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsgm.data import ImageSet, sha256_of, test_levels
+from lsgm.distributed import ALONE, World
 from lsgm.errors import DataError, UserError
 from lsgm.files.arrays import Arrays
 from lsgm.files.names import shown
@@ -36,7 +37,7 @@ from lsgm_eval.features.statistics import read_statistics
 from lsgm_eval.metrics.kernel import within_sums
 from lsgm_eval.metrics.moments import Array, FeatureStats, Moments
 from lsgm_eval.metrics.precision_recall import radii
-from lsgm_eval.samples.collect import branches, room_of
+from lsgm_eval.samples.collect import Branch, Extracted, branches, room_of
 
 CODE = (
     "lsgm_eval.features.extractor",
@@ -153,6 +154,40 @@ def all_features(
     return RowFile(place, shape)
 
 
+def extract_together(
+    images: ImageSet,
+    split: str,
+    seed: int,
+    extractor: Extractor,
+    *,
+    rows: int | None = None,
+    every: bool = False,
+    world: World,
+    batch_size: int = 500,
+) -> None:
+    """Have all processes extract what the cache of the first one lacks, which then finds it there.
+
+    What lands in the cache is to the last bit what one process makes: the batches are those, and the first
+    process adds them up in their order. With ``every`` it is what `all_features` reads, else what
+    `reference_features` does. Raises on all processes what stops one of them.
+    """
+    path, total = _path(images, split, seed, rows, extractor), len(images.split(split))
+    place, shape = path.with_suffix(".f4"), (total if rows is None else min(rows, total), extractor.dim)
+
+    def there() -> bool:
+        return (open_rows(place, shape) if every else _read(path, extractor)) is not None
+
+    if world.size == 1 or world.on_main(there):
+        return
+    pixels, desc = reference_pixels(images, split, seed, rows), f"features of {images.name} {split}"
+    with write_rows(place, shape) if every and world.main else nullcontext(_let_go) as keep:
+        _made(path, pixels, extractor, desc, batch_size, keep, world)
+
+
+def _let_go(features: NDArray[np.float32]) -> None:
+    """Keep no rows."""
+
+
 def given_reference(path: Path, extractor: Extractor) -> Reference:
     """Return a reference of which a file tells mean and covariance only, as others publish them.
 
@@ -176,22 +211,45 @@ def _made(
     extractor: Extractor,
     desc: str,
     size: int,
-    keep: Callable[[NDArray[np.float32]], None] = lambda features: None,
+    keep: Callable[[NDArray[np.float32]], None] = _let_go,
+    world: World = ALONE,
 ) -> Reference:
-    """Return the features of images, left in a file but for what ``keep`` takes as it comes."""
+    """Return the features of images, left in a file but for what ``keep`` takes as it comes.
+
+    Of several processes each extracts a batch in turn, and the first one has all of them.
+    """
     ((label, branch),) = branches([extractor], len(pixels), classes=False).items()
     with bar(total=len(pixels), desc=desc, unit="image") as progress:
-        for start in range(0, len(pixels), size):
-            batch = pixels[start : start + size]
-            keep(branch.take(batch, np.arange(start, start + len(batch))))
-            progress.update(len(batch))
+        for first in range(0, len(pixels), size * world.size):
+            starts = range(first, min(first + size * world.size, len(pixels)), size)
+            for start, found in zip(starts, _round(branch, pixels, starts, size, world), strict=False):
+                keep(branch.put(found, np.arange(start, start + len(found[0]))))
+                progress.update(len(found[0]))
     spatial = branch.spatial.moments if branch.spatial is not None else None
-    found = Reference(branch.features.stats(), sha256_of(pixels), spatial, extractor=label)
-    texts = {"key": path.stem, "sha256": found.sha256, "extractor": label}
-    arrays = {name: np.array(text) for name, text in texts.items()} | {"rows": found.stats.rows}
-    arrays |= found.stats.moments.arrays() | (spatial.arrays("spatial_") if spatial is not None else {})
-    write_kept(path, arrays, sealed=True)
-    return found
+    found_all = Reference(branch.features.stats(), sha256_of(pixels), spatial, extractor=label)
+    if world.main:
+        texts = {"key": path.stem, "sha256": found_all.sha256, "extractor": label}
+        arrays = {name: np.array(text) for name, text in texts.items()} | {"rows": found_all.stats.rows}
+        arrays |= found_all.stats.moments.arrays()
+        arrays |= spatial.arrays("spatial_") if spatial is not None else {}
+        write_kept(path, arrays, sealed=True)
+    return found_all
+
+
+def _round(branch: Branch, pixels: Tensor, starts: range, size: int, world: World) -> list[Extracted]:
+    """Return what all processes extract of a batch each, to the first one; others get none."""
+    own, said = None, ""
+    if world.rank < len(starts):
+        start = starts[world.rank]
+        try:
+            own = branch.extract(pixels[start : start + size])
+        except UserError as error:
+            if world.size == 1:
+                raise
+            said = str(error)
+    if world.size > 1 and (stopped := [stop for stop in world.gather(said) if stop]):
+        raise UserError(stopped[0])
+    return [found for found in world.hand_in(own) if found is not None]
 
 
 def _read(path: Path, extractor: Extractor) -> Reference | None:

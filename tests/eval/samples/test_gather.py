@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import threading
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from lockstep import in_step
 from oracles.distances import inception_score
 from torch import Tensor
 
 from lsgm.config import SamplerConfig
-from lsgm.distributed import World, join
+from lsgm.distributed import join
 from lsgm.errors import UserError
 from lsgm.generative import Pixels, Samples
 from lsgm.rng import SeededNoise
 from lsgm_eval.samples.gather import DEPTH, Pass, run_pass
 
 SAMPLER = SamplerConfig("heun", steps=3)
-CPU = torch.device("cpu")
 
 
 @dataclass
@@ -142,37 +141,11 @@ def test_shards_and_batches_agree(shards: int, batch: int) -> None:
     assert_equal(in_one_process(shards, batch), draw(), rtol=1e-10)
 
 
-def in_one_process(size: int, batch: int) -> Pass:
-    """Run all ranks in lock-step threads, whose `gather` is a barrier, and return what the last one has."""
-    board: list[Any] = [None] * size
-    barrier = threading.Barrier(size)
-
-    class Together(World):
-        def gather(self, item: Any) -> list[Any]:
-            board[self.rank] = item
-            barrier.wait(timeout=20)
-            items = list(board)
-            barrier.wait(timeout=20)
-            return items
-
-        def on_main(self, action: Callable[[], Any]) -> Any:
-            return self.gather(action() if self.main else None)[0]
-
-    found: list[Pass | None] = [None] * size
-
-    def work(rank: int) -> None:
-        found[rank] = draw(batch_size=batch, world=Together(rank, size, CPU))
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    last = found[-1]
-    assert last is not None
-    assert found[0] is not None
-    assert_equal(found[0], last)
-    return last
+def in_one_process(size: int, batch: int, **options: Any) -> Pass:
+    """Run all ranks in lock-step threads and return what the last one has."""
+    found = in_step(size, lambda world: draw(batch_size=batch, world=world, **options))
+    assert_equal(found[0], found[-1])
+    return found[-1]
 
 
 def test_one_thread_gives_the_numbers_of_two() -> None:
@@ -205,6 +178,40 @@ def test_an_interrupted_pass_goes_on_bit_for_bit(tmp_path: Path, overlap: bool) 
     rest = Noise()
     assert_equal(draw(rest, state_path=state), whole)
     assert rest.drawn == []
+
+
+def stopped(size: int, stop_at: int, state: Path) -> list[int]:
+    """Have the process that comes to a seed stop all of them; return the seeds of what they had drawn."""
+    models = [Noise(stop_at=stop_at, stop=out_of_power) for _ in range(size)]
+    with pytest.raises(RuntimeError, match="no power"):
+        in_step(size, lambda world: draw(models[world.rank], batch_size=10, world=world, state_path=state))
+    assert len(list(state.parent.glob("state*.npz"))) == size
+    return [seed for model in models for seed in model.drawn]
+
+
+def test_another_number_of_processes_goes_on_where_each_was_stopped(tmp_path: Path) -> None:
+    """Three processes are stopped, then two, and one ends it: no image is left out or counted twice."""
+    state, last = tmp_path / "state.npz", Noise()
+    drawn = stopped(3, 1150, state) + stopped(2, 1270, state)
+    assert_equal(draw(last, batch_size=10, state_path=state), draw(), rtol=1e-10)
+    # A batch that was drawn ahead and not yet looked at is drawn again.
+    assert set(drawn) | set(last.drawn) == set(SEEDS)
+    assert 0 < len(last.drawn) < 50
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_what_a_file_holds_twice_is_counted_once(tmp_path: Path) -> None:
+    """The first process has put all parts together and died before it removed the others'."""
+    state = tmp_path / "state.npz"
+    in_one_process(2, 64, state_path=state)
+    part = tmp_path / "state-1-of-2.npz"
+    kept = part.read_bytes()
+    draw(state_path=state)
+    part.write_bytes(kept)
+    model = Noise()
+    assert_equal(draw(model, state_path=state), draw(), rtol=1e-10)
+    assert model.drawn == []
+    assert not part.exists()
 
 
 def test_a_network_named_by_bytes_that_are_no_text_is_kept_and_found_again(tmp_path: Path) -> None:

@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lockstep import in_step
 from torch import Tensor
 
 from lsgm.data import ImageSet, sha256_of
+from lsgm.errors import UserError
 from lsgm_eval.samples import reference
-from lsgm_eval.samples.reference import cache_key, choose, data_images, reference_features
+from lsgm_eval.samples.reference import (
+    all_features,
+    cache_key,
+    choose,
+    data_images,
+    extract_together,
+    reference_features,
+)
 
 
 class Corners:
@@ -97,3 +106,48 @@ def test_fewer_images_chosen_are_the_first_of_more() -> None:
     assert torch.equal(choose(100, 10, 3), choose(100, 60, 3)[:10])
     assert len(set(choose(100, 100, 3).tolist())) == 100
     assert not torch.equal(choose(100, 10, 3), choose(100, 10, 4))
+
+
+# Several processes.
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_all_processes_extract_what_one_would_to_the_last_bit(
+    bars: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: bool
+) -> None:
+    monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "alone"))
+    alone = reference_features(bars, "train", 1, Corners(), batch_size=64)
+    monkeypatch.setenv("LSGM_CACHE", str(tmp_path / "three"))
+    own = [Corners() for _ in range(3)]
+    for _ in range(2):  # the second time it is there
+        in_step(
+            3,
+            lambda world: extract_together(
+                bars, "train", 1, own[world.rank], every=every, world=world, batch_size=64
+            ),
+        )
+    assert [extractor.seen for extractor in own] == [216, 192, 192]
+    never = Corners()
+    found = reference_features(bars, "train", 1, never)
+    np.testing.assert_array_equal(found.stats.rows, alone.stats.rows)
+    np.testing.assert_array_equal(found.stats.moments.covariance, alone.stats.moments.covariance)
+    assert found.sha256 == alone.sha256
+    if every:
+        rows = all_features(bars, "train", 1, never)
+        np.testing.assert_array_equal(rows[:], alone.stats.rows)
+    assert never.seen == 0
+
+
+def test_what_stops_one_process_is_raised_by_all(bars: ImageSet) -> None:
+    class Refuses(Corners):
+        def __call__(self, images: Tensor) -> Tensor:
+            raise UserError("this network takes no bars")
+
+    kinds = [Corners, Refuses]
+
+    def work(world: object) -> str:
+        with pytest.raises(UserError, match="takes no bars"):
+            extract_together(bars, "train", 1, kinds[world.rank](), world=world)  # type: ignore[attr-defined, arg-type]
+        return "told"
+
+    assert in_step(2, work) == ["told", "told"]

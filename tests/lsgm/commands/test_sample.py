@@ -398,7 +398,7 @@ def test_a_process_that_writes_an_npz_leaves_the_rows_between_its_own_to_the_oth
         keep.open_output(tmp_path / "x.npz", "key", range(4), Pixels(1, 8, 8, "discrete", 8))
         for _ in range(2)
     )
-    mine.prepare(0)
+    mine.prepare(())
     real = keep.save_rows
 
     def meanwhile(file: IO[bytes], places: Sequence[int], rows: NDArray[np.uint8]) -> None:

@@ -114,7 +114,7 @@ def test_a_record_that_is_no_file_is_one_sentence_and_nothing_is_written_through
 @pytest.mark.parametrize("kind", ["link", "hard", "pipe"])
 def test_the_unfinished_file_of_an_npz_is_written_into_as_itself_only(kind: str, tmp_path: Path) -> None:
     output = open_output(tmp_path / "x.npz", "key", range(4), PIXELS)
-    output.prepare(0)
+    output.prepare(())
     (partial,) = tmp_path.glob(".x.npz*.partial")
     mine = tmp_path / "mine"
     partial.rename(mine)
@@ -196,7 +196,7 @@ def test_a_manifest_of_something_else_is_left_alone(text: str, run: Path, tmp_pa
 
 def test_an_npz_whose_list_and_parts_disagree_is_one_sentence(tmp_path: Path) -> None:
     output = open_output(tmp_path / "x.npz", "key", range(4), PIXELS)
-    output.prepare(0)
+    output.prepare(())
     output.write(np.arange(4), IMAGES)
     output.finish()
     content = (tmp_path / "x.npz").read_bytes()
@@ -204,7 +204,7 @@ def test_an_npz_whose_list_and_parts_disagree_is_one_sentence(tmp_path: Path) ->
     (tmp_path / "x.npz").write_bytes(b"PK\3\5" + content[4:])
     more = open_output(tmp_path / "x.npz", "key", range(6), PIXELS)
     with pytest.raises(UserError, match=r"x\.npz is damaged \(Bad magic number.*\): remove it"):
-        more.prepare(0)
+        more.prepare(())
 
 
 def array(path: Path, shape: tuple[int, ...], content: bytes = b"", descr: str = "|u1") -> None:
@@ -232,7 +232,7 @@ def test_an_npz_of_other_rows_is_one_sentence(
 ) -> None:
     """Where it is opened again for more images than it has."""
     output = open_output(tmp_path / "x.npz", "key", range(4), PIXELS)
-    output.prepare(0)
+    output.prepare(())
     output.write(np.arange(4), IMAGES)
     (partial,) = tmp_path.glob(".x.npz*.partial")
     spoil(partial)
@@ -245,7 +245,7 @@ def test_an_npz_of_other_rows_is_one_sentence(
 
     def go_on() -> None:
         more = open_output(tmp_path / "x.npz", "key", range(6), PIXELS)
-        more.prepare(0)
+        more.prepare(())
         more.read([0, 1, 2, 3])
 
     with pytest.raises(UserError, match=r"x\.npz.*(remove it|other images)") as caught:
@@ -255,7 +255,7 @@ def test_an_npz_of_other_rows_is_one_sentence(
 
 def kept(folder: Path) -> Output:
     output = open_output(folder, "key", range(4), PIXELS)
-    output.prepare(0)
+    output.prepare(())
     output.write(np.arange(4), IMAGES)
     return output
 
