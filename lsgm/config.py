@@ -242,6 +242,9 @@ class StageConfig:
     """Compile the networks with torch.compile, each sort of block once."""
     cuda_graphs: bool = False
     """With compile, on a GPU: record what is compiled and replay it, without launches kernel by kernel."""
+    sharded: bool = False
+    """Of several processes let each keep a piece of the weights, their average and the optimisers' states
+    (FSDP2) in place of all: for networks that are too large for one device."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
     val_every: int = 500
@@ -270,6 +273,10 @@ class StageConfig:
         require(self.clip >= 0, f"clip is {self.clip}; give a norm of at least 0")
         require(
             self.log_every >= 1 and self.val_every >= 1, "log-every and val-every must be at least 1 step"
+        )
+        require(
+            not self.sharded or not (self.compile or self.precision == "float16"),
+            "sharded goes with neither compile nor float16; leave one of them out",
         )
         require(self.checkpoint_every > 0, "checkpoint-every must be above 0 seconds")
         require(self.keep >= 1, "keep must be at least 1 checkpoint")

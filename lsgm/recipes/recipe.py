@@ -225,6 +225,11 @@ class JointStage(PriorStage):
             self.train_vae or self.vae_times == "shared",
             "without train-vae there is no objective of the VAE; leave vae-times at shared",
         )
+        require(
+            not (self.sharded and self.ema_prior),
+            "ema-prior needs the averaged prior in one piece in every step, and sharded keeps it in pieces; "
+            "leave one of them out",
+        )
         require(self.cached_draws == 0 or not self.train_vae, "cached-draws needs train-vae = false")
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,8 +53,11 @@ from lsgm.train.computing import (
     tell_parts,
 )
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
+from lsgm.train.sharded import Contents, Shards
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Losses, Stage, TrainingSet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,15 @@ class StageRunner:
 
     def __init__(self, stage: Stage, context: StageContext, position: Position, *, last: bool) -> None:
         self.stage, self.config, self.context, self.position = stage, stage.config, context, position
+        self._shards: Shards | None
         self._last = last
         self._images, self._seed, self._world = context.images, context.images.seed, context.images.world
         self._rows = self._world.rows(stage.config.batch_size)
         self._parts = parts_of(self._rows, stage.config.accumulate)
-        stage.module.to(self._world.device)
+        # What is shared out is whole on the CPU until it is.
+        self._whole, self._shards = stage, None
+        self._shares = self.config.sharded and self._world.size > 1
+        stage.module.to("cpu" if self._shares else self._world.device)
         lay_out(stage.module, self.config.memory_format, self._world.device)
         tell_parts(stage.module, stage.name, len(self._parts))
         self._groups = stage.groups()
@@ -106,7 +113,8 @@ class StageRunner:
             require_compiler(self._world.device, cuda_graphs=self.config.cuda_graphs)
             for name in stage.compile_of:
                 compile_blocks(stage.module.get_submodule(name), cuda_graphs=self.config.cuda_graphs)
-        self._module = self._world.wrap(stage.module)
+        self._module = stage.module if self._shares else self._world.wrap(stage.module)
+        self._clip = clip_gradients
         self._low = low_precision(self.config.precision, self._world.device)
         self._scaler = GradScaler(self._world.device.type) if self._low is torch.float16 else None
         self._guard = FiniteGuard([group.name for group in self._groups])
@@ -143,7 +151,13 @@ class StageRunner:
 
     def prepare(self, *, fresh: bool) -> None:
         """Let the stage look through the training set, if it wants to, before its first step."""
+        self.stage.module.to(self._world.device)
         self._images = self.stage.prepare(self._images, fresh=fresh) or self._images
+        if self._shares:
+            self.stage.module.cpu()
+            shards = self._shards = Shards(self.stage, self.optimizers, self.average, self._world)
+            self.stage, self._module, self._groups = shards.stage, shards.module, shards.groups
+            self.optimizers, self.average, self._clip = shards.optimizers, shards.average, shards.clip
 
     def run(self) -> Agreed:
         """Train until the stage is done or the call has to end; the last thing done is a checkpoint."""
@@ -229,7 +243,7 @@ class StageRunner:
         if self._scaler is not None:
             for optimizer in self.optimizers.values():
                 self._scaler.unscale_(optimizer)
-        norms = [clip_gradients(group.params, self.config.clip) for group in self._groups]
+        norms = [self._clip(group.params, self.config.clip) for group in self._groups]
         if self._scaler is not None:
             # An overflow is the scale's fault, and the scaler lets such a step go by.
             norms = [norm.where(norm.isfinite(), 0.0) for norm in norms]
@@ -299,12 +313,12 @@ class StageRunner:
             row["cpu_seconds"] = position.cpu_seconds
         if validate:
             self._settle()
-            scores = self._world.on_main(self._scores)
+            scores = self._by_average(self._scores)
             row.update({f"val_{name}": float(value) for name, value in scores.items()})
         if self.context.metrics is not None:
             self.context.metrics.write(row)
         if validate and self.context.draw is not None:
-            self._world.on_main(self._sheet)
+            self._by_average(self._sheet)
         # The bound, where a stage has one, is what a person follows; the total may be a surrogate of it.
         bound = f", nelbo {means['nelbo']:.4g}" if "nelbo" in means else ""
         return f"loss {means['total']:.4g}{bound}" if due else ""
@@ -329,12 +343,17 @@ class StageRunner:
         spent = self._world.size * self._world.mean([self._clock.cpu()])[0]
         self.position.count_cpu(None if self._cpu_before is None else self._cpu_before + spent)
 
+    def _by_average(self, look: Callable[[], T]) -> T:
+        """Have the first process look at the averaged weights, of which others may have pieces to hand in."""
+        with self._shards.averaged() if self._shards else contextlib.nullcontext():
+            return self._world.on_main(look)
+
     def _scores(self) -> dict[str, float]:
         """Return the scores of the averaged weights on held-out levels, in eval mode."""
         levels = self.context.val_levels
         assert levels is not None
         with self._averaged():
-            return self.stage.validate(levels, self._seed)
+            return self._whole.validate(levels, self._seed)
 
     def _sheet(self) -> None:
         """Draw a sheet of samples by the averaged weights: for people and trackers, no number hangs on it."""
@@ -357,9 +376,9 @@ class StageRunner:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the averaged weights in place, in eval mode."""
-        module = self.stage.module
+        module = self._whole.module
         try:
-            with torch.no_grad(), self.average.in_place():
+            with torch.no_grad(), contextlib.nullcontext() if self._shards else self.average.in_place():
                 module.eval()
                 with uncompiled() if self.config.compile else contextlib.nullcontext():
                     yield
@@ -379,7 +398,8 @@ class StageRunner:
     def _save(self) -> None:
         self._settle()
         state = self._state()
-        self._world.on_main(lambda: self._write(state))
+        contents = self._shards.contents() if self._shards else None
+        self._world.on_main(lambda: self._write(state, contents or self._contents()))
         self._saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
@@ -395,12 +415,15 @@ class StageRunner:
             **scaled,
         }
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _contents(self) -> Contents:
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return self.stage.module.state_dict(), self.average.state_dict(), optimizers
+
+    def _write(self, state: dict[str, Any], contents: Contents) -> None:
         if self.context.metrics is not None:
             self.context.metrics.sync()
-        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         parent = self.context.run.checkpoints
-        save_checkpoint(parent, state, self.stage.module.state_dict(), self.average.state_dict(), optimizers)
+        save_checkpoint(parent, state, *contents)
         prune(parent, self.config.keep)
 
     def _time(self, phase: str | None) -> None:

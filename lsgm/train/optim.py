@@ -103,6 +103,15 @@ class WeightAverage:
         """How many steps the average has seen."""
         return self._updates
 
+    @property
+    def decay(self) -> float:
+        """d."""
+        return self._decay
+
+    def covers(self, name: str) -> bool:
+        """Return whether the tensor of that name in the module's state dict is averaged."""
+        return any(not root or name.startswith(f"{root}.") for root in self._names)
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the current weights."""

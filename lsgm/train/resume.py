@@ -38,7 +38,16 @@ CONTENT = frozenset({"data.dataset", "data.image_size", "data.convert"})
 """Which pixels a run is trained on; their hash says whether they are the same."""
 
 MECHANICS = frozenset(
-    {"log_every", "val_every", "checkpoint_every", "keep", "compile", "cuda_graphs", "memory_format"}
+    {
+        "log_every",
+        "val_every",
+        "checkpoint_every",
+        "keep",
+        "compile",
+        "cuda_graphs",
+        "memory_format",
+        "sharded",
+    }
 )
 """What a stage does beside its steps, or how it computes them: roundings apart, as on another device."""
 

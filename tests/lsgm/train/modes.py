@@ -78,3 +78,27 @@ def share(folder: Path) -> None:
         exact = recipe(mode, dropout=0.0)
         exact = replace(exact, stage2=replace(exact.stage2, precision="float32"))
         train_recipe(exact, folder / str(index), images=tiny.bars())
+
+
+SHARDED = ["own", "VAE stays, cached", "without control variate"]
+
+
+def in_pieces(mode: str, *, sharded: bool) -> Any:
+    """Return an exact recipe whose second stage, and where it may its first, is shared out in pieces."""
+    exact = recipe(mode, dropout=0.0)
+    second = replace(exact.stage2, sharded=sharded)
+    return replace(exact, stage1=replace(exact.stage1, sharded=sharded), stage2=second)
+
+
+def share_pieces(folder: Path) -> None:
+    """Train modes whole and in pieces, and begin one in pieces that others go on with."""
+    for index, mode in enumerate(SHARDED):
+        for how in ("whole", "pieces"):
+            exact = in_pieces(mode, sharded=how == "pieces")
+            train_recipe(exact, folder / f"{index}-{how}", images=tiny.bars())
+    go_on_in_pieces(folder)
+
+
+def go_on_in_pieces(folder: Path) -> None:
+    """Train in pieces from wherever the run stands, in the first call up to a step of the second stage."""
+    train_recipe(in_pieces(SHARDED[0], sharded=True), folder / "mixed", images=tiny.bars(), max_steps=4)
