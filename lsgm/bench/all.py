@@ -106,6 +106,13 @@ PARTS = (
         "fid --only distance,memory --repeats 1 --dim 256 --rows 500 --counts 1000,4000",
         40,
     ),
+    Part(
+        "processes",
+        "processes --only train --rounds 3 --steps 13",
+        "processes --only train --rounds 1 --steps 8",
+        "processes --recipe glyphs --only train --rounds 2 --steps 6",
+        30,
+    ),
 )
 """All parts, in the order in which they are measured."""
 

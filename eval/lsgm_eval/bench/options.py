@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lsgm.bench.options import OnDevice
+from lsgm.bench.options import OnDevice, numbers
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
 
@@ -62,3 +62,55 @@ class FidBenchOptions(OnDevice):
         if not all(word.isdecimal() and int(word) for word in words):
             raise ConfigError(f"counts is '{self.counts}'; give whole numbers above 0 between commas")
         return [int(word) for word in words]
+
+
+WORK = ("train", "samples", "likelihood")
+"""What processes share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesBenchOptions(OnDevice):
+    """Options of ``lsgm bench processes``."""
+
+    recipe: str = "cifar10-small"
+    """Name of a recipe or path of a TOML file."""
+    only: str = ",".join(WORK)
+    """What is measured, between commas."""
+    processes: str = ""
+    """Numbers of processes, between commas; unless given 1 and 2, on CUDA 1 and as many as there are GPUs."""
+    steps: int = 20
+    """Steps of the last stage in a round, of which the first three do not count."""
+    train_batch: int | None = None
+    """Images of a step, over all processes; the stage's own number unless given."""
+    sharded: bool = False
+    """Shard the stage's weights over the processes (FSDP2) where there are several."""
+    images: int = 64
+    """Images that are drawn and extracted in a round, and whose bound is taken."""
+    batch: int = 16
+    """Of these to a batch."""
+    sampler_steps: int = 5
+    """Steps of Heun's method to draw them."""
+    extractor: str = ""
+    """Feature space of the images (`lsgm eval --help`); unless given Inception-v3 with random weights."""
+    rounds: int = 5
+    """Times that every number of processes is timed, in turn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("images", "batch", "sampler_steps", "rounds"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
+        require(self.steps >= 4, f"steps is {self.steps}; three do not count: give at least 4")
+        for part in self.parts:
+            hint = did_you_mean(part, WORK) or f"; there is {', '.join(WORK)}"
+            require(part in WORK, f"there is no part '{part}'{hint}")
+        require(all(count >= 1 for count in self.counts), "processes must be numbers of at least 1")
+
+    @property
+    def parts(self) -> list[str]:
+        """What to measure."""
+        return [part.strip() for part in self.only.split(",") if part.strip()]
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of processes as given, or none. Raises ConfigError for what is no number."""
+        return numbers(self.processes, "processes", int) if self.processes.strip() else []

@@ -19,9 +19,9 @@ from lsgm.bench.targets import TARGETS, towards, verdicts
 from lsgm.cli import main
 from lsgm.options import parse
 from lsgm.recipes import find_recipes
-from lsgm_eval.bench.options import FidBenchOptions
+from lsgm_eval.bench.options import FidBenchOptions, ProcessesBenchOptions
 
-OF_OTHERS = {"fid": FidBenchOptions}
+OF_OTHERS = {"fid": FidBenchOptions, "processes": ProcessesBenchOptions}
 WRITES = """
 import json, pathlib
 page = pathlib.Path({page!r})
