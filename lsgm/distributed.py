@@ -84,6 +84,8 @@ class World:
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 bucket_cap_mb=None if ids else 4,
+                # Of gloo in a group of their own: moments of batch normalisation wait for no gradient.
+                process_group=None if ids else _gradients(),
             )
 
     def largest(self, values: Sequence[float]) -> list[float]:
@@ -185,6 +187,11 @@ def _control() -> Any:
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
+@cache
+def _gradients() -> Any:
+    return dist.new_group(backend="gloo")
+
+
 _SETTLING = 0.3
 """Seconds for gloo's threads to put down the tensors of the last message, many turns of a scheduler."""
 
@@ -199,6 +206,7 @@ def leave() -> None:
     peers.leave()
     if dist.is_initialized():
         _control.cache_clear()
+        _gradients.cache_clear()
         dist.destroy_process_group()
         gc.collect()
         time.sleep(_SETTLING)
