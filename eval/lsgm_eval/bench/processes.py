@@ -110,7 +110,8 @@ def _rows(
         row |= {"batch": options.batch, "rounds": options.rounds, "sharded": options.sharded}
         row |= {**quartiles("seconds", times), "fastest": min(times), "gain": gains[n, apart]}
         if (fewest, n, apart) == (1, 2, False) and options.device == "cpu":
-            what = f"{options.recipe}, {part}" + (f", batch {options.train_batch}" if part == "train" else "")
+            batch = f", batch {options.train_batch}" if part == "train" and options.train_batch else ""
+            what = f"{options.recipe}, {part}{batch}"
             why = f"two that share nothing gain {gains[2, True]:.2f} x here"
             row |= towards(TARGETS[part], gains[n, apart], what, why)
         yield row
