@@ -187,7 +187,7 @@ def run(options: TrainBench) -> int:
     def rows(device: torch.device) -> list[dict[str, Any]]:
         found: dict[str, list[dict[str, Any]]] = {what: [] for what in options.measures}
         for name, recipe in recipes.items():
-            images = _images(recipe)
+            images = images_of(recipe)
             stages = training_stages(recipe)
             require(bool(stages), f"every stage of '{name}' has 0 steps; give at least one of them a budget")
             how: dict[str, Any] = {"device": device, "label": name}
@@ -214,7 +214,7 @@ def run(options: TrainBench) -> int:
     return measured("train", options, rows, page)
 
 
-def _images(recipe: Any) -> ImageSet:
+def images_of(recipe: Any) -> ImageSet:
     """Return a recipe's dataset; where it is not at hand, noise of its shape: a step costs the same."""
     try:
         return load_images(recipe)

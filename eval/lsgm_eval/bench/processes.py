@@ -254,11 +254,12 @@ def _ways(
 
     from lsgm.bench.cost import training_stages
     from lsgm.bench.measuring import read_recipes
+    from lsgm.bench.train import images_of
     from lsgm.config import DensityConfig, SamplerConfig
     from lsgm.data.images import test_levels
     from lsgm.kinds import find_kind
     from lsgm.runs.load import fresh_networks
-    from lsgm.train.loop import load_images, pixels_of, train_recipe
+    from lsgm.train.loop import pixels_of, train_recipe
     from lsgm.train.signals import StepTimer
     from lsgm_eval.features.extractor import load_extractor
     from lsgm_eval.images import ScoredImages
@@ -267,15 +268,15 @@ def _ways(
     from lsgm_eval.samples.gather import run_pass
 
     ((_, recipe),) = read_recipes(options.recipe).items()
-    images = load_images(recipe)
+    images = images_of(recipe)
     pixels = pixels_of(images, recipe.data.bits)
     networks = fresh_networks(recipe, pixels).to(world.device).eval()
     about = {"stage": "stage2", "name": options.recipe, "sha256": "0" * 64}
     model = find_kind(recipe.kind).measurable(recipe, networks, about)
     extractor = cache(lambda: load_extractor(options.extractor, pixels.shape, device=world.device))
-    levels = test_levels(images, "test", 0, bits=pixels.bits, limit=options.images)
+    levels = test_levels(images, "train", 0, bits=pixels.bits, limit=options.images)
     order = torch.arange(len(levels))
-    scored = ScoredImages(images.identity, "test", pixels, levels, "", order)
+    scored = ScoredImages(images.identity, "train", pixels, levels, "", order)
     *_, last = training_stages(recipe)
     trained = _alone(recipe, last, options, share)
     rounds = count()
