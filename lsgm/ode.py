@@ -358,7 +358,8 @@ def odeint_fixed(f: Field, y0: Tensor, times: Tensor, *, method: str) -> ODESolu
     _require_float(y0)
     chosen, y = METHODS[method], y0
     passenger: Tensor | float = 0.0
-    grid, rows = [float(t) for t in times], torch.arange(len(y0), device=y0.device)
+    grid, rows = times.tolist(), torch.arange(len(y0), device=y0.device)
+    watch = _Watch(rows)
     for start, end in pairwise(grid if len(y0) else []):
         h = end - start
         slope, moved = torch.zeros_like(y), torch.zeros_like(y)
@@ -368,20 +369,41 @@ def odeint_fixed(f: Field, y0: Tensor, times: Tensor, *, method: str) -> ODESolu
             t = end if node == 1.0 else start + node * h
             point = torch.add(y, slope, alpha=node * h)
             slope, extra = _evaluate(f, point, torch.full_like(rows, t, dtype=torch.float64), rows)
-            _check(point, slope, extra, t)
+            watch.see(point, slope, extra, t)
             moved.add_(slope, alpha=weight * h)
             carried = carried + extra * (weight * h)
         y, passenger = y + moved, passenger + carried
+    watch.end()
     steps = torch.full_like(rows, len(grid) - 1)
     total = passenger if isinstance(passenger, Tensor) and passenger.numel() else None
     return ODESolution(y, chosen.stages * steps, steps, torch.zeros_like(steps), total)
 
 
-def _check(y: Tensor, slope: Tensor, extra: Tensor, t: float) -> None:
-    """Raise SolverError for the first row whose slope, or whose passenger's, is not finite."""
-    finite = slope.isfinite().flatten(1).all(dim=1) & extra.isfinite()[..., None].flatten(1).all(dim=1)
-    if bool(finite.all()):
-        return
-    row = int((~finite).nonzero()[0])
-    what = "drift" if bool(y[row].isfinite().all()) else "state"
-    raise SolverError(row, t, f"the {what} is not finite; check the weights or the input, or take more steps")
+class _Watch:
+    """Notes the first time at which each row's slope, or its passenger's, was not finite.
+
+    It is asked at the end: a question at every evaluation would let the host wait for the device each time.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self._first = torch.full_like(rows, -1)
+        self._lost = torch.zeros_like(rows, dtype=torch.bool)
+        self._times: list[float] = []
+
+    def see(self, y: Tensor, slope: Tensor, extra: Tensor, t: float) -> None:
+        """Look at one evaluation."""
+        finite = slope.isfinite().flatten(1).all(dim=1) & extra.isfinite()[..., None].flatten(1).all(dim=1)
+        fresh = ~finite & (self._first < 0)
+        self._first = torch.where(fresh, len(self._times), self._first)
+        self._lost |= fresh & ~y.isfinite().flatten(1).all(dim=1)
+        self._times.append(t)
+
+    def end(self) -> None:
+        """Raise SolverError for the first row of the earliest evaluation that was not finite."""
+        found = [(index, row) for row, index in enumerate(self._first.tolist()) if index >= 0]
+        if not found:
+            return
+        index, row = min(found)
+        what = "state" if bool(self._lost[row]) else "drift"
+        why = f"the {what} is not finite; check the weights or the input, or take more steps"
+        raise SolverError(row, self._times[index], why)

@@ -99,6 +99,16 @@ def test_bounds_keep_to_their_device(method: Any) -> None:
         assert bool(model.density(levels(2), range(2), config).nats.isfinite().all())
 
 
+def test_a_density_by_fixed_steps_waits_for_none_of_them() -> None:
+    waits = []
+    for steps in (2, 5):
+        with Elsewhere() as pretence:
+            model = measure_lsgm(recipe().prior.objective, tiny_lsgm().to(FAR), STATE)
+            model.density(levels(2), range(2), DensityConfig(method="ode", solver="rk4", steps=steps))
+        waits.append(pretence.waits.total())
+    assert waits[0] == waits[1]
+
+
 def test_features_keep_to_their_device() -> None:
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     with Elsewhere():

@@ -13,7 +13,7 @@ import lsgm
 SIGNATURES = {
     "load": "(path, *, device='auto', weights='ema')",
     "fit": "(recipe, out=None, *, changes=None, data=None, device='auto', max_seconds=None, init_from=None, "
-    "init_vae_from=None, track=(), sheet=36)",
+    "init_vae_from=None, track=(), sheet=36, auto=())",
     "recipe": "(name, changes=None)",
     "images": "(source, *, limit=None, size=None, seed=0, convert='')",
     "sheet": "(images, *, columns=None, scale=None)",
