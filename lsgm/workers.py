@@ -25,10 +25,12 @@ Answer = tuple[Any, Exception | None]
 
 
 def cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may run on: its share of them, where torchrun started several here."""
+    known = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
+    here = int(beside) if beside.isascii() and beside.isdecimal() and len(beside) < 6 else 1
+    return max(count // max(here, 1), 1)
 
 
 class Workers:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lsgm.workers import Workers, in_order
+from lsgm.workers import Workers, cores, in_order
 
 
 def test_results_come_in_order_and_what_is_raised_is_raised() -> None:
@@ -62,3 +62,10 @@ def test_workers_end_with_the_process_that_started_them_and_import_no_torch() ->
     assert int(said.split()[0]) >= 1
     light = "import lsgm.data.decoding, lsgm.typefaces, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", light], check=True)
+
+
+def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for beside, share in (("1", 8), ("3", 2), ("20", 1), ("0", 8), ("two", 8)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+        assert cores() == share
