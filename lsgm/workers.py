@@ -25,7 +25,7 @@ Answer = tuple[Any, Exception | None]
 
 
 def cores() -> int:
-    """Return how many cores this process may run on: its share of them, where torchrun started several here."""
+    """Return how many cores this process may run on: its share where torchrun started several here."""
     known = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "")

@@ -107,6 +107,13 @@ PARTS = (
         40,
     ),
     Part(
+        "reading",
+        "fid --only reading --files 10000 --repeats 2",
+        "fid --only reading --files 4000 --repeats 1",
+        "fid --only reading --files 4000 --repeats 1",
+        20,
+    ),
+    Part(
         "processes",
         "processes --only train --rounds 3 --steps 13",
         "processes --only train --rounds 1 --steps 8",

@@ -92,13 +92,13 @@ class StageRunner:
 
     def __init__(self, stage: Stage, context: StageContext, position: Position, *, last: bool) -> None:
         self.stage, self.config, self.context, self.position = stage, stage.config, context, position
-        self._shards: Shards | None
         self._last = last
         self._images, self._seed, self._world = context.images, context.images.seed, context.images.world
         self._rows = self._world.rows(stage.config.batch_size)
         self._parts = parts_of(self._rows, stage.config.accumulate)
         # What is shared out is whole on the CPU until it is.
-        self._whole, self._shards = stage, None
+        self._whole = stage
+        self._shards: Shards | None = None
         self._shares = self.config.sharded and self._world.size > 1
         stage.module.to("cpu" if self._shares else self._world.device)
         lay_out(stage.module, self.config.memory_format, self._world.device)
