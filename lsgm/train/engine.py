@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,9 +53,11 @@ from lsgm.train.computing import (
     tell_parts,
 )
 from lsgm.train.optim import WeightAverage, build_optimizer, clip_gradients, freeze_all_but, learning_rate
-from lsgm.train.sharded import Contents, Shards
 from lsgm.train.signals import FiniteGuard, Interrupt, StepTimer, TrainingClock, TrainingError
 from lsgm.train.stage import Losses, Stage, TrainingSet
+
+if TYPE_CHECKING:
+    from lsgm.train.sharded import Contents, Shards
 
 T = TypeVar("T")
 
@@ -154,6 +156,8 @@ class StageRunner:
         self.stage.module.to(self._world.device)
         self._images = self.stage.prepare(self._images, fresh=fresh) or self._images
         if self._shares:
+            from lsgm.train.sharded import Shards  # FSDP2 takes half a second to import
+
             self.stage.module.cpu()
             shards = self._shards = Shards(self.stage, self.optimizers, self.average, self._world)
             self.stage, self._module, self._groups = shards.stage, shards.module, shards.groups
