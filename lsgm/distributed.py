@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ from lsgm import peers
 from lsgm.errors import ConfigError, UserError
 
 T = TypeVar("T")
+
+_c10d: Any = dist
+"""For what its types leave out: stores."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,10 @@ def join(device: torch.device | str) -> World:
         torch.cuda.set_device(device)
     if not joined:
         both = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
+        store, rank, size = _store()
+        met = _c10d.PrefixStore(meet(store, rank, size), store)
+        backend = "cpu:gloo,cuda:nccl" if both else "gloo"
+        dist.init_process_group(backend, store=met, rank=rank, world_size=size)
         # Not left before the process ends: torchrun's store still holds the addresses of the first time,
         # and a second one would call them.
         atexit.register(leave)
@@ -173,6 +180,46 @@ def _number(variable: str, default: int) -> int:
     if not (given.isascii() and given.isdecimal() and len(given) < 10):
         raise ConfigError(f"{variable} is '{given[:40]}', which torchrun sets to a whole number; unset it")
     return int(given)
+
+
+def _store() -> tuple[Any, int, int]:
+    """Return the store that the launcher's environment names, this process's rank and their number."""
+    rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        store, rank, size = next(iter(_c10d.rendezvous("env://", rank, size)))
+        return store, rank, size
+    # torchrun's own. torch would set names apart by the count of restarts, which nodes may count differently.
+    place = os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0)
+    return _c10d.TCPStore(*place, is_master=False, timeout=_c10d.default_pg_timeout), rank, size
+
+
+def meet(store: Any, rank: int, size: int) -> str:
+    """Return a name that the processes which are alive now share, and none of before.
+
+    A store may outlive processes that are started again, with what they wrote: addresses at which nobody
+    answers any more. So each says hello by a word of its own, and the first one answers the word, not the
+    rank, with the name, until every rank has repeated it.
+    """
+    if rank:
+        word = secrets.token_hex(8)
+        store.set(f"lsgm/{size}/hello/{rank}", word)
+        name: str = store.get(f"lsgm/{size}/to/{word}").decode()
+        store.set(f"lsgm/{size}/heard/{word}/{name}", "")
+        return name
+    name, missing = secrets.token_hex(8), set(range(1, size))
+    until = time.monotonic() + _c10d.default_pg_timeout.total_seconds()
+    while missing:
+        for other in list(missing):
+            if not store.check([f"lsgm/{size}/hello/{other}"]):
+                continue
+            word = store.get(f"lsgm/{size}/hello/{other}").decode()
+            store.set(f"lsgm/{size}/to/{word}", name)
+            if store.check([f"lsgm/{size}/heard/{word}/{name}"]):
+                missing.remove(other)
+        if time.monotonic() > until:
+            raise ConfigError(f"of {size} processes {len(missing)} have not come; start all of them again")
+        time.sleep(0.01)
+    return name
 
 
 PATIENCE = timedelta(hours=4)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from lsgm import peers
+from lsgm.errors import UserError
 from lsgm.logs import speaking
 
 __all__ = ["begin", "together", "two"]
@@ -81,4 +83,10 @@ def _child(
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), sys.stderr.fileno())
     os.environ.update(environment)
     with speaking():
-        sys.exit(work(*arguments))
+        try:
+            status = work(*arguments)
+        except Exception as error:
+            # As the command line does: it may be no more than what another process's death led to.
+            peers.failed(f"{type(error).__name__}: {error}", foreseen=isinstance(error, UserError))
+            raise
+        sys.exit(status)

@@ -83,7 +83,7 @@ def test_a_run_that_is_given_more_is_the_run_begun_with_that_budget_and_its_own_
         assert trained(tmp_path / run, {stage: {"steps": steps + 4}}, tables).finished
         assert weights(tmp_path / run) == weights(tmp_path / "whole")
         found = read_state(find_checkpoint(tmp_path / run))
-        timed = ("seconds", "seconds_by_stage", "files", "log")
+        timed = ("seconds", "seconds_by_stage", "cpu_seconds", "cpu_seconds_by_stage", "files", "log")
         assert found.keys() == wanted.keys()
         assert all(found[key] == wanted[key] for key in found.keys() - timed)
 

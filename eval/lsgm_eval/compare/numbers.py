@@ -349,7 +349,7 @@ def paired_distance(
         return f"unpaired: other seeds, {a.seeds} and {b.seeds}"
     part, held = "spatial" if family == "spatial_frechet" else "features", list[FeatureStats]()
     for label, folder, model in zip("AB", folders, models, strict=True):
-        found = _gathered(shelf.passes(folder, model), extractor, part)
+        found = _gathered(shelf.passes(folder, model, a.n or 0), extractor, part)
         if found is None:
             return f"unpaired: what was gathered of the images of {label} is gone"
         held.append(found)
@@ -382,23 +382,24 @@ def _tells(found: Comparison, first: Row, second: Row) -> bool:
     return all(abs(value - float(row)) <= AGREES * max(abs(value), 1.0) for value, row in pairs)
 
 
-def _finished_pass(folder: Path, model: str) -> list[Arrays]:
-    """Return what every process of the pass over the headline's images has kept.
+def _finished_pass(folder: Path, model: str, count: int) -> list[Arrays]:
+    """Return what every process of the pass over the headline's ``count`` images has kept.
 
     Empty where there is no such file, where one is damaged, and where a pass was not finished.
     """
     name = file_name(model)
     alone = folder / "passes" / f"{name}.npz"
     parts = [alone] if alone.exists() else sorted(alone.parent.glob(f"{glob.escape(name)}-*-of-*.npz"))
-    states = [state for path in parts if (state := read_kept(path, _finished)) is not None]
-    return states if len(states) == len(parts) else []
+    states = [state for path in parts if (state := read_kept(path, _of_images)) is not None]
+    numbers = sorted(number for state in states for number in state.take("numbers", "i", 1).tolist())
+    return states if len(states) == len(parts) and numbers == list(range(count)) else []
 
 
-def _finished(state: Arrays) -> Arrays:
-    """Return the arrays of a pass that was finished. Raises DataError for one that was not."""
-    done, count = int(state.take("done", "i", 0)), len(state.take("nfe", "f", 1))
-    if done != count:
-        raise state.refused(f"is of {done} of {count} images")
+def _of_images(state: Arrays) -> Arrays:
+    """Return the arrays of a pass that says of which images it is. Raises DataError for one that does not."""
+    numbers, nfe = state.take("numbers", "i", 1), state.take("nfe", "f", 1)
+    if len(numbers) != len(nfe):
+        raise state.refused(f"is of {len(numbers)} images by number and {len(nfe)} by evaluations")
     return state
 
 
@@ -413,7 +414,7 @@ def _gathered(states: Sequence[Arrays], extractor: str, part: str) -> FeatureSta
             kept = Arrays(state.where, arrays_under(state, f"{extractor}/{part}"))
             collector = Collector(len(kept.take("total", "f", 1)))
             collector.load(kept)
-            if collector.moments.count != int(state.take("done", "i", 0)):
+            if collector.moments.count != len(state.take("numbers", "i", 1)):
                 raise state.refused("has features of another number of images")
             if union is None:
                 union = collector

@@ -17,8 +17,8 @@ _KINDS = {
     "flag": "allow-failures json control-variate sampler.denoise",
     "text": "tier save convert only report method step-control solver divergence dequantise samplers metric "
     "reach sampler.name sampler.grid sampler.precision execution coordinate",
-    "count": "images batch-size limit samples times steps probes at-once reference-images sampler.steps "
-    "sampler.corrector-steps",
+    "count": "images batch-size workers limit samples times steps probes at-once reference-images "
+    "sampler.steps sampler.corrector-steps",
     "seed": "seed first-seed",
     "number": "tol rtol atol time-budget sampler.rtol sampler.atol sampler.time-end sampler.temperature "
     "sampler.rho sampler.eta sampler.snr sampler.churn sampler.churn-min sampler.churn-max "
@@ -36,13 +36,13 @@ words, ``side`` may name code."""
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 _TAKEN = {
     "eval": "model tier out extractor reference export-reference save images data convert only batch-size "
-    "execution device allow-failures json report first-seed",
+    "workers execution device allow-failures json report first-seed",
     "nll": "task data convert method tier limit samples times control-variate tol rtol atol step-control "
     "coordinate solver steps probes divergence dequantise out batch-size at-once device json "
     "allow-failures",
     "nfe": "model task samplers nfe tol images metric reach extractor reference tier data convert out "
     "time-budget batch-size execution device json report first-seed",
-    "fid": "images reference-images seed extractor out batch-size convert device json first-seed",
+    "fid": "images reference-images seed extractor out batch-size workers convert device json first-seed",
 }
 _TEXTS = {"nfe": ("nfe", "tol")}
 """Options that are numbers elsewhere and lists of them in one command."""

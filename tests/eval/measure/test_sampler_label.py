@@ -13,7 +13,7 @@ from lsgm.results.labels import sampler_name
 OTHER: dict[str, Any] = {
     "time_end": 0.01, "temperature": 0.9, "grid": "logsnr", "rho": 5.0, "denoise": True, "eta": 0.5,
     "churn": 10.0, "churn_min": 0.1, "churn_max": 50.0, "churn_noise": 1.01, "corrector_steps": 2, "snr": 0.2,
-    "times": (1.0, 0.5, 0.1),
+    "times": (1.0, 0.5, 0.1), "precision": "bfloat16",
 }  # fmt: skip
 
 

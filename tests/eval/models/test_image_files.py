@@ -18,7 +18,7 @@ from PIL import Image
 
 from lsgm import cli
 from lsgm.config import SamplerConfig
-from lsgm.data import folder as image_files
+from lsgm.data import decoding
 from lsgm.errors import DataError
 from lsgm.generative import Pixels
 from lsgm_eval.models import fit, is_source, open_source
@@ -118,13 +118,13 @@ def test_hidden_files_and_what_a_mac_adds_to_a_zip_are_left_out(folder: Path, tm
 
 def test_only_the_images_asked_for_are_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
-    original = image_files.decode
+    original = decoding.decode
 
     def counting(raw: bytes, where: str, *how: Any) -> NDArray[np.uint8]:
         decoded.append(Path(where).name)
         return original(raw, where, *how)
 
-    monkeypatch.setattr(image_files, "decode", counting)
+    monkeypatch.setattr(decoding, "decode", counting)
     model = open_source(folder)
     assert decoded == []
     model.sample([3, 5], SAMPLER)

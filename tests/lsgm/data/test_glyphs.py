@@ -145,6 +145,7 @@ def test_letters_that_were_begun_are_taken(tmp_path: Path, monkeypatch: pytest.M
     faces = [named("STIXGeneral", [0x41, 0x62])]
     monkeypatch.setattr(typefaces, "installed_faces", lambda: faces)
     monkeypatch.setattr("lsgm.workers.cores", lambda: 2)
+    monkeypatch.setattr(typefaces, "_under_way", [])  # what another test has begun
     typefaces.begin()
     (begun,) = typefaces._under_way
     assert typefaces.draw_letters(faces) == [[typefaces.draw(faces[0], 0x41), typefaces.draw(faces[0], 0x62)]]
