@@ -14,8 +14,8 @@ PAGE = ROOT / "docs" / "environment.md"
 WRITTEN_SO = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+_?|RANK|TERM|COLUMNS|MPLCONFIGDIR|PYTHONUNBUFFERED")
 NO_VARIABLES = re.compile(r"O_[A-Z]+|SC_[A-Z_]+|F8_\w+|(CPU|GPU)_RATE|RUN_(A|B|OR_DIR)|TCP_KEEP\w+")
 """Flags, names of types and of constants, and what stands for an argument in a line of usage."""
-READ_BY_OTHERS = {"MASTER_PORT", "HF_TOKEN", "HF_ENDPOINT"}
-"""By torch and huggingface_hub."""
+READ_BY_OTHERS = {"HF_TOKEN", "HF_ENDPOINT"}
+"""By huggingface_hub."""
 OF_TESTS = {"LSGM_SHARED", "LSGM_WRITE_GOLDEN", "LSGM_CHROME"}
 
 
