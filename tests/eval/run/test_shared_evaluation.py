@@ -46,7 +46,7 @@ def evaluate_both(out: Path, world: World = ALONE) -> list[Row]:
     splits = {"train": ink(200, 1), "val": ink(50, 2), "test": ink(150, 3)}
     bars = ImageSet("bars", "1", sha256_of(*splits.values()), "binary", splits)
     models = [BernoulliModel("a"), BernoulliModel("b", p=0.2, sha256="c" * 64)]
-    with mock.patch.object(plan, "load", lambda name, **options: bars):
+    with mock.patch.object(plan, "load", return_value=bars):
         return evaluate(models, TASK, "quick", out, batch_size=16, world=world)
 
 
