@@ -352,7 +352,8 @@ def test_an_interrupted_command_leaves_what_it_drew_and_goes_on(
     os.kill(process.pid, number)
     process.join(120)
     said = (tmp_path / "said.txt").read_text()
-    there = pictures(place)
+    # A kill may leave the hidden beginning of a file, which the next call takes away.
+    there = list(place.glob("0*.png")) if number == signal.SIGKILL else pictures(place)
     assert 6 <= len(there) < 100_000
     if number != signal.SIGKILL:
         assert process.exitcode == 128 + number
