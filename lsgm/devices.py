@@ -168,6 +168,26 @@ def peak_bytes(device: torch.device | None = None) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+UNTOLD = 2**31
+"""Bytes that are taken to be free on a system that does not tell, as Windows."""
+
+
+def free_bytes(device: torch.device | str = "cpu") -> int:
+    """Return the memory free on a device; on the CPU what the system could give without swapping."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        for line in _MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if not hasattr(os, "sysconf"):
+        return UNTOLD
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 GAIN = 1.05
 """A batch twice as large counts as faster from so many times the rows a second on."""
 PATIENCE = 2.0
@@ -222,10 +242,7 @@ def _has_room(device: torch.device, held: int | None) -> bool:
     peak = peak_bytes(device)
     if _on_gpu(device) or held is None or peak is None:
         return True
-    with contextlib.suppress(OSError):
-        if found := re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()):
-            return 2 * (peak - held) < int(found[1]) * 1024
-    return True
+    return 2 * (peak - held) < free_bytes(device)
 
 
 def _release(device: torch.device) -> None:

@@ -28,9 +28,13 @@ def cores() -> int:
     """Return how many cores this process may run on: its share where torchrun started several here."""
     known = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
-    here = int(beside) if beside.isascii() and beside.isdecimal() and len(beside) < 6 else 1
-    return max(count // max(here, 1), 1)
+    return max(count // beside(), 1)
+
+
+def beside() -> int:
+    """Return how many processes of torchrun share this machine's cores and memory, this one included."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(said), 1) if said.isascii() and said.isdecimal() and len(said) < 6 else 1
 
 
 class Workers:

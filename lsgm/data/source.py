@@ -5,16 +5,15 @@ The first is a pure function of (seed, k), so that resuming needs no state.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from lsgm.devices import free_bytes
 from lsgm.rng import derive_seed
 
 
@@ -128,26 +127,6 @@ class Streaming:
         rows = torch.empty((len(indices), *self.images.shape[1:]), dtype=self.images.dtype)
         rows[order] = self.images[indices[order]]
         return rows.pin_memory() if self.device.type == "cuda" else rows
-
-
-UNTOLD = 2**31
-"""Bytes that are taken to be free on a system that does not tell, as Windows."""
-
-
-def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Return the memory free on a device; on the CPU what the system could give without swapping."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if not hasattr(os, "sysconf"):
-        return UNTOLD
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def make_source(

@@ -8,7 +8,6 @@ is found stands in the run's configuration, so that whoever goes on with the run
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lsgm.data.source import free_bytes
-from lsgm.devices import peak_bytes, reset_peak
+from lsgm.devices import free_bytes, peak_bytes, reset_peak
 from lsgm.distributed import join
 from lsgm.errors import ConfigError
 from lsgm.files.limits import BATCH
@@ -30,6 +28,7 @@ from lsgm.runs.records import Position
 from lsgm.train.engine import StageContext, StageRunner
 from lsgm.train.signals import Interrupt
 from lsgm.train.stage import StageSpec, TrainingSet
+from lsgm.workers import beside
 
 AUTO = ("batch_size", "accumulate")
 """What can be found: the largest batch in one piece, or the fewest parts of the recipe's own."""
@@ -122,7 +121,7 @@ def _fitting(recipe: Any, spec: StageSpec, images: TrainingSet, pixels: Pixels) 
     held = reset_peak(device) or 0
     free = free_bytes(device)
     if device.type != "cuda":  # which is one process's; what is free elsewhere is for all
-        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free //= beside()
     room = held + int(SHARES.get(device.type, 0.5) * free)
 
     def peak(size: int) -> int | None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lsgm.data import PixelPipeline, batch_indices, load, test_levels
-from lsgm.data.source import free_bytes, on_device
+from lsgm.data.source import on_device
+from lsgm.devices import free_bytes
 from lsgm.errors import ConfigError, UserError
 from lsgm.model.lsgm import LSGM
 from lsgm.objective.kl import ACTIVE_NATS, normal_kl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from parity import moved
 from tiny import recipe
 from torch import Tensor
 
@@ -21,9 +22,7 @@ def model_on(device: torch.device) -> ScoreBasedModel:
     """Networks whose last layers, zero when fresh, have been moved."""
     settings = recipe({"prior": {"mixing_init": 0.0}})
     networks = fresh_networks(settings, Pixels(1, 8, 8, "binary")).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in networks.get_submodule("prior").parameters():
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    moved(networks.get_submodule("prior"))
     state = {"name": "tiny", "sha256": "0" * 64, "stage": "stage2", "step": 1, "meta": {}}
     return measure_lsgm(settings.prior.objective, networks.to(device), state)  # type: ignore[arg-type]
 

@@ -45,7 +45,7 @@ for module, names in ABSENT.items():
 
 assert sum(1 for _ in modules()) == count > 200
 from lsgm.cli import main
-from lsgm.data.source import UNTOLD, free_bytes
+from lsgm.devices import UNTOLD, free_bytes
 assert free_bytes() > 0
 with unittest.mock.patch("pathlib.Path.read_text", side_effect=FileNotFoundError):
     assert free_bytes() == UNTOLD

@@ -105,7 +105,8 @@ def run(argv: list[str]) -> int:
     from lsgm import typefaces
     from lsgm_eval.task import load_task
 
-    if load_task(options.task).dataset == "glyphs":
+    asked = load_task(options.task)
+    if asked.dataset == "glyphs":
         typefaces.begin()  # while torch is imported
     from lsgm.data.decoding import set_workers
     from lsgm.devices import pick_device
@@ -130,9 +131,7 @@ def run(argv: list[str]) -> int:
         raise UserError(f"batch-size is {options.batch_size}; it must be at least 1")
     set_workers(options.workers)
     references = dict(named_file(word) for word in options.reference)
-    task = changed_task(
-        load_task(options.task), options.extractor, options.data, options.convert, alone=bool(references)
-    )
+    task = changed_task(asked, options.extractor, options.data, options.convert, alone=bool(references))
     images = number_of_images(options.images)
     seed = task.tier(options.tier).other_seed(options.first_seed)
     task.tier(options.tier).drawing(images, seed)

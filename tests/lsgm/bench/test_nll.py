@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import moved
 from tiny import recipe
 
 from lsgm.bench.flow_ways import (
@@ -150,9 +151,7 @@ def tiny_model(kind: str) -> GenerativeModel:
     """Networks whose last layers, zero when fresh, have been moved, so that there is a trace to be found."""
     settings = recipe({"prior": {"mixing_init": 0.0}})
     networks = fresh_networks(settings, Pixels(1, 8, 8, "binary")).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in networks.get_submodule("prior").parameters():
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    moved(networks.get_submodule("prior"))
     state = {"name": "tiny", "sha256": "0" * 64, "stage": "stage2", "step": 1, "meta": {}}
     if kind == "vae":
         return measure_vae(networks, state)

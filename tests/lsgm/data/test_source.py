@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lsgm.data import Resident, Streaming, batch_indices, make_source
-from lsgm.data.source import free_bytes
+from lsgm.devices import free_bytes
 
 IMAGES = torch.randint(0, 256, (100, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
