@@ -210,7 +210,7 @@ def _job(cell: _Cell, options: SweepOptions, out: Path) -> Job:
     words = {
         "eval": ["eval", task, "--model", str(model), *where],
         "nll": ["nll", str(model), "--task", task, *where],
-        "nfe": ["nfe", task, "--model", str(model), *where],
+        "nfe": ["nfe", "--task", task, "--model", str(model), *where],
     }
     train = ["train", str(recipe), "--out", str(model), "--device", options.device]
     commands = [train, *(words[what] for what in _listed(options.measure))]

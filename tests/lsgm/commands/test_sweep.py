@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -17,6 +18,9 @@ from lsgm.commands.job import told
 from lsgm.errors import ConfigError
 from lsgm.files.text import read_toml
 from lsgm.runs.checkpoint import find_checkpoint, read_state
+from lsgm_eval.commands.eval import EvalOptions
+from lsgm_eval.commands.nfe import NfeOptions
+from lsgm_eval.commands.nll import NllOptions
 
 
 def jobs_of(folder: Path, *words: str) -> list[sweep.Job]:
@@ -43,8 +47,22 @@ def test_a_job_is_every_combination_and_its_recipe_a_file(tmp_path: Path) -> Non
     assert job.commands == [
         ["train", str(recipe), "--out", model, "--device", "cpu"],
         ["eval", "glyphs", "--model", model, *where],
-        ["nfe", "glyphs", "--model", model, *where],
+        ["nfe", "--task", "glyphs", "--model", model, *where],
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("eval", EvalOptions), ("nll", NllOptions), ("nfe", NfeOptions)]
+)
+def test_what_a_job_measures_is_a_command_that_there_is(
+    tmp_path: Path, name: str, options: type[Any]
+) -> None:
+    (job,) = jobs_of(tmp_path, "glyphs", "--measure", name, "--tier", "smoke", "--device", "cpu")
+    command, *words = job.commands[-1]
+    assert command == name
+    asked = sweep.parse(options, words, prog=f"lsgm {name}", description="")
+    assert (asked.task, asked.tier, asked.device) == ("glyphs", "smoke", "cpu")
+    assert asked.out == tmp_path / "results" / job.name
 
 
 @pytest.mark.parametrize(
