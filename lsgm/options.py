@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from lsgm.errors import ConfigError, did_you_mean
 from lsgm.structure import refuse_huge
 
-__all__ = ["Positional", "arg", "given_options", "parse"]
+__all__ = ["Positional", "arg", "between_commas", "given_options", "parse"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,11 @@ _REWORDED = (
     ),
     (r"^Unrecognized options?: (.*)$", r"there is no place for '\1'"),
 )
+
+
+def between_commas(text: str) -> list[str]:
+    """Return the words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def parse(

@@ -31,6 +31,7 @@ from lsgm.devices import pick_device
 from lsgm.discovery import offers
 from lsgm.errors import did_you_mean
 from lsgm.files.write import make_folder, replace_file, writing
+from lsgm.options import between_commas
 from lsgm.progress import say, warn
 
 TESTS = "tests"
@@ -216,7 +217,7 @@ def run(options: AllBench) -> int:
 def _chosen(only: str) -> list[Part]:
     """Return the parts between commas, all unless given. Raises ConfigError for one that does not exist."""
     known = {part.name: part for part in PARTS}
-    names = [name.strip() for name in only.split(",") if name.strip()] or list(known)
+    names = between_commas(only) or list(known)
     for name in names:
         hint = did_you_mean(name, known) or f"; there is {', '.join(known)}"
         require(name in known, f"there is no part '{name}'{hint}")

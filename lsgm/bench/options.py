@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from lsgm.config import require
 from lsgm.errors import ConfigError
-from lsgm.options import Positional, arg
+from lsgm.options import Positional, arg, between_commas
 
 Coordinate = Literal["time", "angle"]
 Number = TypeVar("Number", int, float)
@@ -104,7 +104,7 @@ kept but the numbers."""
     @property
     def measures(self) -> list[str]:
         """What is measured, each once."""
-        return list(dict.fromkeys(word.strip() for word in self.measure.split(",") if word.strip()))
+        return list(dict.fromkeys(between_commas(self.measure)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from lsgm.devices import clock, computes_bfloat16
 from lsgm.generative import GenerativeModel
 from lsgm.kinds import find_kind
 from lsgm.model.running import prepare
+from lsgm.options import between_commas
 from lsgm.rng import SeededNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.sampling import draw, find_sampler
@@ -290,7 +291,7 @@ def fixed_steps(name: str, nfe: int) -> SamplerConfig:
 def run(options: SampleBench) -> int:
     """Measure, then print or write; the exit status is 0."""
     sampler = fixed_steps(options.sampler, options.nfe)
-    names = [name.strip() for name in options.samplers.split(",") if name.strip()]
+    names = between_commas(options.samplers)
     others = [fixed_steps(name, options.nfe) for name in names]
     recipes = read_recipes(options.recipes, width=options.width)
     sized = read_recipes(options.overhead, width=options.width) if options.overhead else {}

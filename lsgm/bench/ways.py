@@ -24,6 +24,7 @@ from lsgm.generative import Pixels
 from lsgm.model.lsgm import LSGM
 from lsgm.nets.compiled import compile_blocks, new_step, release, require_compiler
 from lsgm.nets.layers import in_micro_batches
+from lsgm.options import between_commas
 from lsgm.rng import StepNoise
 from lsgm.runs.load import fresh_networks
 from lsgm.train.computing import lay_out, parts_of
@@ -79,7 +80,7 @@ def chosen(names: str, device: torch.device, batch: int) -> dict[str, Way]:
     on_gpu = device.type == "cuda"
     if names == "none":
         return {}
-    asked = [name.strip() for name in names.split(",") if name.strip()]
+    asked = between_commas(names)
     for name in asked:
         hint = did_you_mean(name, WAYS) or f"; there is {', '.join(WAYS)}"
         require(name in WAYS or names == "auto", f"ways has no '{name}'{hint}")

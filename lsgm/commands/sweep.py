@@ -23,7 +23,7 @@ from lsgm.files.regular import read_bytes
 from lsgm.files.text import read_table
 from lsgm.files.write import claim, make_folder, replace_file, writing
 from lsgm.kinds import recipe_from
-from lsgm.options import Positional, arg, parse
+from lsgm.options import Positional, arg, between_commas, parse
 from lsgm.progress import markdown_table, say
 from lsgm.recipes import ORIGINS, load_recipe
 
@@ -101,7 +101,7 @@ class SweepOptions:
             self.executor == "slurm" or self.nodes == 1,
             f"nodes is {self.nodes}, and this machine is one; give --executor slurm",
         )
-        wrong = [word for word in _listed(self.measure) if word not in MEASURES]
+        wrong = [word for word in between_commas(self.measure) if word not in MEASURES]
         require(not wrong, f"measure has '{''.join(wrong[:1])}'; give some of {', '.join(MEASURES)}")
         require(bool(self.recipes) != self.status, "name recipes to sweep, or ask for --status alone")
 
@@ -141,7 +141,7 @@ class _Cell:
 def _cells(options: SweepOptions) -> list[_Cell]:
     """Return all combinations. Raises ConfigError, before anything runs, for one that is no recipe."""
     axes = [_axis(word) for word in options.set]
-    seeds: list[int | None] = [_seed(word) for word in _listed(options.seeds)] or [None]
+    seeds: list[int | None] = [_seed(word) for word in between_commas(options.seeds)] or [None]
     found: dict[str, _Cell] = {}
     settings_of = [
         dict(zip((key for key, _ in axes), values, strict=True))
@@ -161,10 +161,6 @@ def _cells(options: SweepOptions) -> list[_Cell]:
     return list(found.values())
 
 
-def _listed(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _seed(word: str) -> int:
     require(word.isascii() and word.isdecimal() and len(word) < 19, f"seed '{word}' is no whole number")
     return int(word)
@@ -173,9 +169,10 @@ def _seed(word: str) -> int:
 def _axis(word: str) -> tuple[str, list[str]]:
     key, equals, values = word.partition("=")
     require(
-        bool(key.strip() and equals and _listed(values)), f"--set {word}: give KEY=VALUE, or KEY=VALUE,VALUE"
+        bool(key.strip() and equals and between_commas(values)),
+        f"--set {word}: give KEY=VALUE, or KEY=VALUE,VALUE",
     )
-    return key.strip().replace("-", "_"), _listed(values)
+    return key.strip().replace("-", "_"), between_commas(values)
 
 
 def _put(tables: dict[str, Any], key: str, text: str) -> None:
@@ -213,7 +210,7 @@ def _job(cell: _Cell, options: SweepOptions, out: Path) -> Job:
         "nfe": ["nfe", "--task", task, "--model", str(model), *where],
     }
     train = ["train", str(recipe), "--out", str(model), "--device", options.device]
-    commands = [train, *(words[what] for what in _listed(options.measure))]
+    commands = [train, *(words[what] for what in between_commas(options.measure))]
     return Job(cell.name, commands, out / "jobs" / f"{cell.name}.json", options.processes, options.nodes)
 
 

@@ -21,7 +21,7 @@ from lsgm.errors import ConfigError, DataError, did_you_mean
 from lsgm.files.names import shown
 from lsgm.files.text import read_text
 from lsgm.files.write import atomic_path, writing
-from lsgm.options import Positional, arg, parse
+from lsgm.options import Positional, arg, between_commas, parse
 from lsgm.results.row import Row
 from lsgm_reports.blocks import Table
 from lsgm_reports.document import main_table, tasks_of
@@ -105,18 +105,14 @@ def _table(asked: _Asked, places: Sequence[Path]) -> Table:
         raise ConfigError(f"there is no table '{asked.table}'{hint}")
     table = known[asked.table] if asked.table else tables[0]
     table = table if asked.caption else replace(table, caption="")
-    table = _lines(table, _words(asked.models)) if asked.models else table
-    return _columns(table, _words(asked.columns)) if asked.columns else table
+    table = _lines(table, between_commas(asked.models)) if asked.models else table
+    return _columns(table, between_commas(asked.columns)) if asked.columns else table
 
 
 def _tables(rows: Sequence[Row], task: str) -> list[Table]:
     bounds = likelihood_tables(rows, task)
     rest = filter(None, [paired_table(rows)])
     return [main_table(rows, task), *quality_tables(rows), *bounds, *rest, *cost_tables(rows)]
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _lines(table: Table, models: Sequence[str]) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lsgm.bench.options import OnDevice, numbers
 from lsgm.config import require
 from lsgm.errors import ConfigError, did_you_mean
+from lsgm.options import between_commas
 
 PARTS = ("distance", "reading", "memory", "pass", "packages")
 
@@ -53,12 +54,12 @@ class FidBenchOptions(OnDevice):
     @property
     def parts(self) -> list[str]:
         """Return the parts to measure."""
-        return [part.strip() for part in self.only.split(",") if part.strip()]
+        return between_commas(self.only)
 
     @property
     def image_counts(self) -> list[int]:
         """Return the numbers of ``counts``. Raises ConfigError where one is not a number above 0."""
-        words = [word.strip() for word in self.counts.split(",") if word.strip()]
+        words = between_commas(self.counts)
         if not all(word.isdecimal() and int(word) for word in words):
             raise ConfigError(f"counts is '{self.counts}'; give whole numbers above 0 between commas")
         return [int(word) for word in words]
@@ -108,7 +109,7 @@ class ProcessesBenchOptions(OnDevice):
     @property
     def parts(self) -> list[str]:
         """What to measure."""
-        return [part.strip() for part in self.only.split(",") if part.strip()]
+        return between_commas(self.only)
 
     @property
     def counts(self) -> list[int]:

@@ -15,7 +15,7 @@ from lsgm.files.names import file_name, one_line, shown
 from lsgm.files.regular import listed
 from lsgm.files.write import atomic_path, claim, make_folder
 from lsgm.logs import log
-from lsgm.options import Positional, arg, parse
+from lsgm.options import Positional, arg, between_commas, parse
 from lsgm.results.files import is_bare_run, to_csv
 from lsgm.results.row import Row
 from lsgm.results.status import find_statuses
@@ -85,7 +85,7 @@ class ReportOptions:
     @property
     def formats(self) -> list[str]:
         """The formats as a list."""
-        return [word.strip() for word in self.format.split(",") if word.strip()]
+        return between_commas(self.format)
 
 
 def run(argv: list[str]) -> int:
