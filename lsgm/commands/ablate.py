@@ -36,6 +36,8 @@ else: networks, seeds, images and budget are the same. The studies are those of 
   sde-weighting-importance  SDE (vp, geometric, ve) x weighting (ll, un, re) x importance sampling (yes, no)
   frozen                    the VAE trained with the prior, or left as stage 1 made it
   mixed-score               the score with the Normal prior's part, or the network alone
+and one of this project's own is
+  control-variate           the VAE's cross entropy with its control variate, or as the paper has it
 
 All SDEs start from the smallest noise of the recipe's. A cell that cannot exist or does not stay finite is
 recorded with its reason, and the grid goes on. Each is measured beside vp-ll-is, which the studies share.

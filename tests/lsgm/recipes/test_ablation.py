@@ -69,8 +69,8 @@ def objective(cell: AblationCell) -> Objective:
     )
 
 
-def test_the_studies_have_20_cells_under_20_names_and_share_one() -> None:
-    assert len(CELLS) == len({cell.name for cell in CELLS}) == 20
+def test_the_studies_have_21_cells_under_21_names_and_share_one() -> None:
+    assert len(CELLS) == len({cell.name for cell in CELLS}) == 21
     assert len(STUDIES["sde-weighting-importance"].cells) == 3 * 3 * 2
     assert all(SHARED in study.cells for study in STUDIES.values())
 
@@ -98,6 +98,7 @@ SDE_KEYS = {"kind", "sigma2_0", "sigma2_min", "sigma2_max", "beta_start", "beta_
         (AblationCell("ve", "ll"), {"sde"}),
         (AblationCell(joint=False), {"stage2.train_vae", "stage2.vae_times", "stage2.ema_prior"}),
         (AblationCell(mixed=False), {"prior.mixing_init"}),
+        (AblationCell(control_variate=False), {"prior.objective.control_variate"}),
     ],
     ids=lambda value: value.name if isinstance(value, AblationCell) else "",
 )
@@ -117,6 +118,7 @@ def test_training_sees_what_the_cell_says_and_else_what_the_shared_cell_sees(
     assert seen.prior.objective.importance_sampling is cell.importance_sampling
     assert seen.stage2.train_vae is cell.joint
     assert (seen.prior.mixing_init is not None) is cell.mixed
+    assert seen.prior.objective.control_variate is cell.control_variate
     assert not seen.stage2.drop_inactive
 
 
@@ -179,7 +181,9 @@ def test_studies_are_chosen_by_name() -> None:
     assert [study.name for study in choose_studies("frozen, mixed-score,frozen")] == ["frozen", "mixed-score"]
     with pytest.raises(ConfigError, match="did you mean 'frozen'"):
         choose_studies("frosen")
-    with pytest.raises(ConfigError, match="there are sde-weighting-importance, frozen, mixed-score and all"):
+    with pytest.raises(
+        ConfigError, match="there are sde-weighting-importance, frozen, mixed-score, control-variate and all"
+    ):
         choose_studies("x")
 
 

@@ -209,8 +209,8 @@ def test_what_the_command_writes_can_be_read(tmp_path: Path) -> None:
     failed = {"ve-un-uniform": "the loss is not finite"}
     ablation = read_ablation(written(tmp_path, summary("glyphs-small", list(STUDIES.values()), failed)))
     assert [study.name for study in ablation.studies] == list(STUDIES)
-    assert [len(study.models) for study in ablation.studies] == [18, 2, 2]
-    assert len(ablation.models) == 20
+    assert [len(study.models) for study in ablation.studies] == [18, 2, 2, 2]
+    assert len(ablation.models) == 21
     grid = ablation.studies[0]
     assert len({tuple(levels[factor] for factor in grid.factors) for levels in grid.models.values()}) == 18
     assert grid.failed == failed
