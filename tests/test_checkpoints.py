@@ -98,8 +98,7 @@ def test_a_reference_is_its_recipe_measured_with_its_limits_said(name: str) -> N
 @pytest.mark.parametrize("name", REFERENCE)
 def test_goldens_are_of_these_very_weights(name: str) -> None:
     golden = read_golden(HOME.parent / "reports" / "golden" / f"{name}.json")
-    assert (
-        golden.checkpoint_sha256 == read_state(HOME / name)["files"][weights_of(HOME / name).name]["sha256"]
-    )
+    files = read_state(HOME / name)["files"]
+    assert golden.checkpoint_sha256 == files[weights_of(HOME / name).name]["sha256"]
     assert golden.model == name
     assert {row.kind for row in golden.rows.values()} == {"replay", "images", "estimate"}
