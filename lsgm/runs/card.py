@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tomli_w
@@ -288,7 +289,7 @@ def _count(value: float | None) -> str:
 def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
     """Return the name of the installed recipe whose settings, defaults filled in, are these, or None.
 
-    Settings that there were not when ``tables`` were saved do not tell recipes apart.
+    Neither the seed nor settings that there were not when ``tables`` were saved tell recipes apart.
     """
     try:
         wanted = recipe_from(tables, "the card's recipe", saved=True)
@@ -299,7 +300,7 @@ def shipped_recipe(tables: Mapping[str, Any]) -> str | None:
         # Reading a recipe whole takes a while: only those of this kind and data can be it.
         if found.get("kind") == tables["kind"] and _dataset(found) == _dataset(tables):
             try:
-                today = recipe_from(found, name)
+                today = replace(recipe_from(found, name), seed=wanted.seed)
                 same = today == wanted or recipe_from(completed_as_then(today, tables), name) == wanted
             except ConfigError:
                 continue
@@ -316,7 +317,11 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     """Return the section on the recipe: its name where it is installed, and every setting, folded away."""
     name = shipped_recipe(tables)
     if name is not None:
-        said = f"The recipe `{name}`, nothing changed: `lsgm train {name}` trains such a model again"
+        seed = recipe_from(tables, "the card's recipe", saved=True).seed
+        command, changed = f"lsgm train {name}", "nothing"
+        if seed != recipe_from(read_toml(find_recipes()[name]), name).seed:
+            command, changed = f"{command} --seed {seed}", "its seed alone"
+        said = f"The recipe `{name}`, {changed} changed: `{command}` trains such a model again"
         newer = _came_since(name, tables)
         said += f", now with {newer}, which was not there then." if newer else "."
     else:

@@ -206,6 +206,11 @@ def test_the_recipe_is_named_where_its_settings_are_those_of_an_installed_one() 
     shipped = load_recipe("glyphs-small-vae")
     named = section(render_card(with_recipe(shipped), "x"), "Recipe")
     assert "`lsgm train glyphs-small-vae`" in named
+    other = section(render_card(with_recipe({**shipped, "seed": 7}), "x"), "Recipe")
+    assert (
+        "The recipe `glyphs-small-vae`, its seed alone changed: `lsgm train glyphs-small-vae --seed 7`"
+        in other
+    )
     longer = {**shipped, "stage1": {**shipped["stage1"], "steps": 8001}}
     own = section(render_card(with_recipe(longer), "x"), "Recipe")
     assert "No installed recipe has these settings" in own
