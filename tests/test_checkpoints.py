@@ -17,7 +17,9 @@ FOLDERS = sorted(path.parent for path in HOME.rglob("state.json"))
 LIMIT = 8_000_000
 """Bytes that a checkpoint may take."""
 REFERENCE = ("glyphs-lsgm", "glyphs-sgm", "glyphs-vae")
-"""The checkpoints that goldens are kept of."""
+"""The small checkpoints that tests and examples take."""
+GOLDEN = {**{name: name for name in REFERENCE}, "glyphs-long": "glyphs-long/lsgm"}
+"""The folders of the checkpoints that golden rows are kept of, by the model's name."""
 
 pytestmark = pytest.mark.skipif(not FOLDERS, reason=f"{HOME.name}/ is not here: it is no part of a package")
 
@@ -95,10 +97,14 @@ def test_a_reference_is_its_recipe_measured_with_its_limits_said(name: str) -> N
     assert len(read_state(HOME / name)["exported"]["limits"]) >= 1
 
 
-@pytest.mark.parametrize("name", REFERENCE)
-def test_goldens_are_of_these_very_weights(name: str) -> None:
+def test_golden_rows_are_kept_of_these_checkpoints_and_no_others() -> None:
+    assert {path.stem for path in (HOME.parent / "reports" / "golden").glob("*.json")} == set(GOLDEN)
+
+
+@pytest.mark.parametrize(("name", "folder"), GOLDEN.items())
+def test_goldens_are_of_these_very_weights(name: str, folder: str) -> None:
     golden = read_golden(HOME.parent / "reports" / "golden" / f"{name}.json")
-    files = read_state(HOME / name)["files"]
-    assert golden.checkpoint_sha256 == files[weights_of(HOME / name).name]["sha256"]
+    files = read_state(HOME / folder)["files"]
+    assert golden.checkpoint_sha256 == files[weights_of(HOME / folder).name]["sha256"]
     assert golden.model == name
     assert {row.kind for row in golden.rows.values()} == {"replay", "images", "estimate"}

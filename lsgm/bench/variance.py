@@ -43,7 +43,7 @@ BATCH = 32
 
 CHECKPOINTS = tuple(
     f"checkpoints/{name}"
-    for name in ("glyphs-lsgm", "mnist-small/lsgm", "omniglot-small/lsgm", "cifar10-small/lsgm")
+    for name in ("glyphs-lsgm", "mnist-small/lsgm", "omniglot/lsgm", "cifar10-small/lsgm")
 )
 """LSGMs that this repository keeps."""
 
