@@ -317,12 +317,13 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     """Return the section on the recipe: its name where it is installed, and every setting, folded away."""
     name = shipped_recipe(tables)
     if name is not None:
+        today = recipe_from(read_toml(find_recipes()[name]), name)
         seed = recipe_from(tables, "the card's recipe", saved=True).seed
         command, changed = f"lsgm train {name}", "nothing"
-        if seed != recipe_from(read_toml(find_recipes()[name]), name).seed:
+        if seed != today.seed:
             command, changed = f"{command} --seed {seed}", "its seed alone"
         said = f"The recipe `{name}`, {changed} changed: `{command}` trains such a model again"
-        newer = _came_since(name, tables)
+        newer = _came_since(today, tables)
         said += f", now with {newer}, which was not there then." if newer else "."
     else:
         said = "No installed recipe has these settings; `lsgm train FILE.toml` takes them from a file."
@@ -334,10 +335,9 @@ def recipe_lines(tables: Mapping[str, Any]) -> list[str]:
     return [said, "<details><summary>All settings</summary>", f"```toml\n{listing}\n```", "</details>"]
 
 
-def _came_since(name: str, tables: Mapping[str, Any]) -> str:
-    """Return the settings in which an installed recipe has come to differ from the same one then."""
-    today = to_dict(recipe_from(read_toml(find_recipes()[name]), name))
-    changed = differences(completed_as_then(recipe_from(today, name), tables), today)
+def _came_since(today: Any, tables: Mapping[str, Any]) -> str:
+    """Return the settings in which today's installed recipe has come to differ from the same one then."""
+    changed = differences(completed_as_then(today, tables), to_dict(today))
     return ", ".join(f"`{path} = {now!r}`".lower() for path, (_, now) in changed.items() if now is not None)
 
 
